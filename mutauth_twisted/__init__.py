@@ -1,0 +1,1 @@
+"""Mutual authentication for any TCP service in an Active Directory, for Twisted."""

@@ -1,0 +1,35 @@
+"""Where a client's and a service's Kerberos keys come from: values only."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+
+@frozen
+class ClientCredentials:
+    """The initiator's credentials.
+
+    With nothing given, the default ticket cache of the process is used.
+
+    :param principal: the principal to be, ``user@REALM``; None: the cache's own.
+    :param ccache: a ticket cache, ``FILE:/path`` or a bare path.
+    :param keytab: a keytab with the principal's key; the ticket is fetched with
+        it and kept in memory.
+    """
+
+    principal: str | None = None
+    ccache: str | None = None
+    keytab: str | None = None
+
+
+@frozen
+class ServiceCredentials:
+    """The acceptor's keys.
+
+    :param keytab: the keytab's path; None: KRB5_KTNAME, then the system's.
+    :param principal: the one principal of the keytab whose keys count,
+        ``svc-echo@REALM``; None: every key in it.
+    """
+
+    keytab: str | None = None
+    principal: str | None = None

@@ -1,0 +1,46 @@
+"""What the package promises to applications."""
+
+from __future__ import annotations
+
+from attrs import frozen
+from twisted.internet.interfaces import ITransport
+from zope.interface import Attribute
+
+from mutauth_twisted.policy import Flag, Protection, split_principal
+from mutauth_twisted.spn import SPN
+
+
+@frozen
+class PeerIdentity:
+    """Who is at the other end, as the finished exchange proved it.
+
+    :param principal: on a server the client's ``user@REALM``; on a client the
+        service's principal, that is, the SPN that was proven, ``spn@REALM``.
+    :param spn: on a client, the SPN that was asked for and proven; on a
+        server None: one key stands for all SPNs of the account.
+    :param package: the security package, ``kerberos``.
+    :param protection: what is done to every application byte.
+    :param flags: the context's flags, all judged.
+    :param expires: when the session's ticket ends, seconds since 1970.
+    """
+
+    principal: str
+    spn: SPN | None
+    package: str
+    protection: Protection
+    flags: Flag
+    expires: float
+
+    @property
+    def realm(self) -> str:
+        """The realm of the principal."""
+        return split_principal(self.principal)[1]
+
+
+class IMutualAuthTransport(ITransport):
+    """The transport an application protocol gets: both sides are proven.
+
+    Every write is sealed (or signed) and every delivered byte was verified.
+    """
+
+    peer_identity: PeerIdentity = Attribute("The :class:`PeerIdentity` of the other side.")
