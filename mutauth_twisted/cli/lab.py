@@ -1,0 +1,118 @@
+"""``mutauth lab``: the throw-away Active Directory from the command line."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import signal
+import sys
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+import click
+
+from mutauth_twisted import lab as laboratory
+from mutauth_twisted.errors import MutualAuthError
+
+
+class _LabGroup(click.Group):
+    """Prints this package's errors as one line and ends with their code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except MutualAuthError as error:
+            click.echo(f"mutauth: {error}", err=True)
+            ctx.exit(error.exit_code)
+
+
+class _Ended(BaseException):
+    """SIGTERM or SIGHUP came; not an Exception, so that only clean-up sees it."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum
+
+
+@contextlib.contextmanager
+def _cleaned_up() -> Iterator[None]:
+    """Let a signal unwind the stack, so that a half-made lab is removed."""
+
+    def end(signum: int, frame: FrameType | None) -> None:
+        raise _Ended(signum)
+
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, end)
+    try:
+        yield
+    except _Ended as ended:
+        sys.exit(128 + ended.signum)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+
+
+def _print_step(text: str, elapsed: float) -> None:
+    click.echo(f"lab {elapsed:5.1f} s  {text}", err=True)
+
+
+directory_option = click.option(
+    "--dir", "directory", metavar="DIR", help="Where the lab is kept (MUTAUTH_LAB, else /run/mutauth-lab)."
+)
+address_option = click.option(
+    "--address", metavar="IP", help="The domain controller's loopback address (127.0.0.10)."
+)
+
+
+@click.group(cls=_LabGroup)
+def lab() -> None:
+    """A throw-away Active Directory on loopback (root, Samba)."""
+
+
+@lab.command()
+@directory_option
+@address_option
+def up(directory: str | None, address: str | None) -> None:
+    """Start the lab; it runs until `mutauth lab down`."""
+    with _cleaned_up():
+        laboratory.up(directory, address, progress=_print_step)
+
+
+@lab.command()
+@directory_option
+def down(directory: str | None) -> None:
+    """Stop the lab and remove all of it."""
+    if laboratory.down(directory, progress=_print_step):
+        click.echo("the lab is gone", err=True)
+    else:
+        click.echo("there is no lab", err=True)
+
+
+@lab.command()
+@directory_option
+@click.option("--user", default="alice", show_default=True, help="Whose tickets to use.")
+def env(directory: str | None, user: str) -> None:
+    """Print the lab's environment, for eval "$(mutauth lab env)"."""
+    for name, value in laboratory.Lab.load(directory).environment(user).items():
+        click.echo(f"export {name}={shlex.quote(value)}")
+
+
+@lab.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@directory_option
+@address_option
+@click.option("--user", default="alice", show_default=True, help="Whose tickets to use.")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def run(directory: str | None, address: str | None, user: str, command: tuple[str, ...]) -> None:
+    """Run COMMAND in the lab, and end with its exit code.
+
+    A lab that is up is used and left alone; otherwise one is started and taken
+    down at the end, whatever ends it.
+    """
+    with _cleaned_up():
+        with laboratory.running(directory, address, progress=_print_step) as running_lab:
+            code = laboratory.run_command(command, running_lab.environment(user))
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    lab(prog_name="mutauth lab")

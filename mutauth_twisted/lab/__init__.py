@@ -1,0 +1,14 @@
+"""A throw-away Active Directory on loopback, for demonstrations and tests.
+
+A real Samba domain controller with users, computers, keytabs and tickets,
+everything below one directory; see :func:`up`, :func:`down`, :func:`running`
+and :class:`Lab`.  Nothing of the machine's own configuration is read or
+changed.  Needs root and Samba's packages; imports nothing else of this package
+but its errors.
+"""
+
+from mutauth_twisted.lab.controller import down, running, up
+from mutauth_twisted.lab.runner import run_command
+from mutauth_twisted.lab.state import Lab, LabError
+
+__all__ = ["Lab", "LabError", "down", "run_command", "running", "up"]
