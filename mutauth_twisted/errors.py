@@ -61,6 +61,23 @@ class DirectoryError(MutualAuthError):
     """The directory cannot be reached, or refused an operation."""
 
 
+class DirectoryUnreachable(DirectoryError):
+    """No domain controller answered, or the one in use went away."""
+
+
+class DirectoryRefused(DirectoryError):
+    """A domain controller answered, and refused the operation.
+
+    :ivar code: the LDAP result code (RFC 4511, section 4.1.9).
+    :ivar win32: the win32 code in the answer, such as 8647; 0: none.
+    """
+
+    def __init__(self, subject: str, cause: str, remedy: str = "", *, code: int = 0, win32: int = 0) -> None:
+        super().__init__(subject, cause, remedy)
+        self.code = code
+        self.win32 = win32
+
+
 class NetworkError(MutualAuthError):
     """A host does not resolve, a port is closed, a connection broke or stalled."""
 

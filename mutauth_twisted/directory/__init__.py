@@ -1,0 +1,1 @@
+"""Active Directory as this package needs it: SPNs, service connection points, and finding them."""

@@ -1,0 +1,102 @@
+"""DNs, filters and GUIDs as text, with everything that comes from users escaped."""
+
+from __future__ import annotations
+
+import re
+from uuid import UUID
+
+from ldap3.core.exceptions import LDAPExceptionError
+from ldap3.utils.conv import escape_bytes
+from ldap3.utils.dn import parse_dn
+
+_SPECIAL = '"+,;<>\\='
+
+
+def escape_rdn_value(value: str) -> str:
+    """A value as it stands in a DN (RFC 4514, section 2.4)."""
+    escaped = []
+    for place, character in enumerate(value):
+        at_edge = place == 0 and character in " #" or place == len(value) - 1 and character == " "
+        if character in _SPECIAL or at_edge:
+            escaped.append("\\" + character)
+        elif ord(character) < 0x20:
+            escaped.append(f"\\{ord(character):02X}")
+        else:
+            escaped.append(character)
+    return "".join(escaped)
+
+
+def child_dn(name: str, parent: str) -> str:
+    """The DN of the object of that common name below the parent."""
+    return f"CN={escape_rdn_value(name)},{parent}"
+
+
+def _components(dn: str) -> list[tuple[str, str]]:
+    try:
+        return [(kind.strip().casefold(), value) for kind, value, _ in parse_dn(dn)]
+    except (LDAPExceptionError, IndexError, ValueError):
+        return []
+
+
+def is_dn(text: str) -> bool:
+    """Whether the text is a DN in a domain, and not a keyword that holds a ``=``."""
+    components = _components(text)
+    return bool(components) and components[-1][0] == "dc"
+
+
+def domain_of(dn: str) -> str:
+    """The DNS name of the domain that an object is in."""
+    return ".".join(value for kind, value in _components(dn) if kind == "dc").casefold()
+
+
+def parent_of(dn: str) -> str:
+    """The DN of the object above."""
+    parts = re.split(r"(?<!\\)(?:\\\\)*,", dn, maxsplit=1)
+    return parts[1] if len(parts) == 2 else ""
+
+
+def same_dn(one: str, other: str) -> bool:
+    """Whether two DNs name the same object: case and spelling of escapes do not count."""
+    mine, theirs = (
+        [(kind, _unescape(value).casefold()) for kind, value in _components(dn)] for dn in (one, other)
+    )
+    return mine == theirs if mine else one.casefold() == other.casefold()
+
+
+def _unescape(value: str) -> str:
+    def byte_runs(match: re.Match[str]) -> str:
+        return bytes.fromhex(match.group(0).replace("\\", "")).decode("utf-8", "replace")
+
+    value = re.sub(r"(?:\\[0-9A-Fa-f]{2})+", byte_runs, value)
+    return re.sub(r"\\(.)", r"\1", value)
+
+
+def parse_guid(text: str) -> UUID | None:
+    """The GUID that a text is, with or without braces; None: it is none."""
+    bare = text[1:-1] if text.startswith("{") and text.endswith("}") else text
+    if not re.fullmatch(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}", bare):
+        return None
+    return UUID(bare)
+
+
+def guid_dn(guid: UUID) -> str:
+    """The search base that names an object wherever it was moved (MS-ADTS 3.1.1.3.1.2.4)."""
+    return f"<GUID={guid}>"
+
+
+def equals(attribute: str, value: str | bytes) -> str:
+    """The filter ``(attribute=value)`` (RFC 4515)."""
+    raw = value.encode() if isinstance(value, str) else value
+    if all(0x20 <= byte < 0x7F and byte not in b"\\*()" for byte in raw):
+        return f"({attribute}={raw.decode()})"
+    return f"({attribute}={escape_bytes(raw)})"
+
+
+def all_of(*filters: str) -> str:
+    """The filter that asks for every one of these."""
+    return f"(&{''.join(filters)})"
+
+
+def any_of(*filters: str) -> str:
+    """The filter that asks for at least one of these."""
+    return f"(|{''.join(filters)})"

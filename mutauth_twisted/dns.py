@@ -1,0 +1,298 @@
+"""DNS without blocking: SRV records, addresses, and a reactor that resolves through them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Sequence
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, TypeVar
+
+from attrs import frozen
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import (
+    IAddress,
+    IHostnameResolver,
+    IHostResolution,
+    IReactorPluggableNameResolver,
+    IReactorTCP,
+    IReactorTime,
+    IResolutionReceiver,
+)
+from twisted.names import client, dns, error as dns_error
+from zope.interface import implementer
+
+from mutauth_twisted.errors import NetworkError, NotFound, UsageError
+
+T = TypeVar("T")
+
+_TIMEOUTS = (1, 2, 2)  # seconds before each repetition of a question: five in all
+_RESOLV_CONF = Path("/etc/resolv.conf")
+
+
+@frozen
+class SRVTarget:
+    """One SRV record (RFC 2782): where an instance of a service listens.
+
+    :param host: a DNS name without the final dot.
+    """
+
+    priority: int
+    weight: int
+    host: str
+    port: int
+
+
+def weighted_order(
+    items: Iterable[T],
+    rank: Callable[[T], tuple[int, int]],
+    randrange: Callable[[int], int] = random.randrange,
+) -> list[T]:
+    """The order in which to try replicas, by the procedure of RFC 2782.
+
+    :param rank: gives an item's priority (lowest first) and weight (its share
+        of the first places among items of the same priority).
+    :param randrange: gives a number from 0 to one less than its argument.
+    """
+    groups: dict[int, list[tuple[int, T]]] = {}
+    for item in items:
+        priority, weight = rank(item)
+        groups.setdefault(priority, []).append((weight, item))
+    ordered: list[T] = []
+    for priority in sorted(groups):
+        # "arrange all SRV RRs (that have not been ordered yet) in any order,
+        # except that all those with weight 0 are placed at the beginning"
+        waiting = sorted(groups[priority], key=lambda entry: entry[0] != 0)
+        while waiting:
+            mark = randrange(sum(weight for weight, _ in waiting) + 1)
+            for place, (weight, item) in enumerate(waiting):
+                mark -= weight
+                if mark <= 0:
+                    ordered.append(item)
+                    del waiting[place]
+                    break
+    return ordered
+
+
+def is_address(host: str) -> bool:
+    """Whether the text is an IPv4 or IPv6 address rather than a name."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def parse_nameserver(text: str) -> tuple[str, int]:
+    """Read ``address``, ``address:port`` or ``[address]:port``; the port is 53 by default.
+
+    :raises UsageError: for anything else.
+    """
+    host, colon, port = text.rpartition(":")
+    if is_address(text) or not colon:
+        host, port = text, "53"
+    host = host.removeprefix("[").removesuffix("]")
+    if not is_address(host) or not (port.isascii() and port.isdecimal()) or not 0 < int(port) < 65536:
+        raise UsageError(f"nameserver {text!r}", "it is not an address", "write ADDRESS or ADDRESS:PORT")
+    return host, int(port)
+
+
+def system_nameservers(path: Path = _RESOLV_CONF) -> list[tuple[str, int]]:
+    """The nameservers of resolv.conf(5); the local one when it names none."""
+    servers = []
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        words = line.split()
+        if len(words) >= 2 and words[0] == "nameserver" and is_address(words[1].partition("%")[0]):
+            servers.append((words[1], 53))
+    return servers or [("127.0.0.1", 53)]
+
+
+class Resolver:
+    """Asks the system's DNS, or one nameserver, and gives up within a few seconds.
+
+    :param reactor: provides IReactorTCP, IReactorUDP, IReactorTime and
+        IReactorPluggableNameResolver.
+    :param nameserver: ``address[:port]`` to ask instead of the system's
+        configuration; the hosts file then plays no part either.
+    :param randrange: the random source that orders SRV records.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        nameserver: str | None = None,
+        *,
+        randrange: Callable[[int], int] = random.randrange,
+    ) -> None:
+        self._reactor = reactor
+        self._server = parse_nameserver(nameserver) if nameserver else None
+        self._randrange = randrange
+
+    def _client(self) -> client.Resolver:
+        # Made for each question: with a file name Twisted's would re-read it on a timer for ever.
+        servers = [self._server] if self._server else system_nameservers()
+        return client.Resolver(servers=servers, timeout=_TIMEOUTS, reactor=self._reactor)
+
+    async def _ask(self, kind: int, name: str) -> list[Any]:
+        """The answer's records of one type; none when the name exists without them.
+
+        :raises NotFound: when there is no such name.
+        :raises NetworkError: when no server answers, or one fails.
+        """
+        asked = ", ".join(f"{host}:{port}" for host, port in ([self._server] if self._server else system_nameservers()))
+        try:
+            answers, _, _ = await self._client().query(dns.Query(name.encode("idna"), kind, dns.IN))
+        except dns_error.DNSNameError:
+            raise NotFound(name, f"DNS ({asked}) knows no such name", "check the name, or name another DNS server") from None
+        except (dns_error.DNSQueryTimeoutError, TimeoutError) as error:
+            raise NetworkError(name, f"DNS ({asked}) does not answer", "check the DNS server, or name another") from error
+        except (dns_error.ResolverError, dns_error.DomainError, OSError) as error:
+            raise NetworkError(name, f"DNS ({asked}) failed ({type(error).__name__})", "ask again, or another") from error
+        except UnicodeError as error:
+            raise UsageError(f"host name {name!r}", "it is no DNS name") from error
+        return [record.payload for record in answers if record.type == kind]
+
+    def lookup_srv(self, name: str) -> Deferred[list[SRVTarget]]:
+        """The instances of a service in the order to try them (RFC 2782).
+
+        :param name: such as ``_ldap._tcp.example.com``.
+        :return: fires with the targets; none when the one target is ``.``,
+            which says that the service is not offered.
+        :raises NotFound: when there are no such records.
+        :raises NetworkError: when DNS does not answer.
+        """
+        return Deferred.fromCoroutine(self._lookup_srv(name))
+
+    async def _lookup_srv(self, name: str) -> list[SRVTarget]:
+        records = await self._ask(dns.SRV, name)
+        if not records:
+            raise NotFound(name, "DNS has no SRV record of this name", "check the name")
+        targets = [
+            SRVTarget(record.priority, record.weight, record.target.name.decode("ascii").rstrip("."), record.port)
+            for record in records
+        ]
+        offered = (target for target in targets if target.host)
+        return weighted_order(offered, lambda target: (target.priority, target.weight), self._randrange)
+
+    def lookup_addresses(self, host: str) -> Deferred[list[str]]:
+        """The addresses of a host, IPv4 first; an address is its own answer.
+
+        :raises NetworkError: when the host has none, or DNS does not answer.
+        """
+        return Deferred.fromCoroutine(self._lookup_addresses(host))
+
+    async def _lookup_addresses(self, host: str) -> list[str]:
+        if is_address(host):
+            return [host]
+        found = await (self._ask_addresses(host) if self._server else self._system_addresses(host))
+        if not found:
+            raise NetworkError(host, "the name does not resolve to an address", "check the name and DNS")
+        return found
+
+    async def _ask_addresses(self, host: str) -> list[str]:
+        questions = [Deferred.fromCoroutine(self._ask(kind, host)) for kind in (dns.A, dns.AAAA)]
+        answers: list[tuple[bool, Any]] = await DeferredList(questions, consumeErrors=True)
+        addresses = [str(ip_address(record.address)) for worked, records in answers if worked for record in records]
+        failures = [reason.value for worked, reason in answers if not worked]
+        if not addresses and failures:
+            reason = failures[0]
+            if isinstance(reason, NotFound):  # the name of a host that somebody gave us, not of a thing looked for
+                raise NetworkError(reason.subject, reason.cause, reason.remedy) from reason
+            raise reason
+        return addresses
+
+    async def _system_addresses(self, host: str) -> list[str]:
+        receiver = _Receiver()
+        self._reactor.nameResolver.resolveHostName(receiver, host)
+        found: list[str] = await receiver.done
+        return sorted(found, key=lambda address: ":" in address)
+
+    def reactor_for_endpoints(self) -> Any:
+        """The reactor to hand to HostnameEndpoint, so that it resolves through this resolver.
+
+        Nothing is installed: the real reactor and others who use it are left alone.
+        """
+        return _ResolvingReactor(self._reactor, self) if self._server else self._reactor
+
+
+@implementer(IResolutionReceiver)
+class _Receiver:
+    """Collects what Twisted's own resolver finds."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, None] = {}
+        self.done: Deferred[list[str]] = Deferred()
+
+    def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
+        pass
+
+    def addressResolved(self, address: IAddress) -> None:
+        if isinstance(address, (IPv4Address, IPv6Address)):
+            self._found[address.host] = None
+
+    def resolutionComplete(self) -> None:
+        if not self.done.called:
+            self.done.callback(list(self._found))
+
+
+@implementer(IHostResolution)
+class _Resolution:
+    def __init__(self, name: str, lookup: Deferred[Any]) -> None:
+        self.name = name
+        self._lookup = lookup
+
+    def cancel(self) -> None:
+        self._lookup.cancel()
+
+
+@implementer(IHostnameResolver)
+class _HostnameResolver:
+    """IHostnameResolver on top of a :class:`Resolver`."""
+
+    def __init__(self, resolver: Resolver) -> None:
+        self._resolver = resolver
+
+    def resolveHostName(
+        self,
+        resolutionReceiver: IResolutionReceiver,
+        hostName: str,
+        portNumber: int = 0,
+        addressTypes: Sequence[type[IAddress]] | None = None,
+        transportSemantics: str = "TCP",
+    ) -> IHostResolution:
+        lookup = self._resolver.lookup_addresses(hostName)
+        resolution = _Resolution(hostName, lookup)
+        resolutionReceiver.resolutionBegan(resolution)
+
+        def found(addresses: list[str]) -> None:
+            for text in addresses:
+                kind = IPv6Address if ":" in text else IPv4Address
+                if addressTypes is None or kind in addressTypes:
+                    resolutionReceiver.addressResolved(kind(transportSemantics, text, portNumber))
+
+        # IHostnameResolver has no way to say why: a failed lookup completes without addresses.
+        lookup.addCallbacks(found, lambda _: None)
+        lookup.addCallback(lambda _: resolutionReceiver.resolutionComplete())
+        return resolution
+
+
+@implementer(IReactorPluggableNameResolver, IReactorTCP, IReactorTime)
+class _ResolvingReactor:
+    """The real reactor with another name resolver."""
+
+    def __init__(self, reactor: Any, resolver: Resolver) -> None:
+        self._reactor = reactor
+        self.nameResolver = _HostnameResolver(resolver)
+
+    def installNameResolver(self, resolver: IHostnameResolver) -> IHostnameResolver:
+        """Replace this object's resolver only."""
+        previous, self.nameResolver = self.nameResolver, resolver  # type: ignore[assignment]
+        return previous
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
