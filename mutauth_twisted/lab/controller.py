@@ -32,7 +32,7 @@ _REQUIRED = (
     ("/usr/bin/kinit", "krb5-user"),
     ("/usr/bin/python3", "python3"),
     ("/usr/lib/python3/dist-packages/samba/samdb.py", "python3-samba"),
-    ("/usr/lib/python3/dist-packages/samba/dckeytab.*.so", "samba-ad-dc"),
+    ("/usr/lib/python3/dist-packages/samba/dckeytab.*.so", "python3-samba"),
     ("/usr/share/samba/setup/provision.ldif", "samba-ad-provision"),
     ("/usr/lib/*/samba/ldb/samldb.so", "samba-dsdb-modules"),
 )
