@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from attrs import frozen
+import os
+
+from attrs import field, frozen
+from attrs.converters import optional
 
 
 @frozen
@@ -19,7 +22,7 @@ class ClientCredentials:
 
     principal: str | None = None
     ccache: str | None = None
-    keytab: str | None = None
+    keytab: str | None = field(default=None, converter=optional(os.fspath))
 
 
 @frozen
@@ -31,5 +34,5 @@ class ServiceCredentials:
         ``svc-echo@REALM``; None: every key in it.
     """
 
-    keytab: str | None = None
+    keytab: str | None = field(default=None, converter=optional(os.fspath))
     principal: str | None = None

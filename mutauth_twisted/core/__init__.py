@@ -1,0 +1,1 @@
+"""The exchange of tokens and the protected records, without I/O."""

@@ -1,0 +1,278 @@
+"""Kerberos security contexts over pyspnego (GSSAPI).
+
+The only file that touches private parts of pyspnego, and why:
+
+- pyspnego names every service ``service@host``, so a three-part SPN cannot be
+  asked for; and it acquires the acceptor's credentials anew, from the
+  process-wide keytab, for each context.  Both are mended by giving its
+  GSSAPIProxy the ``_credential`` and ``_context`` it would have made itself.
+- pyspnego shows no ``channel_bound`` flag, lifetime, or error token: these are
+  read from the ``_context`` beneath it.
+
+``tests/test_context.py`` fails when a release of pyspnego changes any of it.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any, Protocol
+
+import gssapi
+import spnego
+from attrs import frozen
+from gssapi.raw.misc import GSSError
+from spnego import ContextReq
+from spnego.exceptions import SpnegoError
+
+from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
+from mutauth_twisted.errors import MutualAuthError, PeerNotProven, PeerRefused, RecordError
+from mutauth_twisted.gsserrors import explain
+from mutauth_twisted.interfaces import PeerIdentity
+from mutauth_twisted.policy import Flag, Protection, flag_names, split_principal
+from mutauth_twisted.spn import SPN
+
+KERBEROS = "kerberos"
+_KERBEROS_OID = gssapi.MechType.kerberos
+#: RFC 4121 4.1: the token identifier of a KRB-ERROR behind the mechanism's OID.
+_KRB_ERROR_HEADER = b"\x06\x09\x2a\x86\x48\x86\xf7\x12\x01\x02\x02\x03\x00"
+
+
+@frozen
+class Outcome:
+    """What one step brought.
+
+    :param token: the token to send; may be empty.
+    :param complete: whether the context needs no further token.
+    """
+
+    token: bytes
+    complete: bool
+
+
+class StepFailed(Exception):
+    """A step failed.
+
+    :ivar error: what went wrong, for people.
+    :ivar token: an error token for the peer; may be empty.
+    """
+
+    def __init__(self, error: MutualAuthError, token: bytes = b"") -> None:
+        super().__init__(error)
+        self.error = error
+        self.token = token
+
+
+class SecurityContext(Protocol):
+    """One side of one exchange, and afterwards its keys."""
+
+    #: Whether the next step may wait for a KDC.
+    blocking: bool
+
+    def step(self, token: bytes | None) -> Outcome:
+        """Take the peer's token (None: we start).
+
+        :raises StepFailed: whatever goes wrong.
+        """
+
+    def judge(self, protection: Protection) -> PeerIdentity:
+        """Who the peer is, once the context is complete and has proven all it must.
+
+        :raises PeerNotProven: when a flag or the package is missing, or the peer is another than asked for.
+        """
+
+    def wrap(self, data: bytes, *, seal: bool) -> bytes:
+        """Protect one record."""
+
+    def unwrap(self, body: bytes) -> tuple[bytes, bool]:
+        """Verify one record: its plaintext, and whether it was sealed.
+
+        :raises RecordError: for any record that is not the peer's next one.
+        """
+
+
+def kerberos_name(spn: SPN) -> gssapi.Name:
+    """The SPN as a Kerberos principal name; its parts may hold what the text form of a principal must escape."""
+    # RFC 1964 2.1.1: '@' starts the realm and '\\' escapes, unless escaped.
+    text = str(spn).replace("\\", "\\\\").replace("@", "\\@")
+    return gssapi.Name(text, gssapi.NameType.kerberos_principal)
+
+
+def _native(error: BaseException) -> BaseException:
+    """The GSSAPI error inside one of pyspnego's, if there is one."""
+    return error.__cause__ if isinstance(error, SpnegoError) and error.__cause__ is not None else error
+
+
+class _KerberosContext:
+    """What initiator and acceptor share: one GSSAPIProxy with a context of our own in it."""
+
+    def __init__(self, subject: str) -> None:
+        self._subject = subject
+        self._proxy: Any = None
+        self.blocking = False
+
+    def _open(self) -> Any:
+        """Make the proxy at the first step, where waiting is allowed."""
+        raise AssertionError("a subclass opens the proxy")
+
+    def step(self, token: bytes | None) -> Outcome:
+        try:
+            if self._proxy is None:
+                self._proxy = self._open()
+                # Errors are raised at once, with the token for the peer, instead of by some later call.
+                self._proxy._context.__DEFER_STEP_ERRORS__ = False
+            reply = self._proxy.step(token)
+            return Outcome(reply or b"", self._proxy.complete)
+        except MutualAuthError as error:
+            raise StepFailed(error) from error
+        except Exception as error:  # a hostile token can raise anything, ValueError included
+            native = _native(error)
+            raise StepFailed(self._explain(native, token), getattr(native, "token", None) or b"") from error
+
+    def _explain(self, error: BaseException, token: bytes | None) -> MutualAuthError:
+        return explain(error, self._subject)
+
+    def _prove(self, protection: Protection) -> tuple[Flag, float]:
+        """The flags, all there, and the end of the ticket."""
+        raw = self._proxy._context
+        flags = Flag(int(raw.actual_flags) & int(~Flag(0)))
+        if missing := protection.required_flags & ~flags:
+            raise PeerNotProven(
+                self._subject,
+                f"the exchange ended without {flag_names(missing)}",
+                "the peer must ask for mutual authentication and for protected messages",
+            )
+        if raw.mech != _KERBEROS_OID or not raw.complete:
+            raise PeerNotProven(self._subject, "the exchange did not end with Kerberos")
+        return flags, time.time() + raw.lifetime
+
+    def wrap(self, data: bytes, *, seal: bool) -> bytes:
+        wrapped = self._proxy.wrap(data, encrypt=seal)
+        if seal and not wrapped.encrypted:
+            raise RecordError(self._subject, "the security package did not encrypt")
+        return wrapped.data
+
+    def unwrap(self, body: bytes) -> tuple[bytes, bool]:
+        try:
+            result = self._proxy.unwrap(body)
+        except Exception as error:
+            raise RecordError(
+                self._subject,
+                "a record is not the peer's next one: altered, repeated, reordered or dropped on the way",
+                "look for what stands between both sides",
+            ) from error
+        return result.data, result.encrypted
+
+
+class KerberosInitiator(_KerberosContext):
+    """A client's context for one SPN.
+
+    :param spn: the SPN the service must prove to have the key of.
+    :param credentials: where the client's ticket comes from.
+    :param protection: what is to be agreed on.
+    """
+
+    def __init__(self, spn: SPN, credentials: ClientCredentials, protection: Protection) -> None:
+        super().__init__(str(spn))
+        self._spn = spn
+        self._credentials = credentials
+        self._protection = protection
+        self.blocking = True
+
+    def _open(self) -> Any:
+        name = kerberos_name(self._spn)
+        credential = _client_credential(self._credentials)
+        request = ContextReq(int(self._protection.required_flags))
+        proxy: Any = spnego.client(
+            hostname=self._spn.host,
+            service=self._spn.service_class,
+            context_req=request,
+            protocol=KERBEROS,
+            _gssapi_credential=credential,
+        )
+        proxy._context = gssapi.SecurityContext(
+            name=name, creds=proxy._credential, usage="initiate", mech=_KERBEROS_OID, flags=int(request)
+        )
+        return proxy
+
+    def step(self, token: bytes | None) -> Outcome:
+        outcome = super().step(token)
+        # Only the first step fetches a ticket; what follows is arithmetic.
+        self.blocking = False
+        return outcome
+
+    def _explain(self, error: BaseException, token: bytes | None) -> MutualAuthError:
+        reason = super()._explain(error, token)
+        if token is not None and _KRB_ERROR_HEADER in token[:24]:
+            return PeerRefused(self._subject, f"the service refused the ticket: {reason.cause}", reason.remedy)
+        return reason
+
+    def judge(self, protection: Protection) -> PeerIdentity:
+        flags, expires = self._prove(protection)
+        principal = str(self._proxy._context.target_name)
+        proven = re.sub(r"\\(.)", r"\1", split_principal(principal)[0])
+        if proven.casefold() != str(self._spn).casefold():
+            raise PeerNotProven(self._subject, f"the ticket names {proven} instead")
+        return PeerIdentity(principal, self._spn, KERBEROS, protection, flags, expires)
+
+
+class KerberosAcceptor(_KerberosContext):
+    """A service's context for one connection; made by :class:`ServiceKeys`."""
+
+    def __init__(self, credential: gssapi.Credentials, subject: str) -> None:
+        super().__init__(subject)
+        self._credential = credential
+
+    def _open(self) -> Any:
+        proxy: Any = spnego.server(protocol=KERBEROS, _gssapi_credential=self._credential)
+        proxy._context = gssapi.SecurityContext(creds=self._credential, usage="accept")
+        return proxy
+
+    def judge(self, protection: Protection) -> PeerIdentity:
+        flags, expires = self._prove(protection)
+        # python-gssapi hands out the terminating NUL of some names.
+        principal = str(self._proxy._context.initiator_name).rstrip("\0")
+        return PeerIdentity(principal, None, KERBEROS, protection, flags, expires)
+
+
+class ServiceKeys:
+    """A service's own keys, from which it makes a context for each connection.
+
+    :param credentials: the keytab and the principal in it.
+    :raises CredentialError: when the keytab is missing, unreadable, or has no such key.
+    """
+
+    def __init__(self, credentials: ServiceCredentials) -> None:
+        subject = f"keytab {credentials.keytab}" if credentials.keytab else "the default keytab"
+        name = None
+        if credentials.principal is not None:
+            subject = f"{subject}, principal {credentials.principal}"
+            name = gssapi.Name(credentials.principal, gssapi.NameType.kerberos_principal)
+        store = {"keytab": credentials.keytab} if credentials.keytab else None
+        try:
+            self._credential = gssapi.Credentials(name=name, usage="accept", mechs=[_KERBEROS_OID], store=store)
+        except GSSError as error:
+            raise explain(error, subject) from error
+
+    def acceptor(self, peer: str) -> KerberosAcceptor:
+        """A context for one connection; ``peer`` is how errors name it."""
+        return KerberosAcceptor(self._credential, peer)
+
+
+def _client_credential(credentials: ClientCredentials) -> gssapi.Credentials | None:
+    """The initiator's credential; None lets GSSAPI choose in the default cache by the target's realm."""
+    if credentials == ClientCredentials():
+        return None
+    store = {}
+    if credentials.ccache is not None:
+        store["ccache"] = credentials.ccache
+    if credentials.keytab is not None:
+        store["client_keytab"] = credentials.keytab
+        store.setdefault("ccache", "MEMORY:")
+    name = None
+    if credentials.principal is not None:
+        name = gssapi.Name(credentials.principal, gssapi.NameType.kerberos_principal)
+    try:
+        return gssapi.Credentials(name=name, usage="initiate", mechs=[_KERBEROS_OID], store=store or None)
+    except GSSError as error:
+        raise explain(error, credentials.principal or credentials.ccache or credentials.keytab or "") from error

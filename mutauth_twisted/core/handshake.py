@@ -1,0 +1,283 @@
+"""The exchange of tokens, as a state machine without I/O.
+
+Theory of operation.  The machine (Automat) owns the order of events; its
+driver owns the socket, the security context, time and threads.  The driver
+feeds inputs, each of which returns a list of :data:`Event`, to be carried out
+in order::
+
+      begin()                   -> Step(None) on an initiator, nothing on an acceptor
+      received(frame)           -> Step(token), Established or Failed
+      stepped(token, complete)  -> Send(frame), and Established when that was the last
+      step_failed(error, token) -> Send(what tells the peer), Failed
+      abandon(error)            -> Failed
+
+A driver answers ``Step(token)`` by running ``context.step(token)``, wherever
+that may block, and then calling ``stepped`` or ``step_failed``.  Nothing
+follows Established or Failed.
+
+Who sends the last frame (MS-NNS 3.1.5, 3.2.5): an acceptor whose context is
+complete answers with *done*, and has finished; an initiator has finished when
+it has the acceptor's *done* and its own context is complete.  Both have the
+finished context judged - its flags, its package, who the peer is - before
+anything counts as established, and never before it is finished: the flags of
+an unfinished context are only wishes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
+
+from attrs import Factory, define, frozen
+from automat import TypeMachineBuilder
+
+from mutauth_twisted.errors import (
+    AccessDenied,
+    MutualAuthError,
+    PeerRefused,
+    ProtocolViolation,
+)
+from mutauth_twisted.wire import Fault, Token, Wire
+
+Identity = TypeVar("Identity")
+
+# win32 codes (MS-ERREF 2.2) that .NET peers know.
+ACCESS_DENIED = 5
+LOGON_FAILURE = 1326
+TARGET_MISMATCH = 1790
+
+_CODES = {
+    ACCESS_DENIED: "its access policy does not let this principal in",
+    LOGON_FAILURE: "it did not accept the ticket",
+    TARGET_MISMATCH: "it did not accept the target name or the protection",
+    0x8009030C: "it did not accept the ticket",
+    0x80090322: "the ticket is for another service",
+}
+
+
+@frozen
+class Step:
+    """Run the context's next step with this token (None: there is none yet)."""
+
+    token: bytes | None
+
+
+@frozen
+class Send:
+    """Send these bytes to the peer.
+
+    :param size: the size of the token in it, None when it carries none.
+    """
+
+    data: bytes
+    size: int | None = None
+
+
+@frozen
+class Established(Generic[Identity]):
+    """Both sides are proven; from here on there are only records."""
+
+    identity: Identity
+
+
+@frozen
+class Failed:
+    """The exchange is over; the connection is of no more use."""
+
+    error: MutualAuthError
+
+
+Event = Step | Send | Established[Identity] | Failed
+
+
+class _Inputs(Protocol):
+    """The machine's inputs."""
+
+    def begin(self) -> None:
+        """Start the exchange."""
+
+    def token(self, token: Token) -> None:
+        """A token came from the peer."""
+
+    def stepped(self, token: bytes) -> None:
+        """The context took its step and needs another token of the peer."""
+
+    def stepped_to_done(self, token: bytes) -> None:
+        """The initiator's context is complete; the acceptor's done is still to come."""
+
+    def stepped_to_end(self, token: bytes) -> None:
+        """The context is complete, and the peer has said all it will say."""
+
+    def end(self, error: MutualAuthError, token: bytes, code: int | None) -> None:
+        """The exchange cannot go on; the token and the code, if any, tell the peer."""
+
+
+@define
+class _Core(Generic[Identity]):
+    """The machine's data; its outputs append events."""
+
+    wire: Wire
+    peer: str
+    judge: Callable[[], Identity]
+    peer_done: bool = False
+    events: list[Event[Identity]] = Factory(list)
+
+    def take_events(self) -> list[Event[Identity]]:
+        events, self.events = self.events, []
+        return events
+
+    def send(self, payload: bytes, done: bool) -> None:
+        self.events.append(Send(self.wire.token(payload, done), len(payload)))
+
+    def fail(self, error: MutualAuthError, code: int | None) -> None:
+        if code is not None:
+            self.events.append(Send(self.wire.fault(code)))
+        self.events.append(Failed(error))
+
+    def conclude(self, last_token: bytes | None) -> None:
+        """Have the finished context judged, then tell the peer that all is done, or that it is not."""
+        try:
+            identity = self.judge()
+        except AccessDenied as error:
+            self.fail(error, ACCESS_DENIED)
+        except MutualAuthError as error:
+            self.fail(error, TARGET_MISMATCH)
+        else:
+            if last_token is not None:
+                self.send(last_token, done=True)
+            self.events.append(Established(identity))
+
+    def violation(self, cause: str) -> ProtocolViolation:
+        return ProtocolViolation(self.peer, cause, "check that the port belongs to a service of this protocol")
+
+
+def _make_machine(initiator: bool) -> Callable[[_Core[Identity]], _Inputs]:
+    builder = TypeMachineBuilder(_Inputs, _Core)
+    idle = builder.state("idle")
+    waiting = builder.state("waiting for the peer's token")
+    stepping = builder.state("stepping")
+    confirming = builder.state("waiting for the peer's done")
+    over = builder.state("over")
+
+    @waiting.upon(_Inputs.token).to(stepping)
+    def step(inputs: _Inputs, core: _Core[Identity], token: Token) -> None:
+        core.peer_done = token.done
+        core.events.append(Step(token.payload))
+
+    @stepping.upon(_Inputs.stepped).to(waiting)
+    def answer(inputs: _Inputs, core: _Core[Identity], token: bytes) -> None:
+        core.send(token, done=False)
+
+    if initiator:
+
+        @idle.upon(_Inputs.begin).to(stepping)
+        def begin(inputs: _Inputs, core: _Core[Identity]) -> None:
+            core.events.append(Step(None))
+
+        @stepping.upon(_Inputs.stepped_to_done).to(confirming)
+        def say_done(inputs: _Inputs, core: _Core[Identity], token: bytes) -> None:
+            core.send(token, done=True)
+
+        @confirming.upon(_Inputs.token).to(over)
+        def confirmed(inputs: _Inputs, core: _Core[Identity], token: Token) -> None:
+            if token.payload or not token.done:
+                core.fail(core.violation("the peer sent a token after the exchange was complete"), LOGON_FAILURE)
+            else:
+                core.conclude(None)
+
+        @stepping.upon(_Inputs.stepped_to_end).to(over)
+        def finished(inputs: _Inputs, core: _Core[Identity], token: bytes) -> None:
+            if token:
+                core.fail(core.violation("the peer called the exchange done too early"), LOGON_FAILURE)
+            else:
+                core.conclude(None)
+    else:
+        idle.upon(_Inputs.begin).to(waiting).returns(None)
+
+        @stepping.upon(_Inputs.stepped_to_end).to(over)
+        def finish(inputs: _Inputs, core: _Core[Identity], token: bytes) -> None:
+            core.conclude(token)
+
+    for state in (idle, waiting, stepping, confirming):
+
+        @state.upon(_Inputs.end).to(over)
+        def end(inputs: _Inputs, core: _Core[Identity], error: MutualAuthError, token: bytes, code: int | None) -> None:
+            if token:
+                core.send(token, done=False)
+            core.fail(error, code)
+
+    # A step still under way in a thread when the exchange ended comes too late to matter.
+    for late in (_Inputs.stepped, _Inputs.stepped_to_done, _Inputs.stepped_to_end, _Inputs.end):
+        over.upon(late).loop().returns(None)
+    return builder.build()
+
+
+_initiator_machine = _make_machine(initiator=True)
+_acceptor_machine = _make_machine(initiator=False)
+
+
+class Handshake(Generic[Identity]):
+    """One exchange of tokens on one side.
+
+    :param initiator: whether this side starts, as a client does.
+    :param wire: the format of the frames.
+    :param peer: the peer as errors name it.
+    :param judge: judges the finished context: returns the peer's identity, or
+        raises an :class:`AuthenticationError`.
+    """
+
+    def __init__(self, *, initiator: bool, wire: Wire, peer: str, judge: Callable[[], Identity]) -> None:
+        self._initiator = initiator
+        self._core: _Core[Identity] = _Core(wire, peer, judge)
+        self._machine = (_initiator_machine if initiator else _acceptor_machine)(self._core)
+        #: Whether the machine waits for a frame; only then may one be given to it.
+        self.wants_frame = False
+
+    def _run(self, machine_input: Callable[..., None], *arguments: object, wants_frame: bool) -> list[Event[Identity]]:
+        machine_input(*arguments)
+        self.wants_frame = wants_frame
+        return self._core.take_events()
+
+    def begin(self) -> list[Event[Identity]]:
+        """Start; an initiator's first step is due, an acceptor waits."""
+        return self._run(self._machine.begin, wants_frame=not self._initiator)
+
+    def received(self, frame: Token | Fault) -> list[Event[Identity]]:
+        """Take a frame of the peer; only while :attr:`wants_frame`."""
+        if isinstance(frame, Fault):
+            return self.abandon(self._refusal(frame.code))
+        return self._run(self._machine.token, frame, wants_frame=False)
+
+    def stepped(self, token: bytes, complete: bool) -> list[Event[Identity]]:
+        """Take the outcome of the step asked for: the token to send, and whether the context is complete."""
+        core = self._core
+        if len(token) > core.wire.max_token:
+            return self.abandon(core.violation(f"a token of {len(token)} bytes is too large to send"), LOGON_FAILURE)
+        if complete and self._initiator and not core.peer_done:
+            return self._run(self._machine.stepped_to_done, token, wants_frame=True)
+        if complete:
+            return self._run(self._machine.stepped_to_end, token, wants_frame=False)
+        if core.peer_done or not token:
+            return self.abandon(core.violation("the peer ended the exchange before it was complete"), LOGON_FAILURE)
+        return self._run(self._machine.stepped, token, wants_frame=True)
+
+    def step_failed(self, error: MutualAuthError, token: bytes = b"") -> list[Event[Identity]]:
+        """The step asked for failed; the context's error token, if it made one, goes to the peer."""
+        return self._run(self._machine.end, error, token[: self._core.wire.max_token], LOGON_FAILURE, wants_frame=False)
+
+    def abandon(self, error: MutualAuthError, code: int | None = None) -> list[Event[Identity]]:
+        """End the exchange from outside: deadline, lost connection, bytes of another protocol."""
+        return self._run(self._machine.end, error, b"", code, wants_frame=False)
+
+    def _refusal(self, code: int) -> PeerRefused:
+        if not self._initiator:
+            return PeerRefused(
+                self._core.peer, f"the client gave up (code {code:#x})", "its own message says why", code=code
+            )
+        meaning = _CODES.get(code, "it gave no reason known to us")
+        return PeerRefused(
+            self._core.peer,
+            f"the service refused this client: {meaning} (code {code:#x})",
+            "the service's log says why",
+            code=code,
+        )

@@ -1,0 +1,1 @@
+"""The exchange on Twisted's connections: protocols, factories, endpoints."""

@@ -1,0 +1,206 @@
+"""Twisted's factories and endpoints with mutual authentication in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.error import ConnectError, ConnectionRefusedError, DNSLookupError
+from twisted.internet.interfaces import (
+    IAddress,
+    IListeningPort,
+    IProtocol,
+    IProtocolFactory,
+    IStreamClientEndpoint,
+    IStreamServerEndpoint,
+)
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from mutauth_twisted.core.context import KerberosInitiator, ServiceKeys
+from mutauth_twisted.credentials import ClientCredentials
+from mutauth_twisted.errors import AccessDenied, NetworkError
+from mutauth_twisted.interfaces import PeerIdentity
+from mutauth_twisted.net.protocol import Channel, ExchangeProtocol, Side
+from mutauth_twisted.policy import AccessPolicy
+from mutauth_twisted.spn import SPN
+from mutauth_twisted.threads import Workers
+
+#: KDC look-ups under way at once in one process; further connections queue for their ticket.
+_KDC_THREADS = 16
+_workers: WeakKeyDictionary[Any, Workers] = WeakKeyDictionary()
+
+
+def workers_for(reactor: Any) -> Workers:
+    """The threads, one set for each reactor, in which clients wait for KDCs."""
+    return _workers.setdefault(reactor, Workers(reactor, _KDC_THREADS, "mutauth-kdc"))
+
+
+@implementer(IProtocolFactory)
+class MutualAuthServerFactory:
+    """Wraps a server's factory: its protocols are built for proven, admitted clients only.
+
+    :param reactor: provides IReactorTime and IReactorFromThreads.
+    :param wrapped: the application's factory.  Its protocols' transport
+        provides :class:`~mutauth_twisted.interfaces.IMutualAuthTransport`.
+    :param keys: the service's keys.
+    :param policy: who may in.
+    :param channel: wire, protection and deadline.
+    """
+
+    _log = Logger()
+    noisy = False
+
+    def __init__(
+        self,
+        reactor: Any,
+        wrapped: IProtocolFactory,
+        keys: ServiceKeys,
+        policy: AccessPolicy,
+        channel: Channel = Channel(),
+    ) -> None:
+        self._reactor = reactor
+        self._wrapped = wrapped
+        self._policy = policy
+        self._channel = channel
+        self._side = Side(
+            initiator=False, new_context=keys.acceptor, admit=self._admit, build_application=wrapped.buildProtocol
+        )
+
+    def _admit(self, identity: PeerIdentity) -> None:
+        if not self._policy.permits(identity.principal):
+            raise AccessDenied(
+                identity.principal,
+                "the access policy does not let this principal in",
+                "allow it with --allow if it should",
+            )
+
+    def doStart(self) -> None:
+        """Called when a port starts listening; see IProtocolFactory."""
+        self._wrapped.doStart()
+
+    def doStop(self) -> None:
+        """Called when a port stops listening; see IProtocolFactory."""
+        self._wrapped.doStop()
+
+    def buildProtocol(self, addr: IAddress) -> IProtocol | None:
+        """The exchange for one connection; see IProtocolFactory."""
+        protocol = ExchangeProtocol(self._reactor, workers_for(self._reactor), self._channel, self._side)
+        # The protocol itself logs why; a server has nobody else to tell.
+        protocol.authenticated.addErrback(lambda _: None)
+        return protocol
+
+
+@implementer(IStreamServerEndpoint)
+class MutualAuthServerEndpoint:
+    """Listens where the inner endpoint does, for proven clients.
+
+    :param reactor: provides IReactorTime and IReactorFromThreads.
+    :param inner: where to listen.
+    :param keys: the service's keys.
+    :param policy: who may in.
+    :param channel: wire, protection and deadline.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        inner: IStreamServerEndpoint,
+        keys: ServiceKeys,
+        policy: AccessPolicy,
+        channel: Channel = Channel(),
+    ) -> None:
+        self._inner = inner
+        self._wrap: Callable[[IProtocolFactory], MutualAuthServerFactory] = lambda factory: MutualAuthServerFactory(
+            reactor, factory, keys, policy, channel
+        )
+
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """Start listening; see IStreamServerEndpoint."""
+        return self._inner.listen(self._wrap(protocolFactory))
+
+
+class _ExchangeFactory(Factory):
+    """Makes the one exchange of one connect()."""
+
+    noisy = False
+
+    def __init__(self, new_exchange: Callable[[], ExchangeProtocol]) -> None:
+        self._new_exchange = new_exchange
+
+    def buildProtocol(self, addr: IAddress) -> ExchangeProtocol:
+        return self._new_exchange()
+
+
+@implementer(IStreamClientEndpoint)
+class MutualAuthClientEndpoint:
+    """Connects through the inner endpoint to a service that proves to hold an SPN's key.
+
+    :param reactor: provides IReactorTime and IReactorFromThreads.
+    :param inner: how to reach the service.
+    :param spn: what the service must prove to be.
+    :param credentials: who this client is.
+    :param channel: wire, protection, and the one deadline of connection and exchange.
+    :param where: the service's address as errors name it; the SPN if not given.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        inner: IStreamClientEndpoint,
+        spn: SPN,
+        credentials: ClientCredentials = ClientCredentials(),
+        channel: Channel = Channel(),
+        where: str | None = None,
+    ) -> None:
+        self._reactor = reactor
+        self._inner = inner
+        self._spn = spn
+        self._credentials = credentials
+        self._channel = channel
+        self._where = where or str(spn)
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """Connect and authenticate; see IStreamClientEndpoint.
+
+        The Deferred fires with the factory's protocol once both sides are
+        proven, and fails with a MutualAuthError otherwise.
+        """
+        side = Side(
+            initiator=True,
+            new_context=lambda _: KerberosInitiator(self._spn, self._credentials, self._channel.protection),
+            admit=lambda _: None,
+            build_application=protocolFactory.buildProtocol,
+        )
+        workers = workers_for(self._reactor)
+        factory = _ExchangeFactory(lambda: ExchangeProtocol(self._reactor, workers, self._channel, side))
+        connecting: Deferred[Any] = maybeDeferred(self._inner.connect, factory)
+        connecting.addCallbacks(lambda exchange: exchange.authenticated, self._unreachable)
+        return connecting.addTimeout(self._channel.timeout, self._reactor, self._too_late)
+
+    def _unreachable(self, failure: Failure) -> Failure:
+        failure.trap(ConnectError, DNSLookupError)
+        error = failure.value
+        if failure.check(ConnectionRefusedError):
+            cause, remedy = "nothing listens there (connection refused)", "check that the service runs, and its port"
+        elif failure.check(DNSLookupError):
+            cause, remedy = (
+                "the host's name does not resolve",
+                "check the name, or ask another DNS server with nameserver",
+            )
+        else:
+            cause, remedy = str(error).rstrip("."), "check the network, and that the service runs"
+        return Failure(NetworkError(self._where, cause, remedy))
+
+    def _too_late(self, result: object, timeout: float) -> Failure:
+        return Failure(
+            NetworkError(
+                self._where,
+                f"no proof of the service within {timeout:g} s",
+                "check the port, that the service runs, and that a KDC answers",
+            )
+        )

@@ -1,0 +1,265 @@
+"""The protocol between the network and the application: it runs the exchange.
+
+Each round of the exchange - a token comes, the context steps, a token goes -
+is one link of a chain of Deferreds.  The chain's last link builds the
+application's protocol, gives it a
+:class:`~mutauth_twisted.net.transport.ProtectedTransport`, and fires
+:attr:`ExchangeProtocol.authenticated`.  Until then the application knows
+nothing of the connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocol, IReactorTime
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from mutauth_twisted.core.context import Outcome, SecurityContext, StepFailed
+from mutauth_twisted.core.handshake import Established, Event, Failed, Handshake, Send, Step
+from mutauth_twisted.core.records import Records
+from mutauth_twisted.errors import MutualAuthError, NetworkError, ProtocolViolation
+from mutauth_twisted.interfaces import PeerIdentity
+from mutauth_twisted.net.transport import LINGER, ProtectedTransport
+from mutauth_twisted.policy import Protection, flag_names
+from mutauth_twisted.threads import Workers
+from mutauth_twisted.wire import NNS, FrameError, Token, Wire
+
+
+@frozen
+class Channel:
+    """What both sides have to agree on beforehand.
+
+    :param wire: the format of tokens and records.
+    :param protection: what is done to every application byte.
+    :param timeout: the one deadline of the whole exchange, in seconds; bytes
+        that drip in do not extend it.
+    """
+
+    wire: Wire = NNS
+    protection: Protection = Protection.SEAL
+    timeout: float = 10.0
+
+
+@frozen
+class Side:
+    """What makes a client's side of the exchange differ from a server's.
+
+    :param initiator: whether this side starts.
+    :param new_context: makes the security context; takes the peer's name for errors.
+    :param admit: has the last word on a proven peer; raises AccessDenied.
+    :param build_application: makes the application's protocol for an address,
+        or None to turn the connection away.
+    """
+
+    initiator: bool
+    new_context: Callable[[str], SecurityContext]
+    admit: Callable[[PeerIdentity], None]
+    build_application: Callable[[IAddress], IProtocol | None]
+
+
+def describe(address: IAddress) -> str:
+    """An address as messages name it."""
+    host, port = getattr(address, "host", None), getattr(address, "port", None)
+    if host is None or port is None:
+        return str(address)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+class ExchangeProtocol(Protocol):
+    """One connection on the network's side.
+
+    :param reactor: for the deadline.
+    :param workers: where steps that may wait for a KDC run.
+    :param channel: what was agreed on beforehand.
+    :param side: the client's or the server's part.
+    """
+
+    _log = Logger()
+
+    def __init__(self, reactor: IReactorTime, workers: Workers, channel: Channel, side: Side) -> None:
+        self._reactor = reactor
+        self._workers = workers
+        self._channel = channel
+        self._side = side
+        self._reader = channel.wire.reader()
+        self._protected: ProtectedTransport | None = None
+        self._timer: IDelayedCall | None = None
+        self._over = False
+        #: Fires with the application's protocol, or fails: a MutualAuthError, or the application's own error.
+        self.authenticated: Deferred[IProtocol] = Deferred(self._cancelled)
+
+    def connectionMade(self) -> None:
+        self._transport: Any = self.transport
+        self._peer = describe(self._transport.getPeer())
+        self._context = self._side.new_context(self._peer)
+        self._handshake: Handshake[PeerIdentity] = Handshake(
+            initiator=self._side.initiator, wire=self._channel.wire, peer=self._peer, judge=self._judge
+        )
+        self._timer = self._reactor.callLater(self._channel.timeout, self._timed_out)
+        self._perform(self._handshake.begin())
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._protected is not None:
+            self._protected.dataReceived(data)
+        elif not self._over:
+            try:
+                self._reader.feed(data)
+            except FrameError as error:
+                self._give_up(self._foreign(error))
+            else:
+                self._read_frames()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._protected is not None:
+            self._protected.connectionLost(reason)
+        else:
+            self._give_up(
+                NetworkError(
+                    self._peer,
+                    "the peer closed the connection during the exchange",
+                    "the peer's log says why; check that the port belongs to a service of this protocol",
+                )
+            )
+        self._stop_timer()
+
+    # The exchange
+
+    def _judge(self) -> PeerIdentity:
+        identity = self._context.judge(self._channel.protection)
+        self._side.admit(identity)
+        return identity
+
+    def _perform(self, events: Iterable[Event[PeerIdentity]]) -> None:
+        for event in events:
+            if isinstance(event, Step):
+                self._step(event.token)
+            elif isinstance(event, Send):
+                if event.size is not None:
+                    self._log.debug("sent a token of {size} bytes to {peer}", size=event.size, peer=self._peer)
+                self._transport.write(event.data)
+            elif isinstance(event, Established):
+                self._established(event.identity)
+            elif isinstance(event, Failed):
+                self._failed(event.error)
+
+    def _step(self, token: bytes | None) -> None:
+        """One link of the chain: step the context, send what it says, read on."""
+        run = self._workers.run if self._context.blocking else maybeDeferred
+        stepped: Deferred[Outcome] = run(self._context.step, token)
+        chain = stepped.addCallbacks(self._step_done, self._step_failed)
+        chain.addCallback(self._perform).addCallback(lambda _: self._read_frames()).addErrback(self._internal_error)
+
+    def _step_done(self, outcome: Outcome) -> list[Event[PeerIdentity]]:
+        return self._handshake.stepped(outcome.token, outcome.complete)
+
+    def _step_failed(self, failure: Failure) -> list[Event[PeerIdentity]]:
+        failure.trap(StepFailed)
+        return self._handshake.step_failed(failure.value.error, failure.value.token)
+
+    def _internal_error(self, failure: Failure) -> None:
+        self._log.failure("internal error in the exchange with {peer}", failure, peer=self._peer)
+        self._give_up(NetworkError(self._peer, "internal error in the exchange", "see the log"))
+
+    def _read_frames(self) -> None:
+        try:
+            while self._handshake.wants_frame and (frame := self._reader.next_frame()) is not None:
+                if isinstance(frame, Token):
+                    size = len(frame.payload)
+                    self._log.debug("received a token of {size} bytes from {peer}", size=size, peer=self._peer)
+                self._perform(self._handshake.received(frame))
+        except FrameError as error:
+            self._give_up(self._foreign(error))
+
+    def _foreign(self, error: FrameError) -> ProtocolViolation:
+        return ProtocolViolation(
+            self._peer, f"the peer speaks another protocol: {error}", "check the port, and that both sides use one wire"
+        )
+
+    # The exchange's end
+
+    def _established(self, identity: PeerIdentity) -> None:
+        self._over = True
+        self._stop_timer()
+        self._log.info(
+            "{side} {peer} proved to be {principal} ({package}, {protection}: {flags})",
+            side="the service at" if self._side.initiator else "the client at",
+            peer=self._peer,
+            principal=identity.principal,
+            package=identity.package,
+            protection=identity.protection.value,
+            flags=flag_names(identity.flags),
+        )
+        channel = self._channel
+        records = Records(self._context, channel.protection, channel.wire, self._reader, self._peer)
+        protected = ProtectedTransport(self._reactor, self._transport, records, identity)
+        try:
+            application = self._side.build_application(self._transport.getPeer())
+            if application is None:
+                self._turned_away()
+                return
+            self._protected = protected
+            protected.start(application)
+        except BaseException:
+            # The application's error must not look like a failed login.
+            failure = Failure()
+            self._log.failure("the application failed to take the connection with {peer}", failure, peer=self._peer)
+            self._transport.abortConnection()
+            self._settle(failure)
+            return
+        self._settle(application)
+        try:
+            # The peer's first records may have come together with its last frame.
+            protected.deliver()
+        except BaseException:
+            self._log.failure("the application failed on the connection with {peer}", peer=self._peer)
+            self._transport.abortConnection()
+
+    def _turned_away(self) -> None:
+        self._transport.loseConnection()
+        self._settle(Failure(NetworkError(self._peer, "the application's factory took no connection")))
+
+    def _failed(self, error: MutualAuthError) -> None:
+        self._over = True
+        self._stop_timer()
+        self._log.info("no connection with {peer}: {error}", peer=self._peer, error=error)
+        # Lets the code out that tells the peer; a peer that does not read it gets no more of our time than that.
+        self._transport.loseConnection()
+        self._timer = self._reactor.callLater(LINGER, self._transport.abortConnection)
+        self._settle(Failure(error))
+
+    def _settle(self, result: Any) -> None:
+        if not self.authenticated.called:
+            self.authenticated.callback(result)
+        elif isinstance(result, Failure):
+            result.cleanFailure()
+
+    def _give_up(self, error: MutualAuthError) -> None:
+        if not self._over:
+            self._perform(self._handshake.abandon(error))
+
+    def _timed_out(self) -> None:
+        self._give_up(
+            NetworkError(
+                self._peer,
+                f"the exchange was not complete within {self._channel.timeout:g} s",
+                "check that the port belongs to a service of this protocol, and that a KDC answers",
+            )
+        )
+
+    def _cancelled(self, authenticated: Deferred[IProtocol]) -> None:
+        self._over = True
+        self._stop_timer()
+        # Ends the machine, so that a step still under way in a thread finds nobody waiting.
+        self._handshake.abandon(NetworkError(self._peer, "the connection was given up by this side"))
+        self._transport.abortConnection()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None

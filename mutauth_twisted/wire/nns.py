@@ -1,0 +1,106 @@
+"""The .NET NegotiateStream protocol, MS-NNS.
+
+An exchange frame is ``id(1) major(1) minor(1) size(2, big-endian) payload``
+(MS-NNS 2.2.1), a record ``size(4, little-endian) body`` (2.2.2).
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import ClassVar, Final
+
+from mutauth_twisted.wire._base import Fault, FrameError, Token
+
+_HEADER: Final = struct.Struct(">BBBH")
+_SIZE: Final = struct.Struct("<I")
+_FAULT: Final = struct.Struct(">Q")
+
+_ERROR: Final = 0x15
+_DONE: Final = 0x14
+_IN_PROGRESS: Final = 0x16
+_VERSION: Final = (1, 0)
+
+MAX_TOKEN: Final = 0xFFFF
+#: Received at most; .NET refuses more (MS-NNS 2.2.2: 64 KiB).
+MAX_RECORD: Final = 0x10000
+#: .NET refuses records of four bytes and fewer.
+MIN_RECORD: Final = 5
+# While frames are read a peer can have one frame under way and, behind the last one, the
+# start of its records; while records are read, what one read of the socket brings.
+_MAX_PENDING: Final = _HEADER.size + MAX_TOKEN + 4 * (MAX_RECORD + _SIZE.size)
+
+
+class NNSReader:
+    """Finds MS-NNS frames and records; see :class:`mutauth_twisted.wire.Reader`."""
+
+    __slots__ = ("_buffer",)
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    @property
+    def pending(self) -> int:
+        return len(self._buffer)
+
+    def feed(self, data: bytes) -> None:
+        if len(self._buffer) + len(data) > _MAX_PENDING:
+            raise FrameError(f"more than {_MAX_PENDING} bytes came without being asked for")
+        self._buffer += data
+
+    def _take(self, header: int, body: int) -> bytes | None:
+        end = header + body
+        if len(self._buffer) < end:
+            return None
+        with memoryview(self._buffer) as view:
+            taken = bytes(view[header:end])
+        del self._buffer[:end]
+        return taken
+
+    def next_frame(self) -> Token | Fault | None:
+        buffer = self._buffer
+        # The first byte tells a stranger at once: it need not send a whole header.
+        if buffer and buffer[0] not in (_ERROR, _DONE, _IN_PROGRESS):
+            raise FrameError(f"a frame starts with byte 0x{buffer[0]:02x}, which MS-NNS does not know")
+        if len(buffer) < _HEADER.size:
+            return None
+        kind, _major, _minor, size = _HEADER.unpack_from(buffer)
+        if kind == _ERROR and size != _FAULT.size:
+            raise FrameError(f"an error frame holds {size} bytes instead of {_FAULT.size}")
+        payload = self._take(_HEADER.size, size)
+        if payload is None:
+            return None
+        if kind == _ERROR:
+            return Fault(_FAULT.unpack(payload)[0] & 0xFFFFFFFF)
+        return Token(payload, kind == _DONE)
+
+    def next_record(self) -> bytes | None:
+        if len(self._buffer) < _SIZE.size:
+            return None
+        (size,) = _SIZE.unpack_from(self._buffer)
+        if not MIN_RECORD <= size <= MAX_RECORD:
+            raise FrameError(f"a record claims {size} bytes, outside {MIN_RECORD} to {MAX_RECORD}")
+        return self._take(_SIZE.size, size)
+
+
+class NNSWire:
+    """Makes MS-NNS frames and records; see :class:`mutauth_twisted.wire.Wire`."""
+
+    name: ClassVar[str] = "nns"
+    max_token: ClassVar[int] = MAX_TOKEN
+    # What .NET itself sends at most, so that no protection can push a record over MAX_RECORD.
+    max_plaintext: ClassVar[int] = 64_500
+
+    def reader(self) -> NNSReader:
+        return NNSReader()
+
+    def token(self, payload: bytes, done: bool) -> bytes:
+        return _HEADER.pack(_DONE if done else _IN_PROGRESS, *_VERSION, len(payload)) + payload
+
+    def fault(self, code: int) -> bytes:
+        return _HEADER.pack(_ERROR, *_VERSION, _FAULT.size) + _FAULT.pack(code)
+
+    def record(self, body: bytes) -> bytes:
+        return _SIZE.pack(len(body)) + body
+
+
+NNS: Final = NNSWire()
