@@ -1,0 +1,1 @@
+"""The tests: run `trial tests`, or `make test` for those that need a directory."""

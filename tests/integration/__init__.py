@@ -1,0 +1,1 @@
+"""Tests against the lab's real domain controller."""
