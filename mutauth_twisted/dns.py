@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from attrs import frozen
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, TimeoutError as DeferredTimeoutError
 from twisted.internet.interfaces import (
     IAddress,
     IHostnameResolver,
@@ -149,7 +149,7 @@ class Resolver:
             answers, _, _ = await self._client().query(dns.Query(name.encode("idna"), kind, dns.IN))
         except dns_error.DNSNameError:
             raise NotFound(name, f"DNS ({asked}) knows no such name", "check the name, or name another DNS server") from None
-        except (dns_error.DNSQueryTimeoutError, TimeoutError) as error:
+        except (dns_error.DNSQueryTimeoutError, DeferredTimeoutError, TimeoutError) as error:
             raise NetworkError(name, f"DNS ({asked}) does not answer", "check the DNS server, or name another") from error
         except (dns_error.ResolverError, dns_error.DomainError, OSError) as error:
             raise NetworkError(name, f"DNS ({asked}) failed ({type(error).__name__})", "ask again, or another") from error

@@ -51,8 +51,12 @@ def domain_of(dn: str) -> str:
 
 def parent_of(dn: str) -> str:
     """The DN of the object above."""
-    parts = re.split(r"(?<!\\)(?:\\\\)*,", dn, maxsplit=1)
-    return parts[1] if len(parts) == 2 else ""
+    escaped = False
+    for place, character in enumerate(dn):
+        if character == "," and not escaped:
+            return dn[place + 1 :]
+        escaped = character == "\\" and not escaped
+    return ""
 
 
 def same_dn(one: str, other: str) -> bool:

@@ -8,9 +8,9 @@ done step by step with ldap3's messages, and then ldap3's socket is replaced by
 a :class:`SealedSocket`, so that ldap3 sees plain LDAP on a plain socket.
 
 This is the only module that touches what ldap3 does not promise to keep:
-``send_sasl_negotiation``, and the attributes ``socket``, ``closed``,
-``listening``, ``bound`` and ``sasl_in_progress`` of a connection.  A test
-holds ldap3 to that.
+``send_sasl_negotiation``, the strategy's ``_open_socket``, and the attributes
+``socket``, ``closed``, ``bound`` and ``sasl_in_progress`` of a connection.  A
+test holds ldap3 to that.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ _CONFIDENTIALITY = 4  # RFC 4752, section 3.3: the security layers' bit mask
 MAX_BUFFER = 0xFFFFFF
 _HEADER = struct.Struct("!I")
 _RECEIVE = 65536
-_FLAGS = (
-    RequirementFlag.mutual_authentication
-    | RequirementFlag.confidentiality
-    | RequirementFlag.integrity
-    | RequirementFlag.replay_detection
-    | RequirementFlag.out_of_sequence_detection
-)
+_FLAGS = [
+    RequirementFlag.mutual_authentication,
+    RequirementFlag.confidentiality,
+    RequirementFlag.integrity,
+    RequirementFlag.replay_detection,
+    RequirementFlag.out_of_sequence_detection,
+]
 
 
 class _Context(Protocol):
@@ -180,9 +180,14 @@ def adopt(raw: socket.socket, address: str, port: int) -> ldap3.Connection:
         return_empty_attributes=False,
         raise_exceptions=False,
     )
-    connection.socket = raw
-    connection.closed = False
-    connection.listening = True
+
+    def hand_over(*_: Any, **__: Any) -> None:
+        connection.socket = raw
+        connection.closed = False
+
+    # A name in ldap3 that opens the socket: ours is open, with the true error when it would not.
+    connection.strategy._open_socket = hand_over
+    connection.open(read_server_info=False)
     return connection
 
 
@@ -201,7 +206,7 @@ def _bind(
     while not context.complete:
         token = context.step(challenge)
         challenge = _exchange(connection, token or b"", subject)
-    if _FLAGS & ~context.actual_flags:
+    if not all(flag in context.actual_flags for flag in _FLAGS):
         raise DirectoryError(subject, "the Kerberos exchange gave no mutual authentication with sealing")
     limits = context.unwrap(challenge).message
     if len(limits) != 4 or not limits[0] & _CONFIDENTIALITY:
