@@ -6,11 +6,12 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from attrs import frozen
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import Deferred, DeferredList, TimeoutError as DeferredTimeoutError
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import TimeoutError as DeferredTimeoutError
 from twisted.internet.interfaces import (
     IAddress,
     IHostnameResolver,
@@ -20,7 +21,8 @@ from twisted.internet.interfaces import (
     IReactorTime,
     IResolutionReceiver,
 )
-from twisted.names import client, dns, error as dns_error
+from twisted.names import client, dns
+from twisted.names import error as dns_error
 from zope.interface import implementer
 
 from mutauth_twisted.errors import NetworkError, NotFound, UsageError
@@ -136,7 +138,9 @@ class Resolver:
     def _client(self) -> client.Resolver:
         # Made for each question: with a file name Twisted's would re-read it on a timer for ever.
         servers = [self._server] if self._server else system_nameservers()
-        return client.Resolver(servers=servers, timeout=_TIMEOUTS, reactor=self._reactor)
+        return client.Resolver(  # type: ignore[no-untyped-call]
+            servers=servers, timeout=_TIMEOUTS, reactor=self._reactor
+        )
 
     async def _ask(self, kind: int, name: str) -> list[Any]:
         """The answer's records of one type; none when the name exists without them.
@@ -144,9 +148,11 @@ class Resolver:
         :raises NotFound: when there is no such name.
         :raises NetworkError: when no server answers, or one fails.
         """
-        asked = ", ".join(f"{host}:{port}" for host, port in ([self._server] if self._server else system_nameservers()))
+        servers = [self._server] if self._server else system_nameservers()
+        asked = "DNS (" + ", ".join(f"{host}:{port}" for host, port in servers) + ")"
         try:
-            answers, _, _ = await self._client().query(dns.Query(name.encode("idna"), kind, dns.IN))
+            question = dns.Query(name.encode("idna"), kind, dns.IN)
+            answers, _, _ = await self._client().query(question)  # type: ignore[no-untyped-call]
         except dns_error.DNSNameError:
             raise NotFound(name, f"DNS ({asked}) knows no such name", "check the name, or name another DNS server") from None
         except (dns_error.DNSQueryTimeoutError, DeferredTimeoutError, TimeoutError) as error:
@@ -265,6 +271,7 @@ class _HostnameResolver:
         addressTypes: Sequence[type[IAddress]] | None = None,
         transportSemantics: str = "TCP",
     ) -> IHostResolution:
+        transport: Literal["TCP", "UDP"] = "UDP" if transportSemantics == "UDP" else "TCP"
         lookup = self._resolver.lookup_addresses(hostName)
         resolution = _Resolution(hostName, lookup)
         resolutionReceiver.resolutionBegan(resolution)
@@ -273,7 +280,7 @@ class _HostnameResolver:
             for text in addresses:
                 kind = IPv6Address if ":" in text else IPv4Address
                 if addressTypes is None or kind in addressTypes:
-                    resolutionReceiver.addressResolved(kind(transportSemantics, text, portNumber))
+                    resolutionReceiver.addressResolved(kind(transport, text, portNumber))
 
         # IHostnameResolver has no way to say why: a failed lookup completes without addresses.
         lookup.addCallbacks(found, lambda _: None)

@@ -83,7 +83,7 @@ class TicketSource:
         chosen = self.credentials
         if chosen == ClientCredentials():
             return None
-        store: dict[str, str] = {}
+        store: dict[str | bytes, str | bytes] = {}
         if chosen.keytab is not None:
             check_keytab(chosen.keytab, chosen.principal)
             store["client_keytab"] = chosen.keytab
@@ -94,9 +94,7 @@ class TicketSource:
             name = None
             if chosen.principal is not None:
                 name = gssapi.Name(chosen.principal, gssapi.NameType.kerberos_principal)
-            return gssapi.Credentials(
-                name=name, usage="initiate", mechs=[gssapi.MechType.kerberos], store=store or None
-            )
+            return gssapi.Credentials(name=name, usage="initiate", mechs=[gssapi.MechType.kerberos], store=store or None)
         except GSSError as error:
             raise explain(error, self.subject) from error
 

@@ -33,6 +33,7 @@ T = TypeVar("T")
 
 LDAP_PORT = 389
 GLOBAL_CATALOG_PORT = 3268
+_DEFAULT_CREDENTIALS = ClientCredentials()
 _THREADS = 8  # operations under way in one Directory; each has one connection
 _SERVER = re.compile(r"(?:(?P<scheme>[A-Za-z]+)://)?(?P<host>[^:/\s]+)(?::(?P<port>[0-9]{1,5}))?/?")
 
@@ -136,7 +137,7 @@ class Directory:
         realm: str | None = None,
         servers: Sequence[str] = (),
         resolver: Resolver | None = None,
-        credentials: ClientCredentials = ClientCredentials(),
+        credentials: ClientCredentials = _DEFAULT_CREDENTIALS,
         timeout: float = 10.0,
         keep: float = 5.0,
     ) -> None:
@@ -188,7 +189,7 @@ class Directory:
             for address in addresses:
                 try:
                     return await self._workers.run(self._attempt, server, address, work)
-                except _NextServer as reason:
+                except _ServerFailedError as reason:
                     failures.append(str(reason))
                 finally:
                     self._schedule_sweep()
@@ -212,7 +213,7 @@ class Directory:
             session.close()
             if session.wrote:
                 raise
-            raise _NextServer(f"{error.subject}: {error.cause}") from error
+            raise _ServerFailedError(f"{error.subject}: {error.cause}") from error
         except MutualAuthError:
             self._idle.give(server, address, session)
             raise
@@ -235,16 +236,17 @@ class Directory:
         except CredentialError as error:
             raise CredentialError(self._tickets.subject, error.cause, error.remedy) from error
         except (DirectoryUnreachable, DirectoryRefused, PeerNotProven) as error:
-            raise _NextServer(f"{error.subject}: {error.cause}") from error
-        return Session(connection, server.host)
+            raise _ServerFailedError(f"{error.subject}: {error.cause}") from error
+        return Session(connection, server.host, catalog=server.port == GLOBAL_CATALOG_PORT)
 
     async def domain(self) -> str:
         """The DNS name of our own domain.
 
         :raises CredentialError: when no realm is known.
         """
-        realm = self._realm or await self._workers.run(self._tickets.realm)
-        return realm.lower()
+        if self._realm:
+            return self._realm.lower()
+        return (await self._workers.run(self._tickets.realm)).lower()
 
     async def _find(self, global_catalog: bool, domain: str | None) -> list[Server]:
         """The servers to try, in order."""
@@ -294,5 +296,5 @@ class Directory:
         self._idle.clear(for_good=True)
 
 
-class _NextServer(Exception):
+class _ServerFailedError(Exception):
     """This server cannot be used for the work; another one may."""

@@ -16,7 +16,7 @@ def escape_rdn_value(value: str) -> str:
     """A value as it stands in a DN (RFC 4514, section 2.4)."""
     escaped = []
     for place, character in enumerate(value):
-        at_edge = place == 0 and character in " #" or place == len(value) - 1 and character == " "
+        at_edge = (place == 0 and character in " #") or (place == len(value) - 1 and character == " ")
         if character in _SPECIAL or at_edge:
             escaped.append("\\" + character)
         elif ord(character) < 0x20:
@@ -61,9 +61,7 @@ def parent_of(dn: str) -> str:
 
 def same_dn(one: str, other: str) -> bool:
     """Whether two DNs name the same object: case and spelling of escapes do not count."""
-    mine, theirs = (
-        [(kind, _unescape(value).casefold()) for kind, value in _components(dn)] for dn in (one, other)
-    )
+    mine, theirs = ([(kind, _unescape(value).casefold()) for kind, value in _components(dn)] for dn in (one, other))
     return mine == theirs if mine else one.casefold() == other.casefold()
 
 

@@ -44,6 +44,9 @@ _FLAGS = [
 ]
 
 
+_FLAGS_WANTED = sum(map(int, _FLAGS))
+
+
 class _Context(Protocol):
     """The part of a complete GSSAPI context that sealing needs."""
 
@@ -191,20 +194,18 @@ def adopt(raw: socket.socket, address: str, port: int) -> ldap3.Connection:
     return connection
 
 
-def _bind(
-    connection: ldap3.Connection, host: str, credentials: gssapi.Credentials | None, subject: str
-) -> ldap3.Connection:
+def _bind(connection: ldap3.Connection, host: str, credentials: gssapi.Credentials | None, subject: str) -> ldap3.Connection:
     # An empty realm lets the KDC say where the DC is, and the name is taken as it stands:
     # a host-based name would be changed by whatever the reverse DNS says.
     target = gssapi.Name(f"ldap/{host}@", gssapi.NameType.kerberos_principal)
-    context = gssapi.SecurityContext(
-        name=target, creds=credentials, mech=gssapi.MechType.kerberos, flags=_FLAGS, usage="initiate"
+    context: Any = gssapi.SecurityContext(
+        name=target, creds=credentials, mech=gssapi.MechType.kerberos, flags=_FLAGS_WANTED, usage="initiate"
     )
     context.__DEFER_STEP_ERRORS__ = False
     connection.sasl_in_progress = True
-    challenge: bytes | None = None
+    challenge = b""
     while not context.complete:
-        token = context.step(challenge)
+        token = context.step(challenge or None)
         challenge = _exchange(connection, token or b"", subject)
     if not all(flag in context.actual_flags for flag in _FLAGS):
         raise DirectoryError(subject, "the Kerberos exchange gave no mutual authentication with sealing")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import select
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Literal, TypeVar
 from uuid import UUID
 
@@ -113,12 +114,14 @@ class Session:
 
     :param connection: from :func:`~mutauth_twisted.directory.sealing.open_sealed`.
     :param server: the domain controller's name, for errors.
+    :param catalog: whether this is the global catalog's port.
     :ivar wrote: whether anything was asked to change on it since it was lent.
     """
 
-    def __init__(self, connection: ldap3.Connection, server: str) -> None:
+    def __init__(self, connection: ldap3.Connection, server: str, *, catalog: bool = False) -> None:
         self._connection = connection
         self.server = server
+        self.catalog = catalog
         self.wrote = False
         self._root: Entry | None = None
 
@@ -237,6 +240,11 @@ class Session:
         return self.root_dse.text("defaultNamingContext") or ""
 
     @property
+    def root(self) -> str:
+        """The base of everything there is here: a global catalog's forest, or the domain."""
+        return "" if self.catalog else self.domain_dn
+
+    @property
     def forest_dn(self) -> str:
         """The DN of the forest's root domain."""
         return self.root_dse.text("rootDomainNamingContext") or ""
@@ -256,10 +264,8 @@ class Session:
     def close(self) -> None:
         """Close without waiting for anybody."""
         if not self._connection.closed:
-            try:
+            with suppress(LDAPExceptionError, OSError):
                 self._connection.unbind()
-            except (LDAPExceptionError, OSError):
-                pass
 
 
 def _entry(item: Mapping[str, Any]) -> Entry:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from attrs import frozen
 
-from mutauth_twisted.directory.names import all_of, any_of, equals, is_dn
+from mutauth_twisted.directory.names import all_of, any_of, domain_of, equals, is_dn, same_dn
 from mutauth_twisted.directory.security import parse_sid
 from mutauth_twisted.directory.session import (
     CONSTRAINT_VIOLATION,
@@ -72,7 +72,7 @@ def find_account(session: Session, name: str) -> Account:
     exact = any_of(equals("sAMAccountName", bare), equals("userPrincipalName", bare))
     # The UPN of an account without one of its own is implied: name@domain (MS-ADTS 5.1.1.1.1).
     local, _, domain = bare.partition("@")
-    dns_domain = ".".join(part.partition("=")[2] for part in session.domain_dn.split(","))
+    dns_domain = domain_of(session.domain_dn)
     if domain and domain.casefold() == dns_domain.casefold():
         exact = any_of(equals("userPrincipalName", bare), equals("sAMAccountName", local))
         bare = local
@@ -95,18 +95,18 @@ def find_holders_of(session: Session, spns: Sequence[SPN]) -> list[Account]:
     if not spns:
         return []
     wanted = any_of(*(equals("servicePrincipalName", str(spn)) for spn in spns))
-    return [_account(entry) for entry in session.search("", wanted, _ATTRIBUTES)]
+    return [_account(entry) for entry in session.search(session.root, wanted, _ATTRIBUTES)]
 
 
-def check_free(catalog: Session, spns: Iterable[SPN], account: Account) -> None:
+def check_free(catalog: Session, spns: Sequence[SPN], account: Account) -> None:
     """Make sure that nobody but this account holds these SPNs.
 
     :param catalog: a session with a global catalog.
     :raises DirectoryRefused: naming the SPN and who holds it.
     """
-    for holder in find_holders_of(catalog, list(spns)):
+    for holder in find_holders_of(catalog, spns):
         for spn in spns:
-            if holder.holds(spn) and holder.dn.casefold() != account.dn.casefold():
+            if holder.holds(spn) and not same_dn(holder.dn, account.dn):
                 raise DirectoryRefused(
                     f"SPN {spn}",
                     f"it is on another account already, {holder.name} ({holder.dn})",

@@ -1,0 +1,117 @@
+"""The objectGUID of a service's connection point, kept on the service's machine.
+
+An administrator may move the object; its GUID stays.  Microsoft's sample
+caches it in the registry, here it is a small file that everybody may read:
+a GUID is no secret.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from hashlib import sha256
+from pathlib import Path
+from uuid import UUID
+
+from attrs import frozen
+
+from mutauth_twisted.directory.names import parse_guid
+from mutauth_twisted.errors import MutualAuthError
+
+DEFAULT_STATE_DIR = Path("/var/lib/mutauth")
+_SAFE = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_.")
+_MAX_FILE = 4096
+
+
+class CacheError(MutualAuthError):
+    """The cached GUID cannot be read or written."""
+
+
+@frozen
+class CachedGuid:
+    """What the file holds.
+
+    :param dn: where the object was when the file was written, for people.
+    """
+
+    guid: UUID
+    dn: str
+
+
+class GuidCache:
+    """The files of one state directory.
+
+    :param directory: made when first written to.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str] = DEFAULT_STATE_DIR) -> None:
+        self.directory = Path(directory)
+
+    def path(self, service_class: str, host: str, scp_name: str | None = None) -> Path:
+        """The file of one service; safe and distinct for any names, whose case does not count."""
+        key = [part.casefold() for part in (service_class, host, scp_name or service_class)]
+        readable = "".join(letter if letter in _SAFE else "_" for letter in f"{key[0]}@{key[1]}")[:80]
+        digest = sha256(json.dumps(key).encode()).hexdigest()[:16]
+        return self.directory / f"scp-{readable}-{digest}.json"
+
+    def read(self, service_class: str, host: str, scp_name: str | None = None) -> CachedGuid | None:
+        """What was cached, or None when nothing was.
+
+        :raises CacheError: when the file cannot be read, or is no such file.
+        """
+        path = self.path(service_class, host, scp_name)
+        try:
+            with path.open("rb") as file:
+                content = json.loads(file.read(_MAX_FILE))
+            guid = parse_guid(content["guid"])
+            if guid is None:
+                raise ValueError("no GUID")
+            return CachedGuid(guid, str(content.get("dn", "")))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._error(path, "cannot be read", error) from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CacheError(str(path), "it holds no GUID", "run mutauth install again, or remove the file") from error
+
+    def write(self, service_class: str, host: str, guid: UUID, dn: str = "", scp_name: str | None = None) -> Path:
+        """Keep a GUID; a reader sees the old file or the new one, never half of it.
+
+        :raises CacheError: when it cannot be written.
+        """
+        path = self.path(service_class, host, scp_name)
+        content = {"service_class": service_class, "host": host, "guid": str(guid), "dn": dn}
+        try:
+            self.directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=self.directory, prefix=".scp-")
+            try:
+                with os.fdopen(handle, "w", encoding="utf-8") as file:
+                    json.dump(content, file, ensure_ascii=False, indent=1)
+                    file.write("\n")
+                    os.fchmod(file.fileno(), 0o644)
+                os.replace(temporary, path)
+            except BaseException:
+                os.unlink(temporary)
+                raise
+        except OSError as error:
+            raise self._error(path, "cannot be written", error) from error
+        return path
+
+    def remove(self, service_class: str, host: str, scp_name: str | None = None) -> bool:
+        """Forget a GUID; whether there was one.
+
+        :raises CacheError: when it cannot be removed.
+        """
+        path = self.path(service_class, host, scp_name)
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise self._error(path, "cannot be removed", error) from error
+        return True
+
+    def _error(self, path: Path, what: str, error: OSError) -> CacheError:
+        reason = os.strerror(error.errno or 0).lower()
+        return CacheError(str(path), f"it {what}: {reason}", "run it as root, or name another place with --state-dir")

@@ -1,0 +1,291 @@
+"""The administrator's step: everything a service needs in the directory, or nothing of it.
+
+Source: Microsoft, *Mutual authentication in a Windows Sockets service with an
+SCP*, the installation program: the service connection point, the two rights
+on it for the service's account, and the SPNs on that account.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from uuid import UUID
+
+from attrs import frozen
+
+from mutauth_twisted.directory import security
+from mutauth_twisted.directory.names import child_dn, same_dn
+from mutauth_twisted.directory.scp import (
+    ServiceConnectionPoint,
+    create_scp,
+    delete_scp,
+    find_computer,
+    read_scp,
+)
+from mutauth_twisted.directory.session import Change, Session
+from mutauth_twisted.directory.spns import (
+    Account,
+    add_spns,
+    check_free,
+    find_account,
+    find_holders_of,
+    remove_spns,
+)
+from mutauth_twisted.errors import MutualAuthError, NotFound, ServiceCheckFailed
+from mutauth_twisted.spn import SPN
+
+Report = Callable[[str], None]
+DEFAULT_SPN_FORMS = ("guid", "dn")
+
+
+@frozen
+class Installation:
+    """What stands in the directory after :func:`install`.
+
+    :param created: whether the service connection point is new.
+    :param spns: the SPNs that the service needs, all on the account now.
+    """
+
+    scp: ServiceConnectionPoint
+    account: Account
+    spns: tuple[SPN, ...]
+    created: bool
+
+    @property
+    def dn(self) -> str:
+        """The service connection point's DN."""
+        return self.scp.dn
+
+    @property
+    def guid(self) -> UUID:
+        """The service connection point's objectGUID: what the service caches."""
+        return self.scp.guid
+
+
+class _Undo:
+    """What to do, in reverse order, to be back where we began."""
+
+    def __init__(self, report: Report) -> None:
+        self._steps: list[tuple[str, Callable[[], object]]] = []
+        self._report = report
+
+    def add(self, what: str, step: Callable[[], object]) -> None:
+        self._steps.append((what, step))
+
+    def run(self) -> list[str]:
+        """Undo everything that can be; what is left behind."""
+        left = []
+        for what, step in reversed(self._steps):
+            try:
+                step()
+            except MutualAuthError as error:
+                left.append(what)
+                self._report(f"could not undo: {what} ({error})")
+            else:
+                self._report(f"undone: {what}")
+        return left
+
+
+def install(
+    session: Session,
+    catalog: Session,
+    *,
+    service_class: str,
+    host: str,
+    account: str,
+    scp_name: str | None = None,
+    scp_parent: str | None = None,
+    keywords: Sequence[str] = (),
+    spn_forms: Sequence[str] = DEFAULT_SPN_FORMS,
+    report: Report = lambda _: None,
+) -> Installation:
+    """Create what is missing of the service's objects and rights; blocks.
+
+    When all is there already nothing is changed.  When a step fails, what this
+    call did is undone, in reverse order, before the error is raised.
+
+    :param session: a domain controller, with an administrator's tickets.
+    :param catalog: a global catalog, to look for SPNs on other accounts first.
+    :param service_class: the SPNs' first part.
+    :param host: their second part: the host's DNS name.
+    :param account: who runs the service: sAMAccountName, UPN or DN.
+    :param scp_name: the service connection point's common name; the service
+        class by default.
+    :param scp_parent: the DN to put it below; the host's computer object by default.
+    :param keywords: what clients find it by; the service class by default.
+    :param spn_forms: the SPNs' third parts: ``guid``, ``dn``, ``host``.
+    :param report: is told what is done, a line each.
+    """
+    holder = find_account(session, account)
+    dn = scp_dn(session, service_class=service_class, host=host, scp_name=scp_name, scp_parent=scp_parent)
+    existing = _existing(session, dn, service_class)
+    planned = existing or ServiceConnectionPoint(dn, UUID(int=0), service_class)
+    # Nothing is written before it is known that the SPNs are free. A new object's GUID cannot be taken.
+    known = [planned.spn(form, host, service_class) for form in spn_forms if existing or form != "guid"]
+    check_free(catalog, known, holder)
+    undo = _Undo(report)
+    try:
+        point = existing or _create(session, dn, service_class, host, keywords or (service_class,), undo, report)
+        if existing:
+            _add_keywords(session, point, keywords, undo, report)
+        _grant(session, point, holder, undo, report)
+        spns = tuple(point.spn(form, host, service_class) for form in spn_forms)
+        for spn in spns:
+            _add_spn(session, holder, spn, undo, report)
+    except MutualAuthError as error:
+        left = undo.run()
+        if left:
+            error.remedy = f"left behind: {', '.join(left)}; {error.remedy}"
+        raise
+    except BaseException:
+        undo.run()
+        raise
+    return Installation(read_scp(session, point.guid), find_account(session, holder.dn), spns, existing is None)
+
+
+def scp_dn(
+    session: Session, *, service_class: str, host: str, scp_name: str | None = None, scp_parent: str | None = None
+) -> str:
+    """Where the service's connection point is put: below the host's computer object, unless said otherwise."""
+    return child_dn(scp_name or service_class, scp_parent or find_computer(session, host))
+
+
+def _existing(session: Session, dn: str, service_class: str) -> ServiceConnectionPoint | None:
+    try:
+        point = read_scp(session, dn)
+    except NotFound as error:
+        if error.__cause__ is None:  # there is an object, of another class
+            raise
+        return None
+    if (point.service_class or "").casefold() != service_class.casefold():
+        raise ServiceCheckFailed(
+            f"SCP {point.dn}",
+            f"it is of service class {point.service_class}, not {service_class}",
+            "choose another name with --scp-name",
+        )
+    return point
+
+
+def _create(
+    session: Session,
+    dn: str,
+    service_class: str,
+    host: str,
+    keywords: Sequence[str],
+    undo: _Undo,
+    report: Report,
+) -> ServiceConnectionPoint:
+    point = create_scp(session, dn, service_class=service_class, dns_name=host, keywords=keywords)
+    undo.add(f"SCP {point.dn}", lambda: delete_scp(session, point))
+    report(f"created SCP {point.dn} (GUID {point.guid})")
+    return point
+
+
+def _add_keywords(
+    session: Session, point: ServiceConnectionPoint, keywords: Sequence[str], undo: _Undo, report: Report
+) -> None:
+    present = {keyword.casefold() for keyword in point.keywords}
+    missing = tuple(keyword for keyword in keywords if keyword.casefold() not in present)
+    if not missing:
+        return
+    session.modify(point.guid, [Change("add", "keywords", missing)])
+    undo.add(
+        f"keywords {', '.join(missing)}",
+        lambda: session.modify(point.guid, [Change("delete", "keywords", missing)]),
+    )
+    report(f"added keywords {', '.join(missing)}")
+
+
+def read_dacl(session: Session, guid: UUID) -> bytes:
+    """An object's security descriptor without owner and auditing part."""
+    values = session.read(guid, ["nTSecurityDescriptor"]).values("nTSecurityDescriptor")
+    if not values:
+        raise NotFound(f"object with GUID {guid}", "this account may not read its security descriptor")
+    return values[0]
+
+
+def write_dacl(session: Session, guid: UUID, descriptor: bytes) -> None:
+    """Replace an object's access control list."""
+    session.modify(guid, [Change("replace", "nTSecurityDescriptor", (descriptor,))])
+
+
+def _grant(session: Session, point: ServiceConnectionPoint, account: Account, undo: _Undo, report: Report) -> None:
+    before = read_dacl(session, point.guid)
+    after = security.grant(before, account.sid)
+    if after == before:
+        return
+    write_dacl(session, point.guid, after)
+    undo.add(f"rights of {account.name} on the SCP", lambda: write_dacl(session, point.guid, before))
+    report(f"granted {account.name} to update serviceDNSName and serviceBindingInformation")
+
+
+def _add_spn(session: Session, account: Account, spn: SPN, undo: _Undo, report: Report) -> None:
+    if add_spns(session, account, [spn]):
+        undo.add(f"SPN {spn}", lambda: remove_spns(session, account, [spn]))
+        report(f"added SPN {spn} to {account.name}")
+
+
+def uninstall(
+    session: Session,
+    catalog: Session,
+    *,
+    service_class: str,
+    host: str,
+    account: str | None = None,
+    scp_name: str | None = None,
+    scp_parent: str | None = None,
+    guid: UUID | None = None,
+    spn_forms: Sequence[str] = DEFAULT_SPN_FORMS,
+    report: Report = lambda _: None,
+) -> list[str]:
+    """Remove what :func:`install` made: the SPNs first, then the service connection point; blocks.
+
+    :param account: take the SPNs from this account only; None: from whoever holds them.
+    :param guid: the cached GUID, which finds the object wherever it was moved.
+    :return: what was removed, a line each; none when nothing was there.
+    """
+    removed: list[str] = []
+
+    def done(line: str) -> None:
+        removed.append(line)
+        report(line)
+
+    point, is_there = _find_installed(session, guid, service_class, host, scp_name, scp_parent)
+    if point is None:
+        return removed
+    only = find_account(session, account) if account else None
+    spns = [point.spn(form, host, service_class) for form in spn_forms]
+    for holder in find_holders_of(catalog, spns):
+        if only is None or same_dn(holder.dn, only.dn):
+            for spn in remove_spns(session, holder, [spn for spn in spns if holder.holds(spn)]):
+                done(f"removed SPN {spn} from {holder.name}")
+    if is_there:
+        delete_scp(session, point)
+        done(f"deleted SCP {point.dn}")
+    return removed
+
+
+def _find_installed(
+    session: Session,
+    guid: UUID | None,
+    service_class: str,
+    host: str,
+    scp_name: str | None,
+    scp_parent: str | None,
+) -> tuple[ServiceConnectionPoint | None, bool]:
+    """The service connection point, and whether it is still there.
+
+    Of one that somebody deleted by hand, what is known of it, so that its SPNs
+    can still be found.
+    """
+    if guid is not None:
+        with suppress(NotFound):
+            return read_scp(session, guid), True
+    try:
+        dn = scp_dn(session, service_class=service_class, host=host, scp_name=scp_name, scp_parent=scp_parent)
+    except NotFound:  # not even the host is known any more
+        return None, False
+    point = _existing(session, dn, service_class)
+    if point is not None:
+        return point, True
+    return ServiceConnectionPoint(dn, guid or UUID(int=0), service_class, host), False

@@ -1,0 +1,242 @@
+"""Finding the instances of a service, and the SPN that each of them has to prove.
+
+Source: Microsoft, *Mutual authentication in a Windows Sockets service with an
+SCP*, the client: the global catalog is searched for a keyword, the rest is
+read from a domain controller of the object's own domain, and the SPN is
+composed from both.
+
+What a keyword proves: nothing.  Any computer account can put a connection
+point with any keyword below itself, and can register ``class/its-own-host``.
+It cannot register a three-part SPN; only an administrator can.  So a service
+that was found by keyword is asked for a three-part SPN, and is left out when
+nobody holds that one; a two-part SPN needs ``hosts`` or ``base`` to say which
+hosts may be believed.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Sequence
+from fnmatch import fnmatchcase
+from uuid import UUID
+
+from attrs import evolve, frozen
+from twisted.internet.defer import Deferred
+
+from mutauth_twisted.directory.binding import BindingError, BindingInformation
+from mutauth_twisted.directory.connection import Directory
+from mutauth_twisted.directory.names import domain_of, is_dn, parse_guid
+from mutauth_twisted.directory.scp import SPN_FORMS, ServiceConnectionPoint, find_by_keyword, read_scp
+from mutauth_twisted.directory.session import Session
+from mutauth_twisted.directory.spns import find_holders_of
+from mutauth_twisted.dns import weighted_order
+from mutauth_twisted.errors import DirectoryError, MutualAuthError, NotFound, ServiceCheckFailed, UsageError
+from mutauth_twisted.spn import SPN
+
+_THREE_PART = ("guid", "dn")
+
+
+@frozen
+class Instance:
+    """One place where the service is offered.
+
+    :param scp: the connection point that says so.
+    :param host: the DNS name to connect to.
+    :param port: the TCP port.
+    :param spn: what the service has to prove.
+    :param binding: what else the service published.
+    """
+
+    scp: ServiceConnectionPoint
+    host: str
+    port: int
+    spn: SPN
+    binding: BindingInformation
+
+
+@frozen
+class _Query:
+    selector: str
+    service_class: str | None
+    base: str | None
+    spn_form: str | None
+    hosts: str | None
+
+    @property
+    def subject(self) -> str:
+        return f"service {self.selector!r}" + (f" below {self.base}" if self.base else "")
+
+    def form_for(self, binding: BindingInformation) -> str:
+        """The SPN form to ask for: a three-part one unless the user said otherwise."""
+        if self.spn_form is not None:
+            return self.spn_form
+        return binding.spn_form if binding.spn_form in _THREE_PART else "dn"
+
+
+def locate(
+    directory: Directory,
+    selector: str,
+    *,
+    service_class: str | None = None,
+    base: str | None = None,
+    spn_form: str | None = None,
+    hosts: str | None = None,
+    randrange: Callable[[int], int] = random.randrange,
+) -> Deferred[list[Instance]]:
+    """Find the instances of a service, in the order to try them.
+
+    :param selector: a keyword, or the connection point's DN or objectGUID.
+    :param service_class: the class it must be of.
+    :param base: believe only what is below this DN.
+    :param spn_form: ``guid``, ``dn`` or ``host``; None: what the service
+        published, but only a three-part form is believed.
+    :param hosts: a shell pattern that the host's name must match.
+    :param randrange: the random source for the order by weight (RFC 2782).
+    :return: fires with at least one instance.
+    :raises NotFound: when there is none.
+    :raises ServiceCheckFailed: when those that there are cannot be used.
+    :raises UsageError: for options that do not go together.
+    """
+    query = _Query(selector, service_class, base, spn_form, hosts)
+    return Deferred.fromCoroutine(_locate(directory, query, randrange))
+
+
+async def _locate(directory: Directory, query: _Query, randrange: Callable[[int], int]) -> list[Instance]:
+    if query.spn_form is not None and query.spn_form not in SPN_FORMS:
+        raise UsageError(f"SPN form {query.spn_form!r}", "it is unknown", f"use one of {', '.join(SPN_FORMS)}")
+    points, pinned = await _points(directory, query)
+    if not pinned and query.spn_form == "host" and not (query.hosts or query.base):
+        raise UsageError(
+            query.subject,
+            "any computer can publish a keyword and a two-part SPN of its own",
+            "name those to be believed with hosts or base, or use spn-form guid or dn",
+        )
+    instances, faults = await _instances(directory, query, points)
+    if not pinned and query.spn_form != "host" and instances:
+        instances, unheld = await _held(directory, instances)
+        faults += unheld
+    if not instances:
+        raise faults[0] if faults else _nothing(query)
+    return weighted_order(instances, lambda found: (found.binding.priority, found.binding.weight), randrange)
+
+
+def _nothing(query: _Query) -> NotFound:
+    narrowed = " of these hosts" if query.hosts else ""
+    return NotFound(
+        query.subject, f"no service connection point{narrowed} has this keyword", "check the name; mutauth scp list"
+    )
+
+
+async def _points(directory: Directory, query: _Query) -> tuple[list[ServiceConnectionPoint], bool]:
+    """The connection points that are meant, read in full, and whether the user named the very object."""
+    guid = parse_guid(query.selector)
+    if guid is None and is_dn(query.selector):
+        domain = domain_of(query.selector)
+        return [await directory.run(lambda session: read_scp(session, query.selector), domain=domain)], True
+    if guid is not None:
+        try:
+            return [await _read_by_guid(directory, guid)], True
+        except NotFound:
+            pass  # products also use GUIDs as keywords
+    found = await directory.run(_search(query), global_catalog=True)
+    by_domain: dict[str, list[UUID]] = {}
+    for point in found:
+        by_domain.setdefault(domain_of(point.dn), []).append(point.guid)
+    points: list[ServiceConnectionPoint] = []
+    for domain, guids in by_domain.items():
+        points += await directory.run(_read_all(guids), domain=domain)
+    return points, False
+
+
+async def _read_by_guid(directory: Directory, guid: UUID) -> ServiceConnectionPoint:
+    found = await directory.run(lambda session: read_scp(session, guid), global_catalog=True)
+    return await directory.run(lambda session: read_scp(session, guid), domain=domain_of(found.dn))
+
+
+def _search(query: _Query) -> Callable[[Session], list[ServiceConnectionPoint]]:
+    return lambda session: list(find_by_keyword(session, query.selector, base=query.base))
+
+
+def _read_all(guids: Iterable[UUID]) -> Callable[[Session], list[ServiceConnectionPoint]]:
+    def read(session: Session) -> list[ServiceConnectionPoint]:
+        points = []
+        for guid in guids:
+            try:
+                points.append(read_scp(session, guid))
+            except NotFound:
+                continue  # deleted since the global catalog heard of it
+        return points
+
+    return read
+
+
+async def _instances(
+    directory: Directory, query: _Query, points: Sequence[ServiceConnectionPoint]
+) -> tuple[list[Instance], list[MutualAuthError]]:
+    instances: list[Instance] = []
+    faults: list[MutualAuthError] = []
+    for point in points:
+        try:
+            found = await _of_point(directory, query, point)
+        except (ServiceCheckFailed, UsageError, NotFound, DirectoryError) as error:
+            faults.append(error)
+            continue
+        instances += [each for each in found if _is_wanted(query, each.host)]
+    return instances, faults
+
+
+def _is_wanted(query: _Query, host: str) -> bool:
+    return query.hosts is None or fnmatchcase(host.casefold(), query.hosts.casefold())
+
+
+async def _of_point(directory: Directory, query: _Query, point: ServiceConnectionPoint) -> list[Instance]:
+    subject = f"SCP {point.dn}"
+    wanted = query.service_class
+    if wanted is not None and (point.service_class or "").casefold() != wanted.casefold():
+        raise ServiceCheckFailed(
+            subject, f"it is of service class {point.service_class}, not {wanted}", "check the selector and the class"
+        )
+    try:
+        binding = point.binding
+    except BindingError as error:
+        raise ServiceCheckFailed(subject, str(error), "start the service again: it publishes its port") from error
+    if binding is None:
+        raise ServiceCheckFailed(subject, "it has published no port", "is the service running?")
+    if not point.dns_name:
+        raise ServiceCheckFailed(subject, "it names no host", "start the service again: it publishes its host")
+    spn = point.spn(query.form_for(binding))
+    if point.dns_name_type != "SRV":
+        return [Instance(point, spn.host, binding.port, spn, binding)]
+    return await _of_srv_record(directory, query, point, binding)
+
+
+async def _of_srv_record(
+    directory: Directory, query: _Query, point: ServiceConnectionPoint, binding: BindingInformation
+) -> list[Instance]:
+    """One connection point for many hosts: serviceDNSName is an SRV record's name, and DNS has the hosts."""
+    targets = await directory.resolver.lookup_srv(point.dns_name or "")
+    instances = []
+    for target in targets:
+        spn = point.spn(query.form_for(binding), target.host)
+        ranked = evolve(binding, port=target.port, priority=target.priority, weight=target.weight)
+        instances.append(Instance(point, target.host, target.port, spn, ranked))
+    return instances
+
+
+async def _held(directory: Directory, instances: Sequence[Instance]) -> tuple[list[Instance], list[MutualAuthError]]:
+    """Those whose SPN somebody holds, which only an administrator can have arranged."""
+    spns = list(dict.fromkeys(instance.spn for instance in instances))
+    accounts = await directory.run(lambda session: find_holders_of(session, spns), global_catalog=True)
+    held, faults = [], list[MutualAuthError]()
+    for instance in instances:
+        if any(account.holds(instance.spn) for account in accounts):
+            held.append(instance)
+        else:
+            faults.append(
+                ServiceCheckFailed(
+                    f"SCP {instance.scp.dn}",
+                    f"no account holds the SPN that vouches for it, {instance.spn}",
+                    "if it is to be trusted, an administrator runs mutauth install",
+                )
+            )
+    return held, faults

@@ -1,0 +1,195 @@
+"""What a service checks and publishes before it takes connections.
+
+Source: Microsoft, *Mutual authentication in a Windows Sockets service with an
+SCP*, the service's start: the connection point is found by its GUID, brought
+up to date, and the SPNs are looked for on the account that runs the service;
+the service does not start when one is missing.  Here nothing is published
+before the SPNs are known to be right.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import Literal
+from uuid import UUID
+
+from attrs import frozen
+
+from mutauth_twisted.directory.binding import BindingInformation
+from mutauth_twisted.directory.installation import DEFAULT_SPN_FORMS
+from mutauth_twisted.directory.names import is_dn, same_dn
+from mutauth_twisted.directory.scp import ServiceConnectionPoint, read_scp, update_binding
+from mutauth_twisted.directory.session import INSUFFICIENT_RIGHTS, Session
+from mutauth_twisted.directory.spns import Account, find_account, find_holders
+from mutauth_twisted.errors import DirectoryRefused, ServiceCheckFailed, UsageError
+from mutauth_twisted.spn import SPN
+
+SpnCheck = Literal["refuse", "warn", "off"]
+
+
+@frozen
+class Publication:
+    """What the directory says of the service now.
+
+    :param scp: the connection point as it was read again.
+    :param account: the account that runs the service.
+    :param spns: the SPNs that clients may ask for.
+    :param binding: what was published, to be withdrawn at the end.
+    :param changed: the attributes that had to be written.
+    :param warnings: what is wrong with the SPNs, when that is no reason to stop.
+    """
+
+    scp: ServiceConnectionPoint
+    account: Account
+    spns: tuple[SPN, ...]
+    binding: BindingInformation
+    changed: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def install_command(
+    service_class: str,
+    host: str,
+    account: str,
+    *,
+    spn_forms: Sequence[str] = DEFAULT_SPN_FORMS,
+    scp_name: str | None = None,
+    scp_parent: str | None = None,
+) -> str:
+    """The command with which an administrator puts a service right, to be copied into a shell."""
+    words = ["mutauth", "install", "--service-class", service_class, "--host", host, "--account", account]
+    if tuple(spn_forms) != DEFAULT_SPN_FORMS:
+        words += ["--spn-form", ",".join(spn_forms)]
+    if scp_name is not None and scp_name != service_class:
+        words += ["--scp-name", scp_name]
+    if scp_parent is not None:
+        words += ["--scp-parent", scp_parent]
+    return shlex.join(words)
+
+
+def check_and_publish(
+    session: Session,
+    catalog: Session,
+    *,
+    scp: UUID | str,
+    service_class: str,
+    dns_name: str,
+    binding: BindingInformation,
+    account: str,
+    spn_forms: Sequence[str] = DEFAULT_SPN_FORMS,
+    spn_check: SpnCheck = "refuse",
+    scp_name: str | None = None,
+    scp_parent: str | None = None,
+) -> Publication:
+    """Check a service's SPNs, then make its connection point say where it is; blocks.
+
+    :param session: a domain controller, with the service account's tickets.
+    :param catalog: a global catalog, to say who holds an SPN that is not ours.
+    :param scp: the connection point's GUID, or its DN.
+    :param dns_name: the host's DNS name, which is in the SPNs.
+    :param binding: the port, and what else to publish.
+    :param account: who runs the service: sAMAccountName, UPN or DN.
+    :param spn_check: what to do about an SPN that is missing or on another account.
+    :param scp_name: given to ``mutauth install``; for the command in errors only.
+    :param scp_parent: the same.
+    :raises NotFound: when the connection point or the account is not there.
+    :raises ServiceCheckFailed: when an SPN or a right is missing; its remedy is
+        the command for an administrator.
+    """
+    point = read_scp(session, scp)
+    _check_class(point, service_class)
+    holder = find_account(session, account)
+    command = install_command(
+        service_class, dns_name, account, spn_forms=spn_forms, scp_name=scp_name, scp_parent=scp_parent
+    )
+    spns = tuple(point.spn(form, dns_name, service_class) for form in spn_forms)
+    warnings: list[str] = []
+    if spn_check != "off":
+        for failure in check_spns(catalog, point, holder, spns, command):
+            if spn_check == "refuse":
+                raise failure
+            warnings.append(str(failure))
+    changed = _publish(session, point, holder, dns_name, binding, command)
+    return Publication(
+        read_scp(session, point.guid) if changed else point, holder, spns, binding, tuple(changed), tuple(warnings)
+    )
+
+
+def _check_class(point: ServiceConnectionPoint, service_class: str) -> None:
+    if (point.service_class or service_class).casefold() != service_class.casefold():
+        raise ServiceCheckFailed(
+            f"SCP {point.dn}",
+            f"it is of service class {point.service_class}, not {service_class}",
+            "name the service's own SCP with --scp-name, or its class with --service-class",
+        )
+
+
+def check_spns(
+    catalog: Session,
+    point: ServiceConnectionPoint,
+    account: Account,
+    spns: Sequence[SPN],
+    command: str,
+) -> list[ServiceCheckFailed]:
+    """What is wrong with the SPNs of a service; none when all stand on its account and nowhere else.
+
+    :param command: the remedy.
+    """
+    failures = []
+    for spn in spns:
+        others = [other for other in find_holders(catalog, spn) if not same_dn(other.dn, account.dn)]
+        if others:
+            failures.append(_on_another(spn, account, others))
+        elif not account.holds(spn):
+            failures.append(ServiceCheckFailed(f"SPN {spn}", _why_missing(spn, point, account), f"run {command}"))
+    return failures
+
+
+def _on_another(spn: SPN, account: Account, others: Sequence[Account]) -> ServiceCheckFailed:
+    names = ", ".join(f"{other.name} ({other.dn})" for other in others)
+    where = "also on" if account.holds(spn) else "on"
+    return ServiceCheckFailed(
+        f"SPN {spn}",
+        f"it is {where} {names}, and this service runs as {account.name}",
+        f"run the service under that account, or remove the SPN: mutauth spn delete {others[0].name} "
+        f"{shlex.quote(str(spn))}",
+    )
+
+
+def _why_missing(spn: SPN, point: ServiceConnectionPoint, account: Account) -> str:
+    cause = f"it is not on account {account.name}, under which the service runs"
+    for text in account.spns:
+        try:
+            other = SPN.parse(text)
+        except UsageError:
+            continue
+        if other.service_class.casefold() != spn.service_class.casefold():
+            continue
+        same_host = other.host.casefold() == spn.host.casefold()
+        if not same_host and other.service_name == spn.service_name:
+            return f"{cause}: the host was renamed, it was {other.host}"
+        is_dn_form = spn.service_name == point.dn
+        if same_host and is_dn_form and other.service_name and is_dn(other.service_name):
+            return f"{cause}: the SCP was moved, it was {other.service_name}"
+    return cause
+
+
+def _publish(
+    session: Session,
+    point: ServiceConnectionPoint,
+    account: Account,
+    dns_name: str,
+    binding: BindingInformation,
+    command: str,
+) -> list[str]:
+    try:
+        return update_binding(session, point, dns_name, binding)
+    except DirectoryRefused as error:
+        if error.code != INSUFFICIENT_RIGHTS:
+            raise
+        raise ServiceCheckFailed(
+            f"SCP {point.dn}",
+            f"{account.name} may not write serviceDNSName and serviceBindingInformation of it",
+            f"run {command}",
+        ) from error
