@@ -108,9 +108,8 @@ def run(directory: str | None, address: str | None, user: str, command: tuple[st
     A lab that is up is used and left alone; otherwise one is started and taken
     down at the end, whatever ends it.
     """
-    with _cleaned_up():
-        with laboratory.running(directory, address, progress=_print_step) as running_lab:
-            code = laboratory.run_command(command, running_lab.environment(user))
+    with _cleaned_up(), laboratory.running(directory, address, progress=_print_step) as running_lab:
+        code = laboratory.run_command(command, running_lab.environment(user))
     sys.exit(code)
 
 

@@ -16,7 +16,7 @@ import sys
 PR_SET_PDEATHSIG = 1
 
 
-def main(record, parent, *command):
+def main(record: str, parent: str, *command: str) -> None:
     """Record this process, bind it to its parent, and become the program."""
     # The starter may have blocked the signals it waits for.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

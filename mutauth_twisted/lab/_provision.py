@@ -14,8 +14,8 @@ import struct
 import sys
 
 import ldb
+import samba.dckeytab  # noqa: F401  gives Net its export_keytab
 from samba import dsdb, param
-from samba import dckeytab  # noqa: F401  gives Net its export_keytab
 from samba.auth import system_session
 from samba.dcerpc import dnsp
 from samba.ndr import ndr_pack

@@ -41,6 +41,8 @@ _TCP_PORTS = (53, 88, 135, 389, 464, 636, 3268, 3269)
 _UDP_PORTS = (53, 88, 389, 464)
 #: Answering on all of these, the DC is ready.
 _READY_PORTS = (53, 88, 389, 464, 3268)
+#: Samba's sockets lie up to 36 bytes deeper, and their paths end at 107 (unix(7)).
+_LONGEST_DIRECTORY = 70
 _START_SECONDS = 40.0
 _STOP_SECONDS = 5.0
 
@@ -66,7 +68,7 @@ def up(
     :param owned: whether the domain controller dies with the calling thread;
         otherwise it goes on until :func:`down`.
     :raises LabError: no root, a package or a port is missing, or the DC did not start.
-    :raises UsageError: *address* is not a loopback address.
+    :raises UsageError: *address* is not a loopback address, or the directory's path is too long.
     """
     where = state.default_directory() if directory is None else Path(directory).absolute()
     begun = time.monotonic()
@@ -75,16 +77,17 @@ def up(
         progress(text, time.monotonic() - begun)
 
     _require_loopback(address)
+    _require_short(where)
     _require_root()
     with _locked(where, report, create=True):
         running_lab = state.find(where)
         if running_lab is not None:
             return _usable(running_lab, address, report)
-        _require_packages()
-        _clear(where)
         lab = Lab(directory=where, nameserver=address or state.DEFAULT_ADDRESS)
-        _require_free_ports(lab.nameserver)
         try:
+            _require_packages()
+            _clear(where)
+            require_free_ports(lab.nameserver)
             _start(lab, report, owned)
         except BaseException:
             # Half a lab is of no use to anybody, whatever ended its start.
@@ -167,6 +170,15 @@ def _require_root() -> None:
         )
 
 
+def _require_short(directory: Path) -> None:
+    if len(os.fsencode(directory)) > _LONGEST_DIRECTORY:
+        raise UsageError(
+            str(directory),
+            f"too long a path for Samba's sockets (more than {_LONGEST_DIRECTORY} bytes)",
+            "give a shorter --dir, such as one below /run",
+        )
+
+
 def _require_loopback(address: str | None) -> None:
     if address is None:
         return
@@ -194,7 +206,8 @@ def _require_packages() -> None:
         )
 
 
-def _require_free_ports(address: str) -> None:
+def require_free_ports(address: str) -> None:
+    """Raise LabError when a port of the DC is taken at *address*."""
     for kind, ports in ((socket.SOCK_STREAM, _TCP_PORTS), (socket.SOCK_DGRAM, _UDP_PORTS)):
         for port in ports:
             with socket.socket(socket.AF_INET, kind) as probe:
@@ -264,7 +277,7 @@ def _claim(directory: Path, create: bool) -> None:
     if mark.exists():
         return
     if any(directory.iterdir()) or not create:
-        raise LabError(str(directory), "holds something that is not a lab", "give another --dir")
+        raise LabError(str(directory), "exists and is not a lab", "give another --dir")
     directory.chmod(0o700)
     mark.write_text("A throw-away directory; `mutauth lab down` removes it.\n", "utf-8")
 
@@ -465,6 +478,16 @@ def _start_controller(lab: Lab, owned: bool) -> None:
             # Out of reach of the terminal's Ctrl-C, and of its end.
             start_new_session=True,
         )
+    try:
+        _await_ready(lab, process)
+    except BaseException:
+        # Its record may not be written yet, so nobody else would find it.
+        process.kill()
+        process.wait()
+        raise
+
+
+def _await_ready(lab: Lab, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + _START_SECONDS
     waiting = set(_READY_PORTS)
     while waiting:
@@ -475,7 +498,6 @@ def _start_controller(lab: Lab, owned: bool) -> None:
                 "mend the cause and try again",
             )
         if time.monotonic() > deadline:
-            process.kill()
             raise LabError(
                 f"the domain controller at {lab.nameserver}",
                 f"silent on port {min(waiting)} after {_START_SECONDS:.0f} s: {_last_line(lab.log)}",
