@@ -138,9 +138,7 @@ class Resolver:
     def _client(self) -> client.Resolver:
         # Made for each question: with a file name Twisted's would re-read it on a timer for ever.
         servers = [self._server] if self._server else system_nameservers()
-        return client.Resolver(  # type: ignore[no-untyped-call]
-            servers=servers, timeout=_TIMEOUTS, reactor=self._reactor
-        )
+        return client.Resolver(servers=servers, timeout=_TIMEOUTS, reactor=self._reactor)
 
     async def _ask(self, kind: int, name: str) -> list[Any]:
         """The answer's records of one type; none when the name exists without them.
@@ -152,13 +150,13 @@ class Resolver:
         asked = "DNS (" + ", ".join(f"{host}:{port}" for host, port in servers) + ")"
         try:
             question = dns.Query(name.encode("idna"), kind, dns.IN)
-            answers, _, _ = await self._client().query(question)  # type: ignore[no-untyped-call]
+            answers, _, _ = await self._client().query(question)
         except dns_error.DNSNameError:
-            raise NotFound(name, f"DNS ({asked}) knows no such name", "check the name, or name another DNS server") from None
+            raise NotFound(name, f"{asked} knows no such name", "check the name, or name another DNS server") from None
         except (dns_error.DNSQueryTimeoutError, DeferredTimeoutError, TimeoutError) as error:
-            raise NetworkError(name, f"DNS ({asked}) does not answer", "check the DNS server, or name another") from error
+            raise NetworkError(name, f"{asked} does not answer", "check the DNS server, or name another") from error
         except (dns_error.ResolverError, dns_error.DomainError, OSError) as error:
-            raise NetworkError(name, f"DNS ({asked}) failed ({type(error).__name__})", "ask again, or another") from error
+            raise NetworkError(name, f"{asked} failed ({type(error).__name__})", "ask again, or another") from error
         except UnicodeError as error:
             raise UsageError(f"host name {name!r}", "it is no DNS name") from error
         return [record.payload for record in answers if record.type == kind]

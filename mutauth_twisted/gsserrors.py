@@ -38,7 +38,7 @@ class _Meaning:
     remedy: str = ""
 
 
-_NO_TICKET = _Meaning(CredentialError, "there is no Kerberos ticket", "get one with kinit, or name a ccache or a keytab")
+_NO_TICKET = _Meaning(CredentialError, "there is no Kerberos ticket", "get one with kinit, or name a keytab")
 _BAD_CACHE = _Meaning(CredentialError, "the ticket cache cannot be used ({text})", "get a new one with kinit")
 _EXPIRED = _Meaning(CredentialError, "the Kerberos ticket has expired", "get a new one with kinit")
 _NO_KEYTAB = _Meaning(CredentialError, "the keytab cannot be used ({text})", "name another with keytab")

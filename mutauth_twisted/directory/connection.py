@@ -178,6 +178,34 @@ class Directory:
         """
         return Deferred.fromCoroutine(self._run(work, global_catalog, domain))
 
+    def run_with_catalog(self, work: Callable[[Session, Session], T], *, domain: str | None = None) -> Deferred[T]:
+        """Do blocking work with a domain controller and a global catalog, in a thread.
+
+        As :meth:`run` does; the work gets two sessions.
+        """
+        return Deferred.fromCoroutine(self._run_with_catalog(work, domain))
+
+    async def _run_with_catalog(self, work: Callable[[Session, Session], T], domain: str | None) -> T:
+        routes: list[tuple[Server, str]] = []
+        failures: list[str] = []
+        for server in await self._find(True, None):
+            try:
+                routes += [(server, address) for address in await self.resolver.lookup_addresses(server.host)]
+            except NetworkError as error:
+                failures.append(f"{error.subject}: {error.cause}")
+
+        def with_catalog(session: Session) -> T:
+            for server, address in routes:
+                try:
+                    return self._attempt(server, address, lambda catalog: work(session, catalog))
+                except _ServerFailedError as reason:
+                    failures.append(str(reason))
+                    if session.wrote:
+                        break
+            raise self._unreachable(True, domain, failures)
+
+        return await self._run(with_catalog, False, domain)
+
     async def _run(self, work: Callable[[Session], T], global_catalog: bool, domain: str | None) -> T:
         failures: list[str] = []
         for server in await self._find(global_catalog, domain):
@@ -193,7 +221,10 @@ class Directory:
                     failures.append(str(reason))
                 finally:
                     self._schedule_sweep()
-        raise DirectoryUnreachable(
+        raise self._unreachable(global_catalog, domain, failures)
+
+    def _unreachable(self, global_catalog: bool, domain: str | None, failures: Sequence[str]) -> DirectoryUnreachable:
+        return DirectoryUnreachable(
             self._subject(global_catalog, domain),
             "no domain controller could be used: " + ", ".join(failures),
             "check that one runs and is not behind a firewall, or name one with directory",
@@ -251,7 +282,9 @@ class Directory:
     async def _find(self, global_catalog: bool, domain: str | None) -> list[Server]:
         """The servers to try, in order."""
         if self._servers and (global_catalog or domain is None or domain in await self._given_domains()):
-            return [Server(given.host, GLOBAL_CATALOG_PORT) for given in self._servers] if global_catalog else self._servers
+            if not global_catalog:
+                return self._servers
+            return [Server(given.host, GLOBAL_CATALOG_PORT) for given in self._servers]
         name = domain or await self.domain()
         if global_catalog:
             return await self._find_global_catalogs(name)

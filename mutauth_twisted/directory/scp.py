@@ -70,7 +70,7 @@ class ServiceConnectionPoint:
         host, service_class = host or self.dns_name, service_class or self.service_class
         if not host or not service_class:
             what = "serviceDNSName" if not host else "serviceClassName"
-            raise UsageError(f"SCP {self.dn}", f"it has no {what}", "give the service class and host, or install it again")
+            raise UsageError(f"SCP {self.dn}", f"it has no {what}", "install it again")
         if form not in SPN_FORMS:
             raise UsageError(f"SPN form {form!r}", "it is unknown", f"use one of {', '.join(SPN_FORMS)}")
         names = {"guid": str(self.guid), "dn": self.dn, "host": None}

@@ -37,7 +37,7 @@ def _parse(descriptor: bytes) -> Any:
     try:
         parsed = SECURITY_DESCRIPTOR.from_bytes(descriptor)
     except Exception as error:  # winacl raises whatever its struct code happens to
-        raise DirectoryError("security descriptor", "it cannot be read", "see it with ldp or samba-tool dsacl") from error
+        raise DirectoryError("security descriptor", "it cannot be read", "look at it with ldp") from error
     if parsed.Dacl is None:
         parsed.Dacl = ACL()
         parsed.Dacl.AclRevision = _ACL_REVISION_DS
