@@ -141,7 +141,8 @@ def running(
     try:
         yield lab
     finally:
-        down(where, progress=progress)
+        # In silence: the last word is the program's.
+        down(where)
 
 
 def _usable(lab: Lab, address: str | None, report: Callable[[str], None]) -> Lab:
