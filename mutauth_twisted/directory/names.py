@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from uuid import UUID
 
-from ldap3.core.exceptions import LDAPExceptionError
 from ldap3.utils.conv import escape_bytes
-from ldap3.utils.dn import parse_dn
 
+_RDN = re.compile(r"\s*([A-Za-z][A-Za-z0-9-]*|[0-9.]+)\s*=\s*(\S.*)", re.DOTALL)
 _SPECIAL = '"+,;<>\\='
 
 
@@ -31,11 +30,21 @@ def child_dn(name: str, parent: str) -> str:
     return f"CN={escape_rdn_value(name)},{parent}"
 
 
+def _rdns(dn: str) -> list[str]:
+    """The DN cut at its bare commas."""
+    rdns, start, escaped = [], 0, False
+    for place, character in enumerate(dn):
+        if character == "," and not escaped:
+            rdns.append(dn[start:place])
+            start = place + 1
+        escaped = character == "\\" and not escaped
+    return [*rdns, dn[start:]]
+
+
 def _components(dn: str) -> list[tuple[str, str]]:
-    try:
-        return [(kind.strip().casefold(), value) for kind, value, _ in parse_dn(dn)]
-    except (LDAPExceptionError, IndexError, ValueError):
-        return []
+    """Type in lower case and value of each RDN, escapes and all; none when the text is no DN."""
+    found = [_RDN.fullmatch(rdn) for rdn in _rdns(dn)]
+    return [(match[1].casefold(), match[2]) for match in found if match] if all(found) else []
 
 
 def is_dn(text: str) -> bool:
@@ -51,12 +60,7 @@ def domain_of(dn: str) -> str:
 
 def parent_of(dn: str) -> str:
     """The DN of the object above."""
-    escaped = False
-    for place, character in enumerate(dn):
-        if character == "," and not escaped:
-            return dn[place + 1 :]
-        escaped = character == "\\" and not escaped
-    return ""
+    return ",".join(_rdns(dn)[1:])
 
 
 def same_dn(one: str, other: str) -> bool:

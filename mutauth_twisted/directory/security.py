@@ -25,6 +25,7 @@ SERVICE_BINDING_INFORMATION = UUID("b7b1311c-b82e-11d0-afee-0000f80367c1")
 _PROPERTIES = (SERVICE_DNS_NAME, SERVICE_BINDING_INFORMATION)
 _RIGHTS = int(ADS_ACCESS_MASK.READ_PROP | ADS_ACCESS_MASK.WRITE_PROP)
 _ACL_REVISION_DS = 4  # MS-DTYP 2.4.5: the revision that may hold object ACEs
+_HEADER_SIZE = 20  # MS-DTYP 2.4.6
 _DENIALS = (
     ACEType.ACCESS_DENIED_ACE_TYPE,
     ACEType.ACCESS_DENIED_OBJECT_ACE_TYPE,
@@ -35,7 +36,12 @@ _DENIALS = (
 
 def _parse(descriptor: bytes) -> Any:
     try:
+        if len(descriptor) < _HEADER_SIZE or descriptor[0] != 1:
+            raise ValueError("not a security descriptor of revision 1")
         parsed = SECURITY_DESCRIPTOR.from_bytes(descriptor)
+        # winacl reads past the end without a word: then it writes more than there was.
+        if len(parsed.to_bytes()) > len(descriptor):
+            raise ValueError("cut short")
     except Exception as error:  # winacl raises whatever its struct code happens to
         raise DirectoryError("security descriptor", "it cannot be read", "look at it with ldp") from error
     if parsed.Dacl is None:

@@ -50,6 +50,7 @@ _REFUSALS: dict[int, tuple[str, str]] = {
 }
 NO_SUCH_ATTRIBUTE, CONSTRAINT_VIOLATION, VALUE_EXISTS, INSUFFICIENT_RIGHTS, ENTRY_EXISTS = 16, 19, 20, 50, 68
 SPN_NOT_UNIQUE = 8647  # ERROR_DS_SPN_VALUE_NOT_UNIQUE_IN_FOREST
+_SAMBA_CONFLICT = "would cause a conflict"  # Samba's answer has a general code; only its words tell
 
 
 @frozen
@@ -100,10 +101,12 @@ def _refusal(subject: str, error: LDAPOperationResult) -> MutualAuthError:
     win32 = int(found.group(1), 16) if found else 0
     if code == 32:
         return NotFound(subject, "the directory has no such object", "check its name")
+    if code == CONSTRAINT_VIOLATION and (win32 == SPN_NOT_UNIQUE or _SAMBA_CONFLICT in message):
+        cause = f"another account in the forest holds it already ({message})"
+        remedy = "find the holder with mutauth spn query; remove it there first"
+        return DirectoryRefused(subject, cause, remedy, code=code, win32=SPN_NOT_UNIQUE)
     meaning, remedy = _REFUSALS.get(code, (f"the domain controller refused ({error.description})", ""))
     cause = f"{meaning} ({message})" if message else meaning
-    if code == CONSTRAINT_VIOLATION and win32 == SPN_NOT_UNIQUE:
-        remedy = "find the holder with mutauth spn query; remove it there first"
     return DirectoryRefused(subject, cause, remedy, code=code, win32=win32)
 
 

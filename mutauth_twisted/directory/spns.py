@@ -12,6 +12,7 @@ from mutauth_twisted.directory.session import (
     CONSTRAINT_VIOLATION,
     INSUFFICIENT_RIGHTS,
     NO_SUCH_ATTRIBUTE,
+    SPN_NOT_UNIQUE,
     VALUE_EXISTS,
     Change,
     Entry,
@@ -119,7 +120,7 @@ def _refused(spn: SPN, account: Account, error: DirectoryRefused) -> DirectoryRe
     remedy = error.remedy
     if error.code == INSUFFICIENT_RIGHTS:
         remedy = "run it as an administrator, or delegate 'write servicePrincipalName' on the account"
-    elif error.code == CONSTRAINT_VIOLATION and account.is_computer and not error.win32:
+    elif error.code == CONSTRAINT_VIOLATION and account.is_computer and error.win32 != SPN_NOT_UNIQUE:
         remedy = "a computer may add two-part SPNs of its own host name only: run it as an administrator"
     subject = f"SPN {spn} on {account.name}"
     return DirectoryRefused(subject, error.cause, remedy, code=error.code, win32=error.win32)

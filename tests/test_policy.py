@@ -1,0 +1,73 @@
+"""What must have been proven, and who may come in."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from mutauth_twisted.errors import UsageError
+from mutauth_twisted.policy import AccessPolicy, Flag, Protection, flag_names, split_principal
+
+
+class FlagTests(SynchronousTestCase):
+    """The flags of a finished context."""
+
+    def test_required_flags(self) -> None:
+        """Sealing asks for confidentiality in addition to what signing asks for."""
+        self.assertEqual(int(Protection.SIGN.required_flags), 2 | 4 | 8 | 32)
+        self.assertEqual(Protection.SEAL.required_flags, Protection.SIGN.required_flags | Flag.CONFIDENTIALITY)
+
+    def test_names(self) -> None:
+        """Known flags have names, others numbers, none a word."""
+        self.assertEqual(flag_names(2 | 32), "mutual, integrity")
+        self.assertEqual(flag_names(0x1002), "mutual, 0x1000")
+        self.assertEqual(flag_names(0), "none")
+
+
+class PrincipalTests(SynchronousTestCase):
+    """Principals taken apart."""
+
+    def test_split(self) -> None:
+        """An escaped @ belongs to the name."""
+        for text, parts in (
+            ("alice@R", ("alice", "R")),
+            ("alice", ("alice", "")),
+            ("a\\@b@R", ("a\\@b", "R")),
+            ("host/h@", ("host/h", "")),
+        ):
+            self.assertEqual(split_principal(text), parts)
+
+
+class AccessPolicyTests(SynchronousTestCase):
+    """Who may come in."""
+
+    def test_nobody_by_default(self) -> None:
+        """Without an allowance nobody comes in."""
+        self.assertFalse(AccessPolicy().permits("alice@R"))
+
+    def test_patterns(self) -> None:
+        """Wildcards match within the name or the realm, and never across."""
+        policy = AccessPolicy(allow=["alice@EXAMPLE.COM", "svc-*@*.EXAMPLE.COM"])
+        for principal, permitted in (
+            ("alice@EXAMPLE.COM", True),
+            ("ALICE@example.com", True),
+            ("alice@EVIL.COM", False),
+            ("alice", False),
+            ("malice@EXAMPLE.COM", False),
+            ("svc-a@SUB.EXAMPLE.COM", True),
+            ("svc-a@EXAMPLE.COM", False),
+            ("svc-a\\@SUB.EXAMPLE.COM@EVIL.COM", False),
+        ):
+            self.assertIs(policy.permits(principal), permitted, principal)
+
+    def test_a_denial_beats_an_allowance(self) -> None:
+        """Even that of everybody."""
+        policy = AccessPolicy(allow_all=True, deny=["mallory@*"])
+        self.assertTrue(policy.permits("alice@R"))
+        self.assertFalse(policy.permits("Mallory@R"))
+
+    def test_patterns_name_a_realm(self) -> None:
+        """A pattern without a realm would let a stranger of the same name in."""
+        for pattern in ("alice", "*", "@R", "alice@"):
+            error = self.assertRaises(UsageError, AccessPolicy, allow=[pattern])
+            self.assertIn("@*", str(error))
+            self.assertRaises(UsageError, AccessPolicy, deny=[pattern])
