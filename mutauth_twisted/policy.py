@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from enum import Enum, IntFlag
 from fnmatch import fnmatchcase
 
@@ -62,6 +63,10 @@ def _check_patterns(instance: object, attribute: object, patterns: tuple[str, ..
             )
 
 
+def _as_tuple(patterns: Iterable[str]) -> tuple[str, ...]:
+    return tuple(patterns)
+
+
 @frozen
 class AccessPolicy:
     """Which proven principals a service lets in; a denial beats an allowance.
@@ -72,8 +77,8 @@ class AccessPolicy:
     :raises UsageError: for a pattern without a realm.
     """
 
-    allow: tuple[str, ...] = field(default=(), converter=tuple, validator=_check_patterns)
-    deny: tuple[str, ...] = field(default=(), converter=tuple, validator=_check_patterns)
+    allow: tuple[str, ...] = field(default=(), converter=_as_tuple, validator=_check_patterns)
+    deny: tuple[str, ...] = field(default=(), converter=_as_tuple, validator=_check_patterns)
     allow_all: bool = False
 
     @staticmethod

@@ -55,6 +55,33 @@ def _same(wanted: str, name: str) -> bool:
     return wanted in (name, split_principal(name)[0])
 
 
+def keytab_principal(keytab: str | None, account: str | None) -> str:
+    """The principal under whose keys a service runs.
+
+    :param keytab: None: KRB5_KTNAME, then the system's.
+    :param account: sAMAccountName or UPN; None, or a DN: the keytab must hold
+        one principal only.
+    :raises CredentialError: when the keytab cannot be used, has no such key,
+        or leaves a choice.
+    """
+    path = keytab or krb5.kt_default_name(krb5.init_context()).decode()
+    names = check_keytab(path)
+    wanted = None if account is None or "=" in account else account.rpartition("\\")[2].casefold()
+    found = [name for name in names if wanted is None or wanted in _ways_to_name(name)]
+    if len(found) == 1:
+        return found[0]
+    holders = ", ".join(names) or "nobody"
+    if found:
+        raise CredentialError(f"keytab {path}", f"it has keys of several: {holders}", "choose one with --account")
+    raise CredentialError(f"keytab {path}", f"it has no key of {account}, only of {holders}", "export the right account's")
+
+
+def _ways_to_name(principal: str) -> tuple[str, ...]:
+    """A principal in full, without its realm, and a computer's without its ``$``."""
+    full, name = principal.casefold(), split_principal(principal)[0].casefold()
+    return full, name, name.removesuffix("$")
+
+
 class TicketSource:
     """Where one client's tickets come from, for any number of connections and threads.
 

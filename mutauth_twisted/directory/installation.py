@@ -98,6 +98,7 @@ def install(
     keywords: Sequence[str] = (),
     spn_forms: Sequence[str] = DEFAULT_SPN_FORMS,
     report: Report = lambda _: None,
+    finish: Callable[[Installation], object] = lambda _: None,
 ) -> Installation:
     """Create what is missing of the service's objects and rights; blocks.
 
@@ -115,6 +116,8 @@ def install(
     :param keywords: what clients find it by; the service class by default.
     :param spn_forms: the SPNs' third parts: ``guid``, ``dn``, ``host``.
     :param report: is told what is done, a line each.
+    :param finish: the last step, outside the directory; when it raises a
+        MutualAuthError everything is undone.
     """
     holder = find_account(session, account)
     dn = scp_dn(session, service_class=service_class, host=host, scp_name=scp_name, scp_parent=scp_parent)
@@ -132,6 +135,8 @@ def install(
         spns = tuple(point.spn(form, host, service_class) for form in spn_forms)
         for spn in spns:
             _add_spn(session, holder, spn, undo, report)
+        done = Installation(read_scp(session, point.guid), find_account(session, holder.dn), spns, existing is None)
+        finish(done)
     except MutualAuthError as error:
         left = undo.run()
         if left:
@@ -140,7 +145,7 @@ def install(
     except BaseException:
         undo.run()
         raise
-    return Installation(read_scp(session, point.guid), find_account(session, holder.dn), spns, existing is None)
+    return done
 
 
 def scp_dn(

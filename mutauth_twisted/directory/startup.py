@@ -17,35 +17,35 @@ from uuid import UUID
 from attrs import frozen
 
 from mutauth_twisted.directory.binding import BindingInformation
-from mutauth_twisted.directory.installation import DEFAULT_SPN_FORMS
+from mutauth_twisted.directory.installation import DEFAULT_SPN_FORMS, scp_dn
 from mutauth_twisted.directory.names import is_dn, same_dn
 from mutauth_twisted.directory.scp import ServiceConnectionPoint, read_scp, update_binding
 from mutauth_twisted.directory.session import INSUFFICIENT_RIGHTS, Session
 from mutauth_twisted.directory.spns import Account, find_account, find_holders
-from mutauth_twisted.errors import DirectoryRefused, ServiceCheckFailed, UsageError
+from mutauth_twisted.errors import DirectoryRefused, NotFound, ServiceCheckFailed, UsageError
 from mutauth_twisted.spn import SPN
 
 SpnCheck = Literal["refuse", "warn", "off"]
 
 
 @frozen
-class Publication:
-    """What the directory says of the service now.
+class Checked:
+    """What the directory says of a service that may start.
 
-    :param scp: the connection point as it was read again.
+    :param scp: the connection point.
     :param account: the account that runs the service.
     :param spns: the SPNs that clients may ask for.
-    :param binding: what was published, to be withdrawn at the end.
-    :param changed: the attributes that had to be written.
+    :param by_guid: whether the connection point was found by its GUID.
     :param warnings: what is wrong with the SPNs, when that is no reason to stop.
+    :param command: what puts the service right, for an administrator.
     """
 
     scp: ServiceConnectionPoint
     account: Account
     spns: tuple[SPN, ...]
-    binding: BindingInformation
-    changed: tuple[str, ...]
+    by_guid: bool
     warnings: tuple[str, ...]
+    command: str
 
 
 def install_command(
@@ -68,52 +68,67 @@ def install_command(
     return shlex.join(words)
 
 
-def check_and_publish(
+def check(
     session: Session,
     catalog: Session,
     *,
-    scp: UUID | str,
+    guid: UUID | None,
     service_class: str,
-    dns_name: str,
-    binding: BindingInformation,
+    host: str,
     account: str,
     spn_forms: Sequence[str] = DEFAULT_SPN_FORMS,
     spn_check: SpnCheck = "refuse",
     scp_name: str | None = None,
     scp_parent: str | None = None,
-) -> Publication:
-    """Check a service's SPNs, then make its connection point say where it is; blocks.
+) -> Checked:
+    """Find a service's connection point and check its SPNs; blocks and changes nothing.
 
     :param session: a domain controller, with the service account's tickets.
     :param catalog: a global catalog, to say who holds an SPN that is not ours.
-    :param scp: the connection point's GUID, or its DN.
-    :param dns_name: the host's DNS name, which is in the SPNs.
-    :param binding: the port, and what else to publish.
+    :param guid: the connection point's GUID; None: it is looked for by its place.
+    :param host: the host's DNS name, which is in the SPNs.
     :param account: who runs the service: sAMAccountName, UPN or DN.
     :param spn_check: what to do about an SPN that is missing or on another account.
-    :param scp_name: given to ``mutauth install``; for the command in errors only.
+    :param scp_name: given to ``mutauth install``.
     :param scp_parent: the same.
-    :raises NotFound: when the connection point or the account is not there.
-    :raises ServiceCheckFailed: when an SPN or a right is missing; its remedy is
-        the command for an administrator.
+    :raises NotFound: when the connection point or the account is not there; the
+        remedy is the command for an administrator.
+    :raises ServiceCheckFailed: when an SPN is missing, likewise.
     """
-    point = read_scp(session, scp)
+    command = install_command(service_class, host, account, spn_forms=spn_forms, scp_name=scp_name, scp_parent=scp_parent)
+    try:
+        point = read_scp(
+            session,
+            guid or scp_dn(session, service_class=service_class, host=host, scp_name=scp_name, scp_parent=scp_parent),
+        )
+    except NotFound as error:
+        raise NotFound(error.subject, error.cause, f"run {command}") from error
     _check_class(point, service_class)
     holder = find_account(session, account)
-    command = install_command(
-        service_class, dns_name, account, spn_forms=spn_forms, scp_name=scp_name, scp_parent=scp_parent
-    )
-    spns = tuple(point.spn(form, dns_name, service_class) for form in spn_forms)
-    warnings: list[str] = []
-    if spn_check != "off":
-        for failure in check_spns(catalog, point, holder, spns, command):
-            if spn_check == "refuse":
-                raise failure
-            warnings.append(str(failure))
-    changed = _publish(session, point, holder, dns_name, binding, command)
-    return Publication(
-        read_scp(session, point.guid) if changed else point, holder, spns, binding, tuple(changed), tuple(warnings)
-    )
+    spns = tuple(point.spn(form, host, service_class) for form in spn_forms)
+    failures = [] if spn_check == "off" else check_spns(catalog, point, holder, spns, command)
+    if failures and spn_check == "refuse":
+        raise failures[0]
+    return Checked(point, holder, spns, guid is not None, tuple(map(str, failures)), command)
+
+
+def publish(session: Session, checked: Checked, host: str, binding: BindingInformation) -> list[str]:
+    """Make a checked service's connection point say where it is; blocks.
+
+    :return: the attributes that had to be written.
+    :raises ServiceCheckFailed: without the right to write them; the remedy is
+        the command for an administrator.
+    """
+    try:
+        return update_binding(session, read_scp(session, checked.scp.guid), host, binding)
+    except DirectoryRefused as error:
+        if error.code != INSUFFICIENT_RIGHTS:
+            raise
+        raise ServiceCheckFailed(
+            f"SCP {checked.scp.dn}",
+            f"{checked.account.name} may not write serviceDNSName and serviceBindingInformation of it",
+            f"run {checked.command}",
+        ) from error
 
 
 def _check_class(point: ServiceConnectionPoint, service_class: str) -> None:
@@ -173,23 +188,3 @@ def _why_missing(spn: SPN, point: ServiceConnectionPoint, account: Account) -> s
         if same_host and is_dn_form and other.service_name and is_dn(other.service_name):
             return f"{cause}: the SCP was moved, it was {other.service_name}"
     return cause
-
-
-def _publish(
-    session: Session,
-    point: ServiceConnectionPoint,
-    account: Account,
-    dns_name: str,
-    binding: BindingInformation,
-    command: str,
-) -> list[str]:
-    try:
-        return update_binding(session, point, dns_name, binding)
-    except DirectoryRefused as error:
-        if error.code != INSUFFICIENT_RIGHTS:
-            raise
-        raise ServiceCheckFailed(
-            f"SCP {point.dn}",
-            f"{account.name} may not write serviceDNSName and serviceBindingInformation of it",
-            f"run {command}",
-        ) from error

@@ -7,7 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID, uuid4
 
 from twisted.internet import reactor
@@ -16,16 +16,24 @@ from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import TestCase
 
+from mutauth_twisted import dns
 from mutauth_twisted.credentials import ClientCredentials
-from mutauth_twisted.directory import installation, security
+from mutauth_twisted.directory import installation, security, startup
 from mutauth_twisted.directory.binding import BindingInformation
 from mutauth_twisted.directory.connection import Directory
 from mutauth_twisted.directory.location import Instance, locate
 from mutauth_twisted.directory.names import child_dn, equals, parent_of
-from mutauth_twisted.directory.scp import create_scp, delete_scp, find_by_keyword, read_scp, update_binding, withdraw
+from mutauth_twisted.directory.scp import (
+    ServiceConnectionPoint,
+    create_scp,
+    delete_scp,
+    find_by_keyword,
+    read_scp,
+    update_binding,
+    withdraw,
+)
 from mutauth_twisted.directory.session import Change, Session
 from mutauth_twisted.directory.spns import add_spns, find_account, find_holders, remove_spns, replace_spns
-from mutauth_twisted.directory.startup import check_and_publish
 from mutauth_twisted.dns import Resolver
 from mutauth_twisted.errors import (
     CredentialError,
@@ -43,6 +51,14 @@ from tests.integration.support import require_lab
 
 T = TypeVar("T")
 BINDING = BindingInformation(9000)
+
+
+class Started(NamedTuple):
+    """What a start found to warn of, the attributes it had to write, and what stands there then."""
+
+    warnings: tuple[str, ...]
+    changed: tuple[str, ...]
+    scp: ServiceConnectionPoint
 
 
 class DirectoryTestCase(TestCase):
@@ -91,19 +107,28 @@ class DirectoryTestCase(TestCase):
             lambda session, catalog: installation.install(session, catalog, **given)
         )
 
-    async def publish(self, found: installation.Installation, user: str = "svc-echo", **options: Any) -> Any:
+    async def publish(
+        self,
+        found: installation.Installation,
+        user: str = "svc-echo",
+        binding: BindingInformation = BINDING,
+        **options: Any,
+    ) -> Started:
         """Start this test's service as far as the directory goes."""
         given: dict[str, Any] = {
-            "scp": found.guid,
+            "guid": found.guid,
             "service_class": self.service_class,
-            "dns_name": self.host,
-            "binding": BINDING,
+            "host": self.host,
             "account": "svc-echo",
             **options,
         }
-        return await self.as_user(user).run_with_catalog(
-            lambda session, catalog: check_and_publish(session, catalog, **given)
-        )
+
+        def start(session: Session, catalog: Session) -> Started:
+            checked = startup.check(session, catalog, **given)
+            changed = startup.publish(session, checked, given["host"], binding)
+            return Started(checked.warnings, tuple(changed), read_scp(session, checked.scp.guid))
+
+        return await self.as_user(user).run_with_catalog(start)
 
     async def spns_of(self, name: str) -> set[str]:
         """The SPNs of this test's service class on an account."""
@@ -318,6 +343,12 @@ class DNSTests(DirectoryTestCase):
         line = await self.failure_of(self.resolver.lookup_addresses("none.lab.example"), NetworkError)
         self.assertIn("knows no such name", line)
 
+    async def test_silent_server(self) -> None:
+        """A server that does not answer is given up on, and named."""
+        self.patch(dns, "_TIMEOUTS", (1,))
+        line = await self.failure_of(Resolver(reactor, "127.0.0.253").lookup_srv("x.example"), NetworkError)
+        self.assertIn("DNS (127.0.0.253:53) does not answer", line)
+
     async def test_endpoints_resolve_through_it(self) -> None:
         """HostnameEndpoint connects to a name that only this DNS server knows."""
         endpoint = HostnameEndpoint(self.resolver.reactor_for_endpoints(), self.lab.dc_host, 389)
@@ -364,9 +395,7 @@ class AccountTests(DirectoryTestCase):
         computer = await self.do("alice", lambda session: find_account(session, "srv1"))
         self.assertEqual((computer.name, computer.is_computer, computer.dns_host_name), ("srv1$", True, self.host))
         for name in ("nobody", f"nobody@{self.lab.realm}", f"CN=nobody,{self.lab.base_dn}", "*"):
-            line = await self.failure_of(
-                self.do("alice", lambda session, name=name: find_account(session, name)), NotFound
-            )
+            line = await self.failure_of(self.do("alice", lambda session, name=name: find_account(session, name)), NotFound)
             self.assertIn("nobody" if "nobody" in name else "account *", line)
 
     async def test_writing_spns_is_idempotent(self) -> None:
@@ -502,9 +531,7 @@ class InstallationTests(DirectoryTestCase):
             self.assertIn("injected", line)
             self.assertEqual(sum(text.startswith("undone") for text in lines), failing - 1, lines)
             self.assertEqual(await self.spns_of("svc-echo"), set())
-            left = await self.do(
-                "administrator", lambda session: list(find_by_keyword(session, self.service_class))
-            )
+            left = await self.do("administrator", lambda session: list(find_by_keyword(session, self.service_class)))
             self.assertEqual(left, [])
 
     async def test_failure_on_the_second_run_keeps_the_first(self) -> None:
@@ -604,7 +631,7 @@ class StartupTests(DirectoryTestCase):
         self.assertEqual(first.changed, ("serviceBindingInformation",))
         self.assertEqual(first.scp.binding, BINDING)
         second = await self.publish(found)
-        self.assertEqual((second.changed, second.warnings), ((), ()))
+        self.assertEqual(second, Started((), ()))
         other = BINDING.at_port(9001)
         self.assertFalse(await self.do("svc-echo", lambda session: withdraw(session, found.guid, other)))
         self.assertTrue(await self.do("svc-echo", lambda session: withdraw(session, found.guid, BINDING)))
@@ -634,9 +661,7 @@ class StartupTests(DirectoryTestCase):
             await self.failure_of(self.do(user, update), DirectoryRefused)
         self.assertEqual(await self.do("svc-echo", update), ["serviceDNSName", "serviceBindingInformation"])
         keywords = [Change("add", "keywords", ("more",))]
-        await self.failure_of(
-            self.do("svc-echo", lambda session: session.modify(guid, keywords)), DirectoryRefused
-        )
+        await self.failure_of(self.do("svc-echo", lambda session: session.modify(guid, keywords)), DirectoryRefused)
 
     async def test_missing_spn(self) -> None:
         """A missing SPN is refused before anything is published, with the command that mends it."""
@@ -675,7 +700,7 @@ class StartupTests(DirectoryTestCase):
     async def test_renamed_host(self) -> None:
         """SPNs of the host's old name are told apart."""
         found = await self.install()
-        line = await self.failure_of(self.publish(found, dns_name="new.lab.example"), ServiceCheckFailed)
+        line = await self.failure_of(self.publish(found, host="new.lab.example"), ServiceCheckFailed)
         self.assertIn(f"the host was renamed, it was {self.host}", line)
 
     async def test_lost_right(self) -> None:
@@ -773,11 +798,9 @@ class LocationTests(DirectoryTestCase):
     async def test_replicas_are_ordered(self) -> None:
         """Priority first, then weight."""
         first = await self.install()
-        second = await self.install(
-            host=self.lab.host("srv2"), scp_parent=f"CN=srv2,CN=Computers,{self.lab.base_dn}"
-        )
+        second = await self.install(host=self.lab.host("srv2"), scp_parent=f"CN=srv2,CN=Computers,{self.lab.base_dn}")
         await self.publish(first, binding=BindingInformation(9001, priority=2))
-        await self.publish(second, binding=BindingInformation(9002, priority=1), dns_name=self.lab.host("srv2"))
+        await self.publish(second, binding=BindingInformation(9002, priority=1), host=self.lab.host("srv2"))
         self.assertEqual([each.port for each in await self.located(self.service_class)], [9002, 9001])
 
     async def test_nothing_found(self) -> None:

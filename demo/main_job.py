@@ -1,0 +1,197 @@
+"""The main job from beginning to end, on a real Active Directory, with the real commands.
+
+Run by ``make demo`` inside the lab (``mutauth lab run -- python demo/main_job.py``).
+Every step prints the command, what it printed, and what it proved; a step that
+does not end as it must ends the demonstration with exit code 1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from mutauth_twisted.lab import Lab
+
+BIN = Path(sys.executable).parent
+HOST = "srv1.lab.example"
+WAIT = 30.0
+BEGAN = time.monotonic()
+TTY = sys.stdout.isatty()
+
+
+class Failed(Exception):
+    """A step did not end as it must."""
+
+
+def bold(text: str) -> str:
+    return f"\033[1m{text}\033[0m" if TTY else text
+
+
+def step(who: str, what: str) -> None:
+    print(f"\n{bold(f'{time.monotonic() - BEGAN:5.1f} s  {who}:')} {what}", flush=True)
+
+
+def show(text: str) -> None:
+    for line in text.rstrip().splitlines():
+        print(f"    {line}", flush=True)
+
+
+def proved(what: str) -> None:
+    print(f"  {bold('=>')} {what}", flush=True)
+
+
+class Stage:
+    """The lab, a state directory, and the commands run there."""
+
+    def __init__(self, lab: Lab, state: Path) -> None:
+        self.lab = lab
+        self.state = state
+
+    def environment(self, user: str) -> dict[str, str]:
+        return {**os.environ, **self.lab.environment(user), "PYTHONUNBUFFERED": "1"}
+
+    def announce(self, words: list[str]) -> None:
+        show("$ " + shlex.join(words))
+
+    def run(self, user: str, *words: str, given: str = "", expect: int = 0) -> str:
+        """Run a command to its end; its output is shown."""
+        self.announce(list(words))
+        done = subprocess.run(
+            [str(BIN / words[0]), *words[1:]],
+            input=given,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=self.environment(user),
+            cwd=self.state,
+            timeout=WAIT,
+            check=False,
+        )
+        show(done.stdout)
+        if done.returncode != expect:
+            raise Failed(f"{words[0]} {words[1]} ended with code {done.returncode} instead of {expect}")
+        return done.stdout
+
+    @contextlib.contextmanager
+    def service(self, *options: str) -> Iterator[list[str]]:
+        """Run a service until it serves, and to the end of the block."""
+        words = ["twistd", "-n", "--pidfile=", "mutauth", *options]
+        self.announce(words)
+        with subprocess.Popen(
+            [str(BIN / words[0]), *words[1:]],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=self.environment("alice"),
+            cwd=self.state,
+        ) as process:
+            lines: list[str] = []
+            try:
+                assert process.stdout is not None
+                for line in process.stdout:
+                    lines.append(line)
+                    show(line)
+                    if "serving" in line:
+                        break
+                else:
+                    raise Failed("the service ended instead of serving")
+                yield lines
+            finally:
+                process.send_signal(signal.SIGTERM)
+                try:
+                    rest = process.communicate(timeout=WAIT)[0]
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    raise
+                lines.extend(rest.splitlines(keepends=True))
+
+    def in_directory(self, *words: str) -> str:
+        """Change the directory with an administrator's rights, as an attacker or a mishap would."""
+        show("$ " + shlex.join(["python", "demo/tamper.py", *words]))
+        done = subprocess.run(
+            [sys.executable, str(Path(__file__).with_name("tamper.py")), *words],
+            capture_output=True,
+            text=True,
+            env=self.environment("administrator"),
+            timeout=WAIT,
+            check=False,
+        )
+        show(done.stdout + done.stderr)
+        if done.returncode:
+            raise Failed("the directory could not be changed")
+        return done.stdout
+
+
+def main_job(stage: Stage) -> None:
+    lab = stage.lab
+    dns = lab.nameserver
+    state = ["--state-dir", str(stage.state)]
+    common = ["--service-class", "echoSvc", "--host", HOST]
+    directory = ["--nameserver", dns, *state]
+    address = lab.address_of(HOST)
+    serve = [*common, "--keytab", str(lab.keytab("svc-echo")), "--allow", "*@LAB.EXAMPLE", "--echo"]
+    listen = ["--listen", f"tcp:0:interface={address}"]
+    endpoint = f"mutauth:scp=echoSvc:nameserver={dns}"
+
+    step("administrator", "prepares the directory for a service on srv1 that runs as svc-echo")
+    stage.run("administrator", "mutauth", "install", *common, "--account", "svc-echo", *directory)
+    proved("the SCP stands below srv1's computer object, svc-echo may update two attributes of it, and holds the SPNs")
+
+    step("svc-echo", "starts the service; no port is configured anywhere")
+    with stage.service(*serve, *listen, *directory):
+        proved("the SCP was found by its GUID, the SPNs stand on svc-echo, the port is published")
+
+        step("alice", "connects knowing one word, echoSvc")
+        answer = stage.run("alice", "mutauth", "connect", "-v", endpoint, given="hello, whoever you proved to be\n")
+        if "hello, whoever you proved to be" not in answer:
+            raise Failed("the echo did not come back")
+        proved("each side knows who the other is; the line went there and back sealed")
+
+        step("impostor", "listens on the same host with the key of another account, svc-other")
+        imposture = ["--service-class", "otherSvc", "--host", HOST, "--keytab", str(lab.keytab("svc-other"))]
+        unchecked = ["--publish", "none", "--spn-check", "off", "--allow-all", "--echo", *listen]
+        with stage.service(*imposture, *unchecked, *directory) as lines:
+            port = next(line.rsplit(":", 1)[1].split()[0] for line in lines if "serving" in line)
+            step("attacker", f"makes the directory point to the impostor's port {port}")
+            stage.in_directory("point", dns, "echoSvc", port)
+
+            step("alice", "connects again")
+            stage.run("alice", "mutauth", "connect", endpoint, given="a secret\n", expect=4)
+            proved("the impostor could not use the ticket: refused, and not one byte of alice's reached it")
+    proved("stopped, the service withdrew what it had published")
+
+    step("administrator", "removes the SPNs by mistake")
+    stage.in_directory("unregister", dns, "svc-echo")
+    step("svc-echo", "starts the service again")
+    refused = stage.run("alice", "twistd", "-n", "--pidfile=", "mutauth", *serve, *listen, *directory, expect=1)
+    if "mutauth install" not in refused:
+        raise Failed("the refusal does not say what to do")
+    proved("it refuses to start, and prints the command that mends it")
+
+    step("administrator", "runs that command, and takes everything down at the end of the day")
+    stage.run("administrator", "mutauth", "install", *common, "--account", "svc-echo", *directory)
+    stage.run("administrator", "mutauth", "uninstall", *common, *directory)
+    proved("nothing is left in the directory")
+
+
+def main() -> int:
+    with tempfile.TemporaryDirectory(prefix="mutauth-demo-") as state:
+        try:
+            main_job(Stage(Lab.current(), Path(state)))
+        except (Failed, subprocess.TimeoutExpired) as error:
+            print(f"demo: {error}", file=sys.stderr)
+            return 1
+    print(f"\n{bold('done')} in {time.monotonic() - BEGAN:.1f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The ``mutauth`` command: one file a sub-command."""

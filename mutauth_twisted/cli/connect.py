@@ -1,0 +1,117 @@
+"""``mutauth connect``: standard input and output, or local connections, through the channel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import clientFromString, serverFromString
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IHalfCloseableProtocol, IStreamClientEndpoint
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.stdio import StandardIO
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from mutauth_twisted.cli.group import begin_logging, run_in_reactor
+from mutauth_twisted.errors import MutualAuthError, NetworkError, UsageError
+from mutauth_twisted.service.gateway import GatewayFactory
+
+
+class _Channel(Protocol):
+    """The proven connection: what it brings goes to standard output."""
+
+    def __init__(self) -> None:
+        self.ended: Deferred[None] = Deferred()
+        self._output: Any = None
+
+    def attach(self, output: Any) -> None:
+        """Start passing bytes to the standard output, no faster than it takes them."""
+        self._output = output
+        output.registerProducer(self.transport, True)
+
+    def dataReceived(self, data: bytes) -> None:
+        self._output.write(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._output is not None:
+            self._output.unregisterProducer()
+        self.ended.callback(None if reason.check(ConnectionDone) else reason)
+
+
+@implementer(IHalfCloseableProtocol)
+class _Console(Protocol):
+    """Standard input: what it brings goes into the channel, and its end ends our half of that."""
+
+    def __init__(self, channel: _Channel) -> None:
+        self._channel: Any = channel
+        self.ended: Deferred[None] = Deferred()
+
+    def connectionMade(self) -> None:
+        transport: Any = self.transport
+        self._channel.attach(transport)
+        self._channel.transport.registerProducer(transport, True)
+
+    def dataReceived(self, data: bytes) -> None:
+        self._channel.transport.write(data)
+
+    def readConnectionLost(self) -> None:
+        self._channel.transport.unregisterProducer()
+        self._channel.transport.loseWriteConnection()
+
+    def writeConnectionLost(self) -> None:
+        """Nobody reads standard output any more."""
+        self._channel.transport.abortConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if not self.ended.called:
+            self.ended.callback(None)
+
+
+async def _through_stdio(reactor: Any, endpoint: IStreamClientEndpoint) -> None:
+    channel: Any = await endpoint.connect(Factory.forProtocol(_Channel))
+    console = _Console(channel)
+    stdio = StandardIO(console, reactor=reactor)
+    try:
+        await channel.ended
+    except MutualAuthError:
+        raise
+    except Exception as error:
+        raise NetworkError("the connection", str(error).rstrip("."), "the service's log may say why") from error
+    finally:
+        stdio.loseConnection()
+    await console.ended
+
+
+async def _through_port(reactor: Any, endpoint: IStreamClientEndpoint, listen: str) -> None:
+    port = await serverFromString(reactor, listen).listen(GatewayFactory(endpoint))
+    host = port.getHost()
+    click.echo(f"mutauth: listening on {host.host}:{host.port}", err=True)
+    await Deferred()
+
+
+@click.command()
+@click.argument("endpoint")
+@click.option("--listen", metavar="STRPORT", help="Forward local connections instead, e.g. tcp:8080:interface=127.0.0.1.")
+@click.option("-v", "--verbose", is_flag=True, help="Tell each step and what it proved.")
+def connect(endpoint: str, listen: str | None, verbose: bool) -> None:
+    """Connect standard input and output to a service that proves itself.
+
+    ENDPOINT is a Twisted client endpoint string, such as mutauth:scp=echoSvc
+    or mutauth:tcp\\:srv1.example.com\\:9000:spn=echoSvc/srv1.example.com.
+    """
+    if not endpoint.startswith("mutauth:"):
+        raise UsageError(f"endpoint {endpoint!r}", "it proves nothing", "write mutauth:scp=NAME or mutauth:ENDPOINT:spn=SPN")
+    begin_logging(verbose)
+
+    async def main(reactor: Any) -> None:
+        try:
+            target = clientFromString(reactor, endpoint)
+        except UsageError:
+            raise
+        except ValueError as error:
+            raise UsageError(f"endpoint {endpoint!r}", str(error), "see mutauth connect --help") from error
+        await (_through_port(reactor, target, listen) if listen else _through_stdio(reactor, target))
+
+    run_in_reactor(main)

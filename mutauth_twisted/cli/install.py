@@ -1,0 +1,158 @@
+"""``mutauth install`` and ``mutauth uninstall``: the administrator's step, and undoing it."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from mutauth_twisted.cli.group import begin_logging, run_in_reactor
+from mutauth_twisted.credentials import ClientCredentials
+from mutauth_twisted.directory import installation
+from mutauth_twisted.directory.connection import Directory
+from mutauth_twisted.directory.guidcache import DEFAULT_STATE_DIR, GuidCache
+from mutauth_twisted.directory.scp import SPN_FORMS
+from mutauth_twisted.dns import Resolver
+from mutauth_twisted.errors import UsageError
+
+Command = Callable[..., Any]
+
+
+def directory_options(command: Command) -> Command:
+    """The options with which every sub-command reaches the directory."""
+    for option in (
+        click.option("--ccache", metavar="CACHE", help="The ticket cache to use (the default one)."),
+        click.option("--keytab", metavar="FILE", help="Get a ticket with this keytab instead."),
+        click.option("--principal", metavar="NAME@REALM", help="Whose ticket (the cache's own)."),
+        click.option("--realm", help="The realm (the ticket's)."),
+        click.option("--nameserver", metavar="IP", help="Ask this DNS server instead of the system's."),
+        click.option("--directory", "servers", multiple=True, metavar="URL", help="ldap://DC; repeatable (from DNS)."),
+    ):
+        command = option(command)
+    return command
+
+
+def open_directory(reactor: Any, options: dict[str, Any]) -> Directory:
+    """The directory as :func:`directory_options` describe it."""
+    return Directory(
+        reactor,
+        realm=options["realm"],
+        servers=options["servers"],
+        resolver=Resolver(reactor, options["nameserver"]),
+        credentials=ClientCredentials(options["principal"], options["ccache"], options["keytab"]),
+    )
+
+
+def _service_options(command: Command) -> Command:
+    for option in (
+        click.option(
+            "--state-dir", default=str(DEFAULT_STATE_DIR), show_default=True, help="Where the SCP's GUID is cached."
+        ),
+        click.option("--scp-parent", metavar="DN", help="What the SCP is put below (the host's computer object)."),
+        click.option("--scp-name", metavar="CN", help="The SCP's common name (the service class)."),
+        click.option("--host", metavar="FQDN", default=socket.getfqdn, help="Second part of the SPNs (this machine)."),
+        click.option("--service-class", metavar="NAME", required=True, help="First part of the SPNs."),
+    ):
+        command = option(command)
+    return command
+
+
+def _forms(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
+    forms = tuple(form.strip() for form in value.split(",") if form.strip())
+    for form in forms:
+        if form not in SPN_FORMS:
+            raise UsageError(f"--spn-form {form}", "there is no such form", f"use {', '.join(SPN_FORMS)}")
+    return forms
+
+
+@click.command()
+@_service_options
+@click.option("--account", required=True, help="The account that runs the service: name, UPN or DN.")
+@click.option("--keyword", "keywords", multiple=True, help="What clients find it by; repeatable (the service class).")
+@click.option("--spn-form", "forms", default="guid,dn", show_default=True, callback=_forms, help="SPNs to register.")
+@directory_options
+def install(
+    service_class: str,
+    host: str,
+    scp_name: str | None,
+    scp_parent: str | None,
+    state_dir: str,
+    account: str,
+    keywords: tuple[str, ...],
+    forms: tuple[str, ...],
+    **options: Any,
+) -> None:
+    """Prepare the directory for a service (an administrator's step).
+
+    Creates the service connection point, lets the account keep it up to date,
+    registers the SPNs on the account, and caches the object's GUID for the
+    service.  What is there already stays; when anything fails, what was done
+    is undone.
+    """
+    begin_logging(verbose=False)
+    cache = GuidCache(state_dir)
+
+    async def main(reactor: Any) -> installation.Installation:
+        directory = open_directory(reactor, options)
+        return await directory.run_with_catalog(
+            lambda session, catalog: installation.install(
+                session,
+                catalog,
+                service_class=service_class,
+                host=host,
+                account=account,
+                scp_name=scp_name,
+                scp_parent=scp_parent,
+                keywords=keywords,
+                spn_forms=forms,
+                report=click.echo,
+                finish=lambda done: cache.write(service_class, host, done.guid, done.dn, scp_name),
+            )
+        )
+
+    done = run_in_reactor(main)
+    click.echo(f"cached GUID {done.guid} in {cache.path(service_class, host, scp_name)}")
+    click.echo(f"{service_class} on {host} is ready to run as {done.account.name}")
+
+
+@click.command()
+@_service_options
+@click.option("--account", help="Take the SPNs from this account only (from whoever holds them).")
+@directory_options
+def uninstall(
+    service_class: str,
+    host: str,
+    scp_name: str | None,
+    scp_parent: str | None,
+    state_dir: str,
+    account: str | None,
+    **options: Any,
+) -> None:
+    """Remove what install made: the SPNs, the service connection point, the cached GUID."""
+    begin_logging(verbose=False)
+    cache = GuidCache(state_dir)
+    cached = cache.read(service_class, host, scp_name)
+
+    async def main(reactor: Any) -> list[str]:
+        directory = open_directory(reactor, options)
+        return await directory.run_with_catalog(
+            lambda session, catalog: installation.uninstall(
+                session,
+                catalog,
+                service_class=service_class,
+                host=host,
+                account=account,
+                scp_name=scp_name,
+                scp_parent=scp_parent,
+                guid=cached.guid if cached else None,
+                report=click.echo,
+            )
+        )
+
+    removed = run_in_reactor(main)
+    if cache.remove(service_class, host, scp_name):
+        click.echo(f"removed {cache.path(service_class, host, scp_name)}")
+    elif not removed:
+        click.echo(f"nothing of {service_class} on {host} was there")

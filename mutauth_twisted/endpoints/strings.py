@@ -1,0 +1,178 @@
+"""The endpoint strings ``mutauth:...``, for clients and for servers.
+
+Clients::
+
+    mutauth:scp=SELECTOR[:class=..][:base=DN][:hosts=PATTERN][:spn-form=guid|dn|host]...
+    mutauth:ENDPOINT:spn=class/host[/name]...
+
+where SELECTOR is a keyword, a DN or an objectGUID, and ENDPOINT is any client
+endpoint string with its colons escaped.  Servers::
+
+    mutauth:ENDPOINT:keytab=FILE:allow=PATTERN...
+
+Every mistake is a :class:`~mutauth_twisted.errors.UsageError` (a ValueError)
+that names the keyword.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, TypeVar
+
+from twisted.internet.endpoints import clientFromString, serverFromString
+from twisted.internet.interfaces import (
+    IStreamClientEndpoint,
+    IStreamClientEndpointStringParserWithReactor,
+    IStreamServerEndpoint,
+    IStreamServerEndpointStringParser,
+)
+from twisted.plugin import IPlugin
+from zope.interface import implementer
+
+from mutauth_twisted.core.context import ServiceKeys
+from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
+from mutauth_twisted.directory.connection import Directory
+from mutauth_twisted.dns import Resolver
+from mutauth_twisted.endpoints.located import LocatedEndpoint, Selection
+from mutauth_twisted.errors import UsageError
+from mutauth_twisted.net.endpoints import MutualAuthClientEndpoint, MutualAuthServerEndpoint
+from mutauth_twisted.net.protocol import Channel
+from mutauth_twisted.policy import AccessPolicy, Protection
+from mutauth_twisted.spn import SPN
+from mutauth_twisted.wire import WIRES
+
+T = TypeVar("T")
+
+_CHANNEL = frozenset({"wire", "protection", "timeout"})
+_CLIENT = _CHANNEL | {"principal", "ccache", "keytab"}
+_LOCATION = frozenset({"scp", "class", "base", "hosts", "spn-form", "directory", "nameserver", "realm"})
+_SERVER = _CHANNEL | {"keytab", "principal", "allow", "deny", "allow-all"}
+_MAX_TIMEOUT = 3600.0
+
+
+def _choice(keyword: str, value: str, choices: Mapping[str, T]) -> T:
+    try:
+        return choices[value]
+    except KeyError:
+        raise UsageError(f"mutauth: {keyword}={value}", "there is no such choice", f"use {' or '.join(choices)}") from None
+
+
+def _seconds(keyword: str, value: str) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= _MAX_TIMEOUT:
+        raise UsageError(f"mutauth: {keyword}={value}", "it is no time", f"give seconds, up to {_MAX_TIMEOUT:g}")
+    return seconds
+
+
+def _check_keywords(given: Collection[str], known: Collection[str]) -> None:
+    for keyword in given:
+        if keyword not in known:
+            raise UsageError(f"mutauth: {keyword}=", "there is no such keyword here", f"known: {', '.join(sorted(known))}")
+
+
+def _channel(keywords: Mapping[str, str]) -> Channel:
+    return Channel(
+        wire=_choice("wire", keywords.get("wire", "nns"), WIRES),
+        protection=_protection(keywords),
+        timeout=_seconds("timeout", keywords.get("timeout", "10")),
+    )
+
+
+def _protection(keywords: Mapping[str, str]) -> Protection:
+    return _choice("protection", keywords.get("protection", "seal"), {kind.value: kind for kind in Protection})
+
+
+def _one_endpoint(arguments: tuple[str, ...], example: str) -> str:
+    if len(arguments) != 1:
+        cause = "it names no endpoint" if not arguments else "it names several endpoints, or a colon is not escaped"
+        raise UsageError("mutauth:", cause, f"write for example {example}")
+    return arguments[0]
+
+
+def _list(keywords: Mapping[str, str], keyword: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in keywords.get(keyword, "").split(",") if part.strip())
+
+
+@implementer(IPlugin, IStreamClientEndpointStringParserWithReactor)
+class MutualAuthClientParser:
+    """Parses ``mutauth:...`` client endpoint strings."""
+
+    prefix = "mutauth"
+
+    def parseStreamClient(self, reactor: Any, *args: Any, **kwargs: Any) -> IStreamClientEndpoint:
+        """Make the endpoint; see IStreamClientEndpointStringParserWithReactor.
+
+        :raises UsageError: for any unknown, missing or unusable part.
+        """
+        credentials = ClientCredentials(kwargs.get("principal"), kwargs.get("ccache"), kwargs.get("keytab"))
+        make: Callable[..., IStreamClientEndpoint] = self._located if "scp" in kwargs else self._direct
+        return make(reactor, args, kwargs, credentials)
+
+    def _direct(
+        self, reactor: Any, arguments: tuple[str, ...], keywords: Mapping[str, str], credentials: ClientCredentials
+    ) -> IStreamClientEndpoint:
+        _check_keywords(keywords, _CLIENT | {"spn", "scp"})
+        example = r"mutauth:tcp\:srv1.example.com\:9000:spn=echoSvc/srv1.example.com, or mutauth:scp=echoSvc"
+        inner = _one_endpoint(arguments, example)
+        if "spn" not in keywords:
+            raise UsageError("mutauth:", "it names no spn for the endpoint to prove", f"write for example {example}")
+        return MutualAuthClientEndpoint(
+            reactor, clientFromString(reactor, inner), SPN.parse(keywords["spn"]), credentials, _channel(keywords), inner
+        )
+
+    def _located(
+        self, reactor: Any, arguments: tuple[str, ...], keywords: Mapping[str, str], credentials: ClientCredentials
+    ) -> IStreamClientEndpoint:
+        _check_keywords(keywords, _CLIENT | _LOCATION)
+        if arguments:
+            raise UsageError(f"mutauth: {arguments[0]}", "scp= finds the endpoint by itself", "leave one of the two out")
+        directory = Directory(
+            reactor,
+            realm=keywords.get("realm"),
+            servers=_list(keywords, "directory"),
+            resolver=Resolver(reactor, keywords.get("nameserver")),
+            credentials=credentials,
+        )
+        if (form := keywords.get("spn-form")) is not None:
+            _choice("spn-form", form, {known: known for known in ("guid", "dn", "host")})
+        channel = _channel(keywords)
+        return LocatedEndpoint(
+            reactor,
+            directory,
+            Selection(
+                keywords["scp"],
+                service_class=keywords.get("class"),
+                base=keywords.get("base"),
+                spn_form=form,
+                hosts=keywords.get("hosts"),
+            ),
+            credentials,
+            timeout=channel.timeout,
+            wire=keywords.get("wire"),
+            protection=channel.protection,
+        )
+
+
+@implementer(IPlugin, IStreamServerEndpointStringParser)
+class MutualAuthServerParser:
+    """Parses ``mutauth:...`` server endpoint strings."""
+
+    prefix = "mutauth"
+
+    def parseStreamServer(self, reactor: Any, *args: Any, **kwargs: Any) -> IStreamServerEndpoint:
+        """Make the endpoint; see IStreamServerEndpointStringParser.
+
+        :raises UsageError: for any unknown, missing or unusable part.
+        :raises CredentialError: when the keytab cannot be used.
+        """
+        _check_keywords(kwargs, _SERVER)
+        inner = _one_endpoint(args, r"mutauth:tcp\:9000:keytab=/etc/echo.keytab:allow=*@EXAMPLE.COM")
+        allow_all = _choice("allow-all", kwargs.get("allow-all", "no"), {"yes": True, "no": False})
+        policy = AccessPolicy(_list(kwargs, "allow"), _list(kwargs, "deny"), allow_all)
+        if not (policy.allow or allow_all):
+            raise UsageError("mutauth:", "nobody is let in", "add allow=PATTERN, or allow-all=yes")
+        keys = ServiceKeys(ServiceCredentials(kwargs.get("keytab"), kwargs.get("principal")))
+        return MutualAuthServerEndpoint(reactor, serverFromString(reactor, inner), keys, policy, _channel(kwargs))

@@ -1,0 +1,1 @@
+"""What ``twistd mutauth`` runs."""

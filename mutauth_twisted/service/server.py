@@ -1,0 +1,152 @@
+"""One service from its start to its orderly stop."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.endpoints import clientFromString, serverFromString
+from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+from twisted.protocols.wire import Echo
+from twisted.python.failure import Failure
+from twisted.python.reflect import namedAny
+
+from mutauth_twisted.core.context import ServiceKeys
+from mutauth_twisted.errors import MutualAuthError, NetworkError, UsageError
+from mutauth_twisted.net.endpoints import MutualAuthServerFactory
+from mutauth_twisted.net.protocol import describe
+from mutauth_twisted.service.gateway import GatewayFactory
+from mutauth_twisted.service.options import Settings
+from mutauth_twisted.service.publisher import Publisher
+
+#: How long a stopping service waits: for the directory, and then for its connections, in seconds.
+STOP_DEADLINE = 5.0
+
+
+def application_factory(reactor: Any, settings: Settings) -> IProtocolFactory:
+    """What ``--echo``, ``--forward`` or ``--factory`` asks to serve.
+
+    :raises UsageError: when it cannot be made.
+    """
+    kind, argument = settings.serve
+    if kind == "echo":
+        factory = Factory.forProtocol(Echo)
+        factory.noisy = False
+        return factory
+    if kind == "forward":
+        try:
+            return GatewayFactory(clientFromString(reactor, argument))
+        except ValueError as error:
+            remedy = "give a client endpoint, such as tcp:localhost:80"
+            raise UsageError(f"--forward {argument}", str(error), remedy) from error
+    try:
+        named = namedAny(argument)
+        made = named if IProtocolFactory.providedBy(named) else named()
+    except Exception as error:
+        cause = f"{type(error).__name__}: {error}"
+        raise UsageError(f"--factory {argument}", cause, "give the dotted name of a factory") from error
+    if not IProtocolFactory.providedBy(made):
+        raise UsageError(f"--factory {argument}", "it is no IProtocolFactory and makes none", "give a factory's name")
+    return made
+
+
+class MutualAuthService(Service):
+    """Checks the directory, listens, publishes; and takes it all back.
+
+    A service that may not start stops the reactor, and the process ends with
+    the error's exit code.
+
+    :param reactor: Twisted's reactor.
+    :param settings: the service.
+    :param keys: its keys.
+    :param publisher: its view of the directory; None: it publishes and checks nothing.
+    :param factory: the application's factory.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, reactor: Any, settings: Settings, keys: ServiceKeys, publisher: Publisher | None, factory: IProtocolFactory
+    ) -> None:
+        self._reactor = reactor
+        self._settings = settings
+        self._publisher = publisher
+        self._factory = MutualAuthServerFactory(reactor, factory, keys, settings.policy, settings.channel)
+        self._ports: list[Any] = []
+        self._starting: Deferred[None] | None = None
+
+    def startService(self) -> None:
+        """Start; see IService."""
+        super().startService()
+        self._starting = Deferred.fromCoroutine(self._start())
+        self._starting.addErrback(self._refuse)
+
+    async def _start(self) -> None:
+        if self._publisher is not None:
+            await self._publisher.check()
+        for listen in self._settings.listen:
+            self._ports.append(await self._listen(listen))
+        if self._publisher is not None:
+            await self._publisher.publish(self._ports[0].getHost().port)
+        for port in self._ports:
+            self._log.info("serving {name} on {where}", name=self._settings.service_class, where=describe(port.getHost()))
+
+    async def _listen(self, listen: str) -> Any:
+        try:
+            return await serverFromString(self._reactor, listen).listen(self._factory)
+        except (ValueError, OverflowError) as error:
+            raise UsageError(f"--listen {listen}", str(error), "give a server endpoint, such as tcp:9000") from error
+        except Exception as error:
+            raise NetworkError(f"--listen {listen}", str(error), "choose another port or address") from error
+
+    def _refuse(self, failure: Failure) -> None:
+        if failure.check(CancelledError):
+            return
+        if isinstance(failure.value, MutualAuthError):
+            self._log.critical("{name} does not start: {error}", name=self._settings.service_class, error=failure.value)
+            end_with(failure.value.exit_code)
+        else:
+            self._log.failure("internal error at start", failure)
+            end_with(1)
+        self._reactor.stop()
+
+    def stopService(self) -> Deferred[None]:
+        """Withdraw, stop listening, and let the connections end; see IService."""
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        if self._starting is not None:
+            self._starting.cancel()
+        if self._publisher is not None:
+            withdrawing = Deferred.fromCoroutine(self._publisher.withdraw())
+            withdrawing.addTimeout(STOP_DEADLINE, self._reactor)
+            try:
+                await withdrawing
+            except Exception as error:
+                self._log.error("the SCP still points here: {error}", error=error)
+        for port in self._ports:
+            await port.stopListening()
+        await self._factory.drain(STOP_DEADLINE)
+
+
+def end_with(code: int) -> None:
+    """Make the process end with this exit code, whatever the runner thinks of it.
+
+    twistd has no way for a service to choose the code: it ends with 0 when the
+    reactor was stopped.  Handlers run last in, first out, so this one runs
+    before any other, when twistd has removed its pid file.
+    """
+
+    def end() -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+    atexit.register(end)

@@ -1,0 +1,35 @@
+"""``twistd mutauth``: what the plugin names; see :mod:`twisted.application.service`."""
+
+from __future__ import annotations
+
+from twisted.application.service import IService
+
+from mutauth_twisted.core.context import ServiceKeys
+from mutauth_twisted.credentials import ServiceCredentials
+from mutauth_twisted.errors import MutualAuthError
+from mutauth_twisted.service.options import Options, Settings, leave
+from mutauth_twisted.service.publisher import Publisher
+from mutauth_twisted.service.server import MutualAuthService, application_factory
+from mutauth_twisted.tickets import keytab_principal
+
+__all__ = ["Options", "makeService"]
+
+
+def makeService(options: Options) -> IService:
+    """Make the service that the options describe.
+
+    What is wrong with keys or factories ends the process here, with one line.
+    """
+    from twisted.internet import reactor
+
+    try:
+        return _make(reactor, options.settings)
+    except MutualAuthError as error:
+        leave(error)
+
+
+def _make(reactor: object, settings: Settings) -> IService:
+    principal = keytab_principal(settings.keytab, settings.account)
+    keys = ServiceKeys(ServiceCredentials(settings.keytab, principal))
+    publisher = Publisher(reactor, settings, principal) if settings.publish or settings.spn_check != "off" else None
+    return MutualAuthService(reactor, settings, keys, publisher, application_factory(reactor, settings))
