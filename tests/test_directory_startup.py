@@ -30,8 +30,9 @@ class InstallCommandTests(SynchronousTestCase):
         """It can be copied into a shell, whatever is in it."""
         command = install_command("a b", "h", "x;rm", spn_forms=["guid"], scp_name="q'", scp_parent="OU=a b,DC=c")
         self.assertEqual(
-            shlex.split(command)[2:],
-            "--service-class|a b|--host|h|--account|x;rm|--spn-form|guid|--scp-name|q'|--scp-parent|OU=a b,DC=c".split("|"),
+            " | ".join(shlex.split(command)[2:]),
+            "--service-class | a b | --host | h | --account | x;rm | --spn-form | guid | "
+            "--scp-name | q' | --scp-parent | OU=a b,DC=c",
         )
 
 

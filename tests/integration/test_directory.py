@@ -631,7 +631,7 @@ class StartupTests(DirectoryTestCase):
         self.assertEqual(first.changed, ("serviceBindingInformation",))
         self.assertEqual(first.scp.binding, BINDING)
         second = await self.publish(found)
-        self.assertEqual(second, Started((), ()))
+        self.assertEqual(second, Started((), (), first.scp))
         other = BINDING.at_port(9001)
         self.assertFalse(await self.do("svc-echo", lambda session: withdraw(session, found.guid, other)))
         self.assertTrue(await self.do("svc-echo", lambda session: withdraw(session, found.guid, BINDING)))
