@@ -3,39 +3,56 @@
 The only file that touches private parts of pyspnego, and why:
 
 - pyspnego names every service ``service@host``, so a three-part SPN cannot be
-  asked for; and it acquires the acceptor's credentials anew, from the
-  process-wide keytab, for each context.  Both are mended by giving its
-  GSSAPIProxy the ``_credential`` and ``_context`` it would have made itself.
-- pyspnego shows no ``channel_bound`` flag, lifetime, or error token: these are
-  read from the ``_context`` beneath it.
+  asked for; and it has python-gssapi defer errors, so that a failed step goes
+  unnoticed.  Both are mended by giving its GSSAPIProxy the ``_context`` it would
+  have made itself.
+- It acquires credentials anew for each context, an acceptor's from the
+  process-wide keytab: ``_gssapi_credential`` takes ours.
+- It shows neither the lifetime nor the names: they are read from ``_context``.
+- It logs whole tokens at debug level: nobody's logging configuration may let
+  them out.
 
 ``tests/test_context.py`` fails when a release of pyspnego changes any of it.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 import time
-from typing import Any, Protocol
+from functools import lru_cache
+from typing import Any, Protocol, cast
 
 import gssapi
 import spnego
-from attrs import frozen
+from attrs import field, frozen
+from gssapi.raw import display_name, inquire_context
 from gssapi.raw.misc import GSSError
 from spnego import ContextReq
 from spnego.exceptions import SpnegoError
 
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
-from mutauth_twisted.errors import MutualAuthError, PeerNotProven, PeerRefused, RecordError
+from mutauth_twisted.errors import AuthenticationError, MutualAuthError, PeerNotProven, PeerRefused, RecordError
 from mutauth_twisted.gsserrors import explain
 from mutauth_twisted.interfaces import PeerIdentity
 from mutauth_twisted.policy import Flag, Protection, flag_names, split_principal
 from mutauth_twisted.spn import SPN
+from mutauth_twisted.tickets import TicketSource
 
 KERBEROS = "kerberos"
 _KERBEROS_OID = gssapi.MechType.kerberos
 #: RFC 4121 4.1: the token identifier of a KRB-ERROR behind the mechanism's OID.
 _KRB_ERROR_HEADER = b"\x06\x09\x2a\x86\x48\x86\xf7\x12\x01\x02\x02\x03\x00"
+
+
+def _keep_quiet(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.DEBUG
+
+
+# A logger's own filters survive logging.config, and do not depend on levels that others may change.
+for _name in list(logging.root.manager.loggerDict):
+    if _name.partition(".")[0] == "spnego":
+        logging.getLogger(_name).addFilter(_keep_quiet)
 
 
 @frozen
@@ -46,7 +63,7 @@ class Outcome:
     :param complete: whether the context needs no further token.
     """
 
-    token: bytes
+    token: bytes = field(repr=False)
     complete: bool
 
 
@@ -79,10 +96,14 @@ class SecurityContext(Protocol):
         """Who the peer is, once the context is complete and has proven all it must.
 
         :raises PeerNotProven: when a flag or the package is missing, or the peer is another than asked for.
+        :raises AuthenticationError: when the session is over already.
         """
 
     def wrap(self, data: bytes, *, seal: bool) -> bytes:
-        """Protect one record."""
+        """Protect one record.
+
+        :raises AuthenticationError: when the context protects nothing any more.
+        """
 
     def unwrap(self, body: bytes) -> tuple[bytes, bool]:
         """Verify one record: its plaintext, and whether it was sealed.
@@ -132,36 +153,53 @@ class _KerberosContext:
     def _explain(self, error: BaseException, token: bytes | None) -> MutualAuthError:
         return explain(error, self._subject)
 
-    def _prove(self, protection: Protection) -> tuple[Flag, float]:
-        """The flags, all there, and the end of the ticket."""
+    def _prove(self, protection: Protection, *, initiator_name: bool) -> tuple[str, Flag, float]:
+        """The initiator's or else the acceptor's name, the flags, all there, and the end of the ticket."""
         raw = self._proxy._context
-        flags = Flag(int(raw.actual_flags) & int(~Flag(0)))
+        proven: Any
+        try:
+            proven = inquire_context(raw, initiator_name=initiator_name, target_name=not initiator_name)
+            peer = proven.initiator_name if initiator_name else proven.target_name
+            # GSSAPI hands out the terminating NUL of some names.
+            name = display_name(peer, False).name.rstrip(b"\0").decode()
+        except (GSSError, UnicodeDecodeError) as error:  # a ticket can end between two steps
+            raise explain(error, self._subject) from error
+        flags = Flag(int(proven.flags) & int(~Flag(0)))
+        if proven.mech != _KERBEROS_OID or not proven.complete:
+            raise PeerNotProven(self._subject, "the exchange did not end with Kerberos")
         if missing := protection.required_flags & ~flags:
             raise PeerNotProven(
                 self._subject,
                 f"the exchange ended without {flag_names(missing)}",
                 "the peer must ask for mutual authentication and for protected messages",
             )
-        if raw.mech != _KERBEROS_OID or not raw.complete:
-            raise PeerNotProven(self._subject, "the exchange did not end with Kerberos")
-        return flags, time.time() + raw.lifetime
+        return name, flags, time.time() + proven.lifetime
 
     def wrap(self, data: bytes, *, seal: bool) -> bytes:
-        wrapped = self._proxy.wrap(data, encrypt=seal)
+        try:
+            wrapped = self._proxy.wrap(data, encrypt=seal)
+        except SpnegoError as error:
+            raise explain(_native(error), self._subject) from error
         if seal and not wrapped.encrypted:
-            raise RecordError(self._subject, "the security package did not encrypt")
-        return wrapped.data
+            raise AuthenticationError(self._subject, "the security package did not encrypt")
+        return cast(bytes, wrapped.data)
 
     def unwrap(self, body: bytes) -> tuple[bytes, bool]:
         try:
             result = self._proxy.unwrap(body)
-        except Exception as error:
+        except Exception as error:  # any bytes can come in here, and raise anything
             raise RecordError(
                 self._subject,
-                "a record is not the peer's next one: altered, repeated, reordered or dropped on the way",
+                f"a record is not the peer's next one ({explain(_native(error), self._subject).cause})",
                 "look for what stands between both sides",
             ) from error
         return result.data, result.encrypted
+
+
+@lru_cache(maxsize=256)
+def _tickets(credentials: ClientCredentials) -> TicketSource:
+    """One source for all contexts with these credentials: what it got from a keytab is kept in memory."""
+    return TicketSource(credentials)
 
 
 class KerberosInitiator(_KerberosContext):
@@ -181,7 +219,7 @@ class KerberosInitiator(_KerberosContext):
 
     def _open(self) -> Any:
         name = kerberos_name(self._spn)
-        credential = _client_credential(self._credentials)
+        credential = _tickets(self._credentials).acquire()
         request = ContextReq(int(self._protection.required_flags))
         proxy: Any = spnego.client(
             hostname=self._spn.host,
@@ -208,8 +246,7 @@ class KerberosInitiator(_KerberosContext):
         return reason
 
     def judge(self, protection: Protection) -> PeerIdentity:
-        flags, expires = self._prove(protection)
-        principal = str(self._proxy._context.target_name)
+        principal, flags, expires = self._prove(protection, initiator_name=False)
         proven = re.sub(r"\\(.)", r"\1", split_principal(principal)[0])
         if proven.casefold() != str(self._spn).casefold():
             raise PeerNotProven(self._subject, f"the ticket names {proven} instead")
@@ -229,9 +266,7 @@ class KerberosAcceptor(_KerberosContext):
         return proxy
 
     def judge(self, protection: Protection) -> PeerIdentity:
-        flags, expires = self._prove(protection)
-        # python-gssapi hands out the terminating NUL of some names.
-        principal = str(self._proxy._context.initiator_name).rstrip("\0")
+        principal, flags, expires = self._prove(protection, initiator_name=True)
         return PeerIdentity(principal, None, KERBEROS, protection, flags, expires)
 
 
@@ -248,7 +283,7 @@ class ServiceKeys:
         if credentials.principal is not None:
             subject = f"{subject}, principal {credentials.principal}"
             name = gssapi.Name(credentials.principal, gssapi.NameType.kerberos_principal)
-        store = {"keytab": credentials.keytab} if credentials.keytab else None
+        store: dict[str | bytes, str | bytes] | None = {"keytab": credentials.keytab} if credentials.keytab else None
         try:
             self._credential = gssapi.Credentials(name=name, usage="accept", mechs=[_KERBEROS_OID], store=store)
         except GSSError as error:
@@ -257,22 +292,3 @@ class ServiceKeys:
     def acceptor(self, peer: str) -> KerberosAcceptor:
         """A context for one connection; ``peer`` is how errors name it."""
         return KerberosAcceptor(self._credential, peer)
-
-
-def _client_credential(credentials: ClientCredentials) -> gssapi.Credentials | None:
-    """The initiator's credential; None lets GSSAPI choose in the default cache by the target's realm."""
-    if credentials == ClientCredentials():
-        return None
-    store = {}
-    if credentials.ccache is not None:
-        store["ccache"] = credentials.ccache
-    if credentials.keytab is not None:
-        store["client_keytab"] = credentials.keytab
-        store.setdefault("ccache", "MEMORY:")
-    name = None
-    if credentials.principal is not None:
-        name = gssapi.Name(credentials.principal, gssapi.NameType.kerberos_principal)
-    try:
-        return gssapi.Credentials(name=name, usage="initiate", mechs=[_KERBEROS_OID], store=store or None)
-    except GSSError as error:
-        raise explain(error, credentials.principal or credentials.ccache or credentials.keytab or "") from error

@@ -21,6 +21,10 @@ it has the acceptor's *done* and its own context is complete.  Both have the
 finished context judged - its flags, its package, who the peer is - before
 anything counts as established, and never before it is finished: the flags of
 an unfinished context are only wishes.
+
+Once the acceptor has said *done* it reads records, not frames.  An initiator
+that fails after that, on the acceptor's last token or on its own judgement,
+therefore sends nothing: the acceptor sees a stream without any record.
 """
 
 from __future__ import annotations
@@ -28,15 +32,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
-from attrs import Factory, define, frozen
+from attrs import Factory, define, field, frozen
 from automat import TypeMachineBuilder
 
-from mutauth_twisted.errors import (
-    AccessDenied,
-    MutualAuthError,
-    PeerRefused,
-    ProtocolViolation,
-)
+from mutauth_twisted.errors import AccessDenied, MutualAuthError, PeerRefused, ProtocolViolation
 from mutauth_twisted.wire import Fault, Token, Wire
 
 Identity = TypeVar("Identity")
@@ -59,7 +58,7 @@ _CODES = {
 class Step:
     """Run the context's next step with this token (None: there is none yet)."""
 
-    token: bytes | None
+    token: bytes | None = field(repr=False)
 
 
 @frozen
@@ -69,7 +68,7 @@ class Send:
     :param size: the size of the token in it, None when it carries none.
     """
 
-    data: bytes
+    data: bytes = field(repr=False)
     size: int | None = None
 
 
@@ -119,7 +118,9 @@ class _Core(Generic[Identity]):
     wire: Wire
     peer: str
     judge: Callable[[], Identity]
+    initiator: bool
     peer_done: bool = False
+    wants_frame: bool = False
     events: list[Event[Identity]] = Factory(list)
 
     def take_events(self) -> list[Event[Identity]]:
@@ -129,9 +130,13 @@ class _Core(Generic[Identity]):
     def send(self, payload: bytes, done: bool) -> None:
         self.events.append(Send(self.wire.token(payload, done), len(payload)))
 
-    def fail(self, error: MutualAuthError, code: int | None) -> None:
-        if code is not None:
-            self.events.append(Send(self.wire.fault(code)))
+    def fail(self, error: MutualAuthError, code: int | None, token: bytes = b"") -> None:
+        """End the exchange; an acceptor that has said done reads no frame that could tell it."""
+        if not (self.initiator and self.peer_done):
+            if token:
+                self.send(token, done=False)
+            if code is not None:
+                self.events.append(Send(self.wire.fault(code)))
         self.events.append(Failed(error))
 
     def conclude(self, last_token: bytes | None) -> None:
@@ -161,11 +166,13 @@ def _make_machine(initiator: bool) -> Callable[[_Core[Identity]], _Inputs]:
 
     @waiting.upon(_Inputs.token).to(stepping)
     def step(inputs: _Inputs, core: _Core[Identity], token: Token) -> None:
+        core.wants_frame = False
         core.peer_done = token.done
         core.events.append(Step(token.payload))
 
     @stepping.upon(_Inputs.stepped).to(waiting)
     def answer(inputs: _Inputs, core: _Core[Identity], token: bytes) -> None:
+        core.wants_frame = True
         core.send(token, done=False)
 
     if initiator:
@@ -176,10 +183,13 @@ def _make_machine(initiator: bool) -> Callable[[_Core[Identity]], _Inputs]:
 
         @stepping.upon(_Inputs.stepped_to_done).to(confirming)
         def say_done(inputs: _Inputs, core: _Core[Identity], token: bytes) -> None:
+            core.wants_frame = True
             core.send(token, done=True)
 
         @confirming.upon(_Inputs.token).to(over)
         def confirmed(inputs: _Inputs, core: _Core[Identity], token: Token) -> None:
+            core.wants_frame = False
+            core.peer_done = token.done
             if token.payload or not token.done:
                 core.fail(core.violation("the peer sent a token after the exchange was complete"), LOGON_FAILURE)
             else:
@@ -192,7 +202,10 @@ def _make_machine(initiator: bool) -> Callable[[_Core[Identity]], _Inputs]:
             else:
                 core.conclude(None)
     else:
-        idle.upon(_Inputs.begin).to(waiting).returns(None)
+
+        @idle.upon(_Inputs.begin).to(waiting)
+        def listen(inputs: _Inputs, core: _Core[Identity]) -> None:
+            core.wants_frame = True
 
         @stepping.upon(_Inputs.stepped_to_end).to(over)
         def finish(inputs: _Inputs, core: _Core[Identity], token: bytes) -> None:
@@ -202,9 +215,8 @@ def _make_machine(initiator: bool) -> Callable[[_Core[Identity]], _Inputs]:
 
         @state.upon(_Inputs.end).to(over)
         def end(inputs: _Inputs, core: _Core[Identity], error: MutualAuthError, token: bytes, code: int | None) -> None:
-            if token:
-                core.send(token, done=False)
-            core.fail(error, code)
+            core.wants_frame = False
+            core.fail(error, code, token)
 
     # A step still under way in a thread when the exchange ended comes too late to matter.
     for late in (_Inputs.stepped, _Inputs.stepped_to_done, _Inputs.stepped_to_end, _Inputs.end):
@@ -228,46 +240,61 @@ class Handshake(Generic[Identity]):
 
     def __init__(self, *, initiator: bool, wire: Wire, peer: str, judge: Callable[[], Identity]) -> None:
         self._initiator = initiator
-        self._core: _Core[Identity] = _Core(wire, peer, judge)
+        self._spoken = not initiator
+        self._core: _Core[Identity] = _Core(wire, peer, judge, initiator)
         self._machine = (_initiator_machine if initiator else _acceptor_machine)(self._core)
-        #: Whether the machine waits for a frame; only then may one be given to it.
-        self.wants_frame = False
 
-    def _run(self, machine_input: Callable[..., None], *arguments: object, wants_frame: bool) -> list[Event[Identity]]:
+    @property
+    def wants_frame(self) -> bool:
+        """Whether the machine waits for a frame; only then may one be given to it."""
+        return self._core.wants_frame
+
+    @property
+    def peer_must_wait(self) -> bool:
+        """Whether bytes of the peer can only be another protocol's: an acceptor does not speak first."""
+        return not self._spoken
+
+    def _run(self, machine_input: Callable[..., None], *arguments: object) -> list[Event[Identity]]:
         machine_input(*arguments)
-        self.wants_frame = wants_frame
-        return self._core.take_events()
+        events = self._core.take_events()
+        self._spoken = self._spoken or any(isinstance(event, Send) for event in events)
+        return events
 
     def begin(self) -> list[Event[Identity]]:
         """Start; an initiator's first step is due, an acceptor waits."""
-        return self._run(self._machine.begin, wants_frame=not self._initiator)
+        return self._run(self._machine.begin)
 
     def received(self, frame: Token | Fault) -> list[Event[Identity]]:
         """Take a frame of the peer; only while :attr:`wants_frame`."""
         if isinstance(frame, Fault):
             return self.abandon(self._refusal(frame.code))
-        return self._run(self._machine.token, frame, wants_frame=False)
+        return self._run(self._machine.token, frame)
 
     def stepped(self, token: bytes, complete: bool) -> list[Event[Identity]]:
         """Take the outcome of the step asked for: the token to send, and whether the context is complete."""
         core = self._core
         if len(token) > core.wire.max_token:
-            return self.abandon(core.violation(f"a token of {len(token)} bytes is too large to send"), LOGON_FAILURE)
+            return self._end(core.violation(f"a token of {len(token)} bytes is too large to send"))
         if complete and self._initiator and not core.peer_done:
-            return self._run(self._machine.stepped_to_done, token, wants_frame=True)
+            return self._run(self._machine.stepped_to_done, token)
         if complete:
-            return self._run(self._machine.stepped_to_end, token, wants_frame=False)
-        if core.peer_done or not token:
-            return self.abandon(core.violation("the peer ended the exchange before it was complete"), LOGON_FAILURE)
-        return self._run(self._machine.stepped, token, wants_frame=True)
+            return self._run(self._machine.stepped_to_end, token)
+        if core.peer_done:
+            return self._end(core.violation("the peer called the exchange done before it was complete"))
+        if not token:
+            return self._end(core.violation("the exchange came to a halt before it was complete"))
+        return self._run(self._machine.stepped, token)
 
     def step_failed(self, error: MutualAuthError, token: bytes = b"") -> list[Event[Identity]]:
         """The step asked for failed; the context's error token, if it made one, goes to the peer."""
-        return self._run(self._machine.end, error, token[: self._core.wire.max_token], LOGON_FAILURE, wants_frame=False)
+        return self._end(error, token if len(token) <= self._core.wire.max_token else b"")
 
-    def abandon(self, error: MutualAuthError, code: int | None = None) -> list[Event[Identity]]:
+    def abandon(self, error: MutualAuthError) -> list[Event[Identity]]:
         """End the exchange from outside: deadline, lost connection, bytes of another protocol."""
-        return self._run(self._machine.end, error, b"", code, wants_frame=False)
+        return self._run(self._machine.end, error, b"", None)
+
+    def _end(self, error: MutualAuthError, token: bytes = b"") -> list[Event[Identity]]:
+        return self._run(self._machine.end, error, token, LOGON_FAILURE)
 
     def _refusal(self, code: int) -> PeerRefused:
         if not self._initiator:

@@ -16,10 +16,9 @@ the way can add or remove them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Protocol
 
-from attrs import frozen
+from attrs import field, frozen
 
 from mutauth_twisted.errors import ProtocolViolation, RecordError, StreamCut
 from mutauth_twisted.policy import Protection
@@ -30,7 +29,10 @@ class Wrapping(Protocol):
     """What records need of an established context."""
 
     def wrap(self, data: bytes, *, seal: bool) -> bytes:
-        """Protect one record; calls in send order."""
+        """Protect one record; calls in send order.
+
+        :raises AuthenticationError: when the context can protect nothing any more.
+        """
 
     def unwrap(self, body: bytes) -> tuple[bytes, bool]:
         """Verify one record; the plaintext and whether it was sealed.
@@ -43,7 +45,7 @@ class Wrapping(Protocol):
 class Data:
     """Verified application bytes; never empty."""
 
-    data: bytes
+    data: bytes = field(repr=False)
 
 
 @frozen
@@ -83,21 +85,21 @@ class Records:
         """The frame to send after all others."""
         return self._record(b"")
 
-    def protect(self, data: bytes) -> Iterator[bytes]:
-        """The frames that carry these application bytes, in send order."""
+    def protect(self, data: bytes) -> list[bytes]:
+        """The frames that carry these application bytes, in send order; none for no bytes.
+
+        :raises AuthenticationError: when the context can protect nothing any more.
+        """
         size = self._wire.max_plaintext
         if len(data) <= size:
-            if data:
-                yield self._record(data)
-            return
+            return [self._record(bytes(data))] if data else []
         view = memoryview(data)
-        for start in range(0, len(data), size):
-            yield self._record(bytes(view[start : start + size]))
+        return [self._record(bytes(view[start : start + size])) for start in range(0, len(data), size)]
 
     def feed(self, data: bytes) -> None:
         """Take received bytes.
 
-        :raises ProtocolViolation: when far more is waiting than any reading asked for.
+        :raises ProtocolViolation: when far more is waiting than reading had asked for.
         """
         try:
             self._reader.feed(data)
@@ -148,6 +150,4 @@ class Records:
         other_peer_finished = self._received_any and not self._peer_announced and not self._reader.pending
         if self.ended or other_peer_finished:
             return None
-        return StreamCut(
-            self._peer, "the connection was cut before the peer's end of stream", "what came before is genuine"
-        )
+        return StreamCut(self._peer, "the connection was cut before the peer's end of stream", "what came before is genuine")

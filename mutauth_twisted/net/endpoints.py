@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import ConnectError, ConnectionRefusedError, DNSLookupError
@@ -32,12 +32,12 @@ from mutauth_twisted.threads import Workers
 
 #: KDC look-ups under way at once in one process; further connections queue for their ticket.
 _KDC_THREADS = 16
-_workers: WeakKeyDictionary[Any, Workers] = WeakKeyDictionary()
 
 
+@cache
 def workers_for(reactor: Any) -> Workers:
     """The threads, one set for each reactor, in which clients wait for KDCs."""
-    return _workers.setdefault(reactor, Workers(reactor, _KDC_THREADS, "mutauth-kdc"))
+    return Workers(reactor, _KDC_THREADS, "mutauth-kdc")
 
 
 @implementer(IProtocolFactory)
@@ -132,7 +132,7 @@ class _ExchangeFactory(Factory):
     def __init__(self, new_exchange: Callable[[], ExchangeProtocol]) -> None:
         self._new_exchange = new_exchange
 
-    def buildProtocol(self, addr: IAddress) -> ExchangeProtocol:
+    def buildProtocol(self, addr: IAddress | None) -> ExchangeProtocol:
         return self._new_exchange()
 
 

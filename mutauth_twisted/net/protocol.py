@@ -11,14 +11,15 @@ nothing of the connection.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 from attrs import frozen
-from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocol, IReactorTime
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.interfaces import IAddress, IDelayedCall, IHalfCloseableProtocol, IProtocol, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from mutauth_twisted.core.context import Outcome, SecurityContext, StepFailed
 from mutauth_twisted.core.handshake import Established, Event, Failed, Handshake, Send, Step
@@ -71,6 +72,7 @@ def describe(address: IAddress) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+@implementer(IHalfCloseableProtocol)
 class ExchangeProtocol(Protocol):
     """One connection on the network's side.
 
@@ -90,19 +92,27 @@ class ExchangeProtocol(Protocol):
         self._reader = channel.wire.reader()
         self._protected: ProtectedTransport | None = None
         self._timer: IDelayedCall | None = None
+        self._stepping: Deferred[Any] | None = None
         self._over = False
         #: Fires with the application's protocol, or fails: a MutualAuthError, or the application's own error.
         self.authenticated: Deferred[IProtocol] = Deferred(self._cancelled)
 
     def connectionMade(self) -> None:
-        self._transport: Any = self.transport
+        transport: Any = self.transport
+        self._transport = transport
         self._peer = describe(self._transport.getPeer())
-        self._context = self._side.new_context(self._peer)
         self._handshake: Handshake[PeerIdentity] = Handshake(
             initiator=self._side.initiator, wire=self._channel.wire, peer=self._peer, judge=self._judge
         )
         self._timer = self._reactor.callLater(self._channel.timeout, self._timed_out)
-        self._perform(self._handshake.begin())
+        try:
+            self._context = self._side.new_context(self._peer)
+        except MutualAuthError as error:
+            self._failed(error)
+        except Exception:
+            self._broken(Failure())
+        else:
+            self._perform(self._handshake.begin())
 
     def dataReceived(self, data: bytes) -> None:
         if self._protected is not None:
@@ -110,23 +120,39 @@ class ExchangeProtocol(Protocol):
         elif not self._over:
             try:
                 self._reader.feed(data)
+                if self._handshake.peer_must_wait:
+                    self._reader.next_frame()
+                    raise FrameError("it speaks first")
             except FrameError as error:
                 self._give_up(self._foreign(error))
             else:
                 self._read_frames()
 
+    def readConnectionLost(self) -> None:
+        if self._protected is not None:
+            self._protected.readConnectionLost()
+        else:
+            self._peer_left()
+
+    def writeConnectionLost(self) -> None:
+        if self._protected is not None:
+            self._protected.writeConnectionLost()
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._protected is not None:
             self._protected.connectionLost(reason)
         else:
-            self._give_up(
-                NetworkError(
-                    self._peer,
-                    "the peer closed the connection during the exchange",
-                    "the peer's log says why; check that the port belongs to a service of this protocol",
-                )
-            )
+            self._peer_left()
         self._stop_timer()
+
+    def _peer_left(self) -> None:
+        self._give_up(
+            NetworkError(
+                self._peer,
+                "the peer closed the connection during the exchange",
+                "the peer's log says why; check that the port belongs to a service of this protocol",
+            )
+        )
 
     # The exchange
 
@@ -152,19 +178,25 @@ class ExchangeProtocol(Protocol):
         """One link of the chain: step the context, send what it says, read on."""
         run = self._workers.run if self._context.blocking else maybeDeferred
         stepped: Deferred[Outcome] = run(self._context.step, token)
-        chain = stepped.addCallbacks(self._step_done, self._step_failed)
-        chain.addCallback(self._perform).addCallback(lambda _: self._read_frames()).addErrback(self._internal_error)
+        self._stepping = chain = stepped.addCallbacks(self._step_done, self._step_failed)
+        chain.addCallback(self._perform).addCallback(lambda _: self._read_frames()).addErrback(self._broken)
 
     def _step_done(self, outcome: Outcome) -> list[Event[PeerIdentity]]:
         return self._handshake.stepped(outcome.token, outcome.complete)
 
     def _step_failed(self, failure: Failure) -> list[Event[PeerIdentity]]:
         failure.trap(StepFailed)
-        return self._handshake.step_failed(failure.value.error, failure.value.token)
+        reason = cast(StepFailed, failure.value)
+        return self._handshake.step_failed(reason.error, reason.token)
 
-    def _internal_error(self, failure: Failure) -> None:
+    def _broken(self, failure: Failure) -> None:
+        """Something raised that must not: the peer is not proven, and whoever waits sees the bug itself."""
+        if self._over and failure.check(CancelledError):
+            return
         self._log.failure("internal error in the exchange with {peer}", failure, peer=self._peer)
-        self._give_up(NetworkError(self._peer, "internal error in the exchange", "see the log"))
+        if not self._over:
+            self._leave()
+            self._settle(failure)
 
     def _read_frames(self) -> None:
         try:
@@ -185,7 +217,7 @@ class ExchangeProtocol(Protocol):
 
     def _established(self, identity: PeerIdentity) -> None:
         self._over = True
-        self._stop_timer()
+        self._stop()
         self._log.info(
             "{side} {peer} proved to be {principal} ({package}, {protection}: {flags})",
             side="the service at" if self._side.initiator else "the client at",
@@ -200,38 +232,35 @@ class ExchangeProtocol(Protocol):
         protected = ProtectedTransport(self._reactor, self._transport, records, identity)
         try:
             application = self._side.build_application(self._transport.getPeer())
-            if application is None:
-                self._turned_away()
-                return
-            self._protected = protected
-            protected.start(application)
-        except BaseException:
+            if application is not None:
+                self._protected = protected
+                protected.start(application)
+        except Exception:
             # The application's error must not look like a failed login.
             failure = Failure()
             self._log.failure("the application failed to take the connection with {peer}", failure, peer=self._peer)
             self._transport.abortConnection()
             self._settle(failure)
             return
+        if application is None:
+            self._leave()
+            self._settle(Failure(NetworkError(self._peer, "the application's factory took no connection")))
+            return
         self._settle(application)
-        try:
-            # The peer's first records may have come together with its last frame.
-            protected.deliver()
-        except BaseException:
-            self._log.failure("the application failed on the connection with {peer}", peer=self._peer)
-            self._transport.abortConnection()
-
-    def _turned_away(self) -> None:
-        self._transport.loseConnection()
-        self._settle(Failure(NetworkError(self._peer, "the application's factory took no connection")))
+        # The peer's first records may have come together with its last frame.
+        protected.deliver()
 
     def _failed(self, error: MutualAuthError) -> None:
-        self._over = True
-        self._stop_timer()
         self._log.info("no connection with {peer}: {error}", peer=self._peer, error=error)
-        # Lets the code out that tells the peer; a peer that does not read it gets no more of our time than that.
+        self._leave()
+        self._settle(Failure(error))
+
+    def _leave(self) -> None:
+        """Let the code out that tells the peer; one that does not read it gets no more of our time than that."""
+        self._over = True
+        self._stop()
         self._transport.loseConnection()
         self._timer = self._reactor.callLater(LINGER, self._transport.abortConnection)
-        self._settle(Failure(error))
 
     def _settle(self, result: Any) -> None:
         if not self.authenticated.called:
@@ -254,10 +283,17 @@ class ExchangeProtocol(Protocol):
 
     def _cancelled(self, authenticated: Deferred[IProtocol]) -> None:
         self._over = True
-        self._stop_timer()
         # Ends the machine, so that a step still under way in a thread finds nobody waiting.
         self._handshake.abandon(NetworkError(self._peer, "the connection was given up by this side"))
+        self._stop()
         self._transport.abortConnection()
+
+    def _stop(self) -> None:
+        """No more deadline, and no step that still waits for its thread."""
+        self._stop_timer()
+        stepping, self._stepping = self._stepping, None
+        if stepping is not None:
+            stepping.cancel()
 
     def _stop_timer(self) -> None:
         if self._timer is not None and self._timer.active():

@@ -3,12 +3,14 @@
 Theory of operation.  A connection ends in one of these ways, which the
 application's ``connectionLost`` can tell apart::
 
-    ConnectionDone     the peer's end of stream was seen, or the peer is not one
-                       of this package's and closed between two records
+    ConnectionDone     the peer's end of stream was seen, or this side closed, or the
+                       peer is not one of this package's and closed between two records
+    ConnectionLost     the peer is not one of this package's and dropped the connection
     StreamCut          the peer's end of stream is missing
     RecordError,       what came is not what the peer sent: nothing of it was
     ProtocolViolation  delivered, and the connection was aborted
     ConnectionAborted  this side aborted it
+    anything else      the application's dataReceived raised it
 
 Closing takes a round trip: this side sends its end of stream and ends its
 half of the TCP connection, and reads on until the peer does the same.  Closing
@@ -18,10 +20,10 @@ connection and destroy, at the peer, the end of stream just sent.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.interfaces import (
     IAddress,
     IConsumer,
@@ -29,6 +31,7 @@ from twisted.internet.interfaces import (
     IHalfCloseableDescriptor,
     IProducer,
     IProtocol,
+    IPushProducer,
     IReactorTime,
 )
 from twisted.logger import Logger
@@ -36,14 +39,14 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mutauth_twisted.core.records import Data, EndOfStream, Records
-from mutauth_twisted.errors import PeerError
+from mutauth_twisted.errors import MutualAuthError
 from mutauth_twisted.interfaces import IMutualAuthTransport, PeerIdentity
 
-#: How long the peer may take to end its half after we ended ours, in seconds.
+#: How long, in seconds, a peer that is to be left may take to do its part.
 LINGER = 5.0
 
 
-@implementer(IMutualAuthTransport, IConsumer)
+@implementer(IMutualAuthTransport, IConsumer, IPushProducer)
 class ProtectedTransport:
     """The transport of an application's protocol.
 
@@ -61,19 +64,28 @@ class ProtectedTransport:
         self._records = records
         self.peer_identity = identity
         self.disconnecting = False
+        #: None before the start and after the end.
         self._application: IProtocol | None = None
         self._producer: IProducer | None = None
         self._paused = False
         self._delivering = False
         self._end_sent = False
-        self._error: PeerError | None = None
+        #: What the application is told; once it is known, nothing more is written.
+        self._reason: Failure | None = None
         self._linger: IDelayedCall | None = None
 
     def start(self, application: IProtocol) -> None:
-        """Announce ourselves and connect the application's protocol."""
+        """Announce ourselves and connect the application's protocol; deliver nothing yet."""
         self._transport.write(self._records.announcement())
         self._application = application
-        application.makeConnection(self)
+        self._delivering = True
+        try:
+            application.makeConnection(self)
+        except Exception:
+            self._drop(Failure())
+            raise
+        finally:
+            self._delivering = False
 
     # From the network
 
@@ -81,7 +93,7 @@ class ProtectedTransport:
         """Take received bytes and deliver what they complete."""
         try:
             self._records.feed(data)
-        except PeerError as error:
+        except MutualAuthError as error:
             self._fail(error)
         else:
             self.deliver()
@@ -92,52 +104,100 @@ class ProtectedTransport:
             return
         self._delivering = True
         try:
-            while not self._paused and self._error is None:
-                try:
-                    event = self._records.next_event()
-                except PeerError as error:
-                    self._fail(error)
-                    return
+            while not self._paused and self._reason is None and (application := self._application) is not None:
+                event = self._next_event()
                 if event is None:
                     return
                 if isinstance(event, EndOfStream):
                     self._peer_ended()
-                elif isinstance(event, Data) and not self.disconnecting:
-                    cast(IProtocol, self._application).dataReceived(event.data)
+                elif not self.disconnecting:
+                    self._hand_over(application, event.data)
         finally:
             self._delivering = False
 
-    def _fail(self, error: PeerError) -> None:
-        self._error = error
-        self._log.error(
-            "connection with {principal} aborted: {error}", principal=self.peer_identity.principal, error=error
-        )
+    def _next_event(self) -> Data | EndOfStream | None:
+        try:
+            return self._records.next_event()
+        except MutualAuthError as error:
+            self._fail(error)
+            return None
+
+    def _hand_over(self, application: IProtocol, data: bytes) -> None:
+        try:
+            application.dataReceived(data)
+        except Exception:
+            failure = Failure()
+            self._log.failure(
+                "the application failed on the connection with {principal}",
+                failure,
+                principal=self.peer_identity.principal,
+            )
+            self._drop(failure)
+
+    def _fail(self, error: MutualAuthError) -> None:
+        self._log.error("connection with {principal} aborted: {error}", principal=self.peer_identity.principal, error=error)
+        self._drop(Failure(error))
+
+    def _drop(self, reason: Failure) -> None:
+        self.disconnecting = True
+        if self._reason is None:
+            self._reason = reason
         self._transport.abortConnection()
 
     def _peer_ended(self) -> None:
         """The peer reads no further: answer with our own end, and leave."""
+        self._send_end()
+        self._leave()
+
+    def _leave(self) -> None:
+        """The peer has ended the connection: what we still have to say has little time."""
         self.disconnecting = True
-        if self._producer is not None:
-            producer = self._producer
+        self._reason = Failure(ConnectionDone())
+        if (producer := self._producer) is not None:
             self.unregisterProducer()
             producer.stopProducing()
-        self._send_end()
+        self._transport.loseConnection()
+        self._wait(self._transport.abortConnection)
+
+    def readConnectionLost(self) -> None:
+        """The peer ended its half of the TCP connection."""
+        if self._reason is not None or self._application is None:
+            return
+        if not self.disconnecting and (cut := self._records.cut()) is not None:
+            self._drop(Failure(cut))
+        else:
+            self._leave()
+
+    def writeConnectionLost(self) -> None:
+        """All we had to say is sent, and our half of the TCP connection ended."""
+        self._wait(self._give_up_waiting)
+
+    def _give_up_waiting(self) -> None:
+        # Not aborted: the kernel may still be delivering what a slow peer has yet to read.
+        if self._reason is None:
+            self._reason = Failure(ConnectionDone())
         self._transport.loseConnection()
 
-    def connectionLost(self, reason: Failure) -> None:
-        """Tell the application, and why."""
+    def _wait(self, then: Callable[[], None]) -> None:
+        self._stop_waiting()
+        if self._application is not None:
+            self._linger = self._reactor.callLater(LINGER, then)
+
+    def _stop_waiting(self) -> None:
         if self._linger is not None and self._linger.active():
             self._linger.cancel()
         self._linger = None
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Tell the application, and why."""
         application, self._application = self._application, None
+        self._stop_waiting()
         if application is not None:
             application.connectionLost(self._why(reason))
 
     def _why(self, reason: Failure) -> Failure:
-        if self._error is not None:
-            return Failure(self._error)
-        if self._records.ended:
-            return Failure(ConnectionDone())
+        if self._reason is not None:
+            return self._reason
         if not self.disconnecting and (cut := self._records.cut()) is not None:
             cut.__cause__ = reason.value
             return Failure(cut)
@@ -145,12 +205,22 @@ class ProtectedTransport:
 
     # For the application
 
+    @property
+    def _closed(self) -> bool:
+        return self._end_sent or self._reason is not None or self._application is None
+
     def write(self, data: bytes) -> None:
         """Protect and send; see ITransport."""
-        if self._end_sent or self._error is not None or self._application is None:
+        if self._closed:
             return
-        for frame in self._records.protect(data):
-            self._transport.write(frame)
+        try:
+            frames = self._records.protect(data)
+        except MutualAuthError as error:
+            self._fail(error)
+            return
+        if frames:
+            # At once: the network may pause a producer in the middle, which may write again.
+            self._transport.writeSequence(frames)
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
         """Protect and send the pieces as one; see ITransport."""
@@ -166,20 +236,19 @@ class ProtectedTransport:
 
     def abortConnection(self) -> None:
         """Drop the connection at once; the peer sees its stream cut."""
-        self.disconnecting = True
-        self._transport.abortConnection()
+        if self._application is not None:
+            self._drop(Failure(ConnectionAborted()))
 
     def _send_end(self) -> None:
         if not self._end_sent:
-            self._transport.write(self._records.end_of_stream())
             self._end_sent = True
-            # Bounds both the flush of what was written and the wait for the peer's end.
-            self._linger = self._reactor.callLater(LINGER, self._transport.abortConnection)
+            self._transport.write(self._records.end_of_stream())
 
     def _close(self) -> None:
         self._send_end()
-        if IHalfCloseableDescriptor.providedBy(self._transport):
-            self._transport.loseWriteConnection()
+        half_closeable: Any = IHalfCloseableDescriptor(self._transport, None)
+        if half_closeable is not None:
+            half_closeable.loseWriteConnection()
             # A paused application must not keep the peer's end unread.
             self.resumeProducing()
         else:
@@ -195,20 +264,24 @@ class ProtectedTransport:
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:
         """Have the network pause and resume a producer; see IConsumer."""
-        self._producer = producer
+        if self._closed:
+            producer.stopProducing()
+            return
         self._transport.registerProducer(producer, streaming)
+        self._producer = producer
 
     def unregisterProducer(self) -> None:
         """The producer is finished; see IConsumer."""
         self._producer = None
         self._transport.unregisterProducer()
-        if self.disconnecting and not self._records.ended:
+        if self.disconnecting and not self._closed:
             self._close()
 
     def pauseProducing(self) -> None:
         """Deliver nothing more, and read nothing more, until resumed; see IPushProducer."""
-        self._paused = True
-        self._transport.pauseProducing()
+        if not self.disconnecting:
+            self._paused = True
+            self._transport.pauseProducing()
 
     def resumeProducing(self) -> None:
         """Deliver and read again; see IPushProducer."""

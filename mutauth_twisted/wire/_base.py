@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Protocol
 
-from attrs import frozen
+from attrs import field, frozen
 
 
 class FrameError(ValueError):
@@ -19,7 +19,7 @@ class Token:
     :param done: the peer says that its context is complete.
     """
 
-    payload: bytes
+    payload: bytes = field(repr=False)
     done: bool
 
 
@@ -37,9 +37,9 @@ class Reader(Protocol):
     """Finds the frames of one connection in a stream of bytes."""
 
     def feed(self, data: bytes) -> None:
-        """Take received bytes.
+        """Take what one read of the connection brought, however much that is.
 
-        :raises FrameError: when more is waiting than any peer has cause to send.
+        :raises FrameError: when too much is waiting already.
         """
 
     def next_frame(self) -> Token | Fault | None:

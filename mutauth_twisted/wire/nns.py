@@ -25,9 +25,9 @@ MAX_TOKEN: Final = 0xFFFF
 MAX_RECORD: Final = 0x10000
 #: .NET refuses records of four bytes and fewer.
 MIN_RECORD: Final = 5
-# While frames are read a peer can have one frame under way and, behind the last one, the
-# start of its records; while records are read, what one read of the socket brings.
-_MAX_PENDING: Final = _HEADER.size + MAX_TOKEN + 4 * (MAX_RECORD + _SIZE.size)
+# Less than one frame waits for its rest, and whole ones wait only while the application pauses: then what the last
+# read of the socket brought, which a TLS transport delivers in two pieces.  Who sends more than that sends unasked.
+_MAX_PENDING: Final = 2 * (MAX_RECORD + _SIZE.size)
 
 
 class NNSReader:
@@ -43,8 +43,8 @@ class NNSReader:
         return len(self._buffer)
 
     def feed(self, data: bytes) -> None:
-        if len(self._buffer) + len(data) > _MAX_PENDING:
-            raise FrameError(f"more than {_MAX_PENDING} bytes came without being asked for")
+        if len(self._buffer) > _MAX_PENDING:
+            raise FrameError(f"bytes go on coming while {len(self._buffer)} of them wait")
         self._buffer += data
 
     def _take(self, header: int, body: int) -> bytes | None:

@@ -1,0 +1,182 @@
+"""Kerberos tickets without a KDC, for tests that own the service's key.
+
+Whoever holds a service's key can make any ticket for it: :class:`Realm` makes
+up a key, writes a keytab with it and ticket caches whose tickets are encrypted
+with it, and so lets real GSSAPI contexts meet without network or directory.
+Formats: RFC 4120 (tickets), RFC 3961 and 3962 (aes256-cts-hmac-sha1-96), MIT
+krb5's documentation of its ccache and keytab files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import struct
+import time
+from collections.abc import Iterable
+from math import lcm
+from pathlib import Path
+
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+AES256 = 18
+_TICKET_USAGE = 2
+_PRINCIPAL = 1  # KRB_NT_PRINCIPAL
+
+
+def nfold(data: bytes, size: int) -> bytes:
+    """RFC 3961 5.1: stretch or fold *data* to *size* bytes."""
+    bits = len(data) * 8
+    number = int.from_bytes(data, "big")
+    total = lcm(len(data), size)
+    stretched = bytearray()
+    for turn in range(total // len(data)):
+        shift = 13 * turn % bits
+        rotated = number >> shift | (number & (1 << shift) - 1) << bits - shift
+        stretched += rotated.to_bytes(len(data), "big")
+    result = sum(int.from_bytes(stretched[start : start + size], "big") for start in range(0, total, size))
+    # One's complement addition: carries come in again at the end.
+    limit = 1 << size * 8
+    while result >= limit:
+        result = result % limit + result // limit
+    return result.to_bytes(size, "big")
+
+
+def _aes(key: bytes, data: bytes) -> bytes:
+    encryptor = Cipher(algorithms.AES(key), modes.CBC(bytes(16))).encryptor()
+    return encryptor.update(data) + encryptor.finalize()
+
+
+def _derive(key: bytes, usage: int, kind: int) -> bytes:
+    first = _aes(key, nfold(struct.pack(">IB", usage, kind), 16))
+    return first + _aes(key, first)
+
+
+def encrypt(key: bytes, usage: int, plaintext: bytes) -> bytes:
+    """RFC 3962: AES-256 in CBC mode with ciphertext stealing, and a 96 bit HMAC-SHA1."""
+    data = os.urandom(16) + plaintext
+    blocks = _aes(_derive(key, usage, 0xAA), data + bytes(-len(data) % 16))
+    stolen = blocks[:-32] + blocks[-16:] + blocks[-32:-16]
+    return stolen[: len(data)] + hmac.new(_derive(key, usage, 0x55), data, hashlib.sha1).digest()[:12]
+
+
+def _der(tag: int, *contents: bytes) -> bytes:
+    body = b"".join(contents)
+    length = len(body)
+    if length < 0x80:
+        return bytes((tag, length)) + body
+    size = (length.bit_length() + 7) // 8
+    return bytes((tag, 0x80 | size)) + length.to_bytes(size, "big") + body
+
+
+def _integer(value: int) -> bytes:
+    return _der(0x02, value.to_bytes(value.bit_length() // 8 + 1, "big"))
+
+
+def _sequence(*fields: tuple[int, bytes]) -> bytes:
+    return _der(0x30, *(_der(0xA0 | number, content) for number, content in fields))
+
+
+def _string(text: str) -> bytes:
+    return _der(0x1B, text.encode())
+
+
+def _name(components: Iterable[str]) -> bytes:
+    return _sequence((0, _integer(_PRINCIPAL)), (1, _der(0x30, *map(_string, components))))
+
+
+def _time(seconds: float) -> bytes:
+    return _der(0x18, time.strftime("%Y%m%d%H%M%SZ", time.gmtime(seconds)).encode())
+
+
+def _data(data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + data
+
+
+class Realm:
+    """A realm without a KDC, below a directory of its own.
+
+    :param directory: an empty directory.
+    :param name: the realm's name.
+    """
+
+    def __init__(self, directory: str, name: str = "TEST.EXAMPLE") -> None:
+        self.directory = Path(directory)
+        self.name = name
+        self._keys: dict[str, bytes] = {}
+
+    def environment(self) -> dict[str, str]:
+        """The variables under which Kerberos knows this realm and none of its KDCs answers."""
+        conf = self.directory / "krb5.conf"
+        conf.write_text(
+            f"[libdefaults]\ndefault_realm = {self.name}\ndns_lookup_kdc = false\ndns_lookup_realm = false\n"
+            f"dns_canonicalize_hostname = false\nrdns = false\n[realms]\n{self.name} = {{\n}}\n"
+        )
+        return {
+            "KRB5_CONFIG": str(conf),
+            "KRB5CCNAME": f"FILE:{self.directory / 'no-ccache'}",
+            "KRB5_KTNAME": f"FILE:{self.directory / 'no-keytab'}",
+            "KRB5RCACHEDIR": str(self.directory),
+        }
+
+    def key(self, account: str) -> bytes:
+        """The account's key; made up when first asked for."""
+        return self._keys.setdefault(account, os.urandom(32))
+
+    def _principal(self, name: str) -> bytes:
+        parts = name.split("/")
+        return (
+            struct.pack(">II", _PRINCIPAL, len(parts))
+            + _data(self.name.encode())
+            + b"".join(_data(part.encode()) for part in parts)
+        )
+
+    def keytab(self, account: str) -> str:
+        """A keytab with the account's key."""
+        parts = [self.name, *account.split("/")]
+        entry = struct.pack(">H", len(parts) - 1)
+        entry += b"".join(struct.pack(">H", len(part)) + part.encode() for part in parts)
+        key = self.key(account)
+        entry += struct.pack(">IIBHH", _PRINCIPAL, int(time.time()), 1, AES256, len(key)) + key
+        path = self.directory / f"{account.replace('/', '_')}.keytab"
+        path.write_bytes(b"\x05\x02" + struct.pack(">i", len(entry)) + entry)
+        return str(path)
+
+    def ccache(self, client: str, spn: str, account: str, *, lifetime: float = 3600, age: float = 60) -> str:
+        """A ticket cache with one ticket, for an SPN that the account has.
+
+        :param lifetime: the seconds from now until the ticket ends; negative: it has ended.
+        :param age: the seconds since it was issued.
+        """
+        session_key, now = os.urandom(32), int(time.time())
+        begin, end = now - int(age), now + int(lifetime)
+        part = _der(
+            0x63,
+            _sequence(
+                (0, _der(0x03, b"\0" + struct.pack(">I", 0x00200000))),
+                (1, _sequence((0, _integer(AES256)), (1, _der(0x04, session_key)))),
+                (2, _string(self.name)),
+                (3, _name(client.split("/"))),
+                (4, _sequence((0, _integer(0)), (1, _der(0x04)))),
+                (5, _time(begin)),
+                (6, _time(begin)),
+                (7, _time(end)),
+            ),
+        )
+        cipher = encrypt(self.key(account), _TICKET_USAGE, part)
+        ticket = _der(
+            0x61,
+            _sequence(
+                (0, _integer(5)),
+                (1, _string(self.name)),
+                (2, _name(spn.split("/"))),
+                (3, _sequence((0, _integer(AES256)), (1, _integer(1)), (2, _der(0x04, cipher)))),
+            ),
+        )
+        credential = self._principal(client) + self._principal(spn) + struct.pack(">H", AES256) + _data(session_key)
+        credential += struct.pack(">IIII", begin, begin, end, 0) + b"\0" + struct.pack(">III", 0x00200000, 0, 0)
+        credential += _data(ticket) + _data(b"")
+        path = self.directory / f"ccache-{os.urandom(8).hex()}"
+        path.write_bytes(b"\x05\x04\0\0" + self._principal(client) + credential)
+        return f"FILE:{path}"
