@@ -7,7 +7,7 @@ from uuid import UUID
 
 from ldap3.utils.conv import escape_bytes
 
-_RDN = re.compile(r"\s*([A-Za-z][A-Za-z0-9-]*|[0-9.]+)\s*=\s*(\S.*)", re.DOTALL)
+_RDN = re.compile(r" *([A-Za-z][A-Za-z0-9-]*|[0-9.]+) *= *([^ ].*)", re.DOTALL)
 _SPECIAL = '"+,;<>\\='
 
 
