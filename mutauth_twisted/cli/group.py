@@ -75,14 +75,14 @@ def run_in_reactor(main: Callable[[Any], Coroutine[Deferred[Any], Any, T]]) -> T
 
     def ended(result: Any) -> None:
         outcome.append(result)
-        if reactor.running:  # type: ignore[attr-defined]
-            reactor.stop()  # type: ignore[attr-defined]
+        if reactor.running:
+            reactor.stop()
 
     def begin() -> None:
         Deferred.fromCoroutine(main(reactor)).addBoth(ended)
 
-    reactor.callWhenRunning(begin)  # type: ignore[attr-defined]
-    reactor.run()  # type: ignore[attr-defined]
+    reactor.callWhenRunning(begin)
+    reactor.run()
     if not outcome:
         raise KeyboardInterrupt
     if isinstance(outcome[0], Failure):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IAddress, IProtocol, IStreamClientEndpoint
+from twisted.internet.interfaces import IAddress, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -87,7 +87,7 @@ class _Client(Relay):
 class _RelayFactory(Factory):
     noisy = False
 
-    def buildProtocol(self, addr: IAddress) -> IProtocol:
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
         return Relay()
 
 
@@ -102,6 +102,6 @@ class GatewayFactory(Factory):
     def __init__(self, target: IStreamClientEndpoint) -> None:
         self._target = target
 
-    def buildProtocol(self, addr: IAddress) -> IProtocol:
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
         """The relay for one client."""
         return _Client(self._target)

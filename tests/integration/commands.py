@@ -1,0 +1,186 @@
+"""Runs the project's commands as a user does: another process, its output, its exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from attrs import frozen
+from twisted.trial.unittest import TestCase
+
+from mutauth_twisted.lab import Lab
+from tests.integration.support import require_lab
+
+CHECKOUT = Path(__file__).parents[2]
+WAIT = 30.0  # only a broken command takes that long
+
+
+@frozen
+class Ended:
+    """How a command ended."""
+
+    code: int
+    output: str
+    errors: str
+
+
+class Running:
+    """A service in another process, which is past its start."""
+
+    def __init__(self, process: subprocess.Popen[str], lines: list[str]) -> None:
+        self.process = process
+        self.lines = lines
+
+    @property
+    def log(self) -> str:
+        """What it has printed so far."""
+        return "".join(self.lines)
+
+    @property
+    def port(self) -> int:
+        """Where it serves."""
+        return int(next(line for line in self.lines if "serving" in line).rsplit(":", 1)[1])
+
+    def stop(self) -> int:
+        """End it as a service manager does; returns the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        rest, _ = self.process.communicate(timeout=WAIT)
+        self.lines.extend(rest.splitlines(keepends=True))
+        return self.process.returncode
+
+
+class CommandTestCase(TestCase):
+    """Tests of commands against the lab."""
+
+    def setUp(self) -> None:
+        self.lab: Lab = require_lab()
+        self.state = tempfile.mkdtemp(prefix="mutauth-test-")
+        self.addCleanup(shutil.rmtree, self.state)
+        self.service_class = "t" + os.urandom(4).hex()
+        self.host = self.lab.host("srv1")
+        self.common = ("--service-class", self.service_class, "--host", self.host)
+        self.directory = ("--nameserver", self.lab.nameserver, "--state-dir", self.state)
+        self.endpoint = f"mutauth:scp={self.service_class}:nameserver={self.lab.nameserver}"
+
+    def environment(self, user: str, **changes: str) -> dict[str, str]:
+        return {
+            **os.environ,
+            **self.lab.environment(user),
+            "PYTHONPATH": str(CHECKOUT),
+            "PYTHONUNBUFFERED": "1",
+            **changes,
+        }
+
+    @staticmethod
+    def program(name: str) -> list[str]:
+        """How a command is started: by its module, so that the checkout is what is tested."""
+        module = {"mutauth": "mutauth_twisted.cli", "twistd": "twisted"}[name]
+        return [sys.executable, "-m", module, *(["-n", "--pidfile="] if name == "twistd" else [])]
+
+    def command(
+        self, name: str, *words: str, user: str = "alice", given: str = "", prefix: tuple[str, ...] = (), **changes: str
+    ) -> Ended:
+        """Run a command to its end."""
+        done = subprocess.run(
+            [*prefix, *self.program(name), *words],
+            input=given,
+            capture_output=True,
+            text=True,
+            env=self.environment(user, **changes),
+            cwd=self.state,
+            timeout=WAIT,
+            check=False,
+        )
+        return Ended(done.returncode, done.stdout, done.stderr)
+
+    def mutauth(self, *words: str, **how: str) -> Ended:
+        return self.command("mutauth", *words, **how)  # type: ignore[arg-type]
+
+    def refused(self, ended: Ended, code: int, *words: str) -> str:
+        """The one line that a command must have ended with; it holds these words."""
+        lines = ended.errors.splitlines()
+        self.assertEqual((ended.code, len(lines)), (code, 1), ended)
+        self.assertTrue(lines[0].startswith("mutauth: "), ended)
+        self.assertNotIn("Traceback", ended.output + ended.errors)
+        for word in words:
+            self.assertIn(word, lines[0])
+        return lines[0]
+
+    def install(self, *options: str) -> Ended:
+        """The administrator's step, taken back at the end of the test."""
+        self.addCleanup(self.mutauth, "uninstall", *self.common, *self.directory, user="administrator")
+        words = ("install", *self.common, "--account", "svc-echo", *options, *self.directory)
+        return self.mutauth(*words, user="administrator")
+
+    def service_words(self, *options: str) -> tuple[str, ...]:
+        address = self.lab.address_of(self.host)
+        keytab = () if "--keytab" in options else ("--keytab", str(self.lab.keytab("svc-echo")))
+        what = () if {"--forward", "--factory"} & set(options) else ("--echo",)
+        who = () if "--allow" in options else ("--allow", "*@LAB.EXAMPLE")
+        listen = () if "--listen" in options else ("--listen", f"tcp:0:interface={address}")
+        return ("mutauth", *self.common, *keytab, *what, *who, *listen, *self.directory, *options)
+
+    def start_refused(self, *options: str, **how: str) -> Ended:
+        """Start a service that must not start."""
+        return self.command("twistd", *self.service_words(*options), **how)  # type: ignore[arg-type]
+
+    @contextlib.contextmanager
+    def service(self, *options: str, user: str = "alice") -> Iterator[Running]:
+        """A service that runs until the end of the block, at the latest."""
+        process = subprocess.Popen(
+            [*self.program("twistd"), *self.service_words(*options)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=self.environment(user),
+            cwd=self.state,
+        )
+        running = Running(process, [])
+        killer = threading.Timer(WAIT, process.kill)
+        killer.start()
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                running.lines.append(line)
+                if "serving" in line:
+                    break
+            else:
+                raise self.failureException(f"the service ended: {running.log}")
+            killer.cancel()
+            yield running
+        finally:
+            killer.cancel()
+            if process.poll() is None:
+                running.stop()
+            process.stdout.close()  # type: ignore[union-attr]
+
+    @contextlib.contextmanager
+    def peer(self, talk: Callable[[socket.socket], None]) -> Iterator[int]:
+        """A server that answers one connection in its own way; gives its port on 127.0.0.1."""
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+
+            def serve() -> None:
+                with contextlib.suppress(OSError):
+                    connection, _ = listener.accept()
+                    with connection:
+                        talk(connection)
+
+            thread = threading.Thread(target=serve, daemon=True)
+            thread.start()
+            try:
+                yield listener.getsockname()[1]
+            finally:
+                # Wakes a server that nobody has called.
+                with contextlib.suppress(OSError):
+                    listener.shutdown(socket.SHUT_RDWR)
+                thread.join(WAIT)

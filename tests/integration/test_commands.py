@@ -1,0 +1,334 @@
+"""The main job with the real commands, and every foreseeable mistake as one clear line."""
+
+from __future__ import annotations
+
+import socket
+import time
+from pathlib import Path
+
+from tests.integration.commands import CommandTestCase
+
+
+class MainJobTests(CommandTestCase):
+    """The administrator installs, the service serves, a user connects."""
+
+    def test_the_whole_procedure(self) -> None:
+        """install, serve, connect, stop and uninstall work one after the other, and say what they did."""
+        installed = self.install()
+        self.assertEqual(installed.code, 0, installed)
+        for word in ("created SCP", "granted svc-echo", "added SPN", "cached GUID"):
+            self.assertIn(word, installed.output)
+        with self.service() as service:
+            for word in ("found by its GUID", "svc-echo holds", "SCP updated"):
+                self.assertIn(word, service.log)
+            connected = self.mutauth("connect", "-v", self.endpoint, given="hello\n")
+            self.assertEqual((connected.code, connected.output), (0, "hello\n"), connected)
+            self.assertIn(f"proved to be {self.service_class}/{self.host}/", connected.errors)
+            self.assertEqual(service.stop(), 0)
+        self.assertIn("alice@LAB.EXAMPLE", service.log)
+        self.assertIn("SCP withdrawn", service.log)
+        removed = self.mutauth("uninstall", *self.common, *self.directory, user="administrator")
+        self.assertEqual(removed.code, 0, removed)
+        self.assertIn("removed SPN", removed.output)
+        self.assertIn("deleted SCP", removed.output)
+        self.assertEqual(list(Path(self.state).iterdir()), [])
+        again = self.mutauth("uninstall", *self.common, *self.directory, user="administrator")
+        self.assertEqual(again.code, 0)
+        self.assertIn("nothing", again.output)
+
+    def test_many_bytes(self) -> None:
+        """A stream of several megabytes comes back whole through standard input and output."""
+        self.install()
+        sent = "".join(f"{number:7}\n" for number in range(400_000))
+        with self.service():
+            connected = self.mutauth("connect", self.endpoint, given=sent)
+        self.assertEqual(connected.code, 0, connected.errors)
+        self.assertTrue(connected.output == sent, f"{len(connected.output)} of {len(sent)} characters")
+
+    def test_in_front_of_a_plain_service(self) -> None:
+        """--forward passes a proven client's bytes to a plain service, and its answer back, half-close included."""
+        self.install()
+
+        def answer(connection: socket.socket) -> None:
+            question = b""
+            while piece := connection.recv(4096):
+                question += piece
+            connection.sendall(question.upper())
+
+        with self.peer(answer) as port, self.service("--forward", f"tcp:127.0.0.1:{port}"):
+            connected = self.mutauth("connect", self.endpoint, given="hello\n")
+        self.assertEqual((connected.code, connected.output), (0, "HELLO\n"), connected)
+
+    def test_selectors(self) -> None:
+        """The SCP's DN and its GUID find the service as its keyword does, in both forms of the SPN."""
+        lines = self.install().output
+        guid = lines.partition("cached GUID ")[2].split()[0]
+        dn = lines.partition("created SCP ")[2].partition(" (GUID")[0]
+        with self.service():
+            for selector in (dn, guid):
+                for form in ("dn", "guid"):
+                    endpoint = f"mutauth:scp={selector}:nameserver={self.lab.nameserver}:spn-form={form}"
+                    connected = self.mutauth("connect", "-v", endpoint, given="hello\n")
+                    self.assertEqual((connected.code, connected.output), (0, "hello\n"), connected)
+                    self.assertIn(dn if form == "dn" else guid, connected.errors.partition("proved to be")[2])
+
+    def test_moved_by_an_administrator_found_by_guid(self) -> None:
+        """A service whose cached GUID is lost finds its SCP by its place, and says so."""
+        self.install()
+        for file in Path(self.state).iterdir():
+            file.unlink()
+        with self.service() as service:
+            self.assertIn("by its place", service.log)
+
+
+class ServiceRefusalTests(CommandTestCase):
+    """A service that may not start."""
+
+    def refused_start(self, code: int, *words: str, options: tuple[str, ...] = (), **how: str) -> None:
+        ended = self.start_refused(*options, **how)
+        self.assertEqual(ended.code, code, ended)
+        self.assertNotIn("Traceback", ended.output + ended.errors)
+        if ended.errors:
+            self.refused(ended, code, *words)
+            return
+        line = next(line for line in ended.output.splitlines() if "does not start" in line)
+        for word in words:
+            self.assertIn(word, line)
+
+    def test_not_installed(self) -> None:
+        """Without an SCP it names the command that creates it."""
+        self.refused_start(1, self.service_class, "run mutauth install --service-class")
+
+    def test_missing_spn(self) -> None:
+        """Without an SPN it names the SPN, the account, and the command that mends it."""
+        self.install("--spn-form", "guid")
+        self.refused_start(1, f"{self.service_class}/{self.host}/CN=", "svc-echo", "run mutauth install")
+
+    def test_missing_spn_may_be_let_pass(self) -> None:
+        """--spn-check warn starts and warns."""
+        self.install("--spn-form", "guid")
+        with self.service("--spn-check", "warn") as service:
+            self.assertIn("is not on account svc-echo", service.log)
+
+    def test_spn_on_another_account(self) -> None:
+        """It does not run under an account that does not hold the SPNs, and names the one that does."""
+        self.install()
+        keytab = str(self.lab.keytab("svc-other"))
+        self.refused_start(1, "svc-echo", "svc-other", options=("--keytab", keytab))
+
+    def test_missing_keytab(self) -> None:
+        """A keytab that is not there."""
+        self.refused_start(4, "/nonexistent/keytab", "no such file", options=("--keytab", "/nonexistent/keytab"))
+
+    def test_unreadable_keytab(self) -> None:
+        """A keytab without the right to read it."""
+        keytab = Path(self.state) / "keytab"
+        keytab.write_bytes(self.lab.keytab("svc-echo").read_bytes())
+        keytab.chmod(0)
+        ended = self.command(
+            "twistd",
+            *self.service_words("--keytab", str(keytab)),
+            # Root may read everything; root without these two capabilities may not.
+            prefix=("setpriv", "--bounding-set=-dac_override,-dac_read_search"),
+        )
+        self.refused(ended, 4, str(keytab), "permission denied")
+
+    def test_not_a_keytab(self) -> None:
+        """A file that is no keytab."""
+        self.refused_start(4, "/etc/hostname", options=("--keytab", "/etc/hostname"))
+
+    def test_wrong_account(self) -> None:
+        """A keytab without a key of the account."""
+        self.refused_start(4, "svc-other", "svc-echo", options=("--account", "svc-other"))
+
+    def test_directory_down(self) -> None:
+        """A domain controller that does not answer."""
+        self.refused_start(3, "127.0.0.99", options=("--nameserver", "127.0.0.99"))
+
+    def test_kdc_down(self) -> None:
+        """A KDC that does not answer."""
+        conf = Path(self.state) / "krb5.conf"
+        conf.write_text(
+            self.lab.krb5_conf.read_text().replace(f"kdc = {self.lab.nameserver}", "kdc = 127.0.0.99")
+        )
+        self.assertIn("127.0.0.99", conf.read_text())
+        self.refused_start(3, "KDC", KRB5_CONFIG=str(conf))
+
+    def test_usage(self) -> None:
+        """Options that cannot be."""
+        cases: dict[tuple[str, ...], tuple[str, ...]] = {
+            ("--bogus",): ("--bogus",),
+            ("--listen", "tcp:99999"): ("99999",),
+            ("--listen", "nonsense:1"): ("nonsense",),
+            ("--priority", "70000"): ("priority",),
+            ("--wire", "carrier-pigeon"): ("carrier-pigeon",),
+            ("--allow", "alice"): ("alice@REALM",),
+            ("--spn-form", "sideways"): ("sideways",),
+            ("--factory", "no.such.thing"): ("no.such.thing",),
+            ("--handshake-timeout", "never"): ("handshake-timeout",),
+        }
+        self.install()
+        for options, words in cases.items():
+            self.refused_start(2, *words, options=options)
+
+    def test_port_taken(self) -> None:
+        """A port that is taken; nothing is published."""
+        self.install()
+        with socket.create_server((self.lab.address_of(self.host), 0)) as taken:
+            port = taken.getsockname()[1]
+            listen = f"tcp:{port}:interface={self.lab.address_of(self.host)}"
+            self.refused_start(3, str(port), "in use", options=("--listen", listen))
+        ended = self.mutauth("connect", self.endpoint)
+        self.refused(ended, 1, self.service_class, "published")
+
+
+class ClientRefusalTests(CommandTestCase):
+    """A connection that cannot be."""
+
+    def refused_connection(self, endpoint: str, code: int, *words: str, **how: str) -> None:
+        self.refused(self.mutauth("connect", endpoint, given="a secret", **how), code, *words)
+
+    def direct(self, port: int, spn: str) -> str:
+        return f"mutauth:tcp\\:127.0.0.1\\:{port}:spn={spn}:timeout=5"
+
+    def test_unknown_keyword(self) -> None:
+        """A keyword that nobody published, however it is spelled."""
+        self.refused_connection(self.endpoint, 1, self.service_class)
+        hostile = self.endpoint.replace(self.service_class, "*)(objectClass=*")
+        self.refused_connection(hostile, 1, "*)(objectClass=*")
+
+    def test_no_binding_information(self) -> None:
+        """An SCP whose service has not published its port."""
+        self.install()
+        self.refused_connection(self.endpoint, 1, self.service_class, "running")
+
+    def test_wrong_spn(self) -> None:
+        """An SPN that nobody registered."""
+        with self.peer(lambda connection: None) as port:
+            self.refused_connection(self.direct(port, f"{self.service_class}/{self.host}"), 4, self.service_class)
+
+    def test_no_ticket(self) -> None:
+        """No ticket cache."""
+        with self.peer(lambda connection: connection.recv(1)) as port:
+            self.refused_connection(
+                self.direct(port, "echoSvc/srv1"), 4, "no Kerberos ticket", "kinit", KRB5CCNAME="FILE:/nonexistent/cc"
+            )
+        self.refused_connection(self.endpoint, 4, "ticket", KRB5CCNAME="FILE:/nonexistent/cc")
+
+    def test_closed_port(self) -> None:
+        """A port where nothing listens."""
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+        self.refused_connection(self.direct(port, "echoSvc/srv1"), 3, f"127.0.0.1:{port}", "refused")
+
+    def test_unresolvable_host(self) -> None:
+        """A host that does not resolve."""
+        self.refused_connection("mutauth:tcp\\:nowhere.invalid\\:1:spn=a/b", 3, "nowhere.invalid", "resolve")
+
+    def test_another_protocol(self) -> None:
+        """A peer that speaks something else."""
+        self.install()
+        with self.service() as service:
+            spn = service.log.partition("svc-echo holds ")[2].partition(",")[0]
+        with self.peer(lambda connection: connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n") or time.sleep(1)) as port:
+            self.refused_connection(self.direct(port, spn), 4, f"127.0.0.1:{port}", "another protocol")
+
+    def test_closed_midway(self) -> None:
+        """A peer that takes the token and closes."""
+        self.install()
+        with self.service() as service:
+            spn = service.log.partition("svc-echo holds ")[2].partition(",")[0]
+        with self.peer(lambda connection: connection.recv(65536)) as port:
+            self.refused_connection(self.direct(port, spn), 3, f"127.0.0.1:{port}", "closed the connection")
+
+    def test_silence(self) -> None:
+        """A peer that never answers."""
+        self.install()
+        with self.service() as service:
+            spn = service.log.partition("svc-echo holds ")[2].partition(",")[0]
+        with self.peer(lambda connection: time.sleep(3)) as port:
+            endpoint = self.direct(port, spn).replace("timeout=5", "timeout=1")
+            self.refused_connection(endpoint, 3, f"127.0.0.1:{port}", "within 1 s")
+
+    def test_denied(self) -> None:
+        """A proven client whom the policy does not let in learns a code, and that it was refused."""
+        self.install()
+        with self.service("--allow", "bob@LAB.EXAMPLE") as service:
+            self.refused_connection(self.endpoint, 4, "access policy")
+            allowed = self.mutauth("connect", self.endpoint, given="hi\n", user="bob")
+            self.assertEqual((allowed.code, allowed.output), (0, "hi\n"))
+            service.stop()
+        self.assertIn("alice@LAB.EXAMPLE", service.log)
+
+    def test_impostor(self) -> None:
+        """A service with the key of another account cannot use the ticket."""
+        self.install()
+        with self.service():
+            other = ("--keytab", str(self.lab.keytab("svc-other")), "--publish", "none", "--spn-check", "off")
+            with self.service(*other) as impostor, self.service() as genuine:
+                spn = genuine.log.partition("svc-echo holds ")[2].partition(",")[0]
+                endpoint = f"mutauth:tcp\\:{self.lab.address_of(self.host)}\\:{impostor.port}:spn={spn}"
+                self.refused_connection(endpoint, 4, "refused the ticket", "another key")
+                impostor.stop()
+            self.assertNotIn("a secret", impostor.log)
+
+    def test_usage(self) -> None:
+        """Endpoint strings that cannot be."""
+        cases = {
+            "tcp:127.0.0.1:1": "proves nothing",
+            "mutauth:tcp": "spn",
+            "mutauth:scp=x:bogus=1": "bogus",
+            "mutauth:scp=x:wire=pigeon": "pigeon",
+            "mutauth:scp=x:protection=none": "none",
+            "mutauth:scp=x:timeout=-1": "timeout",
+            "mutauth:scp=x:nameserver=dns.example": "dns.example",
+            "mutauth:scp=x:directory=ldap\\://127.0.0.1": "127.0.0.1",
+            "mutauth:scp=x:spn-form=sideways": "sideways",
+            "mutauth:tcp\\:127.0.0.1\\:99999:spn=a/b": "99999",
+            "mutauth:tcp\\:127.0.0.1\\:1:spn=a": "SPN",
+            "mutauth:nonsense\\:1:spn=a/b": "nonsense",
+        }
+        for endpoint, word in cases.items():
+            self.refused_connection(endpoint, 2, word)
+
+
+class InstallRefusalTests(CommandTestCase):
+    """An installation that cannot be, and leaves nothing half done."""
+
+    def test_without_the_rights(self) -> None:
+        """A user who is no administrator."""
+        words = ("install", *self.common, "--account", "svc-echo", *self.directory)
+        self.refused(self.mutauth(*words, user="alice"), 3, "CN=" + self.service_class)
+        self.refused_later()
+
+    def refused_later(self) -> None:
+        """Nothing was left: the same name is unknown to clients and to uninstall."""
+        removed = self.mutauth("uninstall", *self.common, *self.directory, user="administrator")
+        self.assertIn("nothing", removed.output)
+
+    def test_unknown_account(self) -> None:
+        """An account that is not there."""
+        words = ("install", *self.common, "--account", "nobody-here", *self.directory)
+        self.refused(self.mutauth(*words, user="administrator"), 1, "nobody-here")
+        self.refused_later()
+
+    def test_unknown_host(self) -> None:
+        """A host without a computer object."""
+        words = ("install", "--service-class", "x", "--host", "nowhere.lab.example", "--account", "svc-echo")
+        self.refused(self.mutauth(*words, *self.directory, user="administrator"), 1, "nowhere.lab.example")
+
+    def test_guid_cannot_be_cached(self) -> None:
+        """A state directory that cannot be written: everything is undone."""
+        words = ("install", *self.common, "--account", "svc-echo", "--nameserver", self.lab.nameserver)
+        ended = self.mutauth(*words, "--state-dir", "/proc/mutauth", user="administrator")
+        self.refused(ended, 3, "/proc/mutauth", "--state-dir")
+        self.assertIn("undone", ended.output)
+        self.refused_later()
+
+    def test_usage(self) -> None:
+        """Options that cannot be."""
+        self.refused(self.mutauth("install"), 2, "--service-class")
+        self.refused(self.mutauth("install", "--bogus"), 2, "--bogus")
+        self.refused(self.mutauth("bogus"), 2, "bogus")
+        words = ("install", *self.common, "--account", "svc-echo", "--spn-form", "sideways")
+        self.refused(self.mutauth(*words), 2, "sideways")
