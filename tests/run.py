@@ -18,6 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+#: An interrupted trial may wait for a test's clean-up for ever.
+_GRACE_SECONDS = 5
+
 _CLOSING = re.compile(r"^(?:PASSED|FAILED)(?: \((?P<counts>[^()]*)\))?$")
 _COUNT = re.compile(r"(\w+)=(\d+)")
 
@@ -76,12 +79,18 @@ def main(arguments: Sequence[str]) -> int:
         stdout=subprocess.PIPE,
     )
 
-    def pass_on(signum: int, frame: FrameType | None) -> None:
-        process.send_signal(signum)
+    def end(signum: int, frame: FrameType | None) -> None:
+        # A terminal sends its SIGINT to trial as well.
+        if signum == signal.SIGTERM or not sys.stdin.isatty():
+            process.send_signal(signum)
+        signal.alarm(_GRACE_SECONDS)
 
-    # A terminal sends its SIGINT to trial too; a second one there ends it at once.
-    signal.signal(signal.SIGINT, signal.SIG_IGN if sys.stdin.isatty() else pass_on)
-    signal.signal(signal.SIGTERM, pass_on)
+    def kill(signum: int, frame: FrameType | None) -> None:
+        process.kill()
+
+    signal.signal(signal.SIGINT, end)
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGALRM, kill)
     counts = None
     assert process.stdout is not None
     for line in process.stdout:
