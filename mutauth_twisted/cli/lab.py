@@ -8,23 +8,11 @@ import signal
 import sys
 from collections.abc import Iterator
 from types import FrameType
-from typing import Any
 
 import click
 
 from mutauth_twisted import lab as laboratory
-from mutauth_twisted.errors import MutualAuthError
-
-
-class _LabGroup(click.Group):
-    """Prints this package's errors as one line and ends with their code."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except MutualAuthError as error:
-            click.echo(f"mutauth: {error}", err=True)
-            ctx.exit(error.exit_code)
+from mutauth_twisted.cli.group import OneLineGroup
 
 
 class _Ended(BaseException):
@@ -64,7 +52,7 @@ address_option = click.option(
 )
 
 
-@click.group(cls=_LabGroup)
+@click.group(cls=OneLineGroup)
 def lab() -> None:
     """A throw-away Active Directory on loopback (root, Samba)."""
 
