@@ -44,3 +44,6 @@ class IMutualAuthTransport(ITransport):
     """
 
     peer_identity: PeerIdentity = Attribute("The :class:`PeerIdentity` of the other side.")
+
+    def loseWriteConnection() -> None:
+        """End our half of the stream; see ITCPTransport.loseWriteConnection."""

@@ -155,18 +155,17 @@ class _KerberosContext:
 
     def _prove(self, protection: Protection, *, initiator_name: bool) -> tuple[str, Flag, float]:
         """The initiator's or else the acceptor's name, the flags, all there, and the end of the ticket."""
-        raw = self._proxy._context
         proven: Any
         try:
-            proven = inquire_context(raw, initiator_name=initiator_name, target_name=not initiator_name)
-            peer = proven.initiator_name if initiator_name else proven.target_name
+            proven = inquire_context(self._proxy._context, initiator_name=initiator_name, target_name=not initiator_name)
+            if proven.mech != _KERBEROS_OID or not proven.complete:
+                raise PeerNotProven(self._subject, "the exchange did not end with Kerberos")
             # GSSAPI hands out the terminating NUL of some names.
-            name = display_name(peer, False).name.rstrip(b"\0").decode()
+            peer = display_name(proven.initiator_name if initiator_name else proven.target_name, False)
+            name = peer.name.rstrip(b"\0").decode()
         except (GSSError, UnicodeDecodeError) as error:  # a ticket can end between two steps
             raise explain(error, self._subject) from error
         flags = Flag(int(proven.flags) & int(~Flag(0)))
-        if proven.mech != _KERBEROS_OID or not proven.complete:
-            raise PeerNotProven(self._subject, "the exchange did not end with Kerberos")
         if missing := protection.required_flags & ~flags:
             raise PeerNotProven(
                 self._subject,

@@ -104,7 +104,7 @@ class LocatedEndpoint:
         )
         failures: list[MutualAuthError] = []
         for instance in instances:
-            self._log.debug(
+            self._log.info(
                 "found {dn}: {host}:{port}, SPN {spn}",
                 dn=instance.scp.dn,
                 host=instance.host,

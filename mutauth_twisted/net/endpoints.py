@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, TimeoutError, maybeDeferred
 from twisted.internet.error import ConnectError, ConnectionRefusedError, DNSLookupError
 from twisted.internet.interfaces import (
     IAddress,
@@ -16,14 +16,14 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
     IStreamServerEndpoint,
 )
-from twisted.internet.protocol import Factory
+from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mutauth_twisted.core.context import KerberosInitiator, ServiceKeys
 from mutauth_twisted.credentials import ClientCredentials
-from mutauth_twisted.errors import AccessDenied, NetworkError
+from mutauth_twisted.errors import AccessDenied, NetworkError, UsageError
 from mutauth_twisted.interfaces import PeerIdentity
 from mutauth_twisted.net.protocol import Channel, ExchangeProtocol, Side
 from mutauth_twisted.policy import AccessPolicy
@@ -67,6 +67,8 @@ class MutualAuthServerFactory:
         self._wrapped = wrapped
         self._policy = policy
         self._channel = channel
+        self._live: set[_Served] = set()
+        self._drained: Deferred[None] | None = None
         self._side = Side(
             initiator=False, new_context=keys.acceptor, admit=self._admit, build_application=wrapped.buildProtocol
         )
@@ -89,10 +91,53 @@ class MutualAuthServerFactory:
 
     def buildProtocol(self, addr: IAddress) -> IProtocol | None:
         """The exchange for one connection; see IProtocolFactory."""
-        protocol = ExchangeProtocol(self._reactor, workers_for(self._reactor), self._channel, self._side)
+        protocol = _Served(self._reactor, workers_for(self._reactor), self._channel, self._side)
+        protocol.lost = self._lost
+        self._live.add(protocol)
         # The protocol itself logs why; a server has nobody else to tell.
         protocol.authenticated.addErrback(lambda _: None)
         return protocol
+
+    def _lost(self, protocol: _Served) -> None:
+        self._live.discard(protocol)
+        if not self._live and self._drained is not None:
+            drained, self._drained = self._drained, None
+            drained.callback(None)
+
+    async def drain(self, seconds: float) -> int:
+        """Wait until the last connection has ended; when time is up, abort those that are left.
+
+        :param seconds: how long they may take.
+        :return: how many had to be aborted.
+        """
+        if not self._live:
+            return 0
+        drained: Deferred[None] = Deferred()
+        self._drained = drained
+        drained.addTimeout(seconds, self._reactor)
+        try:
+            await drained
+        except TimeoutError:
+            self._drained = None
+        left = tuple(self._live)
+        for protocol in left:
+            protocol.abort()
+        return len(left)
+
+
+class _Served(ExchangeProtocol):
+    """A server's connection, which the factory counts."""
+
+    lost: Callable[[_Served], None]
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        super().connectionLost(reason)
+        self.lost(self)
+
+    def abort(self) -> None:
+        """Drop the connection at once."""
+        transport: Any = self.transport
+        transport.abortConnection()
 
 
 @implementer(IStreamServerEndpoint)
@@ -183,6 +228,8 @@ class MutualAuthClientEndpoint:
         return connecting.addTimeout(self._channel.timeout, self._reactor, self._too_late)
 
     def _unreachable(self, failure: Failure) -> Failure:
+        if failure.check(OverflowError):  # what sockets make of a port that is none
+            return Failure(UsageError(self._where, "the port is out of range", "use 1 to 65535"))
         failure.trap(ConnectError, DNSLookupError)
         error = failure.value
         if failure.check(ConnectionRefusedError):

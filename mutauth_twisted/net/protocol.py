@@ -94,6 +94,7 @@ class ExchangeProtocol(Protocol):
         self._timer: IDelayedCall | None = None
         self._stepping: Deferred[Any] | None = None
         self._over = False
+        self._tokens: list[str] = []
         #: Fires with the application's protocol, or fails: a MutualAuthError, or the application's own error.
         self.authenticated: Deferred[IProtocol] = Deferred(self._cancelled)
 
@@ -167,7 +168,7 @@ class ExchangeProtocol(Protocol):
                 self._step(event.token)
             elif isinstance(event, Send):
                 if event.size is not None:
-                    self._log.debug("sent a token of {size} bytes to {peer}", size=event.size, peer=self._peer)
+                    self._tokens.append(f"{event.size} sent")
                 self._transport.write(event.data)
             elif isinstance(event, Established):
                 self._established(event.identity)
@@ -202,8 +203,7 @@ class ExchangeProtocol(Protocol):
         try:
             while self._handshake.wants_frame and (frame := self._reader.next_frame()) is not None:
                 if isinstance(frame, Token):
-                    size = len(frame.payload)
-                    self._log.debug("received a token of {size} bytes from {peer}", size=size, peer=self._peer)
+                    self._tokens.append(f"{len(frame.payload)} received")
                 self._perform(self._handshake.received(frame))
         except FrameError as error:
             self._give_up(self._foreign(error))
@@ -219,13 +219,14 @@ class ExchangeProtocol(Protocol):
         self._over = True
         self._stop()
         self._log.info(
-            "{side} {peer} proved to be {principal} ({package}, {protection}: {flags})",
+            "{side} {peer} proved to be {principal} ({package}, {protection}; {flags}; token bytes: {tokens})",
             side="the service at" if self._side.initiator else "the client at",
             peer=self._peer,
             principal=identity.principal,
             package=identity.package,
             protection=identity.protection.value,
             flags=flag_names(identity.flags),
+            tokens=", ".join(self._tokens),
         )
         channel = self._channel
         records = Records(self._context, channel.protection, channel.wire, self._reader, self._peer)

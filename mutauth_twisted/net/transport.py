@@ -12,6 +12,10 @@ application's ``connectionLost`` can tell apart::
     ConnectionAborted  this side aborted it
     anything else      the application's dataReceived raised it
 
+An application's protocol that provides IHalfCloseableProtocol learns of the
+peer's end by ``readConnectionLost`` and may go on writing; for any other the
+peer's end is the connection's.
+
 Closing takes a round trip: this side sends its end of stream and ends its
 half of the TCP connection, and reads on until the peer does the same.  Closing
 the socket with the peer's bytes unread would have the kernel reset the
@@ -29,6 +33,7 @@ from twisted.internet.interfaces import (
     IConsumer,
     IDelayedCall,
     IHalfCloseableDescriptor,
+    IHalfCloseableProtocol,
     IProducer,
     IProtocol,
     IPushProducer,
@@ -70,6 +75,8 @@ class ProtectedTransport:
         self._paused = False
         self._delivering = False
         self._end_sent = False
+        self._write_ending = False
+        self._input_over = False
         #: What the application is told; once it is known, nothing more is written.
         self._reason: Failure | None = None
         self._linger: IDelayedCall | None = None
@@ -109,9 +116,9 @@ class ProtectedTransport:
                 if event is None:
                     return
                 if isinstance(event, EndOfStream):
-                    self._peer_ended()
+                    self._input_ended()
                 elif not self.disconnecting:
-                    self._hand_over(application, event.data)
+                    self._call(application.dataReceived, event.data)
         finally:
             self._delivering = False
 
@@ -122,9 +129,10 @@ class ProtectedTransport:
             self._fail(error)
             return None
 
-    def _hand_over(self, application: IProtocol, data: bytes) -> None:
+    def _call(self, application: Callable[..., object], *arguments: object) -> None:
+        """Call into the application; its own mistake ends its connection, and nobody else's."""
         try:
-            application.dataReceived(data)
+            application(*arguments)
         except Exception:
             failure = Failure()
             self._log.failure(
@@ -144,10 +152,19 @@ class ProtectedTransport:
             self._reason = reason
         self._transport.abortConnection()
 
-    def _peer_ended(self) -> None:
-        """The peer reads no further: answer with our own end, and leave."""
-        self._send_end()
-        self._leave()
+    def _input_ended(self) -> None:
+        """The peer has said all it had to say."""
+        if self._input_over:
+            return
+        self._input_over = True
+        half_closeable: Any = IHalfCloseableProtocol(self._application, None)
+        if half_closeable is None or self.disconnecting:
+            self._send_end()
+            self._leave()
+            return
+        self._call(half_closeable.readConnectionLost)
+        if self._end_sent:
+            self._transport.loseConnection()
 
     def _leave(self) -> None:
         """The peer has ended the connection: what we still have to say has little time."""
@@ -166,11 +183,15 @@ class ProtectedTransport:
         if not self.disconnecting and (cut := self._records.cut()) is not None:
             self._drop(Failure(cut))
         else:
-            self._leave()
+            self._input_ended()
 
     def writeConnectionLost(self) -> None:
         """All we had to say is sent, and our half of the TCP connection ended."""
-        self._wait(self._give_up_waiting)
+        half_closeable: Any = IHalfCloseableProtocol(self._application, None)
+        if self.disconnecting:
+            self._wait(self._give_up_waiting)
+        elif half_closeable is not None:
+            self._call(half_closeable.writeConnectionLost)
 
     def _give_up_waiting(self) -> None:
         # Not aborted: the kernel may still be delivering what a slow peer has yet to read.
@@ -234,6 +255,14 @@ class ProtectedTransport:
         if self._producer is None:
             self._close()
 
+    def loseWriteConnection(self) -> None:
+        """End our half of the stream after all that was written; the peer may go on; see ITCPTransport."""
+        if self._closed or self.disconnecting:
+            return
+        self._write_ending = True
+        if self._producer is None:
+            self._end_output()
+
     def abortConnection(self) -> None:
         """Drop the connection at once; the peer sees its stream cut."""
         if self._application is not None:
@@ -244,15 +273,23 @@ class ProtectedTransport:
             self._end_sent = True
             self._transport.write(self._records.end_of_stream())
 
-    def _close(self) -> None:
-        self._send_end()
+    def _end_output(self) -> None:
         half_closeable: Any = IHalfCloseableDescriptor(self._transport, None)
-        if half_closeable is not None:
-            half_closeable.loseWriteConnection()
-            # A paused application must not keep the peer's end unread.
-            self.resumeProducing()
-        else:
+        self._send_end()
+        if self._input_over or (half_closeable is None and self.disconnecting):
             self._transport.loseConnection()
+        elif half_closeable is not None:
+            half_closeable.loseWriteConnection()
+
+    def _close(self) -> None:
+        if not self._end_sent:
+            self._end_output()
+        elif self._input_over:
+            self._transport.loseConnection()
+        else:
+            self._wait(self._give_up_waiting)
+        # A paused application must not keep the peer's end unread.
+        self.resumeProducing()
 
     def getPeer(self) -> IAddress:
         """The peer's address."""
@@ -274,8 +311,12 @@ class ProtectedTransport:
         """The producer is finished; see IConsumer."""
         self._producer = None
         self._transport.unregisterProducer()
-        if self.disconnecting and not self._closed:
+        if self._closed:
+            return
+        if self.disconnecting:
             self._close()
+        elif self._write_ending:
+            self._end_output()
 
     def pauseProducing(self) -> None:
         """Deliver nothing more, and read nothing more, until resumed; see IPushProducer."""

@@ -5,23 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IAddress, IStreamClientEndpoint
+from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 
+@implementer(IHalfCloseableProtocol)
 class Relay(Protocol):
     """One of two connections whose bytes go to each other.
 
     Each side is the other's producer, so a slow reader holds up the writer
-    at the far end instead of filling memory.  A clean end of one side ends the
-    other cleanly; anything else aborts it.
+    at the far end instead of filling memory.  An end of one side's stream ends
+    the other's; anything but a clean end aborts it.
     """
 
     def __init__(self) -> None:
         self._peer: Any = None
         self._early: list[bytes] = []
+        self._input_over = False
 
     def join(self, peer: Relay) -> None:
         """Start passing bytes between two connected relays."""
@@ -32,6 +35,8 @@ class Relay(Protocol):
             for data in one._early:
                 one._peer.write(data)
             one._early.clear()
+            if one._input_over:
+                one.readConnectionLost()
 
     def dataReceived(self, data: bytes) -> None:
         if self._peer is None:
@@ -39,11 +44,25 @@ class Relay(Protocol):
         else:
             self._peer.write(data)
 
+    def readConnectionLost(self) -> None:
+        """This side has said all it had to say."""
+        self._input_over = True
+        if self._peer is not None:
+            self._peer.unregisterProducer()
+            self._peer.loseWriteConnection()
+
+    def writeConnectionLost(self) -> None:
+        """All that this side was to be told is sent; when it has nothing to say either, that is all."""
+        if self._input_over:
+            transport: Any = self.transport
+            transport.loseConnection()
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         peer, self._peer = self._peer, None
         if peer is None:
             return
-        peer.unregisterProducer()
+        if not self._input_over:
+            peer.unregisterProducer()
         if reason.check(ConnectionDone):
             peer.loseConnection()
         else:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -66,18 +67,23 @@ def leave(error: MutualAuthError) -> NoReturn:
     sys.exit(error.exit_code)
 
 
-def _number(text: str) -> int:
-    value = int(text)
-    if not 0 <= value <= 65535:
-        raise ValueError("out of range, use 0 to 65535")
-    return value
+def _number(option: str) -> Callable[[str], int]:
+    def coerce(text: str) -> int:
+        if not (text.isascii() and text.isdecimal() and int(text) <= 65535):
+            raise usage.UsageError(f"--{option} {text}: it is out of range; use 0 to 65535")
+        return int(text)
+
+    return coerce
 
 
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= 3600:
-        raise ValueError("out of range, give seconds up to 3600")
-    return value
+def _seconds(option: str) -> Callable[[str], float]:
+    def coerce(text: str) -> float:
+        with suppress(ValueError):
+            if 0 < float(text) <= 3600:
+                return float(text)
+        raise usage.UsageError(f"--{option} {text}: it is out of range; give seconds, up to 3600")
+
+    return coerce
 
 
 class Options(usage.Options):
@@ -99,8 +105,8 @@ class Options(usage.Options):
         ("publish", None, "scp", "What to keep up to date in the directory: scp or none."),
         ("scp-name", None, None, "Common name of the SCP (the service class)."),
         ("scp-parent", None, None, "DN above the SCP (the host's computer object)."),
-        ("priority", None, 0, "Clients try lower priorities first.", _number),
-        ("weight", None, 100, "Share of the clients among instances of one priority.", _number),
+        ("priority", None, 0, "Clients try lower priorities first.", _number("priority")),
+        ("weight", None, 100, "Share of the clients among instances of one priority.", _number("weight")),
         ("spn-check", None, "refuse", "When an SPN is missing: refuse, warn or off."),
         ("realm", None, None, "The realm (that of the keytab's principal)."),
         ("nameserver", None, None, "Ask this DNS server instead of the system's."),
@@ -109,7 +115,7 @@ class Options(usage.Options):
         ("factory", None, None, "Serve a Twisted factory: its dotted name, or a callable's that makes it."),
         ("wire", None, "nns", "The wire format: nns."),
         ("protection", None, "seal", "What is done to every byte: seal or sign."),
-        ("handshake-timeout", None, 10.0, "Deadline of the exchange, in seconds.", _seconds),
+        ("handshake-timeout", None, 10.0, "Deadline of the exchange, in seconds.", _seconds("handshake-timeout")),
     )
 
     def __init__(self) -> None:

@@ -133,7 +133,8 @@ class MutualAuthService(Service):
                 self._log.error("the SCP still points here: {error}", error=error)
         for port in self._ports:
             await port.stopListening()
-        await self._factory.drain(STOP_DEADLINE)
+        if left := await self._factory.drain(STOP_DEADLINE):
+            self._log.warn("{left} connection(s) did not end within {seconds} s and were cut", left=left, seconds=STOP_DEADLINE)
 
 
 def end_with(code: int) -> None:
