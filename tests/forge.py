@@ -19,6 +19,7 @@ from math import lcm
 from pathlib import Path
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from twisted.trial.unittest import SynchronousTestCase
 
 AES256 = 18
 _TICKET_USAGE = 2
@@ -180,3 +181,23 @@ class Realm:
         path = self.directory / f"ccache-{os.urandom(8).hex()}"
         path.write_bytes(b"\x05\x04\0\0" + self._principal(client) + credential)
         return f"FILE:{path}"
+
+
+def set_environment(test: SynchronousTestCase, variables: dict[str, str]) -> None:
+    """Set variables of this process until the test ends."""
+    for name, value in variables.items():
+        before = os.environ.get(name)
+        if before is None:
+            test.addCleanup(os.environ.pop, name, None)
+        else:
+            test.addCleanup(os.environ.__setitem__, name, before)
+        os.environ[name] = value
+
+
+def make_realm(test: SynchronousTestCase) -> Realm:
+    """A realm without a KDC, which Kerberos knows until the test ends."""
+    directory = test.mktemp()
+    os.makedirs(directory)
+    realm = Realm(os.path.abspath(directory))
+    set_environment(test, realm.environment())
+    return realm
