@@ -270,9 +270,9 @@ class RefusalTests(Case):
         request = self.client().step(None).token
         for end in range(len(request)):
             self.step_fails(self.keys.acceptor("client"), request[:end])
-        for end in range(len(self.answered()[1])):
+        for missing in range(1, len(self.answered()[1])):
             client, reply = self.answered()
-            self.step_fails(client, reply[:end])
+            self.step_fails(client, reply[:-missing])
 
     def test_flipped_request(self) -> None:
         """No bit of the client's token can be changed so that another identity or less protection comes out."""
@@ -298,6 +298,8 @@ class RefusalTests(Case):
         harmless, reply = set(), self.answered()[1]
         for position, bit in product(range(len(reply)), range(8)):
             client, reply = self.answered()
+            if position >= len(reply):
+                continue  # its numbers have no leading zeros
             try:
                 outcome = client.step(flip(reply, position, bit))
             except StepFailed:
