@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +26,7 @@ BIN = Path(sys.executable).parent
 HOST = "srv1.lab.example"
 WAIT = 30.0
 BEGAN = time.monotonic()
+LOG_LINE = re.compile(r"\d{4}-\d\d-\d\dT\S+ \[")
 TTY = sys.stdout.isatty()
 
 
@@ -46,6 +49,46 @@ def show(text: str) -> None:
 
 def proved(what: str) -> None:
     print(f"  {bold('=>')} {what}", flush=True)
+
+
+def without_origin(line: str) -> str:
+    """A log line of this package without its time and origin; others are left out, and other output is left alone."""
+    if not LOG_LINE.match(line):
+        return line
+    _, of_ours, message = line.partition("[mutauth_twisted.")
+    return "| " + message.partition("] ")[2] if of_ours else ""
+
+
+class ServiceLog(threading.Thread):
+    """Shows what a service logs, as it logs it: the lines of this package, without their time and origin."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        super().__init__(daemon=True)
+        self._process = process
+        self._news = threading.Condition()
+        self._text = ""
+        self._ended = False
+        self.start()
+
+    def run(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            show(without_origin(line))
+            with self._news:
+                self._text += line
+                self._news.notify_all()
+        with self._news:
+            self._ended = True
+            self._news.notify_all()
+
+    def wait_for(self, words: str) -> str:
+        """The line that holds these words, as soon as it is there."""
+        with self._news:
+            self._news.wait_for(lambda: words in self._text or self._ended, WAIT)
+        for line in self._text.splitlines():
+            if words in line:
+                return line
+        raise Failed(f"the service did not say {words!r}:\n{self._text}")
 
 
 class Stage:
@@ -75,13 +118,13 @@ class Stage:
             timeout=WAIT,
             check=False,
         )
-        show(done.stdout)
+        show("".join(map(without_origin, done.stdout.splitlines(keepends=True))))
         if done.returncode != expect:
             raise Failed(f"{words[0]} {words[1]} ended with code {done.returncode} instead of {expect}")
         return done.stdout
 
     @contextlib.contextmanager
-    def service(self, *options: str) -> Iterator[list[str]]:
+    def service(self, *options: str) -> Iterator[ServiceLog]:
         """Run a service until it serves, and to the end of the block."""
         words = ["twistd", "-n", "--pidfile=", "mutauth", *options]
         self.announce(words)
@@ -93,25 +136,17 @@ class Stage:
             env=self.environment("alice"),
             cwd=self.state,
         ) as process:
-            lines: list[str] = []
+            log = ServiceLog(process)
             try:
-                assert process.stdout is not None
-                for line in process.stdout:
-                    lines.append(line)
-                    show(line)
-                    if "serving" in line:
-                        break
-                else:
-                    raise Failed("the service ended instead of serving")
-                yield lines
+                log.wait_for("serving")
+                yield log
             finally:
                 process.send_signal(signal.SIGTERM)
                 try:
-                    rest = process.communicate(timeout=WAIT)[0]
+                    process.wait(WAIT)
                 except subprocess.TimeoutExpired:
                     process.kill()
-                    raise
-                lines.extend(rest.splitlines(keepends=True))
+                log.join(WAIT)
 
     def in_directory(self, *words: str) -> str:
         """Change the directory with an administrator's rights, as an attacker or a mishap would."""
@@ -146,38 +181,45 @@ def main_job(stage: Stage) -> None:
     proved("the SCP stands below srv1's computer object, svc-echo may update two attributes of it, and holds the SPNs")
 
     step("svc-echo", "starts the service; no port is configured anywhere")
-    with stage.service(*serve, *listen, *directory):
+    with stage.service(*serve, *listen, *directory) as service:
         proved("the SCP was found by its GUID, the SPNs stand on svc-echo, the port is published")
 
         step("alice", "connects knowing one word, echoSvc")
         answer = stage.run("alice", "mutauth", "connect", "-v", endpoint, given="hello, whoever you proved to be\n")
         if "hello, whoever you proved to be" not in answer:
             raise Failed("the echo did not come back")
+        service.wait_for("proved to be alice@")
         proved("each side knows who the other is; the line went there and back sealed")
 
         step("impostor", "listens on the same host with the key of another account, svc-other")
         imposture = ["--service-class", "otherSvc", "--host", HOST, "--keytab", str(lab.keytab("svc-other"))]
         unchecked = ["--publish", "none", "--spn-check", "off", "--allow-all", "--echo", *listen]
-        with stage.service(*imposture, *unchecked, *directory) as lines:
-            port = next(line.rsplit(":", 1)[1].split()[0] for line in lines if "serving" in line)
+        with stage.service(*imposture, *unchecked, *directory) as impostor:
+            port = impostor.wait_for("serving").rsplit(":", 1)[1]
             step("attacker", f"makes the directory point to the impostor's port {port}")
             stage.in_directory("point", dns, "echoSvc", port)
 
             step("alice", "connects again")
             stage.run("alice", "mutauth", "connect", endpoint, given="a secret\n", expect=4)
-            proved("the impostor could not use the ticket: refused, and not one byte of alice's reached it")
-    proved("stopped, the service withdrew what it had published")
+            impostor.wait_for("no connection")
+            proved("the impostor cannot open the ticket: alice refuses it, and has sent it nothing else")
 
     step("administrator", "removes the SPNs by mistake")
     stage.in_directory("unregister", dns, "svc-echo")
     step("svc-echo", "starts the service again")
     refused = stage.run("alice", "twistd", "-n", "--pidfile=", "mutauth", *serve, *listen, *directory, expect=1)
-    if "mutauth install" not in refused:
+    mend = shlex.split(refused.partition("; run ")[2].partition("\n")[0])
+    if mend[:2] != ["mutauth", "install"]:
         raise Failed("the refusal does not say what to do")
     proved("it refuses to start, and prints the command that mends it")
 
-    step("administrator", "runs that command, and takes everything down at the end of the day")
-    stage.run("administrator", "mutauth", "install", *common, "--account", "svc-echo", *directory)
+    step("administrator", "runs just that command")
+    stage.run("administrator", *mend)
+    with stage.service(*serve, *listen, *directory) as service:
+        proved("the service starts again")
+    service.wait_for("SCP withdrawn")
+    proved("stopped, it has withdrawn what it published")
+    step("administrator", "takes everything down at the end of the day")
     stage.run("administrator", "mutauth", "uninstall", *common, *directory)
     proved("nothing is left in the directory")
 

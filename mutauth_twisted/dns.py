@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -11,7 +12,8 @@ from typing import Any, Literal, TypeVar
 from attrs import frozen
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, DeferredList
-from twisted.internet.defer import TimeoutError as DeferredTimeoutError
+from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.error import ConnectError, ConnectionLost
 from twisted.internet.interfaces import (
     IAddress,
     IHostnameResolver,
@@ -21,7 +23,8 @@ from twisted.internet.interfaces import (
     IReactorTime,
     IResolutionReceiver,
 )
-from twisted.names import client, dns
+from twisted.internet.protocol import Factory
+from twisted.names import common, dns
 from twisted.names import error as dns_error
 from zope.interface import implementer
 
@@ -29,7 +32,8 @@ from mutauth_twisted.errors import NetworkError, NotFound, UsageError
 
 T = TypeVar("T")
 
-_TIMEOUTS = (1, 2, 2)  # seconds before each repetition of a question: five in all
+_TIMEOUT = 2.0  # seconds for a server to connect, and again to answer
+_CODES = common.ResolverBase()
 _RESOLV_CONF = Path("/etc/resolv.conf")
 
 
@@ -114,11 +118,73 @@ def system_nameservers(path: Path = _RESOLV_CONF) -> list[tuple[str, int]]:
     return servers or [("127.0.0.1", 53)]
 
 
+class _TCPClient:
+    """Asks servers one after the other, over TCP.
+
+    Every DNS server speaks TCP (RFC 7766), nobody off the path can forge an
+    answer over it, and Twisted logs four lines for each UDP socket.
+    """
+
+    def __init__(self, reactor: Any, servers: Sequence[tuple[str, int]]) -> None:
+        self._reactor = reactor
+        self._servers = servers
+
+    # DNSProtocol tells its controller of these.
+
+    def connectionMade(self, protocol: dns.DNSProtocol) -> None:
+        pass
+
+    def connectionLost(self, protocol: dns.DNSProtocol) -> None:
+        pass
+
+    def messageReceived(self, message: dns.Message, protocol: dns.DNSProtocol) -> None:
+        """A message that answers no question; nobody waits for it."""
+
+    async def query(self, question: dns.Query) -> Sequence[Any]:
+        """The records of the first server's answer.
+
+        :raises DNSNameError: when there is no such name; other errors when every server failed.
+        """
+        failure: Exception = dns_error.DNSServerError("no server")
+        for host, port in self._servers:
+            try:
+                message = await self._exchange(host, port, question)
+            except (ConnectError, ConnectionLost, dns_error.DNSQueryTimeoutError) as error:
+                failure = error
+                continue
+            if message.rCode == dns.OK:
+                return message.answers  # type: ignore[no-any-return]
+            failure = _CODES.exceptionForCode(message.rCode)(message)
+            if isinstance(failure, dns_error.DNSNameError):
+                break
+        raise failure
+
+    async def _exchange(self, host: str, port: int, question: dns.Query) -> Any:
+        endpoint = HostnameEndpoint(self._reactor, host, port, timeout=_TIMEOUT)
+        protocol: Any = await endpoint.connect(_QuestionFactory(self, self._reactor))
+        try:
+            return await protocol.query([question], _TIMEOUT)
+        finally:
+            protocol.transport.loseConnection()
+
+
+class _QuestionFactory(Factory):
+    """Makes the protocol of one connection to a server, and logs nothing of it."""
+
+    noisy = False
+
+    def __init__(self, client: _TCPClient, reactor: Any) -> None:
+        self._client = client
+        self._reactor = reactor
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        return dns.DNSProtocol(self._client, reactor=self._reactor)
+
+
 class Resolver:
     """Asks the system's DNS, or one nameserver, and gives up within a few seconds.
 
-    :param reactor: provides IReactorTCP, IReactorUDP, IReactorTime and
-        IReactorPluggableNameResolver.
+    :param reactor: provides IReactorTCP, IReactorTime and IReactorPluggableNameResolver.
     :param nameserver: ``address[:port]`` to ask instead of the system's
         configuration; the hosts file then plays no part either.
     :param randrange: the random source that orders SRV records.
@@ -134,11 +200,7 @@ class Resolver:
         self._reactor = reactor
         self._server = parse_nameserver(nameserver) if nameserver else None
         self._randrange = randrange
-
-    def _client(self) -> client.Resolver:
-        # Made for each question: with a file name Twisted's would re-read it on a timer for ever.
-        servers = [self._server] if self._server else system_nameservers()
-        return client.Resolver(servers=servers, timeout=_TIMEOUTS, reactor=self._reactor)
+        self._client: Callable[[Sequence[tuple[str, int]]], _TCPClient] = partial(_TCPClient, reactor)
 
     async def _ask(self, kind: int, name: str) -> list[Any]:
         """The answer's records of one type; none when the name exists without them.
@@ -150,10 +212,10 @@ class Resolver:
         asked = "DNS (" + ", ".join(f"{host}:{port}" for host, port in servers) + ")"
         try:
             question = dns.Query(name.encode("idna"), kind, dns.IN)
-            answers, _, _ = await self._client().query(question)
+            answers = await self._client(servers).query(question)
         except dns_error.DNSNameError:
             raise NotFound(name, f"{asked} knows no such name", "check the name, or name another DNS server") from None
-        except (dns_error.DNSQueryTimeoutError, DeferredTimeoutError, TimeoutError) as error:
+        except (dns_error.DNSQueryTimeoutError, ConnectError, ConnectionLost) as error:
             raise NetworkError(name, f"{asked} does not answer", "check the DNS server, or name another") from error
         except (dns_error.ResolverError, dns_error.DomainError, OSError) as error:
             raise NetworkError(name, f"{asked} failed ({type(error).__name__})", "ask again, or another") from error

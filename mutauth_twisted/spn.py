@@ -11,7 +11,7 @@ def _check_part(name: str, value: str) -> str:
     if not value:
         raise UsageError("SPN", f"its {name} is empty", "write class/host[:port][/name]")
     for character in value:
-        if character == "/" or character.isspace() and name != "service name" or ord(character) < 0x20:
+        if character == "/" or (character.isspace() and name != "service name") or ord(character) < 0x20:
             raise UsageError(
                 f"SPN {name} {value!r}",
                 f"it holds {character!r}, which no SPN can carry",

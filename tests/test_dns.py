@@ -81,7 +81,7 @@ class _Client:
         answer = self._answers.get((str(question.name), question.type), dns_error.DNSNameError("no"))
         if isinstance(answer, Exception):
             return fail(answer)
-        return succeed(([dns.RRHeader(b"x", record.TYPE, payload=record) for record in answer], [], []))
+        return succeed([dns.RRHeader(b"x", record.TYPE, payload=record) for record in answer])
 
 
 class _Receiver:
@@ -103,7 +103,7 @@ class ResolverTests(SynchronousTestCase):
 
     def resolver(self, answers: dict[tuple[str, int], Any]) -> Resolver:
         resolver = Resolver(MemoryReactorClock(), "127.0.0.1", randrange=lambda limit: 0)
-        resolver._client = lambda: _Client(answers)  # type: ignore[assignment, method-assign, return-value]
+        resolver._client = lambda servers: _Client(answers)  # type: ignore[assignment, return-value]
         return resolver
 
     def test_srv(self) -> None:

@@ -47,9 +47,7 @@ def _print_step(text: str, elapsed: float) -> None:
 directory_option = click.option(
     "--dir", "directory", metavar="DIR", help="Where the lab is kept (MUTAUTH_LAB, else /run/mutauth-lab)."
 )
-address_option = click.option(
-    "--address", metavar="IP", help="The domain controller's loopback address (127.0.0.10)."
-)
+address_option = click.option("--address", metavar="IP", help="The domain controller's loopback address (127.0.0.10).")
 
 
 @click.group(cls=OneLineGroup)

@@ -56,8 +56,12 @@ def install_command(
     spn_forms: Sequence[str] = DEFAULT_SPN_FORMS,
     scp_name: str | None = None,
     scp_parent: str | None = None,
+    reach: Sequence[str] = (),
 ) -> str:
-    """The command with which an administrator puts a service right, to be copied into a shell."""
+    """The command with which an administrator puts a service right, to be copied into a shell.
+
+    :param reach: the options that say how to reach the directory, if any.
+    """
     words = ["mutauth", "install", "--service-class", service_class, "--host", host, "--account", account]
     if tuple(spn_forms) != DEFAULT_SPN_FORMS:
         words += ["--spn-form", ",".join(spn_forms)]
@@ -65,7 +69,7 @@ def install_command(
         words += ["--scp-name", scp_name]
     if scp_parent is not None:
         words += ["--scp-parent", scp_parent]
-    return shlex.join(words)
+    return shlex.join([*words, *reach])
 
 
 def check(
@@ -80,6 +84,7 @@ def check(
     spn_check: SpnCheck = "refuse",
     scp_name: str | None = None,
     scp_parent: str | None = None,
+    reach: Sequence[str] = (),
 ) -> Checked:
     """Find a service's connection point and check its SPNs; blocks and changes nothing.
 
@@ -91,11 +96,14 @@ def check(
     :param spn_check: what to do about an SPN that is missing or on another account.
     :param scp_name: given to ``mutauth install``.
     :param scp_parent: the same.
+    :param reach: the options of ``mutauth install`` that say how to reach the directory.
     :raises NotFound: when the connection point or the account is not there; the
         remedy is the command for an administrator.
     :raises ServiceCheckFailed: when an SPN is missing, likewise.
     """
-    command = install_command(service_class, host, account, spn_forms=spn_forms, scp_name=scp_name, scp_parent=scp_parent)
+    command = install_command(
+        service_class, host, account, spn_forms=spn_forms, scp_name=scp_name, scp_parent=scp_parent, reach=reach
+    )
     try:
         point = read_scp(
             session,

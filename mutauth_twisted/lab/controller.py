@@ -97,9 +97,7 @@ def up(
         return lab
 
 
-def down(
-    directory: str | os.PathLike[str] | None = None, *, progress: Progress = _silent
-) -> bool:
+def down(directory: str | os.PathLike[str] | None = None, *, progress: Progress = _silent) -> bool:
     """Stop a lab and remove its directory; False when there was none.
 
     :raises LabError: the directory is not a lab's, or the DC does not stop.
@@ -166,9 +164,7 @@ def _usable(lab: Lab, address: str | None, report: Callable[[str], None]) -> Lab
 
 def _require_root() -> None:
     if os.geteuid() != 0:
-        raise LabError(
-            "the lab", "needs root (ports below 1024, Samba's provisioning)", "run it as root, or with sudo"
-        )
+        raise LabError("the lab", "needs root (ports below 1024, Samba's provisioning)", "run it as root, or with sudo")
 
 
 def _require_short(directory: Path) -> None:
@@ -195,9 +191,7 @@ def _require_loopback(address: str | None) -> None:
 
 
 def _require_packages() -> None:
-    missing = [
-        package for pattern, package in _REQUIRED if not any(Path("/").glob(pattern.lstrip("/")))
-    ]
+    missing = [package for pattern, package in _REQUIRED if not any(Path("/").glob(pattern.lstrip("/")))]
     if missing:
         names = " ".join(dict.fromkeys(missing))
         raise LabError(
@@ -529,9 +523,7 @@ def _get_ticket(lab: Lab, name: str) -> None:
         check=False,
     )
     if result.returncode:
-        raise LabError(
-            lab.principal(name), f"no ticket from the lab's KDC: {result.stderr.strip()}", f"see {lab.log}"
-        )
+        raise LabError(lab.principal(name), f"no ticket from the lab's KDC: {result.stderr.strip()}", f"see {lab.log}")
 
 
 def _last_line(log: Path) -> str:

@@ -19,9 +19,7 @@ _GRACE_SECONDS = 15.0
 _SI_KERNEL = 0x80
 
 
-def launch(
-    command: Sequence[str], *, record: Path | None = None, tied: bool = True
-) -> list[str]:
+def launch(command: Sequence[str], *, record: Path | None = None, tied: bool = True) -> list[str]:
     """The command line that starts *command* through the launcher.
 
     :param record: the file that gets the process' identity.

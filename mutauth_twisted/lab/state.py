@@ -255,6 +255,4 @@ def find(directory: Path) -> Lab | None:
             raise ValueError(f"version {version}")
         return Lab(directory=directory.absolute(), **fields)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise LabError(
-            str(directory / _STATE), f"damaged ({error})", "remove the lab with `mutauth lab down`"
-        ) from error
+        raise LabError(str(directory / _STATE), f"damaged ({error})", "remove the lab with `mutauth lab down`") from error

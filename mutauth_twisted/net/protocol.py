@@ -252,7 +252,8 @@ class ExchangeProtocol(Protocol):
         protected.deliver()
 
     def _failed(self, error: MutualAuthError) -> None:
-        self._log.info("no connection with {peer}: {error}", peer=self._peer, error=error)
+        who = "" if error.subject == self._peer else f" with {self._peer}"
+        self._log.info("no connection{who}: {error}", who=who, error=error)
         self._leave()
         self._settle(Failure(error))
 

@@ -12,7 +12,7 @@ from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.directory import startup
 from mutauth_twisted.directory.binding import BindingInformation
 from mutauth_twisted.directory.connection import Directory
-from mutauth_twisted.directory.guidcache import GuidCache
+from mutauth_twisted.directory.guidcache import DEFAULT_STATE_DIR, GuidCache
 from mutauth_twisted.directory.scp import withdraw
 from mutauth_twisted.dns import Resolver
 from mutauth_twisted.service.options import Settings
@@ -60,6 +60,7 @@ class Publisher:
                 spn_check=settings.spn_check,
                 scp_name=settings.scp_name,
                 scp_parent=settings.scp_parent,
+                reach=_reach(settings),
             )
         )
         how = "by its GUID" if checked.by_guid else "by its place (no GUID is cached)"
@@ -101,6 +102,16 @@ class Publisher:
             if await self._directory.run(lambda session: withdraw(session, checked.scp.guid, binding)):
                 self._log.info("SCP withdrawn: {dn}", dn=checked.scp.dn)
         self._directory.close()
+
+
+def _reach(settings: Settings) -> list[str]:
+    """The options with which ``mutauth install`` on this machine reaches the same directory and state."""
+    words = [word for server in settings.servers for word in ("--directory", server)]
+    for option, value in (("--realm", settings.realm), ("--nameserver", settings.nameserver)):
+        words += [option, value] if value else []
+    if settings.state_dir != DEFAULT_STATE_DIR:
+        words += ["--state-dir", str(settings.state_dir)]
+    return words
 
 
 def advertised_form(registered: Sequence[str], dn: str) -> str:

@@ -134,7 +134,7 @@ class MutualAuthService(Service):
         for port in self._ports:
             await port.stopListening()
         if left := await self._factory.drain(STOP_DEADLINE):
-            self._log.warn("{left} connection(s) did not end within {seconds} s and were cut", left=left, seconds=STOP_DEADLINE)
+            self._log.warn("{left} connection(s) were cut, as they did not end by themselves", left=left)
 
 
 def end_with(code: int) -> None:

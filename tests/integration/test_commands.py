@@ -206,7 +206,7 @@ class ClientRefusalTests(CommandTestCase):
 
     def test_wrong_spn(self) -> None:
         """An SPN that nobody registered."""
-        with self.peer(lambda connection: None) as port:
+        with self.peer(lambda connection: connection.recv(1)) as port:
             self.refused_connection(self.direct(port, f"{self.service_class}/{self.host}"), 4, self.service_class)
 
     def test_no_ticket(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -345,9 +346,13 @@ class DNSTests(DirectoryTestCase):
 
     async def test_silent_server(self) -> None:
         """A server that does not answer is given up on, and named."""
-        self.patch(dns, "_TIMEOUTS", (1,))
-        line = await self.failure_of(Resolver(reactor, "127.0.0.253").lookup_srv("x.example"), NetworkError)
-        self.assertIn("DNS (127.0.0.253:53) does not answer", line)
+        self.patch(dns, "_TIMEOUT", 0.2)
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            server = f"127.0.0.1:{silent.getsockname()[1]}"
+            line = await self.failure_of(Resolver(reactor, server).lookup_srv("x.example"), NetworkError)
+            self.assertIn(f"DNS ({server}) does not answer", line)
+        line = await self.failure_of(Resolver(reactor, server).lookup_srv("x.example"), NetworkError)
+        self.assertIn(f"DNS ({server}) does not answer", line)
 
     async def test_endpoints_resolve_through_it(self) -> None:
         """HostnameEndpoint connects to a name that only this DNS server knows."""
