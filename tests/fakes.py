@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress, IHalfCloseableDescriptor, IProtocol
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.testing import MemoryReactorClock, StringTransport
@@ -18,6 +20,7 @@ from zope.interface import implementer
 from mutauth_twisted.core.context import Outcome, StepFailed
 from mutauth_twisted.errors import MutualAuthError, PeerNotProven, RecordError
 from mutauth_twisted.interfaces import PeerIdentity
+from mutauth_twisted.net.protocol import Channel, ExchangeProtocol, Side
 from mutauth_twisted.policy import Flag, Protection, flag_names
 from mutauth_twisted.spn import SPN
 
@@ -222,3 +225,105 @@ def captured_log() -> Iterator[list[LogEvent]]:
         yield events
     finally:
         globalLogPublisher.removeObserver(observer)
+
+
+class HeldWorkers:
+    """Workers whose calls end when the test says so."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Callable[[], None]] = []
+
+    def run(self, function: Callable[..., Any], *args: Any) -> Deferred[Any]:
+        """Keep the call; like a thread's, its result comes even when nobody waits for it any more."""
+        result: Deferred[Any] = Deferred()
+
+        def end() -> None:
+            try:
+                outcome: Any = function(*args)
+            except Exception:
+                outcome = Failure()
+            if not result.called:
+                result.callback(outcome)
+
+        self.waiting.append(end)
+        return result
+
+    def finish(self) -> None:
+        """Let every call end."""
+        waiting, self.waiting = self.waiting, []
+        for end in waiting:
+            end()
+
+
+class Player:
+    """One side of a connection: an exchange on a fake transport.
+
+    :param context: the side's security context.
+    :param factory: the application's.
+    """
+
+    def __init__(
+        self,
+        context: FakeContext,
+        factory: RecorderFactory | None = None,
+        *,
+        admit: Callable[[PeerIdentity], None] = lambda identity: None,
+        workers: Any = None,
+        reactor: ThreadedReactor | None = None,
+        channel: Channel = Channel(),
+        start: bool = True,
+    ) -> None:
+        self.context = context
+        self.factory = factory or RecorderFactory()
+        self.workers = workers or HeldWorkers()
+        self.reactor = reactor or ThreadedReactor()
+        side = Side(
+            initiator=context.initiator,
+            new_context=lambda peer: context,
+            admit=admit,
+            build_application=self.factory.buildProtocol,
+        )
+        self.protocol = ExchangeProtocol(self.reactor, cast(Any, self.workers), channel, side)
+        self.transport = FakeTransport()
+        #: What `authenticated` fired with.
+        self.results: list[Any] = []
+        self.protocol.authenticated.addBoth(self.results.append)
+        if start:
+            self.start()
+
+    def start(self) -> None:
+        """Connect."""
+        self.protocol.makeConnection(self.transport)
+
+    def receive(self, data: bytes, *, bytewise: bool = False) -> None:
+        """Have bytes come in, as long as the connection is read."""
+        for chunk in [data[i : i + 1] for i in range(len(data))] if bytewise else [data]:
+            if chunk and not self.transport.disconnecting:
+                self.protocol.dataReceived(chunk)
+
+    def lose(self, reason: BaseException | None = None) -> None:
+        """Have the connection end."""
+        self.protocol.connectionLost(Failure(reason or ConnectionDone()))
+
+    @property
+    def application(self) -> Recorder:
+        """The one application protocol that was built."""
+        (recorder,) = self.factory.built
+        return recorder
+
+    @property
+    def error(self) -> Any:
+        """What `authenticated` failed with."""
+        (failure,) = self.results
+        assert isinstance(failure, Failure), failure
+        return failure.value
+
+
+def converse(one: Player, other: Player, *, bytewise: bool = False) -> None:
+    """Carry bytes between two sides until neither has any."""
+    while True:
+        pieces = one.transport.take(), other.transport.take()
+        if not any(pieces):
+            return
+        other.receive(pieces[0], bytewise=bytewise)
+        one.receive(pieces[1], bytewise=bytewise)
