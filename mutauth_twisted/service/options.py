@@ -138,6 +138,11 @@ class Options(usage.Options):
         """A domain controller, ldap://HOST; repeatable. [default: from DNS]"""
         self._repeated["directory"].append(value)
 
+    def parseArgs(self, *arguments: str) -> None:
+        """There is nothing but options."""
+        if arguments:
+            raise usage.UsageError(f"{arguments[0]}: it belongs to no option")
+
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """Read the command line; a mistake ends the process with one line and code 2."""
         try:

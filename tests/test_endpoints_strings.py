@@ -1,0 +1,101 @@
+"""The endpoint strings: what they make, and what they refuse."""
+
+from __future__ import annotations
+
+from typing import Any
+from unittest import mock
+
+from twisted.internet.endpoints import clientFromString, serverFromString
+from twisted.internet.testing import MemoryReactorClock
+from twisted.trial.unittest import SynchronousTestCase
+
+from mutauth_twisted.endpoints import LocatedEndpoint, MutualAuthClientParser, MutualAuthServerParser, strings
+from mutauth_twisted.errors import CredentialError, UsageError
+from mutauth_twisted.net.endpoints import MutualAuthClientEndpoint, MutualAuthServerEndpoint
+from mutauth_twisted.net.protocol import Channel
+from mutauth_twisted.policy import AccessPolicy, Protection
+
+
+class ClientStringTests(SynchronousTestCase):
+    """``mutauth:...`` for clients."""
+
+    def parse(self, text: str) -> Any:
+        """Through Twisted itself, which finds the parser by its plugin."""
+        return clientFromString(MemoryReactorClock(), text)
+
+    def test_located(self) -> None:
+        """scp= makes an endpoint that searches; a DN's commas and equals signs need no escape."""
+        dn = "CN=echoSvc,CN=SRV1,CN=Computers,DC=lab,DC=example"
+        with mock.patch.object(strings, "LocatedEndpoint", wraps=LocatedEndpoint) as made:
+            self.parse(
+                f"mutauth:scp={dn}:class=echoSvc:base=DC=lab,DC=example:hosts=*.lab.example:spn-form=guid"
+                ":principal=alice@LAB.EXAMPLE:ccache=FILE\\:/tmp/cc:timeout=2.5:protection=sign:wire=nns"
+            )
+        selection, credentials = made.call_args.args[2:]
+        self.assertEqual(
+            (selection.selector, selection.service_class, selection.base, selection.spn_form, selection.hosts),
+            (dn, "echoSvc", "DC=lab,DC=example", "guid", "*.lab.example"),
+        )
+        self.assertEqual((credentials.principal, credentials.ccache), ("alice@LAB.EXAMPLE", "FILE:/tmp/cc"))
+        self.assertEqual(made.call_args.kwargs, {"timeout": 2.5, "wire": "nns", "protection": Protection.SIGN})
+
+    def test_direct(self) -> None:
+        """An escaped inner endpoint and an SPN, whose own colon is escaped as well."""
+        with mock.patch.object(strings, "MutualAuthClientEndpoint", wraps=MutualAuthClientEndpoint) as made:
+            self.parse("mutauth:tcp\\:srv1.example.com\\:9000:spn=echoSvc/srv1.example.com\\:9000")
+        self.assertEqual(str(made.call_args.args[2]), "echoSvc/srv1.example.com:9000")
+        self.assertEqual(made.call_args.args[4], Channel())
+
+    def test_refused(self) -> None:
+        """Whatever cannot be is a UsageError, hence a ValueError, that names it."""
+        for text, word in (
+            ("mutauth:", "spn"),
+            ("mutauth:tcp\\:a\\:1", "spn"),
+            ("mutauth:tcp:a:1:spn=a/b", "not escaped"),
+            ("mutauth:tcp\\:a\\:1:spn=a", "SPN"),
+            ("mutauth:tcp\\:a\\:1:spn=a/b:class=x", "class"),
+            ("mutauth:tcp\\:a\\:1:scp=a", "scp"),
+            ("mutauth:scp=a:bogus=1", "bogus"),
+            ("mutauth:scp=a:timeout=0", "timeout"),
+            ("mutauth:scp=a:timeout=nan", "timeout"),
+            ("mutauth:scp=a:timeout=inf", "timeout"),
+            ("mutauth:scp=a:protection=plain", "plain"),
+            ("mutauth:scp=a:nameserver=localhost", "localhost"),
+        ):
+            error = self.assertRaises(UsageError, self.parse, text)
+            self.assertIsInstance(error, ValueError)
+            self.assertIn(word, str(error))
+
+    def test_prefix(self) -> None:
+        """Both parsers are found under one name."""
+        self.assertEqual((MutualAuthClientParser.prefix, MutualAuthServerParser.prefix), ("mutauth", "mutauth"))
+
+
+class ServerStringTests(SynchronousTestCase):
+    """``mutauth:...`` for servers."""
+
+    def parse(self, text: str) -> Any:
+        return serverFromString(MemoryReactorClock(), text)
+
+    def test_server(self) -> None:
+        """The inner endpoint, the keys, the policy and the channel arrive where they belong."""
+        with (
+            mock.patch.object(strings, "ServiceKeys") as keys,
+            mock.patch.object(strings, "MutualAuthServerEndpoint", wraps=MutualAuthServerEndpoint) as made,
+        ):
+            self.parse("mutauth:tcp\\:9000:keytab=/etc/k:principal=svc@X:allow=*@X,bob@Y:deny=eve@X:timeout=3")
+        self.assertEqual((keys.call_args.args[0].keytab, keys.call_args.args[0].principal), ("/etc/k", "svc@X"))
+        self.assertEqual(made.call_args.args[3], AccessPolicy(("*@X", "bob@Y"), ("eve@X",)))
+        self.assertEqual(made.call_args.args[4], Channel(timeout=3.0))
+
+    def test_nobody_is_let_in_by_default(self) -> None:
+        """Without an allow it does not listen, whatever is denied."""
+        for text in ("mutauth:tcp\\:9000", "mutauth:tcp\\:9000:deny=a@X", "mutauth:tcp\\:9000:allow=:allow-all=no"):
+            self.assertIn("nobody is let in", str(self.assertRaises(UsageError, self.parse, text)))
+
+    def test_refused(self) -> None:
+        """Patterns without a realm, choices that are none, and a keytab that is not there."""
+        self.assertIn("alice@REALM", str(self.assertRaises(UsageError, self.parse, "mutauth:tcp\\:1:allow=alice")))
+        self.assertIn("maybe", str(self.assertRaises(UsageError, self.parse, "mutauth:tcp\\:1:allow-all=maybe")))
+        missing = "mutauth:tcp\\:1:allow-all=yes:keytab=/nonexistent/keytab"
+        self.assertIn("/nonexistent/keytab", str(self.assertRaises(CredentialError, self.parse, missing)))

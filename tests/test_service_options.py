@@ -1,0 +1,83 @@
+"""The options of ``twistd mutauth``: defaults that are safe, and mistakes in one line."""
+
+from __future__ import annotations
+
+import io
+import sys
+from unittest import mock
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from mutauth_twisted.policy import AccessPolicy, Protection
+from mutauth_twisted.service.options import Options, Settings
+
+MINIMAL = ("--service-class", "echoSvc", "--host", "srv1.example.com", "--echo", "--allow", "*@EXAMPLE.COM")
+
+
+class OptionsTests(SynchronousTestCase):
+    """Command lines."""
+
+    def settings(self, *words: str) -> Settings:
+        options = Options()
+        options.parseOptions(words)
+        return options.settings
+
+    def refused(self, *words: str) -> str:
+        """The line with which a command line ends the process."""
+        errors = io.StringIO()
+        with mock.patch.object(sys, "stderr", errors):
+            self.assertEqual(self.assertRaises(SystemExit, self.settings, *words).code, 2)
+        line = errors.getvalue()
+        self.assertTrue(line.startswith("mutauth: ") and line.count("\n") == 1, line)
+        return line
+
+    def test_defaults(self) -> None:
+        """What is not said is safe: sealed, checked, published, any port, bounded."""
+        settings = self.settings(*MINIMAL)
+        self.assertEqual((settings.listen, settings.publish, settings.spn_check), (("tcp:0",), True, "refuse"))
+        self.assertEqual((settings.spn_forms, settings.priority, settings.weight), (("guid", "dn"), 0, 100))
+        self.assertIs(settings.channel.protection, Protection.SEAL)
+        self.assertEqual((settings.channel.wire.name, settings.channel.timeout), ("nns", 10.0))
+        self.assertEqual(settings.policy, AccessPolicy(("*@EXAMPLE.COM",)))
+
+    def test_repeatable(self) -> None:
+        """Listening places, patterns and domain controllers may be given several times."""
+        more = ("--listen", "tcp:1", "--listen", "tcp:2", "--allow", "a@B", "--deny", "c@D", "--directory", "ldap://dc")
+        settings = self.settings(*MINIMAL, *more)
+        self.assertEqual((settings.listen, settings.servers), (("tcp:1", "tcp:2"), ("ldap://dc",)))
+        self.assertEqual(settings.policy, AccessPolicy(("*@EXAMPLE.COM", "a@B"), ("c@D",)))
+
+    def test_nothing_is_shared_between_two(self) -> None:
+        """Two services in one process do not see each other's options."""
+        self.settings(*MINIMAL, "--listen", "tcp:1")
+        self.assertEqual(self.settings(*MINIMAL).listen, ("tcp:0",))
+
+    def test_who_may_in_must_be_said(self) -> None:
+        """Without an allow there is no service."""
+        self.assertIn("--allow-all", self.refused(*MINIMAL[:5]))
+        self.assertIn("--allow-all", self.refused(*MINIMAL[:5], "--deny", "a@B"))
+
+    def test_one_thing_to_serve(self) -> None:
+        """Nothing, or two things, cannot be served."""
+        self.assertIn("exactly one", self.refused(*MINIMAL[:4], *MINIMAL[5:]))
+        self.assertIn("exactly one", self.refused(*MINIMAL, "--forward", "tcp:localhost:1"))
+
+    def test_mistakes(self) -> None:
+        """Each is one line that names the option."""
+        for words in (
+            ("--bogus",),
+            ("--priority", "-1"),
+            ("--weight", "65536"),
+            ("--weight", "²"),
+            ("--handshake-timeout", "nan"),
+            ("--handshake-timeout", "0"),
+            ("--publish", "ldap"),
+            ("--spn-check", "maybe"),
+            ("--spn-form", ","),
+            ("--spn-form", "upn"),
+            ("--wire", "x"),
+            ("--protection", "none"),
+        ):
+            self.assertIn(words[0], self.refused(*MINIMAL, *words))
+        self.assertIn("--service-class", self.refused(*MINIMAL[2:]))
+        self.assertIn("positional", self.refused(*MINIMAL, "positional"))
