@@ -288,8 +288,9 @@ class ProtectedTransport:
             self._transport.loseConnection()
         else:
             self._wait(self._give_up_waiting)
-        # A paused application must not keep the peer's end unread.
-        self.resumeProducing()
+        if self._paused:
+            # A paused application must not keep the peer's end unread.
+            self.resumeProducing()
 
     def getPeer(self) -> IAddress:
         """The peer's address."""
@@ -309,6 +310,8 @@ class ProtectedTransport:
 
     def unregisterProducer(self) -> None:
         """The producer is finished; see IConsumer."""
+        if self._producer is None:
+            return
         self._producer = None
         self._transport.unregisterProducer()
         if self._closed:
