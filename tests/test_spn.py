@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted.errors import UsageError
-from mutauth_twisted.spn import SPN
+from mutauth_twisted.spn import SPN, CrackedSPN, SPNNameType, crack_spn, get_spns, make_spn
 
 _PART = st.text(st.characters(exclude_characters="/:@", exclude_categories=["C", "Z"]), min_size=1, max_size=20)
 _NAME = st.text(st.characters(exclude_characters="/", exclude_categories=["C"]), min_size=1, max_size=40)
@@ -56,6 +58,10 @@ class SPNTests(SynchronousTestCase):
             "HT:TP/web",
             "HTTP/web@REALM",
             "echo/h/CN=a\nb",
+            "echo/h/CN=a\x1b[31mb",
+            "echo/h/CN=a\x9bb",
+            "HTTP/web:999999999999",
+            "HTTP\u00a0/web",
         ):
             error = self.assertRaises(UsageError, SPN.parse, text)
             self.assertNotIn("\n", str(error))
@@ -92,3 +98,130 @@ class SPNTests(SynchronousTestCase):
         ):
             self.assertNotEqual(base, other)
         self.assertNotEqual(base, str(base))
+
+    def test_digits_of_other_scripts_are_no_port(self) -> None:
+        """Only ASCII digits make a port; others are an instance's name."""
+        self.assertIsNone(SPN.parse("a/b:\u0663").port)
+
+
+DN = 'CN=a\\, "b" \u00fc,CN=srv1,DC=lab,DC=example'
+GUID = "c1b2a390-0000-4000-8000-000000000001"
+
+
+class MakeTests(SynchronousTestCase):
+    """DsMakeSpn."""
+
+    def test_table(self) -> None:
+        """What a client gets for what it knows."""
+        for given_, spn in (
+            (("http", "www.example.com"), "http/www.example.com"),
+            (("http", "WWW"), "http/WWW"),
+            (("http", "www.example.com", None, 8080), "http/www.example.com:8080"),
+            (("http", "www.example.com", None, 0, "ref.example.com"), "http/www.example.com"),
+            (("http", "10.0.0.1", None, 0, "ref.example.com"), "http/10.0.0.1/ref.example.com"),
+            (("http", "10.0.0.1", None, 80, "ref.example.com"), "http/10.0.0.1:80/ref.example.com"),
+            (("http", "10.0.0.1"), "http/10.0.0.1"),
+            (("ldap", "example.com", "dc1.example.com"), "ldap/dc1.example.com/example.com"),
+            (("ldap", "example.com", "dc1.example.com", 389, "ignored"), "ldap/dc1.example.com:389/example.com"),
+            (("echo", "_echo._tcp.example.com", "h.example.com"), "echo/h.example.com/_echo._tcp.example.com"),
+            (("echo", DN, "srv1.lab.example"), f"echo/srv1.lab.example/{DN}"),
+            (("echo", GUID, "srv1.lab.example", 9000), f"echo/srv1.lab.example:9000/{GUID}"),
+        ):
+            self.assertEqual(str(make_spn(*given_)), spn)  # type: ignore[arg-type]
+
+    def test_refused(self) -> None:
+        """Names that do not go together, or that no SPN can carry, each with its reason."""
+        for given_, cause in (
+            (("echo", DN), "a DN is no host"),
+            (("echo", "10.0.0.1", "h"), "it is a host"),
+            (("echo", "H.example.com", "h.example.com"), "it is a host"),
+            (("echo", "CN=a/b,DC=c", "h"), "no SPN can carry"),
+            (("echo", "fe80::1"), "':'"),
+            (("echo", "h", None, 65536), "out of range"),
+            (("echo", "h", None, -1), "out of range"),
+            (("", "h"), "empty"),
+            (("echo", ""), "empty"),
+            (("echo", DN, ""), "empty"),
+        ):
+            error = self.assertRaises(UsageError, make_spn, *given_)
+            self.assertIn(cause, str(error))
+
+    @given(_PART, _NAME, _PART, st.integers(0, 65535))
+    def test_what_is_made_is_cracked_into_the_same(self, kind: str, name: str, instance: str, port: int) -> None:
+        """DsCrackSpn gives back what DsMakeSpn was given."""
+        try:
+            spn = make_spn(kind, name, instance, port)
+        except UsageError as error:
+            self.assertIn("it is a host", str(error))
+        else:
+            self.assertEqual(crack_spn(str(spn)), CrackedSPN(kind, name, instance, port))
+
+
+class GetTests(SynchronousTestCase):
+    """DsGetSpn."""
+
+    def test_every_type_on_the_local_computer(self) -> None:
+        """Without instance names there is one SPN, with the local name that the type calls for."""
+        for kind, service_name, spn in (
+            (SPNNameType.DNS_HOST, None, "echo/host-of-long-name.example.com"),
+            (SPNNameType.DN_HOST, None, "echo/host-of-long-name.example.com"),
+            (SPNNameType.NB_HOST, None, "echo/HOST-OF-LONG-NA"),
+            (SPNNameType.DOMAIN, "example.com", "echo/host-of-long-name.example.com/example.com"),
+            (SPNNameType.NB_DOMAIN, "EXAMPLE", "echo/HOST-OF-LONG-NA/EXAMPLE"),
+            (SPNNameType.SERVICE, DN, f"echo/host-of-long-name.example.com/{DN}"),
+        ):
+            made = get_spns(kind, "echo", service_name, local_host="host-of-long-name.example.com.")
+            self.assertEqual([str(each) for each in made], [spn])
+            made = get_spns(kind, "echo", service_name, 9000, ["a", "b"], local_host="unused")
+            tail = "" if service_name is None else f"/{service_name}"
+            self.assertEqual([str(each) for each in made], [f"echo/a:9000{tail}", f"echo/b:9000{tail}"])
+
+    def test_arrays(self) -> None:
+        """Hosts and ports go together by place; several ports on one host are several names."""
+        names, ports = ["a", "b", "b"], [0, 1, 65535]
+        made = get_spns(SPNNameType.SERVICE, "echo", "example.com", 7, names, ports)
+        self.assertEqual([str(each) for each in made], [f"echo/{x}/example.com" for x in ("a", "b:1", "b:65535")])
+
+    def test_the_system_names_the_local_computer(self) -> None:
+        """The local computer's own name is used when none is given."""
+        self.patch(socket, "getfqdn", lambda: "this.example.com")
+        self.assertEqual(get_spns(SPNNameType.DNS_HOST, "echo"), [SPN("echo", "this.example.com")])
+
+    def test_refused(self) -> None:
+        """Arguments that do not go together."""
+        kind = SPNNameType
+        for arguments, cause in (
+            ((kind.DNS_HOST, "echo", "name"), "has none"),
+            ((kind.NB_HOST, "echo", "name"), "has none"),
+            ((kind.DN_HOST, "echo", ""), "has none"),
+            ((kind.DOMAIN, "echo"), "no service name"),
+            ((kind.NB_DOMAIN, "echo"), "no service name"),
+            ((kind.SERVICE, "echo"), "no service name"),
+            ((kind.SERVICE, "echo", ""), "empty"),
+            ((kind.SERVICE, "echo", "a/b"), "no SPN can carry"),
+            ((kind.DNS_HOST, "echo", None, 0, ["a", "b"], [1]), "1 instance ports for 2 instance names"),
+            ((kind.DNS_HOST, "echo", None, 0, [], [1]), "1 instance ports for 0 instance names"),
+            ((kind.DNS_HOST, "echo", None, 0, ["a"], [70000]), "out of range"),
+            ((kind.DNS_HOST, "echo", None, 70000), "out of range"),
+        ):
+            error = self.assertRaises(UsageError, get_spns, *arguments)
+            self.assertIn(cause, str(error))
+
+
+class CrackTests(SynchronousTestCase):
+    """DsCrackSpn."""
+
+    def test_table(self) -> None:
+        """Port and service name have stand-ins where they are missing."""
+        for text, cracked in (
+            ("http/www.example.com", CrackedSPN("http", "www.example.com", "www.example.com", 0)),
+            ("http/www.example.com:80", CrackedSPN("http", "www.example.com", "www.example.com", 80)),
+            ("ldap/dc1/example.com", CrackedSPN("ldap", "example.com", "dc1", 0)),
+            (f"echo/h:9000/{DN}", CrackedSPN("echo", DN, "h", 9000)),
+        ):
+            self.assertEqual(crack_spn(text), cracked)
+
+    def test_refused(self) -> None:
+        """A port that is no number, and what is no SPN."""
+        for text in ("MSSQLSvc/db:SQLEXPRESS", "a/b:\u0663", "a", "a/b/c/d", "a//b"):
+            self.assertRaises(UsageError, crack_spn, text)
