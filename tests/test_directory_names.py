@@ -13,11 +13,13 @@ from mutauth_twisted.directory.names import (
     all_of,
     any_of,
     child_dn,
+    common_name,
     domain_of,
     equals,
     escape_rdn_value,
     guid_dn,
     is_dn,
+    matches,
     parent_of,
     parse_guid,
     same_dn,
@@ -38,6 +40,7 @@ class DNTests(SynchronousTestCase):
         self.assertEqual(domain_of(dn), "lab.example")
         self.assertTrue(is_dn(dn))
         self.assertTrue(same_dn(dn, dn.casefold()))
+        self.assertEqual(common_name(dn), value)
 
     def test_escapes(self) -> None:
         """RFC 4514, section 2.4."""
@@ -83,6 +86,19 @@ class FilterTests(SynchronousTestCase):
         inside = text[len("(keywords=") : -1]
         self.assertFalse(set("()*\0") & set(inside))
         self.assertTrue(inside.isascii())
+
+    def test_patterns(self) -> None:
+        """Only the star is special; nothing else of a pattern reaches the filter bare."""
+        for pattern, text in (
+            ("host/a", "(s=host/a)"),
+            ("*", "(s=*)"),
+            ("**", "(s=*)"),
+            ("host/*.lab.*", "(s=host/*.lab.*)"),
+            ("*)(o=*", "(s=*\\29\\28\\6f\\3d*)"),
+            ("a\\*b", "(s=\\61\\5c*b)"),
+            ("\u00fc*", "(s=\\c3\\bc*)"),
+        ):
+            self.assertEqual(matches("s", pattern), text)
 
     def test_composition(self) -> None:
         """And, or, and a plain value that stays readable."""

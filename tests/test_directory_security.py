@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from winacl.dtyp.ace import AceFlags, ACEType
 from winacl.dtyp.security_descriptor import SECURITY_DESCRIPTOR
 
-from mutauth_twisted.directory.security import grant, is_granted, parse_sid, revoke
+from mutauth_twisted.directory.security import grant, granted_to, is_granted, parse_sid, revoke, sid_bytes
 from mutauth_twisted.errors import DirectoryError
 
 SID = "S-1-5-21-1-2-3-1104"
@@ -63,6 +63,8 @@ class SecurityTests(SynchronousTestCase):
         """One account's entries do not touch another's."""
         both = grant(grant(DESCRIPTOR, SID), OTHER)
         self.assertEqual(revoke(both, OTHER), grant(DESCRIPTOR, SID))
+        self.assertEqual(granted_to(both), {SID: True, OTHER: True})
+        self.assertEqual(granted_to(DESCRIPTOR), {})
 
     def test_half_is_not_granted(self) -> None:
         """One entry of the two is not enough, and only the missing one is added."""
@@ -70,6 +72,7 @@ class SecurityTests(SynchronousTestCase):
         del parsed.Dacl.aces[1]
         half = parsed.to_bytes()
         self.assertFalse(is_granted(half, SID))
+        self.assertEqual(granted_to(half), {SID: False})
         self.assertEqual(len(aces(grant(half, SID))), 5)
 
     def test_garbage(self) -> None:
@@ -79,4 +82,6 @@ class SecurityTests(SynchronousTestCase):
 
     def test_sid(self) -> None:
         """Binary SIDs as text."""
-        self.assertEqual(parse_sid(bytes.fromhex("01020000000000052000000020020000")), "S-1-5-32-544")
+        raw = bytes.fromhex("01020000000000052000000020020000")
+        self.assertEqual(parse_sid(raw), "S-1-5-32-544")
+        self.assertEqual(sid_bytes("S-1-5-32-544"), raw)

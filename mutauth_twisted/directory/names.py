@@ -98,6 +98,18 @@ def equals(attribute: str, value: str | bytes) -> str:
     return f"({attribute}={escape_bytes(raw)})"
 
 
+def matches(attribute: str, pattern: str) -> str:
+    """The filter for values that fit a pattern, in which ``*`` stands for any text (RFC 4515)."""
+    pieces = [equals(attribute, piece)[len(attribute) + 2 : -1] for piece in re.split(r"\*+", pattern)]
+    return f"({attribute}={'*'.join(pieces)})"
+
+
+def common_name(dn: str) -> str:
+    """The value of a DN's first component, without escapes."""
+    components = _components(dn)
+    return _unescape(components[0][1]) if components else ""
+
+
 def all_of(*filters: str) -> str:
     """The filter that asks for every one of these."""
     return f"(&{''.join(filters)})"

@@ -56,6 +56,12 @@ def parse_sid(raw: bytes) -> str:
     return str(SID.from_bytes(raw))
 
 
+def sid_bytes(sid: str) -> bytes:
+    """A SID as it stands in objectSid."""
+    raw: bytes = SID.from_string(sid).to_bytes()
+    return raw
+
+
 def _grants(ace: Any, sid: str, attribute: UUID) -> bool:
     """Whether an ACE is exactly what :func:`grant` writes."""
     return (
@@ -97,6 +103,17 @@ def is_granted(descriptor: bytes, sid: str) -> bool:
     """
     aces = _parse(descriptor).Dacl.aces
     return all(any(_grants(ace, sid, attribute) for ace in aces) for attribute in _PROPERTIES)
+
+
+def granted_to(descriptor: bytes) -> dict[str, bool]:
+    """Whom the descriptor names in such ACEs: the SID as text, and whether both stand."""
+    aces = _parse(descriptor).Dacl.aces
+    found: dict[str, bool] = {}
+    for ace in aces:
+        sid = str(ace.Sid)
+        if sid not in found and any(_grants(ace, sid, attribute) for attribute in _PROPERTIES):
+            found[sid] = all(any(_grants(other, sid, attribute) for other in aces) for attribute in _PROPERTIES)
+    return found
 
 
 def grant(descriptor: bytes, sid: str) -> bytes:

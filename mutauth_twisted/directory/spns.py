@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 from attrs import frozen
 
 from mutauth_twisted.directory.names import all_of, any_of, domain_of, equals, is_dn, same_dn
-from mutauth_twisted.directory.security import parse_sid
+from mutauth_twisted.directory.security import parse_sid, sid_bytes
 from mutauth_twisted.directory.session import (
     CONSTRAINT_VIOLATION,
     INSUFFICIENT_RIGHTS,
@@ -21,7 +23,17 @@ from mutauth_twisted.directory.session import (
 from mutauth_twisted.errors import DirectoryRefused, NotFound, UsageError
 from mutauth_twisted.spn import SPN
 
-_ATTRIBUTES = ("sAMAccountName", "userPrincipalName", "objectSid", "objectClass", "dNSHostName", "servicePrincipalName")
+_AT_ONCE = 100  # names in one filter; a domain controller takes many more, but not any number
+S = TypeVar("S", SPN, str)
+#: What :func:`account_of` reads.
+ACCOUNT_ATTRIBUTES = (
+    "sAMAccountName",
+    "userPrincipalName",
+    "objectSid",
+    "objectClass",
+    "dNSHostName",
+    "servicePrincipalName",
+)
 
 
 @frozen
@@ -44,12 +56,12 @@ class Account:
     is_computer: bool
     dns_host_name: str | None
 
-    def holds(self, spn: SPN) -> bool:
+    def holds(self, spn: SPN | str) -> bool:
         """Whether this SPN stands on the account; case does not count."""
         return str(spn).casefold() in {text.casefold() for text in self.spns}
 
 
-def _account(entry: Entry) -> Account:
+def account_of(entry: Entry) -> Account:
     sid = entry.values("objectSid")
     return Account(
         dn=entry.dn,
@@ -68,7 +80,7 @@ def find_account(session: Session, name: str) -> Account:
     :raises UsageError: when the name fits several.
     """
     if is_dn(name):
-        return _account(session.read(name, _ATTRIBUTES))
+        return account_of(session.read(name, ACCOUNT_ATTRIBUTES))
     bare = name.rpartition("\\")[2]
     exact = any_of(equals("sAMAccountName", bare), equals("userPrincipalName", bare))
     # The UPN of an account without one of its own is implied: name@domain (MS-ADTS 5.1.1.1.1).
@@ -78,12 +90,19 @@ def find_account(session: Session, name: str) -> Account:
         exact = any_of(equals("userPrincipalName", bare), equals("sAMAccountName", local))
         bare = local
     for wanted in (exact, equals("sAMAccountName", bare + "$")):
-        found = list(session.search(session.domain_dn, all_of(equals("objectClass", "user"), wanted), _ATTRIBUTES))
+        found = list(session.search(session.domain_dn, all_of(equals("objectClass", "user"), wanted), ACCOUNT_ATTRIBUTES))
         if len(found) > 1:
-            raise UsageError(f"account {name}", f"{len(found)} accounts have this name", "give its DN")
+            places = " and ".join(entry.dn for entry in found)
+            raise UsageError(f"account {name}", f"{len(found)} accounts have this name, {places}", "give the DN of one")
         if found:
-            return _account(found[0])
+            return account_of(found[0])
     raise NotFound(f"account {name}", f"{dns_domain} has no such account", "check the name, or give its DN")
+
+
+def find_by_sid(session: Session, sid: str) -> Account | None:
+    """The account with a SID; None when there is none here, or it is no user or computer."""
+    wanted = all_of(equals("objectClass", "user"), equals("objectSid", sid_bytes(sid)))
+    return next((account_of(entry) for entry in session.search(session.root, wanted, ACCOUNT_ATTRIBUTES)), None)
 
 
 def find_holders(session: Session, spn: SPN) -> list[Account]:
@@ -92,37 +111,58 @@ def find_holders(session: Session, spn: SPN) -> list[Account]:
 
 
 def find_holders_of(session: Session, spns: Sequence[SPN]) -> list[Account]:
-    """The accounts that hold any of these SPNs, in one search."""
-    if not spns:
-        return []
-    wanted = any_of(*(equals("servicePrincipalName", str(spn)) for spn in spns))
-    return [_account(entry) for entry in session.search(session.root, wanted, _ATTRIBUTES)]
+    """The accounts that hold any of these SPNs."""
+    found: dict[str, Account] = {}
+    for begin in range(0, len(spns), _AT_ONCE):
+        wanted = any_of(*(equals("servicePrincipalName", str(spn)) for spn in spns[begin : begin + _AT_ONCE]))
+        for entry in session.search(session.root, wanted, ACCOUNT_ATTRIBUTES):
+            found[entry.dn] = account_of(entry)
+    return list(found.values())
+
+
+def spn_command(kind: str, account: Account, *spns: SPN | str) -> str:
+    """The command for an administrator that adds, deletes or replaces SPNs."""
+    return shlex.join(["mutauth", "spn", kind, account.name, *map(str, spns)])
 
 
 def check_free(catalog: Session, spns: Sequence[SPN], account: Account) -> None:
     """Make sure that nobody but this account holds these SPNs.
 
     :param catalog: a session with a global catalog.
-    :raises DirectoryRefused: naming the SPN and who holds it.
+    :raises DirectoryRefused: naming an SPN, everybody who holds it, and the
+        commands that free all of these SPNs.
     """
-    for holder in find_holders_of(catalog, spns):
-        for spn in spns:
-            if holder.holds(spn) and not same_dn(holder.dn, account.dn):
-                raise DirectoryRefused(
-                    f"SPN {spn}",
-                    f"it is on another account already, {holder.name} ({holder.dn})",
-                    f"remove it there: mutauth spn delete {holder.name} {spn}",
-                    code=CONSTRAINT_VIOLATION,
-                )
+    others = [other for other in find_holders_of(catalog, spns) if not same_dn(other.dn, account.dn)]
+    for spn in spns:
+        holders = [other for other in others if other.holds(spn)]
+        if holders:
+            places = " and ".join(f"{other.name} ({other.dn})" for other in holders)
+            commands = [spn_command("delete", other, *filter(other.holds, spns)) for other in others]
+            raise DirectoryRefused(
+                f"SPN {spn}",
+                f"it is on another account already, {places}",
+                f"if it does not belong there, an administrator runs {' and '.join(commands)}",
+                code=CONSTRAINT_VIOLATION,
+                win32=SPN_NOT_UNIQUE,
+            )
 
 
-def _refused(spn: SPN, account: Account, error: DirectoryRefused) -> DirectoryRefused:
+def _refused(kind: str, spns: Sequence[SPN | str], account: Account, error: DirectoryRefused) -> DirectoryRefused:
+    """The same refusal with the rule behind it and the next step."""
     remedy = error.remedy
+    command = spn_command(kind, account, *spns)
     if error.code == INSUFFICIENT_RIGHTS:
-        remedy = "run it as an administrator, or delegate 'write servicePrincipalName' on the account"
-    elif error.code == CONSTRAINT_VIOLATION and account.is_computer and error.win32 != SPN_NOT_UNIQUE:
-        remedy = "a computer may add two-part SPNs of its own host name only: run it as an administrator"
-    subject = f"SPN {spn} on {account.name}"
+        right = "'Write servicePrincipalName'"
+        if account.is_computer:
+            right += " (or 'Validated write to service principal name', for two-part SPNs of its own host)"
+        remedy = f"an administrator runs {command}, or grants you {right} on {account.dn}"
+    elif error.win32 == SPN_NOT_UNIQUE:
+        asked = shlex.join(["mutauth", "spn", "query", *map(str, spns)])
+        remedy = f"{asked} tells who holds it; on Windows another class of the same host, such as host for HTTP, counts too"
+    elif error.code == CONSTRAINT_VIOLATION and account.is_computer:
+        own = " or ".join(filter(None, (account.dns_host_name, account.name.rstrip("$"))))
+        remedy = f"a computer may give itself two-part SPNs of {own} without a port only: an administrator runs {command}"
+    subject = f"SPN {', '.join(map(str, spns))} on {account.name}"
     return DirectoryRefused(subject, error.cause, remedy, code=error.code, win32=error.win32)
 
 
@@ -131,7 +171,7 @@ def add_spns(session: Session, account: Account, spns: Iterable[SPN]) -> list[SP
 
     :return: those that were really added.
     :raises DirectoryRefused: when the directory does not allow one; those
-        before it have been added, and are in the error's ``added``.
+        before it have been added.
     """
     added: list[SPN] = []
     for spn in spns:
@@ -141,24 +181,25 @@ def add_spns(session: Session, account: Account, spns: Iterable[SPN]) -> list[SP
             session.modify(account.dn, [Change("add", "servicePrincipalName", (str(spn),))])
         except DirectoryRefused as error:
             if error.code != VALUE_EXISTS:
-                raise _refused(spn, account, error) from error
+                raise _refused("add", [spn], account, error) from error
         else:
             added.append(spn)
     return added
 
 
-def remove_spns(session: Session, account: Account, spns: Iterable[SPN]) -> list[SPN]:
+def remove_spns(session: Session, account: Account, spns: Iterable[S]) -> list[S]:
     """DsWriteAccountSpn, DS_SPN_DELETE_SPN_OP: what is not there is no error.
 
+    :param spns: SPNs, or values as they stand, which need not be well-formed.
     :return: those that were really removed.
     """
-    removed: list[SPN] = []
+    removed: list[S] = []
     for spn in spns:
         try:
             session.modify(account.dn, [Change("delete", "servicePrincipalName", (str(spn),))])
         except DirectoryRefused as error:
             if error.code != NO_SUCH_ATTRIBUTE:
-                raise _refused(spn, account, error) from error
+                raise _refused("delete", [spn], account, error) from error
         else:
             removed.append(spn)
     return removed
@@ -169,4 +210,4 @@ def replace_spns(session: Session, account: Account, spns: Sequence[SPN]) -> Non
     try:
         session.modify(account.dn, [Change("replace", "servicePrincipalName", tuple(map(str, spns)))])
     except DirectoryRefused as error:
-        raise _refused(spns[0], account, error) if spns else error from error
+        raise _refused("replace", spns or ["--clear"], account, error) from error
