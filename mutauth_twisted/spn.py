@@ -20,9 +20,9 @@ _FORM = "write class/host[:port][/name]"
 _MAX_PORT = 65535
 
 
-def _check_part(name: str, value: str) -> None:
+def _check_part(spn: SPN, name: str, value: str) -> None:
     if not value:
-        raise UsageError("SPN", f"its {name} is empty", _FORM)
+        raise UsageError(f"SPN {str(spn)!r}", f"its {name} is empty", _FORM)
     for character in value:
         if character == "/":
             raise UsageError(
@@ -62,17 +62,17 @@ class SPN:
     instance: str | None = None
 
     def __attrs_post_init__(self) -> None:
-        _check_part("service class", self.service_class)
-        _check_part("host", self.host)
+        _check_part(self, "service class", self.service_class)
+        _check_part(self, "host", self.host)
         for name, value in (("class", self.service_class), ("host", self.host)):
             if ":" in value or "@" in value:
                 raise UsageError(f"SPN {name} {value!r}", "it holds ':' or '@'", _FORM)
         if self.instance is not None:
-            _check_part("instance", self.instance)
+            _check_part(self, "instance", self.instance)
             if _is_number(self.instance) and not (len(self.instance) <= 5 and 0 < int(self.instance) <= _MAX_PORT):
                 raise UsageError(f"SPN port {self.instance}", "it is out of range", "use 1 to 65535")
         if self.service_name is not None:
-            _check_part("service name", self.service_name)
+            _check_part(self, "service name", self.service_name)
 
     @classmethod
     def parse(cls, text: str) -> SPN:

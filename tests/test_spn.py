@@ -65,6 +65,8 @@ class SPNTests(SynchronousTestCase):
         ):
             error = self.assertRaises(UsageError, SPN.parse, text)
             self.assertNotIn("\n", str(error))
+            self.assertTrue(str(error).startswith("SPN "))
+        self.assertIn("SPN 'a//b': its host is empty", str(self.assertRaises(UsageError, SPN.parse, "a//b")))
 
     def test_a_dn_with_a_slash_is_refused_with_the_reason(self) -> None:
         """No SPN can carry such a DN; the GUID can stand in its place."""

@@ -20,6 +20,7 @@ from twisted.logger import (
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mutauth_twisted.cli.output import note
 from mutauth_twisted.errors import MutualAuthError
 
 T = TypeVar("T")
@@ -46,7 +47,7 @@ class OneLineGroup(click.Group):
 
     @staticmethod
     def _leave(line: str, code: int) -> None:
-        click.echo(f"mutauth: {line}", err=True)
+        note(line)
         sys.exit(code)
 
 
@@ -56,7 +57,7 @@ class _Lines:
 
     def __call__(self, event: LogEvent) -> None:
         failure: Failure | None = event.get("log_failure")
-        click.echo(f"mutauth: {formatEvent(event)}{f': {failure.value}' if failure else ''}", err=True)
+        note(f"{formatEvent(event)}{f': {failure.value}' if failure else ''}")
 
 
 def begin_logging(verbose: bool) -> None:

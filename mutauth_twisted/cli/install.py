@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from mutauth_twisted.cli.group import begin_logging, run_in_reactor
+from mutauth_twisted.cli.output import line
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.directory import installation
 from mutauth_twisted.directory.connection import Directory
@@ -107,14 +108,14 @@ def install(
                 scp_parent=scp_parent,
                 keywords=keywords,
                 spn_forms=forms,
-                report=click.echo,
+                report=line,
                 finish=lambda done: cache.write(service_class, host, done.guid, done.dn, scp_name),
             )
         )
 
     done = run_in_reactor(main)
-    click.echo(f"cached GUID {done.guid} in {cache.path(service_class, host, scp_name)}")
-    click.echo(f"{service_class} on {host} is ready to run as {done.account.name}")
+    line(f"cached GUID {done.guid} in {cache.path(service_class, host, scp_name)}")
+    line(f"{service_class} on {host} is ready to run as {done.account.name}")
 
 
 @click.command()
@@ -147,12 +148,12 @@ def uninstall(
                 scp_name=scp_name,
                 scp_parent=scp_parent,
                 guid=cached.guid if cached else None,
-                report=click.echo,
+                report=line,
             )
         )
 
     removed = run_in_reactor(main)
     if cache.remove(service_class, host, scp_name):
-        click.echo(f"removed {cache.path(service_class, host, scp_name)}")
+        line(f"removed {cache.path(service_class, host, scp_name)}")
     elif not removed:
-        click.echo(f"nothing of {service_class} on {host} was there")
+        line(f"nothing of {service_class} on {host} was there")

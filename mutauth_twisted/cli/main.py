@@ -8,6 +8,7 @@ from mutauth_twisted.cli.connect import connect
 from mutauth_twisted.cli.group import OneLineGroup
 from mutauth_twisted.cli.install import install, uninstall
 from mutauth_twisted.cli.lab import lab
+from mutauth_twisted.cli.spn import spn
 
 
 @click.group(cls=OneLineGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -22,5 +23,6 @@ def main() -> None:
 
 main.add_command(install)
 main.add_command(uninstall)
+main.add_command(spn)
 main.add_command(connect)
 main.add_command(lab)

@@ -1,0 +1,197 @@
+"""``mutauth spn``: the SPNs of accounts."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from mutauth_twisted.cli.group import OneLineGroup, begin_logging, run_in_reactor
+from mutauth_twisted.cli.install import directory_options, open_directory
+from mutauth_twisted.cli.output import as_json, json_option, line, note, progress_bar, table
+from mutauth_twisted.directory import spnadmin
+from mutauth_twisted.directory.connection import Directory
+from mutauth_twisted.directory.duplicates import Duplicate, find_duplicates
+from mutauth_twisted.directory.spnadmin import Written
+from mutauth_twisted.directory.spns import Account, find_account
+from mutauth_twisted.errors import UsageError
+from mutauth_twisted.spn import SPN
+
+Command = Callable[..., Any]
+
+
+@click.group(cls=OneLineGroup)
+def spn() -> None:
+    """List, find and write the service principal names of accounts.
+
+    ACCOUNT is a sAMAccountName, a UPN or a DN.  An SPN is
+    class/host[:port][/name]; case does not count.
+    """
+
+
+def _in_directory(options: dict[str, Any], work: Callable[[Directory], Any]) -> Any:
+    begin_logging(verbose=False)
+
+    async def main(reactor: Any) -> Any:
+        return await work(open_directory(reactor, options))
+
+    return run_in_reactor(main)
+
+
+@spn.command("list")
+@click.argument("accounts", metavar="ACCOUNT...", nargs=-1, required=True)
+@json_option
+@directory_options
+def list_spns(accounts: tuple[str, ...], for_programs: bool, **options: Any) -> None:
+    """List the SPNs that stand on accounts."""
+    found: list[Account] = _in_directory(
+        options, lambda directory: directory.run(lambda session: [find_account(session, name) for name in accounts])
+    )
+    if for_programs:
+        as_json([{**_account_json(account), "spns": sorted(account.spns, key=str.casefold)} for account in found])
+        return
+    table(
+        ("account", "spn"),
+        [(account.name, text) for account in found for text in sorted(account.spns, key=str.casefold)],
+    )
+    for account in found:
+        if not account.spns:
+            note(f"{account.name} has no SPN")
+
+
+@spn.command()
+@click.argument("patterns", metavar="PATTERN...", nargs=-1, required=True)
+@json_option
+@directory_options
+def query(patterns: tuple[str, ...], for_programs: bool, **options: Any) -> None:
+    """Find who holds SPNs, in the whole forest; exit code 1: nobody.
+
+    In a PATTERN * stands for any text, as in 'HTTP/*.example.com'.
+    """
+    if not all(patterns):
+        raise UsageError("pattern ''", "it is empty", "write '*' for every SPN")
+    found: list[tuple[Account, str]] = _in_directory(
+        options,
+        lambda directory: directory.run(
+            lambda catalog: [each for pattern in patterns for each in spnadmin.query(catalog, pattern)],
+            global_catalog=True,
+        ),
+    )
+    if for_programs:
+        as_json([{"spn": text, **_account_json(account)} for account, text in found])
+    else:
+        table(("spn", "account", "dn"), [(text, account.name, account.dn) for account, text in found])
+    if not found:
+        note(f"no account in the forest holds {' or '.join(patterns)}")
+        sys.exit(1)
+
+
+_allow_alias = click.option(
+    "--allow-alias", is_flag=True, help="Take over what another account holds through an alias, such as HTTP for host."
+)
+
+
+@spn.command()
+@click.argument("account")
+@click.argument("spns", metavar="SPN...", nargs=-1, required=True)
+@_allow_alias
+@json_option
+@directory_options
+def add(account: str, spns: tuple[str, ...], allow_alias: bool, for_programs: bool, **options: Any) -> None:
+    """Add SPNs to an account, unless another one in the forest holds them."""
+    wanted = [SPN.parse(text) for text in spns]
+    written = _in_directory(
+        options,
+        lambda directory: directory.run_with_catalog(
+            lambda session, catalog: spnadmin.add(session, catalog, account, wanted, allow_alias=allow_alias)
+        ),
+    )
+    _print_written(written, for_programs, "is on {} already")
+
+
+@spn.command()
+@click.argument("account")
+@click.argument("spns", metavar="[SPN]...", nargs=-1)
+@click.option("--clear", is_flag=True, help="Leave the account without any SPN.")
+@_allow_alias
+@json_option
+@directory_options
+def replace(
+    account: str, spns: tuple[str, ...], clear: bool, allow_alias: bool, for_programs: bool, **options: Any
+) -> None:
+    """Make exactly these SPNs the account's, or none of all with --clear."""
+    if clear == bool(spns):
+        raise UsageError(f"account {account}", "it needs either SPNs or --clear", "see mutauth spn replace --help")
+    wanted = [SPN.parse(text) for text in spns]
+    written = _in_directory(
+        options,
+        lambda directory: directory.run_with_catalog(
+            lambda session, catalog: spnadmin.replace(session, catalog, account, wanted, allow_alias=allow_alias)
+        ),
+    )
+    _print_written(written, for_programs, "stays on {}")
+
+
+@spn.command()
+@click.argument("account")
+@click.argument("spns", metavar="SPN...", nargs=-1, required=True)
+@json_option
+@directory_options
+def delete(account: str, spns: tuple[str, ...], for_programs: bool, **options: Any) -> None:
+    """Delete SPNs from an account, malformed ones too."""
+    written = _in_directory(
+        options, lambda directory: directory.run(lambda session: spnadmin.delete(session, account, spns))
+    )
+    _print_written(written, for_programs, "is not on {}")
+
+
+@spn.command()
+@json_option
+@directory_options
+def duplicates(for_programs: bool, **options: Any) -> None:
+    """Find SPNs that stand on several accounts, in the whole forest; exit code 1: there are some."""
+    with progress_bar("searching the forest") as progress:
+        found: list[Duplicate] = _in_directory(
+            options,
+            lambda directory: directory.run(lambda catalog: find_duplicates(catalog, progress), global_catalog=True),
+        )
+    if for_programs:
+        as_json([_duplicate_json(duplicate) for duplicate in found])
+    else:
+        table(
+            ("spn", "account", "dn"),
+            [(holder.spn, holder.name, holder.dn) for duplicate in found for holder in duplicate.holders],
+        )
+    if not found:
+        note("no SPN stands on several accounts")
+        return
+    note(f"{len(found)} SPN(s) stand on several accounts; delete each from all but one with mutauth spn delete ACCOUNT SPN")
+    sys.exit(1)
+
+
+def _account_json(account: Account) -> dict[str, str]:
+    return {"account": account.name, "dn": account.dn}
+
+
+def _duplicate_json(duplicate: Duplicate) -> dict[str, Any]:
+    holders = [{"account": holder.name, "dn": holder.dn, "spn": holder.spn} for holder in duplicate.holders]
+    return {"spn": duplicate.spn, "holders": holders}
+
+
+def _print_written(written: Written, for_programs: bool, unchanged: str) -> None:
+    """Say what became of the account's SPNs; ``unchanged`` has a place for its name."""
+    name = written.account.name
+    for warning in written.warnings:
+        note(f"warning: {warning}")
+    if for_programs:
+        parts = {"added": written.added, "removed": written.removed, "unchanged": written.unchanged}
+        as_json({**_account_json(written.account), **parts})
+        return
+    for text in written.removed:
+        line(f"deleted SPN {text} from {name}")
+    for text in written.added:
+        line(f"added SPN {text} to {name}")
+    for text in written.unchanged:
+        line(f"SPN {text} {unchanged.format(name)}")
