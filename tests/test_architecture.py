@@ -45,8 +45,8 @@ RESERVED: dict[str, frozenset[str]] = {
     "ldap3": frozenset({"directory"}),
     "winacl": frozenset({"directory"}),
     "click": frozenset({"cli"}),
-    "samba": frozenset({"lab._provision"}),
-    "ldb": frozenset({"lab._provision"}),
+    "samba": frozenset({"lab._provision", "lab._join"}),
+    "ldb": frozenset({"lab._provision", "lab._join"}),
 }
 
 #: What a unit may not import although nobody reserved it.

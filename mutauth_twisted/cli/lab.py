@@ -58,10 +58,11 @@ def lab() -> None:
 @lab.command()
 @directory_option
 @address_option
-def up(directory: str | None, address: str | None) -> None:
+@click.option("--second-dc", is_flag=True, help="Join a second domain controller, at the address that ends in 11.")
+def up(directory: str | None, address: str | None, second_dc: bool) -> None:
     """Start the lab; it runs until `mutauth lab down`."""
     with _cleaned_up():
-        laboratory.up(directory, address, progress=_print_step)
+        laboratory.up(directory, address, second_dc=second_dc, progress=_print_step)
 
 
 @lab.command()

@@ -17,10 +17,10 @@ import ldb
 import samba.dckeytab  # noqa: F401  gives Net its export_keytab
 from samba import dsdb, param
 from samba.auth import system_session
-from samba.dcerpc import dnsp
 from samba.ndr import ndr_pack
 from samba.net import Net
 from samba.provision import FILL_FULL, provision
+from samba.provision.sambadns import ARecord, SRVRecord
 from samba.samdb import SamDB
 
 # AES128-CTS-HMAC-SHA1-96 | AES256-CTS-HMAC-SHA1-96 (MS-KILE 2.2.7).
@@ -103,21 +103,30 @@ def add_accounts(samdb, plan):
         replace(samdb, dn, **{"msDS_SupportedEncryptionTypes": AES_ONLY})
 
 
-def add_addresses(samdb, plan):
-    """Give every host its A record in the domain's zone."""
-    zone = f"DC={plan['realm'].lower()},CN=MicrosoftDNS,DC=DomainDnsZones,{samdb.domain_dn()}"
+def add_dns_records(samdb, plan):
+    """Give every host its A record, and every service its SRV records."""
+    domain = plan["realm"].lower()
+    zone = f"DC={domain},CN=MicrosoftDNS,DC=DomainDnsZones,{samdb.domain_dn()}"
+    controllers = f"DC=_msdcs.{domain},CN=MicrosoftDNS,DC=ForestDnsZones,{samdb.domain_dn()}"
     for host, address in plan["addresses"].items():
-        record = dnsp.DnssrvRpcRecord()
-        record.wType = dnsp.DNS_TYPE_A
-        record.rank = dnsp.DNS_RANK_ZONE
-        record.dwTtlSeconds = 60
-        record.dwSerial = 1
-        record.data = address
-        node = ldb.Message()
-        node.dn = ldb.Dn(samdb, f"DC={host.partition('.')[0]},{zone}")
-        node["objectClass"] = ["top", "dnsNode"]
-        node["dnsRecord"] = [ndr_pack(record)]
-        samdb.add(node)
+        add_dns_record(samdb, zone, host.partition(".")[0], ARecord(address, ttl=60))
+    for name, targets in plan["srv_records"].items():
+        parent, name = (controllers, name.removesuffix("._msdcs")) if name.endswith("._msdcs") else (zone, name)
+        for host, port, priority, weight in targets:
+            add_dns_record(samdb, parent, name, SRVRecord(host, port, priority, weight, ttl=60))
+
+
+def add_dns_record(samdb, zone, name, record):
+    """Put a record beside those that a name has already, if any."""
+    node = ldb.Message()
+    node.dn = ldb.Dn(samdb, f"DC={name},{zone}")
+    try:
+        node["dnsRecord"] = ldb.MessageElement([ndr_pack(record)], ldb.FLAG_MOD_ADD, "dnsRecord")
+        samdb.modify(node)
+    except ldb.LdbError as error:
+        if error.args[0] != ldb.ERR_NO_SUCH_OBJECT:
+            raise
+        samdb.add({"dn": node.dn, "objectClass": ["top", "dnsNode"], "dnsRecord": [ndr_pack(record)]})
 
 
 def add_controller_spns(samdb, plan):
@@ -205,7 +214,7 @@ def main():
     try:
         add_accounts(samdb, plan)
         add_controller_spns(samdb, plan)
-        add_addresses(samdb, plan)
+        add_dns_records(samdb, plan)
     except BaseException:
         samdb.transaction_cancel()
         raise

@@ -8,7 +8,6 @@ import fcntl
 import ipaddress
 import json
 import os
-import secrets
 import select
 import shutil
 import signal
@@ -19,7 +18,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mutauth_twisted.errors import UsageError
-from mutauth_twisted.lab import state
+from mutauth_twisted.lab import files, state
+from mutauth_twisted.lab.files import Controller
 from mutauth_twisted.lab.runner import launch
 from mutauth_twisted.lab.state import Lab, LabError, ProcessIdentity
 
@@ -30,6 +30,7 @@ Progress = Callable[[str, float], None]
 _REQUIRED = (
     ("/usr/sbin/samba", "samba"),
     ("/usr/bin/kinit", "krb5-user"),
+    ("/usr/bin/openssl", "openssl"),
     ("/usr/bin/python3", "python3"),
     ("/usr/lib/python3/dist-packages/samba/samdb.py", "python3-samba"),
     ("/usr/lib/python3/dist-packages/samba/dckeytab.*.so", "python3-samba"),
@@ -47,6 +48,15 @@ _START_SECONDS = 40.0
 _STOP_SECONDS = 5.0
 
 _PROVISION = Path(__file__).with_name("_provision.py")
+_JOIN = Path(__file__).with_name("_join.py")
+#: By which DNS names the controllers are found, with the port of each.
+_CONTROLLER_RECORDS = {
+    "_ldap._tcp.dc._msdcs": 389,
+    "_ldap._tcp": 389,
+    "_gc._tcp": 3268,
+    "_kerberos._tcp": 88,
+    "_kerberos._udp": 88,
+}
 
 
 def _silent(text: str, elapsed: float) -> None:
@@ -57,6 +67,7 @@ def up(
     directory: str | os.PathLike[str] | None = None,
     address: str | None = None,
     *,
+    second_dc: bool = False,
     progress: Progress = _silent,
     owned: bool = False,
 ) -> Lab:
@@ -65,6 +76,8 @@ def up(
     :param directory: where everything is kept (MUTAUTH_LAB, else /run/mutauth-lab).
     :param address: the DC's loopback address (127.0.0.10); the hosts get
         addresses with the same first three octets.
+    :param second_dc: whether to join a second domain controller, whose
+        address ends in 11.
     :param owned: whether the domain controller dies with the calling thread;
         otherwise it goes on until :func:`down`.
     :raises LabError: no root, a package or a port is missing, or the DC did not start.
@@ -82,12 +95,13 @@ def up(
     with _locked(where, report, create=True):
         running_lab = state.find(where)
         if running_lab is not None:
-            return _usable(running_lab, address, report)
-        lab = Lab(directory=where, nameserver=address or state.DEFAULT_ADDRESS)
+            return _usable(running_lab, address, second_dc, report)
+        lab = Lab(directory=where, nameserver=address or state.DEFAULT_ADDRESS, second_dc=second_dc)
         try:
             _require_packages()
             _clear(where)
-            require_free_ports(lab.nameserver)
+            for controller in files.controllers(lab):
+                require_free_ports(controller.address)
             _start(lab, report, owned)
         except BaseException:
             # Half a lab is of no use to anybody, whatever ended its start.
@@ -143,11 +157,17 @@ def running(
         down(where)
 
 
-def _usable(lab: Lab, address: str | None, report: Callable[[str], None]) -> Lab:
+def _usable(lab: Lab, address: str | None, second_dc: bool, report: Callable[[str], None]) -> Lab:
     if address is not None and address != lab.nameserver:
         raise LabError(
             f"lab {lab.directory}",
             f"already running at {lab.nameserver}",
+            "take it down first, or name another directory with --dir",
+        )
+    if second_dc and not lab.second_dc:
+        raise LabError(
+            f"lab {lab.directory}",
+            "already running with one domain controller",
             "take it down first, or name another directory with --dir",
         )
     owner = ProcessIdentity.read(state.owner_file(lab.directory))
@@ -185,7 +205,7 @@ def _require_loopback(address: str | None) -> None:
         value = None
     if value is None or not value.is_loopback:
         raise UsageError(address, "not an IPv4 loopback address", "give one of 127.0.0.0/8 such as 127.0.0.10")
-    taken = set(state.HOST_OCTETS.values())
+    taken = {*state.HOST_OCTETS.values(), state.SECOND_DC_OCTET}
     if int(address.rpartition(".")[2]) in taken | {0, 255}:
         raise UsageError(address, "its last octet is taken by a host of the lab", "choose e.g. 10 as last octet")
 
@@ -285,9 +305,10 @@ def _remove(directory: Path) -> None:
 
 def _clear(directory: Path) -> None:
     """Stop what runs from this directory and empty it, but for the marker."""
-    process = ProcessIdentity.read(state.identity_file(directory))
-    if process is not None:
-        _stop(process)
+    for record in (state.second_identity_file(directory), state.identity_file(directory)):
+        process = ProcessIdentity.read(record)
+        if process is not None:
+            _stop(process)
     # The state goes first: a removal cut short must not look like a lab.
     (directory / "lab.json").unlink(missing_ok=True)
     for entry in directory.iterdir():
@@ -328,109 +349,25 @@ def _start(lab: Lab, report: Callable[[str], None], owned: bool) -> None:
         me = ProcessIdentity.of(os.getpid())
         assert me is not None
         me.write(state.owner_file(lab.directory))
-    _lay_out(lab)
+    files.lay_out(lab)
     report(f"making the directory of {lab.realm} (users, computers, keys, DNS)")
     _provision(lab)
-    report(f"starting the domain controller {lab.dc_host} at {lab.nameserver}")
-    _start_controller(lab, owned)
+    for controller in files.controllers(lab):
+        if controller.name == state.SECOND_DC_NAME:
+            report(f"joining the second domain controller {lab.host(controller.name)}")
+            _join(lab, controller)
+        report(f"starting the domain controller {lab.host(controller.name)} at {controller.address}")
+        _start_controller(lab, controller, owned)
     report("getting tickets")
     for name in state.ACCOUNTS:
         _get_ticket(lab, name)
     state.save(lab)
 
 
-def _lay_out(lab: Lab) -> None:
-    """Write everything the provisioning and the DC read."""
-    for name in ("keytabs", "ccaches", "passwords", "rcache", "log", "samba"):
-        (lab.directory / name).mkdir(mode=0o700)
-    for name in ("etc", "private", "state", "cache", "lock", "run", "rpc", "sysvol"):
-        (lab.directory / "samba" / name).mkdir(mode=0o700)
-    for name in state.ACCOUNTS:
-        # The prefix satisfies the domain's complexity rule whatever the rest is.
-        _write_secret(lab.directory / "passwords" / name, "Aa1-" + secrets.token_urlsafe(24))
-    lab.krb5_conf.write_text(_krb5_conf(lab), "utf-8")
-    _smb_conf_path(lab).write_text(_smb_conf(lab), "utf-8")
-
-
-def _write_secret(path: Path, text: str) -> None:
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
-
-
-def _smb_conf_path(lab: Lab) -> Path:
-    return lab.directory / "samba" / "etc" / "smb.conf"
-
-
-def _krb5_conf(lab: Lab) -> str:
-    # TCP first: a dead KDC's refused connection is known at once, a lost datagram after seconds.
-    return f"""[libdefaults]
-    default_realm = {lab.realm}
-    dns_lookup_realm = false
-    dns_lookup_kdc = false
-    dns_canonicalize_hostname = false
-    rdns = false
-    udp_preference_limit = 1
-    forwardable = true
-
-[realms]
-    {lab.realm} = {{
-        kdc = {lab.nameserver}
-        kpasswd_server = {lab.nameserver}
-    }}
-
-[domain_realm]
-    .{lab.realm.lower()} = {lab.realm}
-    {lab.realm.lower()} = {lab.realm}
-"""
-
-
-def _smb_conf(lab: Lab) -> str:
-    base = lab.directory / "samba"
-    return f"""[global]
-    netbios name = {state.DC_NAME.upper()}
-    realm = {lab.realm}
-    workgroup = {lab.domain}
-    server role = active directory domain controller
-    server services = ldap, kdc, dns, cldap, rpc
-    interfaces = {lab.nameserver}/8
-    bind interfaces only = yes
-    private dir = {base}/private
-    state directory = {base}/state
-    cache directory = {base}/cache
-    lock directory = {base}/lock
-    pid directory = {base}/run
-    ncalrpc dir = {base}/rpc
-    binddns dir = {base}/state/bind-dns
-    winbindd socket directory = {base}/run/winbindd
-    ntp signd socket directory = {base}/run/ntp_signd
-    usershare path = {base}/state/usershares
-    log file = {base}/run/samba.log
-    logging = stdout
-
-[sysvol]
-    path = {base}/sysvol
-    read only = no
-
-[netlogon]
-    path = {base}/sysvol/scripts
-    read only = no
-"""
-
-
-def _environment(lab: Lab) -> dict[str, str]:
-    """All the lab's own programs get to see: nothing of the machine's configuration."""
-    return {
-        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
-        "LC_ALL": "C",
-        "TMPDIR": str(lab.directory / "samba" / "run"),
-        "SMB_CONF_PATH": str(_smb_conf_path(lab)),
-        "KRB5_CONFIG": str(lab.krb5_conf),
-    }
-
-
 def _provision(lab: Lab) -> None:
+    controller = files.first_controller(lab)
     plan = {
-        "smb_conf": str(_smb_conf_path(lab)),
+        "smb_conf": str(controller.smb_conf),
         "realm": lab.realm,
         "domain": lab.domain,
         "dc_name": state.DC_NAME,
@@ -443,38 +380,66 @@ def _provision(lab: Lab) -> None:
         "groups": state.GROUPS,
         "principals": {name: state.account(name) for name in state.ACCOUNTS},
         "addresses": {lab.host(name): lab.address_of(name) for name in state.HOST_OCTETS},
+        "srv_records": _srv_records(lab),
     }
-    log = lab.directory / "log" / "provision.log"
+    _run_script(lab, controller, _PROVISION, plan, lab.directory / "log" / "provision.log", "Samba's provisioning")
+
+
+def _srv_records(lab: Lab) -> dict[str, list[tuple[str, int, int, int]]]:
+    """The targets of each SRV record, with the host's full name."""
+    targets = {
+        name: [(lab.host(host), port, priority, weight) for host, port, priority, weight in targets]
+        for name, targets in state.SRV_RECORDS.items()
+    }
+    if lab.second_dc:
+        second = lab.host(state.SECOND_DC_NAME)
+        targets |= {name: [(second, port, 0, 100)] for name, port in _CONTROLLER_RECORDS.items()}
+    return targets
+
+
+def _join(lab: Lab, controller: Controller) -> None:
+    """Make the second controller's copy of the directory, from the first one while it runs."""
+    plan = {
+        "smb_conf": str(controller.smb_conf),
+        "realm": lab.realm,
+        "server": lab.nameserver,
+        "address": controller.address,
+        "password": lab.password("administrator"),
+    }
+    _run_script(lab, controller, _JOIN, plan, lab.directory / "log" / "join.log", "Samba's join")
+
+
+def _run_script(lab: Lab, controller: Controller, script: Path, plan: object, log: Path, what: str) -> None:
+    """Let the system's Python carry out a plan, which holds secrets and so goes through a pipe."""
     with log.open("wb") as output:
         result = subprocess.run(
-            launch(["/usr/bin/python3", "-I", str(_PROVISION)]),
+            launch(["/usr/bin/python3", "-I", str(script)]),
             input=json.dumps(plan).encode(),
             stdout=output,
             stderr=output,
-            env=_environment(lab),
+            env=files.environment(lab, controller),
             cwd="/",
             check=False,
         )
     if result.returncode:
-        raise LabError("Samba's provisioning", f"failed: {_last_line(log)}", "mend the cause and try again")
+        raise LabError(what, f"failed: {_last_line(log)}", "mend the cause and try again")
 
 
-def _start_controller(lab: Lab, owned: bool) -> None:
-    record = state.identity_file(lab.directory)
-    command = ["/usr/sbin/samba", "--interactive", "--model=single", f"--configfile={_smb_conf_path(lab)}"]
-    with lab.log.open("wb") as output:
+def _start_controller(lab: Lab, controller: Controller, owned: bool) -> None:
+    command = ["/usr/sbin/samba", "--interactive", "--model=single", f"--configfile={controller.smb_conf}"]
+    with controller.log.open("wb") as output:
         process = subprocess.Popen(
-            launch(command, record=record, tied=owned),
+            launch(command, record=controller.record, tied=owned),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            env=_environment(lab),
+            env=files.environment(lab, controller),
             cwd="/",
             # Out of reach of the terminal's Ctrl-C, and of its end.
             start_new_session=True,
         )
     try:
-        _await_ready(lab, process)
+        _await_ready(controller, process)
     except BaseException:
         # Its record may not be written yet, so nobody else would find it.
         process.kill()
@@ -482,23 +447,23 @@ def _start_controller(lab: Lab, owned: bool) -> None:
         raise
 
 
-def _await_ready(lab: Lab, process: subprocess.Popen[bytes]) -> None:
+def _await_ready(controller: Controller, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + _START_SECONDS
     waiting = set(_READY_PORTS)
     while waiting:
         if process.poll() is not None:
             raise LabError(
-                f"the domain controller at {lab.nameserver}",
-                f"ended at its start: {_last_line(lab.log)}",
+                f"the domain controller at {controller.address}",
+                f"ended at its start: {_last_line(controller.log)}",
                 "mend the cause and try again",
             )
         if time.monotonic() > deadline:
             raise LabError(
-                f"the domain controller at {lab.nameserver}",
-                f"silent on port {min(waiting)} after {_START_SECONDS:.0f} s: {_last_line(lab.log)}",
+                f"the domain controller at {controller.address}",
+                f"silent on port {min(waiting)} after {_START_SECONDS:.0f} s: {_last_line(controller.log)}",
                 "try again on a less busy machine",
             )
-        waiting = {port for port in waiting if not _answers(lab.nameserver, port)}
+        waiting = {port for port in waiting if not _answers(controller.address, port)}
         if waiting:
             time.sleep(0.05)
 
@@ -518,7 +483,7 @@ def _get_ticket(lab: Lab, name: str) -> None:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        env=_environment(lab),
+        env=files.environment(lab, files.first_controller(lab)),
         timeout=_START_SECONDS,
         check=False,
     )

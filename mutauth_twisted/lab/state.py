@@ -19,6 +19,7 @@ REALM = "LAB.EXAMPLE"
 DOMAIN = "LAB"
 DNS_DOMAIN = REALM.lower()
 DC_NAME = "dc1"
+SECOND_DC_NAME = "dc2"
 
 USERS = ("alice", "bob", "svc-echo", "svc-other")
 GROUPS = {"echo-users": ("alice",)}
@@ -27,10 +28,15 @@ ACCOUNTS = ("administrator", *USERS, *COMPUTERS)
 
 #: The last octet of each host's address; the first three are the DC's own.
 HOST_OCTETS = {"srv1": 21, "srv2": 22, "rogue": 66}
+SECOND_DC_OCTET = 11
+
+#: SRV records below the domain: host, port, priority and weight of each target.
+SRV_RECORDS = {"_echo._tcp": (("srv1", 9401, 1, 100), ("srv2", 9402, 2, 100))}
 
 _MARKER = ".mutauth-lab"
 _STATE = "lab.json"
 _IDENTITY = "dc.pid"
+_SECOND_IDENTITY = "dc2.pid"
 _OWNER = "owner.pid"
 
 
@@ -90,6 +96,7 @@ class Lab:
     :ivar realm: the Kerberos realm, ``LAB.EXAMPLE``.
     :ivar domain: the NetBIOS name of the domain, ``LAB``.
     :ivar dc_host: the DC's FQDN, ``dc1.lab.example``.
+    :ivar second_dc: whether there is a second DC, ``dc2.lab.example``, which follows the first.
     """
 
     directory: Path
@@ -97,6 +104,7 @@ class Lab:
     realm: str = REALM
     domain: str = DOMAIN
     dc_host: str = f"{DC_NAME}.{DNS_DOMAIN}"
+    second_dc: bool = False
 
     @classmethod
     def load(cls, directory: str | os.PathLike[str] | None = None) -> Lab:
@@ -132,8 +140,13 @@ class Lab:
 
     @property
     def ca_file(self) -> Path:
-        """The certificate (PEM) that vouches for the DC's LDAPS certificate."""
-        return self.directory / "samba" / "private" / "tls" / "ca.pem"
+        """The certificate (PEM) of the authority that vouches for every DC's LDAPS certificate."""
+        return self.directory / "tls" / "ca.pem"
+
+    @property
+    def second_address(self) -> str:
+        """The loopback address of the second DC, if there is one; DNS, KDC and LDAP as on the first."""
+        return f"{self.nameserver.rpartition('.')[0]}.{SECOND_DC_OCTET}"
 
     @property
     def log(self) -> Path:
@@ -157,6 +170,8 @@ class Lab:
         name = host.lower().partition(".")[0]
         if name == self.dc_host.partition(".")[0]:
             return self.nameserver
+        if name == SECOND_DC_NAME and self.second_dc:
+            return self.second_address
         if name not in HOST_OCTETS:
             raise LabError(host, "not a host of the lab", f"its hosts: {DC_NAME}, {', '.join(HOST_OCTETS)}")
         return f"{self.nameserver.rpartition('.')[0]}.{HOST_OCTETS[name]}"
@@ -215,6 +230,11 @@ def identity_file(directory: Path) -> Path:
     return directory / _IDENTITY
 
 
+def second_identity_file(directory: Path) -> Path:
+    """The record of the second domain controller's process."""
+    return directory / _SECOND_IDENTITY
+
+
 def owner_file(directory: Path) -> Path:
     """The record of the process that takes the lab down at its end, if any."""
     return directory / _OWNER
@@ -228,6 +248,7 @@ def save(lab: Lab) -> None:
         "domain": lab.domain,
         "nameserver": lab.nameserver,
         "dc_host": lab.dc_host,
+        "second_dc": lab.second_dc,
     }
     temporary = lab.directory / (_STATE + ".new")
     temporary.write_text(json.dumps(fields, indent=2) + "\n", "utf-8")
