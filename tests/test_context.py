@@ -194,6 +194,18 @@ class JudgementTests(Case):
         with self.assertRaises(MutualAuthError):
             client.judge(SEAL)
 
+    def test_other_mechanism(self) -> None:
+        """A context of another mechanism is refused, whatever its flags say."""
+        client, _ = self.established()
+        inquire = gssapi.raw.inquire_context
+
+        def inquired(*args: Any, **kwargs: Any) -> Any:
+            return inquire(*args, **kwargs)._replace(mech=gssapi.OID.from_int_seq("1.3.6.1.4.1.311.2.2.10"))
+
+        self.patch(module, "inquire_context", inquired)
+        with self.assertRaisesRegex(PeerNotProven, "did not end with Kerberos"):
+            client.judge(SEAL)
+
     def test_ended_ticket(self) -> None:
         """A ticket that ends between the last step and the judgement is an error like any other."""
         client, _ = self.established()

@@ -295,6 +295,7 @@ class RefusalTests(Case):
         server.transport.clear()
         server.protocol.dataReceived(TOKEN_1)
         self.assertEqual((server.transport.take(), len(context.steps)), (b"", 1))
+        self.assertEqual(server.protocol._reader.pending, 0)
         self.assert_ended(server, PeerNotProven)
 
     def test_refusal_with_a_token(self) -> None:

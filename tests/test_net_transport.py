@@ -469,8 +469,12 @@ class ClosingTests(Case):
     def test_abort_from_within(self) -> None:
         """An application that aborts while it is given data gets no more of it."""
         self.application.on_data = lambda transport, data: transport.abortConnection()
-        self.peer_sends(b"one", b"two")
+        frames = self.peer.protect(b"one") + self.peer.protect(b"two")
+        with captured_log() as events:
+            self.transport.dataReceived(b"".join(frames)[:-1] + b"\0")
         self.assertEqual(self.application.received, [b"one"])
+        # Nor is the rest of it looked at.
+        self.assertEqual(events, [])
 
     def test_close_from_within(self) -> None:
         """An application that closes while it is given data gets no more of it."""
@@ -671,3 +675,10 @@ class PlainNetworkTests(Case):
     def test_cut(self) -> None:
         """A connection that ends without the peer's end was cut."""
         self.assertIsInstance(self.lose(ConnectionDone()), StreamCut)
+
+    def test_gone_at_once(self) -> None:
+        """A network that is gone as soon as it is closed leaves no timer behind."""
+        self.patch(self.network, "loseConnection", lambda: self.transport.connectionLost(Failure(ConnectionDone())))
+        self.peer_sends(end=True)
+        self.assertEqual(self.application.events, ["made", "lost"])
+        self.assertEqual(self.clock.getDelayedCalls(), [])

@@ -285,13 +285,11 @@ class ExchangeProtocol(Protocol):
 
     def _cancelled(self, authenticated: Deferred[IProtocol]) -> None:
         self._over = True
-        # Ends the machine, so that a step still under way in a thread finds nobody waiting.
-        self._handshake.abandon(NetworkError(self._peer, "the connection was given up by this side"))
         self._stop()
         self._transport.abortConnection()
 
     def _stop(self) -> None:
-        """No more deadline, and no step that still waits for its thread."""
+        """No more deadline, and nobody waiting for a step that is still to come from its thread."""
         self._stop_timer()
         stepping, self._stepping = self._stepping, None
         if stepping is not None:
