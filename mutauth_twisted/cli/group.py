@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 import click
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import (
     FilteringLogObserver,
     ILogObserver,
@@ -68,24 +68,55 @@ def begin_logging(verbose: bool) -> None:
     globalLogBeginner.beginLoggingTo([FilteringLogObserver(_Lines(), [level])], redirectStandardIO=False)
 
 
-def run_in_reactor(main: Callable[[Any], Coroutine[Deferred[Any], Any, T]]) -> T:
-    """Run the reactor until the coroutine ends; returns its result or raises its error."""
+class _Run:
+    """One coroutine, for which the reactor runs."""
+
+    def __init__(self, reactor: Any, main: Callable[[Any], Coroutine[Deferred[Any], Any, Any]], to_the_end: bool) -> None:
+        self._reactor = reactor
+        self._main = main
+        self._to_the_end = to_the_end
+        self._running: Deferred[Any] | None = None
+        self._interrupted = False
+        #: What the coroutine returned, or the Failure it ended with.
+        self.outcome: Any = Failure(KeyboardInterrupt())
+
+    def begin(self) -> None:
+        self._running = Deferred.fromCoroutine(self._main(self._reactor))
+        self._running.addBoth(self._ended)
+
+    def _ended(self, outcome: Any) -> None:
+        if not (isinstance(outcome, Failure) and outcome.check(CancelledError)):
+            self.outcome = outcome
+        self._running = None
+        if not self._interrupted:
+            self._reactor.stop()
+
+    def interrupt(self) -> Deferred[Any] | None:
+        """The reactor is to stop; it waits for the Deferred returned."""
+        running = self._running
+        if running is None:
+            return None
+        self._interrupted = True
+        if self._to_the_end:
+            click.echo("mutauth: interrupted, finishing what was begun", err=True)
+        else:
+            running.cancel()
+        return running
+
+
+def run_in_reactor(main: Callable[[Any], Coroutine[Deferred[Any], Any, T]], *, to_the_end: bool = False) -> T:
+    """Run the reactor until the coroutine ends; returns its result or raises its error.
+
+    :param to_the_end: whether an interrupt waits until the coroutine has
+        ended, as what writes to the directory must; it is cancelled otherwise.
+    :raises KeyboardInterrupt: when it was interrupted and has no result.
+    """
     from twisted.internet import reactor
 
-    outcome: list[Any] = []
-
-    def ended(result: Any) -> None:
-        outcome.append(result)
-        if reactor.running:
-            reactor.stop()
-
-    def begin() -> None:
-        Deferred.fromCoroutine(main(reactor)).addBoth(ended)
-
-    reactor.callWhenRunning(begin)
+    run = _Run(reactor, main, to_the_end)
+    reactor.callWhenRunning(run.begin)
+    reactor.addSystemEventTrigger("before", "shutdown", run.interrupt)
     reactor.run()
-    if not outcome:
-        raise KeyboardInterrupt
-    if isinstance(outcome[0], Failure):
-        outcome[0].raiseException()
-    return outcome[0]  # type: ignore[no-any-return]
+    if isinstance(run.outcome, Failure):
+        run.outcome.raiseException()
+    return run.outcome  # type: ignore[no-any-return]
