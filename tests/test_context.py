@@ -506,10 +506,20 @@ class LibraryTests(Case):
 
     def test_our_credential_is_used(self) -> None:
         """pyspnego takes the credential it is given instead of acquiring one."""
-        credential = self.keys._credential
+        credential = gssapi.Credentials(usage="accept", store={"keytab": self.realm.keytab("svc-echo")})
         proxy: Any = spnego.server(protocol="kerberos", _gssapi_credential=credential)
         self.assertIs(proxy._credential, credential)
         self.assertIsNone(proxy._context)
+
+    def test_each_connection_has_its_own(self) -> None:
+        """Copies of pyspnego's object share the credential and nothing that a connection changes."""
+        first, second = self.keys.acceptor("first"), self.keys.acceptor("second")
+        first.step(self.client().step(None).token)
+        self.step_fails(second, b"junk")
+        self.assertIs(first._proxy._credential, second._proxy._credential)
+        self.assertIsNot(first._proxy._context, second._proxy._context)
+        self.assertEqual(first.judge(SEAL).principal, "alice@TEST.EXAMPLE")
+        self.assertIsNone(self.keys._template._context)
 
     def test_our_context_is_used(self) -> None:
         """pyspnego steps the context it is given instead of making one."""
@@ -523,6 +533,6 @@ class LibraryTests(Case):
         """A failed step raises with its token, which python-gssapi would otherwise hand out as a good one."""
         server = self.keys.acceptor("client")
         request = self.client(account="svc-other").step(None).token
-        deferring = gssapi.SecurityContext(creds=self.keys._credential, usage="accept")
+        deferring = gssapi.SecurityContext(creds=self.keys._template._credential, usage="accept")
         self.assertNotEqual(deferring.step(request), b"")
         self.assertNotEqual(self.step_fails(server, request).token, b"")

@@ -11,6 +11,7 @@ nothing of the connection.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any, cast
 
 from attrs import frozen
@@ -30,6 +31,8 @@ from mutauth_twisted.net.transport import LINGER, ProtectedTransport
 from mutauth_twisted.policy import Protection, flag_names
 from mutauth_twisted.threads import Workers
 from mutauth_twisted.wire import NNS, FrameError, Token, Wire
+
+_flag_names = lru_cache(maxsize=64)(flag_names)
 
 
 @frozen
@@ -225,7 +228,7 @@ class ExchangeProtocol(Protocol):
             principal=identity.principal,
             package=identity.package,
             protection=identity.protection.value,
-            flags=flag_names(identity.flags),
+            flags=_flag_names(identity.flags),
             tokens=", ".join(self._tokens),
         )
         channel = self._channel
