@@ -93,7 +93,8 @@ def guid_dn(guid: UUID) -> str:
 def equals(attribute: str, value: str | bytes) -> str:
     """The filter ``(attribute=value)`` (RFC 4515)."""
     raw = value.encode() if isinstance(value, str) else value
-    if all(0x20 <= byte < 0x7F and byte not in b"\\*()" for byte in raw):
+    # ldap3 takes blanks at the edges away.
+    if raw == raw.strip() and all(0x20 <= byte < 0x7F and byte not in b"\\*()" for byte in raw):
         return f"({attribute}={raw.decode()})"
     return f"({attribute}={escape_bytes(raw)})"
 

@@ -17,8 +17,11 @@ from attrs import frozen
 from ldap3.core.exceptions import LDAPExceptionError, LDAPOperationResult
 from ldap3.protocol.microsoft import security_descriptor_control
 
+from mutauth_twisted.directory.filters import correct_ldap3
 from mutauth_twisted.directory.names import guid_dn, parent_of
 from mutauth_twisted.errors import DirectoryRefused, DirectoryUnreachable, MutualAuthError, NotFound
+
+correct_ldap3()
 
 T = TypeVar("T")
 Scope = Literal["base", "one", "subtree"]
