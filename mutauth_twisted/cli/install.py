@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 import click
 
@@ -19,6 +19,7 @@ from mutauth_twisted.dns import Resolver
 from mutauth_twisted.errors import UsageError
 
 Command = Callable[..., Any]
+T = TypeVar("T")
 
 
 def directory_options(command: Command) -> Command:
@@ -46,12 +47,27 @@ def open_directory(reactor: Any, options: dict[str, Any]) -> Directory:
     )
 
 
+def in_directory(options: dict[str, Any], work: Callable[[Directory], Awaitable[T]]) -> T:
+    """Run the reactor for one piece of work with the directory; returns its result or raises its error."""
+    begin_logging(verbose=False)
+
+    async def main(reactor: Any) -> T:
+        return await work(open_directory(reactor, options))
+
+    return run_in_reactor(main)
+
+
 def _service_options(command: Command) -> Command:
     for option in (
         click.option(
             "--state-dir", default=str(DEFAULT_STATE_DIR), show_default=True, help="Where the SCP's GUID is cached."
         ),
         click.option("--scp-parent", metavar="DN", help="What the SCP is put below (the host's computer object)."),
+        click.option(
+            "--container",
+            metavar="NAME",
+            help="Put the SCP into this container below CN=System, for a replicated service; created and removed as needed.",
+        ),
         click.option("--scp-name", metavar="CN", help="The SCP's common name (the service class)."),
         click.option("--host", metavar="FQDN", default=socket.getfqdn, help="Second part of the SPNs (this machine)."),
         click.option("--service-class", metavar="NAME", required=True, help="First part of the SPNs."),
@@ -60,7 +76,8 @@ def _service_options(command: Command) -> Command:
     return command
 
 
-def _forms(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
+def spn_forms(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
+    """Read ``--spn-form``: forms with commas between them."""
     forms = tuple(form.strip() for form in value.split(",") if form.strip())
     for form in forms:
         if form not in SPN_FORMS:
@@ -72,13 +89,14 @@ def _forms(context: click.Context, parameter: click.Parameter, value: str) -> tu
 @_service_options
 @click.option("--account", required=True, help="The account that runs the service: name, UPN or DN.")
 @click.option("--keyword", "keywords", multiple=True, help="What clients find it by; repeatable (the service class).")
-@click.option("--spn-form", "forms", default="guid,dn", show_default=True, callback=_forms, help="SPNs to register.")
+@click.option("--spn-form", "forms", default="guid,dn", show_default=True, callback=spn_forms, help="SPNs to register.")
 @directory_options
 def install(
     service_class: str,
     host: str,
     scp_name: str | None,
     scp_parent: str | None,
+    container: str | None,
     state_dir: str,
     account: str,
     keywords: tuple[str, ...],
@@ -106,6 +124,7 @@ def install(
                 account=account,
                 scp_name=scp_name,
                 scp_parent=scp_parent,
+                container=container,
                 keywords=keywords,
                 spn_forms=forms,
                 report=line,
@@ -127,6 +146,7 @@ def uninstall(
     host: str,
     scp_name: str | None,
     scp_parent: str | None,
+    container: str | None,
     state_dir: str,
     account: str | None,
     **options: Any,
@@ -147,6 +167,7 @@ def uninstall(
                 account=account,
                 scp_name=scp_name,
                 scp_parent=scp_parent,
+                container=container,
                 guid=cached.guid if cached else None,
                 report=line,
             )

@@ -8,6 +8,7 @@ from mutauth_twisted.cli.connect import connect
 from mutauth_twisted.cli.group import OneLineGroup
 from mutauth_twisted.cli.install import install, uninstall
 from mutauth_twisted.cli.lab import lab
+from mutauth_twisted.cli.scp import scp
 from mutauth_twisted.cli.spn import spn
 
 
@@ -24,5 +25,6 @@ def main() -> None:
 main.add_command(install)
 main.add_command(uninstall)
 main.add_command(spn)
+main.add_command(scp)
 main.add_command(connect)
 main.add_command(lab)

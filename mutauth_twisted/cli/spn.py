@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import click
 
-from mutauth_twisted.cli.group import OneLineGroup, begin_logging, run_in_reactor
-from mutauth_twisted.cli.install import directory_options, open_directory
+from mutauth_twisted.cli.group import OneLineGroup
+from mutauth_twisted.cli.install import directory_options, in_directory
 from mutauth_twisted.cli.output import as_json, json_option, line, note, progress_bar, table
 from mutauth_twisted.directory import spnadmin
-from mutauth_twisted.directory.connection import Directory
 from mutauth_twisted.directory.duplicates import Duplicate, find_duplicates
 from mutauth_twisted.directory.spnadmin import Written
 from mutauth_twisted.directory.spns import Account, find_account
 from mutauth_twisted.errors import UsageError
 from mutauth_twisted.spn import SPN
-
-Command = Callable[..., Any]
 
 
 @click.group(cls=OneLineGroup)
@@ -31,22 +27,13 @@ def spn() -> None:
     """
 
 
-def _in_directory(options: dict[str, Any], work: Callable[[Directory], Any]) -> Any:
-    begin_logging(verbose=False)
-
-    async def main(reactor: Any) -> Any:
-        return await work(open_directory(reactor, options))
-
-    return run_in_reactor(main)
-
-
 @spn.command("list")
 @click.argument("accounts", metavar="ACCOUNT...", nargs=-1, required=True)
 @json_option
 @directory_options
 def list_spns(accounts: tuple[str, ...], for_programs: bool, **options: Any) -> None:
     """List the SPNs that stand on accounts."""
-    found: list[Account] = _in_directory(
+    found: list[Account] = in_directory(
         options, lambda directory: directory.run(lambda session: [find_account(session, name) for name in accounts])
     )
     if for_programs:
@@ -72,7 +59,7 @@ def query(patterns: tuple[str, ...], for_programs: bool, **options: Any) -> None
     """
     if not all(patterns):
         raise UsageError("pattern ''", "it is empty", "write '*' for every SPN")
-    found: list[tuple[Account, str]] = _in_directory(
+    found: list[tuple[Account, str]] = in_directory(
         options,
         lambda directory: directory.run(
             lambda catalog: [each for pattern in patterns for each in spnadmin.query(catalog, pattern)],
@@ -102,7 +89,7 @@ _allow_alias = click.option(
 def add(account: str, spns: tuple[str, ...], allow_alias: bool, for_programs: bool, **options: Any) -> None:
     """Add SPNs to an account, unless another one in the forest holds them."""
     wanted = [SPN.parse(text) for text in spns]
-    written = _in_directory(
+    written = in_directory(
         options,
         lambda directory: directory.run_with_catalog(
             lambda session, catalog: spnadmin.add(session, catalog, account, wanted, allow_alias=allow_alias)
@@ -125,7 +112,7 @@ def replace(
     if clear == bool(spns):
         raise UsageError(f"account {account}", "it needs either SPNs or --clear", "see mutauth spn replace --help")
     wanted = [SPN.parse(text) for text in spns]
-    written = _in_directory(
+    written = in_directory(
         options,
         lambda directory: directory.run_with_catalog(
             lambda session, catalog: spnadmin.replace(session, catalog, account, wanted, allow_alias=allow_alias)
@@ -141,7 +128,7 @@ def replace(
 @directory_options
 def delete(account: str, spns: tuple[str, ...], for_programs: bool, **options: Any) -> None:
     """Delete SPNs from an account, malformed ones too."""
-    written = _in_directory(
+    written = in_directory(
         options, lambda directory: directory.run(lambda session: spnadmin.delete(session, account, spns))
     )
     _print_written(written, for_programs, "is not on {}")
@@ -153,7 +140,7 @@ def delete(account: str, spns: tuple[str, ...], for_programs: bool, **options: A
 def duplicates(for_programs: bool, **options: Any) -> None:
     """Find SPNs that stand on several accounts, in the whole forest; exit code 1: there are some."""
     with progress_bar("searching the forest") as progress:
-        found: list[Duplicate] = _in_directory(
+        found: list[Duplicate] = in_directory(
             options,
             lambda directory: directory.run(lambda catalog: find_duplicates(catalog, progress), global_catalog=True),
         )

@@ -14,7 +14,7 @@ from uuid import UUID
 from attrs import frozen
 
 from mutauth_twisted.directory import security
-from mutauth_twisted.directory.names import child_dn, same_dn
+from mutauth_twisted.directory.names import child_dn, parent_of
 from mutauth_twisted.directory.scp import (
     ServiceConnectionPoint,
     create_scp,
@@ -22,6 +22,7 @@ from mutauth_twisted.directory.scp import (
     find_computer,
     read_scp,
 )
+from mutauth_twisted.directory.scpadmin import find_stale, read_dacl, read_grants, spns_naming, write_dacl
 from mutauth_twisted.directory.session import Change, Session
 from mutauth_twisted.directory.spns import (
     Account,
@@ -31,10 +32,13 @@ from mutauth_twisted.directory.spns import (
     find_holders_of,
     remove_spns,
 )
-from mutauth_twisted.errors import MutualAuthError, NotFound, ServiceCheckFailed
+from mutauth_twisted.errors import MutualAuthError, NotFound, ServiceCheckFailed, UsageError
 from mutauth_twisted.spn import SPN
 
 Report = Callable[[str], None]
+_CONTAINER = "container"
+# What tells a container that installation made from one that somebody else did.
+_CONTAINER_MARK = "Service connection points; made by mutauth install"
 DEFAULT_SPN_FORMS = ("guid", "dn")
 
 
@@ -95,6 +99,7 @@ def install(
     account: str,
     scp_name: str | None = None,
     scp_parent: str | None = None,
+    container: str | None = None,
     keywords: Sequence[str] = (),
     spn_forms: Sequence[str] = DEFAULT_SPN_FORMS,
     report: Report = lambda _: None,
@@ -102,8 +107,10 @@ def install(
 ) -> Installation:
     """Create what is missing of the service's objects and rights; blocks.
 
-    When all is there already nothing is changed.  When a step fails, what this
-    call did is undone, in reverse order, before the error is raised.
+    When all is there already nothing is changed.  When another account ran the
+    service, its rights are revoked; its SPNs have to be deleted first.  When a
+    step fails, what this call did is undone, in reverse order, before the error
+    is raised.
 
     :param session: a domain controller, with an administrator's tickets.
     :param catalog: a global catalog, to look for SPNs on other accounts first.
@@ -113,6 +120,8 @@ def install(
     :param scp_name: the service connection point's common name; the service
         class by default.
     :param scp_parent: the DN to put it below; the host's computer object by default.
+    :param container: put it into this container below CN=System instead, which
+        is created if need be: the place of a replicated service.
     :param keywords: what clients find it by; the service class by default.
     :param spn_forms: the SPNs' third parts: ``guid``, ``dn``, ``host``.
     :param report: is told what is done, a line each.
@@ -120,6 +129,7 @@ def install(
         MutualAuthError everything is undone.
     """
     holder = find_account(session, account)
+    scp_parent = _parent(session, scp_parent, container)
     dn = scp_dn(session, service_class=service_class, host=host, scp_name=scp_name, scp_parent=scp_parent)
     existing = _existing(session, dn, service_class)
     planned = existing or ServiceConnectionPoint(dn, UUID(int=0), service_class)
@@ -128,13 +138,17 @@ def install(
     check_free(catalog, known, holder)
     undo = _Undo(report)
     try:
+        if container and not existing:
+            _create_container(session, parent_of(dn), undo, report)
         point = existing or _create(session, dn, service_class, host, keywords or (service_class,), undo, report)
         if existing:
             _add_keywords(session, point, keywords, undo, report)
-        _grant(session, point, holder, undo, report)
+        is_new = _grant(session, point, holder, undo, report)
         spns = tuple(point.spn(form, host, service_class) for form in spn_forms)
         for spn in spns:
             _add_spn(session, holder, spn, undo, report)
+        if existing and is_new:
+            _revoke_former(session, catalog, point, holder, undo, report)
         done = Installation(read_scp(session, point.guid), find_account(session, holder.dn), spns, existing is None)
         finish(done)
     except MutualAuthError as error:
@@ -153,6 +167,38 @@ def scp_dn(
 ) -> str:
     """Where the service's connection point is put: below the host's computer object, unless said otherwise."""
     return child_dn(scp_name or service_class, scp_parent or find_computer(session, host))
+
+
+def _parent(session: Session, scp_parent: str | None, container: str | None) -> str | None:
+    if container is None:
+        return scp_parent
+    if scp_parent is not None:
+        raise UsageError(f"container {container}", "a parent was given too", "use either --container or --scp-parent")
+    return child_dn(container, f"CN=System,{session.domain_dn}")
+
+
+def _create_container(session: Session, dn: str, undo: _Undo, report: Report) -> None:
+    try:
+        kinds = session.read(dn, ["objectClass"]).texts("objectClass")
+    except NotFound:
+        session.add(dn, {"objectClass": _CONTAINER, "description": _CONTAINER_MARK})
+        undo.add(f"container {dn}", lambda: session.delete(dn))
+        report(f"created container {dn}")
+        return
+    if _CONTAINER not in kinds:
+        raise UsageError(f"container {dn}", f"it is there, and is a {kinds[-1]}", "choose another name with --container")
+
+
+def _delete_container(session: Session, dn: str, done: Report) -> None:
+    """Delete a container that installation made, unless something is in it."""
+    try:
+        is_ours = session.read(dn, ["description"]).text("description") == _CONTAINER_MARK
+        is_empty = next(session.search(dn, "(objectClass=*)", scope="one", page_size=1), None) is None
+    except NotFound:
+        return
+    if is_ours and is_empty:
+        session.delete(dn)
+        done(f"deleted container {dn}")
 
 
 def _existing(session: Session, dn: str, service_class: str) -> ServiceConnectionPoint | None:
@@ -201,27 +247,42 @@ def _add_keywords(
     report(f"added keywords {', '.join(missing)}")
 
 
-def read_dacl(session: Session, guid: UUID) -> bytes:
-    """An object's security descriptor without owner and auditing part."""
-    values = session.read(guid, ["nTSecurityDescriptor"]).values("nTSecurityDescriptor")
-    if not values:
-        raise NotFound(f"object with GUID {guid}", "this account may not read its security descriptor")
-    return values[0]
-
-
-def write_dacl(session: Session, guid: UUID, descriptor: bytes) -> None:
-    """Replace an object's access control list."""
-    session.modify(guid, [Change("replace", "nTSecurityDescriptor", (descriptor,))])
-
-
-def _grant(session: Session, point: ServiceConnectionPoint, account: Account, undo: _Undo, report: Report) -> None:
+def _grant(session: Session, point: ServiceConnectionPoint, account: Account, undo: _Undo, report: Report) -> bool:
+    """Give the account the two rights; whether it lacked them."""
     before = read_dacl(session, point.guid)
     after = security.grant(before, account.sid)
     if after == before:
-        return
+        return False
     write_dacl(session, point.guid, after)
     undo.add(f"rights of {account.name} on the SCP", lambda: write_dacl(session, point.guid, before))
     report(f"granted {account.name} to update serviceDNSName and serviceBindingInformation")
+    return True
+
+
+def _revoke_former(
+    session: Session, catalog: Session, point: ServiceConnectionPoint, account: Account, undo: _Undo, report: Report
+) -> None:
+    """Take the two rights from the accounts that ran the service before.
+
+    An account that holds an SPN of this object still runs it, on another host.
+    Groups and unknown SIDs are somebody's own arrangement.
+    """
+    former = [
+        grant.holder
+        for grant in read_grants(session, catalog, point)
+        if grant.complete and grant.sid != account.sid and grant.holder is not None and not grant.holder.is_group
+    ]
+    running = {holder.dn for holder, _ in spns_naming(catalog, point)} if former else set()
+    for other in former:
+        if other.dn not in running:
+            before = read_dacl(session, point.guid)
+            write_dacl(session, point.guid, security.revoke(before, other.sid))
+            undo.add(f"revoking rights of {other.name}", _writer(session, point.guid, before))
+            report(f"revoked the rights of {other.name}, which ran the service before")
+
+
+def _writer(session: Session, guid: UUID, descriptor: bytes) -> Callable[[], None]:
+    return lambda: write_dacl(session, guid, descriptor)
 
 
 def _add_spn(session: Session, account: Account, spn: SPN, undo: _Undo, report: Report) -> None:
@@ -239,13 +300,19 @@ def uninstall(
     account: str | None = None,
     scp_name: str | None = None,
     scp_parent: str | None = None,
+    container: str | None = None,
     guid: UUID | None = None,
     spn_forms: Sequence[str] = DEFAULT_SPN_FORMS,
     report: Report = lambda _: None,
 ) -> list[str]:
     """Remove what :func:`install` made: the SPNs first, then the service connection point; blocks.
 
+    SPNs that carry a DN which the object had before it was moved go too, when
+    they stand on the given account, or on one that holds the SPN with the GUID.
+
     :param account: take the SPNs from this account only; None: from whoever holds them.
+    :param container: given to :func:`install`; deleted when that made it and
+        nothing is left in it.
     :param guid: the cached GUID, which finds the object wherever it was moved.
     :return: what was removed, a line each; none when nothing was there.
     """
@@ -255,18 +322,25 @@ def uninstall(
         removed.append(line)
         report(line)
 
+    scp_parent = _parent(session, scp_parent, container)
     point, is_there = _find_installed(session, guid, service_class, host, scp_name, scp_parent)
     if point is None:
         return removed
     only = find_account(session, account) if account else None
     spns = [point.spn(form, host, service_class) for form in spn_forms]
-    for holder in find_holders_of(catalog, spns):
-        if only is None or same_dn(holder.dn, only.dn):
-            for spn in remove_spns(session, holder, [spn for spn in spns if holder.holds(spn)]):
-                done(f"removed SPN {spn} from {holder.name}")
+    holders = [only] if only else find_holders_of(catalog, spns)
+    for holder in holders:
+        for spn in remove_spns(session, holder, [spn for spn in spns if holder.holds(spn)]):
+            done(f"removed SPN {spn} from {holder.name}")
+        if only or holder.holds(point.spn("guid", host, service_class)):
+            stale = find_stale(catalog, point, holder, service_class=service_class, host=host)
+            for text in remove_spns(session, holder, stale):
+                done(f"removed SPN {text} from {holder.name}, with a DN from before the SCP was moved")
     if is_there:
         delete_scp(session, point)
         done(f"deleted SCP {point.dn}")
+    if container and scp_parent:
+        _delete_container(session, scp_parent, done)
     return removed
 
 

@@ -104,6 +104,11 @@ def read_scp(session: Session, name: str | UUID) -> ServiceConnectionPoint:
     return _scp(entry)
 
 
+def list_scps(session: Session, base: str | None = None) -> Iterator[ServiceConnectionPoint]:
+    """Every service connection point below a DN; None: in the domain."""
+    return map(_scp, session.search(session.root if base is None else base, _IS_SCP, _ATTRIBUTES))
+
+
 def find_by_keyword(session: Session, keyword: str, *, base: str | None = None) -> Iterator[ServiceConnectionPoint]:
     """The service connection points with a keyword.
 

@@ -47,6 +47,7 @@ class Account:
         unknown here included.
     :param is_computer: whether it is a computer's.
     :param dns_host_name: a computer's DNS name.
+    :param is_group: whether it is a group after all, which may have rights.
     """
 
     dn: str
@@ -55,6 +56,7 @@ class Account:
     spns: tuple[str, ...]
     is_computer: bool
     dns_host_name: str | None
+    is_group: bool = False
 
     def holds(self, spn: SPN | str) -> bool:
         """Whether this SPN stands on the account; case does not count."""
@@ -70,6 +72,7 @@ def account_of(entry: Entry) -> Account:
         spns=entry.texts("servicePrincipalName"),
         is_computer="computer" in entry.texts("objectClass"),
         dns_host_name=entry.text("dNSHostName"),
+        is_group="group" in entry.texts("objectClass"),
     )
 
 
@@ -100,8 +103,8 @@ def find_account(session: Session, name: str) -> Account:
 
 
 def find_by_sid(session: Session, sid: str) -> Account | None:
-    """The account with a SID; None when there is none here, or it is no user or computer."""
-    wanted = all_of(equals("objectClass", "user"), equals("objectSid", sid_bytes(sid)))
+    """Whoever has a SID, a group too; None when there is nobody here."""
+    wanted = equals("objectSid", sid_bytes(sid))
     return next((account_of(entry) for entry in session.search(session.root, wanted, ACCOUNT_ATTRIBUTES)), None)
 
 

@@ -1,0 +1,270 @@
+"""``mutauth scp``: service connection points, looked at and mended by hand."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+from uuid import UUID
+
+import click
+
+from mutauth_twisted.cli.group import OneLineGroup
+from mutauth_twisted.cli.install import directory_options, in_directory, spn_forms
+from mutauth_twisted.cli.output import as_json, json_option, line, note, table
+from mutauth_twisted.directory import scpadmin
+from mutauth_twisted.directory.binding import BindingError
+from mutauth_twisted.directory.connection import Directory
+from mutauth_twisted.directory.names import domain_of, is_dn
+from mutauth_twisted.directory.scp import ServiceConnectionPoint, list_scps
+from mutauth_twisted.directory.scpadmin import Grant, Inspection
+from mutauth_twisted.directory.session import Session
+from mutauth_twisted.errors import UsageError
+
+T = TypeVar("T")
+#: Work with a domain controller of the object's own domain, a global catalog, and the object's DN or GUID.
+Work = Callable[[Session, Session, str | UUID], T]
+
+
+@click.group(cls=OneLineGroup)
+def scp() -> None:
+    """List, find and mend service connection points.
+
+    NAME is an object's DN or GUID.
+    """
+
+
+def _at_home(options: dict[str, Any], name: str, work: Work[T]) -> T:
+    async def run(directory: Directory) -> T:
+        where, domain = await scpadmin.find_home(directory, name)
+        return await directory.run_with_catalog(lambda session, catalog: work(session, catalog, where), domain=domain)
+
+    return in_directory(options, run)
+
+
+def _base(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not is_dn(value):
+        raise UsageError(f"--base {value}", "it is no DN in a domain", "write CN=srv1,CN=Computers,DC=example,DC=com")
+    return value
+
+
+_base_option = click.option("--base", metavar="DN", callback=_base, help="Only what is below this DN.")
+
+
+@scp.command("list")
+@_base_option
+@json_option
+@directory_options
+def list_points(base: str | None, for_programs: bool, **options: Any) -> None:
+    """List the service connection points of the domain, or below --base."""
+    domain = domain_of(base) if base else None
+    found = in_directory(
+        options, lambda directory: directory.run(lambda session: list(list_scps(session, base)), domain=domain)
+    )
+    _print_points(found, for_programs)
+
+
+@scp.command()
+@click.argument("keyword")
+@_base_option
+@json_option
+@directory_options
+def find(keyword: str, base: str | None, for_programs: bool, **options: Any) -> None:
+    """Find service connection points by keyword, in the whole forest; exit code 1: there is none.
+
+    What is listed was not proven: any computer may publish any keyword.
+    """
+    found = in_directory(options, lambda directory: scpadmin.find_in_forest(directory, keyword, base))
+    _print_points(found, for_programs)
+    if not found:
+        note(f"no service connection point has the keyword {keyword}")
+        sys.exit(1)
+
+
+@scp.command()
+@click.argument("name")
+@click.option("--account", "accounts", multiple=True, help="Who must run it; repeatable (those that hold its SPNs).")
+@click.option("--spn-form", "forms", callback=spn_forms, default="", help="SPNs that must stand: guid,dn,host (any).")
+@json_option
+@directory_options
+def show(name: str, accounts: tuple[str, ...], forms: tuple[str, ...], for_programs: bool, **options: Any) -> None:
+    """Show one with its rights and SPNs; exit code 1: something is wrong with it."""
+    found = _at_home(
+        options,
+        name,
+        lambda session, catalog, where: scpadmin.inspect(session, catalog, where, accounts=accounts, spn_forms=forms),
+    )
+    if for_programs:
+        as_json(_inspection_json(found))
+    else:
+        table(("what", "value"), _inspection_rows(found))
+        for problem in found.problems:
+            note(problem)
+    sys.exit(1 if found.problems else 0)
+
+
+_NUMBER = click.IntRange(0, 65535)
+
+
+@scp.command()
+@click.argument("name")
+@click.option("--host", metavar="FQDN", help="The host.")
+@click.option("--srv", metavar="RECORD", help="A DNS SRV record that names the hosts, such as _echo._tcp.example.com.")
+@click.option("--port", type=click.IntRange(1, 65535), help="The TCP port.")
+@click.option("--priority", type=_NUMBER, help="A lower one is tried first.")
+@click.option("--weight", type=_NUMBER, help="The share among those of the same priority.")
+@click.option("--wire", type=click.Choice(("nns", "winsock")), help="The wire protocol.")
+@click.option("--protection", type=click.Choice(("seal", "sign", "tls")), help="What is done to the data.")
+@click.option("--spn-form", type=click.Choice(("guid", "dn", "host")), help="The SPN that clients ask for.")
+@json_option
+@directory_options
+def publish(
+    name: str,
+    host: str | None,
+    srv: str | None,
+    port: int | None,
+    priority: int | None,
+    weight: int | None,
+    wire: str | None,
+    protection: str | None,
+    spn_form: str | None,
+    for_programs: bool,
+    **options: Any,
+) -> None:
+    """Change by hand what one publishes; the rest of it stays as it is.
+
+    A service that publishes for itself (--publish scp) overwrites it at its
+    next start.
+    """
+    given = {
+        "port": port,
+        "priority": priority,
+        "weight": weight,
+        "wire": wire,
+        "protection": protection,
+        "spn_form": spn_form,
+    }
+    changes = {field: value for field, value in given.items() if value is not None}
+    if host and srv:
+        raise UsageError(f"SCP {name}", "it has one serviceDNSName", "use either --host or --srv")
+    if not (changes or host or srv):
+        raise UsageError(f"SCP {name}", "there is nothing to change", "see mutauth scp publish --help")
+    point, written = _at_home(
+        options,
+        name,
+        lambda session, catalog, where: scpadmin.set_published(session, where, host=host, srv=srv, changes=changes),
+    )
+    if for_programs:
+        as_json({**_point_json(point), "written": written})
+        return
+    for attribute in written:
+        line(f"wrote {attribute} of {point.dn}")
+    if not written:
+        line(f"{point.dn} publishes that already")
+
+
+@scp.command()
+@click.argument("name")
+@click.option("--leave-spns", is_flag=True, help="Even though SPNs carry its GUID or DN.")
+@json_option
+@directory_options
+def remove(name: str, leave_spns: bool, for_programs: bool, **options: Any) -> None:
+    """Delete one that no SPN carries; mutauth uninstall removes SPNs and all."""
+    point = _at_home(
+        options,
+        name,
+        lambda session, catalog, where: scpadmin.remove(session, catalog, where, leave_spns=leave_spns),
+    )
+    if for_programs:
+        as_json(_point_json(point))
+    else:
+        line(f"deleted SCP {point.dn}")
+
+
+def _print_points(points: Sequence[ServiceConnectionPoint], for_programs: bool) -> None:
+    points = sorted(points, key=lambda point: ((point.service_class or "").casefold(), point.dn.casefold()))
+    if for_programs:
+        as_json([_point_json(point) for point in points])
+        return
+    rows = [
+        (
+            point.service_class or "-",
+            point.dns_name or "-",
+            point.binding_text or "-",
+            " ".join(point.keywords),
+            str(point.guid),
+            point.dn,
+        )
+        for point in points
+    ]
+    table(("class", "host", "binding", "keywords", "guid", "dn"), rows)
+
+
+def _point_json(point: ServiceConnectionPoint) -> dict[str, Any]:
+    return {
+        "dn": point.dn,
+        "guid": str(point.guid),
+        "class": point.service_class,
+        "dns_name": point.dns_name,
+        "dns_name_type": point.dns_name_type,
+        "keywords": point.keywords,
+        "binding": point.binding_text,
+        "published": _binding_json(point),
+    }
+
+
+def _binding_json(point: ServiceConnectionPoint) -> dict[str, Any] | None:
+    try:
+        binding = point.binding
+    except BindingError:
+        return None
+    if binding is None:
+        return None
+    return {
+        "port": binding.port,
+        "priority": binding.priority,
+        "weight": binding.weight,
+        "wire": binding.wire,
+        "protection": binding.protection,
+        "spn_form": binding.spn_form,
+        "extra": dict(binding.extra),
+    }
+
+
+def _inspection_json(found: Inspection) -> dict[str, Any]:
+    grants = None if found.grants is None else [
+        {"sid": grant.sid, "account": grant.holder and grant.holder.name, "complete": grant.complete}
+        for grant in found.grants
+    ]
+    return {
+        **_point_json(found.scp),
+        "grants": grants,
+        "spns": [{"spn": str(spn), "account": holder.name, "dn": holder.dn} for holder, spn in found.spns],
+        "stale_spns": [{"spn": text, "account": holder.name, "dn": holder.dn} for holder, text in found.stale],
+        "problems": found.problems,
+    }
+
+
+def _inspection_rows(found: Inspection) -> list[tuple[str, str]]:
+    point = found.scp
+    rows = [
+        ("dn", point.dn),
+        ("guid", str(point.guid)),
+        ("class", point.service_class or "-"),
+        ("host" if point.dns_name_type != "SRV" else "SRV record", point.dns_name or "-"),
+        *(("keyword", keyword) for keyword in point.keywords),
+        ("binding", point.binding_text or "-"),
+    ]
+    published = _binding_json(point) or {"extra": {}}
+    others = published.pop("extra")
+    rows += [(f"  {key}", str(value)) for key, value in (*published.items(), *others.items())]
+    if found.grants is None:
+        rows.append(("may update", "this account may not read who"))
+    rows += [("may update", _grant_text(grant)) for grant in found.grants or ()]
+    rows += [("SPN", f"{spn} on {holder.name}") for holder, spn in found.spns]
+    rows += [("stale SPN", f"{text} on {holder.name}") for holder, text in found.stale]
+    return rows
+
+
+def _grant_text(grant: Grant) -> str:
+    return grant.name if grant.complete else f"{grant.name}, but one of the two attributes only"
