@@ -45,13 +45,14 @@ class ServerTests(SynchronousTestCase):
             ("dc1.example", Server("dc1.example", 389)),
             ("ldap://dc1.example", Server("dc1.example", 389)),
             ("LDAP://dc1.example.:1389/", Server("dc1.example", 1389)),
+            ("ldaps://dc1.example", Server("dc1.example", 636, tls=True)),
+            ("ldaps://dc1.example:3269", Server("dc1.example", 3269, tls=True)),
         ):
             self.assertEqual(parse_server(text), server)
 
     def test_refused(self) -> None:
         """Each with its reason."""
         for text, words in (
-            ("ldaps://dc1", "ldaps is not supported"),
             ("http://dc1", "no directory protocol"),
             ("ldap://10.0.0.1", "cannot prove who it is"),
             ("ldap://dc1:0", "out of range"),

@@ -15,6 +15,7 @@ from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.directory.names import domain_of
 from mutauth_twisted.directory.sealing import open_sealed
 from mutauth_twisted.directory.session import Session
+from mutauth_twisted.directory.tls import Authority
 from mutauth_twisted.dns import Resolver
 from mutauth_twisted.errors import (
     CredentialError,
@@ -31,8 +32,8 @@ from mutauth_twisted.tickets import TicketSource
 
 T = TypeVar("T")
 
-LDAP_PORT = 389
-GLOBAL_CATALOG_PORT = 3268
+LDAP_PORT, LDAPS_PORT = 389, 636
+GLOBAL_CATALOG_PORT, GLOBAL_CATALOG_TLS_PORT = 3268, 3269
 _DEFAULT_CREDENTIALS = ClientCredentials()
 _THREADS = 8  # operations under way in one Directory; each has one connection
 _SERVER = re.compile(r"(?:(?P<scheme>[A-Za-z]+)://)?(?P<host>[^:/\s]+)(?::(?P<port>[0-9]{1,5}))?/?")
@@ -43,31 +44,51 @@ class Server:
     """A domain controller to try.
 
     :param host: its DNS name, which makes its SPN; an address will not do.
+    :param tls: whether to use TLS instead of sealing with Kerberos.
     """
 
     host: str
     port: int
+    tls: bool = False
+
+    @property
+    def catalog(self) -> Server:
+        """Its global catalog."""
+        return Server(self.host, GLOBAL_CATALOG_TLS_PORT if self.tls else GLOBAL_CATALOG_PORT, self.tls)
 
 
 def parse_server(text: str) -> Server:
-    """Read ``ldap://HOST[:PORT]`` or ``HOST[:PORT]``.
+    """Read ``ldap://HOST[:PORT]``, ``ldaps://HOST[:PORT]`` or ``HOST[:PORT]``.
 
-    :raises UsageError: for anything else, ``ldaps://`` included.
+    :raises UsageError: for anything else.
     """
     match = _SERVER.fullmatch(text)
     if match is None:
         raise UsageError(f"directory {text!r}", "it is no LDAP server", "write ldap://HOST or ldap://HOST:PORT")
     scheme = (match["scheme"] or "ldap").lower()
-    if scheme == "ldaps":
-        raise UsageError(f"directory {text!r}", "ldaps is not supported", "write ldap://: it is sealed with Kerberos")
-    if scheme != "ldap":
-        raise UsageError(f"directory {text!r}", f"{scheme} is no directory protocol", "write ldap://HOST")
-    host, port = match["host"], int(match["port"] or LDAP_PORT)
+    if scheme not in ("ldap", "ldaps"):
+        raise UsageError(f"directory {text!r}", f"{scheme} is no directory protocol", "write ldap://HOST or ldaps://HOST")
+    tls = scheme == "ldaps"
+    host, port = match["host"], int(match["port"] or (LDAPS_PORT if tls else LDAP_PORT))
     if re.fullmatch(r"[0-9.]+", host):
         raise UsageError(f"directory {text!r}", "an address cannot prove who it is", "write the server's DNS name")
     if not 0 < port < 65536:
         raise UsageError(f"directory {text!r}", f"port {port} is out of range", "use 1 to 65535")
-    return Server(host.rstrip("."), port)
+    return Server(host.rstrip("."), port, tls)
+
+
+def _authority(servers: Sequence[Server], ca_file: str | None) -> Authority | None:
+    """Who vouches for the servers with TLS, which has to be said by the user: the system trusts too many."""
+    with_tls = next((server for server in servers if server.tls), None)
+    if with_tls is not None and ca_file is None:
+        raise UsageError(
+            f"directory ldaps://{with_tls.host}",
+            "no certificate authority is named that may vouch for it",
+            "give --directory-ca FILE (ca=FILE in an endpoint), or write ldap://, which is sealed with Kerberos",
+        )
+    if with_tls is None and ca_file is not None:
+        raise UsageError(f"CA file {ca_file}", "no directory server uses TLS", "name one: ldaps://HOST")
+    return None if ca_file is None else Authority(ca_file)
 
 
 class _IdleSessions:
@@ -122,8 +143,11 @@ class Directory:
     :param reactor: provides TCP, UDP, time, threads and name resolution.
     :param realm: the realm, whose name in lower case is the domain; None: the
         realm of the credentials.
-    :param servers: domain controllers to use, ``ldap://HOST[:PORT]``, in this
-        order; none: those that DNS names for the domain.
+    :param servers: domain controllers to use, ``ldap://HOST[:PORT]`` or
+        ``ldaps://HOST[:PORT]``, in this order; none: those that DNS names for the
+        domain.
+    :param ca_file: the certificates (PEM) that may vouch for ``ldaps`` servers,
+        which are not used without.
     :param resolver: None: the system's DNS.
     :param credentials: whose tickets to use.
     :param timeout: seconds to wait for a connection, and for each answer.
@@ -136,6 +160,7 @@ class Directory:
         *,
         realm: str | None = None,
         servers: Sequence[str] = (),
+        ca_file: str | None = None,
         resolver: Resolver | None = None,
         credentials: ClientCredentials = _DEFAULT_CREDENTIALS,
         timeout: float = 10.0,
@@ -144,6 +169,7 @@ class Directory:
         self._reactor = reactor
         self._realm = realm
         self._servers = [parse_server(text) for text in servers]
+        self._authority = _authority(self._servers, ca_file)
         self.resolver = resolver or Resolver(reactor)
         self._tickets = TicketSource(credentials)
         self._timeout = timeout
@@ -263,12 +289,14 @@ class Directory:
                 self._tickets.acquire(),
                 connect_timeout=self._timeout,
                 receive_timeout=self._timeout,
+                authority=self._authority if server.tls else None,
             )
         except CredentialError as error:
             raise CredentialError(self._tickets.subject, error.cause, error.remedy) from error
         except (DirectoryUnreachable, DirectoryRefused, PeerNotProven) as error:
             raise _ServerFailedError(f"{error.subject}: {error.cause}") from error
-        return Session(connection, server.host, catalog=server.port == GLOBAL_CATALOG_PORT)
+        is_catalog = server.port in (GLOBAL_CATALOG_PORT, GLOBAL_CATALOG_TLS_PORT)
+        return Session(connection, server.host, catalog=is_catalog)
 
     async def domain(self) -> str:
         """The DNS name of our own domain.
@@ -284,7 +312,7 @@ class Directory:
         if self._servers and (global_catalog or domain is None or domain in await self._given_domains()):
             if not global_catalog:
                 return self._servers
-            return [Server(given.host, GLOBAL_CATALOG_PORT) for given in self._servers]
+            return [given.catalog for given in self._servers]
         name = domain or await self.domain()
         if global_catalog:
             return await self._find_global_catalogs(name)

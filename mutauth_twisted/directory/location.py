@@ -11,6 +11,9 @@ It cannot register a three-part SPN; only an administrator can.  So a service
 that was found by keyword is asked for a three-part SPN, and is left out when
 nobody holds that one; a two-part SPN needs ``hosts`` or ``base`` to say which
 hosts may be believed.
+
+An RnR service is found by its name or DN in the domain's own container, where
+only an administrator can have put it; its SPN has three parts as well.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from twisted.internet.defer import Deferred
 from mutauth_twisted.directory.binding import BindingError, BindingInformation
 from mutauth_twisted.directory.connection import Directory
 from mutauth_twisted.directory.names import domain_of, is_dn, parse_guid
+from mutauth_twisted.directory.rnr import ServiceInstance, read_instance
 from mutauth_twisted.directory.scp import SPN_FORMS, ServiceConnectionPoint, find_by_keyword, read_scp
 from mutauth_twisted.directory.session import Session
 from mutauth_twisted.directory.spns import find_holders_of
@@ -40,14 +44,16 @@ _THREE_PART = ("guid", "dn")
 class Instance:
     """One place where the service is offered.
 
-    :param scp: the connection point that says so.
+    :param dn: the object that says so: a service connection point, or an RnR service.
+    :param guid: its objectGUID.
     :param host: the DNS name to connect to.
     :param port: the TCP port.
     :param spn: what the service has to prove.
     :param binding: what else the service published.
     """
 
-    scp: ServiceConnectionPoint
+    dn: str
+    guid: UUID
     host: str
     port: int
     spn: SPN
@@ -117,7 +123,53 @@ async def _locate(directory: Directory, query: _Query, randrange: Callable[[int]
         faults += unheld
     if not instances:
         raise faults[0] if faults else _nothing(query)
+    return in_order(instances, randrange)
+
+
+def in_order(instances: Iterable[Instance], randrange: Callable[[int], int] = random.randrange) -> list[Instance]:
+    """The order in which to try instances: by priority, and at random by weight (RFC 2782)."""
     return weighted_order(instances, lambda found: (found.binding.priority, found.binding.weight), randrange)
+
+
+def locate_rnr(
+    directory: Directory,
+    name: str,
+    *,
+    service_class: str | None = None,
+    hosts: str | None = None,
+    randrange: Callable[[int], int] = random.randrange,
+) -> Deferred[list[Instance]]:
+    """Find the instances of an RnR service, in the order to try them.
+
+    :param name: its name in our own domain, or its DN.
+    :param service_class: the class it must be of.
+    :param hosts: a shell pattern that the host's name must match.
+    :return: fires with at least one instance.
+    :raises NotFound: when there is none.
+    :raises ServiceCheckFailed: when it cannot be used.
+    """
+    return Deferred.fromCoroutine(_locate_rnr(directory, _Query(name, service_class, None, None, hosts), randrange))
+
+
+async def _locate_rnr(directory: Directory, query: _Query, randrange: Callable[[int], int]) -> list[Instance]:
+    domain = domain_of(query.selector) if is_dn(query.selector) else None
+    found = await directory.run(lambda session: read_instance(session, query.selector), domain=domain)
+    subject = f"RnR service {found.dn}"
+    _check_class(query, subject, found.service_class)
+    if not found.addresses:
+        also = f" that can be read here ({found.foreign} others)" if found.foreign else ""
+        raise ServiceCheckFailed(subject, f"it has published no address{also}", "an administrator runs mutauth rnr publish")
+    instances = [each for each in _of_rnr(found) if _is_wanted(query, each.host)]
+    if not instances:
+        raise NotFound(subject, f"none of its hosts matches {query.hosts!r}", "see them with mutauth rnr list")
+    return in_order(instances, randrange)
+
+
+def _of_rnr(found: ServiceInstance) -> list[Instance]:
+    return [
+        Instance(found.dn, found.guid, each.host, each.binding.port, found.spn(each.host), each.binding)
+        for each in found.addresses
+    ]
 
 
 def _nothing(query: _Query) -> NotFound:
@@ -191,35 +243,47 @@ def _is_wanted(query: _Query, host: str) -> bool:
 
 async def _of_point(directory: Directory, query: _Query, point: ServiceConnectionPoint) -> list[Instance]:
     subject = f"SCP {point.dn}"
-    wanted = query.service_class
-    if wanted is not None and (point.service_class or "").casefold() != wanted.casefold():
-        raise ServiceCheckFailed(
-            subject, f"it is of service class {point.service_class}, not {wanted}", "check the selector and the class"
-        )
+    _check_class(query, subject, point.service_class)
     try:
         binding = point.binding
     except BindingError as error:
         raise ServiceCheckFailed(subject, str(error), "start the service again: it publishes its port") from error
+    if point.dns_name_type == "SRV" and point.dns_name:
+        return await _of_srv_record(directory, query, point, binding)
     if binding is None:
         raise ServiceCheckFailed(subject, "it has published no port", "is the service running?")
     if not point.dns_name:
         raise ServiceCheckFailed(subject, "it names no host", "start the service again: it publishes its host")
     spn = point.spn(query.form_for(binding))
-    if point.dns_name_type != "SRV":
-        return [Instance(point, spn.host, binding.port, spn, binding)]
-    return await _of_srv_record(directory, query, point, binding)
+    return [Instance(point.dn, point.guid, spn.host, binding.port, spn, binding)]
+
+
+def _check_class(query: _Query, subject: str, service_class: str | None) -> None:
+    wanted = query.service_class
+    if wanted is not None and (service_class or "").casefold() != wanted.casefold():
+        raise ServiceCheckFailed(
+            subject, f"it is of service class {service_class}, not {wanted}", "check the selector and the class"
+        )
 
 
 async def _of_srv_record(
-    directory: Directory, query: _Query, point: ServiceConnectionPoint, binding: BindingInformation
+    directory: Directory, query: _Query, point: ServiceConnectionPoint, published: BindingInformation | None
 ) -> list[Instance]:
-    """One connection point for many hosts: serviceDNSName is an SRV record's name, and DNS has the hosts."""
+    """One connection point for many hosts: serviceDNSName is an SRV record's name, and DNS has hosts and ports.
+
+    Nothing vouches for what DNS says; a host that it makes up has no SPN.
+    """
     targets = await directory.resolver.lookup_srv(point.dns_name or "")
     instances = []
     for target in targets:
-        spn = point.spn(query.form_for(binding), target.host)
-        ranked = evolve(binding, port=target.port, priority=target.priority, weight=target.weight)
-        instances.append(Instance(point, target.host, target.port, spn, ranked))
+        ranked = evolve(
+            published or BindingInformation(target.port),
+            port=target.port,
+            priority=target.priority,
+            weight=target.weight,
+        )
+        spn = point.spn(query.form_for(ranked), target.host)
+        instances.append(Instance(point.dn, point.guid, target.host, target.port, spn, ranked))
     return instances
 
 
@@ -234,7 +298,7 @@ async def _held(directory: Directory, instances: Sequence[Instance]) -> tuple[li
         else:
             faults.append(
                 ServiceCheckFailed(
-                    f"SCP {instance.scp.dn}",
+                    f"SCP {instance.dn}",
                     f"no account holds the SPN that vouches for it, {instance.spn}",
                     "if it is to be trusted, an administrator runs mutauth install",
                 )

@@ -1,4 +1,4 @@
-"""A sealed LDAP connection: SASL GSSAPI with confidentiality (RFC 4752), below ldap3.
+"""A protected LDAP connection: SASL GSSAPI with confidentiality, or inside TLS (RFC 4752), below ldap3.
 
 Why not ldap3's own sealing (``session_security``): its receiving loop drops
 data when an answer spans several SASL buffers, so that large answers hang; it
@@ -6,6 +6,12 @@ does not look whether what it unwrapped was encrypted; and a failing GSSAPI
 step is hidden behind the error of aborting the exchange.  Here the bind is
 done step by step with ldap3's messages, and then ldap3's socket is replaced by
 a :class:`SealedSocket`, so that ldap3 sees plain LDAP on a plain socket.
+
+Inside TLS there is no second sealing: Active Directory refuses it there.
+
+What a server may send is bounded in size and time (:class:`BoundedSocket`),
+little before it is proven and much afterwards: ldap3 itself would collect an
+answer without end.
 
 This is the only module that touches what ldap3 does not promise to keep:
 ``send_sasl_negotiation``, the strategy's ``_open_socket``, and the attributes
@@ -17,22 +23,33 @@ from __future__ import annotations
 
 import socket
 import struct
+import time
 from typing import Any, Protocol
 
 import gssapi
 import ldap3
+from gssapi.raw.chan_bindings import ChannelBindings
+from gssapi.raw.ext_set_cred_opt import set_cred_option
 from gssapi.raw.misc import GSSError
 from gssapi.raw.types import RequirementFlag
 from ldap3.core.exceptions import LDAPExceptionError
 from ldap3.protocol.sasl.sasl import send_sasl_negotiation
 
+from mutauth_twisted.directory.tls import Authority
 from mutauth_twisted.errors import DirectoryError, DirectoryRefused, DirectoryUnreachable
 from mutauth_twisted.gsserrors import explain
 
-_CONFIDENTIALITY = 4  # RFC 4752, section 3.3: the security layers' bit mask
+_NO_LAYER, _CONFIDENTIALITY = 1, 4  # RFC 4752, section 3.3: the security layers' bit mask
 #: The largest sealed buffer we take.  Active Directory and Samba send at most
 #: 10 MiB and 256 KiB; RFC 4752 has room for 16 MiB - 1.
 MAX_BUFFER = 0xFFFFFF
+#: What a server may send while it is not proven; a login takes a few KiB.
+LOGIN_LIMIT = 1 << 20
+#: What one answer may take; a page of 500 objects with all their values is a few MiB.
+ANSWER_LIMIT = 64 << 20
+_PATIENCE = 6  # an answer may take as many times longer than a pause in it
+#: GSS_KRB5_CRED_NO_CI_FLAGS_X: do not ask for what Active Directory refuses inside TLS.
+_NO_CI_FLAGS = gssapi.OID.from_int_seq("1.2.752.43.13.29")
 _HEADER = struct.Struct("!I")
 _RECEIVE = 65536
 _FLAGS = [
@@ -42,9 +59,7 @@ _FLAGS = [
     RequirementFlag.replay_detection,
     RequirementFlag.out_of_sequence_detection,
 ]
-
-
-_FLAGS_WANTED = sum(map(int, _FLAGS))
+_FLAGS_IN_TLS = [RequirementFlag.mutual_authentication]
 
 
 class _Context(Protocol):
@@ -57,16 +72,53 @@ class _Context(Protocol):
     def get_wrap_size_limit(self, desired_output_size: int, encrypted: bool = True) -> int: ...
 
 
+class BoundedSocket:
+    """A socket on which an answer has an end.
+
+    :param inner: the connected socket.
+    :param pause: seconds without a byte that are too long.
+    :param limit: bytes until :meth:`restart` is called.
+    """
+
+    def __init__(self, inner: socket.socket, pause: float, limit: int) -> None:
+        self._inner = inner
+        self._pause = pause
+        self.restart(limit)
+
+    def restart(self, limit: int = ANSWER_LIMIT) -> None:
+        """Begin a new answer."""
+        self._left = limit
+        self._deadline = time.monotonic() + self._pause * _PATIENCE
+
+    def recv(self, size: int) -> bytes:
+        """Receive as a socket does.
+
+        :raises OSError: when the answer is too long, in bytes or in time.
+        """
+        remaining = self._deadline - time.monotonic()
+        if remaining <= 0:
+            raise TimeoutError("the answer does not end")
+        self._inner.settimeout(min(remaining, self._pause))
+        data = self._inner.recv(size)
+        self._left -= len(data)
+        if self._left < 0:
+            raise OSError("the answer is too large")
+        return data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
 class SealedSocket:
     """A socket whose bytes are sealed buffers of RFC 4752 on the inner socket.
 
-    :param inner: the connected socket, with its time limit.
+    :param inner: the connected socket, with its limits.
     :param context: the complete GSSAPI context.
     :param send_limit: the largest buffer the server takes, in bytes.
     :param receive_limit: the largest buffer we announced, in bytes.
     """
 
-    def __init__(self, inner: socket.socket, context: _Context, send_limit: int, receive_limit: int) -> None:
+    def __init__(self, inner: BoundedSocket, context: _Context, send_limit: int, receive_limit: int) -> None:
         self._inner = inner
         self._context = context
         self._plain_limit = context.get_wrap_size_limit(send_limit, True)
@@ -134,16 +186,21 @@ def open_sealed(
     *,
     connect_timeout: float,
     receive_timeout: float,
+    authority: Authority | None = None,
 ) -> ldap3.Connection:
-    """Connect, authenticate both sides, and seal.  Blocks.
+    """Connect, authenticate both sides, and seal, or rely on TLS.  Blocks.
 
     :param address: the IP address to connect to.
     :param host: the DC's DNS name, from which its SPN ``ldap/host`` is made.
     :param credentials: whose tickets to use; None: the default cache's.
+        Inside TLS they are marked for that use.
+    :param authority: use TLS, with a certificate of this authority.
     :raises DirectoryUnreachable: when nothing answers, or not in time.
+    :raises PeerNotProven: when the certificate is not good.
     :raises MutualAuthError: from :func:`gsserrors.explain` when Kerberos fails.
     """
     subject = f"domain controller {host}:{port}"
+    bindings = None
     try:
         raw = socket.create_connection((address, port), connect_timeout)
         raw.settimeout(receive_timeout)
@@ -151,7 +208,10 @@ def open_sealed(
     except OSError as error:
         raise DirectoryUnreachable(subject, f"{address}: {_reason(error)}", "check that it runs") from error
     try:
-        return _bind(adopt(raw, address, port), host, credentials, subject)
+        if authority is not None:
+            raw, bindings = authority.secure(raw, host)
+        bounded = BoundedSocket(raw, receive_timeout, LOGIN_LIMIT)
+        return _bind(adopt(bounded, address, port), host, credentials, subject, bindings)
     except GSSError as error:
         raw.close()
         raise explain(error, f"ldap/{host}") from error
@@ -171,7 +231,7 @@ def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def adopt(raw: socket.socket, address: str, port: int) -> ldap3.Connection:
+def adopt(raw: socket.socket | BoundedSocket, address: str, port: int) -> ldap3.Connection:
     """An ldap3 connection on a socket that is connected already."""
     server = ldap3.Server(address, port, get_info=ldap3.NONE)
     connection = ldap3.Connection(
@@ -194,32 +254,57 @@ def adopt(raw: socket.socket, address: str, port: int) -> ldap3.Connection:
     return connection
 
 
-def _bind(connection: ldap3.Connection, host: str, credentials: gssapi.Credentials | None, subject: str) -> ldap3.Connection:
-    # An empty realm lets the KDC say where the DC is, and the name is taken as it stands:
-    # a host-based name would be changed by whatever the reverse DNS says.
-    target = gssapi.Name(f"ldap/{host}@", gssapi.NameType.kerberos_principal)
-    context: Any = gssapi.SecurityContext(
-        name=target, creds=credentials, mech=gssapi.MechType.kerberos, flags=_FLAGS_WANTED, usage="initiate"
-    )
-    context.__DEFER_STEP_ERRORS__ = False
+def _bind(
+    connection: ldap3.Connection,
+    host: str,
+    credentials: gssapi.Credentials | None,
+    subject: str,
+    bindings: bytes | None,
+) -> ldap3.Connection:
+    """Log in; with channel bindings the socket is protected already, without them it is sealed."""
+    wanted, layer = (_FLAGS, _CONFIDENTIALITY) if bindings is None else (_FLAGS_IN_TLS, _NO_LAYER)
+    context = _context(host, credentials, wanted, bindings)
     connection.sasl_in_progress = True
     challenge = b""
     while not context.complete:
         token = context.step(challenge or None)
         challenge = _exchange(connection, token or b"", subject)
-    if not all(flag in context.actual_flags for flag in _FLAGS):
+    if not all(flag in context.actual_flags for flag in wanted):
         raise DirectoryError(subject, "the Kerberos exchange gave no mutual authentication with sealing")
     limits = context.unwrap(challenge).message
-    if len(limits) != 4 or not limits[0] & _CONFIDENTIALITY:
-        raise DirectoryError(subject, "the server offers no sealing", "this is no domain controller to trust")
-    send_limit = int.from_bytes(limits[1:], "big")
-    choice = bytes([_CONFIDENTIALITY]) + MAX_BUFFER.to_bytes(3, "big")
-    _exchange(connection, context.wrap(choice, False).message, subject)
+    if len(limits) != 4 or not limits[0] & layer:
+        raise DirectoryError(subject, "the server offers no such protection", "this is no domain controller to trust")
+    # Without a layer there is no buffer, and the size has to be zero.
+    receive_limit = MAX_BUFFER if layer == _CONFIDENTIALITY else 0
+    _exchange(connection, context.wrap(bytes([layer]) + receive_limit.to_bytes(3, "big"), False).message, subject)
     connection.sasl_in_progress = False
-    connection.socket = SealedSocket(connection.socket, context, send_limit, MAX_BUFFER)
+    if layer == _CONFIDENTIALITY:
+        send_limit = int.from_bytes(limits[1:], "big")
+        connection.socket = SealedSocket(connection.socket, context, send_limit, receive_limit)
     connection.bound = True
     connection.raise_exceptions = True
     return connection
+
+
+def _context(
+    host: str, credentials: gssapi.Credentials | None, wanted: list[RequirementFlag], bindings: bytes | None
+) -> Any:
+    # An empty realm lets the KDC say where the DC is, and the name is taken as it stands:
+    # a host-based name would be changed by whatever the reverse DNS says.
+    target = gssapi.Name(f"ldap/{host}@", gssapi.NameType.kerberos_principal)
+    if bindings is not None:
+        credentials = credentials or gssapi.Credentials(usage="initiate", mechs=[gssapi.MechType.kerberos])
+        set_cred_option(_NO_CI_FLAGS, credentials)
+    context: Any = gssapi.SecurityContext(
+        name=target,
+        creds=credentials,
+        mech=gssapi.MechType.kerberos,
+        flags=sum(map(int, wanted)),
+        usage="initiate",
+        channel_bindings=None if bindings is None else ChannelBindings(application_data=bindings),
+    )
+    context.__DEFER_STEP_ERRORS__ = False
+    return context
 
 
 def _exchange(connection: ldap3.Connection, token: bytes, subject: str) -> bytes:

@@ -133,6 +133,8 @@ class Session:
 
     def _call(self, subject: str, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         try:
+            if not self._connection.closed:
+                self._connection.socket.restart()
             return function(*args, **kwargs)
         except LDAPOperationResult as error:
             raise _refusal(subject, error) from error

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import time
+from typing import Any, Literal
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
@@ -14,7 +15,7 @@ from zope.interface import implementer
 
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.directory.connection import Directory
-from mutauth_twisted.directory.location import Instance, locate
+from mutauth_twisted.directory.location import Instance, in_order, locate, locate_rnr
 from mutauth_twisted.errors import AuthenticationError, MutualAuthError, NetworkError
 from mutauth_twisted.net.endpoints import MutualAuthClientEndpoint
 from mutauth_twisted.net.protocol import Channel
@@ -24,10 +25,12 @@ from mutauth_twisted.wire import WIRES
 
 @frozen
 class Selection:
-    """Which service connection point to look for.
+    """Which service to look for.
 
-    :param selector: a keyword, a DN, or an objectGUID.
-    :param service_class: what its serviceClassName has to be; None: anything.
+    :param selector: a connection point's keyword, DN or objectGUID; or an RnR
+        service's name or DN.
+    :param kind: ``scp`` or ``rnr``: of which kind it is.
+    :param service_class: what its class has to be; None: anything.
     :param base: the DN below which to look; None: the whole forest.
     :param spn_form: ``guid``, ``dn`` or ``host``; None: what the SCP advertises.
     :param hosts: a shell pattern its host has to match; None: anything.
@@ -38,6 +41,7 @@ class Selection:
     base: str | None = None
     spn_form: str | None = None
     hosts: str | None = None
+    kind: Literal["scp", "rnr"] = "scp"
 
 
 @implementer(IStreamClientEndpoint)
@@ -51,6 +55,8 @@ class LocatedEndpoint:
     :param timeout: the one deadline of search, connection and exchange, in seconds.
     :param wire: the wire's name; None: what the SCP says.
     :param protection: what is done to every byte; an SCP that offers another is refused.
+    :param keep: seconds for which what was found is used again.  When nothing
+        of it can be used any more, it is looked for anew.
     """
 
     _log = Logger()
@@ -65,6 +71,7 @@ class LocatedEndpoint:
         timeout: float = 10.0,
         wire: str | None = None,
         protection: Protection = Protection.SEAL,
+        keep: float = 5.0,
     ) -> None:
         self._reactor = reactor
         self._directory = directory
@@ -73,6 +80,9 @@ class LocatedEndpoint:
         self._timeout = timeout
         self._wire = wire
         self._protection = protection
+        self._keep = keep
+        self._known: list[Instance] = []
+        self._known_since = 0.0
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """Find, connect and authenticate; see IStreamClientEndpoint.
@@ -93,35 +103,64 @@ class LocatedEndpoint:
         )
 
     async def _connect(self, factory: IProtocolFactory) -> IProtocol:
-        selection = self._selection
-        instances = await locate(
-            self._directory,
-            selection.selector,
-            service_class=selection.service_class,
-            base=selection.base,
-            spn_form=selection.spn_form,
-            hosts=selection.hosts,
-        )
+        known = self._known if time.monotonic() - self._known_since < self._keep else []
         failures: list[MutualAuthError] = []
+        if known:
+            connected = await self._try(in_order(known), factory, failures)
+            if connected is not None:
+                return connected
+        # They may have moved since.
+        found = [each for each in await self._find() if each not in known]
+        connected = await self._try(found, factory, failures)
+        if connected is not None:
+            return connected
+        self._known = []
+        if len(failures) == 1:
+            raise failures[0]
+        worst = next((error for error in failures if isinstance(error, AuthenticationError)), failures[0])
+        raise type(worst)(
+            self._selection.selector,
+            f"none of its {len(failures)} instances could be used: " + " | ".join(map(str, failures)),
+        ) from worst
+
+    async def _find(self) -> list[Instance]:
+        selection = self._selection
+        if selection.kind == "rnr":
+            found = await locate_rnr(
+                self._directory, selection.selector, service_class=selection.service_class, hosts=selection.hosts
+            )
+        else:
+            found = await locate(
+                self._directory,
+                selection.selector,
+                service_class=selection.service_class,
+                base=selection.base,
+                spn_form=selection.spn_form,
+                hosts=selection.hosts,
+            )
+        self._known, self._known_since = found, time.monotonic()
+        return found
+
+    async def _try(
+        self, instances: list[Instance], factory: IProtocolFactory, failures: list[MutualAuthError]
+    ) -> IProtocol | None:
+        """Connect to the first instance that proves itself; None: none did, and why is in the failures."""
         for instance in instances:
             self._log.info(
                 "found {dn}: {host}:{port}, SPN {spn}",
-                dn=instance.scp.dn,
+                dn=instance.dn,
                 host=instance.host,
                 port=instance.port,
                 spn=instance.spn,
             )
             try:
-                return await self._endpoint(instance).connect(factory)
+                connected: IProtocol = await self._endpoint(instance).connect(factory)
             except (NetworkError, AuthenticationError) as error:
+                self._known = []
                 failures.append(error)
-        if len(failures) == 1:
-            raise failures[0]
-        worst = next((error for error in failures if isinstance(error, AuthenticationError)), failures[0])
-        raise type(worst)(
-            selection.selector,
-            f"none of its {len(failures)} instances could be used: " + " | ".join(map(str, failures)),
-        ) from worst
+            else:
+                return connected
+        return None
 
     def _endpoint(self, instance: Instance) -> MutualAuthClientEndpoint:
         where = f"{instance.host}:{instance.port}"

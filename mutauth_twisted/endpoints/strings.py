@@ -3,10 +3,11 @@
 Clients::
 
     mutauth:scp=SELECTOR[:class=..][:base=DN][:hosts=PATTERN][:spn-form=guid|dn|host]...
+    mutauth:rnr=NAME[:class=..][:hosts=PATTERN]...
     mutauth:ENDPOINT:spn=class/host[/name]...
 
-where SELECTOR is a keyword, a DN or an objectGUID, and ENDPOINT is any client
-endpoint string with its colons escaped.  Servers::
+where SELECTOR is a keyword, a DN or an objectGUID, NAME is an RnR service's name
+or DN, and ENDPOINT is any client endpoint string with its colons escaped.  Servers::
 
     mutauth:ENDPOINT:keytab=FILE:allow=PATTERN...
 
@@ -17,7 +18,7 @@ that names the keyword.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from twisted.internet.endpoints import clientFromString, serverFromString
 from twisted.internet.interfaces import (
@@ -45,7 +46,8 @@ T = TypeVar("T")
 
 _CHANNEL = frozenset({"wire", "protection", "timeout"})
 _CLIENT = _CHANNEL | {"principal", "ccache", "keytab"}
-_LOCATION = frozenset({"scp", "class", "base", "hosts", "spn-form", "directory", "nameserver", "realm"})
+_DIRECTORY = frozenset({"class", "hosts", "directory", "ca", "nameserver", "realm"})
+_LOCATION = {"scp": _DIRECTORY | {"scp", "base", "spn-form"}, "rnr": _DIRECTORY | {"rnr"}}
 _SERVER = _CHANNEL | {"keytab", "principal", "allow", "deny", "allow-all"}
 _MAX_TIMEOUT = 3600.0
 
@@ -108,13 +110,14 @@ class MutualAuthClientParser:
         :raises UsageError: for any unknown, missing or unusable part.
         """
         credentials = ClientCredentials(kwargs.get("principal"), kwargs.get("ccache"), kwargs.get("keytab"))
-        make: Callable[..., IStreamClientEndpoint] = self._located if "scp" in kwargs else self._direct
+        is_located = any(kind in kwargs for kind in _LOCATION)
+        make: Callable[..., IStreamClientEndpoint] = self._located if is_located else self._direct
         return make(reactor, args, kwargs, credentials)
 
     def _direct(
         self, reactor: Any, arguments: tuple[str, ...], keywords: Mapping[str, str], credentials: ClientCredentials
     ) -> IStreamClientEndpoint:
-        _check_keywords(keywords, _CLIENT | {"spn", "scp"})
+        _check_keywords(keywords, _CLIENT | {"spn", *_LOCATION})
         example = r"mutauth:tcp\:srv1.example.com\:9000:spn=echoSvc/srv1.example.com, or mutauth:scp=echoSvc"
         inner = _one_endpoint(arguments, example)
         if "spn" not in keywords:
@@ -126,13 +129,15 @@ class MutualAuthClientParser:
     def _located(
         self, reactor: Any, arguments: tuple[str, ...], keywords: Mapping[str, str], credentials: ClientCredentials
     ) -> IStreamClientEndpoint:
-        _check_keywords(keywords, _CLIENT | _LOCATION)
+        kind: Literal["scp", "rnr"] = "scp" if "scp" in keywords else "rnr"
+        _check_keywords(keywords, _CLIENT | _LOCATION[kind])
         if arguments:
-            raise UsageError(f"mutauth: {arguments[0]}", "scp= finds the endpoint by itself", "leave one of the two out")
+            raise UsageError(f"mutauth: {arguments[0]}", f"{kind}= finds the endpoint by itself", "leave one of the two out")
         directory = Directory(
             reactor,
             realm=keywords.get("realm"),
             servers=_list(keywords, "directory"),
+            ca_file=keywords.get("ca"),
             resolver=Resolver(reactor, keywords.get("nameserver")),
             credentials=credentials,
         )
@@ -143,11 +148,12 @@ class MutualAuthClientParser:
             reactor,
             directory,
             Selection(
-                keywords["scp"],
+                keywords[kind],
                 service_class=keywords.get("class"),
                 base=keywords.get("base"),
                 spn_form=form,
                 hosts=keywords.get("hosts"),
+                kind=kind,
             ),
             credentials,
             timeout=channel.timeout,

@@ -773,7 +773,7 @@ class LocationTests(DirectoryTestCase):
         found = await self.install(keywords=[self.service_class, product])
         await self.publish(found)
         (instance,) = await self.located(product)
-        self.assertEqual(instance.scp.guid, found.guid)
+        self.assertEqual(instance.guid, found.guid)
 
     async def test_a_rogue_computer_is_never_located(self) -> None:
         """A computer that publishes the keyword and registers its own SPN stays unseen."""
@@ -784,7 +784,7 @@ class LocationTests(DirectoryTestCase):
         await self.publish(found)
         for options in ({}, {"spn_form": "guid"}, {"service_class": self.service_class}):
             (instance,) = await self.located(self.service_class, **options)
-            self.assertEqual(instance.scp.guid, found.guid)
+            self.assertEqual(instance.guid, found.guid)
         await self.failure_of(self.located(self.service_class, spn_form="host"), UsageError)
         (instance,) = await self.located(self.service_class, spn_form="host", hosts="srv*.lab.example")
         self.assertEqual(instance.host, self.host)
@@ -798,7 +798,7 @@ class LocationTests(DirectoryTestCase):
         found = await self.install()
         await self.publish(found)
         (instance,) = await self.located(self.service_class)
-        self.assertEqual((instance.scp.guid, instance.port), (found.guid, 9000))
+        self.assertEqual((instance.guid, instance.port), (found.guid, 9000))
 
     async def test_replicas_are_ordered(self) -> None:
         """Priority first, then weight."""

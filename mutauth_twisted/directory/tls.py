@@ -1,0 +1,71 @@
+"""LDAPS: TLS to a domain controller whose certificate carries its name.
+
+The certificate has to come from a given authority (RFC 5280) and to have the
+controller's DNS name among its subject alternative names (RFC 9525, by
+service-identity).  Kerberos then authenticates both sides inside TLS, bound to
+this very certificate (RFC 5929, tls-server-end-point): a relay with another
+certificate of the same authority does not get through to a controller that
+asks for the binding.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from service_identity import CertificateError, VerificationError
+from service_identity.cryptography import verify_certificate_hostname
+
+from mutauth_twisted.errors import PeerNotProven, UsageError
+
+
+class Authority:
+    """The certificates (PEM) of those who may vouch for domain controllers.
+
+    :raises UsageError: when the file holds none.
+    """
+
+    def __init__(self, ca_file: str) -> None:
+        self._subject = f"CA file {ca_file}"
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        # service-identity does that below, from the same certificate.
+        self._context.check_hostname = False
+        try:
+            self._context.load_verify_locations(ca_file)
+        except ssl.SSLError as error:
+            raise UsageError(self._subject, "it holds no certificates in PEM form", "name the authority's") from error
+        except OSError as error:
+            raise UsageError(self._subject, (error.strerror or str(error)).lower(), "name the authority's") from error
+
+    def secure(self, raw: socket.socket, host: str) -> tuple[ssl.SSLSocket, bytes]:
+        """Begin TLS on a connected socket, and verify who is there; blocks.
+
+        :param host: the DNS name that the certificate must carry.
+        :return: the secured socket, and the channel bindings for GSSAPI.
+        :raises PeerNotProven: when the certificate is not good for the host.
+        :raises OSError: when the connection breaks.
+        """
+        subject = f"domain controller {host}"
+        try:
+            secured = self._context.wrap_socket(raw)
+        except ssl.SSLCertVerificationError as error:
+            cause = f"its certificate is not one of {self._subject}: {error.verify_message}"
+            raise PeerNotProven(subject, cause, "name its own authority's certificate") from error
+        try:
+            certificate = x509.load_der_x509_certificate(secured.getpeercert(binary_form=True) or b"")
+            verify_certificate_hostname(certificate, host)
+        except (VerificationError, CertificateError, ValueError) as error:
+            secured.close()
+            cause = "its certificate is not for this name"
+            raise PeerNotProven(subject, cause, "give the name that is in its certificate") from error
+        return secured, end_point_bindings(certificate)
+
+
+def end_point_bindings(certificate: x509.Certificate) -> bytes:
+    """The channel bindings tls-server-end-point of a certificate (RFC 5929, section 4.1)."""
+    algorithm = certificate.signature_hash_algorithm
+    if algorithm is None or isinstance(algorithm, hashes.MD5 | hashes.SHA1):
+        algorithm = hashes.SHA256()
+    return b"tls-server-end-point:" + certificate.fingerprint(algorithm)
