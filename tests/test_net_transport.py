@@ -6,9 +6,18 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IConsumer, IHalfCloseableProtocol, IPushProducer, ITransport
+from twisted.internet.interfaces import (
+    IConsumer,
+    IHalfCloseableDescriptor,
+    IHalfCloseableProtocol,
+    IPushProducer,
+    ITransport,
+)
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.ssl import optionsForClientTLS
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
@@ -17,7 +26,7 @@ from zope.interface.verify import verifyObject
 from mutauth_twisted.core.records import Data, EndOfStream, Records
 from mutauth_twisted.errors import AuthenticationError, ProtocolViolation, RecordError, StreamCut
 from mutauth_twisted.interfaces import IMutualAuthTransport
-from mutauth_twisted.net.transport import LINGER, ProtectedTransport
+from mutauth_twisted.net.transport import LINGER, ProtectedTransport, can_half_close
 from mutauth_twisted.policy import Protection
 from mutauth_twisted.wire import NNS
 from tests.fakes import FakeContext, FakeTransport, Recorder, captured_log
@@ -648,6 +657,21 @@ class HalfCloseTests(Case):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertTrue(self.network.aborted)
         self.assertIsInstance(self.lose(ConnectionAborted()), ZeroDivisionError)
+
+
+class HalfCloseableTests(SynchronousTestCase):
+    """Which transports can end their output alone."""
+
+    def test_tls_only_claims_it(self) -> None:
+        """TLS claims what the socket below it can do, and is not believed."""
+        factory = TLSMemoryBIOFactory(optionsForClientTLS("srv1.example.com"), True, Factory.forProtocol(Protocol))
+        tls = factory.buildProtocol(None)
+        network = FakeTransport()
+        tls.makeConnection(network)
+        self.assertTrue(IHalfCloseableDescriptor.providedBy(tls))
+        self.assertFalse(can_half_close(tls))
+        self.assertTrue(can_half_close(network))
+        self.assertFalse(can_half_close(PlainTransport()))
 
 
 class PlainNetworkTests(Case):

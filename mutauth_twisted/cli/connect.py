@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import clientFromString, serverFromString
+from twisted.internet.endpoints import clientFromString
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol, connectionDone
@@ -16,7 +16,9 @@ from zope.interface import implementer
 
 from mutauth_twisted.cli.group import begin_logging, run_in_reactor
 from mutauth_twisted.errors import MutualAuthError, NetworkError, UsageError
-from mutauth_twisted.service.gateway import GatewayFactory
+from mutauth_twisted.net.endpoints import listen_on
+from mutauth_twisted.net.protocol import describe
+from mutauth_twisted.net.relay import RelayFactory
 
 
 class _Channel(Protocol):
@@ -84,11 +86,20 @@ async def _through_stdio(reactor: Any, endpoint: IStreamClientEndpoint) -> None:
     await console.ended
 
 
+def _report(failure: Failure) -> None:
+    """Why a local connection leads nowhere; the next one may."""
+    if not failure.check(MutualAuthError):
+        failure.raiseException()
+    click.echo(f"mutauth: {failure.value}", err=True)
+
+
 async def _through_port(reactor: Any, endpoint: IStreamClientEndpoint, listen: str) -> None:
-    port = await serverFromString(reactor, listen).listen(GatewayFactory(endpoint))
-    host = port.getHost()
-    click.echo(f"mutauth: listening on {host.host}:{host.port}", err=True)
-    await Deferred()
+    port = await listen_on(reactor, listen, RelayFactory(endpoint, _report))
+    click.echo(f"mutauth: listening on {describe(port.getHost())}", err=True)
+    try:
+        await Deferred()
+    finally:
+        await port.stopListening()
 
 
 @click.command()

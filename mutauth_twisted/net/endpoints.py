@@ -7,7 +7,8 @@ from functools import cache
 from typing import Any
 
 from twisted.internet.defer import Deferred, TimeoutError, maybeDeferred
-from twisted.internet.error import ConnectError, ConnectionRefusedError, DNSLookupError
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError, ConnectError, ConnectionRefusedError, DNSLookupError
 from twisted.internet.interfaces import (
     IAddress,
     IListeningPort,
@@ -167,6 +168,22 @@ class MutualAuthServerEndpoint:
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
         """Start listening; see IStreamServerEndpoint."""
         return self._inner.listen(self._wrap(protocolFactory))
+
+
+async def listen_on(reactor: Any, text: str, factory: IProtocolFactory) -> Any:
+    """Listen where a server endpoint string says.
+
+    :param text: such as ``tcp:9000:interface=127.0.0.1``.
+    :return: the IListeningPort.
+    :raises UsageError: when the string is no endpoint, or its port no port.
+    :raises NetworkError: when that place is taken or not ours.
+    """
+    try:
+        return await serverFromString(reactor, text).listen(factory)
+    except (ValueError, OverflowError) as error:
+        raise UsageError(f"endpoint {text}", str(error), "write a server endpoint, such as tcp:9000") from error
+    except CannotListenError as error:
+        raise NetworkError(f"endpoint {text}", str(error.socketError), "choose another port or address") from error
 
 
 class _ExchangeFactory(Factory):

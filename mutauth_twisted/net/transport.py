@@ -51,6 +51,13 @@ from mutauth_twisted.interfaces import IMutualAuthTransport, PeerIdentity
 LINGER = 5.0
 
 
+def can_half_close(transport: object) -> bool:
+    """Whether the output of a transport can be ended apart from its input."""
+    # Asked of the class: a ProtocolWrapper, TLS for one, claims whatever the socket below it provides, and
+    # would have that socket's half closed under its own last records.
+    return isinstance(transport, ProtectedTransport) or IHalfCloseableDescriptor.implementedBy(type(transport))
+
+
 @implementer(IMutualAuthTransport, IConsumer, IPushProducer)
 class ProtectedTransport:
     """The transport of an application's protocol.
@@ -274,12 +281,12 @@ class ProtectedTransport:
             self._transport.write(self._records.end_of_stream())
 
     def _end_output(self) -> None:
-        half_closeable: Any = IHalfCloseableDescriptor(self._transport, None)
         self._send_end()
-        if self._input_over or (half_closeable is None and self.disconnecting):
+        half_close = can_half_close(self._transport)
+        if self._input_over or (self.disconnecting and not half_close):
             self._transport.loseConnection()
-        elif half_closeable is not None:
-            half_closeable.loseWriteConnection()
+        elif half_close:
+            self._transport.loseWriteConnection()
 
     def _close(self) -> None:
         if not self._end_sent:

@@ -89,8 +89,9 @@ class Publisher:
             settings.channel.protection.value,
             advertised_form(settings.spn_forms, checked.scp.dn),
         )
-        changed = await self._directory.run(lambda session: startup.publish(session, checked, settings.host, binding))
+        # Before it is written: a stop in the middle has to take back what the thread still writes.
         self._published = binding
+        changed = await self._directory.run(lambda session: startup.publish(session, checked, settings.host, binding))
         what = ", ".join(changed) or "nothing, all was right"
         self._log.info("SCP updated: {what} ({host}, {binding})", what=what, host=settings.host, binding=binding)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import clientFromString, serverFromString
+from twisted.internet.endpoints import clientFromString
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
@@ -18,15 +18,22 @@ from twisted.python.failure import Failure
 from twisted.python.reflect import namedAny
 
 from mutauth_twisted.core.context import ServiceKeys
-from mutauth_twisted.errors import MutualAuthError, NetworkError, UsageError
-from mutauth_twisted.net.endpoints import MutualAuthServerFactory
+from mutauth_twisted.errors import MutualAuthError, UsageError
+from mutauth_twisted.net.endpoints import MutualAuthServerFactory, listen_on
 from mutauth_twisted.net.protocol import describe
-from mutauth_twisted.service.gateway import GatewayFactory
+from mutauth_twisted.net.relay import RelayFactory
 from mutauth_twisted.service.options import Settings
 from mutauth_twisted.service.publisher import Publisher
 
 #: How long a stopping service waits: for the directory, and then for its connections, in seconds.
 STOP_DEADLINE = 5.0
+
+
+_log = Logger()
+
+
+def _plain_service_refused(failure: Failure) -> None:
+    _log.error("the plain service cannot be reached: {error}", error=failure.getErrorMessage())
 
 
 def application_factory(reactor: Any, settings: Settings) -> IProtocolFactory:
@@ -41,7 +48,7 @@ def application_factory(reactor: Any, settings: Settings) -> IProtocolFactory:
         return factory
     if kind == "forward":
         try:
-            return GatewayFactory(clientFromString(reactor, argument))
+            return RelayFactory(clientFromString(reactor, argument), _plain_service_refused)
         except ValueError as error:
             remedy = "give a client endpoint, such as tcp:localhost:80"
             raise UsageError(f"--forward {argument}", str(error), remedy) from error
@@ -84,26 +91,28 @@ class MutualAuthService(Service):
     def startService(self) -> None:
         """Start; see IService."""
         super().startService()
-        self._starting = Deferred.fromCoroutine(self._start())
-        self._starting.addErrback(self._refuse)
+        starting = self._starting = Deferred.fromCoroutine(self._start())
+        starting.addErrback(self._refuse)
 
     async def _start(self) -> None:
         if self._publisher is not None:
             await self._publisher.check()
+        if not self.running:  # stopped in the meantime
+            return
         for listen in self._settings.listen:
-            self._ports.append(await self._listen(listen))
+            self._ports.append(await listen_on(self._reactor, listen, self._factory))
         if self._publisher is not None:
-            await self._publisher.publish(self._ports[0].getHost().port)
+            await self._publisher.publish(self._tcp_port())
         for port in self._ports:
             self._log.info("serving {name} on {where}", name=self._settings.service_class, where=describe(port.getHost()))
 
-    async def _listen(self, listen: str) -> Any:
-        try:
-            return await serverFromString(self._reactor, listen).listen(self._factory)
-        except (ValueError, OverflowError) as error:
-            raise UsageError(f"--listen {listen}", str(error), "give a server endpoint, such as tcp:9000") from error
-        except Exception as error:
-            raise NetworkError(f"--listen {listen}", str(error), "choose another port or address") from error
+    def _tcp_port(self) -> int:
+        """The port to publish: the first one's."""
+        port = getattr(self._ports[0].getHost(), "port", None)
+        if port is None:
+            listen = f"--listen {self._settings.listen[0]}"
+            raise UsageError(listen, "it has no TCP port to publish", "add --publish none, or listen on TCP first")
+        return int(port)
 
     def _refuse(self, failure: Failure) -> None:
         if failure.check(CancelledError):
@@ -123,7 +132,8 @@ class MutualAuthService(Service):
 
     async def _stop(self) -> None:
         if self._starting is not None:
-            self._starting.cancel()
+            # Not cancelled at once: what a thread is about to publish could not be withdrawn before it is there.
+            await self._starting.addTimeout(STOP_DEADLINE, self._reactor)
         if self._publisher is not None:
             withdrawing = Deferred.fromCoroutine(self._publisher.withdraw())
             withdrawing.addTimeout(STOP_DEADLINE, self._reactor)

@@ -1,15 +1,22 @@
-"""In front of a plain service: what a proven client sends goes there, and back."""
+"""Two connections whose bytes go to each other, one of which is made for the other.
+
+In front of a plain service the accepted side is a proven client and the target
+the service; a local port that leads to a proven service has it the other way.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
+
+from mutauth_twisted.net.transport import can_half_close
 
 
 @implementer(IHalfCloseableProtocol)
@@ -49,7 +56,10 @@ class Relay(Protocol):
         self._input_over = True
         if self._peer is not None:
             self._peer.unregisterProducer()
-            self._peer.loseWriteConnection()
+            if can_half_close(self._peer):
+                self._peer.loseWriteConnection()
+            else:
+                self._peer.loseConnection()
 
     def writeConnectionLost(self) -> None:
         """All that this side was to be told is sent; when it has nothing to say either, that is all."""
@@ -69,58 +79,63 @@ class Relay(Protocol):
             peer.abortConnection()
 
 
-class _Client(Relay):
-    """The proven client's side: it waits, unread, until the plain service answers."""
+class _Accepted(Relay):
+    """The side that was accepted: it waits, unread, until the target is connected."""
 
-    _log = Logger()
-
-    def __init__(self, target: IStreamClientEndpoint) -> None:
+    def __init__(self, target: IStreamClientEndpoint, refused: Callable[[Failure], None]) -> None:
         super().__init__()
         self._target = target
-        self._connecting: Any = None
+        self._refused = refused
+        self._connecting: Deferred[Any] | None = None
 
     def connectionMade(self) -> None:
         transport: Any = self.transport
         transport.pauseProducing()
-        self._connecting = self._target.connect(_RelayFactory())
-        self._connecting.addCallbacks(self._connected, self._refused)
+        self._connecting = self._target.connect(_TargetFactory())
+        self._connecting.addCallbacks(self._connected, self._unreachable)
 
-    def _connected(self, service: Relay) -> None:
+    def _connected(self, target: Relay) -> None:
         self._connecting = None
-        self.join(service)
+        self.join(target)
         transport: Any = self.transport
         transport.resumeProducing()
 
-    def _refused(self, failure: Failure) -> None:
+    def _unreachable(self, failure: Failure) -> None:
+        if self._connecting is None:  # the accepted side has left, and the attempt was given up
+            return
         self._connecting = None
-        self._log.error("the plain service cannot be reached: {error}", error=failure.getErrorMessage())
+        self._refused(failure)
         transport: Any = self.transport
         transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self._connecting is not None:
-            self._connecting.cancel()
+        connecting, self._connecting = self._connecting, None
+        if connecting is not None:
+            connecting.cancel()
         super().connectionLost(reason)
 
 
-class _RelayFactory(Factory):
+class _TargetFactory(Factory):
     noisy = False
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
         return Relay()
 
 
-class GatewayFactory(Factory):
-    """Makes, for each proven client, a connection to the plain service.
+class RelayFactory(Factory):
+    """Connects each accepted connection to the target.
 
-    :param target: where the plain service listens.
+    :param target: where the bytes go.
+    :param refused: is told why the target could not be connected; the accepted
+        connection is aborted then.
     """
 
     noisy = False
 
-    def __init__(self, target: IStreamClientEndpoint) -> None:
+    def __init__(self, target: IStreamClientEndpoint, refused: Callable[[Failure], None]) -> None:
         self._target = target
+        self._refused = refused
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
-        """The relay for one client."""
-        return _Client(self._target)
+        """The relay for one accepted connection."""
+        return _Accepted(self._target, self._refused)

@@ -1,4 +1,4 @@
-"""The relay between a proven client and a plain service."""
+"""The relay between a connection that was accepted and one that is made for it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost, ConnectionRefusedError
+from twisted.internet.interfaces import IHalfCloseableDescriptor
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
-from mutauth_twisted.service.gateway import GatewayFactory
+from mutauth_twisted.net.relay import RelayFactory
 
 
+@implementer(IHalfCloseableDescriptor)
 class _Transport(StringTransport):
     """Remembers how its output was ended."""
 
@@ -23,6 +26,12 @@ class _Transport(StringTransport):
 
     def loseWriteConnection(self) -> None:
         self.half_closed = True
+
+    def readConnectionLost(self, reason: Failure) -> None:
+        """Nobody calls it here."""
+
+    def writeConnectionLost(self, reason: Failure) -> None:
+        """Nobody calls it here."""
 
     def abortConnection(self) -> None:
         self.aborted = True
@@ -47,13 +56,14 @@ class _Target:
         return service
 
 
-class GatewayTests(SynchronousTestCase):
+class RelayTests(SynchronousTestCase):
     """Bytes, ends and failures, in both directions."""
 
     def setUp(self) -> None:
         self.target = _Target()
         self.transport = _Transport()
-        self.client: Any = GatewayFactory(self.target).buildProtocol(None)
+        self.refusals: list[Failure] = []
+        self.client: Any = RelayFactory(self.target, self.refusals.append).buildProtocol(None)
         self.client.makeConnection(self.transport)
 
     def test_client_waits_unread(self) -> None:
@@ -107,11 +117,20 @@ class GatewayTests(SynchronousTestCase):
         self.assertTrue(self.target.transport.aborted)
 
     def test_service_refuses(self) -> None:
-        """When the plain service cannot be reached the client is dropped, and the log says why."""
+        """When the target cannot be reached the accepted side is dropped, and somebody is told why."""
         self.target.connecting.errback(ConnectionRefusedError())
         self.assertTrue(self.transport.aborted)
+        self.assertTrue(self.refusals[0].check(ConnectionRefusedError))
 
     def test_client_leaves_early(self) -> None:
-        """A client that goes away while the service is being reached stops the attempt."""
+        """An accepted side that goes away while the target is being reached stops the attempt, which is no refusal."""
         self.client.connectionLost(Failure(ConnectionDone()))
         self.assertTrue(self.target.cancelled)
+        self.assertEqual((self.refusals, self.transport.aborted), ([], False))
+
+    def test_target_without_half_close(self) -> None:
+        """A target whose output cannot be ended alone, such as TLS, is closed: nobody may wait for an end for ever."""
+        self.target.transport = StringTransport()  # type: ignore[assignment]
+        self.target.succeed()
+        self.client.readConnectionLost()
+        self.assertTrue(self.target.transport.disconnecting)
