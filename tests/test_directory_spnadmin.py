@@ -1,10 +1,14 @@
-"""Service classes that stand for others."""
+"""Service classes that stand for others, and accounts that cannot be told apart."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.trial.unittest import SynchronousTestCase
 
-from mutauth_twisted.directory.spnadmin import equivalents, parse_aliases
+from mutauth_twisted.directory.session import Entry
+from mutauth_twisted.directory.spnadmin import add, equivalents, parse_aliases
+from mutauth_twisted.errors import UsageError
 from mutauth_twisted.spn import SPN
 
 
@@ -29,3 +33,24 @@ class AliasTests(SynchronousTestCase):
         ):
             self.assertEqual(list(map(str, equivalents(SPN.parse(text), aliases))), others)
         self.assertEqual(equivalents(SPN("a", "h"), parse_aliases(["a=a,b"])), [SPN("b", "h")])
+
+
+class _Twice:
+    """A domain in which every search finds two accounts, and nothing can be written."""
+
+    domain_dn = root = "DC=x"
+
+    def search(self, *arguments: Any) -> list[Entry]:
+        return [Entry(f"CN={name},DC=x", {"samaccountname": (name.encode(),)}) for name in ("one", "two")]
+
+
+class AccountTests(SynchronousTestCase):
+    """Accounts by name."""
+
+    def test_an_account_found_twice(self) -> None:
+        """When a name fits two accounts neither is touched, and both are named."""
+        domain: Any = _Twice()
+        error = self.assertRaises(UsageError, add, domain, domain, "svc", [SPN("a", "b")])
+        self.assertEqual(
+            str(error), "account svc: 2 accounts have this name, CN=one,DC=x and CN=two,DC=x; give the DN of one"
+        )

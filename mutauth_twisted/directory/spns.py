@@ -24,6 +24,7 @@ from mutauth_twisted.errors import DirectoryRefused, NotFound, UsageError
 from mutauth_twisted.spn import SPN
 
 _AT_ONCE = 100  # names in one filter; a domain controller takes many more, but not any number
+_SAMBA_UNIQUENESS = "module samldb"  # the one that looks for aliases, and says no more
 S = TypeVar("S", SPN, str)
 #: What :func:`account_of` reads.
 ACCOUNT_ATTRIBUTES = (
@@ -159,9 +160,10 @@ def _refused(kind: str, spns: Sequence[SPN | str], account: Account, error: Dire
         if account.is_computer:
             right += " (or 'Validated write to service principal name', for two-part SPNs of its own host)"
         remedy = f"an administrator runs {command}, or grants you {right} on {account.dn}"
-    elif error.win32 == SPN_NOT_UNIQUE:
-        asked = shlex.join(["mutauth", "spn", "query", *map(str, spns)])
-        remedy = f"{asked} tells who holds it; on Windows another class of the same host, such as host for HTTP, counts too"
+    elif error.win32 == SPN_NOT_UNIQUE or (error.code == CONSTRAINT_VIOLATION and _SAMBA_UNIQUENESS in error.cause):
+        # Whatever the class: a domain controller refuses host/h while HTTP/h is elsewhere (sPNMappings).
+        patterns = dict.fromkeys(f"*/{str(spn).partition('/')[2]}" for spn in spns)
+        remedy = f"{shlex.join(['mutauth', 'spn', 'query', *patterns])} tells who holds it or an alias of it"
     elif error.code == CONSTRAINT_VIOLATION and account.is_computer:
         own = " or ".join(filter(None, (account.dns_host_name, account.name.rstrip("$"))))
         remedy = f"a computer may give itself two-part SPNs of {own} without a port only: an administrator runs {command}"
