@@ -36,9 +36,10 @@ class Ended:
 class Running:
     """A service in another process, which is past its start."""
 
-    def __init__(self, process: subprocess.Popen[str], lines: list[str]) -> None:
+    def __init__(self, process: subprocess.Popen[str], lines: list[str], sign: str = "serving") -> None:
         self.process = process
         self.lines = lines
+        self.sign = sign
 
     @property
     def log(self) -> str:
@@ -48,7 +49,7 @@ class Running:
     @property
     def port(self) -> int:
         """Where it serves."""
-        return int(next(line for line in self.lines if "serving" in line).rsplit(":", 1)[1])
+        return int(next(line for line in self.lines if self.sign in line).rsplit(":", 1)[1])
 
     def stop(self) -> int:
         """End it as a service manager does; returns the exit code."""
@@ -146,17 +147,36 @@ class CommandTestCase(TestCase):
             env=self.environment(user),
             cwd=self.state,
         )
-        running = Running(process, [])
+        with self._running(process, "serving") as running:
+            yield running
+
+    @contextlib.contextmanager
+    def forwarder(self, endpoint: str) -> Iterator[Running]:
+        """``mutauth connect --listen`` on a free local port, until the end of the block."""
+        process = subprocess.Popen(
+            [*self.program("mutauth"), "connect", endpoint, "--listen", "tcp:0:interface=127.0.0.1"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=self.environment("alice"),
+            cwd=self.state,
+        )
+        with self._running(process, "listening") as running:
+            yield running
+
+    @contextlib.contextmanager
+    def _running(self, process: subprocess.Popen[str], sign: str) -> Iterator[Running]:
+        running = Running(process, [], sign)
         killer = threading.Timer(WAIT, process.kill)
         killer.start()
         try:
             assert process.stdout is not None
             for line in process.stdout:
                 running.lines.append(line)
-                if "serving" in line:
+                if sign in line:
                     break
             else:
-                raise self.failureException(f"the service ended: {running.log}")
+                raise self.failureException(f"it ended: {running.log}")
             killer.cancel()
             yield running
         finally:

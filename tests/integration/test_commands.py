@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import socket
+import subprocess
 import time
 from pathlib import Path
 
@@ -61,6 +63,29 @@ class MainJobTests(CommandTestCase):
             connected = self.mutauth("connect", self.endpoint, given="hello\n")
         self.assertEqual((connected.code, connected.output), (0, "HELLO\n"), connected)
 
+    def test_local_port(self) -> None:
+        """connect --listen leads local connections to the service, one after the other, and says why one fails."""
+        self.install()
+        with self.forwarder(self.endpoint) as local:
+            with self.service():
+                for word in (b"one", b"two"):
+                    self.assertEqual(self.ask(local.port, word), word)
+            self.assertEqual(self.ask(local.port, b"three"), b"")
+            local.stop()
+        self.assertIn("has published no port", local.log)
+        self.assertNotIn("Traceback", local.log)
+
+    def ask(self, port: int, question: bytes) -> bytes:
+        """What a local port answers, up to the end of its stream; nothing when it is reset."""
+        answer = b""
+        with socket.create_connection(("127.0.0.1", port), 10) as connection:
+            connection.sendall(question)
+            connection.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(ConnectionResetError):
+                while piece := connection.recv(4096):
+                    answer += piece
+        return answer
+
     def test_selectors(self) -> None:
         """The SCP's DN and its GUID find the service as its keyword does, in both forms of the SPN."""
         lines = self.install().output
@@ -74,7 +99,7 @@ class MainJobTests(CommandTestCase):
                     self.assertEqual((connected.code, connected.output), (0, "hello\n"), connected)
                     self.assertIn(dn if form == "dn" else guid, connected.errors.partition("proved to be")[2])
 
-    def test_moved_by_an_administrator_found_by_guid(self) -> None:
+    def test_without_the_cached_guid(self) -> None:
         """A service whose cached GUID is lost finds its SCP by its place, and says so."""
         self.install()
         for file in Path(self.state).iterdir():
@@ -143,16 +168,19 @@ class ServiceRefusalTests(CommandTestCase):
         """A keytab without a key of the account."""
         self.refused_start(4, "svc-other", "svc-echo", options=("--account", "svc-other"))
 
+    def test_dns_down(self) -> None:
+        """A DNS server that does not answer."""
+        self.refused_start(3, "127.0.0.99", "does not answer", options=("--nameserver", "127.0.0.99"))
+
     def test_directory_down(self) -> None:
-        """A domain controller that does not answer."""
-        self.refused_start(3, "127.0.0.99", options=("--nameserver", "127.0.0.99"))
+        """A domain controller that does not answer is named, with what was tried."""
+        host = self.lab.host("srv2")  # it has an address, and no directory behind it
+        self.refused_start(3, host, options=("--directory", f"ldap://{host}"))
 
     def test_kdc_down(self) -> None:
         """A KDC that does not answer."""
         conf = Path(self.state) / "krb5.conf"
-        conf.write_text(
-            self.lab.krb5_conf.read_text().replace(f"kdc = {self.lab.nameserver}", "kdc = 127.0.0.99")
-        )
+        conf.write_text(self.lab.krb5_conf.read_text().replace(f"kdc = {self.lab.nameserver}", "kdc = 127.0.0.99"))
         self.assertIn("127.0.0.99", conf.read_text())
         self.refused_start(3, "KDC", KRB5_CONFIG=str(conf))
 
@@ -162,6 +190,7 @@ class ServiceRefusalTests(CommandTestCase):
             ("--bogus",): ("--bogus",),
             ("--listen", "tcp:99999"): ("99999",),
             ("--listen", "nonsense:1"): ("nonsense",),
+            ("--listen", "unix:socket"): ("unix:socket", "--publish none"),
             ("--priority", "70000"): ("priority",),
             ("--wire", "carrier-pigeon"): ("carrier-pigeon",),
             ("--allow", "alice"): ("alice@REALM",),
@@ -216,6 +245,17 @@ class ClientRefusalTests(CommandTestCase):
                 self.direct(port, "echoSvc/srv1"), 4, "no Kerberos ticket", "kinit", KRB5CCNAME="FILE:/nonexistent/cc"
             )
         self.refused_connection(self.endpoint, 4, "ticket", KRB5CCNAME="FILE:/nonexistent/cc")
+
+    def test_expired_ticket(self) -> None:
+        """A ticket whose time is over."""
+        cache = str(Path(self.state) / "ccache")
+        keytab = str(self.lab.keytab("alice"))
+        # krb5 takes lifetimes in whole seconds; the KDC's clock is ours.
+        kinit = ["kinit", "-k", "-t", keytab, "-l", "1s", "-c", cache, self.lab.principal("alice")]
+        subprocess.run(kinit, env=self.environment("alice"), check=True, timeout=10)
+        time.sleep(2)
+        with self.peer(lambda connection: connection.recv(1)) as port:
+            self.refused_connection(self.direct(port, "echoSvc/srv1"), 4, "expired", "kinit", KRB5CCNAME=cache)
 
     def test_closed_port(self) -> None:
         """A port where nothing listens."""
@@ -272,7 +312,8 @@ class ClientRefusalTests(CommandTestCase):
                 endpoint = f"mutauth:tcp\\:{self.lab.address_of(self.host)}\\:{impostor.port}:spn={spn}"
                 self.refused_connection(endpoint, 4, "refused the ticket", "another key")
                 impostor.stop()
-            self.assertNotIn("a secret", impostor.log)
+            self.assertIn("another key", impostor.log)
+            self.assertNotIn("proved to be", impostor.log)
 
     def test_usage(self) -> None:
         """Endpoint strings that cannot be."""
@@ -292,6 +333,11 @@ class ClientRefusalTests(CommandTestCase):
         }
         for endpoint, word in cases.items():
             self.refused_connection(endpoint, 2, word)
+        for listen in ("tcp:99999", "nonsense:1"):
+            self.refused(self.mutauth("connect", self.endpoint, "--listen", listen), 2, listen)
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            listen = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
+            self.refused(self.mutauth("connect", self.endpoint, "--listen", listen), 3, listen, "in use")
 
 
 class InstallRefusalTests(CommandTestCase):
