@@ -257,7 +257,8 @@ def _inspection_rows(found: Inspection) -> list[tuple[str, str]]:
     ]
     published = _binding_json(point) or {"extra": {}}
     others = published.pop("extra")
-    rows += [(f"  {key}", str(value)) for key, value in (*published.items(), *others.items())]
+    rows += [(f"  {key}", str(value)) for key, value in published.items()]
+    rows += [(f"  unknown {key}", value) for key, value in others.items()]
     if found.grants is None:
         rows.append(("may update", "this account may not read who"))
     rows += [("may update", _grant_text(grant)) for grant in found.grants or ()]
