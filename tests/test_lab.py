@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -328,6 +329,9 @@ class RunCommandTests(SynchronousTestCase):
             # The end of the output is the end of the last process that had it.
             self.assertEqual(output.read(), b"")
         assert identity is not None
+        deadline = time.monotonic() + 5  # its files are closed a moment before it is dead
+        while identity.alive() and time.monotonic() < deadline:
+            time.sleep(0.01)
         self.assertFalse(identity.alive())
 
 

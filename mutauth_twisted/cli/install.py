@@ -30,7 +30,8 @@ def directory_options(command: Command) -> Command:
         click.option("--principal", metavar="NAME@REALM", help="Whose ticket (the cache's own)."),
         click.option("--realm", help="The realm (the ticket's)."),
         click.option("--nameserver", metavar="IP", help="Ask this DNS server instead of the system's."),
-        click.option("--directory", "servers", multiple=True, metavar="URL", help="ldap://DC; repeatable (from DNS)."),
+        click.option("--directory-ca", metavar="FILE", help="Certificates (PEM) that may vouch for ldaps:// servers."),
+        click.option("--directory", "servers", multiple=True, metavar="URL", help="ldap://DC or ldaps://DC; repeatable."),
     ):
         command = option(command)
     return command
@@ -42,6 +43,7 @@ def open_directory(reactor: Any, options: dict[str, Any]) -> Directory:
         reactor,
         realm=options["realm"],
         servers=options["servers"],
+        ca_file=options["directory_ca"],
         resolver=Resolver(reactor, options["nameserver"]),
         credentials=ClientCredentials(options["principal"], options["ccache"], options["keytab"]),
     )

@@ -8,6 +8,7 @@ from mutauth_twisted.cli.connect import connect
 from mutauth_twisted.cli.group import OneLineGroup
 from mutauth_twisted.cli.install import install, uninstall
 from mutauth_twisted.cli.lab import lab
+from mutauth_twisted.cli.rnr import rnr
 from mutauth_twisted.cli.scp import scp
 from mutauth_twisted.cli.spn import spn
 
@@ -26,5 +27,6 @@ main.add_command(install)
 main.add_command(uninstall)
 main.add_command(spn)
 main.add_command(scp)
+main.add_command(rnr)
 main.add_command(connect)
 main.add_command(lab)

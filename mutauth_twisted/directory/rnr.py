@@ -125,6 +125,11 @@ def instance_dn(session: Session, name: str) -> str:
     return name if is_dn(name) else child_dn(name, container_dn(session))
 
 
+def spn_of(session: Session, name: str, service_class: str, host: str) -> SPN:
+    """The SPN of a service that need not be there yet."""
+    return SPN(service_class, host, instance_dn(session, name))
+
+
 def class_id_of(service_class: str) -> UUID:
     """The serviceClassID for a class of this name; case does not count."""
     return uuid5(_NAMESPACE, service_class.casefold())
@@ -170,8 +175,13 @@ def _guid(values: tuple[bytes, ...]) -> UUID | None:
 def _classes(session: Session, container: str) -> dict[UUID | None, str]:
     """The names of the classes in a container by their identifiers."""
     wanted = equals("objectClass", CLASS_CLASS)
-    found = session.search(container, wanted, ["cn", "serviceClassID"], scope="one")
-    return {_guid(entry.values("serviceClassID")): entry.text("cn") or "" for entry in found}
+    found = session.search(container, wanted, ["displayName", "serviceClassID"], scope="one")
+    return {_guid(entry.values("serviceClassID")): entry.text("displayName") or "" for entry in found}
+
+
+def _class_dn(service_class: str, container: str) -> str:
+    """Where we put a class: beside its instances, one of which may have its very name."""
+    return child_dn(f"{service_class}-class", container)
 
 
 def list_instances(session: Session) -> list[ServiceInstance]:
@@ -205,7 +215,7 @@ def publish(
             raise
         _as_administrator(dn, lambda: _create(session, dn, service_class, report))
         instance = read_instance(session, dn)
-    _check_class(instance, service_class)
+    check_class(instance, service_class)
     for address in addresses:
         if update_address(session, instance, address):
             report(f"published {address.host} {address.binding} in {instance.dn}")
@@ -217,9 +227,10 @@ def _create(session: Session, dn: str, service_class: str, report: Report) -> No
     identity: dict[str, Value] = {"displayName": service_class, "serviceClassID": class_id.bytes_le}
     container = parent_of(dn)
     if class_id not in _classes(session, container):
-        class_dn = child_dn(service_class, container)
+        class_dn = _class_dn(service_class, container)
         session.add(class_dn, {"objectClass": CLASS_CLASS, **identity})
         report(f"created service class {class_dn}")
+    # When this fails the class stays: it does no harm, and the next attempt uses it.
     session.add(dn, {"objectClass": INSTANCE_CLASS, **identity})
     report(f"created RnR service {dn}")
 
@@ -235,7 +246,11 @@ def _as_administrator(dn: str, work: Callable[[], None]) -> None:
         raise DirectoryRefused(f"RnR service {dn}", cause, remedy, code=error.code) from error
 
 
-def _check_class(instance: ServiceInstance, service_class: str) -> None:
+def check_class(instance: ServiceInstance, service_class: str) -> None:
+    """Make sure that a service is of a class, by identifier or by name.
+
+    :raises ServiceCheckFailed: when it is of another one.
+    """
     known = instance.service_class
     if instance.class_id != class_id_of(service_class) and (known or "").casefold() != service_class.casefold():
         raise ServiceCheckFailed(
@@ -286,11 +301,12 @@ def remove(session: Session, name: str, report: Report = lambda _: None) -> None
     instance = read_instance(session, name)
     session.delete(instance.dn)
     report(f"deleted RnR service {instance.dn}")
-    if instance.class_id is None or instance.service_class is None:
+    if instance.class_id is None:
         return
     container = parent_of(instance.dn)
     same = all_of(equals("objectClass", INSTANCE_CLASS), equals("serviceClassID", instance.class_id.bytes_le))
     if not any(True for _ in session.search(container, same, scope="one")):
-        class_dn = child_dn(instance.service_class, container)
-        session.delete(class_dn)
-        report(f"deleted service class {class_dn}")
+        wanted = all_of(equals("objectClass", CLASS_CLASS), equals("serviceClassID", instance.class_id.bytes_le))
+        for entry in list(session.search(container, wanted, scope="one")):
+            session.delete(entry.dn)
+            report(f"deleted service class {entry.dn}")

@@ -114,7 +114,7 @@ def check(
     _check_class(point, service_class)
     holder = find_account(session, account)
     spns = tuple(point.spn(form, host, service_class) for form in spn_forms)
-    failures = [] if spn_check == "off" else check_spns(catalog, point, holder, spns, command)
+    failures = [] if spn_check == "off" else check_spns(catalog, point.dn, holder, spns, command)
     if failures and spn_check == "refuse":
         raise failures[0]
     return Checked(point, holder, spns, guid is not None, tuple(map(str, failures)), command)
@@ -123,12 +123,15 @@ def check(
 def publish(session: Session, checked: Checked, host: str, binding: BindingInformation) -> list[str]:
     """Make a checked service's connection point say where it is; blocks.
 
+    An SCP whose hosts are in DNS is left alone: nothing of one host is in it.
+
     :return: the attributes that had to be written.
     :raises ServiceCheckFailed: without the right to write them; the remedy is
         the command for an administrator.
     """
     try:
-        return update_binding(session, read_scp(session, checked.scp.guid), host, binding)
+        point = read_scp(session, checked.scp.guid)
+        return [] if point.dns_name_type == "SRV" else update_binding(session, point, host, binding)
     except DirectoryRefused as error:
         if error.code != INSUFFICIENT_RIGHTS:
             raise
@@ -137,6 +140,44 @@ def publish(session: Session, checked: Checked, host: str, binding: BindingInfor
             f"{checked.account.name} may not write serviceDNSName and serviceBindingInformation of it",
             f"run {checked.command}",
         ) from error
+
+
+def inspect(
+    session: Session, checked: Checked, host: str, binding: BindingInformation | None
+) -> tuple[list[str], list[str]]:
+    """What has become wrong with a running service's connection point; what of it we may mend is mended; blocks.
+
+    :param checked: from a :func:`check` just now, with ``spn_check`` at ``warn``.
+    :param binding: what the service has published; None: it publishes nothing.
+    :return: what is wrong, and what was wrong and is right again, a line each.
+    """
+    wrong = list(checked.warnings)
+    point = checked.scp
+    if binding is None or point.dns_name_type == "SRV":
+        return wrong, []
+    subject = f"SCP {point.dn}"
+    if not may_write(session, point.guid, ("serviceDNSName", "serviceBindingInformation")):
+        cause = f"{checked.account.name} may not write serviceDNSName and serviceBindingInformation of it any more"
+        wrong.append(str(ServiceCheckFailed(subject, cause, f"run {checked.command}")))
+    said = f"{point.dns_name} {point.binding_text or '(no port)'}"
+    if (point.dns_name or "").casefold() == host.casefold() and point.binding_text == str(binding):
+        return wrong, []
+    overwritten = f"{subject}: it said {said} instead of {host} {binding}"
+    try:
+        publish(session, checked, host, binding)
+    except ServiceCheckFailed as error:
+        return [*wrong, f"{overwritten}; {error.remedy}"], []
+    return wrong, [f"{overwritten}; published again"]
+
+
+def may_write(session: Session, name: str | UUID, attributes: Sequence[str]) -> bool:
+    """Whether we ourselves may write these attributes of an object.
+
+    The domain controller answers by its own rules (allowedAttributesEffective,
+    MS-ADTS 3.1.1.4.5.20), so the right may have come from anywhere.
+    """
+    allowed = session.read(name, ["allowedAttributesEffective"]).texts("allowedAttributesEffective")
+    return {attribute.casefold() for attribute in attributes} <= {attribute.casefold() for attribute in allowed}
 
 
 def _check_class(point: ServiceConnectionPoint, service_class: str) -> None:
@@ -150,13 +191,14 @@ def _check_class(point: ServiceConnectionPoint, service_class: str) -> None:
 
 def check_spns(
     catalog: Session,
-    point: ServiceConnectionPoint,
+    dn: str,
     account: Account,
     spns: Sequence[SPN],
     command: str,
 ) -> list[ServiceCheckFailed]:
     """What is wrong with the SPNs of a service; none when all stand on its account and nowhere else.
 
+    :param dn: where the service's object is now.
     :param command: the remedy.
     """
     failures = []
@@ -165,7 +207,7 @@ def check_spns(
         if others:
             failures.append(_on_another(spn, account, others))
         elif not account.holds(spn):
-            failures.append(ServiceCheckFailed(f"SPN {spn}", _why_missing(spn, point, account), f"run {command}"))
+            failures.append(ServiceCheckFailed(f"SPN {spn}", _why_missing(spn, dn, account), f"run {command}"))
     return failures
 
 
@@ -180,7 +222,7 @@ def _on_another(spn: SPN, account: Account, others: Sequence[Account]) -> Servic
     )
 
 
-def _why_missing(spn: SPN, point: ServiceConnectionPoint, account: Account) -> str:
+def _why_missing(spn: SPN, dn: str, account: Account) -> str:
     cause = f"it is not on account {account.name}, under which the service runs"
     for text in account.spns:
         try:
@@ -192,7 +234,7 @@ def _why_missing(spn: SPN, point: ServiceConnectionPoint, account: Account) -> s
         same_host = other.host.casefold() == spn.host.casefold()
         if not same_host and other.service_name == spn.service_name:
             return f"{cause}: the host was renamed, it was {other.host}"
-        is_dn_form = spn.service_name == point.dn
+        is_dn_form = spn.service_name == dn
         if same_host and is_dn_form and other.service_name and is_dn(other.service_name):
             return f"{cause}: the SCP was moved, it was {other.service_name}"
     return cause

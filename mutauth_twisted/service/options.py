@@ -7,15 +7,17 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar
 
 from attrs import frozen
 from twisted.python import usage
 
 from mutauth_twisted.directory.guidcache import DEFAULT_STATE_DIR
+from mutauth_twisted.directory.installation import DEFAULT_SPN_FORMS
 from mutauth_twisted.directory.scp import SPN_FORMS
 from mutauth_twisted.directory.startup import SpnCheck
 from mutauth_twisted.errors import MutualAuthError, UsageError
+from mutauth_twisted.net.limits import LIMITS, Limits, limits_of
 from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.policy import AccessPolicy, Protection
 from mutauth_twisted.wire import WIRES
@@ -35,7 +37,11 @@ class Settings:
     :param account: who runs the service; None: the keytab's principal.
     :param keytab: its keys; None: KRB5_KTNAME, then the system's.
     :param listen: server endpoint strings; the first one's port is published.
-    :param publish: whether to keep the SCP up to date.
+    :param publish: whether to keep the entry in the directory up to date.
+    :param entry: what it is: a service connection point (``scp``) or an RnR service (``rnr``).
+    :param rnr_name: an RnR service's name or DN; None: the service class.
+    :param check_interval: seconds between checks of the directory; 0: none but at the start.
+    :param ca_file: who may vouch for directory servers with TLS.
     :param serve: what to serve, as a kind (``echo``, ``forward``, ``factory``) and its argument.
     :param spn_check: what to do about a missing SPN: ``refuse``, ``warn`` or ``off``.
     """
@@ -47,18 +53,23 @@ class Settings:
     keytab: str | None
     listen: tuple[str, ...]
     publish: bool
+    entry: Literal["scp", "rnr"]
+    rnr_name: str | None
+    check_interval: float
     scp_name: str | None
     scp_parent: str | None
     priority: int
     weight: int
     spn_check: SpnCheck
     servers: tuple[str, ...]
+    ca_file: str | None
     realm: str | None
     nameserver: str | None
     state_dir: Path
     serve: tuple[str, str]
     policy: AccessPolicy
     channel: Channel
+    limits: Limits
 
 
 def leave(error: MutualAuthError) -> NoReturn:
@@ -76,14 +87,20 @@ def _number(option: str) -> Callable[[str], int]:
     return coerce
 
 
-def _seconds(option: str) -> Callable[[str], float]:
+def _seconds(option: str, most: float = 3600, *, none: bool = False) -> Callable[[str], float]:
+    """Read seconds; ``none``: 0 is one of them."""
+
     def coerce(text: str) -> float:
         with suppress(ValueError):
-            if 0 < float(text) <= 3600:
+            if 0 < float(text) <= most or (none and float(text) == 0):
                 return float(text)
-        raise usage.UsageError(f"--{option} {text}: it is out of range; give seconds, up to 3600")
+        raise usage.UsageError(f"--{option} {text}: it is out of range; give seconds, up to {most:g}")
 
     return coerce
+
+
+_CHECK_INTERVAL = _seconds("check-interval", 86400, none=True)
+_DEFAULT_FORMS = ",".join(DEFAULT_SPN_FORMS)
 
 
 class Options(usage.Options):
@@ -99,15 +116,18 @@ class Options(usage.Options):
     optParameters = (
         ("service-class", None, None, "First part of the SPN; required."),
         ("host", None, None, "Second part of the SPN: this machine's DNS name."),
-        ("spn-form", None, "guid,dn", "Third parts that must be registered: guid, dn, host."),
+        ("spn-form", None, None, "Third parts that must be registered: guid, dn, host (guid,dn); or rnr alone."),
         ("account", None, None, "The account that runs the service (the keytab's principal)."),
         ("keytab", None, None, "The account's keys (KRB5_KTNAME, then the system's)."),
-        ("publish", None, "scp", "What to keep up to date in the directory: scp or none."),
+        ("publish", None, "scp", "What to keep up to date in the directory: scp, rnr or none."),
+        ("rnr-name", None, None, "Name or DN of the RnR service (the service class)."),
         ("scp-name", None, None, "Common name of the SCP (the service class)."),
         ("scp-parent", None, None, "DN above the SCP (the host's computer object)."),
         ("priority", None, 0, "Clients try lower priorities first.", _number("priority")),
         ("weight", None, 100, "Share of the clients among instances of one priority.", _number("weight")),
         ("spn-check", None, "refuse", "When an SPN is missing: refuse, warn or off."),
+        ("check-interval", None, 300.0, "Look at the directory again each so many seconds; 0: never.", _CHECK_INTERVAL),
+        ("directory-ca", None, None, "Certificates (PEM) that may vouch for ldaps:// servers."),
         ("realm", None, None, "The realm (that of the keytab's principal)."),
         ("nameserver", None, None, "Ask this DNS server instead of the system's."),
         ("state-dir", None, str(DEFAULT_STATE_DIR), "Where `mutauth install` cached the SCP's GUID."),
@@ -116,6 +136,7 @@ class Options(usage.Options):
         ("wire", None, "nns", "The wire format: nns."),
         ("protection", None, "seal", "What is done to every byte: seal or sign."),
         ("handshake-timeout", None, 10.0, "Deadline of the exchange, in seconds.", _seconds("handshake-timeout")),
+        *((name, None, getattr(Limits(), attribute), text) for name, (attribute, _, text) in LIMITS.items()),
     )
 
     def __init__(self) -> None:
@@ -135,7 +156,7 @@ class Options(usage.Options):
         self._repeated["deny"].append(value)
 
     def opt_directory(self, value: str) -> None:
-        """A domain controller, ldap://HOST; repeatable. [default: from DNS]"""
+        """A domain controller, ldap://HOST or ldaps://HOST; repeatable. [default: from DNS]"""
         self._repeated["directory"].append(value)
 
     def parseArgs(self, *arguments: str) -> None:
@@ -167,13 +188,17 @@ class Options(usage.Options):
             account=self["account"],
             keytab=self["keytab"],
             listen=tuple(self._repeated["listen"] or ["tcp:0"]),
-            publish=self._choice("publish", {"scp": True, "none": False}),
+            publish=self._choice("publish", {"scp": True, "rnr": True, "none": False}),
+            entry=self._entry(),
+            rnr_name=self["rnr-name"],
+            check_interval=self["check-interval"],
             scp_name=self["scp-name"],
             scp_parent=self["scp-parent"],
             priority=self["priority"],
             weight=self["weight"],
             spn_check=self._choice("spn-check", SPN_CHECKS),
             servers=tuple(self._repeated["directory"]),
+            ca_file=self["directory-ca"],
             realm=self["realm"],
             nameserver=self["nameserver"],
             state_dir=Path(self["state-dir"]),
@@ -184,6 +209,7 @@ class Options(usage.Options):
                 self._choice("protection", {kind.value: kind for kind in Protection}),
                 self["handshake-timeout"],
             ),
+            limits=limits_of({name: str(self[name]) for name in LIMITS if self[name] is not None}, "--{name} {value}"),
         )
 
     def _choice(self, option: str, choices: Mapping[str, T]) -> T:
@@ -191,8 +217,17 @@ class Options(usage.Options):
             raise UsageError(f"--{option} {self[option]}", "there is no such choice", f"use {' or '.join(choices)}")
         return choices[self[option]]
 
+    def _entry(self) -> Literal["scp", "rnr"]:
+        """What stands for the service in the directory: what is published, or else what the SPN names."""
+        return "rnr" if self["publish"] == "rnr" or self["spn-form"] == "rnr" else "scp"
+
     def _forms(self) -> tuple[str, ...]:
-        forms = tuple(form.strip() for form in self["spn-form"].split(",") if form.strip())
+        if self._entry() == "rnr":
+            if (self["spn-form"] or "rnr") != "rnr" or self["publish"] == "scp":
+                cause = f"--publish {self['publish']} goes with other names than --spn-form {self['spn-form']}"
+                raise UsageError("--spn-form", cause, "an RnR service takes --publish rnr, and --spn-form rnr or none")
+            return ("rnr",)
+        forms = tuple(form.strip() for form in (self["spn-form"] or _DEFAULT_FORMS).split(",") if form.strip())
         for form in forms:
             if form not in SPN_FORMS:
                 raise UsageError(f"--spn-form {form}", "there is no such form", f"use {', '.join(SPN_FORMS)}")

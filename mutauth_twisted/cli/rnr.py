@@ -1,0 +1,127 @@
+"""``mutauth rnr``: services in the domain's container for Windows Sockets name registration."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from mutauth_twisted.cli.group import OneLineGroup
+from mutauth_twisted.cli.install import directory_options, in_directory
+from mutauth_twisted.cli.output import as_json, json_option, line, note, table
+from mutauth_twisted.directory import rnr as services
+from mutauth_twisted.directory.binding import BindingInformation
+from mutauth_twisted.directory.rnr import Address, ServiceInstance
+from mutauth_twisted.directory.session import Session
+from mutauth_twisted.directory.spns import add_spns, check_free, find_account, find_holders, remove_spns
+
+T = TypeVar("T")
+_PORT = click.IntRange(1, 65535)
+_SMALL = click.IntRange(0, 65535)
+
+
+@click.group(cls=OneLineGroup)
+def rnr() -> None:
+    """List, publish and remove RnR services.
+
+    They are in CN=WinsockServices,CN=System of the domain, where only
+    administrators write.  NAME is a service's common name or DN.
+    """
+
+
+def _do(options: dict[str, Any], work: Callable[[Session, Session], T]) -> T:
+    return in_directory(options, lambda directory: directory.run_with_catalog(work))
+
+
+@rnr.command("list")
+@json_option
+@directory_options
+def list_services(for_programs: bool, **options: Any) -> None:
+    """List the RnR services of the domain."""
+    found = _do(options, lambda session, catalog: services.list_instances(session))
+    if for_programs:
+        as_json([_as_json(each) for each in found])
+        return
+    rows = [
+        (each.name, each.service_class or "", address.host, str(address.binding))
+        for each in found
+        for address in each.addresses
+    ]
+    silent = [(each.name, each.service_class or "", "", "") for each in found if not each.addresses]
+    table(("name", "class", "host", "binding"), rows + silent)
+    for each in found:
+        if each.foreign:
+            note(f"{each.name} has {each.foreign} address(es) in an encoding that is not known here")
+    if not found:
+        note("the domain has no RnR service")
+
+
+def _as_json(found: ServiceInstance) -> dict[str, Any]:
+    return {
+        "name": found.name,
+        "dn": found.dn,
+        "guid": str(found.guid),
+        "class": found.service_class,
+        "addresses": [{"host": each.host, "binding": str(each.binding)} for each in found.addresses],
+        "foreign_addresses": found.foreign,
+    }
+
+
+@rnr.command()
+@click.argument("name")
+@click.option("--service-class", metavar="NAME", required=True, help="First part of the SPN.")
+@click.option("--host", metavar="FQDN", default=socket.getfqdn, help="Second part of the SPN (this machine).")
+@click.option("--port", type=_PORT, required=True, help="Where the service listens.")
+@click.option("--priority", type=_SMALL, default=0, show_default=True, help="Clients try lower ones first.")
+@click.option("--weight", type=_SMALL, default=100, show_default=True, help="Share among hosts of one priority.")
+@click.option("--account", help="Register the SPN on this account too.")
+@directory_options
+def publish(
+    name: str,
+    service_class: str,
+    host: str,
+    port: int,
+    priority: int,
+    weight: int,
+    account: str | None,
+    **options: Any,
+) -> None:
+    """Publish where a host offers a service (an administrator's step).
+
+    What is missing of the service is created.  Addresses of other hosts stay.
+    """
+    address = Address(host, BindingInformation(port, priority, weight))
+
+    def work(session: Session, catalog: Session) -> ServiceInstance:
+        holder = find_account(session, account) if account else None
+        spn = services.spn_of(session, name, service_class, host)
+        if holder is not None:
+            check_free(catalog, [spn], holder)
+        instance = services.publish(session, name, service_class, [address], line)
+        if holder is not None and add_spns(session, holder, [spn]):
+            line(f"added SPN {spn} to {holder.name}")
+        return instance
+
+    instance = _do(options, work)
+    line(f"{instance.name} is offered by {', '.join(each.host for each in instance.addresses)}")
+
+
+@rnr.command()
+@click.argument("name")
+@click.option("--leave-spns", is_flag=True, help="Leave the SPNs with its DN on their accounts.")
+@directory_options
+def remove(name: str, leave_spns: bool, **options: Any) -> None:
+    """Remove a service, the SPNs that name it, and its class when nothing else is of it."""
+
+    def work(session: Session, catalog: Session) -> None:
+        instance = services.read_instance(session, name)
+        if instance.service_class and not leave_spns:
+            for spn in (instance.spn(each.host) for each in instance.addresses):
+                for holder in find_holders(catalog, spn):
+                    for removed in remove_spns(session, holder, [spn]):
+                        line(f"removed SPN {removed} from {holder.name}")
+        services.remove(session, instance.dn, line)
+
+    _do(options, work)

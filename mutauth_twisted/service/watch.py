@@ -1,0 +1,74 @@
+"""A look at the directory from time to time while a service runs."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from mutauth_twisted.errors import MutualAuthError
+from mutauth_twisted.service.entries import Inspection
+
+
+class Watch:
+    """Inspects again and again, one at a time, and logs each change once.
+
+    :param clock: provides IReactorTime.
+    :param interval: seconds from the start of one inspection to that of the
+        next; when one takes longer, the next is left out.
+    :param inspect: looks once.
+    :ivar wrong: what is wrong by the last inspection, a line each.
+    """
+
+    _log = Logger()
+
+    def __init__(self, clock: Any, interval: float, inspect: Callable[[], Awaitable[Inspection]]) -> None:
+        self._inspect = inspect
+        self._interval = interval
+        self._loop = LoopingCall(self._run)
+        self._loop.clock = clock
+        self._running: Deferred[None] | None = None
+        self.wrong: tuple[str, ...] = ()
+
+    def start(self) -> None:
+        """Begin; the first inspection is one interval from now."""
+        self._loop.start(self._interval, now=False)
+
+    async def stop(self) -> None:
+        """End; returns when nothing is under way any more that could still write."""
+        if self._loop.running:
+            self._loop.stop()
+        if self._running is not None:
+            await self._running
+
+    def _run(self) -> Deferred[None]:
+        # Whatever it ends with, the loop goes on.
+        self._running = Deferred.fromCoroutine(self._once()).addErrback(lambda _: None)
+        return self._running
+
+    async def _once(self) -> None:
+        try:
+            found = await self._inspect()
+        except MutualAuthError as error:
+            found = Inspection((str(error),))
+        except Exception:
+            self._log.failure("internal error while the directory was checked")
+            return
+        if self._loop.running:
+            self._report(found)
+
+    def _report(self, found: Inspection) -> None:
+        before, self.wrong = self.wrong, found.wrong
+        for line in found.mended:
+            self._log.warn("{line}", line=line)
+        for line in found.wrong:
+            if line not in before:
+                self._log.error("{line}", line=line)
+        for line in before:
+            if line not in found.wrong:
+                self._log.info("no longer: {line}", line=line)
+        if (before or found.mended) and not found.wrong:
+            self._log.info("the directory is right again")

@@ -1,0 +1,166 @@
+"""RnR services end to end: published by an administrator, served, found, proven, removed."""
+
+from __future__ import annotations
+
+import json
+import os
+
+from mutauth_twisted.directory import rnr
+from mutauth_twisted.directory.binding import BindingInformation
+from mutauth_twisted.directory.location import Instance, locate_rnr
+from mutauth_twisted.directory.rnr import Address
+from mutauth_twisted.directory.session import Change, Session
+from mutauth_twisted.errors import DirectoryRefused, NotFound, ServiceCheckFailed
+from mutauth_twisted.spn import SPN
+from tests.integration.commands import CommandTestCase
+from tests.integration.test_directory import DirectoryTestCase
+
+#: Outside the range of ports that are given out, and other than those of the lab's SRV records.
+PORT = 9000 + os.getpid() % 300
+
+
+class RnrDirectoryTests(DirectoryTestCase):
+    """The objects, and who may write them."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.dn = f"CN={self.service_class},CN=WinsockServices,CN=System,{self.lab.base_dn}"
+        self.addCleanup(self.remove)
+
+    async def remove(self) -> None:
+        def work(session: Session) -> None:
+            if any(each.name == self.service_class for each in rnr.list_instances(session)):
+                rnr.remove(session, self.service_class)
+
+        await self.do("administrator", work)
+
+    async def publish(self, *addresses: Address, user: str = "administrator") -> rnr.ServiceInstance:  # type: ignore[override]
+        return await self.do(
+            user, lambda session: rnr.publish(session, self.service_class, self.service_class, addresses)
+        )
+
+    async def located(self, name: str | None = None, **options: str) -> list[Instance]:
+        return await locate_rnr(self.as_user("alice"), name or self.service_class, **options)
+
+    async def test_publish_find_and_remove(self) -> None:
+        """A service is created with its class, found by name and DN, and removed with its class."""
+        first = Address(self.host, BindingInformation(9001, priority=2))
+        second = Address(self.lab.host("srv2"), BindingInformation(9002, priority=1))
+        instance = await self.publish(first, second)
+        self.assertEqual((instance.dn, instance.service_class), (self.dn, self.service_class))
+        for name in (self.service_class, self.service_class.upper(), self.dn):
+            found = await self.located(name)
+            self.assertEqual([(each.host, each.port) for each in found], [(second.host, 9002), (first.host, 9001)])
+            self.assertEqual(found[0].spn, SPN(self.service_class, second.host, self.dn))
+        (only,) = await self.located(hosts="srv1.*", service_class=self.service_class)
+        self.assertEqual(only.host, self.host)
+        await self.remove()
+        line = await self.failure_of(self.located(), NotFound)
+        self.assertIn("mutauth rnr publish", line)
+        class_dn = f"CN={self.service_class}-class,CN=WinsockServices,CN=System,{self.lab.base_dn}"
+        await self.failure_of(self.do("alice", lambda session: session.read(class_dn, ["cn"])), NotFound)
+
+    async def test_another_port_takes_the_place_of_the_old_one(self) -> None:
+        """A host has one address; other hosts' stay, and so does what others have encoded."""
+        foreign = bytes.fromhex("02002328c0000201") + bytes(8)
+        other = Address(self.lab.host("srv2"), BindingInformation(9002))
+        await self.publish(Address(self.host, BindingInformation(9001)), other)
+        change = [Change("add", "winsockAddresses", (foreign,))]
+        await self.do("administrator", lambda session: session.modify(self.dn, change))
+        moved = Address(self.host.upper(), BindingInformation(9003))
+        instance = await self.publish(moved)
+        self.assertEqual((set(instance.addresses), instance.foreign), ({other, moved}, 1))
+        self.assertEqual(len(await self.located()), 2)
+
+    async def test_only_an_administrator_may_publish(self) -> None:
+        """Computers and services may not create one, nor change one that is there; the line says who may."""
+        address = Address(self.host, BindingInformation(9001))
+        for user in ("srv1", "rogue", "svc-echo", "alice"):
+            line = await self.failure_of(self.publish(address, user=user), DirectoryRefused)
+            self.assertIn("only administrators may create services there", line)
+            self.assertIn("run mutauth rnr publish as an administrator", line)
+        await self.publish(address)
+        evil = Address(self.lab.host("rogue"), BindingInformation(666))
+        for user in ("srv1", "rogue", "svc-echo", "alice"):
+            await self.failure_of(self.publish(evil, user=user), DirectoryRefused)
+        self.assertEqual([each.host for each in await self.located()], [self.host])
+
+    async def test_unusable(self) -> None:
+        """Of another class, without an address that can be read, on other hosts, or another kind of object."""
+        await self.publish(Address(self.host, BindingInformation(9001)))
+        line = await self.failure_of(self.located(service_class="other"), ServiceCheckFailed)
+        self.assertIn(f"it is of service class {self.service_class}, not other", line)
+        line = await self.failure_of(self.located(hosts="nowhere.*"), NotFound)
+        self.assertIn("none of its hosts matches", line)
+        foreign = [Change("replace", "winsockAddresses", (b"\x02\x00#(",))]
+        await self.do("administrator", lambda session: session.modify(self.dn, foreign))
+        line = await self.failure_of(self.located(), ServiceCheckFailed)
+        self.assertIn("no address that can be read here (1 others)", line)
+        line = await self.failure_of(self.located(f"CN=srv1,CN=Computers,{self.lab.base_dn}"), NotFound)
+        self.assertIn("is no serviceInstance", line)
+        for name in ("*", "a,b=c/d", "x)(cn=*"):
+            await self.failure_of(self.located(name), NotFound)
+
+
+class RnrCommandTests(CommandTestCase):
+    """The commands, the service and the client."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.rnr_endpoint = f"mutauth:rnr={self.service_class}:nameserver={self.lab.nameserver}"
+        self.reach = ("--nameserver", self.lab.nameserver)
+        self.addCleanup(self.mutauth, "rnr", "remove", self.service_class, *self.reach, user="administrator")
+
+    def publish(self, *options: str, port: int = PORT, user: str = "administrator"):  # type: ignore[no-untyped-def]
+        words = ("rnr", "publish", self.service_class, *self.common, "--port", str(port), *options, *self.reach)
+        return self.mutauth(*words, user=user)
+
+    def test_the_whole_procedure(self) -> None:
+        """Published with its SPN, served, found by name, proven by the SPN with its DN, listed, and removed."""
+        published = self.publish("--account", "svc-echo")
+        self.assertEqual(published.code, 0, published)
+        for word in ("created RnR service", "created service class", "added SPN"):
+            self.assertIn(word, published.output)
+        address = self.lab.address_of(self.host)
+        listen = ("--listen", f"tcp:{PORT}:interface={address}")
+        with self.service("--publish", "rnr", *listen) as service:
+            self.assertIn("RnR service updated: nothing, all was right", service.log)
+            connected = self.mutauth("connect", "-v", self.rnr_endpoint, given="hello\n")
+            self.assertEqual((connected.code, connected.output), (0, "hello\n"), connected)
+            proven = f"proved to be {self.service_class}/{self.host}/CN={self.service_class},CN=WinsockServices,CN=System,"
+            self.assertIn(proven, connected.errors)
+        listed = self.mutauth("rnr", "list", "--json", *self.reach)
+        (entry,) = [each for each in json.loads(listed.output) if each["name"] == self.service_class]
+        # An administrator has published it, so that it stays when the service stops.
+        self.assertEqual(entry["addresses"], [{"host": self.host, "binding": str(PORT)}])
+        table = self.mutauth("rnr", "list", *self.reach).output
+        self.assertIn(f"{self.service_class}  {self.service_class}  {self.host}", table)
+        removed = self.mutauth("rnr", "remove", self.service_class, *self.reach, user="administrator")
+        self.assertEqual(removed.code, 0, removed)
+        for word in ("removed SPN", "deleted RnR service", "deleted service class"):
+            self.assertIn(word, removed.output)
+
+    def test_refused_starts(self) -> None:
+        """Not published, without the SPN, and on another port than published: each with the mending command."""
+        command = f"run mutauth rnr publish {self.service_class} --service-class {self.service_class} --host {self.host}"
+
+        def refused(*words: str) -> None:
+            ended = self.start_refused("--publish", "rnr")
+            line = next(line for line in ended.output.splitlines() if "does not start" in line)
+            self.assertEqual(ended.code, 1, ended)
+            for word in (command, *words):
+                self.assertIn(word, line)
+
+        refused("no such object")
+        self.publish()
+        refused("is not on account svc-echo")
+        self.publish("--account", "svc-echo")
+        refused("svc-echo may not write winsockAddresses", "listen on a fixed port")
+
+    def test_refusals(self) -> None:
+        """A computer may not publish, nobody finds what is not there, and forms are not mixed."""
+        self.refused(self.publish(user="srv1"), 3, "only administrators may create services there")
+        self.refused(self.mutauth("connect", self.rnr_endpoint), 1, self.service_class, "mutauth rnr publish")
+        self.refused(self.mutauth("rnr", "remove", "nothing", *self.reach, user="administrator"), 1, "nothing")
+        self.refused(self.start_refused("--spn-form", "rnr"), 2, "--publish rnr")
+        self.refused(self.start_refused("--publish", "rnr", "--spn-form", "guid"), 2, "--spn-form")
