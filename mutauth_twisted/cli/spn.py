@@ -66,6 +66,7 @@ def query(patterns: tuple[str, ...], for_programs: bool, **options: Any) -> None
             global_catalog=True,
         ),
     )
+    found.sort(key=lambda each: (each[1].casefold(), each[0].dn))
     if for_programs:
         as_json([{"spn": text, **_account_json(account)} for account, text in found])
     else:

@@ -201,13 +201,25 @@ def remove_spns(session: Session, account: Account, spns: Iterable[S]) -> list[S
     removed: list[S] = []
     for spn in spns:
         try:
-            session.modify(account.dn, [Change("delete", "servicePrincipalName", (str(spn),))])
+            _remove(session, account, str(spn))
         except DirectoryRefused as error:
             if error.code != NO_SUCH_ATTRIBUTE:
                 raise _refused("delete", [spn], account, error) from error
         else:
             removed.append(spn)
     return removed
+
+
+def _remove(session: Session, account: Account, text: str) -> None:
+    try:
+        session.modify(account.dn, [Change("delete", "servicePrincipalName", (text,))])
+    except DirectoryRefused as error:
+        if error.code != CONSTRAINT_VIOLATION or _SAMBA_UNIQUENESS not in error.cause:
+            raise
+        # Samba refuses to delete a value that stands on another account too, of all things.
+        standing = session.read(account.dn, ["servicePrincipalName"]).texts("servicePrincipalName")
+        others = tuple(each for each in standing if each.casefold() != text.casefold())
+        session.modify(account.dn, [Change("replace", "servicePrincipalName", others)])
 
 
 def replace_spns(session: Session, account: Account, spns: Sequence[SPN]) -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import subprocess
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from winacl.dtyp.ace import ACCESS_ALLOWED_OBJECT_ACE, ACE_OBJECT_PRESENCE, ADS_ACCESS_MASK, AceFlags
 from winacl.dtyp.guid import GUID
 from winacl.dtyp.security_descriptor import SECURITY_DESCRIPTOR
 from winacl.dtyp.sid import SID
 
 from mutauth_twisted.directory import spnadmin
-from mutauth_twisted.directory.duplicates import duplicates_among, find_duplicates
+from mutauth_twisted.directory.duplicates import Duplicate, find_duplicates
 from mutauth_twisted.directory.scpadmin import read_dacl, write_dacl
 from mutauth_twisted.directory.session import Session
 from mutauth_twisted.directory.spnadmin import Written
@@ -239,18 +241,52 @@ class SearchTests(SPNTestCase):
 
         self.assertEqual(await self.do("alice", ask), ["svc-echo", "Administrators", None])
 
-    async def test_no_duplicates(self) -> None:
-        """The lab's forest has none, and every holder of an SPN was looked at."""
+    async def test_duplicates(self) -> None:
+        """A duplicate that went past the domain controller's check is found, and every SPN was looked at."""
+        spn = self.name("h/CN=a\\, ü,DC=x")
+        await self.add("administrator", "svc-other", [spn, self.name("once")])
+        self.smuggle("svc-echo", str(spn).upper())
+        self.addCleanup(self.do_deferred, lambda session: spnadmin.delete(session, "svc-echo", [str(spn)]))
         told: list[tuple[int, int]] = []
 
-        def ask(catalog: Session) -> tuple[list[Any], int]:
+        def ask(catalog: Session) -> tuple[list[Duplicate], int]:
             found = find_duplicates(catalog, lambda *counts: told.append(counts))
             return found, sum(1 for _ in spnadmin.query(catalog, "*"))
 
         found, spns = await self.do("alice", ask, global_catalog=True)
-        self.assertEqual([each for each in found if each.spn.startswith(self.service_class)], [])
+        ours = [each for each in found if each.spn.casefold() == str(spn).casefold()]
+        self.assertEqual([[holder.name for holder in each.holders] for each in ours], [["svc-echo", "svc-other"]])
+        self.assertNotIn(str(self.name("once")), [each.spn for each in found])
         self.assertEqual(told[-1][1], spns)
-        self.assertEqual(duplicates_among([]), [])
+        await self.add("administrator", "svc-echo", [self.name("kept")])
+        await self.delete("administrator", "svc-echo", str(spn))
+        self.assertEqual(await self.spns_of("svc-echo"), {str(self.name("kept"))})
+        found, _ = await self.do("alice", ask, global_catalog=True)
+        self.assertNotIn(str(spn).casefold(), [each.spn.casefold() for each in found])
+
+    def do_deferred(self, work: Callable[[Session], object]) -> Deferred[object]:
+        """Do blocking work as the administrator, in a clean-up."""
+        return self.as_user("administrator").run(work)
+
+    def smuggle(self, account: str, spn: str) -> None:
+        """Write an SPN into the controller's database file, below all of its checks."""
+        base = self.lab.base_dn
+        database = self.lab.directory / "samba/private/sam.ldb.d" / f"{base.upper()}.ldb"
+        subprocess.run(
+            ["/usr/bin/python3", "-c", _SMUGGLE, database, f"CN={account},CN=Users,{base}", spn],
+            check=True,
+            capture_output=True,
+        )
+
+
+_SMUGGLE = """
+import ldb, sys
+path, dn, spn = sys.argv[1:]
+database = ldb.Ldb(path)
+message = ldb.Message(ldb.Dn(database, dn))
+message["spn"] = ldb.MessageElement([spn.encode()], ldb.FLAG_MOD_ADD, "servicePrincipalName")
+database.modify(message)
+"""
 
 
 class ProcessTests(CommandTestCase):
