@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import Enum, IntFlag
 from fnmatch import fnmatchcase
+from unicodedata import normalize
 
 from attrs import field, frozen
 
@@ -44,14 +45,31 @@ def flag_names(flags: int) -> str:
     return ", ".join(names) or "none"
 
 
-# MIT krb5 escapes an '@' inside a component as '\@': only a bare one starts the realm.
-_REALM_MARK = re.compile(r"(?<!\\)@")
+# MIT krb5 escapes '@', '/' and '\\' inside a component with a backslash: only a bare '@' starts the realm.
+_PRINCIPAL = re.compile(r"((?:[^\\@]|\\.)*)(?:@(.*))?", re.DOTALL)
 
 
 def split_principal(principal: str) -> tuple[str, str]:
     """Split ``name@REALM``; the realm is empty when there is none."""
-    name, *rest = _REALM_MARK.split(principal)
-    return name, "@".join(rest)
+    match = _PRINCIPAL.match(principal)
+    assert match is not None, "the pattern matches the empty string"
+    return match[1], match[2] or ""
+
+
+def fold_ascii(text: str) -> str:
+    """The text with A to Z made small, and nothing else: what two names may differ in and still be one name.
+
+    Unicode's folding makes one name of several that a directory keeps apart
+    (U+212A, the Kelvin sign, and k; ß and ss).
+    """
+    return text.translate(_SMALL)
+
+
+_SMALL = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
+
+
+def _fold_everything(text: str) -> str:
+    return normalize("NFKC", normalize("NFKC", text).casefold())
 
 
 def _check_patterns(instance: object, attribute: object, patterns: tuple[str, ...]) -> None:
@@ -67,12 +85,25 @@ def _as_tuple(patterns: Iterable[str]) -> tuple[str, ...]:
     return tuple(patterns)
 
 
+def _matches(principal: str, patterns: tuple[str, ...], fold: Callable[[str], str]) -> bool:
+    name, realm = map(fold, split_principal(principal))
+    for pattern in patterns:
+        name_pattern, realm_pattern = map(fold, split_principal(pattern))
+        if fnmatchcase(name, name_pattern) and fnmatchcase(realm, realm_pattern):
+            return True
+    return False
+
+
 @frozen
 class AccessPolicy:
     """Which proven principals a service lets in; a denial beats an allowance.
 
-    Patterns are ``name@REALM`` with shell wildcards in either part, compared
-    without regard to case, as account names are in the directory.
+    Patterns are ``name@REALM`` with shell wildcards in either part.  The case
+    of A to Z does not count, as in the directory; a denial also finds names
+    that only look like the one denied.  A name that holds an escaped character
+    is another name of some account (``bob\\@example.com@EXAMPLE.COM``, which
+    any client may ask its KDC for): no pattern matches it, so that it comes in
+    only where everybody does.
 
     :raises UsageError: for a pattern without a realm.
     """
@@ -81,17 +112,13 @@ class AccessPolicy:
     deny: tuple[str, ...] = field(default=(), converter=_as_tuple, validator=_check_patterns)
     allow_all: bool = False
 
-    @staticmethod
-    def _matches(principal: str, patterns: tuple[str, ...]) -> bool:
-        name, realm = (part.casefold() for part in split_principal(principal))
-        for pattern in patterns:
-            name_pattern, realm_pattern = (part.casefold() for part in split_principal(pattern))
-            if fnmatchcase(name, name_pattern) and fnmatchcase(realm, realm_pattern):
-                return True
-        return False
-
     def permits(self, principal: str) -> bool:
         """Whether the principal may in."""
-        if self._matches(principal, self.deny):
+        if not self.deny and self.allow_all:
+            return True
+        name, realm = split_principal(principal)
+        if not name or not realm or "\\" in name:
             return False
-        return self.allow_all or self._matches(principal, self.allow)
+        if _matches(principal, self.deny, _fold_everything):
+            return False
+        return self.allow_all or _matches(principal, self.allow, fold_ascii)

@@ -33,6 +33,9 @@ class PrincipalTests(SynchronousTestCase):
             ("alice", ("alice", "")),
             ("a\\@b@R", ("a\\@b", "R")),
             ("host/h@", ("host/h", "")),
+            ("a\\\\@R", ("a\\\\", "R")),
+            ("a\\\\\\@b@R", ("a\\\\\\@b", "R")),
+            ("", ("", "")),
         ):
             self.assertEqual(split_principal(text), parts)
 
@@ -64,6 +67,28 @@ class AccessPolicyTests(SynchronousTestCase):
         policy = AccessPolicy(allow_all=True, deny=["mallory@*"])
         self.assertTrue(policy.permits("alice@R"))
         self.assertFalse(policy.permits("Mallory@R"))
+
+    def test_other_names_of_an_account(self) -> None:
+        """An enterprise name, which anybody may ask for, is no way around a denial, nor into an allowance."""
+        for principal in ("bob\\@lab.example@R", "bob\\@LAB@R", "bob\\\\@R", "b\\/ob@R"):
+            self.assertFalse(AccessPolicy(allow=["*@R"], deny=["bob@R"]).permits(principal), principal)
+            self.assertFalse(AccessPolicy(allow_all=True, deny=["bob@R"]).permits(principal), principal)
+            self.assertFalse(AccessPolicy(allow=["*@R", "bob*@*"]).permits(principal), principal)
+            self.assertTrue(AccessPolicy(allow_all=True).permits(principal), principal)
+
+    def test_names_that_look_alike(self) -> None:
+        """What Unicode folds together are several accounts: an allowance is for one, a denial for all."""
+        for name, lookalike in (("kate", "\u212aate"), ("strasse", "straße"), ("asso", "aſſo"), ("alice", "ａlice")):
+            self.assertFalse(AccessPolicy(allow=[f"{name}@R"]).permits(f"{lookalike}@R"))
+            self.assertTrue(AccessPolicy(allow=[f"{lookalike}@R"]).permits(f"{lookalike}@R"))
+            self.assertFalse(AccessPolicy(allow_all=True, deny=[f"{name}@R"]).permits(f"{lookalike}@R"))
+            self.assertFalse(AccessPolicy(allow_all=True, deny=[f"{lookalike}@R"]).permits(f"{name}@R"))
+
+    def test_without_a_realm(self) -> None:
+        """A name that cannot be told whole matches nothing."""
+        for principal in ("", "alice", "@R", "alice@"):
+            self.assertFalse(AccessPolicy(allow=["*@*"]).permits(principal))
+            self.assertFalse(AccessPolicy(allow_all=True, deny=["x@R"]).permits(principal))
 
     def test_patterns_name_a_realm(self) -> None:
         """A pattern without a realm would let a stranger of the same name in."""
