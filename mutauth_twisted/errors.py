@@ -119,6 +119,14 @@ class AccessDenied(PeerError):
     """The peer proved who it is, and the access policy does not let it in."""
 
 
+class ServiceFull(MutualAuthError):
+    """The peer proved who it is, and the service has as many sessions as it may."""
+
+
+class SessionEnded(MutualAuthError):
+    """A session was ended by one of the service's limits."""
+
+
 class ProtocolViolation(PeerError):
     """The peer sent what the wire protocol does not allow, or speaks another one."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attrs import frozen
 from twisted.internet.interfaces import ITransport
-from zope.interface import Attribute
+from zope.interface import Attribute, Interface
 
 from mutauth_twisted.policy import Flag, Protection, split_principal
 from mutauth_twisted.spn import SPN
@@ -47,3 +47,22 @@ class IMutualAuthTransport(ITransport):
 
     def loseWriteConnection() -> None:
         """End our half of the stream; see ITCPTransport.loseWriteConnection."""
+
+    def setTcpNoDelay(enabled: bool) -> None:
+        """Send small writes at once, or not; see ITCPTransport.  Does nothing where there is no TCP."""
+
+    def getTcpNoDelay() -> bool:
+        """Whether small writes are sent at once."""
+
+    def setTcpKeepAlive(enabled: bool) -> None:
+        """Have TCP look after a silent connection, or not; see ITCPTransport.  Does nothing where there is no TCP."""
+
+    def getTcpKeepAlive() -> bool:
+        """Whether TCP looks after a silent connection."""
+
+
+class ISessionEnding(Interface):
+    """An application protocol that wants to know beforehand when a service's limits will end its session."""
+
+    def sessionEnding(seconds: float) -> None:
+        """The session will be ended in so many seconds; new work belongs into a new one."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
@@ -51,6 +52,7 @@ class FakeContext:
         package: str = "kerberos",
         principal: str = "alice@TEST.EXAMPLE",
         blocking: bool = False,
+        lifetime: float = 36_000.0,
     ) -> None:
         self.initiator = initiator
         self.legs = legs
@@ -58,6 +60,7 @@ class FakeContext:
         self.package = package
         self.principal = principal
         self.blocking = blocking
+        self.lifetime = lifetime
         self.fails: MutualAuthError | Exception | None = None
         self.error_token = b""
         self.steps: list[bytes | None] = []
@@ -89,7 +92,7 @@ class FakeContext:
         if self.package != "kerberos":
             raise PeerNotProven("peer", "the exchange did not end with Kerberos")
         spn = SPN_ASKED if self.initiator else None
-        return PeerIdentity(self.principal, spn, self.package, protection, self.flags, 0.0)
+        return PeerIdentity(self.principal, spn, self.package, protection, self.flags, time.time() + self.lifetime)
 
     def _digest(self, kind: bytes, initiators: bool, number: int, data: bytes) -> bytes:
         return hashlib.sha256(SECRET + kind + struct.pack(">?Q", initiators, number) + data).digest()[:16]

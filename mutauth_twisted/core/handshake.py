@@ -35,18 +35,20 @@ from typing import Generic, Protocol, TypeVar
 from attrs import Factory, define, field, frozen
 from automat import TypeMachineBuilder
 
-from mutauth_twisted.errors import AccessDenied, MutualAuthError, PeerRefused, ProtocolViolation
+from mutauth_twisted.errors import AccessDenied, MutualAuthError, PeerRefused, ProtocolViolation, ServiceFull
 from mutauth_twisted.wire import Fault, Token, Wire
 
 Identity = TypeVar("Identity")
 
 # win32 codes (MS-ERREF 2.2) that .NET peers know.
 ACCESS_DENIED = 5
+SERVICE_FULL = 71  # ERROR_REQ_NOT_ACCEP
 LOGON_FAILURE = 1326
 TARGET_MISMATCH = 1790
 
 _CODES = {
     ACCESS_DENIED: "its access policy does not let this principal in",
+    SERVICE_FULL: "it has as many sessions as it can take; try again later",
     LOGON_FAILURE: "it did not accept the ticket",
     TARGET_MISMATCH: "it did not accept the target name or the protection",
     0x8009030C: "it did not accept the ticket",
@@ -145,6 +147,8 @@ class _Core(Generic[Identity]):
             identity = self.judge()
         except AccessDenied as error:
             self.fail(error, ACCESS_DENIED)
+        except ServiceFull as error:
+            self.fail(error, SERVICE_FULL)
         except MutualAuthError as error:
             self.fail(error, TARGET_MISMATCH)
         else:

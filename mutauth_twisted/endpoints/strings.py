@@ -37,6 +37,7 @@ from mutauth_twisted.dns import Resolver
 from mutauth_twisted.endpoints.located import LocatedEndpoint, Selection
 from mutauth_twisted.errors import UsageError
 from mutauth_twisted.net.endpoints import MutualAuthClientEndpoint, MutualAuthServerEndpoint
+from mutauth_twisted.net.limits import LIMITS, limits_of
 from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.policy import AccessPolicy, Protection
 from mutauth_twisted.spn import SPN
@@ -48,7 +49,7 @@ _CHANNEL = frozenset({"wire", "protection", "timeout"})
 _CLIENT = _CHANNEL | {"principal", "ccache", "keytab"}
 _DIRECTORY = frozenset({"class", "hosts", "directory", "ca", "nameserver", "realm"})
 _LOCATION = {"scp": _DIRECTORY | {"scp", "base", "spn-form"}, "rnr": _DIRECTORY | {"rnr"}}
-_SERVER = _CHANNEL | {"keytab", "principal", "allow", "deny", "allow-all"}
+_SERVER = _CHANNEL | LIMITS.keys() | {"keytab", "principal", "allow", "deny", "allow-all"}
 _MAX_TIMEOUT = 3600.0
 
 
@@ -181,4 +182,5 @@ class MutualAuthServerParser:
         if not (policy.allow or allow_all):
             raise UsageError("mutauth:", "nobody is let in", "add allow=PATTERN, or allow-all=yes")
         keys = ServiceKeys(ServiceCredentials(kwargs.get("keytab"), kwargs.get("principal")))
-        return MutualAuthServerEndpoint(reactor, serverFromString(reactor, inner), keys, policy, _channel(kwargs))
+        limits = limits_of(kwargs, "mutauth: {name}={value}")
+        return MutualAuthServerEndpoint(reactor, serverFromString(reactor, inner), keys, policy, _channel(kwargs), limits)

@@ -26,6 +26,7 @@ from mutauth_twisted.core.context import KerberosInitiator, ServiceKeys
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.errors import AccessDenied, NetworkError, UsageError
 from mutauth_twisted.interfaces import PeerIdentity
+from mutauth_twisted.net.limits import Limits, Place, Places
 from mutauth_twisted.net.protocol import Channel, ExchangeProtocol, Side
 from mutauth_twisted.policy import AccessPolicy
 from mutauth_twisted.spn import SPN
@@ -51,6 +52,7 @@ class MutualAuthServerFactory:
     :param keys: the service's keys.
     :param policy: who may in.
     :param channel: wire, protection and deadline.
+    :param limits: how many peers at once, and for how long.
     """
 
     _log = Logger()
@@ -63,6 +65,7 @@ class MutualAuthServerFactory:
         keys: ServiceKeys,
         policy: AccessPolicy,
         channel: Channel = Channel(),
+        limits: Limits = Limits(),
     ) -> None:
         self._reactor = reactor
         self._wrapped = wrapped
@@ -70,8 +73,14 @@ class MutualAuthServerFactory:
         self._channel = channel
         self._live: set[_Served] = set()
         self._drained: Deferred[None] | None = None
+        #: How many exchanges and sessions there are.
+        self.places = Places(limits)
         self._side = Side(
-            initiator=False, new_context=keys.acceptor, admit=self._admit, build_application=wrapped.buildProtocol
+            initiator=False,
+            new_context=keys.acceptor,
+            admit=self._admit,
+            build_application=wrapped.buildProtocol,
+            limits=limits,
         )
 
     def _admit(self, identity: PeerIdentity) -> None:
@@ -81,6 +90,7 @@ class MutualAuthServerFactory:
                 "the access policy does not let this principal in",
                 "allow it with --allow if it should",
             )
+        self.places.check_session(identity.principal)
 
     def doStart(self) -> None:
         """Called when a port starts listening; see IProtocolFactory."""
@@ -91,8 +101,12 @@ class MutualAuthServerFactory:
         self._wrapped.doStop()
 
     def buildProtocol(self, addr: IAddress) -> IProtocol | None:
-        """The exchange for one connection; see IProtocolFactory."""
+        """The exchange for one connection, or None while there are too many; see IProtocolFactory."""
+        place = self.places.take(addr)
+        if place is None:
+            return None
         protocol = _Served(self._reactor, workers_for(self._reactor), self._channel, self._side)
+        protocol.place = place
         protocol.lost = self._lost
         self._live.add(protocol)
         # The protocol itself logs why; a server has nobody else to tell.
@@ -130,9 +144,16 @@ class _Served(ExchangeProtocol):
     """A server's connection, which the factory counts."""
 
     lost: Callable[[_Served], None]
+    place: Place
+
+    def _established(self, identity: PeerIdentity) -> None:
+        self.place.promote()
+        super()._established(identity)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         super().connectionLost(reason)
+        # Not before: a stranger that is told to leave and stays is one all the same.
+        self.place.give_back()
         self.lost(self)
 
     def abort(self) -> None:
@@ -150,6 +171,7 @@ class MutualAuthServerEndpoint:
     :param keys: the service's keys.
     :param policy: who may in.
     :param channel: wire, protection and deadline.
+    :param limits: how many peers at once, and for how long.
     """
 
     def __init__(
@@ -159,10 +181,11 @@ class MutualAuthServerEndpoint:
         keys: ServiceKeys,
         policy: AccessPolicy,
         channel: Channel = Channel(),
+        limits: Limits = Limits(),
     ) -> None:
         self._inner = inner
         self._wrap: Callable[[IProtocolFactory], MutualAuthServerFactory] = lambda factory: MutualAuthServerFactory(
-            reactor, factory, keys, policy, channel
+            reactor, factory, keys, policy, channel, limits
         )
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:

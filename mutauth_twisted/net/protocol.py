@@ -27,6 +27,7 @@ from mutauth_twisted.core.handshake import Established, Event, Failed, Handshake
 from mutauth_twisted.core.records import Records
 from mutauth_twisted.errors import MutualAuthError, NetworkError, ProtocolViolation
 from mutauth_twisted.interfaces import PeerIdentity
+from mutauth_twisted.net.limits import Limits
 from mutauth_twisted.net.transport import LINGER, ProtectedTransport
 from mutauth_twisted.policy import Protection, flag_names
 from mutauth_twisted.threads import Workers
@@ -59,12 +60,14 @@ class Side:
     :param admit: has the last word on a proven peer; raises AccessDenied.
     :param build_application: makes the application's protocol for an address,
         or None to turn the connection away.
+    :param limits: how long a session may be idle or last; None: for ever.
     """
 
     initiator: bool
     new_context: Callable[[str], SecurityContext]
     admit: Callable[[PeerIdentity], None]
     build_application: Callable[[IAddress], IProtocol | None]
+    limits: Limits | None = None
 
 
 def describe(address: IAddress) -> str:
@@ -233,7 +236,7 @@ class ExchangeProtocol(Protocol):
         )
         channel = self._channel
         records = Records(self._context, channel.protection, channel.wire, self._reader, self._peer)
-        protected = ProtectedTransport(self._reactor, self._transport, records, identity)
+        protected = ProtectedTransport(self._reactor, self._transport, records, identity, self._side.limits)
         try:
             application = self._side.build_application(self._transport.getPeer())
             if application is not None:

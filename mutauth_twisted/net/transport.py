@@ -6,6 +6,7 @@ application's ``connectionLost`` can tell apart::
     ConnectionDone     the peer's end of stream was seen, or this side closed, or the
                        peer is not one of this package's and closed between two records
     ConnectionLost     the peer is not one of this package's and dropped the connection
+    SessionEnded       one of the service's limits ended the session
     StreamCut          the peer's end of stream is missing
     RecordError,       what came is not what the peer sent: nothing of it was
     ProtocolViolation  delivered, and the connection was aborted
@@ -44,8 +45,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mutauth_twisted.core.records import Data, EndOfStream, Records
-from mutauth_twisted.errors import MutualAuthError
-from mutauth_twisted.interfaces import IMutualAuthTransport, PeerIdentity
+from mutauth_twisted.errors import MutualAuthError, SessionEnded
+from mutauth_twisted.interfaces import IMutualAuthTransport, ISessionEnding, PeerIdentity
+from mutauth_twisted.net.limits import Lifetime, Limits
 
 #: How long, in seconds, a peer that is to be left may take to do its part.
 LINGER = 5.0
@@ -66,11 +68,14 @@ class ProtectedTransport:
     :param transport: the network's transport.
     :param records: the two directions' records.
     :param identity: who the peer is.
+    :param limits: how long the session may be idle or last; None: for ever.
     """
 
     _log = Logger()
 
-    def __init__(self, reactor: IReactorTime, transport: Any, records: Records, identity: PeerIdentity) -> None:
+    def __init__(
+        self, reactor: IReactorTime, transport: Any, records: Records, identity: PeerIdentity, limits: Limits | None = None
+    ) -> None:
         self._reactor = reactor
         self._transport = transport
         self._records = records
@@ -87,11 +92,16 @@ class ProtectedTransport:
         #: What the application is told; once it is known, nothing more is written.
         self._reason: Failure | None = None
         self._linger: IDelayedCall | None = None
+        self._limits = limits
+        self._lifetime: Lifetime | None = None
 
     def start(self, application: IProtocol) -> None:
         """Announce ourselves and connect the application's protocol; deliver nothing yet."""
         self._transport.write(self._records.announcement())
         self._application = application
+        if self._limits is not None:
+            expires = self.peer_identity.expires
+            self._lifetime = Lifetime(self._reactor, self._limits, expires, self._announce_end, self._end_session)
         self._delivering = True
         try:
             application.makeConnection(self)
@@ -125,9 +135,28 @@ class ProtectedTransport:
                 if isinstance(event, EndOfStream):
                     self._input_ended()
                 elif not self.disconnecting:
+                    self._touch()
                     self._call(application.dataReceived, event.data)
         finally:
             self._delivering = False
+
+    def _touch(self) -> None:
+        if self._lifetime is not None:
+            self._lifetime.touched = self._lifetime.reactor.seconds()
+
+    def _announce_end(self, seconds: float) -> None:
+        principal = self.peer_identity.principal
+        self._log.info("the session with {principal} will end in {seconds:.0f} s", principal=principal, seconds=seconds)
+        ending: Any = ISessionEnding(self._application, None)
+        if ending is not None:
+            self._call(ending.sessionEnding, seconds)
+
+    def _end_session(self, error: SessionEnded) -> None:
+        self._log.info("the session with {principal} is over: {error}", principal=self.peer_identity.principal, error=error)
+        if self._reason is not None:  # it is ending already
+            return
+        self._send_end()
+        self._leave(Failure(error))
 
     def _next_event(self) -> Data | EndOfStream | None:
         try:
@@ -167,16 +196,18 @@ class ProtectedTransport:
         half_closeable: Any = IHalfCloseableProtocol(self._application, None)
         if half_closeable is None or self.disconnecting:
             self._send_end()
-            self._leave()
+            self._leave(Failure(ConnectionDone()))
             return
         self._call(half_closeable.readConnectionLost)
         if self._end_sent:
             self._transport.loseConnection()
 
-    def _leave(self) -> None:
-        """The peer has ended the connection: what we still have to say has little time."""
+    def _leave(self, reason: Failure) -> None:
+        """The connection is over: what we still have to say has little time."""
+        if self._reason is not None:
+            return
         self.disconnecting = True
-        self._reason = Failure(ConnectionDone())
+        self._reason = reason
         if (producer := self._producer) is not None:
             self.unregisterProducer()
             producer.stopProducing()
@@ -220,6 +251,8 @@ class ProtectedTransport:
         """Tell the application, and why."""
         application, self._application = self._application, None
         self._stop_waiting()
+        if self._lifetime is not None:
+            self._lifetime.stop()
         if application is not None:
             application.connectionLost(self._why(reason))
 
@@ -247,6 +280,7 @@ class ProtectedTransport:
             self._fail(error)
             return
         if frames:
+            self._touch()
             # At once: the network may pause a producer in the middle, which may write again.
             self._transport.writeSequence(frames)
 
@@ -278,7 +312,12 @@ class ProtectedTransport:
     def _send_end(self) -> None:
         if not self._end_sent:
             self._end_sent = True
-            self._transport.write(self._records.end_of_stream())
+            try:
+                frame = self._records.end_of_stream()
+            except MutualAuthError as error:  # the ticket has ended
+                self._fail(error)
+            else:
+                self._transport.write(frame)
 
     def _end_output(self) -> None:
         self._send_end()
@@ -306,6 +345,28 @@ class ProtectedTransport:
     def getHost(self) -> IAddress:
         """This side's address."""
         return cast(IAddress, self._transport.getHost())
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """Send small writes at once, or not; see ITCPTransport."""
+        if (tcp := self._tcp()) is not None:
+            tcp.setTcpNoDelay(enabled)
+
+    def getTcpNoDelay(self) -> bool:
+        """Whether small writes are sent at once; see ITCPTransport."""
+        return (tcp := self._tcp()) is not None and bool(tcp.getTcpNoDelay())
+
+    def setTcpKeepAlive(self, enabled: bool) -> None:
+        """Have TCP look after a silent connection, or not; see ITCPTransport."""
+        if (tcp := self._tcp()) is not None:
+            tcp.setTcpKeepAlive(enabled)
+
+    def getTcpKeepAlive(self) -> bool:
+        """Whether TCP looks after a silent connection; see ITCPTransport."""
+        return (tcp := self._tcp()) is not None and bool(tcp.getTcpKeepAlive())
+
+    def _tcp(self) -> Any:
+        # A wrapper such as TLS passes these on to the socket below it.
+        return self._transport if hasattr(self._transport, "setTcpNoDelay") else None
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:
         """Have the network pause and resume a producer; see IConsumer."""

@@ -84,7 +84,7 @@ class MutualAuthService(Service):
         self._reactor = reactor
         self._settings = settings
         self._publisher = publisher
-        self._factory = MutualAuthServerFactory(reactor, factory, keys, settings.policy, settings.channel)
+        self._factory = MutualAuthServerFactory(reactor, factory, keys, settings.policy, settings.channel, settings.limits)
         self._ports: list[Any] = []
         self._starting: Deferred[None] | None = None
 

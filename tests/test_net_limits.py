@@ -1,0 +1,465 @@
+"""Limits: what strangers and clients may cost, and for how long."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Protocol
+from twisted.internet.task import Clock
+from twisted.logger import LogEvent, formatEvent
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from mutauth_twisted.core.records import EndOfStream, Records
+from mutauth_twisted.errors import AccessDenied, ServiceFull, SessionEnded, UsageError
+from mutauth_twisted.interfaces import ISessionEnding
+from mutauth_twisted.net.endpoints import MutualAuthServerFactory
+from mutauth_twisted.net.limits import NOTICE, Limits, Places, limits_of
+from mutauth_twisted.net.protocol import Channel
+from mutauth_twisted.net.transport import LINGER, ProtectedTransport
+from mutauth_twisted.policy import AccessPolicy, Protection
+from mutauth_twisted.wire import NNS
+from tests.fakes import SECRET, FakeContext, FakeTransport, Recorder, RecorderFactory, ThreadedReactor, captured_log
+
+TIMEOUT = Channel().timeout
+TOKEN_1 = NNS.token(SECRET + b"token 1", False)
+
+
+def address(number: int) -> IAddress:
+    """One of many peers."""
+    return IPv4Address("TCP", f"192.0.2.{number}", 1024)
+
+
+def lines(events: list[LogEvent], text: str) -> list[str]:
+    """The lines of a log with this text."""
+    return [line for event in events if (line := formatEvent(event)) and text in line]
+
+
+@implementer(ISessionEnding)
+class Foresighted(Recorder):
+    """An application that is told of its end beforehand."""
+
+    def sessionEnding(self, seconds: float) -> None:
+        self.events.append(f"{seconds:.0f} s left")
+
+
+class ValueTests(SynchronousTestCase):
+    """Limits are numbers above nothing."""
+
+    def test_defaults(self) -> None:
+        """Every limit that is not given is there."""
+        self.assertEqual(Limits(), Limits(256, 32, 10_000, 3600.0, None))
+
+    def test_texts(self) -> None:
+        """Options and endpoint strings give them as texts, among other keywords."""
+        given = {
+            "max-handshakes": "3",
+            "max-handshakes-per-address": "2",
+            "max-connections": "5",
+            "idle-timeout": "0.5",
+            "max-session": "60",
+            "keytab": "/etc/k",
+        }
+        self.assertEqual(limits_of(given, "{name}"), Limits(3, 2, 5, 0.5, 60.0))
+
+    def test_refused(self) -> None:
+        """What is no number, or none to bound anything with, is refused by name."""
+        for name, value in (
+            ("max-handshakes", "0"),
+            ("max-handshakes", "1.5"),
+            ("max-connections", "-1"),
+            ("max-connections", "1e9"),
+            ("idle-timeout", "inf"),
+            ("idle-timeout", "nan"),
+            ("max-session", ""),
+        ):
+            error = self.assertRaises(UsageError, limits_of, {name: value}, "--{name} {value}")
+            self.assertTrue(str(error).startswith(f"--{name} {value}: ".replace("  ", " ")), str(error))
+        for value in (0, -1, float("nan"), float("inf")):
+            self.assertRaises(UsageError, Limits, idle=value)
+
+
+class ServiceCase(SynchronousTestCase):
+    """A service with small limits."""
+
+    limits = Limits(handshakes=4, handshakes_per_address=2, connections=3)
+
+    def setUp(self) -> None:
+        self.reactor = ThreadedReactor()
+        self.applications = RecorderFactory()
+        self.refuse = False
+        keys = cast(Any, self)
+        policy = AccessPolicy(allow=("alice@*",))
+        self.factory = MutualAuthServerFactory(self.reactor, cast(Any, self.applications), keys, policy, limits=self.limits)
+        self.principal = "alice@TEST.EXAMPLE"
+        self.open: list[tuple[Any, FakeTransport]] = []
+
+    def acceptor(self, peer: str) -> FakeContext:
+        """A context; the service's keys are this test's."""
+        return FakeContext(initiator=False, principal=self.principal)
+
+    def connect(self, number: int) -> FakeTransport | None:
+        """A connection from an address, that says nothing; None: it was closed at once."""
+        protocol: Any = self.factory.buildProtocol(address(number))
+        if protocol is None:
+            return None
+        transport = FakeTransport()
+        protocol.makeConnection(transport)
+        self.open.append((protocol, transport))
+        return transport
+
+    def prove(self, number: int) -> FakeTransport:
+        """A connection of a proven client."""
+        transport = self.connect(number)
+        assert transport is not None
+        self.open[-1][0].dataReceived(TOKEN_1)
+        return transport
+
+    def lose(self, which: int = 0) -> None:
+        """A connection is gone."""
+        protocol, _ = self.open.pop(which)
+        protocol.connectionLost()
+
+
+class StrangerTests(ServiceCase):
+    """Sockets that prove nothing."""
+
+    def test_half_open(self) -> None:
+        """When all places are taken new sockets are closed at once, and one that ends makes room for one."""
+        self.assertNotIn(None, [self.connect(number) for number in range(4)])
+        self.assertIsNone(self.connect(9))
+        self.lose()
+        self.assertIsNotNone(self.connect(9))
+        self.assertIsNone(self.connect(10))
+
+    def test_one_address(self) -> None:
+        """One address gets its share, and others are not kept out."""
+        self.assertNotIn(None, [self.connect(1), self.connect(1)])
+        self.assertIsNone(self.connect(1))
+        self.assertIsNotNone(self.connect(2))
+        self.lose()
+        self.assertIsNotNone(self.connect(1))
+
+    def test_what_is_refused_takes_no_place(self) -> None:
+        """Refused sockets leave nothing behind, neither for their address nor for all."""
+        for number in range(4):
+            self.connect(number)
+        for _ in range(50):
+            for number in range(4, 60):
+                self.assertIsNone(self.connect(number))
+        self.assertEqual(len(self.factory.places._networks), 4)
+        while self.open:
+            self.lose()
+        self.assertEqual((self.factory.places.handshakes, self.factory.places._networks), (0, {}))
+        self.assertIsNotNone(self.connect(5))
+
+    def test_deadline(self) -> None:
+        """At the deadline silent and dripping sockets go, and a client gets in."""
+        for number in range(4):
+            self.connect(number)
+        for _ in range(9):
+            self.reactor.advance(TIMEOUT / 10)
+            self.open[0][0].dataReceived(TOKEN_1[:1] if not self.open[0][0]._reader.pending else b"\x01")
+        self.assertIsNone(self.connect(9))
+        self.reactor.advance(TIMEOUT / 10)
+        self.assertTrue(all(transport.disconnecting for _, transport in self.open))
+        # A stranger that was told to leave has its place until it is gone.
+        self.assertIsNone(self.connect(9))
+        self.reactor.advance(LINGER)
+        self.assertTrue(all(transport.aborted for _, transport in self.open))
+        while self.open:
+            self.lose()
+        self.prove(9)
+        self.assertEqual(len(self.applications.built), 1)
+
+
+class ShortageTests(ServiceCase):
+    """What the log says of floods."""
+
+    limits = Limits(handshakes=8)
+
+    def test_one_line_for_each_shortage(self) -> None:
+        """The log has one line when a shortage begins and one when it is over, however many sockets come."""
+        with captured_log() as events:
+            for round_ in (1, 2):
+                for number in range(8):
+                    self.connect(number)
+                for _ in range(100):
+                    self.assertIsNone(self.connect(9))
+                # At the edge it begins no new one.
+                self.lose()
+                self.connect(8)
+                self.assertIsNone(self.connect(9))
+                self.assertEqual(len(lines(events, "no more are taken")), round_)
+                self.assertEqual(len(lines(events, "there is room again")), round_ - 1)
+                self.lose()
+                self.lose()
+                self.assertEqual(len(lines(events, "there is room again; 101 were refused")), round_)
+                while self.open:
+                    self.lose()
+
+
+class NetworkTests(SynchronousTestCase):
+    """Which addresses are one."""
+
+    def test_networks(self) -> None:
+        """An IPv6 network of 64 bits counts as one address, a mapped IPv4 address as itself, and a UNIX socket too."""
+        for first, second, same in (
+            (IPv6Address("TCP", "2001:db8::1", 1), IPv6Address("TCP", "2001:db8::ffff:0:0:2", 1), True),
+            (IPv6Address("TCP", "2001:db8::1", 1), IPv6Address("TCP", "2001:db8:0:1::1", 1), False),
+            (IPv6Address("TCP", "fe80::1%eth0", 1), IPv6Address("TCP", "fe80::2%eth0", 1), True),
+            (IPv6Address("TCP", "::ffff:192.0.2.1", 1), IPv4Address("TCP", "192.0.2.1", 1), True),
+            (IPv6Address("TCP", "::ffff:192.0.2.1", 1), IPv6Address("TCP", "::ffff:192.0.2.2", 1), False),
+            (UNIXAddress(b"/a"), UNIXAddress(None), True),
+        ):
+            places = Places(Limits(handshakes_per_address=1))
+            self.assertIsNotNone(places.take(cast(Any, first)))
+            self.assertIs(places.take(cast(Any, second)) is None, same, (first, second))
+
+
+class SessionTests(ServiceCase):
+    """Sessions, and those who want one."""
+
+    def test_full(self) -> None:
+        """A proven client too many is told that there is no room, and gets in when there is."""
+        for number in range(3):
+            self.prove(number)
+        refused = self.prove(9)
+        self.assertEqual(refused.value(), NNS.fault(71))
+        self.assertTrue(refused.disconnecting)
+        self.assertEqual(len(self.applications.built), 3)
+        self.lose()
+        self.prove(10)
+        self.assertEqual(len(self.applications.built), 4)
+
+    def test_strangers_fill_no_session(self) -> None:
+        """Sockets that prove nothing, or whom the policy keeps out, leave all places of sessions free."""
+        self.principal = "eve@TEST.EXAMPLE"
+        for _ in range(20):
+            transport = self.prove(1)
+            self.assertEqual(transport.value(), NNS.fault(5))
+            self.lose()
+        self.assertEqual((self.factory.places.handshakes, self.factory.places.sessions), (0, 0))
+
+    def test_sessions_take_no_place_of_strangers(self) -> None:
+        """A client of an address that has proven itself does not count against that address."""
+        for _ in range(3):
+            self.prove(1)
+        self.assertEqual((self.factory.places.handshakes, self.factory.places.sessions), (0, 3))
+        self.assertIsNotNone(self.connect(1))
+        while self.open:
+            self.lose()
+        self.assertEqual((self.factory.places.handshakes, self.factory.places.sessions), (0, 0))
+
+    def test_application_that_fails(self) -> None:
+        """A connection that the application does not take gives its place back, once."""
+
+        def fail(recorder: Recorder) -> None:
+            raise ZeroDivisionError
+
+        self.applications.prepare = fail
+        self.prove(1)
+        self.flushLoggedErrors(ZeroDivisionError)
+        self.lose()
+        self.assertEqual((self.factory.places.handshakes, self.factory.places.sessions), (0, 0))
+
+    def test_errors(self) -> None:
+        """Being denied and being one too many are told apart in the log."""
+        with captured_log() as events:
+            for number in range(4):
+                self.prove(number)
+        self.assertEqual(len(lines(events, "all sessions of the service are taken; raise max-connections")), 1)
+        self.assertNotIsInstance(ServiceFull("a", "b"), AccessDenied)
+
+
+class LifetimeCase(SynchronousTestCase):
+    """One session of a service."""
+
+    limits = Limits(idle=100.0)
+    lifetime = 36_000.0
+    application_class: type[Recorder] = Recorder
+
+    def setUp(self) -> None:
+        self.reactor = ThreadedReactor()
+        self.application = self.application_class()
+        applications = cast(Any, RecorderFactory())
+        self.patch(applications, "buildProtocol", lambda addr: self.application)
+        keys = cast(Any, self)
+        self.factory = MutualAuthServerFactory(
+            self.reactor, applications, keys, AccessPolicy(allow_all=True), limits=self.limits
+        )
+        self.protocol: Any = self.factory.buildProtocol(address(1))
+        self.network = FakeTransport()
+        self.protocol.makeConnection(self.network)
+        self.protocol.dataReceived(TOKEN_1)
+        self.network.take()
+        self.peer = Records(FakeContext(initiator=True), Protection.SEAL, NNS, NNS.reader(), "service")
+        self.protocol.dataReceived(self.peer.announcement())
+
+    def acceptor(self, peer: str) -> FakeContext:
+        """The context; the service's keys are this test's."""
+        return FakeContext(initiator=False, lifetime=self.lifetime)
+
+    @property
+    def transport(self) -> Any:
+        """The application's."""
+        return self.application.transport
+
+    def assert_over(self, cause: str, last: float = 0.0) -> None:
+        """The session was closed, as its peer reads; the application learns why; no timer is left."""
+        self.assertTrue(self.network.disconnecting)
+        self.assertFalse(self.network.aborted)
+        self.reactor.advance(LINGER)
+        self.assertTrue(self.network.aborted)
+        self.protocol.connectionLost()
+        self.assertIsInstance(self.application.reason, SessionEnded)
+        self.assertIn(cause, str(self.application.reason))
+        self.assertEqual(self.application.events.count("lost"), 1)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+
+class IdleTests(LifetimeCase):
+    """Sessions in which nothing happens."""
+
+    def test_silence(self) -> None:
+        """A session without a byte ends, with an end of stream that its peer can tell from a cut."""
+        self.reactor.advance(99)
+        self.assertFalse(self.network.disconnecting)
+        self.reactor.advance(1)
+        announced = Records(FakeContext(initiator=True), Protection.SEAL, NNS, NNS.reader(), "service")
+        context = FakeContext(initiator=False)
+        announced.feed(NNS.record(context.wrap(b"", seal=True)) + self.network.value())
+        self.assertEqual(announced.next_event(), EndOfStream())
+        self.assert_over("no byte has flowed for 100 s")
+
+    def test_bytes(self) -> None:
+        """A byte in either direction, delivered or written, is life; an incomplete record is none."""
+        for _ in range(3):
+            self.reactor.advance(99)
+            self.protocol.dataReceived(b"".join(self.peer.protect(b"x")))
+            self.reactor.advance(99)
+            self.transport.write(b"y")
+            self.assertFalse(self.network.disconnecting)
+        self.network.take()
+        frame = b"".join(self.peer.protect(b"z"))
+        for number in range(10):
+            self.reactor.advance(9)
+            self.protocol.dataReceived(frame[number : number + 1])
+        self.reactor.advance(10)
+        self.assert_over("no byte has flowed")
+
+    def test_end(self) -> None:
+        """A session that ends by itself leaves no timer."""
+        self.transport.loseConnection()
+        self.protocol.dataReceived(self.peer.end_of_stream())
+        self.protocol.connectionLost()
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        self.assertNotIsInstance(self.application.reason, SessionEnded)
+
+    def test_stuck_producer(self) -> None:
+        """A session whose application waits for a peer that reads nothing ends as well."""
+
+        class Stuck:
+            stopped = False
+
+            def stopProducing(self) -> None:
+                self.stopped = True
+
+            def pauseProducing(self) -> None:
+                """Part of the interface."""
+
+            def resumeProducing(self) -> None:
+                """Part of the interface."""
+
+        producer = Stuck()
+        self.transport.registerProducer(producer, True)
+        self.transport.loseConnection()
+        self.reactor.advance(100)
+        self.assertTrue(producer.stopped)
+        self.assert_over("no byte has flowed")
+
+
+class TicketTests(LifetimeCase):
+    """Sessions end with their ticket."""
+
+    limits = Limits()
+    lifetime = 600.0
+    application_class = Foresighted
+
+    def test_ticket(self) -> None:
+        """The end is announced, in the log and to the application, and then it comes, whatever flows."""
+        with captured_log() as events:
+            self.reactor.advance(600 - NOTICE - 2)
+            self.assertEqual(lines(events, "will end"), [])
+            self.reactor.advance(2)
+        self.assertEqual(lines(events, "will end"), ["the session with alice@TEST.EXAMPLE will end in 60 s"])
+        self.assertEqual([event for event in self.application.events if "left" in event], ["60 s left"])
+        for _ in range(6):
+            self.protocol.dataReceived(b"".join(self.peer.protect(b"x")))
+            self.assertFalse(self.network.disconnecting)
+            self.reactor.advance(NOTICE / 6)
+        self.assert_over("its Kerberos ticket has ended")
+
+    def test_application_ends_it(self) -> None:
+        """An application that closes when it is told leaves nothing behind."""
+        self.patch(self.application, "sessionEnding", lambda seconds: self.transport.loseConnection())
+        self.reactor.advance(600 - NOTICE)
+        self.protocol.dataReceived(self.peer.end_of_stream())
+        self.protocol.connectionLost()
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_application_fails(self) -> None:
+        """An application that fails when it is told loses its connection, and nobody else's."""
+
+        def fail(seconds: float) -> None:
+            raise ZeroDivisionError
+
+        self.patch(self.application, "sessionEnding", fail)
+        self.reactor.advance(600 - NOTICE)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertTrue(self.network.aborted)
+        self.protocol.connectionLost()
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+
+class ShortTicketTests(LifetimeCase):
+    """A ticket that ends before it could be announced in time."""
+
+    lifetime = 10.0
+    application_class = Foresighted
+
+    def test_short(self) -> None:
+        """It is announced at once."""
+        self.reactor.advance(0)
+        self.assertEqual(len([event for event in self.application.events if "left" in event]), 1)
+        self.reactor.advance(10)
+        self.assert_over("its Kerberos ticket has ended")
+
+
+class LongestTests(LifetimeCase):
+    """Sessions end when they have lasted as long as they may."""
+
+    limits = Limits(session=300.0)
+
+    def test_longest(self) -> None:
+        """Before the ticket does."""
+        self.reactor.advance(299)
+        self.assertFalse(self.network.disconnecting)
+        self.reactor.advance(1)
+        self.assert_over("it has lasted 300 s")
+
+
+class TcpTests(SynchronousTestCase):
+    """What only TCP has."""
+
+    def test_without_tcp(self) -> None:
+        """On a transport that knows nothing of it, asking changes nothing and says no."""
+        context = FakeContext(initiator=False)
+        records = Records(context, Protection.SEAL, NNS, NNS.reader(), "peer")
+        transport = ProtectedTransport(Clock(), FakeTransport(), records, context.judge(Protection.SEAL))
+        transport.start(Protocol())
+        transport.setTcpKeepAlive(True)
+        transport.setTcpNoDelay(True)
+        self.assertEqual((transport.getTcpKeepAlive(), transport.getTcpNoDelay()), (False, False))
