@@ -1,0 +1,179 @@
+"""A running service notices what an administrator breaks, says how to mend it, and mends what it may."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.task import deferLater
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+
+from mutauth_twisted.directory import security
+from mutauth_twisted.directory.binding import BindingInformation
+from mutauth_twisted.directory.guidcache import GuidCache
+from mutauth_twisted.directory.installation import Installation
+from mutauth_twisted.directory.rnr import Address, list_instances, publish, remove
+from mutauth_twisted.directory.scp import delete_scp, read_scp
+from mutauth_twisted.directory.scpadmin import read_dacl, write_dacl
+from mutauth_twisted.directory.session import Change, Session
+from mutauth_twisted.directory.spns import add_spns, find_account, remove_spns
+from mutauth_twisted.service.options import Options
+from mutauth_twisted.service.publisher import Publisher
+from tests.integration.test_directory import DirectoryTestCase
+
+INTERVAL = "0.1"
+RIGHT = "the directory is right again"
+
+
+class MaintenanceTests(DirectoryTestCase):
+    """A service's publisher, past its start."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.state = tempfile.mkdtemp(prefix="mutauth-test-")
+        self.addCleanup(shutil.rmtree, self.state)
+        self.lines: list[str] = []
+        globalLogPublisher.addObserver(self.observe)
+        self.addCleanup(globalLogPublisher.removeObserver, self.observe)
+
+    def observe(self, event: LogEvent) -> None:
+        if event.get("log_namespace", "").startswith("mutauth_twisted.service"):
+            self.lines.append(formatEvent(event))
+
+    async def started(self, *options: str, found: Installation | None = None) -> Publisher:
+        """A publisher that checks ten times a second."""
+        if found is not None:
+            GuidCache(self.state).write(self.service_class, self.host, found.guid, found.dn)
+        parsed = Options()
+        parsed.parseOptions(
+            [
+                *("--service-class", self.service_class, "--host", self.host, "--echo", "--allow-all"),
+                *("--keytab", str(self.lab.keytab("svc-echo")), "--nameserver", self.lab.nameserver),
+                *("--state-dir", self.state, "--check-interval", INTERVAL, *options),
+            ]
+        )
+        publisher = Publisher(reactor, parsed.settings, self.lab.principal("svc-echo"))
+        self.addCleanup(publisher.withdraw)
+        await publisher.check()
+        await publisher.publish(9000)
+        return publisher
+
+    async def logged(self, *words: str) -> str:
+        """The next line with all these words; what was logged up to it is forgotten."""
+        for _ in range(100):
+            for place, line in enumerate(self.lines):
+                if all(word in line for word in words):
+                    del self.lines[: place + 1]
+                    return line
+            await deferLater(reactor, 0.05)
+        raise self.failureException(f"no line with {words}: {self.lines}")
+
+    async def as_administrator(self, work: Any) -> Any:
+        return await self.do("administrator", work)
+
+    async def test_spn_gone_and_moved(self) -> None:
+        """A lost SPN, and one that is on another account, are told apart, once, until they are back."""
+        found = await self.install()
+        publisher = await self.started(found=found)
+        spn = found.spns[0]
+        await self.as_administrator(lambda session: remove_spns(session, found.account, [spn]))
+        await self.logged(f"SPN {spn}: it is not on account svc-echo", "run mutauth install --service-class")
+        await self.as_administrator(lambda session: add_spns(session, find_account(session, "svc-other"), [spn]))
+        await self.logged(f"SPN {spn}: it is on svc-other", "mutauth spn delete svc-other")
+        assert publisher.watch is not None
+        self.assertEqual(len(publisher.watch.wrong), 1)
+        self.lines.clear()
+        await deferLater(reactor, 0.5)
+        self.assertEqual(self.lines, [])
+        await self.as_administrator(lambda session: remove_spns(session, find_account(session, "svc-other"), [spn]))
+        await self.install()
+        await self.logged(RIGHT)
+        self.assertEqual(publisher.watch.wrong, ())
+
+    async def test_binding_overwritten(self) -> None:
+        """What somebody else wrote is named, and replaced."""
+        found = await self.install()
+        await self.started(found=found)
+        changes = [
+            Change("replace", "serviceBindingInformation", ("666",)),
+            Change("replace", "serviceDNSName", ("rogue.lab.example",)),
+        ]
+        await self.as_administrator(lambda session: session.modify(found.guid, changes))
+        await self.logged(f"it said rogue.lab.example 666 instead of {self.host} 9000; published again")
+        await self.logged(RIGHT)
+        point = await self.do("alice", lambda session: read_scp(session, found.guid))
+        self.assertEqual((point.dns_name, point.binding_text), (self.host, "9000"))
+
+    async def test_right_lost(self) -> None:
+        """A lost right is noticed before it is needed; granted again, all is right."""
+        found = await self.install()
+        await self.started(found=found)
+
+        def revoke(session: Session) -> None:
+            write_dacl(session, found.guid, security.revoke(read_dacl(session, found.guid), found.account.sid))
+
+        await self.as_administrator(revoke)
+        await self.logged("svc-echo may not write serviceDNSName", "any more; run mutauth install --service-class")
+        change = [Change("replace", "serviceBindingInformation", ("666",))]
+        await self.as_administrator(lambda session: session.modify(found.guid, change))
+        await self.logged(f"it said {self.host} 666 instead of {self.host} 9000; run mutauth install")
+        await self.install()
+        await self.logged("published again")
+        await self.logged(RIGHT)
+
+    async def test_moved(self) -> None:
+        """A moved SCP is found by its GUID, and its stale SPN is named."""
+        found = await self.install()
+        await self.started(found=found)
+        place = f"CN=srv2,CN=Computers,{self.lab.base_dn}"
+        moved = await self.as_administrator(lambda session: session.move(found.dn, place))
+        await self.logged(f"/{moved}: it is not on account svc-echo", f"the SCP was moved, it was {found.dn}")
+        await self.as_administrator(lambda session: session.move(moved, f"CN=srv1,CN=Computers,{self.lab.base_dn}"))
+        await self.logged(RIGHT)
+
+    async def test_deleted_and_installed_anew(self) -> None:
+        """A deleted SCP is missed; a new one is published in as soon as its GUID is cached."""
+        found = await self.install()
+        await self.started(found=found)
+        await self.as_administrator(lambda session: delete_scp(session, found.scp))
+        await self.logged(f"SCP {found.guid}: the directory has no such object; run mutauth install")
+        anew = await self.install()
+        GuidCache(self.state).write(self.service_class, self.host, anew.guid, anew.dn)
+        await self.logged("it said", "(no port)", "published again")
+        await self.logged(RIGHT)
+
+    async def test_withdrawn_at_the_end(self) -> None:
+        """After the stop nothing is published any more, whatever was under way."""
+        found = await self.install()
+        publisher = await self.started(found=found)
+        await deferLater(reactor, 0.15)
+        await publisher.withdraw()
+        await deferLater(reactor, 0.3)
+        point = await self.do("alice", lambda session: read_scp(session, found.guid))
+        self.assertIsNone(point.binding_text)
+
+    async def test_rnr(self) -> None:
+        """An RnR service that an administrator changes or removes is missed, with the command that mends it."""
+        address = Address(self.host, BindingInformation(9000))
+
+        def publish_all(session: Session) -> None:
+            instance = publish(session, self.service_class, self.service_class, [address])
+            add_spns(session, find_account(session, "svc-echo"), [instance.spn(self.host)])
+
+        def remove_again(session: Session) -> None:
+            if any(each.name == self.service_class for each in list_instances(session)):
+                remove(session, self.service_class)
+
+        self.addCleanup(self.as_administrator, remove_again)
+        await self.as_administrator(publish_all)
+        await self.started("--publish", "rnr")
+        dn = f"CN={self.service_class},CN=WinsockServices,CN=System,{self.lab.base_dn}"
+        clear = [Change("replace", "winsockAddresses", ())]
+        await self.as_administrator(lambda session: session.modify(dn, clear))
+        await self.logged(f"it does not say {self.host} 9000, and svc-echo may not write", "--port 9000")
+        await self.as_administrator(remove_again)
+        await self.logged(f"RnR service {self.service_class}: the directory has no such object; run mutauth rnr publish")
+        await self.as_administrator(publish_all)
+        await self.logged(RIGHT)
