@@ -10,8 +10,26 @@ directory, the KDC and the network (:class:`DirectoryError`,
 from __future__ import annotations
 
 from typing import ClassVar
+from unicodedata import category
 
 from twisted.internet.error import ConnectionLost
+
+#: Controls, invisible formatting (text direction among it), surrogates, and line and paragraph separators.
+_UNPRINTABLE = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
+
+
+def printable(text: str) -> str:
+    """The text with everything that a terminal or a log might obey or hide written as an escape, ``\\x1b``.
+
+    For names that others chose: principals, DNs, what a peer sent.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_escaped(each) if category(each) in _UNPRINTABLE else each for each in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
 class MutualAuthError(Exception):
@@ -36,7 +54,7 @@ class MutualAuthError(Exception):
         line = f"{self.subject}: {self.cause}"
         if self.remedy:
             line = f"{line}; {self.remedy}"
-        return " ".join(line.split())
+        return printable(" ".join(line.split()))
 
 
 class UsageError(MutualAuthError, ValueError):

@@ -9,58 +9,19 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import clientFromString
 from twisted.internet.interfaces import IProtocolFactory
-from twisted.internet.protocol import Factory
 from twisted.logger import Logger
-from twisted.protocols.wire import Echo
 from twisted.python.failure import Failure
-from twisted.python.reflect import namedAny
 
 from mutauth_twisted.core.context import ServiceKeys
 from mutauth_twisted.errors import MutualAuthError, UsageError
 from mutauth_twisted.net.endpoints import MutualAuthServerFactory, listen_on
 from mutauth_twisted.net.protocol import describe
-from mutauth_twisted.net.relay import RelayFactory
 from mutauth_twisted.service.options import Settings
 from mutauth_twisted.service.publisher import Publisher
 
 #: How long a stopping service waits: for the directory, and then for its connections, in seconds.
 STOP_DEADLINE = 5.0
-
-
-_log = Logger()
-
-
-def _plain_service_refused(failure: Failure) -> None:
-    _log.error("the plain service cannot be reached: {error}", error=failure.getErrorMessage())
-
-
-def application_factory(reactor: Any, settings: Settings) -> IProtocolFactory:
-    """What ``--echo``, ``--forward`` or ``--factory`` asks to serve.
-
-    :raises UsageError: when it cannot be made.
-    """
-    kind, argument = settings.serve
-    if kind == "echo":
-        factory = Factory.forProtocol(Echo)
-        factory.noisy = False
-        return factory
-    if kind == "forward":
-        try:
-            return RelayFactory(clientFromString(reactor, argument), _plain_service_refused)
-        except ValueError as error:
-            remedy = "give a client endpoint, such as tcp:localhost:80"
-            raise UsageError(f"--forward {argument}", str(error), remedy) from error
-    try:
-        named = namedAny(argument)
-        made = named if IProtocolFactory.providedBy(named) else named()
-    except Exception as error:
-        cause = f"{type(error).__name__}: {error}"
-        raise UsageError(f"--factory {argument}", cause, "give the dotted name of a factory") from error
-    if not IProtocolFactory.providedBy(made):
-        raise UsageError(f"--factory {argument}", "it is no IProtocolFactory and makes none", "give a factory's name")
-    return made
 
 
 class MutualAuthService(Service):

@@ -7,9 +7,10 @@ from twisted.application.service import IService
 from mutauth_twisted.core.context import ServiceKeys
 from mutauth_twisted.credentials import ServiceCredentials
 from mutauth_twisted.errors import MutualAuthError
+from mutauth_twisted.service.applications import application_factory
 from mutauth_twisted.service.options import Options, Settings, leave
 from mutauth_twisted.service.publisher import Publisher
-from mutauth_twisted.service.server import MutualAuthService, application_factory
+from mutauth_twisted.service.server import MutualAuthService
 from mutauth_twisted.tickets import keytab_principal
 
 __all__ = ["Options", "makeService"]

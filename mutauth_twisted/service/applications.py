@@ -1,0 +1,70 @@
+"""What a service serves: an echo, a plain service behind it, or a factory of somebody's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.endpoints import clientFromString
+from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.python.reflect import namedAny
+
+from mutauth_twisted.errors import UsageError
+from mutauth_twisted.net.relay import RelayFactory
+from mutauth_twisted.service.options import Settings
+
+_log = Logger()
+
+
+class Echo(Protocol):
+    """Sends back what comes, and reads no faster than the peer takes it."""
+
+    def connectionMade(self) -> None:
+        transport: Any = self.transport
+        transport.registerProducer(transport, True)
+
+    def dataReceived(self, data: bytes) -> None:
+        transport: Any = self.transport
+        transport.write(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        transport: Any = self.transport
+        transport.unregisterProducer()
+
+
+class EchoFactory(Factory):
+    """What ``--echo`` serves."""
+
+    noisy = False
+    protocol = Echo
+
+
+def _plain_service_refused(failure: Failure) -> None:
+    _log.error("the plain service cannot be reached: {error}", error=failure.getErrorMessage())
+
+
+def application_factory(reactor: Any, settings: Settings) -> IProtocolFactory:
+    """What ``--echo``, ``--forward`` or ``--factory`` asks to serve.
+
+    :raises UsageError: when it cannot be made.
+    """
+    kind, argument = settings.serve
+    if kind == "echo":
+        return EchoFactory()
+    if kind == "forward":
+        try:
+            return RelayFactory(clientFromString(reactor, argument), _plain_service_refused)
+        except ValueError as error:
+            remedy = "give a client endpoint, such as tcp:localhost:80"
+            raise UsageError(f"--forward {argument}", str(error), remedy) from error
+    try:
+        named = namedAny(argument)
+        made = named if IProtocolFactory.providedBy(named) else named()
+    except Exception as error:
+        cause = f"{type(error).__name__}: {error}"
+        raise UsageError(f"--factory {argument}", cause, "give the dotted name of a factory") from error
+    if not IProtocolFactory.providedBy(made):
+        raise UsageError(f"--factory {argument}", "it is no IProtocolFactory and makes none", "give a factory's name")
+    return made
