@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted.cli import output
 from mutauth_twisted.cli.group import OneLineGroup
-from mutauth_twisted.errors import NotFound
+from mutauth_twisted.errors import NotFound, printable
 
 
 def printed(function: object, *arguments: object) -> str:
@@ -42,12 +42,12 @@ class SafeTests(SynchronousTestCase):
             ("a\u200bb\u2028c\ufeff", "a\\u200bb\\u2028c\\ufeff"),
             ("\udc80", "\\udc80"),
         ):
-            self.assertEqual(output.safe(text), shown)
+            self.assertEqual(printable(text), shown)
 
     @given(st.text())
     def test_nothing_unprintable_is_left(self, text: str) -> None:
         """Whatever goes in, only visible characters and blanks come out."""
-        kinds = {unicodedata.category(each) for each in output.safe(text)}
+        kinds = {unicodedata.category(each) for each in printable(text)}
         self.assertFalse(kinds & {"Cc", "Cf", "Cs", "Zl", "Zp"})
 
     def test_every_way_out(self) -> None:

@@ -665,6 +665,15 @@ class SecrecyTests(Case):
             self.assertEqual(len(lines), 1)
             self.assertIn(text, lines[0])
 
+    def test_hostile_names(self) -> None:
+        """A principal cannot write lines of its own into the log, nor command a terminal that shows it."""
+        hostile = "x\r\n2026-01-01 root let in\x1b[2J\u202e@TEST.EXAMPLE"
+        with captured_log() as events:
+            self.server(FakeContext(initiator=False, principal=hostile)).receive(TOKEN_1)
+        text = "".join(map(formatEvent, events))
+        self.assertIn("root let in", text)
+        self.assertTrue(text.isprintable(), text)
+
     def test_errors_are_one_line(self) -> None:
         """Whatever ends an exchange is said in one line."""
         for side, end in (

@@ -11,33 +11,20 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
-from unicodedata import category
 
 import click
 from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from mutauth_twisted.errors import printable
+
 Command = Callable[..., Any]
-
-#: Controls, invisible formatting (text direction among it), surrogates, and line and paragraph separators.
-_UNPRINTABLE = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
-
-
-def safe(text: str) -> str:
-    """The text with everything that a terminal might obey or hide written as an escape, ``\\x1b``."""
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(_escaped(each) if category(each) in _UNPRINTABLE else each for each in text)
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
 def line(text: str, *, err: bool = False) -> None:
     """Print one line."""
-    click.echo(safe(text), err=err)
+    click.echo(printable(text), err=err)
 
 
 def note(text: str) -> None:
@@ -50,7 +37,7 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
     Lines are as long as they are, so that names can be copied and searched.
     """
-    cells = [list(map(str.upper, titles)), *([safe(cell) for cell in row] for row in rows)]
+    cells = [list(map(str.upper, titles)), *([printable(cell) for cell in row] for row in rows)]
     if not rows:
         return
     widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]

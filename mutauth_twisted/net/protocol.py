@@ -25,7 +25,7 @@ from zope.interface import implementer
 from mutauth_twisted.core.context import Outcome, SecurityContext, StepFailed
 from mutauth_twisted.core.handshake import Established, Event, Failed, Handshake, Send, Step
 from mutauth_twisted.core.records import Records
-from mutauth_twisted.errors import MutualAuthError, NetworkError, ProtocolViolation
+from mutauth_twisted.errors import MutualAuthError, NetworkError, ProtocolViolation, printable
 from mutauth_twisted.interfaces import PeerIdentity
 from mutauth_twisted.net.limits import Limits
 from mutauth_twisted.net.transport import LINGER, ProtectedTransport
@@ -228,7 +228,7 @@ class ExchangeProtocol(Protocol):
             "{side} {peer} proved to be {principal} ({package}, {protection}; {flags}; token bytes: {tokens})",
             side="the service at" if self._side.initiator else "the client at",
             peer=self._peer,
-            principal=identity.principal,
+            principal=printable(identity.principal),
             package=identity.package,
             protection=identity.protection.value,
             flags=_flag_names(identity.flags),

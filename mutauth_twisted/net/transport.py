@@ -45,7 +45,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mutauth_twisted.core.records import Data, EndOfStream, Records
-from mutauth_twisted.errors import MutualAuthError, SessionEnded
+from mutauth_twisted.errors import MutualAuthError, SessionEnded, printable
 from mutauth_twisted.interfaces import IMutualAuthTransport, ISessionEnding, PeerIdentity
 from mutauth_twisted.net.limits import Lifetime, Limits
 
@@ -80,6 +80,7 @@ class ProtectedTransport:
         self._transport = transport
         self._records = records
         self.peer_identity = identity
+        self._who = printable(identity.principal)
         self.disconnecting = False
         #: None before the start and after the end.
         self._application: IProtocol | None = None
@@ -145,14 +146,14 @@ class ProtectedTransport:
             self._lifetime.touched = self._lifetime.reactor.seconds()
 
     def _announce_end(self, seconds: float) -> None:
-        principal = self.peer_identity.principal
+        principal = self._who
         self._log.info("the session with {principal} will end in {seconds:.0f} s", principal=principal, seconds=seconds)
         ending: Any = ISessionEnding(self._application, None)
         if ending is not None:
             self._call(ending.sessionEnding, seconds)
 
     def _end_session(self, error: SessionEnded) -> None:
-        self._log.info("the session with {principal} is over: {error}", principal=self.peer_identity.principal, error=error)
+        self._log.info("the session with {principal} is over: {error}", principal=self._who, error=error)
         if self._reason is not None:  # it is ending already
             return
         self._send_end()
@@ -174,12 +175,12 @@ class ProtectedTransport:
             self._log.failure(
                 "the application failed on the connection with {principal}",
                 failure,
-                principal=self.peer_identity.principal,
+                principal=self._who,
             )
             self._drop(failure)
 
     def _fail(self, error: MutualAuthError) -> None:
-        self._log.error("connection with {principal} aborted: {error}", principal=self.peer_identity.principal, error=error)
+        self._log.error("connection with {principal} aborted: {error}", principal=self._who, error=error)
         self._drop(Failure(error))
 
     def _drop(self, reason: Failure) -> None:
