@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mutauth_twisted.endpoints import LocatedEndpoint, MutualAuthClientParser, MutualAuthServerParser, strings
 from mutauth_twisted.errors import CredentialError, UsageError
 from mutauth_twisted.net.endpoints import MutualAuthClientEndpoint, MutualAuthServerEndpoint
+from mutauth_twisted.net.limits import Limits
 from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.policy import AccessPolicy, Protection
 
@@ -87,6 +88,20 @@ class ServerStringTests(SynchronousTestCase):
         self.assertEqual((keys.call_args.args[0].keytab, keys.call_args.args[0].principal), ("/etc/k", "svc@X"))
         self.assertEqual(made.call_args.args[3], AccessPolicy(("*@X", "bob@Y"), ("eve@X",)))
         self.assertEqual(made.call_args.args[4], Channel(timeout=3.0))
+
+    def test_limits(self) -> None:
+        """Limits are keywords of servers, named as the options are; mistakes are named."""
+        words = "max-handshakes=9:max-handshakes-per-address=3:max-connections=7:idle-timeout=60:max-session=3600"
+        with (
+            mock.patch.object(strings, "ServiceKeys"),
+            mock.patch.object(strings, "MutualAuthServerEndpoint", wraps=MutualAuthServerEndpoint) as made,
+        ):
+            self.parse(f"mutauth:tcp\\:9000:allow-all=yes:{words}")
+            self.parse("mutauth:tcp\\:9000:allow-all=yes")
+            wrong = "mutauth:tcp\\:1:allow-all=yes:max-connections=many"
+            error = self.assertRaises(UsageError, self.parse, wrong)
+        self.assertEqual([call.args[5] for call in made.call_args_list], [Limits(9, 3, 7, 60.0, 3600.0), Limits()])
+        self.assertIn("max-connections=many", str(error))
 
     def test_nobody_is_let_in_by_default(self) -> None:
         """Without an allow it does not listen, whatever is denied."""

@@ -8,6 +8,7 @@ from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from mutauth_twisted.net.limits import Limits
 from mutauth_twisted.policy import AccessPolicy, Protection
 from mutauth_twisted.service.options import Options, Settings
 
@@ -39,6 +40,14 @@ class OptionsTests(SynchronousTestCase):
         self.assertIs(settings.channel.protection, Protection.SEAL)
         self.assertEqual((settings.channel.wire.name, settings.channel.timeout), ("nns", 10.0))
         self.assertEqual(settings.policy, AccessPolicy(("*@EXAMPLE.COM",)))
+
+    def test_limits(self) -> None:
+        """Every limit has an option, and a value when it is not given."""
+        self.assertEqual(self.settings(*MINIMAL).limits, Limits())
+        words = ("--max-handshakes=9", "--max-handshakes-per-address=3", "--max-connections=7", "--idle-timeout=60")
+        settings = self.settings(*MINIMAL, *words, "--max-session=3600")
+        self.assertEqual(settings.limits, Limits(9, 3, 7, 60.0, 3600.0))
+        self.assertIn("--idle-timeout 0", self.refused(*MINIMAL, "--idle-timeout=0"))
 
     def test_repeatable(self) -> None:
         """Listening places, patterns and domain controllers may be given several times."""
