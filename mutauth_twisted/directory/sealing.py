@@ -309,7 +309,12 @@ def _context(
 
 def _exchange(connection: ldap3.Connection, token: bytes, subject: str) -> bytes:
     """One leg of the bind; the server's challenge."""
-    result = send_sasl_negotiation(connection, None, token)
+    try:
+        result = send_sasl_negotiation(connection, None, token)
+    except (OSError, LDAPExceptionError):
+        raise
+    except Exception as error:  # ldap3 decodes on trust: anything may come of bytes that are no LDAP
+        raise DirectoryUnreachable(subject, "its answer is no LDAP", "check the server's name and port") from error
     if result["result"] not in (ldap3.core.results.RESULT_SUCCESS, ldap3.core.results.RESULT_SASL_BIND_IN_PROGRESS):
         raise DirectoryRefused(
             subject,
