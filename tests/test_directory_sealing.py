@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import socket
 import struct
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +16,7 @@ from ldap3.strategy.base import BaseStrategy
 from ldap3.strategy.sync import SyncStrategy
 from twisted.trial.unittest import SynchronousTestCase
 
-from mutauth_twisted.directory.sealing import SealedSocket, adopt, open_sealed
+from mutauth_twisted.directory.sealing import BoundedSocket, SealedSocket, adopt, open_sealed
 from mutauth_twisted.errors import DirectoryUnreachable
 
 
@@ -153,6 +154,42 @@ class ContractTests(SynchronousTestCase):
             receive_timeout=1,
         )
         self.assertIn(f"domain controller dc.example:{port}: 127.0.0.1: connection refused", str(error))
+
+
+class BoundedSocketTests(SynchronousTestCase):
+    """Answers that have an end."""
+
+    def pair(self, pause: float, limit: int) -> tuple[socket.socket, BoundedSocket]:
+        far, near = socket.socketpair()
+        self.addCleanup(far.close)
+        self.addCleanup(near.close)
+        return far, BoundedSocket(near, pause, limit)
+
+    def test_too_large(self) -> None:
+        """The limit itself is allowed, one byte more is not, and a new answer begins anew."""
+        far, bounded = self.pair(5, 4)
+        far.sendall(b"12345678")
+        self.assertEqual(bounded.recv(4), b"1234")
+        self.assertIn("too large", str(self.assertRaises(OSError, bounded.recv, 1)))
+        bounded.restart(3)
+        self.assertEqual(bounded.recv(3), b"678")
+
+    def test_silence(self) -> None:
+        """A pause that is too long ends it."""
+        _, bounded = self.pair(0.05, 4)
+        self.assertRaises(TimeoutError, bounded.recv, 1)
+
+    def test_no_end(self) -> None:
+        """So does an answer that goes on in small pieces; a new one has its whole time."""
+        far, bounded = self.pair(0.05, 1000)
+        far.sendall(bytes(500))
+        deadline = time.monotonic() + 5
+        with self.assertRaises(TimeoutError):
+            while time.monotonic() < deadline:
+                bounded.recv(1)
+                time.sleep(0.02)
+        bounded.restart()
+        self.assertEqual(bounded.recv(1), b"\0")
 
 
 def connection_request(connection: Any) -> Any:

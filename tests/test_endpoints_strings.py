@@ -40,6 +40,16 @@ class ClientStringTests(SynchronousTestCase):
         self.assertEqual((credentials.principal, credentials.ccache), ("alice@LAB.EXAMPLE", "FILE:/tmp/cc"))
         self.assertEqual(made.call_args.kwargs, {"timeout": 2.5, "wire": "nns", "protection": Protection.SIGN})
 
+    def test_rnr(self) -> None:
+        """rnr= makes an endpoint that looks for an RnR service."""
+        with mock.patch.object(strings, "LocatedEndpoint", wraps=LocatedEndpoint) as made:
+            self.parse("mutauth:rnr=echo:class=echoSvc:hosts=*.lab.example")
+        selection = made.call_args.args[2]
+        self.assertEqual(
+            (selection.kind, selection.selector, selection.service_class, selection.hosts),
+            ("rnr", "echo", "echoSvc", "*.lab.example"),
+        )
+
     def test_direct(self) -> None:
         """An escaped inner endpoint and an SPN, whose own colon is escaped as well."""
         with mock.patch.object(strings, "MutualAuthClientEndpoint", wraps=MutualAuthClientEndpoint) as made:
@@ -57,6 +67,11 @@ class ClientStringTests(SynchronousTestCase):
             ("mutauth:tcp\\:a\\:1:spn=a/b:class=x", "class"),
             ("mutauth:tcp\\:a\\:1:scp=a", "scp"),
             ("mutauth:scp=a:bogus=1", "bogus"),
+            ("mutauth:rnr=a:spn-form=guid", "spn-form"),
+            ("mutauth:rnr=a:base=DC=x", "base"),
+            ("mutauth:rnr=a:scp=b", "rnr"),
+            ("mutauth:tcp\\:a\\:1:rnr=a", "rnr= finds the endpoint by itself"),
+            ("mutauth:scp=a:directory=ldaps\\://dc.example", "ca=FILE"),
             ("mutauth:scp=a:timeout=0", "timeout"),
             ("mutauth:scp=a:timeout=nan", "timeout"),
             ("mutauth:scp=a:timeout=inf", "timeout"),

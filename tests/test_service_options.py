@@ -49,6 +49,24 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual(settings.limits, Limits(9, 3, 7, 60.0, 3600.0))
         self.assertIn("--idle-timeout 0", self.refused(*MINIMAL, "--idle-timeout=0"))
 
+    def test_an_rnr_service(self) -> None:
+        """--publish rnr means the SPN with the RnR service's DN, and goes with no other form."""
+        settings = self.settings(*MINIMAL, "--publish=rnr", "--rnr-name=echo")
+        self.assertEqual((settings.publish, settings.entry, settings.rnr_name), (True, "rnr", "echo"))
+        self.assertEqual(settings.spn_forms, ("rnr",))
+        unpublished = self.settings(*MINIMAL, "--publish=none", "--spn-form=rnr")
+        self.assertEqual((unpublished.publish, unpublished.entry), (False, "rnr"))
+        self.assertEqual(self.settings(*MINIMAL).entry, "scp")
+        for words in (("--publish=rnr", "--spn-form=guid"), ("--publish=scp", "--spn-form=rnr"), ("--spn-form=guid,rnr",)):
+            self.assertIn("--spn-form", self.refused(*MINIMAL, *words))
+
+    def test_check_interval(self) -> None:
+        """Five minutes, or whatever is said; 0 is never."""
+        for words, seconds in (((), 300.0), (("--check-interval=0",), 0.0), (("--check-interval=86400",), 86400.0)):
+            self.assertEqual(self.settings(*MINIMAL, *words).check_interval, seconds)
+        for wrong in ("-1", "86401", "nan", "soon"):
+            self.assertIn("--check-interval", self.refused(*MINIMAL, f"--check-interval={wrong}"))
+
     def test_repeatable(self) -> None:
         """Listening places, patterns and domain controllers may be given several times."""
         more = ("--listen", "tcp:1", "--listen", "tcp:2", "--allow", "a@B", "--deny", "c@D", "--directory", "ldap://dc")

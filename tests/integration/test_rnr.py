@@ -140,6 +140,14 @@ class RnrCommandTests(CommandTestCase):
         for word in ("removed SPN", "deleted RnR service", "deleted service class"):
             self.assertIn(word, removed.output)
 
+    def test_over_tls(self) -> None:
+        """The commands reach the directory with TLS, when they are told whom to trust."""
+        directory = ("--directory", f"ldaps://{self.lab.dc_host}")
+        listed = self.mutauth("rnr", "list", "--json", *directory, "--directory-ca", str(self.lab.ca_file), *self.reach)
+        self.assertEqual(listed.code, 0, listed)
+        json.loads(listed.output)
+        self.refused(self.mutauth("rnr", "list", *directory, *self.reach), 2, "--directory-ca FILE")
+
     def test_refused_starts(self) -> None:
         """Not published, without the SPN, and on another port than published: each with the mending command."""
         command = f"run mutauth rnr publish {self.service_class} --service-class {self.service_class} --host {self.host}"
