@@ -78,7 +78,8 @@ class AccessPolicyTests(SynchronousTestCase):
 
     def test_names_that_look_alike(self) -> None:
         """What Unicode folds together are several accounts: an allowance is for one, a denial for all."""
-        for name, lookalike in (("kate", "\u212aate"), ("strasse", "straße"), ("asso", "a\u017f\u017fo"), ("alice", "\uff41lice")):
+        alike = {"kate": "\u212aate", "strasse": "straße", "asso": "a\u017f\u017fo", "alice": "\uff41lice"}
+        for name, lookalike in alike.items():
             self.assertFalse(AccessPolicy(allow=[f"{name}@R"]).permits(f"{lookalike}@R"))
             self.assertTrue(AccessPolicy(allow=[f"{lookalike}@R"]).permits(f"{lookalike}@R"))
             self.assertFalse(AccessPolicy(allow_all=True, deny=[f"{name}@R"]).permits(f"{lookalike}@R"))

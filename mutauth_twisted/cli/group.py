@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -111,11 +112,14 @@ def run_in_reactor(main: Callable[[Any], Coroutine[Deferred[Any], Any, T]], *, t
         ended, as what writes to the directory must; it is cancelled otherwise.
     :raises KeyboardInterrupt: when it was interrupted and has no result.
     """
-    from twisted.internet import reactor
+    from twisted.internet import reactor as installed
 
+    reactor: Any = installed
     run = _Run(reactor, main, to_the_end)
     reactor.callWhenRunning(run.begin)
     reactor.addSystemEventTrigger("before", "shutdown", run.interrupt)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # a closed terminal interrupts as Ctrl-C does
+        signal.signal(signal.SIGHUP, lambda *_: reactor.callFromThread(reactor.stop))
     reactor.run()
     if isinstance(run.outcome, Failure):
         run.outcome.raiseException()

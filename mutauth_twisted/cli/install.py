@@ -15,6 +15,8 @@ from mutauth_twisted.directory import installation
 from mutauth_twisted.directory.connection import Directory
 from mutauth_twisted.directory.guidcache import DEFAULT_STATE_DIR, GuidCache
 from mutauth_twisted.directory.scp import SPN_FORMS
+from mutauth_twisted.directory.session import Session
+from mutauth_twisted.directory.undo import Undo
 from mutauth_twisted.dns import Resolver
 from mutauth_twisted.errors import UsageError
 
@@ -49,14 +51,17 @@ def open_directory(reactor: Any, options: dict[str, Any]) -> Directory:
     )
 
 
-def in_directory(options: dict[str, Any], work: Callable[[Directory], Awaitable[T]]) -> T:
-    """Run the reactor for one piece of work with the directory; returns its result or raises its error."""
+def in_directory(options: dict[str, Any], work: Callable[[Directory], Awaitable[T]], *, writes: bool = False) -> T:
+    """Run the reactor for one piece of work with the directory; returns its result or raises its error.
+
+    :param writes: whether it changes the directory, and so goes on to its end when it is interrupted.
+    """
     begin_logging(verbose=False)
 
     async def main(reactor: Any) -> T:
         return await work(open_directory(reactor, options))
 
-    return run_in_reactor(main)
+    return run_in_reactor(main, to_the_end=writes)
 
 
 def _service_options(command: Command) -> Command:
@@ -115,26 +120,24 @@ def install(
     begin_logging(verbose=False)
     cache = GuidCache(state_dir)
 
-    async def main(reactor: Any) -> installation.Installation:
-        directory = open_directory(reactor, options)
-        return await directory.run_with_catalog(
-            lambda session, catalog: installation.install(
-                session,
-                catalog,
-                service_class=service_class,
-                host=host,
-                account=account,
-                scp_name=scp_name,
-                scp_parent=scp_parent,
-                container=container,
-                keywords=keywords,
-                spn_forms=forms,
-                report=line,
-                finish=lambda done: cache.write(service_class, host, done.guid, done.dn, scp_name),
-            )
+    def work(session: Session, catalog: Session, undo: Undo) -> installation.Installation:
+        return installation.install(
+            session,
+            catalog,
+            service_class=service_class,
+            host=host,
+            account=account,
+            scp_name=scp_name,
+            scp_parent=scp_parent,
+            container=container,
+            keywords=keywords,
+            spn_forms=forms,
+            report=line,
+            finish=lambda done: cache.write(service_class, host, done.guid, done.dn, scp_name),
+            undo=undo,
         )
 
-    done = run_in_reactor(main)
+    done = in_directory(options, lambda directory: installation.all_or_nothing(directory, work, line), writes=True)
     line(f"cached GUID {done.guid} in {cache.path(service_class, host, scp_name)}")
     line(f"{service_class} on {host} is ready to run as {done.account.name}")
 
@@ -142,6 +145,7 @@ def install(
 @click.command()
 @_service_options
 @click.option("--account", help="Take the SPNs from this account only (from whoever holds them).")
+@click.option("--spn-form", "forms", default="guid,dn", show_default=True, callback=spn_forms, help="SPNs to remove.")
 @directory_options
 def uninstall(
     service_class: str,
@@ -151,31 +155,29 @@ def uninstall(
     container: str | None,
     state_dir: str,
     account: str | None,
+    forms: tuple[str, ...],
     **options: Any,
 ) -> None:
     """Remove what install made: the SPNs, the service connection point, the cached GUID."""
-    begin_logging(verbose=False)
     cache = GuidCache(state_dir)
     cached = cache.read(service_class, host, scp_name)
 
-    async def main(reactor: Any) -> list[str]:
-        directory = open_directory(reactor, options)
-        return await directory.run_with_catalog(
-            lambda session, catalog: installation.uninstall(
-                session,
-                catalog,
-                service_class=service_class,
-                host=host,
-                account=account,
-                scp_name=scp_name,
-                scp_parent=scp_parent,
-                container=container,
-                guid=cached.guid if cached else None,
-                report=line,
-            )
+    def work(session: Session, catalog: Session) -> list[str]:
+        return installation.uninstall(
+            session,
+            catalog,
+            service_class=service_class,
+            host=host,
+            account=account,
+            scp_name=scp_name,
+            scp_parent=scp_parent,
+            container=container,
+            guid=cached.guid if cached else None,
+            spn_forms=forms,
+            report=line,
         )
 
-    removed = run_in_reactor(main)
+    removed = in_directory(options, lambda directory: directory.run_with_catalog(work), writes=True)
     if cache.remove(service_class, host, scp_name):
         line(f"removed {cache.path(service_class, host, scp_name)}")
     elif not removed:

@@ -95,6 +95,7 @@ def add(account: str, spns: tuple[str, ...], allow_alias: bool, for_programs: bo
         lambda directory: directory.run_with_catalog(
             lambda session, catalog: spnadmin.add(session, catalog, account, wanted, allow_alias=allow_alias)
         ),
+        writes=True,
     )
     _print_written(written, for_programs, "is on {} already")
 
@@ -106,9 +107,7 @@ def add(account: str, spns: tuple[str, ...], allow_alias: bool, for_programs: bo
 @_allow_alias
 @json_option
 @directory_options
-def replace(
-    account: str, spns: tuple[str, ...], clear: bool, allow_alias: bool, for_programs: bool, **options: Any
-) -> None:
+def replace(account: str, spns: tuple[str, ...], clear: bool, allow_alias: bool, for_programs: bool, **options: Any) -> None:
     """Make exactly these SPNs the account's, or none of all with --clear."""
     if clear == bool(spns):
         raise UsageError(f"account {account}", "it needs either SPNs or --clear", "see mutauth spn replace --help")
@@ -118,6 +117,7 @@ def replace(
         lambda directory: directory.run_with_catalog(
             lambda session, catalog: spnadmin.replace(session, catalog, account, wanted, allow_alias=allow_alias)
         ),
+        writes=True,
     )
     _print_written(written, for_programs, "stays on {}")
 
@@ -130,7 +130,7 @@ def replace(
 def delete(account: str, spns: tuple[str, ...], for_programs: bool, **options: Any) -> None:
     """Delete SPNs from an account, malformed ones too."""
     written = in_directory(
-        options, lambda directory: directory.run(lambda session: spnadmin.delete(session, account, spns))
+        options, lambda directory: directory.run(lambda session: spnadmin.delete(session, account, spns)), writes=True
     )
     _print_written(written, for_programs, "is not on {}")
 

@@ -267,6 +267,9 @@ class Directory:
         try:
             result = work(session)
         except DirectoryUnreachable as error:
+            if session.usable:  # it was another connection of the work that was lost
+                self._idle.give(server, address, session)
+                raise
             session.close()
             if session.wrote:
                 raise

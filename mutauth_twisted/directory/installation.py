@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import TypeVar
 from uuid import UUID
 
 from attrs import frozen
 
 from mutauth_twisted.directory import security
+from mutauth_twisted.directory.connection import Directory
 from mutauth_twisted.directory.names import child_dn, parent_of
 from mutauth_twisted.directory.scp import (
     ServiceConnectionPoint,
@@ -23,7 +25,7 @@ from mutauth_twisted.directory.scp import (
     read_scp,
 )
 from mutauth_twisted.directory.scpadmin import find_stale, read_dacl, read_grants, spns_naming, write_dacl
-from mutauth_twisted.directory.session import Change, Session
+from mutauth_twisted.directory.session import NO_SUCH_ATTRIBUTE, Change, Session
 from mutauth_twisted.directory.spns import (
     Account,
     add_spns,
@@ -32,9 +34,18 @@ from mutauth_twisted.directory.spns import (
     find_holders_of,
     remove_spns,
 )
-from mutauth_twisted.errors import MutualAuthError, NotFound, ServiceCheckFailed, UsageError
+from mutauth_twisted.directory.undo import Undo
+from mutauth_twisted.errors import (
+    DirectoryRefused,
+    DirectoryUnreachable,
+    MutualAuthError,
+    NotFound,
+    ServiceCheckFailed,
+    UsageError,
+)
 from mutauth_twisted.spn import SPN
 
+T = TypeVar("T")
 Report = Callable[[str], None]
 _CONTAINER = "container"
 # What tells a container that installation made from one that somebody else did.
@@ -66,30 +77,6 @@ class Installation:
         return self.scp.guid
 
 
-class _Undo:
-    """What to do, in reverse order, to be back where we began."""
-
-    def __init__(self, report: Report) -> None:
-        self._steps: list[tuple[str, Callable[[], object]]] = []
-        self._report = report
-
-    def add(self, what: str, step: Callable[[], object]) -> None:
-        self._steps.append((what, step))
-
-    def run(self) -> list[str]:
-        """Undo everything that can be; what is left behind."""
-        left = []
-        for what, step in reversed(self._steps):
-            try:
-                step()
-            except MutualAuthError as error:
-                left.append(what)
-                self._report(f"could not undo: {what} ({error})")
-            else:
-                self._report(f"undone: {what}")
-        return left
-
-
 def install(
     session: Session,
     catalog: Session,
@@ -104,6 +91,7 @@ def install(
     spn_forms: Sequence[str] = DEFAULT_SPN_FORMS,
     report: Report = lambda _: None,
     finish: Callable[[Installation], object] = lambda _: None,
+    undo: Undo | None = None,
 ) -> Installation:
     """Create what is missing of the service's objects and rights; blocks.
 
@@ -127,7 +115,10 @@ def install(
     :param report: is told what is done, a line each.
     :param finish: the last step, outside the directory; when it raises a
         MutualAuthError everything is undone.
+    :param undo: holds what could not be undone because the connection was
+        lost; see :func:`all_or_nothing`.
     """
+    undo = undo or Undo(report)
     holder = find_account(session, account)
     scp_parent = _parent(session, scp_parent, container)
     dn = scp_dn(session, service_class=service_class, host=host, scp_name=scp_name, scp_parent=scp_parent)
@@ -136,7 +127,6 @@ def install(
     # Nothing is written before it is known that the SPNs are free. A new object's GUID cannot be taken.
     known = [planned.spn(form, host, service_class) for form in spn_forms if existing or form != "guid"]
     check_free(catalog, known, holder)
-    undo = _Undo(report)
     try:
         if container and not existing:
             _create_container(session, parent_of(dn), undo, report)
@@ -151,15 +141,33 @@ def install(
             _revoke_former(session, catalog, point, holder, undo, report)
         done = Installation(read_scp(session, point.guid), find_account(session, holder.dn), spns, existing is None)
         finish(done)
-    except MutualAuthError as error:
-        left = undo.run()
-        if left:
-            error.remedy = f"left behind: {', '.join(left)}; {error.remedy}"
-        raise
     except BaseException:
-        undo.run()
+        with suppress(DirectoryUnreachable):
+            undo.run(session)
         raise
     return done
+
+
+async def all_or_nothing(
+    directory: Directory, work: Callable[[Session, Session, Undo], T], report: Report = lambda _: None
+) -> T:
+    """Do work that writes; when the connection is lost on the way, take it back over another one.
+
+    :param work: gets a domain controller, a global catalog, and what to put
+        down each write with; it takes back by itself what it can.
+    :raises MutualAuthError: whatever ended the work; its remedy names what
+        could not be taken back.
+    """
+    undo = Undo(report)
+    try:
+        return await directory.run_with_catalog(lambda session, catalog: work(session, catalog, undo))
+    except MutualAuthError as error:
+        if undo.pending:
+            with suppress(MutualAuthError):
+                await directory.run(undo.run)
+        if undo.left:
+            error.remedy = f"left behind: {', '.join(undo.left)}; {error.remedy}"
+        raise
 
 
 def scp_dn(
@@ -177,16 +185,24 @@ def _parent(session: Session, scp_parent: str | None, container: str | None) -> 
     return child_dn(container, f"CN=System,{session.domain_dn}")
 
 
-def _create_container(session: Session, dn: str, undo: _Undo, report: Report) -> None:
+def _create_container(session: Session, dn: str, undo: Undo, report: Report) -> None:
     try:
         kinds = session.read(dn, ["objectClass"]).texts("objectClass")
     except NotFound:
+        undo.before(f"container {dn}", lambda session: _deleted(session, dn))
         session.add(dn, {"objectClass": _CONTAINER, "description": _CONTAINER_MARK})
-        undo.add(f"container {dn}", lambda: session.delete(dn))
         report(f"created container {dn}")
         return
     if _CONTAINER not in kinds:
         raise UsageError(f"container {dn}", f"it is there, and is a {kinds[-1]}", "choose another name with --container")
+
+
+def _deleted(session: Session, dn: str) -> bool:
+    try:
+        session.delete(dn)
+    except NotFound:
+        return False
+    return True
 
 
 def _delete_container(session: Session, dn: str, done: Report) -> None:
@@ -223,44 +239,58 @@ def _create(
     service_class: str,
     host: str,
     keywords: Sequence[str],
-    undo: _Undo,
+    undo: Undo,
     report: Report,
 ) -> ServiceConnectionPoint:
+    undo.before(f"SCP {dn}", lambda session: _deleted(session, dn))
     point = create_scp(session, dn, service_class=service_class, dns_name=host, keywords=keywords)
-    undo.add(f"SCP {point.dn}", lambda: delete_scp(session, point))
     report(f"created SCP {point.dn} (GUID {point.guid})")
     return point
 
 
 def _add_keywords(
-    session: Session, point: ServiceConnectionPoint, keywords: Sequence[str], undo: _Undo, report: Report
+    session: Session, point: ServiceConnectionPoint, keywords: Sequence[str], undo: Undo, report: Report
 ) -> None:
     present = {keyword.casefold() for keyword in point.keywords}
     missing = tuple(keyword for keyword in keywords if keyword.casefold() not in present)
     if not missing:
         return
+    undo.before(f"keywords {', '.join(missing)}", lambda session: _remove_keywords(session, point.guid, missing))
     session.modify(point.guid, [Change("add", "keywords", missing)])
-    undo.add(
-        f"keywords {', '.join(missing)}",
-        lambda: session.modify(point.guid, [Change("delete", "keywords", missing)]),
-    )
     report(f"added keywords {', '.join(missing)}")
 
 
-def _grant(session: Session, point: ServiceConnectionPoint, account: Account, undo: _Undo, report: Report) -> bool:
+def _remove_keywords(session: Session, guid: UUID, keywords: tuple[str, ...]) -> bool:
+    try:
+        session.modify(guid, [Change("delete", "keywords", keywords)])
+    except DirectoryRefused as error:
+        if error.code != NO_SUCH_ATTRIBUTE:
+            raise
+        return False
+    return True
+
+
+def _restore_dacl(session: Session, guid: UUID, before: bytes) -> bool:
+    if read_dacl(session, guid) == before:
+        return False
+    write_dacl(session, guid, before)
+    return True
+
+
+def _grant(session: Session, point: ServiceConnectionPoint, account: Account, undo: Undo, report: Report) -> bool:
     """Give the account the two rights; whether it lacked them."""
     before = read_dacl(session, point.guid)
     after = security.grant(before, account.sid)
     if after == before:
         return False
+    undo.before(f"rights of {account.name} on the SCP", lambda session: _restore_dacl(session, point.guid, before))
     write_dacl(session, point.guid, after)
-    undo.add(f"rights of {account.name} on the SCP", lambda: write_dacl(session, point.guid, before))
     report(f"granted {account.name} to update serviceDNSName and serviceBindingInformation")
     return True
 
 
 def _revoke_former(
-    session: Session, catalog: Session, point: ServiceConnectionPoint, account: Account, undo: _Undo, report: Report
+    session: Session, catalog: Session, point: ServiceConnectionPoint, account: Account, undo: Undo, report: Report
 ) -> None:
     """Take the two rights from the accounts that ran the service before.
 
@@ -276,18 +306,19 @@ def _revoke_former(
     for other in former:
         if other.dn not in running:
             before = read_dacl(session, point.guid)
+            undo.before(f"revoking rights of {other.name}", _restorer(point.guid, before))
             write_dacl(session, point.guid, security.revoke(before, other.sid))
-            undo.add(f"revoking rights of {other.name}", _writer(session, point.guid, before))
             report(f"revoked the rights of {other.name}, which ran the service before")
 
 
-def _writer(session: Session, guid: UUID, descriptor: bytes) -> Callable[[], None]:
-    return lambda: write_dacl(session, guid, descriptor)
+def _restorer(guid: UUID, before: bytes) -> Callable[[Session], bool]:
+    return lambda session: _restore_dacl(session, guid, before)
 
 
-def _add_spn(session: Session, account: Account, spn: SPN, undo: _Undo, report: Report) -> None:
+def _add_spn(session: Session, account: Account, spn: SPN, undo: Undo, report: Report) -> None:
+    if not account.holds(spn):
+        undo.before(f"SPN {spn}", lambda session: bool(remove_spns(session, account, [spn])))
     if add_spns(session, account, [spn]):
-        undo.add(f"SPN {spn}", lambda: remove_spns(session, account, [spn]))
         report(f"added SPN {spn} to {account.name}")
 
 

@@ -266,8 +266,9 @@ class Session:
         """
         if self._connection.closed:
             return False
-        readable, _, _ = select.select([self._connection.socket.fileno()], [], [], 0)
-        return not readable
+        poll = select.poll()  # not select(), which takes no descriptor above 1023
+        poll.register(self._connection.socket.fileno(), select.POLLIN)
+        return not poll.poll(0)
 
     def close(self) -> None:
         """Close without waiting for anybody."""

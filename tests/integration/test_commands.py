@@ -365,6 +365,29 @@ class InstallRefusalTests(CommandTestCase):
         words = ("install", "--service-class", "x", "--host", "nowhere.lab.example", "--account", "svc-echo")
         self.refused(self.mutauth(*words, *self.directory, user="administrator"), 1, "nowhere.lab.example")
 
+    def test_interrupted(self) -> None:
+        """Ctrl-C, SIGTERM and a closed terminal in the middle: what was begun is finished, and then said."""
+        words = ("install", *self.common, "--account", "svc-echo", *self.directory)
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            process = subprocess.Popen(
+                [*self.program("mutauth"), *words],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=self.environment("administrator"),
+                cwd=self.state,
+            )
+            assert process.stdout is not None
+            self.assertIn("created SCP", process.stdout.readline())
+            process.send_signal(signum)
+            output, errors = process.communicate(timeout=30)
+            self.assertEqual(process.returncode, 0, errors)
+            self.assertIn("is ready to run as", output)
+            with self.service():
+                pass
+            removed = self.mutauth("uninstall", *self.common, *self.directory, user="administrator")
+            self.assertIn("deleted SCP", removed.output)
+
     def test_guid_cannot_be_cached(self) -> None:
         """A state directory that cannot be written: everything is undone."""
         words = ("install", *self.common, "--account", "svc-echo", "--nameserver", self.lab.nameserver)

@@ -35,6 +35,7 @@ from mutauth_twisted.directory.scp import (
 )
 from mutauth_twisted.directory.session import Change, Session
 from mutauth_twisted.directory.spns import add_spns, find_account, find_holders, remove_spns, replace_spns
+from mutauth_twisted.directory.undo import Undo
 from mutauth_twisted.dns import Resolver
 from mutauth_twisted.errors import (
     CredentialError,
@@ -539,6 +540,26 @@ class InstallationTests(DirectoryTestCase):
             left = await self.do("administrator", lambda session: list(find_by_keyword(session, self.service_class)))
             self.assertEqual(left, [])
 
+    async def test_lost_connection(self) -> None:
+        """When the answer to any write is lost with the connection, another connection takes everything back."""
+        for losing in (1, 2, 3, 4):
+            lines: list[str] = []
+
+            def work(session: Session, catalog: Session, undo: Undo, losing: int = losing) -> installation.Installation:
+                broken: Any = _LosingSession(session, losing)
+                return installation.install(
+                    broken, catalog, service_class=self.service_class, host=self.host, account="svc-echo", undo=undo
+                )
+
+            waiting = installation.all_or_nothing(self.as_user("administrator"), work, lines.append)
+            line = await self.failure_of(waiting, DirectoryUnreachable)
+            self.assertIn(f"domain controller {self.lab.dc_host}: the answer was lost", line)
+            self.assertNotIn("left behind", line)
+            self.assertEqual(len(lines), losing, lines)
+            self.assertEqual(await self.spns_of("svc-echo"), set())
+            left = await self.do("administrator", lambda session: list(find_by_keyword(session, self.service_class)))
+            self.assertEqual(left, [])
+
     async def test_failure_on_the_second_run_keeps_the_first(self) -> None:
         """Undoing takes back what this run did, and nothing of an earlier one."""
         found = await self.install(spn_forms=["guid"])
@@ -622,6 +643,25 @@ class _FailingSession:
             if self._left == 0:
                 raise DirectoryRefused("object", "injected")
             return method(*args)
+
+        return write
+
+
+class _LosingSession(_FailingSession):
+    """A session whose connection is lost with the answer to the n-th write."""
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._session, name)
+        if name not in ("add", "modify"):
+            return method
+
+        def write(*args: Any) -> Any:
+            result = method(*args)
+            self._left -= 1
+            if self._left == 0:
+                self._session.close()
+                raise DirectoryUnreachable(f"domain controller {self._session.server}", "the answer was lost")
+            return result
 
         return write
 
