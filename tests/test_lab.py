@@ -102,6 +102,9 @@ class LabTests(LabDirectoryCase):
         self.assertEqual(made.address_of("ROGUE"), "127.0.77.66")
         self.assertEqual(made.address_of(made.dc_host), "127.0.77.10")
         self.assertRaises(LabError, made.address_of, "srv9")
+        self.assertRaises(LabError, made.address_of, "dc2")
+        two = Lab(directory=Path("/lab"), nameserver="127.0.77.10", second_dc=True)
+        self.assertEqual(two.address_of("dc2.lab.example"), "127.0.77.11")
 
     def test_names(self) -> None:
         """Accounts are named without the computers' dollar sign."""
@@ -207,6 +210,13 @@ class SafeguardTests(LabDirectoryCase):
         made = self.make_lab(self.sleeper())
         error = self.assertRaises(LabError, lab.up, made.directory, "127.0.8.10")
         self.assertIn("already running at 127.0.9.10", str(error))
+
+    def test_one_controller_where_two_are_wanted(self) -> None:
+        """A running lab does not get a second domain controller."""
+        self.as_root()
+        made = self.make_lab(self.sleeper())
+        error = self.assertRaises(LabError, lab.up, made.directory, second_dc=True)
+        self.assertIn("already running with one domain controller", str(error))
 
     def test_somebody_elses_run(self) -> None:
         """A lab that ends with another's command is not joined, but from inside it."""

@@ -457,7 +457,7 @@ class SecondControllerTests(ServingTestCase):
         """What is written on one is read on the other, and everything goes on when the first is gone."""
         mine = Path(tempfile.mkdtemp(prefix="mutauth-lab-"))
         self.addCleanup(laboratory.down, mine)
-        self.lab = laboratory.up(mine, f"127.0.{20 + os.getpid() % 70}.10", second_dc=True, owned=True)
+        self.lab = laboratory.up(mine, f"127.0.{20 + os.getpid() % 40}.10", second_dc=True, owned=True)
         self.set_environment("KRB5_CONFIG", str(self.lab.krb5_conf))
         self.set_environment("KRB5RCACHEDIR", str(self.lab.directory / "rcache"))
         self.set_environment("KRB5CCNAME", self.lab.ccache("alice"))
