@@ -171,6 +171,20 @@ class SafeguardTests(LabDirectoryCase):
         link.symlink_to(self.directory())
         self.assertRaises(LabError, lab.up, link)
 
+    def test_somebody_elses_directory(self) -> None:
+        """A directory that another user made, or may write into, names processes we must not stop; nothing of it counts."""
+        for spoil in (
+            lambda made: self.patch(os, "getuid", lambda: made.directory.stat().st_uid + 1),
+            lambda made: made.directory.chmod(0o777),
+        ):
+            process = self.sleeper()
+            made = self.make_lab(process)
+            spoil(made)
+            self.as_root()
+            for use in (down, up, Lab.load):
+                self.assertRaises(LabError, use, made.directory)  # type: ignore[arg-type]
+            self.assertIsNone(process.poll())
+
     def test_down_without_lab(self) -> None:
         """There may be nothing to take down."""
         self.assertFalse(lab.down(self.no_directory()))

@@ -264,6 +264,7 @@ def _locked(directory: Path, report: Callable[[str], None], *, create: bool) -> 
         except OSError as error:
             raise LabError(str(directory), f"cannot be used ({error.strerror})", "give another --dir") from error
         try:
+            state.require_own(directory, os.fstat(handle))
             _lock(handle, directory, report)
             # The last holder may have removed the directory we waited for.
             try:

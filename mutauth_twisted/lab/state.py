@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -255,12 +256,24 @@ def save(lab: Lab) -> None:
     temporary.replace(lab.directory / _STATE)
 
 
+def require_own(directory: Path, found: os.stat_result) -> None:
+    """Trust nothing that somebody else could have put there: what is in a lab names processes to stop.
+
+    :raises LabError: the directory belongs to somebody else, or others may write into it.
+    """
+    if found.st_uid != os.getuid():
+        raise LabError(f"lab {directory}", "it belongs to another user", "become that user, or give another --dir")
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise LabError(f"lab {directory}", "others may write into it", "give another --dir")
+
+
 def find(directory: Path) -> Lab | None:
     """The running lab in *directory*, or None.
 
-    :raises LabError: the directory cannot be read, or its state is damaged.
+    :raises LabError: the directory cannot be read or is not ours, or its state is damaged.
     """
     try:
+        require_own(directory, directory.lstat())
         text = (directory / _STATE).read_text("utf-8")
         process = ProcessIdentity.read(identity_file(directory))
     except (FileNotFoundError, NotADirectoryError):
