@@ -181,7 +181,7 @@ class SafeguardTests(LabDirectoryCase):
             made = self.make_lab(process)
             spoil(made)
             self.as_root()
-            for use in (down, up, Lab.load):
+            for use in (controller.down, controller.up, Lab.load):
                 self.assertRaises(LabError, use, made.directory)  # type: ignore[arg-type]
             self.assertIsNone(process.poll())
 
