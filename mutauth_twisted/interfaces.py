@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from attrs import frozen
+from collections.abc import Callable
+
+from attrs import field, frozen
 from twisted.internet.interfaces import ITransport
 from zope.interface import Attribute, Interface
 
@@ -22,6 +24,10 @@ class PeerIdentity:
     :param protection: what is done to every application byte.
     :param flags: the context's flags, all judged.
     :param expires: when the session's ticket ends, seconds since 1970.
+    :param claimed_spn: on a server, the SPN written on the client's ticket,
+        ``class/host[/name]``.  Nothing protects it, so that it can tell a
+        client's mistake and no more.
+    :param read_groups: on a server, reads :attr:`groups`.
     """
 
     principal: str
@@ -30,6 +36,18 @@ class PeerIdentity:
     protection: Protection
     flags: Flag
     expires: float
+    claimed_spn: str | None = field(default=None, eq=False)
+    read_groups: Callable[[], tuple[str, ...]] = field(default=tuple, eq=False, repr=False)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """On a server, the SIDs of the client's groups, from the PAC of its verified ticket; read when asked for.
+
+        Empty where the ticket has no PAC, as those of other realms than Active Directory.
+
+        :raises PeerNotProven: when the PAC cannot be read.
+        """
+        return self.read_groups()
 
     @property
     def realm(self) -> str:

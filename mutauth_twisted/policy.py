@@ -81,6 +81,19 @@ def _check_patterns(instance: object, attribute: object, patterns: tuple[str, ..
             )
 
 
+_SID = re.compile(r"S-1-\d{1,15}(-\d{1,10}){1,15}", re.ASCII)
+
+
+def _check_sids(instance: object, attribute: object, sids: tuple[str, ...]) -> None:
+    for sid in sids:
+        if not _SID.fullmatch(sid):
+            raise UsageError(f"group {sid!r}", "it is no SID", "give its objectSid, such as S-1-5-21-1-2-3-1104")
+
+
+def _as_sids(sids: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sid[:1].upper() + sid[1:] for sid in sids)
+
+
 def _as_tuple(patterns: Iterable[str]) -> tuple[str, ...]:
     return tuple(patterns)
 
@@ -105,15 +118,26 @@ class AccessPolicy:
     any client may ask its KDC for): no pattern matches it, so that it comes in
     only where everybody does.
 
-    :raises UsageError: for a pattern without a realm.
+    Groups are SIDs; they let in, as patterns do, whom no denial keeps out.
+
+    :raises UsageError: for a pattern without a realm, or a group that is no SID.
     """
 
     allow: tuple[str, ...] = field(default=(), converter=_as_tuple, validator=_check_patterns)
     deny: tuple[str, ...] = field(default=(), converter=_as_tuple, validator=_check_patterns)
     allow_all: bool = False
+    allow_groups: tuple[str, ...] = field(default=(), converter=_as_sids, validator=_check_sids)
 
-    def permits(self, principal: str) -> bool:
-        """Whether the principal may in."""
+    @property
+    def lets_nobody_in(self) -> bool:
+        """Whether there is nobody whom it lets in."""
+        return not (self.allow or self.allow_all or self.allow_groups)
+
+    def permits(self, principal: str, groups: Callable[[], Iterable[str]] = tuple) -> bool:
+        """Whether the principal may in.
+
+        :param groups: reads the SIDs of its groups; called only where they decide.
+        """
         if not self.deny and self.allow_all:
             return True
         name, realm = split_principal(principal)
@@ -121,4 +145,6 @@ class AccessPolicy:
             return False
         if _matches(principal, self.deny, _fold_everything):
             return False
-        return self.allow_all or _matches(principal, self.allow, fold_ascii)
+        if self.allow_all or _matches(principal, self.allow, fold_ascii):
+            return True
+        return bool(self.allow_groups) and not set(self.allow_groups).isdisjoint(groups())

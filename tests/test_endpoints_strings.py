@@ -118,6 +118,19 @@ class ServerStringTests(SynchronousTestCase):
         self.assertEqual([call.args[5] for call in made.call_args_list], [Limits(9, 3, 7, 60.0, 3600.0), Limits()])
         self.assertIn("max-connections=many", str(error))
 
+    def test_groups_and_class(self) -> None:
+        """Groups that may in, and the class that clients' tickets have to name."""
+        with (
+            mock.patch.object(strings, "ServiceKeys") as keys,
+            mock.patch.object(strings, "MutualAuthServerEndpoint", wraps=MutualAuthServerEndpoint) as made,
+        ):
+            self.parse("mutauth:tcp\\:9000:class=echoSvc:allow-group=S-1-5-21-1-2-3-4,S-1-5-32-544")
+        self.assertEqual(keys.call_args.args[1], "echoSvc")
+        groups = ("S-1-5-21-1-2-3-4", "S-1-5-32-544")
+        self.assertEqual(made.call_args.args[3], AccessPolicy(allow_groups=groups))
+        wrong = "mutauth:tcp\\:9000:allow-group=Domain Users"
+        self.assertIn("Domain Users", str(self.assertRaises(UsageError, self.parse, wrong)))
+
     def test_nobody_is_let_in_by_default(self) -> None:
         """Without an allow it does not listen, whatever is denied."""
         for text in ("mutauth:tcp\\:9000", "mutauth:tcp\\:9000:deny=a@X", "mutauth:tcp\\:9000:allow=:allow-all=no"):

@@ -97,3 +97,39 @@ class AccessPolicyTests(SynchronousTestCase):
             error = self.assertRaises(UsageError, AccessPolicy, allow=[pattern])
             self.assertIn("@*", str(error))
             self.assertRaises(UsageError, AccessPolicy, deny=[pattern])
+
+
+class GroupTests(SynchronousTestCase):
+    """Groups that let their members in."""
+
+    GROUP = "S-1-5-21-1-2-3-1104"
+
+    def test_members(self) -> None:
+        """Members get in, others do not, and a denial keeps a member out."""
+        policy = AccessPolicy(allow_groups=["s-1-5-21-1-2-3-1104"], deny=["eve@*"])
+        self.assertTrue(policy.permits("alice@R", lambda: ("S-1-1-0", self.GROUP)))
+        self.assertFalse(policy.permits("alice@R", lambda: (self.GROUP + "0", "S-1-1-0")))
+        self.assertFalse(policy.permits("alice@R"))
+        self.assertFalse(policy.permits("eve@R", lambda: (self.GROUP,)))
+
+    def test_read_when_they_decide(self) -> None:
+        """Groups are not read for whom a name lets in or keeps out, nor where no group lets in."""
+
+        def unread() -> tuple[str, ...]:
+            raise AssertionError("read")
+
+        self.assertTrue(AccessPolicy(allow=["alice@R"], allow_groups=[self.GROUP]).permits("alice@R", unread))
+        self.assertFalse(AccessPolicy(deny=["alice@R"], allow_groups=[self.GROUP]).permits("alice@R", unread))
+        self.assertFalse(AccessPolicy(allow=["bob@R"]).permits("alice@R", unread))
+
+    def test_nobody(self) -> None:
+        """A policy knows whether it lets anybody in."""
+        self.assertTrue(AccessPolicy(deny=["a@R"]).lets_nobody_in)
+        for policy in (AccessPolicy(["a@R"]), AccessPolicy(allow_all=True), AccessPolicy(allow_groups=[self.GROUP])):
+            self.assertFalse(policy.lets_nobody_in)
+
+    def test_no_sid(self) -> None:
+        """What is no SID is refused by name."""
+        for text in ("Domain Users", "S-1-5", "S-2-5-21", "S-1-5-x", "S-1-5-21-", "", "S-1-5-2\u0661"):
+            error = self.assertRaises(UsageError, AccessPolicy, allow_groups=[text])
+            self.assertIn("no SID", str(error))

@@ -67,6 +67,12 @@ class OptionsTests(SynchronousTestCase):
         for wrong in ("-1", "86401", "nan", "soon"):
             self.assertIn("--check-interval", self.refused(*MINIMAL, f"--check-interval={wrong}"))
 
+    def test_groups(self) -> None:
+        """Groups alone say who may in; a name is no SID."""
+        settings = self.settings(*MINIMAL[:5], "--allow-group", "S-1-5-32-544", "--allow-group", "S-1-5-32-545")
+        self.assertEqual(settings.policy, AccessPolicy(allow_groups=("S-1-5-32-544", "S-1-5-32-545")))
+        self.assertIn("Domain Users", self.refused(*MINIMAL, "--allow-group", "Domain Users"))
+
     def test_repeatable(self) -> None:
         """Listening places, patterns and domain controllers may be given several times."""
         more = ("--listen", "tcp:1", "--listen", "tcp:2", "--allow", "a@B", "--deny", "c@D", "--directory", "ldap://dc")

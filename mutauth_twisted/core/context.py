@@ -20,6 +20,7 @@ from __future__ import annotations
 import logging
 import re
 import time
+from contextlib import suppress
 from copy import copy
 from functools import lru_cache
 from typing import Any, Protocol, cast
@@ -27,16 +28,19 @@ from typing import Any, Protocol, cast
 import gssapi
 import spnego
 from attrs import field, frozen
-from gssapi.raw import display_name, inquire_context
+from gssapi.raw import display_name, get_name_attribute, inquire_context
+from gssapi.raw.exceptions import OperationUnavailableError
 from gssapi.raw.misc import GSSError
 from spnego import ContextReq
 from spnego.exceptions import SpnegoError
 
+from mutauth_twisted.core.pac import group_sids
+from mutauth_twisted.core.ticket import ticket_name
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.errors import AuthenticationError, MutualAuthError, PeerNotProven, PeerRefused, RecordError
 from mutauth_twisted.gsserrors import explain
 from mutauth_twisted.interfaces import PeerIdentity
-from mutauth_twisted.policy import Flag, Protection, flag_names, split_principal
+from mutauth_twisted.policy import Flag, Protection, flag_names, fold_ascii, split_principal
 from mutauth_twisted.spn import SPN
 from mutauth_twisted.tickets import TicketSource
 
@@ -44,6 +48,9 @@ KERBEROS = "kerberos"
 _KERBEROS_OID = gssapi.MechType.kerberos
 #: RFC 4121 4.1: the token identifier of a KRB-ERROR behind the mechanism's OID.
 _KRB_ERROR_HEADER = b"\x06\x09\x2a\x86\x48\x86\xf7\x12\x01\x02\x02\x03\x00"
+
+#: RFC 6680: where MIT puts the logon information of a verified PAC.
+_LOGON_INFORMATION = b"urn:mspac:logon-info"
 
 # As plain numbers: enum arithmetic takes as long as the rest of the judgement.
 _ALL_FLAGS = int(~Flag(0))
@@ -260,28 +267,73 @@ class KerberosInitiator(_KerberosContext):
 class KerberosAcceptor(_KerberosContext):
     """A service's context for one connection; made by :class:`ServiceKeys`."""
 
-    def __init__(self, template: Any, subject: str) -> None:
+    def __init__(self, template: Any, subject: str, service_class: str | None) -> None:
         super().__init__(subject)
         self._template = template
+        self._service_class = service_class
+        self._claimed: str | None = None
+        self._groups: tuple[str, ...] | None = None
 
     def _open(self) -> Any:
         proxy = copy(self._template)
         proxy._context = gssapi.SecurityContext(creds=proxy._credential, usage="accept")
         return proxy
 
+    def step(self, token: bytes | None) -> Outcome:
+        outcome = super().step(token)
+        if self._claimed is None and token is not None:
+            with suppress(ValueError):  # GSSAPI has understood it, which is what counts
+                self._claimed = ticket_name(token)
+        return outcome
+
     def judge(self, protection: Protection) -> PeerIdentity:
         principal, flags, expires = self._prove(protection, initiator_name=True)
-        return PeerIdentity(principal, None, KERBEROS, protection, flags, expires)
+        self._check_class()
+        return PeerIdentity(
+            principal, None, KERBEROS, protection, flags, expires, self._claimed, read_groups=self.read_groups
+        )
+
+    def _check_class(self) -> None:
+        wanted, claimed = self._service_class, self._claimed or "no service"
+        if wanted is not None and fold_ascii(claimed.partition("/")[0]) != fold_ascii(wanted):
+            raise PeerNotProven(
+                self._subject, f"its ticket is for {claimed}, not for {wanted}", "connect it to the service that it means"
+            )
+
+    def read_groups(self) -> tuple[str, ...]:
+        """See :attr:`PeerIdentity.groups`."""
+        if self._groups is None:
+            self._groups = self._read_groups()
+        return self._groups
+
+    def _read_groups(self) -> tuple[str, ...]:
+        name: Any = inquire_context(self._proxy._context, target_name=False).initiator_name
+        try:
+            found = get_name_attribute(name, _LOGON_INFORMATION)
+        except OperationUnavailableError:
+            return ()
+        except GSSError as error:
+            raise explain(error, self._subject) from error
+        if not found.authenticated:
+            raise PeerNotProven(self._subject, "its groups are not vouched for", "check the domain controllers")
+        try:
+            return tuple(sid for value in found.values for sid in group_sids(value))
+        except ValueError as error:
+            raise PeerNotProven(self._subject, f"its groups cannot be read: {error}", "let it in by name") from error
 
 
 class ServiceKeys:
     """A service's own keys, from which it makes a context for each connection.
 
     :param credentials: the keytab and the principal in it.
+    :param service_class: first part of the SPN that a client's ticket has to
+        name; None: any.  A guard against mix-ups and no proof: clients could
+        write another name on a ticket for the same account.
     :raises CredentialError: when the keytab is missing, unreadable, or has no such key.
     """
 
-    def __init__(self, credentials: ServiceCredentials) -> None:
+    def __init__(self, credentials: ServiceCredentials, service_class: str | None = None) -> None:
+        self._service_class = service_class
         subject = f"keytab {credentials.keytab}" if credentials.keytab else "the default keytab"
         name = None
         if credentials.principal is not None:
@@ -297,4 +349,4 @@ class ServiceKeys:
 
     def acceptor(self, peer: str) -> KerberosAcceptor:
         """A context for one connection; ``peer`` is how errors name it."""
-        return KerberosAcceptor(self._template, peer)
+        return KerberosAcceptor(self._template, peer, self._service_class)

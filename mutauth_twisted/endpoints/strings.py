@@ -49,7 +49,7 @@ _CHANNEL = frozenset({"wire", "protection", "timeout"})
 _CLIENT = _CHANNEL | {"principal", "ccache", "keytab"}
 _DIRECTORY = frozenset({"class", "hosts", "directory", "ca", "nameserver", "realm"})
 _LOCATION = {"scp": _DIRECTORY | {"scp", "base", "spn-form"}, "rnr": _DIRECTORY | {"rnr"}}
-_SERVER = _CHANNEL | LIMITS.keys() | {"keytab", "principal", "allow", "deny", "allow-all"}
+_SERVER = _CHANNEL | LIMITS.keys() | {"keytab", "principal", "allow", "allow-group", "deny", "allow-all", "class"}
 _MAX_TIMEOUT = 3600.0
 
 
@@ -178,9 +178,9 @@ class MutualAuthServerParser:
         _check_keywords(kwargs, _SERVER)
         inner = _one_endpoint(args, r"mutauth:tcp\:9000:keytab=/etc/echo.keytab:allow=*@EXAMPLE.COM")
         allow_all = _choice("allow-all", kwargs.get("allow-all", "no"), {"yes": True, "no": False})
-        policy = AccessPolicy(_list(kwargs, "allow"), _list(kwargs, "deny"), allow_all)
-        if not (policy.allow or allow_all):
-            raise UsageError("mutauth:", "nobody is let in", "add allow=PATTERN, or allow-all=yes")
-        keys = ServiceKeys(ServiceCredentials(kwargs.get("keytab"), kwargs.get("principal")))
+        policy = AccessPolicy(_list(kwargs, "allow"), _list(kwargs, "deny"), allow_all, _list(kwargs, "allow-group"))
+        if policy.lets_nobody_in:
+            raise UsageError("mutauth:", "nobody is let in", "add allow=PATTERN, allow-group=SID, or allow-all=yes")
+        keys = ServiceKeys(ServiceCredentials(kwargs.get("keytab"), kwargs.get("principal")), kwargs.get("class"))
         limits = limits_of(kwargs, "mutauth: {name}={value}")
         return MutualAuthServerEndpoint(reactor, serverFromString(reactor, inner), keys, policy, _channel(kwargs), limits)

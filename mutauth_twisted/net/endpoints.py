@@ -84,11 +84,11 @@ class MutualAuthServerFactory:
         )
 
     def _admit(self, identity: PeerIdentity) -> None:
-        if not self._policy.permits(identity.principal):
+        if not self._policy.permits(identity.principal, identity.read_groups):
             raise AccessDenied(
                 identity.principal,
                 "the access policy does not let this principal in",
-                "allow it with --allow if it should",
+                "allow it or one of its groups if it should",
             )
         self.places.check_session(identity.principal)
 

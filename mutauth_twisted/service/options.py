@@ -141,7 +141,9 @@ class Options(usage.Options):
 
     def __init__(self) -> None:
         super().__init__()
-        self._repeated: dict[str, list[str]] = {"listen": [], "allow": [], "deny": [], "directory": []}
+        self._repeated: dict[str, list[str]] = {
+            kind: [] for kind in ("listen", "allow", "allow-group", "deny", "directory")
+        }
 
     def opt_listen(self, value: str) -> None:
         """A server endpoint string; repeatable. [default: tcp:0, any free port]"""
@@ -150,6 +152,10 @@ class Options(usage.Options):
     def opt_allow(self, value: str) -> None:
         """Let in whom this pattern matches, such as *@EXAMPLE.COM; repeatable."""
         self._repeated["allow"].append(value)
+
+    def opt_allow_group(self, value: str) -> None:
+        """Let in the members of the group with this SID; repeatable."""
+        self._repeated["allow-group"].append(value)
 
     def opt_deny(self, value: str) -> None:
         """Keep out whom this pattern matches, whoever else is let in; repeatable."""
@@ -244,7 +250,8 @@ class Options(usage.Options):
         return kind, str(argument)
 
     def _policy(self) -> AccessPolicy:
-        policy = AccessPolicy(self._repeated["allow"], self._repeated["deny"], bool(self["allow-all"]))
-        if not (policy.allow or policy.allow_all):
+        repeated = self._repeated
+        policy = AccessPolicy(repeated["allow"], repeated["deny"], bool(self["allow-all"]), repeated["allow-group"])
+        if policy.lets_nobody_in:
             raise UsageError("--allow", "nobody is let in", "give --allow PATTERN, or --allow-all for every proven client")
         return policy

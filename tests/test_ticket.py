@@ -1,0 +1,100 @@
+"""The name on a ticket, read from tokens of every kind."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from mutauth_twisted.core.context import KerberosInitiator, ServiceKeys
+from mutauth_twisted.core.ticket import ticket_name
+from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
+from mutauth_twisted.errors import PeerNotProven
+from mutauth_twisted.policy import Protection
+from mutauth_twisted.spn import SPN
+from tests.forge import Realm, make_realm
+
+BY_DN = SPN("echoSvc", "srv1.test.example", "CN=echoSvc,CN=SRV1,CN=Computers,DC=test,DC=example")
+LONG = SPN("echoSvc", "srv1.test.example", "CN=" + "x" * 300)
+
+
+def first_token(realm: Realm, spn: SPN) -> bytes:
+    """A client's first token for the SPN."""
+    client = KerberosInitiator(spn, ClientCredentials(ccache=realm.ccache("alice", str(spn), "svc-echo")), Protection.SEAL)
+    return client.step(None).token
+
+
+class NameTests(SynchronousTestCase):
+    """Tokens that are none, and those that are."""
+
+    def setUp(self) -> None:
+        self.realm = make_realm(self)
+
+    def test_names(self) -> None:
+        """Names of two and three parts, and with lengths of one to three bytes, are read from real tokens."""
+        for spn in (SPN("echoSvc", "srv1"), BY_DN, LONG):
+            self.assertEqual(ticket_name(first_token(self.realm, spn)), str(spn))
+
+    def test_cut(self) -> None:
+        """A token that is cut anywhere is refused."""
+        token = first_token(self.realm, BY_DN)
+        for size in range(len(token)):
+            self.assertRaises(ValueError, ticket_name, token[:size])
+
+    def test_other_messages(self) -> None:
+        """A service's answer is no AP-REQ."""
+        token = first_token(self.realm, BY_DN)
+        keys = ServiceKeys(ServiceCredentials(self.realm.keytab("svc-echo")))
+        self.assertRaises(ValueError, ticket_name, keys.acceptor("client").step(token).token)
+        self.assertRaises(ValueError, ticket_name, b"NTLMSSP\0" + bytes(40))
+
+    @settings(max_examples=400, deadline=None)
+    @given(data=st.data())
+    def test_anything(self, data: st.DataObject) -> None:
+        """Any bytes, and a token with any bytes changed, give a name or a ValueError."""
+        if not hasattr(self, "token"):
+            self.token = first_token(self.realm, BY_DN)
+        changed = bytearray(self.token)
+        for position, mask in data.draw(st.lists(st.tuples(st.integers(0, 200), st.integers(1, 255)), max_size=4)):
+            changed[position] ^= mask
+        for candidate in (bytes(changed), data.draw(st.binary(max_size=100))):
+            try:
+                name = ticket_name(candidate)
+            except ValueError as error:
+                self.assertNotEqual(str(error), "")
+            else:
+                self.assertLess(len(name), len(candidate))
+
+
+class ServiceClassTests(SynchronousTestCase):
+    """A service that wants tickets for itself."""
+
+    def setUp(self) -> None:
+        self.realm = make_realm(self)
+
+    def judged(self, spn: SPN, service_class: str | None) -> str | None:
+        """The name on the ticket, once a service of this class has taken it."""
+        keys = ServiceKeys(ServiceCredentials(self.realm.keytab("svc-echo")), service_class)
+        acceptor = keys.acceptor("client")
+        acceptor.step(first_token(self.realm, spn))
+        return acceptor.judge(Protection.SEAL).claimed_spn
+
+    def test_own(self) -> None:
+        """Tickets for the service's own class pass, in whatever case, and so do all where none was given."""
+        for service_class in ("echoSvc", "ECHOsvc", None):
+            self.assertEqual(self.judged(BY_DN, service_class), str(BY_DN))
+
+    def test_other(self) -> None:
+        """A ticket for another class of the same account is refused, and both are named."""
+        with self.assertRaises(PeerNotProven) as caught:
+            self.judged(BY_DN, "otherSvc")
+        self.assertIn(f"its ticket is for {BY_DN}, not for otherSvc", str(caught.exception))
+        with self.assertRaises(PeerNotProven):
+            self.judged(BY_DN, "echo")
+
+    def test_no_groups(self) -> None:
+        """A ticket without a PAC has no groups."""
+        keys = ServiceKeys(ServiceCredentials(self.realm.keytab("svc-echo")))
+        acceptor = keys.acceptor("client")
+        acceptor.step(first_token(self.realm, BY_DN))
+        self.assertEqual(acceptor.judge(Protection.SEAL).groups, ())
