@@ -3,9 +3,9 @@
     /usr/bin/python3 benchmarks/populate.py LAB_DIRECTORY [--scps N] [--accounts N]
 
 The objects are written into the database of the running domain controller, in
-transactions of a thousand, past LDAP but with all of the directory's rules.
-The SCPs are below CN=bench,CN=System, each with the keywords ``bench`` and
-``bench-NUMBER``, and with the SPN that vouches for it on one of a few accounts.
+large transactions, past LDAP but with all of the directory's rules.
+The SCPs are below CN=bench,CN=System, each with the keyword
+``bench-NUMBER`` and with the SPN that vouches for it on one of a few accounts.
 The accounts have two SPNs each.  What is there already is left alone.
 """
 
@@ -74,7 +74,7 @@ def points(directory, number):
             "serviceDNSName": host,
             "serviceDNSNameType": "A",
             "serviceBindingInformation": "9000",
-            "keywords": ["bench", f"bench-{index}"],
+            "keywords": [f"bench-{index}"],
         }
 
 
