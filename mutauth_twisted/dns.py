@@ -238,12 +238,19 @@ class Resolver:
         records = await self._ask(dns.SRV, name)
         if not records:
             raise NotFound(name, "DNS has no SRV record of this name", "check the name")
-        targets = [
+        try:
+            targets = self._targets(records)
+        except UnicodeDecodeError:
+            raise NetworkError(name, "DNS answers with a host name that is none", "check the record") from None
+        offered = (target for target in targets if target.host)
+        return weighted_order(offered, lambda target: (target.priority, target.weight), self._randrange)
+
+    @staticmethod
+    def _targets(records: list[Any]) -> list[SRVTarget]:
+        return [
             SRVTarget(record.priority, record.weight, record.target.name.decode("ascii").rstrip("."), record.port)
             for record in records
         ]
-        offered = (target for target in targets if target.host)
-        return weighted_order(offered, lambda target: (target.priority, target.weight), self._randrange)
 
     def lookup_addresses(self, host: str) -> Deferred[list[str]]:
         """The addresses of a host, IPv4 first; an address is its own answer.

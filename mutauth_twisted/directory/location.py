@@ -21,10 +21,11 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 from uuid import UUID
 
 from attrs import evolve, frozen
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
 
 from mutauth_twisted.directory.binding import BindingError, BindingInformation
 from mutauth_twisted.directory.connection import Directory
@@ -34,7 +35,7 @@ from mutauth_twisted.directory.scp import SPN_FORMS, ServiceConnectionPoint, fin
 from mutauth_twisted.directory.session import Session
 from mutauth_twisted.directory.spns import find_holders_of
 from mutauth_twisted.dns import weighted_order
-from mutauth_twisted.errors import DirectoryError, MutualAuthError, NotFound, ServiceCheckFailed, UsageError
+from mutauth_twisted.errors import MutualAuthError, NotFound, ServiceCheckFailed, UsageError
 from mutauth_twisted.spn import SPN
 
 _THREE_PART = ("guid", "dn")
@@ -196,7 +197,9 @@ async def _points(directory: Directory, query: _Query) -> tuple[list[ServiceConn
         by_domain.setdefault(domain_of(point.dn), []).append(point.guid)
     points: list[ServiceConnectionPoint] = []
     for domain, guids in by_domain.items():
-        points += await directory.run(_read_all(guids), domain=domain)
+        # The same search again, on the objects' own domain controller: what the global catalog does not have is there.
+        there = await directory.run(_search(query), domain=domain)
+        points += [point for point in there if point.guid in guids]
     return points, False
 
 
@@ -209,31 +212,21 @@ def _search(query: _Query) -> Callable[[Session], list[ServiceConnectionPoint]]:
     return lambda session: list(find_by_keyword(session, query.selector, base=query.base))
 
 
-def _read_all(guids: Iterable[UUID]) -> Callable[[Session], list[ServiceConnectionPoint]]:
-    def read(session: Session) -> list[ServiceConnectionPoint]:
-        points = []
-        for guid in guids:
-            try:
-                points.append(read_scp(session, guid))
-            except NotFound:
-                continue  # deleted since the global catalog heard of it
-        return points
-
-    return read
-
-
 async def _instances(
     directory: Directory, query: _Query, points: Sequence[ServiceConnectionPoint]
 ) -> tuple[list[Instance], list[MutualAuthError]]:
     instances: list[Instance] = []
     faults: list[MutualAuthError] = []
-    for point in points:
-        try:
-            found = await _of_point(directory, query, point)
-        except (ServiceCheckFailed, UsageError, NotFound, DirectoryError) as error:
-            faults.append(error)
-            continue
-        instances += [each for each in found if _is_wanted(query, each.host)]
+    # At once: one whose DNS records somebody has spoilt holds up none of the others.
+    looking = [Deferred.fromCoroutine(_of_point(directory, query, point)) for point in points]
+    outcomes: list[tuple[bool, Any]] = await DeferredList(looking, consumeErrors=True)
+    for worked, found in outcomes:
+        if worked:
+            instances += [each for each in found if _is_wanted(query, each.host)]
+        elif isinstance(found.value, MutualAuthError):
+            faults.append(found.value)
+        else:
+            found.raiseException()
     return instances, faults
 
 

@@ -76,17 +76,20 @@ class BoundedSocket:
     """A socket on which an answer has an end.
 
     :param inner: the connected socket.
-    :param pause: seconds without a byte that are too long.
+    :param pause: seconds without a byte that are too long; until :meth:`restart`
+        is called, seconds for all there is.
     :param limit: bytes until :meth:`restart` is called.
     """
 
     def __init__(self, inner: socket.socket, pause: float, limit: int) -> None:
         self._inner = inner
         self._pause = pause
-        self.restart(limit)
+        self._left = limit
+        # A stranger that lets bytes drip gets no more time than a silent one.
+        self._deadline = time.monotonic() + pause
 
     def restart(self, limit: int = ANSWER_LIMIT) -> None:
-        """Begin a new answer."""
+        """Begin a new answer of a server that is proven."""
         self._left = limit
         self._deadline = time.monotonic() + self._pause * _PATIENCE
 

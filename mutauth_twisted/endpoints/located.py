@@ -44,6 +44,9 @@ class Selection:
     kind: Literal["scp", "rnr"] = "scp"
 
 
+_SHORTEST = 0.5  # seconds; less than that no instance is worth trying
+
+
 @implementer(IStreamClientEndpoint)
 class LocatedEndpoint:
     """Finds a service's instances in the directory and connects to the first that proves itself.
@@ -90,35 +93,39 @@ class LocatedEndpoint:
         Fires with the factory's protocol once both sides are proven, and fails
         with a MutualAuthError otherwise.
         """
-        connecting = Deferred.fromCoroutine(self._connect(protocolFactory))
-        return connecting.addTimeout(self._timeout, self._reactor, self._too_late)
+        failures: list[MutualAuthError] = []
+        connecting = Deferred.fromCoroutine(self._connect(protocolFactory, failures))
+        return connecting.addTimeout(self._timeout, self._reactor, lambda _, seconds: self._too_late(seconds, failures))
 
-    def _too_late(self, result: object, timeout: float) -> Failure:
+    def _too_late(self, seconds: float, failures: list[MutualAuthError]) -> Failure:
+        tried = f": {' | '.join(map(str, failures))}" if failures else ""
         return Failure(
             NetworkError(
                 self._selection.selector,
-                f"not found and proven within {timeout:g} s",
+                f"not found and proven within {seconds:g} s{tried}",
                 "check that the directory, the KDC and the service answer, or allow more with timeout",
             )
         )
 
-    async def _connect(self, factory: IProtocolFactory) -> IProtocol:
+    async def _connect(self, factory: IProtocolFactory, failures: list[MutualAuthError]) -> IProtocol:
         known = self._known if time.monotonic() - self._known_since < self._keep else []
-        failures: list[MutualAuthError] = []
+        # A little before the deadline of all this, so that what ends an attempt can say whom it was with.
+        deadline = self._reactor.seconds() + self._timeout * 0.97
         if known:
-            connected = await self._try(in_order(known), factory, failures)
+            connected = await self._try(in_order(known), factory, failures, deadline)
             if connected is not None:
                 return connected
         # They may have moved since.
         found = [each for each in await self._find() if each not in known]
-        connected = await self._try(found, factory, failures)
+        connected = await self._try(found, factory, failures, deadline)
         if connected is not None:
             return connected
         self._known = []
         if len(failures) == 1:
             raise failures[0]
         worst = next((error for error in failures if isinstance(error, AuthenticationError)), failures[0])
-        raise type(worst)(
+        kind = AuthenticationError if isinstance(worst, AuthenticationError) else NetworkError
+        raise kind(
             self._selection.selector,
             f"none of its {len(failures)} instances could be used: " + " | ".join(map(str, failures)),
         ) from worst
@@ -142,10 +149,14 @@ class LocatedEndpoint:
         return found
 
     async def _try(
-        self, instances: list[Instance], factory: IProtocolFactory, failures: list[MutualAuthError]
+        self, instances: list[Instance], factory: IProtocolFactory, failures: list[MutualAuthError], deadline: float
     ) -> IProtocol | None:
-        """Connect to the first instance that proves itself; None: none did, and why is in the failures."""
-        for instance in instances:
+        """Connect to the first instance that proves itself; None: none did, and why is in the failures.
+
+        Each gets its share of the time that is left: a silent one must not use up that of the others.
+        """
+        for place, instance in enumerate(instances):
+            share = max(_SHORTEST, (deadline - self._reactor.seconds()) / (len(instances) - place))
             self._log.info(
                 "found {dn}: {host}:{port}, SPN {spn}",
                 dn=instance.dn,
@@ -154,7 +165,7 @@ class LocatedEndpoint:
                 spn=instance.spn,
             )
             try:
-                connected: IProtocol = await self._endpoint(instance).connect(factory)
+                connected: IProtocol = await self._endpoint(instance, share).connect(factory)
             except (NetworkError, AuthenticationError) as error:
                 self._known = []
                 failures.append(error)
@@ -162,7 +173,7 @@ class LocatedEndpoint:
                 return connected
         return None
 
-    def _endpoint(self, instance: Instance) -> MutualAuthClientEndpoint:
+    def _endpoint(self, instance: Instance, timeout: float) -> MutualAuthClientEndpoint:
         where = f"{instance.host}:{instance.port}"
         wire = WIRES.get(self._wire or instance.binding.wire)
         if wire is None:
@@ -179,6 +190,6 @@ class LocatedEndpoint:
             HostnameEndpoint(reactor, instance.host, instance.port),
             instance.spn,
             self._credentials,
-            Channel(wire=wire, protection=self._protection, timeout=self._timeout),
+            Channel(wire=wire, protection=self._protection, timeout=timeout),
             where=where,
         )
