@@ -103,6 +103,17 @@ class FakeContext:
         self.sent += 1
         return _RECORD.pack(kind, number, self._digest(kind, self.initiator, number, data)) + data
 
+    signature_size = _RECORD.size
+
+    def wrap_apart(self, data: bytes, *, seal: bool) -> tuple[bytes, bytes]:
+        body = self.wrap(data, seal=seal)
+        return body[: _RECORD.size], body[_RECORD.size :]
+
+    def unwrap_apart(self, trailer: bytes, data: bytes, *, seal: bool) -> tuple[bytes, bool]:
+        if len(trailer) != _RECORD.size:
+            raise RecordError("peer", "a record has no trailer")
+        return self.unwrap(trailer + data)
+
     def unwrap(self, body: bytes) -> tuple[bytes, bool]:
         if len(body) < _RECORD.size:
             raise RecordError("peer", "a record is too short")

@@ -28,11 +28,12 @@ from typing import Any, Protocol, cast
 import gssapi
 import spnego
 from attrs import field, frozen
-from gssapi.raw import display_name, get_name_attribute, inquire_context
+from gssapi.raw import IOV, IOVBufferType, display_name, get_name_attribute, inquire_context, wrap_iov_length
 from gssapi.raw.exceptions import OperationUnavailableError
 from gssapi.raw.misc import GSSError
 from spnego import ContextReq
 from spnego.exceptions import SpnegoError
+from spnego.iov import BufferType
 
 from mutauth_twisted.core.pac import group_sids
 from mutauth_twisted.core.ticket import ticket_name
@@ -43,6 +44,7 @@ from mutauth_twisted.interfaces import PeerIdentity
 from mutauth_twisted.policy import Flag, Protection, flag_names, fold_ascii, split_principal
 from mutauth_twisted.spn import SPN
 from mutauth_twisted.tickets import TicketSource
+from mutauth_twisted.wire import Wrapping
 
 KERBEROS = "kerberos"
 _KERBEROS_OID = gssapi.MechType.kerberos
@@ -92,7 +94,7 @@ class StepFailed(Exception):
         self.token = token
 
 
-class SecurityContext(Protocol):
+class SecurityContext(Wrapping, Protocol):
     """One side of one exchange, and afterwards its keys."""
 
     #: Whether the next step may wait for a KDC.
@@ -109,18 +111,6 @@ class SecurityContext(Protocol):
 
         :raises PeerNotProven: when a flag or the package is missing, or the peer is another than asked for.
         :raises AuthenticationError: when the session is over already.
-        """
-
-    def wrap(self, data: bytes, *, seal: bool) -> bytes:
-        """Protect one record.
-
-        :raises AuthenticationError: when the context protects nothing any more.
-        """
-
-    def unwrap(self, body: bytes) -> tuple[bytes, bool]:
-        """Verify one record: its plaintext, and whether it was sealed.
-
-        :raises RecordError: for any record that is not the peer's next one.
         """
 
 
@@ -142,6 +132,7 @@ class _KerberosContext:
     def __init__(self, subject: str) -> None:
         self._subject = subject
         self._proxy: Any = None
+        self._signature_size: int | None = None
         self.blocking = False
 
     def _open(self) -> Any:
@@ -199,12 +190,47 @@ class _KerberosContext:
         try:
             result = self._proxy.unwrap(body)
         except Exception as error:  # any bytes can come in here, and raise anything
-            raise RecordError(
-                self._subject,
-                f"a record is not the peer's next one ({explain(_native(error), self._subject).cause})",
-                "look for what stands between both sides",
-            ) from error
+            raise self._not_next(error) from error
         return result.data, result.encrypted
+
+    def _not_next(self, error: Exception) -> RecordError:
+        return RecordError(
+            self._subject,
+            f"a record is not the peer's next one ({explain(_native(error), self._subject).cause})",
+            "look for what stands between both sides",
+        )
+
+    @property
+    def signature_size(self) -> int:
+        if self._signature_size is None:
+            # A signature has the size of a wrap token's header without confidentiality (RFC 4121 4.2.6); to make one
+            # would take a sequence number.
+            sizes = IOV(IOVBufferType.header, b"", std_layout=False)
+            wrap_iov_length(self._proxy._context, sizes, False)
+            self._signature_size = len(sizes[0].value or b"")
+        return self._signature_size
+
+    def wrap_apart(self, data: bytes, *, seal: bool) -> tuple[bytes, bytes]:
+        try:
+            if not seal:
+                return self._proxy.sign(data), data
+            wrapped = self._proxy.wrap_iov([BufferType.header, data, BufferType.padding])
+        except SpnegoError as error:
+            raise explain(_native(error), self._subject) from error
+        if not wrapped.encrypted:
+            raise AuthenticationError(self._subject, "the security package did not encrypt")
+        header, sealed, padding = (buffer.data or b"" for buffer in wrapped.buffers)
+        return header, sealed + padding
+
+    def unwrap_apart(self, trailer: bytes, data: bytes, *, seal: bool) -> tuple[bytes, bool]:
+        try:
+            if not seal:
+                self._proxy.verify(data, trailer)
+                return data, False
+            result = self._proxy.unwrap_iov([(BufferType.header, trailer), data, BufferType.data])
+        except Exception as error:  # as above
+            raise self._not_next(error) from error
+        return result.buffers[1].data or b"", result.encrypted
 
 
 @lru_cache(maxsize=256)

@@ -25,6 +25,10 @@ an unfinished context are only wishes.
 Once the acceptor has said *done* it reads records, not frames.  An initiator
 that fails after that, on the acceptor's last token or on its own judgement,
 therefore sends nothing: the acceptor sees a stream without any record.
+
+On a wire without *done* (``says_done``) each side has finished when its own
+context is complete, and has it judged then.  An initiator never sends a last
+word there, as it cannot know whether the acceptor still reads frames.
 """
 
 from __future__ import annotations
@@ -130,15 +134,16 @@ class _Core(Generic[Identity]):
         return events
 
     def send(self, payload: bytes, done: bool) -> None:
-        self.events.append(Send(self.wire.token(payload, done), len(payload)))
+        if frame := self.wire.token(payload, done):
+            self.events.append(Send(frame, len(payload)))
 
     def fail(self, error: MutualAuthError, code: int | None, token: bytes = b"") -> None:
-        """End the exchange; an acceptor that has said done reads no frame that could tell it."""
-        if not (self.initiator and self.peer_done):
+        """End the exchange; an acceptor that has finished, or may have, reads no frame that could tell it."""
+        if not (self.initiator and (self.peer_done or not self.wire.says_done)):
             if token:
                 self.send(token, done=False)
-            if code is not None:
-                self.events.append(Send(self.wire.fault(code)))
+            if code is not None and (frame := self.wire.fault(code)):
+                self.events.append(Send(frame))
         self.events.append(Failed(error))
 
     def conclude(self, last_token: bytes | None) -> None:
@@ -201,7 +206,9 @@ def _make_machine(initiator: bool) -> Callable[[_Core[Identity]], _Inputs]:
 
         @stepping.upon(_Inputs.stepped_to_end).to(over)
         def finished(inputs: _Inputs, core: _Core[Identity], token: bytes) -> None:
-            if token:
+            if not core.wire.says_done:
+                core.conclude(token)
+            elif token:
                 core.fail(core.violation("the peer called the exchange done too early"), LOGON_FAILURE)
             else:
                 core.conclude(None)
@@ -279,7 +286,7 @@ class Handshake(Generic[Identity]):
         core = self._core
         if len(token) > core.wire.max_token:
             return self._end(core.violation(f"a token of {len(token)} bytes is too large to send"))
-        if complete and self._initiator and not core.peer_done:
+        if complete and self._initiator and core.wire.says_done and not core.peer_done:
             return self._run(self._machine.stepped_to_done, token)
         if complete:
             return self._run(self._machine.stepped_to_end, token)

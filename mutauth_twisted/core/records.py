@@ -16,29 +16,11 @@ the way can add or remove them.
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from attrs import field, frozen
 
 from mutauth_twisted.errors import ProtocolViolation, RecordError, StreamCut
 from mutauth_twisted.policy import Protection
-from mutauth_twisted.wire import FrameError, Reader, Wire
-
-
-class Wrapping(Protocol):
-    """What records need of an established context."""
-
-    def wrap(self, data: bytes, *, seal: bool) -> bytes:
-        """Protect one record; calls in send order.
-
-        :raises AuthenticationError: when the context can protect nothing any more.
-        """
-
-    def unwrap(self, body: bytes) -> tuple[bytes, bool]:
-        """Verify one record; the plaintext and whether it was sealed.
-
-        :raises RecordError: for any record that is not the peer's next one.
-        """
+from mutauth_twisted.wire import FrameError, Reader, Wire, Wrapping
 
 
 @frozen
@@ -75,7 +57,7 @@ class Records:
         self.ended = False
 
     def _record(self, data: bytes) -> bytes:
-        return self._wire.record(self._context.wrap(data, seal=self._seal))
+        return self._wire.protect(self._context, data, self._seal)
 
     def announcement(self) -> bytes:
         """The frame to send before any other."""
@@ -113,8 +95,8 @@ class Records:
             less protected than agreed, or that follows the end of stream.
         :raises ProtocolViolation: for what is no record at all.
         """
-        while (body := self._next_body()) is not None:
-            plaintext, sealed = self._context.unwrap(body)
+        while (record := self._next_record()) is not None:
+            plaintext, sealed = record
             if sealed is not self._seal:
                 got, agreed = ("sealed", "signed") if sealed else ("signed only", "sealed")
                 raise RecordError(
@@ -134,9 +116,10 @@ class Records:
                 return EndOfStream()
         return None
 
-    def _next_body(self) -> bytes | None:
+    def _next_record(self) -> tuple[bytes, bool] | None:
         try:
-            return self._reader.next_record()
+            body = self._reader.next_record()
+            return None if body is None else self._wire.unprotect(self._context, body, self._seal)
         except FrameError as error:
             raise ProtocolViolation(self._peer, str(error)) from error
 
@@ -150,4 +133,4 @@ class Records:
         other_peer_finished = self._received_any and not self._peer_announced and not self._reader.pending
         if self.ended or other_peer_finished:
             return None
-        return StreamCut(self._peer, "the connection was cut before the peer's end of stream", "what came before is genuine")
+        return StreamCut(self._peer, "the connection was cut before the peer's end of stream", "what came before is genuine; the peer was stopped, or the network cut it: connect again")

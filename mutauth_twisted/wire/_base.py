@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol
+from typing import ClassVar, Final, Protocol
 
 from attrs import field, frozen
 
@@ -33,6 +33,38 @@ class Fault:
     code: int
 
 
+class Wrapping(Protocol):
+    """What records need of an established context."""
+
+    @property
+    def signature_size(self) -> int:
+        """The size of every signature that :meth:`wrap_apart` makes, in bytes."""
+
+    def wrap(self, data: bytes, *, seal: bool) -> bytes:
+        """Protect one record; calls in send order.
+
+        :raises AuthenticationError: when the context can protect nothing any more.
+        """
+
+    def unwrap(self, body: bytes) -> tuple[bytes, bool]:
+        """Verify one record; the plaintext and whether it was sealed.
+
+        :raises RecordError: for any record that is not the peer's next one.
+        """
+
+    def wrap_apart(self, data: bytes, *, seal: bool) -> tuple[bytes, bytes]:
+        """Protect one record in two parts: what protects it, and the data, sealed or not; calls in send order.
+
+        :raises AuthenticationError: when the context can protect nothing any more.
+        """
+
+    def unwrap_apart(self, trailer: bytes, data: bytes, *, seal: bool) -> tuple[bytes, bool]:
+        """Verify one record of two parts; the plaintext and whether it was sealed.
+
+        :raises RecordError: for any record that is not the peer's next one.
+        """
+
+
 class Reader(Protocol):
     """Finds the frames of one connection in a stream of bytes."""
 
@@ -59,10 +91,46 @@ class Reader(Protocol):
         """How many bytes wait for the rest of their frame or record."""
 
 
+# Less than one frame waits for its rest, and whole ones wait only while the application pauses: then what the last
+# read of the socket brought, which a TLS transport delivers in two pieces.  Who sends more than that sends unasked.
+_MAX_PENDING: Final = 2 * (0x10000 + 4)
+
+
+class BufferedReader:
+    """What all readers share: bytes that wait, and a bound on them."""
+
+    __slots__ = ("_buffer",)
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    @property
+    def pending(self) -> int:
+        """See :class:`Reader`."""
+        return len(self._buffer)
+
+    def feed(self, data: bytes) -> None:
+        """See :class:`Reader`."""
+        if len(self._buffer) > _MAX_PENDING:
+            raise FrameError(f"bytes go on coming while {len(self._buffer)} of them wait")
+        self._buffer += data
+
+    def _take(self, header: int, body: int) -> bytes | None:
+        end = header + body
+        if len(self._buffer) < end:
+            return None
+        with memoryview(self._buffer) as view:
+            taken = bytes(view[header:end])
+        del self._buffer[:end]
+        return taken
+
+
 class Wire(Protocol):
     """One wire format."""
 
     name: ClassVar[str]
+    #: Whether a frame tells that its sender's context is complete; if not, each side has finished when its own is.
+    says_done: ClassVar[bool]
     #: The largest token a frame can carry, in bytes.
     max_token: ClassVar[int]
     #: The most application bytes one record may carry.
@@ -72,10 +140,23 @@ class Wire(Protocol):
         """A new reader for one connection."""
 
     def token(self, payload: bytes, done: bool) -> bytes:
-        """The frame of a token of at most ``max_token`` bytes."""
+        """The frame of a token of at most ``max_token`` bytes; no bytes, where the format sends nothing for it."""
 
     def fault(self, code: int) -> bytes:
-        """The frame, if the format has one, that ends the exchange with a code."""
+        """The frame that ends the exchange with a code; no bytes, where the format has none."""
 
     def record(self, body: bytes) -> bytes:
         """The frame of a protected record."""
+
+    def protect(self, context: Wrapping, data: bytes, seal: bool) -> bytes:
+        """The frame of a record with this plaintext.
+
+        :raises AuthenticationError: as the context does.
+        """
+
+    def unprotect(self, context: Wrapping, body: bytes, seal: bool) -> tuple[bytes, bool]:
+        """The plaintext of a received record's body, and whether it was sealed.
+
+        :raises FrameError: for a body that is not laid out as a record.
+        :raises RecordError: as the context does.
+        """

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from typing import ClassVar, Final
 
-from mutauth_twisted.wire._base import Fault, FrameError, Token
+from mutauth_twisted.wire._base import BufferedReader, Fault, FrameError, Token, Wrapping
 
 _HEADER: Final = struct.Struct(">BBBH")
 _SIZE: Final = struct.Struct("<I")
@@ -25,36 +25,12 @@ MAX_TOKEN: Final = 0xFFFF
 MAX_RECORD: Final = 0x10000
 #: .NET refuses records of four bytes and fewer.
 MIN_RECORD: Final = 5
-# Less than one frame waits for its rest, and whole ones wait only while the application pauses: then what the last
-# read of the socket brought, which a TLS transport delivers in two pieces.  Who sends more than that sends unasked.
-_MAX_PENDING: Final = 2 * (MAX_RECORD + _SIZE.size)
 
 
-class NNSReader:
+class NNSReader(BufferedReader):
     """Finds MS-NNS frames and records; see :class:`mutauth_twisted.wire.Reader`."""
 
-    __slots__ = ("_buffer",)
-
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-
-    @property
-    def pending(self) -> int:
-        return len(self._buffer)
-
-    def feed(self, data: bytes) -> None:
-        if len(self._buffer) > _MAX_PENDING:
-            raise FrameError(f"bytes go on coming while {len(self._buffer)} of them wait")
-        self._buffer += data
-
-    def _take(self, header: int, body: int) -> bytes | None:
-        end = header + body
-        if len(self._buffer) < end:
-            return None
-        with memoryview(self._buffer) as view:
-            taken = bytes(view[header:end])
-        del self._buffer[:end]
-        return taken
+    __slots__ = ()
 
     def next_frame(self) -> Token | Fault | None:
         buffer = self._buffer
@@ -86,6 +62,7 @@ class NNSWire:
     """Makes MS-NNS frames and records; see :class:`mutauth_twisted.wire.Wire`."""
 
     name: ClassVar[str] = "nns"
+    says_done: ClassVar[bool] = True
     max_token: ClassVar[int] = MAX_TOKEN
     # What .NET itself sends at most, so that no protection can push a record over MAX_RECORD.
     max_plaintext: ClassVar[int] = 64_500
@@ -101,6 +78,12 @@ class NNSWire:
 
     def record(self, body: bytes) -> bytes:
         return _SIZE.pack(len(body)) + body
+
+    def protect(self, context: Wrapping, data: bytes, seal: bool) -> bytes:
+        return self.record(context.wrap(data, seal=seal))
+
+    def unprotect(self, context: Wrapping, body: bytes, seal: bool) -> tuple[bytes, bool]:
+        return context.unwrap(body)
 
 
 NNS: Final = NNSWire()
