@@ -133,4 +133,8 @@ class Records:
         other_peer_finished = self._received_any and not self._peer_announced and not self._reader.pending
         if self.ended or other_peer_finished:
             return None
-        return StreamCut(self._peer, "the connection was cut before the peer's end of stream", "what came before is genuine; the peer was stopped, or the network cut it: connect again")
+        return StreamCut(
+            self._peer,
+            "the connection was cut before the peer's end of stream",
+            "what came before is genuine; the peer was stopped, or the network cut it: connect again",
+        )

@@ -133,7 +133,7 @@ class Options(usage.Options):
         ("state-dir", None, str(DEFAULT_STATE_DIR), "Where `mutauth install` cached the SCP's GUID."),
         ("forward", None, None, "Stand in front of a plain service: a client endpoint string."),
         ("factory", None, None, "Serve a Twisted factory: its dotted name, or a callable's that makes it."),
-        ("wire", None, "nns", "The wire format: nns."),
+        ("wire", None, "nns", "The wire format: nns or winsock."),
         ("protection", None, "seal", "What is done to every byte: seal or sign."),
         ("handshake-timeout", None, 10.0, "Deadline of the exchange, in seconds.", _seconds("handshake-timeout")),
         *((name, None, getattr(Limits(), attribute), text) for name, (attribute, _, text) in LIMITS.items()),

@@ -1,0 +1,146 @@
+"""Wire ``winsock`` against a real KDC: among ourselves, and with a peer of another make."""
+
+from __future__ import annotations
+
+import random
+import socket
+from typing import Any, cast
+
+from twisted.internet import reactor
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
+
+from mutauth_twisted.core.context import ServiceKeys
+from mutauth_twisted.credentials import ServiceCredentials
+from mutauth_twisted.errors import MutualAuthError, NetworkError, PeerRefused, ProtocolViolation
+from mutauth_twisted.net.protocol import Channel
+from mutauth_twisted.policy import Protection
+from mutauth_twisted.wire import WINSOCK
+from tests.integration.test_exchange import LOOPBACK, ExchangeTestCase
+from tests.integration.winsock_peer import WinsockPeer
+
+CHANNELS = {protection: Channel(wire=WINSOCK, protection=protection) for protection in Protection}
+SEALED = CHANNELS[Protection.SEAL]
+
+
+class OurselvesTests(ExchangeTestCase):
+    """Our client and our service."""
+
+    async def test_data(self) -> None:
+        """Both sides are proven, and data of any size goes both ways, sealed and signed."""
+        data = random.Random(1).randbytes(300_000)
+        for channel in CHANNELS.values():
+            port = await self.listen(channel=channel)
+            client = await self.connect(port, channel=channel)
+            identity = self.servers[-1].protected.peer_identity
+            self.assertEqual((identity.principal, identity.protection), (self.lab.principal("alice"), channel.protection))
+            self.assertEqual(client.protected.peer_identity.spn, self.by_dn)
+            self.servers[-1].answer = lambda piece: piece[::-1] if len(piece) == 1 else piece
+            client.protected.write(b"x")
+            client.protected.write(data)
+            self.assertTrue(await client.wait_for(len(data) + 1) == b"x" + data)
+            await self.close(client)
+            self.assertIsInstance(await self.servers[-1].ended, ConnectionDone)
+
+    async def test_impostor(self) -> None:
+        """A service with another account's key is refused, and its own words say why."""
+        keys = ServiceKeys(ServiceCredentials(str(self.lab.keytab("svc-other"))))
+        port = await self.listen(keys, channel=SEALED)
+        await self.refused(self.connect(port, channel=SEALED), PeerRefused, "the service refused the ticket", "another key")
+
+    async def test_wires_differ(self) -> None:
+        """A client and a service of different wires find out at once, whichever has which."""
+        for ours, theirs in ((Channel(timeout=5), SEALED), (Channel(wire=WINSOCK, timeout=5), Channel())):
+            port = await self.listen(channel=theirs)
+            error: Any = await self.assertFailure(self.connect(port, channel=ours), MutualAuthError)
+            self.assertIsInstance(error, (NetworkError, ProtocolViolation))
+            self.assertNotIn("within", str(error))
+            self.assertEqual(self.servers, [])
+
+
+class OtherPeerTests(ExchangeTestCase):
+    """A program made after the sample: see tests/integration/winsock_peer.py."""
+
+    async def test_its_client(self) -> None:
+        """Our service serves it; its plain close is a clean end, and our empty records mean nothing to it."""
+        for number, (protection, channel) in enumerate(CHANNELS.items()):
+            port = await self.listen(channel=channel)
+
+            def talk(port: int = port, seal: bool = protection is Protection.SEAL) -> tuple[list[bytes], int]:
+                peer = WinsockPeer(socket.create_connection((LOOPBACK, port), 10), seal=seal)
+                peer.authenticate_as_client(str(self.by_dn), f"FILE:{self.ccache}")
+                answers = []
+                for question in (b"one", b"t" * 11_900):
+                    peer.send(question)
+                    answers.append(peer.receive())
+                peer.close()
+                return answers, peer.empty_records
+
+            self.assertEqual(await deferToThread(talk), ([b"ONE", b"T" * 11_900], 1))
+            self.assertIsInstance(await self.servers[number].ended, ConnectionDone)
+
+    async def test_our_end_to_its_client(self) -> None:
+        """What our service writes at once is cut into messages that fit into its buffer, and then it reads the end."""
+        port = await self.listen(channel=SEALED)
+
+        def talk() -> bytes:
+            peer = WinsockPeer(socket.create_connection((LOOPBACK, port), 10))
+            peer.authenticate_as_client(str(self.by_dn), f"FILE:{self.ccache}")
+            peer.send(b"much, please")
+            received = b""
+            while piece := peer.receive():
+                received += piece
+            peer.close()
+            return received
+
+        talking = deferToThread(talk)
+        await self.serve_one(b"m" * 100_000)
+        self.assertEqual(await talking, b"m" * 100_000)
+
+    async def serve_one(self, answer: bytes) -> None:
+        """Answer the first client that comes, and close."""
+        while not self.servers:
+            await deferLater(cast(IReactorTime, reactor), 0.005)
+        server = self.servers[0]
+        server.answer = lambda _: answer
+        await server.wait_for(12)
+        server.protected.loseConnection()
+        await server.ended
+
+    async def test_its_service(self) -> None:
+        """Our client uses it; its plain close is a clean end."""
+        for protection, channel in CHANNELS.items():
+            with socket.create_server((LOOPBACK, 0)) as listening:
+                listening.settimeout(10)
+
+                def serve(listening: socket.socket = listening, seal: bool = protection is Protection.SEAL) -> str:
+                    peer = WinsockPeer(listening.accept()[0], seal=seal)
+                    peer.authenticate_as_server(str(self.lab.keytab("svc-echo")))
+                    peer.send(peer.receive().upper())
+                    name = str(peer.context.initiator_name).rstrip("\0")
+                    peer.close()
+                    return name
+
+                serving = deferToThread(serve)
+                client = await self.connect(listening.getsockname()[1], channel=channel)
+                client.protected.write(b"question")
+                self.assertEqual(await client.wait_for(8), b"QUESTION")
+                self.assertEqual(await serving, self.lab.principal("alice"))
+            self.assertIsInstance(await client.ended, ConnectionDone)
+            self.assertEqual(client.protected.peer_identity.spn, self.by_dn)
+
+    async def test_denied(self) -> None:
+        """A client that is not let in sees the connection close."""
+        port = await self.listen(ServiceKeys(ServiceCredentials(str(self.lab.keytab("svc-echo"))), "other"), channel=SEALED)
+
+        def talk() -> None:
+            peer = WinsockPeer(socket.create_connection((LOOPBACK, port), 10))
+            try:
+                peer.authenticate_as_client(str(self.by_dn), f"FILE:{self.ccache}")
+            finally:
+                peer.close()
+
+        await self.assertFailure(deferToThread(talk), EOFError)
+        self.assertEqual(self.servers, [])
