@@ -18,6 +18,7 @@ from mutauth_twisted.errors import MutualAuthError, NetworkError, PeerRefused, P
 from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.policy import Protection
 from mutauth_twisted.wire import WINSOCK
+from tests.integration.commands import CommandTestCase
 from tests.integration.test_exchange import LOOPBACK, ExchangeTestCase
 from tests.integration.winsock_peer import WinsockPeer
 
@@ -144,3 +145,23 @@ class OtherPeerTests(ExchangeTestCase):
 
         await self.assertFailure(deferToThread(talk), EOFError)
         self.assertEqual(self.servers, [])
+
+
+class CommandTests(CommandTestCase):
+    """The commands."""
+
+    def test_published(self) -> None:
+        """A service that speaks it says so in the directory, and clients that find it there speak it as well."""
+        self.install()
+        with self.service("--wire", "winsock") as service:
+            found = self.mutauth("connect", self.endpoint, given="hello\n")
+            self.assertEqual((found.code, found.output), (0, "hello\n"), found)
+            address = self.lab.address_of(self.host)
+            direct = f"mutauth:tcp\\:{address}\\:{service.port}:spn={self.service_class}/{self.host}/{self.dn()}"
+            told = self.mutauth("connect", f"{direct}:wire=winsock", given="hello\n")
+            self.assertEqual((told.code, told.output), (0, "hello\n"), told)
+            self.refused(self.mutauth("connect", direct, given="hello\n"), 3, "closed the connection")
+
+    def dn(self) -> str:
+        """Where the service's connection point is."""
+        return f"CN={self.service_class},CN=SRV1,CN=Computers,{self.lab.base_dn}"
