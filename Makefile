@@ -1,24 +1,26 @@
 # Both `make demo` and `make test` take a bare machine to the end: see README.md.
 
 VENV := .venv
-BIN := $(VENV)/bin
-# Every program of the run is found in the environment first.
-export PATH := $(CURDIR)/$(BIN):$(PATH)
+# What is run after the set-up is found in the environment first; the set-up itself must not take that for the machine's.
+RUN := exec env PATH="$(CURDIR)/$(VENV)/bin:$(PATH)"
+# Labs of their own, beside one that somebody plays in (/run/mutauth-lab, 127.0.0.10).
+DEMO_LAB := --dir /run/mutauth-demo --address 127.0.40.10
+TEST_LAB := --dir /run/mutauth-test --address 127.0.41.10
 
 .PHONY: demo test lint clean
 
 demo:
 	@tools/bootstrap
-	@exec mutauth lab run -- python demo/main_job.py
+	@$(RUN) mutauth lab run $(DEMO_LAB) -- python demo/main_job.py
 
 test:
 	@tools/bootstrap test
-	@exec mutauth lab run -- python tests/run.py --no-skips
+	@$(RUN) mutauth lab run $(TEST_LAB) -- python tests/run.py --no-skips
 
 lint:
 	@tools/bootstrap test
-	@ruff check .
-	@mypy
+	@$(RUN) ruff check .
+	@$(RUN) mypy
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info _trial_temp* .mypy_cache .ruff_cache .hypothesis

@@ -214,9 +214,11 @@ class Resolver:
             question = dns.Query(name.encode("idna"), kind, dns.IN)
             answers = await self._client(servers).query(question)
         except dns_error.DNSNameError:
-            raise NotFound(name, f"{asked} knows no such name", "check the name, or name another DNS server") from None
+            remedy = "check the name, or ask another DNS server with nameserver"
+            raise NotFound(name, f"{asked} knows no such name", remedy) from None
         except (dns_error.DNSQueryTimeoutError, ConnectError, ConnectionLost) as error:
-            raise NetworkError(name, f"{asked} does not answer", "check the DNS server, or name another") from error
+            remedy = "check the DNS server, or ask another with nameserver"
+            raise NetworkError(name, f"{asked} does not answer", remedy) from error
         except (dns_error.ResolverError, dns_error.DomainError, OSError) as error:
             raise NetworkError(name, f"{asked} failed ({type(error).__name__})", "ask again, or another") from error
         except UnicodeError as error:

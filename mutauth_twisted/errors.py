@@ -156,6 +156,8 @@ class RecordError(PeerError):
 class StreamCut(PeerError, ConnectionLost):
     """The connection ended without the peer's authenticated end of stream."""
 
+    exit_code = 3
+
     def __init__(self, subject: str, cause: str, remedy: str = "") -> None:
         MutualAuthError.__init__(self, subject, cause, remedy)
 

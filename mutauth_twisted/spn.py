@@ -42,6 +42,17 @@ def _fold(part: str | None) -> str | None:
     return None if part is None else part.casefold()
 
 
+def own_host() -> str:
+    """This machine's full DNS name.
+
+    :raises UsageError: when it is not known here.
+    """
+    name = socket.getfqdn()
+    if "." not in name or name.startswith("localhost."):
+        raise UsageError(f"this machine's name, {name}", "it is no full DNS name", "give it with --host FQDN")
+    return name
+
+
 @frozen(eq=False)
 class SPN:
     """A service principal name: ``class/host[:port-or-instance][/service-name]``.

@@ -41,7 +41,7 @@ def check_keytab(path: str, principal: str | None = None) -> tuple[str, ...]:
         reason = os.strerror(error.errno or 0).lower()
         raise CredentialError(subject, f"it cannot be read: {reason}", "give this user the right to read it") from None
     try:
-        context = krb5.init_context()
+        context = _krb5()
         names = dict.fromkeys(str(entry.principal) for entry in krb5.kt_resolve(context, f"FILE:{file}".encode()))
     except krb5.Krb5Error as error:
         raise explain(error, subject) from error
@@ -64,7 +64,7 @@ def keytab_principal(keytab: str | None, account: str | None) -> str:
     :raises CredentialError: when the keytab cannot be used, has no such key,
         or leaves a choice.
     """
-    path = keytab or krb5.kt_default_name(krb5.init_context()).decode()
+    path = keytab or krb5.kt_default_name(_krb5()).decode()
     names = check_keytab(path)
     wanted = None if account is None or "=" in account else account.rpartition("\\")[2].casefold()
     found = [name for name in names if wanted is None or wanted in _ways_to_name(name)]
@@ -80,6 +80,15 @@ def _ways_to_name(principal: str) -> tuple[str, ...]:
     """A principal in full, without its realm, and a computer's without its ``$``."""
     full, name = principal.casefold(), split_principal(principal)[0].casefold()
     return full, name, name.removesuffix("$")
+
+
+def _krb5() -> krb5.Context:
+    try:
+        return krb5.init_context()
+    except krb5.Krb5Error as error:
+        subject = os.environ.get("KRB5_CONFIG", "krb5.conf")
+        cause = "it cannot be used: " + str(error).rpartition(" ")[0].lower()
+        raise CredentialError(subject, cause, "check that this user may read it, and what KRB5_CONFIG says") from error
 
 
 class TicketSource:
@@ -137,7 +146,7 @@ class TicketSource:
         return realm or self._cache_realm() or self._default_realm()
 
     def _cache_realm(self) -> str:
-        context = krb5.init_context()
+        context = _krb5()
         name = self.credentials.ccache
         try:
             cache = krb5.cc_resolve(context, name.encode()) if name else krb5.cc_default(context)
@@ -147,6 +156,6 @@ class TicketSource:
 
     def _default_realm(self) -> str:
         try:
-            return krb5.get_default_realm(krb5.init_context()).decode()
+            return krb5.get_default_realm(_krb5()).decode()
         except krb5.Krb5Error as error:
             raise explain(error, self.subject) from error

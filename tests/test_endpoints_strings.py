@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 from unittest import mock
 
@@ -9,7 +11,9 @@ from twisted.internet.endpoints import clientFromString, serverFromString
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
-from mutauth_twisted.endpoints import LocatedEndpoint, MutualAuthClientParser, MutualAuthServerParser, strings
+from mutauth_twisted.endpoints import strings
+from mutauth_twisted.endpoints.located import LocatedEndpoint
+from mutauth_twisted.endpoints.parsers import MutualAuthClientParser, MutualAuthServerParser
 from mutauth_twisted.errors import CredentialError, UsageError
 from mutauth_twisted.net.endpoints import MutualAuthClientEndpoint, MutualAuthServerEndpoint
 from mutauth_twisted.net.limits import Limits
@@ -81,6 +85,12 @@ class ClientStringTests(SynchronousTestCase):
             error = self.assertRaises(UsageError, self.parse, text)
             self.assertIsInstance(error, ValueError)
             self.assertIn(word, str(error))
+
+    def test_plugins_are_light(self) -> None:
+        """A twistd that serves something else loads neither Kerberos nor LDAP with the plugins."""
+        code = "import sys, twisted.plugins.mutauth; print([n for n in ('gssapi', 'spnego', 'ldap3') if n in sys.modules])"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+        self.assertEqual(done.stdout.strip(), "[]")
 
     def test_prefix(self) -> None:
         """Both parsers are found under one name."""

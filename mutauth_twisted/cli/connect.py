@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import click
-from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import clientFromString
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol, connectionDone
@@ -15,8 +14,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mutauth_twisted.cli.group import begin_logging, run_in_reactor
+from mutauth_twisted.cli.output import note
 from mutauth_twisted.errors import MutualAuthError, NetworkError, UsageError
-from mutauth_twisted.net.endpoints import listen_on
+from mutauth_twisted.net.endpoints import listen_on, parse_client
 from mutauth_twisted.net.protocol import describe
 from mutauth_twisted.net.relay import RelayFactory
 
@@ -77,7 +77,7 @@ async def _through_stdio(reactor: Any, endpoint: IStreamClientEndpoint) -> None:
     stdio = StandardIO(console, reactor=reactor)
     try:
         await channel.ended
-    except MutualAuthError:
+    except (MutualAuthError, CancelledError):
         raise
     except Exception as error:
         raise NetworkError("the connection", str(error).rstrip("."), "the service's log may say why") from error
@@ -95,7 +95,10 @@ def _report(failure: Failure) -> None:
 
 async def _through_port(reactor: Any, endpoint: IStreamClientEndpoint, listen: str) -> None:
     port = await listen_on(reactor, listen, RelayFactory(endpoint, _report))
-    click.echo(f"mutauth: listening on {describe(port.getHost())}", err=True)
+    where = describe(port.getHost())
+    click.echo(f"mutauth: listening on {where}", err=True)
+    if where.startswith(("0.0.0.0:", "[::]:")):
+        note("whoever reaches this port comes in as you; add interface=127.0.0.1 to keep it to this machine")
     try:
         await Deferred()
     finally:
@@ -117,12 +120,7 @@ def connect(endpoint: str, listen: str | None, verbose: bool) -> None:
     begin_logging(verbose)
 
     async def main(reactor: Any) -> None:
-        try:
-            target = clientFromString(reactor, endpoint)
-        except UsageError:
-            raise
-        except ValueError as error:
-            raise UsageError(f"endpoint {endpoint!r}", str(error), "see mutauth connect --help") from error
+        target = parse_client(reactor, endpoint)
         await (_through_port(reactor, target, listen) if listen else _through_stdio(reactor, target))
 
     run_in_reactor(main)

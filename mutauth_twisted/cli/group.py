@@ -37,6 +37,9 @@ class OneLineGroup(click.Group):
             result = super().main(*args, **kwargs)
         except MutualAuthError as error:
             self._leave(str(error), error.exit_code)
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message(), err=True)
+            sys.exit(2)
         except click.UsageError as error:
             command = error.ctx.command_path if error.ctx else "mutauth"
             self._leave(f"{error.format_message().rstrip('.')}; see {command} --help", 2)

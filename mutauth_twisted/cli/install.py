@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -19,6 +18,7 @@ from mutauth_twisted.directory.session import Session
 from mutauth_twisted.directory.undo import Undo
 from mutauth_twisted.dns import Resolver
 from mutauth_twisted.errors import UsageError
+from mutauth_twisted.spn import own_host
 
 Command = Callable[..., Any]
 T = TypeVar("T")
@@ -76,7 +76,7 @@ def _service_options(command: Command) -> Command:
             help="Put the SCP into this container below CN=System, for a replicated service; created and removed as needed.",
         ),
         click.option("--scp-name", metavar="CN", help="The SCP's common name (the service class)."),
-        click.option("--host", metavar="FQDN", default=socket.getfqdn, help="Second part of the SPNs (this machine)."),
+        click.option("--host", metavar="FQDN", default=own_host, help="Second part of the SPNs (this machine)."),
         click.option("--service-class", metavar="NAME", required=True, help="First part of the SPNs."),
     ):
         command = option(command)

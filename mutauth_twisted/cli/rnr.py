@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -16,6 +15,7 @@ from mutauth_twisted.directory.binding import BindingInformation
 from mutauth_twisted.directory.rnr import Address, ServiceInstance
 from mutauth_twisted.directory.session import Session
 from mutauth_twisted.directory.spns import add_spns, check_free, find_account, find_holders, remove_spns
+from mutauth_twisted.spn import own_host
 
 T = TypeVar("T")
 _PORT = click.IntRange(1, 65535)
@@ -72,7 +72,7 @@ def _as_json(found: ServiceInstance) -> dict[str, Any]:
 @rnr.command()
 @click.argument("name")
 @click.option("--service-class", metavar="NAME", required=True, help="First part of the SPN.")
-@click.option("--host", metavar="FQDN", default=socket.getfqdn, help="Second part of the SPN (this machine).")
+@click.option("--host", metavar="FQDN", default=own_host, help="Second part of the SPN (this machine).")
 @click.option("--port", type=_PORT, required=True, help="Where the service listens.")
 @click.option("--priority", type=_SMALL, default=0, show_default=True, help="Clients try lower ones first.")
 @click.option("--weight", type=_SMALL, default=100, show_default=True, help="Share among hosts of one priority.")

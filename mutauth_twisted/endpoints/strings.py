@@ -17,18 +17,14 @@ that names the keyword.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal, TypeVar
 
-from twisted.internet.endpoints import clientFromString, serverFromString
+from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import (
     IStreamClientEndpoint,
-    IStreamClientEndpointStringParserWithReactor,
     IStreamServerEndpoint,
-    IStreamServerEndpointStringParser,
 )
-from twisted.plugin import IPlugin
-from zope.interface import implementer
 
 from mutauth_twisted.core.context import ServiceKeys
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
@@ -36,7 +32,7 @@ from mutauth_twisted.directory.connection import Directory
 from mutauth_twisted.dns import Resolver
 from mutauth_twisted.endpoints.located import LocatedEndpoint, Selection
 from mutauth_twisted.errors import UsageError
-from mutauth_twisted.net.endpoints import MutualAuthClientEndpoint, MutualAuthServerEndpoint
+from mutauth_twisted.net.endpoints import MutualAuthClientEndpoint, MutualAuthServerEndpoint, parse_client
 from mutauth_twisted.net.limits import LIMITS, limits_of
 from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.policy import AccessPolicy, Protection
@@ -45,6 +41,7 @@ from mutauth_twisted.wire import WIRES
 
 T = TypeVar("T")
 
+_SUBJECT = "mutauth endpoint"
 _CHANNEL = frozenset({"wire", "protection", "timeout"})
 _CLIENT = _CHANNEL | {"principal", "ccache", "keytab"}
 _DIRECTORY = frozenset({"class", "hosts", "directory", "ca", "nameserver", "realm"})
@@ -57,7 +54,9 @@ def _choice(keyword: str, value: str, choices: Mapping[str, T]) -> T:
     try:
         return choices[value]
     except KeyError:
-        raise UsageError(f"mutauth: {keyword}={value}", "there is no such choice", f"use {' or '.join(choices)}") from None
+        raise UsageError(
+            f"{_SUBJECT} keyword {keyword}={value}", "there is no such choice", f"use {' or '.join(choices)}"
+        ) from None
 
 
 def _seconds(keyword: str, value: str) -> float:
@@ -66,14 +65,16 @@ def _seconds(keyword: str, value: str) -> float:
     except ValueError:
         seconds = 0.0
     if not 0 < seconds <= _MAX_TIMEOUT:
-        raise UsageError(f"mutauth: {keyword}={value}", "it is no time", f"give seconds, up to {_MAX_TIMEOUT:g}")
+        raise UsageError(f"{_SUBJECT} keyword {keyword}={value}", "it is no time", f"give seconds, up to {_MAX_TIMEOUT:g}")
     return seconds
 
 
 def _check_keywords(given: Collection[str], known: Collection[str]) -> None:
     for keyword in given:
         if keyword not in known:
-            raise UsageError(f"mutauth: {keyword}=", "there is no such keyword here", f"known: {', '.join(sorted(known))}")
+            escape = "; inside the escaped endpoint write = as \\=" if ":" in keyword else ""
+            known_here = f"known: {', '.join(sorted(known))}{escape}"
+            raise UsageError(f"{_SUBJECT} keyword {keyword}", "there is no such keyword here", known_here)
 
 
 def _channel(keywords: Mapping[str, str]) -> Channel:
@@ -91,7 +92,7 @@ def _protection(keywords: Mapping[str, str]) -> Protection:
 def _one_endpoint(arguments: tuple[str, ...], example: str) -> str:
     if len(arguments) != 1:
         cause = "it names no endpoint" if not arguments else "it names several endpoints, or a colon is not escaped"
-        raise UsageError("mutauth:", cause, f"write for example {example}")
+        raise UsageError(_SUBJECT, cause, f"write for example {example}")
     return arguments[0]
 
 
@@ -99,88 +100,83 @@ def _list(keywords: Mapping[str, str], keyword: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in keywords.get(keyword, "").split(",") if part.strip())
 
 
-@implementer(IPlugin, IStreamClientEndpointStringParserWithReactor)
-class MutualAuthClientParser:
-    """Parses ``mutauth:...`` client endpoint strings."""
+def client_endpoint(reactor: Any, arguments: tuple[str, ...], keywords: Mapping[str, str]) -> IStreamClientEndpoint:
+    """The endpoint of a client's string.
 
-    prefix = "mutauth"
+    :param arguments: the string's parts without a keyword, behind ``mutauth:``.
+    :param keywords: those with one.
+    :raises UsageError: for any unknown, missing or unusable part.
+    """
+    credentials = ClientCredentials(keywords.get("principal"), keywords.get("ccache"), keywords.get("keytab"))
+    if any(kind in keywords for kind in _LOCATION):
+        return _located(reactor, arguments, keywords, credentials)
+    return _direct(reactor, arguments, keywords, credentials)
 
-    def parseStreamClient(self, reactor: Any, *args: Any, **kwargs: Any) -> IStreamClientEndpoint:
-        """Make the endpoint; see IStreamClientEndpointStringParserWithReactor.
 
-        :raises UsageError: for any unknown, missing or unusable part.
-        """
-        credentials = ClientCredentials(kwargs.get("principal"), kwargs.get("ccache"), kwargs.get("keytab"))
-        is_located = any(kind in kwargs for kind in _LOCATION)
-        make: Callable[..., IStreamClientEndpoint] = self._located if is_located else self._direct
-        return make(reactor, args, kwargs, credentials)
+def _direct(
+    reactor: Any, arguments: tuple[str, ...], keywords: Mapping[str, str], credentials: ClientCredentials
+) -> IStreamClientEndpoint:
+    example = r"mutauth:scp=echoSvc, or mutauth:tcp\:srv1.example.com\:9000:spn=echoSvc/srv1.example.com"
+    if "spn" not in keywords:
+        raise UsageError(_SUBJECT, "it names nothing to prove: neither scp nor spn", f"write for example {example}")
+    _check_keywords(keywords, _CLIENT | {"spn", *_LOCATION})
+    inner = _one_endpoint(arguments, example)
+    spn = SPN.parse(keywords["spn"])
+    return MutualAuthClientEndpoint(reactor, parse_client(reactor, inner), spn, credentials, _channel(keywords), inner)
 
-    def _direct(
-        self, reactor: Any, arguments: tuple[str, ...], keywords: Mapping[str, str], credentials: ClientCredentials
-    ) -> IStreamClientEndpoint:
-        _check_keywords(keywords, _CLIENT | {"spn", *_LOCATION})
-        example = r"mutauth:tcp\:srv1.example.com\:9000:spn=echoSvc/srv1.example.com, or mutauth:scp=echoSvc"
-        inner = _one_endpoint(arguments, example)
-        if "spn" not in keywords:
-            raise UsageError("mutauth:", "it names no spn for the endpoint to prove", f"write for example {example}")
-        return MutualAuthClientEndpoint(
-            reactor, clientFromString(reactor, inner), SPN.parse(keywords["spn"]), credentials, _channel(keywords), inner
+
+def _located(
+    reactor: Any, arguments: tuple[str, ...], keywords: Mapping[str, str], credentials: ClientCredentials
+) -> IStreamClientEndpoint:
+    kind: Literal["scp", "rnr"] = "scp" if "scp" in keywords else "rnr"
+    _check_keywords(keywords, _CLIENT | _LOCATION[kind])
+    if arguments:
+        raise UsageError(
+            f"{_SUBJECT} part {arguments[0]}", f"{kind}= finds the endpoint by itself", "leave one of the two out"
         )
-
-    def _located(
-        self, reactor: Any, arguments: tuple[str, ...], keywords: Mapping[str, str], credentials: ClientCredentials
-    ) -> IStreamClientEndpoint:
-        kind: Literal["scp", "rnr"] = "scp" if "scp" in keywords else "rnr"
-        _check_keywords(keywords, _CLIENT | _LOCATION[kind])
-        if arguments:
-            raise UsageError(f"mutauth: {arguments[0]}", f"{kind}= finds the endpoint by itself", "leave one of the two out")
-        directory = Directory(
-            reactor,
-            realm=keywords.get("realm"),
-            servers=_list(keywords, "directory"),
-            ca_file=keywords.get("ca"),
-            resolver=Resolver(reactor, keywords.get("nameserver")),
-            credentials=credentials,
-        )
-        if (form := keywords.get("spn-form")) is not None:
-            _choice("spn-form", form, {known: known for known in ("guid", "dn", "host")})
-        channel = _channel(keywords)
-        return LocatedEndpoint(
-            reactor,
-            directory,
-            Selection(
-                keywords[kind],
-                service_class=keywords.get("class"),
-                base=keywords.get("base"),
-                spn_form=form,
-                hosts=keywords.get("hosts"),
-                kind=kind,
-            ),
-            credentials,
-            timeout=channel.timeout,
-            wire=keywords.get("wire"),
-            protection=channel.protection,
-        )
+    directory = Directory(
+        reactor,
+        realm=keywords.get("realm"),
+        servers=_list(keywords, "directory"),
+        ca_file=keywords.get("ca"),
+        resolver=Resolver(reactor, keywords.get("nameserver")),
+        credentials=credentials,
+    )
+    if (form := keywords.get("spn-form")) is not None:
+        _choice("spn-form", form, {known: known for known in ("guid", "dn", "host")})
+    channel = _channel(keywords)
+    return LocatedEndpoint(
+        reactor,
+        directory,
+        Selection(
+            keywords[kind],
+            service_class=keywords.get("class"),
+            base=keywords.get("base"),
+            spn_form=form,
+            hosts=keywords.get("hosts"),
+            kind=kind,
+        ),
+        credentials,
+        timeout=channel.timeout,
+        wire=keywords.get("wire"),
+        protection=channel.protection,
+    )
 
 
-@implementer(IPlugin, IStreamServerEndpointStringParser)
-class MutualAuthServerParser:
-    """Parses ``mutauth:...`` server endpoint strings."""
+def server_endpoint(reactor: Any, arguments: tuple[str, ...], keywords: Mapping[str, str]) -> IStreamServerEndpoint:
+    """The endpoint of a server's string.
 
-    prefix = "mutauth"
-
-    def parseStreamServer(self, reactor: Any, *args: Any, **kwargs: Any) -> IStreamServerEndpoint:
-        """Make the endpoint; see IStreamServerEndpointStringParser.
-
-        :raises UsageError: for any unknown, missing or unusable part.
-        :raises CredentialError: when the keytab cannot be used.
-        """
-        _check_keywords(kwargs, _SERVER)
-        inner = _one_endpoint(args, r"mutauth:tcp\:9000:keytab=/etc/echo.keytab:allow=*@EXAMPLE.COM")
-        allow_all = _choice("allow-all", kwargs.get("allow-all", "no"), {"yes": True, "no": False})
-        policy = AccessPolicy(_list(kwargs, "allow"), _list(kwargs, "deny"), allow_all, _list(kwargs, "allow-group"))
-        if policy.lets_nobody_in:
-            raise UsageError("mutauth:", "nobody is let in", "add allow=PATTERN, allow-group=SID, or allow-all=yes")
-        keys = ServiceKeys(ServiceCredentials(kwargs.get("keytab"), kwargs.get("principal")), kwargs.get("class"))
-        limits = limits_of(kwargs, "mutauth: {name}={value}")
-        return MutualAuthServerEndpoint(reactor, serverFromString(reactor, inner), keys, policy, _channel(kwargs), limits)
+    :param arguments: the string's parts without a keyword, behind ``mutauth:``.
+    :param keywords: those with one.
+    :raises UsageError: for any unknown, missing or unusable part.
+    :raises CredentialError: when the keytab cannot be used.
+    """
+    _check_keywords(keywords, _SERVER)
+    inner = _one_endpoint(arguments, r"mutauth:tcp\:9000:keytab=/etc/echo.keytab:allow=*@EXAMPLE.COM")
+    allow_all = _choice("allow-all", keywords.get("allow-all", "no"), {"yes": True, "no": False})
+    policy = AccessPolicy(_list(keywords, "allow"), _list(keywords, "deny"), allow_all, _list(keywords, "allow-group"))
+    if policy.lets_nobody_in:
+        raise UsageError(_SUBJECT, "nobody is let in", "add allow=PATTERN, allow-group=SID, or allow-all=yes")
+    keys = ServiceKeys(ServiceCredentials(keywords.get("keytab"), keywords.get("principal")), keywords.get("class"))
+    limits = limits_of(keywords, _SUBJECT + " keyword {name}={value}")
+    return MutualAuthServerEndpoint(reactor, serverFromString(reactor, inner), keys, policy, _channel(keywords), limits)

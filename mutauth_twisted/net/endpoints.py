@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred, TimeoutError, maybeDeferred
-from twisted.internet.endpoints import serverFromString
+from twisted.internet.endpoints import clientFromString, serverFromString
 from twisted.internet.error import CannotListenError, ConnectError, ConnectionRefusedError, DNSLookupError
 from twisted.internet.interfaces import (
     IAddress,
@@ -193,6 +193,24 @@ class MutualAuthServerEndpoint:
         return self._inner.listen(self._wrap(protocolFactory))
 
 
+def parse_client(reactor: Any, text: str) -> IStreamClientEndpoint:
+    """The client endpoint that a string describes.
+
+    :param text: such as ``tcp:srv1.example.com:9000``.
+    :raises UsageError: when it describes none.
+    """
+    try:
+        return cast(IStreamClientEndpoint, clientFromString(reactor, text))
+    except UsageError:
+        raise
+    except (ValueError, TypeError) as error:  # TypeError: Twisted's word for a part that is missing
+        raise UsageError(f"endpoint {text}", _no_endpoint(error), "write it in full, such as tcp:HOST:PORT") from error
+
+
+def _no_endpoint(error: Exception) -> str:
+    return "a part of it is missing, or one too many" if isinstance(error, TypeError) else str(error)
+
+
 async def listen_on(reactor: Any, text: str, factory: IProtocolFactory) -> Any:
     """Listen where a server endpoint string says.
 
@@ -203,8 +221,10 @@ async def listen_on(reactor: Any, text: str, factory: IProtocolFactory) -> Any:
     """
     try:
         return await serverFromString(reactor, text).listen(factory)
-    except (ValueError, OverflowError) as error:
-        raise UsageError(f"endpoint {text}", str(error), "write a server endpoint, such as tcp:9000") from error
+    except UsageError:
+        raise
+    except (ValueError, OverflowError, TypeError) as error:
+        raise UsageError(f"endpoint {text}", _no_endpoint(error), "write a server endpoint, such as tcp:9000") from error
     except CannotListenError as error:
         raise NetworkError(f"endpoint {text}", str(error.socketError), "choose another port or address") from error
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-from twisted.internet.endpoints import clientFromString
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 from twisted.python.reflect import namedAny
 
 from mutauth_twisted.errors import UsageError
+from mutauth_twisted.net.endpoints import parse_client
 from mutauth_twisted.net.relay import RelayFactory
 from mutauth_twisted.service.options import Settings
 
@@ -41,8 +42,8 @@ class EchoFactory(Factory):
     protocol = Echo
 
 
-def _plain_service_refused(failure: Failure) -> None:
-    _log.error("the plain service cannot be reached: {error}", error=failure.getErrorMessage())
+def _plain_service_refused(target: str, failure: Failure) -> None:
+    _log.error("the plain service at {target} cannot be reached: {error}", target=target, error=failure.getErrorMessage())
 
 
 def application_factory(reactor: Any, settings: Settings) -> IProtocolFactory:
@@ -54,11 +55,7 @@ def application_factory(reactor: Any, settings: Settings) -> IProtocolFactory:
     if kind == "echo":
         return EchoFactory()
     if kind == "forward":
-        try:
-            return RelayFactory(clientFromString(reactor, argument), _plain_service_refused)
-        except ValueError as error:
-            remedy = "give a client endpoint, such as tcp:localhost:80"
-            raise UsageError(f"--forward {argument}", str(error), remedy) from error
+        return RelayFactory(parse_client(reactor, argument), partial(_plain_service_refused, argument))
     try:
         named = namedAny(argument)
         made = named if IProtocolFactory.providedBy(named) else named()

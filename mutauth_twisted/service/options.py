@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -20,6 +19,7 @@ from mutauth_twisted.errors import MutualAuthError, UsageError
 from mutauth_twisted.net.limits import LIMITS, Limits, limits_of
 from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.policy import AccessPolicy, Protection
+from mutauth_twisted.spn import own_host
 from mutauth_twisted.wire import WIRES
 
 T = TypeVar("T")
@@ -141,9 +141,7 @@ class Options(usage.Options):
 
     def __init__(self) -> None:
         super().__init__()
-        self._repeated: dict[str, list[str]] = {
-            kind: [] for kind in ("listen", "allow", "allow-group", "deny", "directory")
-        }
+        self._repeated: dict[str, list[str]] = {kind: [] for kind in ("listen", "allow", "allow-group", "deny", "directory")}
 
     def opt_listen(self, value: str) -> None:
         """A server endpoint string; repeatable. [default: tcp:0, any free port]"""
@@ -189,7 +187,7 @@ class Options(usage.Options):
             raise UsageError("--service-class", "it is missing", "give the first part of the SPN, such as echoSvc")
         return Settings(
             service_class=self["service-class"],
-            host=self["host"] or socket.getfqdn(),
+            host=self["host"] or own_host(),
             spn_forms=self._forms(),
             account=self["account"],
             keytab=self["keytab"],

@@ -84,7 +84,8 @@ class MutualAuthService(Service):
         else:
             self._log.failure("internal error at start", failure)
             end_with(1)
-        self._reactor.stop()
+        # What fails at once fails before the reactor runs, which cannot be stopped until it does.
+        self._reactor.callWhenRunning(self._reactor.stop)
 
     def stopService(self) -> Deferred[None]:
         """Withdraw, stop listening, and let the connections end; see IService."""

@@ -2,7 +2,7 @@
 
 from twisted.application.service import ServiceMaker
 
-from mutauth_twisted.endpoints import MutualAuthClientParser, MutualAuthServerParser
+from mutauth_twisted.endpoints.parsers import MutualAuthClientParser, MutualAuthServerParser
 
 service = ServiceMaker(
     "mutauth",
