@@ -126,6 +126,13 @@ class ServiceRefusalTests(CommandTestCase):
         """Without an SCP it names the command that creates it."""
         self.refused_start(1, self.service_class, "run mutauth install --service-class")
 
+    def test_spoilt_cache(self) -> None:
+        """A cached GUID that is none ends the service at once, although the directory was not even asked."""
+        self.install()
+        for file in Path(self.state).iterdir():
+            file.write_text("no GUID")
+        self.refused_start(3, self.state, "mutauth install")
+
     def test_missing_spn(self) -> None:
         """Without an SPN it names the SPN, the account, and the command that mends it."""
         self.install("--spn-form", "guid")
@@ -256,6 +263,43 @@ class ClientRefusalTests(CommandTestCase):
         time.sleep(2)
         with self.peer(lambda connection: connection.recv(1)) as port:
             self.refused_connection(self.direct(port, "echoSvc/srv1"), 4, "expired", "kinit", KRB5CCNAME=cache)
+
+    def test_unreadable_configuration(self) -> None:
+        """A krb5.conf that cannot be read, as after somebody else's environment was taken over."""
+        ended = self.command(
+            "mutauth",
+            "connect",
+            self.endpoint,
+            prefix=("setpriv", "--bounding-set=-dac_override,-dac_read_search"),
+            KRB5_CONFIG=str(self.unreadable()),
+        )
+        self.refused(ended, 4, "krb5.conf", "KRB5_CONFIG")
+
+    def unreadable(self) -> Path:
+        path = Path(self.state) / "krb5.conf"
+        path.touch()
+        path.chmod(0)
+        return path
+
+    def test_interrupted(self) -> None:
+        """Ctrl-C on an established connection is an interrupt, and no fault of the peer."""
+        self.install()
+        with self.service():
+            process = subprocess.Popen(
+                [*self.program("mutauth"), "connect", "-v", self.endpoint],
+                stdin=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=self.environment("alice"),
+                cwd=self.state,
+            )
+            assert process.stderr is not None
+            while "proved to be" not in process.stderr.readline():
+                pass
+            time.sleep(0.2)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=10)
+            self.assertEqual((process.returncode, errors.split()), (130, ["mutauth:", "interrupted"]))
 
     def test_closed_port(self) -> None:
         """A port where nothing listens."""
