@@ -9,6 +9,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, formatEvent
+from twisted.protocols.policies import WrappingFactory
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
@@ -103,10 +104,11 @@ class ServiceCase(SynchronousTestCase):
     def connect(self, number: int) -> FakeTransport | None:
         """A connection from an address, that says nothing; None: it was closed at once."""
         protocol: Any = self.factory.buildProtocol(address(number))
-        if protocol is None:
-            return None
         transport = FakeTransport()
         protocol.makeConnection(transport)
+        if transport.aborted:
+            protocol.connectionLost()
+            return None
         self.open.append((protocol, transport))
         return transport
 
@@ -154,6 +156,16 @@ class StrangerTests(ServiceCase):
             self.lose()
         self.assertEqual((self.factory.places.handshakes, self.factory.places._networks), (0, {}))
         self.assertIsNotNone(self.connect(5))
+
+    def test_wrapped(self) -> None:
+        """Behind one of Twisted's wrappers a socket too many is closed at once as well."""
+        wrapping = WrappingFactory(cast(Any, self.factory))
+        for number in range(4):
+            self.connect(number)
+        protocol: Any = wrapping.buildProtocol(address(9))
+        transport = FakeTransport()
+        protocol.makeConnection(transport)
+        self.assertTrue(transport.aborted)
 
     def test_deadline(self) -> None:
         """At the deadline silent and dripping sockets go, and a client gets in."""

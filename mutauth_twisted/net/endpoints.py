@@ -17,7 +17,7 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
     IStreamServerEndpoint,
 )
-from twisted.internet.protocol import Factory, connectionDone
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -101,10 +101,11 @@ class MutualAuthServerFactory:
         self._wrapped.doStop()
 
     def buildProtocol(self, addr: IAddress) -> IProtocol | None:
-        """The exchange for one connection, or None while there are too many; see IProtocolFactory."""
+        """The exchange for one connection, or while there are too many its end; see IProtocolFactory."""
         place = self.places.take(addr)
         if place is None:
-            return None
+            # Not None: Twisted's wrappers, TLS and PROXY among them, go on with a None as if it were a protocol.
+            return _TurnedAway()
         protocol = _Served(self._reactor, workers_for(self._reactor), self._channel, self._side)
         protocol.place = place
         protocol.lost = self._lost
@@ -138,6 +139,14 @@ class MutualAuthServerFactory:
         for protocol in left:
             protocol.abort()
         return len(left)
+
+
+class _TurnedAway(Protocol):
+    """A connection too many."""
+
+    def connectionMade(self) -> None:
+        transport: Any = self.transport
+        transport.abortConnection()
 
 
 class _Served(ExchangeProtocol):
