@@ -106,7 +106,7 @@ class ServiceCase(SynchronousTestCase):
         protocol: Any = self.factory.buildProtocol(address(number))
         transport = FakeTransport()
         protocol.makeConnection(transport)
-        if transport.aborted:
+        if transport.disconnecting:
             protocol.connectionLost()
             return None
         self.open.append((protocol, transport))
@@ -165,7 +165,7 @@ class StrangerTests(ServiceCase):
         protocol: Any = wrapping.buildProtocol(address(9))
         transport = FakeTransport()
         protocol.makeConnection(transport)
-        self.assertTrue(transport.aborted)
+        self.assertTrue(transport.disconnecting)
 
     def test_deadline(self) -> None:
         """At the deadline silent and dripping sockets go, and a client gets in."""

@@ -146,7 +146,7 @@ class _TurnedAway(Protocol):
 
     def connectionMade(self) -> None:
         transport: Any = self.transport
-        transport.abortConnection()
+        transport.loseConnection()
 
 
 class _Served(ExchangeProtocol):
