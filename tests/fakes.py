@@ -53,6 +53,7 @@ class FakeContext:
         principal: str = "alice@TEST.EXAMPLE",
         blocking: bool = False,
         lifetime: float = 36_000.0,
+        groups: tuple[str, ...] = (),
     ) -> None:
         self.initiator = initiator
         self.legs = legs
@@ -61,6 +62,7 @@ class FakeContext:
         self.principal = principal
         self.blocking = blocking
         self.lifetime = lifetime
+        self.groups = groups
         self.fails: MutualAuthError | Exception | None = None
         self.error_token = b""
         self.steps: list[bytes | None] = []
@@ -92,7 +94,10 @@ class FakeContext:
         if self.package != "kerberos":
             raise PeerNotProven("peer", "the exchange did not end with Kerberos")
         spn = SPN_ASKED if self.initiator else None
-        return PeerIdentity(self.principal, spn, self.package, protection, self.flags, time.time() + self.lifetime)
+        expires = time.time() + self.lifetime
+        return PeerIdentity(
+            self.principal, spn, self.package, protection, self.flags, expires, read_groups=lambda: self.groups
+        )
 
     def _digest(self, kind: bytes, initiators: bool, number: int, data: bytes) -> bytes:
         return hashlib.sha256(SECRET + kind + struct.pack(">?Q", initiators, number) + data).digest()[:16]

@@ -140,6 +140,14 @@ class ServerFactoryTests(SynchronousTestCase):
         self.assertTrue(transport.disconnecting)
         self.assertEqual(wrapped.built, [])
 
+    def test_groups(self) -> None:
+        """A client gets in by one of its groups, and not by another's."""
+        group = "S-1-5-21-1-2-3-1104"
+        for groups, admitted in (((group,), 1), (("S-1-5-21-1-2-3-1105",), 0), ((), 0)):
+            factory, wrapped = self.factory(AccessPolicy(allow_groups=[group]), groups=groups)
+            self.connect(factory)
+            self.assertEqual(len(wrapped.built), admitted)
+
     def test_realms_matter(self) -> None:
         """A namesake from another realm is somebody else."""
         factory, wrapped = self.factory(AccessPolicy(allow=("alice@TEST.EXAMPLE",)), principal="alice@EVIL.EXAMPLE")

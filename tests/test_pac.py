@@ -151,6 +151,23 @@ class HostileTests(SynchronousTestCase):
                 with contextlib.suppress(ValueError):
                     self.assertLessEqual(len(group_sids(changed)), 2)
 
+    def test_contradictions(self) -> None:
+        """What is said twice has to be the same, and versions the known ones."""
+        data = pac(domain="S-1-5-21", groups=[(513, ENABLED)], name="ab")
+        groups, sid = struct.pack("<III", 1, 513, ENABLED), sid_bytes("S-1-5-21")
+        string = struct.pack("<III", 2, 0, 2) + "ab".encode("utf-16-le")
+        for right, wrong in (
+            (groups, struct.pack("<I", 2) + groups[4:]),
+            (groups, struct.pack("<I", 0) + groups[4:]),
+            (sid, sid[:4] + b"\2" + sid[5:]),
+            (sid, sid[:5] + b"\2" + sid[6:]),
+            (string, struct.pack("<III", 1, 0, 2) + string[12:]),
+            (string, struct.pack("<III", 2, 1, 2) + string[12:]),
+            (b"\x01\x10\x08\x00", b"\x01\x00\x08\x00"),
+        ):
+            self.assertIn(right, data)
+            self.assertRaises(ValueError, group_sids, data.replace(right, wrong, 1))
+
     def test_too_many_parts(self) -> None:
         """A SID has at most fifteen sub-authorities."""
         self.assertEqual(len(group_sids(pac(domain="S-1-5" + "-1" * 15, groups=[(1, ENABLED)]))), 1)

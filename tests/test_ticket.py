@@ -41,6 +41,14 @@ class NameTests(SynchronousTestCase):
         for size in range(len(token)):
             self.assertRaises(ValueError, ticket_name, token[:size])
 
+    def test_other_tags(self) -> None:
+        """Elements of another kind than RFC 4120 has there are refused, whatever is in them."""
+        token = first_token(self.realm, BY_DN)
+        name = token.index(b"echoSvc")
+        for position in (0, token.index(b"\x06\x09"), token.index(b"\x6e\x82"), token.index(b"\x61\x82"), name - 2):
+            changed = token[:position] + bytes([token[position] ^ 1]) + token[position + 1 :]
+            self.assertRaises(ValueError, ticket_name, changed)
+
     def test_other_messages(self) -> None:
         """A service's answer is no AP-REQ."""
         token = first_token(self.realm, BY_DN)
