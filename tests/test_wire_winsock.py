@@ -167,6 +167,17 @@ class ExchangeTests(SynchronousTestCase):
                 self.assertEqual((side.factory.built, side.transport.take()), ([], b""))
                 self.assertTrue(side.transport.disconnecting)
 
+    def test_wrong_lengths(self) -> None:
+        """A token whose length was changed gives no connection, and ends at the deadline at the latest."""
+        for initiator, token in ((False, TOKEN_1), (True, TOKEN_2)):
+            for size in (0, 1, len(token) - 5, len(token) - 3, 65535, 65536, 0xFFFFFFFF):
+                side = Player(FakeContext(initiator=initiator), channel=CHANNEL)
+                side.receive(struct.pack("<I", size) + token[4:])
+                side.reactor.advance(CHANNEL.timeout)
+                self.assertIsInstance(side.error, MutualAuthError, size)
+                self.assertEqual((side.factory.built, side.context.judged), ([], 0))
+                self.assertTrue(side.transport.disconnecting)
+
     def test_one_way(self) -> None:
         """A service that sends records at once, without a token of its own, has proven nothing."""
         client, impostor = Player(FakeContext(initiator=True), channel=CHANNEL), FakeContext(initiator=False)
