@@ -58,7 +58,7 @@ class PrintingTests(SynchronousTestCase):
     """What is printed of what was found or done."""
 
     def run_with(self, answer: Any, *words: str) -> Result:
-        self.patch(command, "in_directory", lambda options, work: answer)
+        self.patch(command, "in_directory", lambda options, work, **_: answer)
         return invoke("scp", *words)
 
     def test_list(self) -> None:

@@ -53,7 +53,7 @@ class PrintingTests(SynchronousTestCase):
     """What is printed of what was found or done."""
 
     def run_with(self, answer: Any, *words: str) -> Result:
-        self.patch(command, "in_directory", lambda options, work: answer)
+        self.patch(command, "in_directory", lambda options, work, **_: answer)
         return invoke("spn", *words)
 
     def test_list(self) -> None:

@@ -32,7 +32,7 @@ def rnr() -> None:
 
 
 def _do(options: dict[str, Any], work: Callable[[Session, Session], T]) -> T:
-    return in_directory(options, lambda directory: directory.run_with_catalog(work))
+    return in_directory(options, lambda directory: directory.run_with_catalog(work), writes=True)
 
 
 @rnr.command("list")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Literal
 from uuid import UUID
 
@@ -18,7 +19,7 @@ from attrs import frozen
 
 from mutauth_twisted.directory.binding import BindingInformation
 from mutauth_twisted.directory.installation import DEFAULT_SPN_FORMS, scp_dn
-from mutauth_twisted.directory.names import is_dn, same_dn
+from mutauth_twisted.directory.names import is_dn, parent_of, same_dn
 from mutauth_twisted.directory.scp import ServiceConnectionPoint, read_scp, update_binding
 from mutauth_twisted.directory.session import INSUFFICIENT_RIGHTS, Session
 from mutauth_twisted.directory.spns import Account, find_account, find_holders
@@ -101,16 +102,22 @@ def check(
         remedy is the command for an administrator.
     :raises ServiceCheckFailed: when an SPN is missing, likewise.
     """
-    command = install_command(
-        service_class, host, account, spn_forms=spn_forms, scp_name=scp_name, scp_parent=scp_parent, reach=reach
-    )
-    try:
-        point = read_scp(
-            session,
-            guid or scp_dn(session, service_class=service_class, host=host, scp_name=scp_name, scp_parent=scp_parent),
+
+    def command_for(parent: str | None) -> str:
+        return install_command(
+            service_class, host, account, spn_forms=spn_forms, scp_name=scp_name, scp_parent=parent, reach=reach
         )
+
+    place: str | None = None
+    with suppress(NotFound, UsageError):  # a service that is found by its GUID may have lost its place
+        place = scp_dn(session, service_class=service_class, host=host, scp_name=scp_name, scp_parent=scp_parent)
+    try:
+        point = read_scp(session, guid or place or _no_place(host))
     except NotFound as error:
-        raise NotFound(error.subject, error.cause, f"run {command}") from error
+        raise NotFound(error.subject, error.cause, f"run {command_for(scp_parent)}") from error
+    # Run as it was, the installation would make a second object where the first one had been.
+    is_moved = place is None or not same_dn(place, point.dn)
+    command = command_for(parent_of(point.dn) if is_moved else scp_parent)
     _check_class(point, service_class)
     holder = find_account(session, account)
     spns = tuple(point.spn(form, host, service_class) for form in spn_forms)
@@ -118,6 +125,10 @@ def check(
     if failures and spn_check == "refuse":
         raise failures[0]
     return Checked(point, holder, spns, guid is not None, tuple(map(str, failures)), command)
+
+
+def _no_place(host: str) -> str:
+    raise NotFound(f"host {host}", "no computer object has this dNSHostName")
 
 
 def publish(session: Session, checked: Checked, host: str, binding: BindingInformation) -> list[str]:

@@ -66,6 +66,7 @@ class Settings:
     realm: str | None
     nameserver: str | None
     state_dir: Path
+    status: str | None
     serve: tuple[str, str]
     policy: AccessPolicy
     channel: Channel
@@ -131,6 +132,7 @@ class Options(usage.Options):
         ("realm", None, None, "The realm (that of the keytab's principal)."),
         ("nameserver", None, None, "Ask this DNS server instead of the system's."),
         ("state-dir", None, str(DEFAULT_STATE_DIR), "Where `mutauth install` cached the SCP's GUID."),
+        ("status", None, None, "Tell how the service is, over HTTP: a server endpoint string."),
         ("forward", None, None, "Stand in front of a plain service: a client endpoint string."),
         ("factory", None, None, "Serve a Twisted factory: its dotted name, or a callable's that makes it."),
         ("wire", None, "nns", "The wire format: nns or winsock."),
@@ -206,6 +208,7 @@ class Options(usage.Options):
             realm=self["realm"],
             nameserver=self["nameserver"],
             state_dir=Path(self["state-dir"]),
+            status=self["status"],
             serve=self._serve(),
             policy=self._policy(),
             channel=Channel(

@@ -19,6 +19,7 @@ from mutauth_twisted.net.endpoints import MutualAuthServerFactory, listen_on
 from mutauth_twisted.net.protocol import describe
 from mutauth_twisted.service.options import Settings
 from mutauth_twisted.service.publisher import Publisher
+from mutauth_twisted.service.status import Status, StatusSite
 
 #: How long a stopping service waits: for the directory, and then for its connections, in seconds.
 STOP_DEADLINE = 5.0
@@ -47,6 +48,7 @@ class MutualAuthService(Service):
         self._publisher = publisher
         self._factory = MutualAuthServerFactory(reactor, factory, keys, settings.policy, settings.channel, settings.limits)
         self._ports: list[Any] = []
+        self._status_ports: list[Any] = []
         self._starting: Deferred[None] | None = None
 
     def startService(self) -> None:
@@ -64,8 +66,23 @@ class MutualAuthService(Service):
             self._ports.append(await listen_on(self._reactor, listen, self._factory))
         if self._publisher is not None:
             await self._publisher.publish(self._tcp_port())
+        if self._settings.status is not None:
+            page = await listen_on(self._reactor, self._settings.status, StatusSite(self.status))
+            self._status_ports.append(page)
+            self._log.info("status on {where}", where=describe(page.getHost()))
         for port in self._ports:
             self._log.info("serving {name} on {where}", name=self._settings.service_class, where=describe(port.getHost()))
+
+    def status(self) -> Status:
+        """How the service is now."""
+        watch = self._publisher.watch if self._publisher is not None else None
+        return Status(
+            self._settings.service_class,
+            tuple(describe(port.getHost()) for port in self._ports) if self.running else (),
+            self._factory.places.handshakes,
+            self._factory.places.sessions,
+            watch.wrong if watch is not None else (),
+        )
 
     def _tcp_port(self) -> int:
         """The port to publish: the first one's."""
@@ -107,6 +124,8 @@ class MutualAuthService(Service):
             await port.stopListening()
         if left := await self._factory.drain(STOP_DEADLINE):
             self._log.warn("{left} connection(s) were cut, as they did not end by themselves", left=left)
+        for port in self._status_ports:
+            await port.stopListening()
 
 
 def end_with(code: int) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
 import socket
 import subprocess
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 from tests.integration.commands import CommandTestCase
@@ -85,6 +88,33 @@ class MainJobTests(CommandTestCase):
                 while piece := connection.recv(4096):
                     answer += piece
         return answer
+
+    def test_status(self) -> None:
+        """--status says over HTTP that all is right, and what an administrator broke as soon as that is noticed."""
+        installed = self.install()
+        status = ("--status", "tcp:0:interface=127.0.0.1", "--check-interval", "0.2")
+        with self.service(*status) as service:
+            line = next(line for line in service.lines if "status on" in line)
+            url = f"http://127.0.0.1:{line.rsplit(':', 1)[1].strip()}"
+            self.assertEqual(self.get(f"{url}/health")[0], 200)
+            self.assertIn(f"serving on {self.lab.address_of(self.host)}:{service.port}", self.get(f"{url}/")[1])
+            spn = installed.output.partition("added SPN ")[2].partition(" to ")[0]
+            words = ("spn", "delete", "svc-echo", spn, "--nameserver", self.lab.nameserver)
+            self.assertEqual(self.mutauth(*words, user="administrator").code, 0)
+            give_up_at = time.monotonic() + 20
+            while (answer := self.get(f"{url}/health"))[0] == 200 and time.monotonic() < give_up_at:
+                time.sleep(0.2)
+            self.assertEqual(answer[0], 503)
+            self.assertIn(spn, json.loads(answer[1])["wrong"][0])
+
+    def get(self, url: str) -> tuple[int, str]:
+        """The code and the body of a page."""
+        try:
+            with urllib.request.urlopen(url, timeout=10) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
 
     def test_selectors(self) -> None:
         """The SCP's DN and its GUID find the service as its keyword does, in both forms of the SPN."""

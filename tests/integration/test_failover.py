@@ -505,15 +505,21 @@ class SecondControllerTests(ServingTestCase):
         )
         (instance,) = await self.eventually(lambda: locate(second, self.service_class))
         self.assertEqual((instance.guid, instance.port), (found.guid, 9421))
+        await self.eventually(lambda: second.run(self.knows_its_name))
         first = ProcessIdentity.read(identity_file(mine))
         assert first is not None
         os.kill(first.pid, signal.SIGKILL)
         await self.serve("srv1", 9421)
         fresh = self.directory(credentials=ClientCredentials(keytab=str(self.lab.keytab("bob"))))
-        # The second one's own SPN may still be on its way to it.
         answered = await self.eventually(lambda: self.talk(self.endpoint_in(fresh)))
         self.assertEqual(answered, f"{self.lab.address_of('srv1')}:9421")
         self.assertEqual(await fresh.run(lambda session: session.server), self.lab.host("dc2"))
+
+    def knows_its_name(self, session: Session) -> None:
+        """Its SPNs were registered on the first one: without them nobody gets a ticket for it once that is gone."""
+        host = self.lab.host("dc2")
+        if f"ldap/{host}" not in find_account(session, "dc2$").spns:
+            raise MutualAuthError(host, "its SPN has not been replicated to it yet")
 
     async def eventually(self, attempt: Callable[[], Any]) -> Any:
         """What an attempt gives once replication has caught up."""
