@@ -334,9 +334,11 @@ class ClientEndpointTests(SynchronousTestCase):
         second.cancel()
 
     def test_threads_are_shared(self) -> None:
-        """All connections of a reactor wait for their KDC in the same few threads."""
-        self.assertIs(workers_for(self.reactor), workers_for(self.reactor))
-        self.assertIsNot(workers_for(self.reactor), workers_for(ThreadedReactor()))
+        """All connections to one domain wait for its KDC in the same few threads; a stuck one holds up no other."""
+        mine = workers_for(self.reactor, "srv1.example.com")
+        self.assertIs(mine, workers_for(self.reactor, "SRV2.Example.COM"))
+        self.assertIsNot(mine, workers_for(self.reactor, "srv1.example.org"))
+        self.assertIsNot(mine, workers_for(ThreadedReactor(), "srv1.example.com"))
 
 
 class TogetherTests(SynchronousTestCase):
@@ -344,7 +346,7 @@ class TogetherTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.realm = make_realm(self)
-        self.patch(module, "workers_for", lambda reactor: DirectWorkers())
+        self.patch(module, "workers_for", lambda reactor, host="": DirectWorkers())
         self.inner = FakeEndpoint()
         self.server_transport = FakeTransport()
         self.clients, self.servers = RecorderFactory(), RecorderFactory()

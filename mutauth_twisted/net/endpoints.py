@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 from twisted.internet.defer import Deferred, TimeoutError, maybeDeferred
 from twisted.internet.endpoints import clientFromString, serverFromString
@@ -32,14 +32,19 @@ from mutauth_twisted.policy import AccessPolicy
 from mutauth_twisted.spn import SPN
 from mutauth_twisted.threads import Workers
 
-#: KDC look-ups under way at once in one process; further connections queue for their ticket.
+#: KDC look-ups under way at once for one domain; further connections queue for their ticket.
 _KDC_THREADS = 16
+_workers: WeakKeyDictionary[Any, dict[str, Workers]] = WeakKeyDictionary()
 
 
-@cache
-def workers_for(reactor: Any) -> Workers:
-    """The threads, one set for each reactor, in which clients wait for KDCs."""
-    return Workers(reactor, _KDC_THREADS, "mutauth-kdc")
+def workers_for(reactor: Any, host: str = "") -> Workers:
+    """The threads in which clients of a reactor wait for KDCs.
+
+    :param host: where the service is: each domain has threads of its own, so
+        that one whose KDC is stuck holds up nobody else.
+    """
+    domain = host.partition(".")[2].lower()
+    return _workers.setdefault(reactor, {}).setdefault(domain, Workers(reactor, _KDC_THREADS, "mutauth-kdc"))
 
 
 @implementer(IProtocolFactory)
@@ -290,7 +295,7 @@ class MutualAuthClientEndpoint:
             admit=lambda _: None,
             build_application=protocolFactory.buildProtocol,
         )
-        workers = workers_for(self._reactor)
+        workers = workers_for(self._reactor, self._spn.host)
         factory = _ExchangeFactory(lambda: ExchangeProtocol(self._reactor, workers, self._channel, side))
         connecting: Deferred[Any] = maybeDeferred(self._inner.connect, factory)
         connecting.addCallbacks(lambda exchange: exchange.authenticated, self._unreachable)
