@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from functools import lru_cache
 from pathlib import Path
 
 import gssapi
@@ -159,3 +160,9 @@ class TicketSource:
             return krb5.get_default_realm(_krb5()).decode()
         except krb5.Krb5Error as error:
             raise explain(error, self.subject) from error
+
+
+@lru_cache(maxsize=256)
+def tickets_for(credentials: ClientCredentials) -> TicketSource:
+    """The one source of all that use these credentials: what it got with a keytab is kept in memory."""
+    return TicketSource(credentials)

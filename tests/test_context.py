@@ -33,6 +33,7 @@ from mutauth_twisted.errors import (
 from mutauth_twisted.interfaces import PeerIdentity
 from mutauth_twisted.policy import Flag, Protection
 from mutauth_twisted.spn import SPN
+from mutauth_twisted.tickets import tickets_for
 from tests.forge import make_realm, set_environment
 
 DN = "CN=echoSvc,CN=SRV1,OU=A\\, B,DC=test,DC=example"
@@ -140,9 +141,9 @@ class ExchangeTests(Case):
 
     def test_shared_tickets(self) -> None:
         """Contexts with the same credentials share what was fetched with them; others share nothing."""
-        first = module._tickets(ClientCredentials(keytab="/a", principal="x@R"))
-        self.assertIs(module._tickets(ClientCredentials(keytab="/a", principal="x@R")), first)
-        self.assertIsNot(module._tickets(ClientCredentials(keytab="/a", principal="y@R")), first)
+        first = tickets_for(ClientCredentials(keytab="/a", principal="x@R"))
+        self.assertIs(tickets_for(ClientCredentials(keytab="/a", principal="x@R")), first)
+        self.assertIsNot(tickets_for(ClientCredentials(keytab="/a", principal="y@R")), first)
 
 
 class JudgementTests(Case):

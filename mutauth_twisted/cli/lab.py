@@ -62,7 +62,9 @@ def lab() -> None:
 def up(directory: str | None, address: str | None, second_dc: bool) -> None:
     """Start the lab; it runs until `mutauth lab down`."""
     with _cleaned_up():
-        laboratory.up(directory, address, second_dc=second_dc, progress=_print_step)
+        lab_up = laboratory.up(directory, address, second_dc=second_dc, progress=_print_step)
+    where = f" --dir {lab_up.directory}" if lab_up.directory != laboratory.default_directory() else ""
+    click.echo(f'next: eval "$(mutauth lab env{where})"', err=True)
 
 
 @lab.command()

@@ -22,7 +22,6 @@ import re
 import time
 from contextlib import suppress
 from copy import copy
-from functools import lru_cache
 from typing import Any, Protocol, cast
 
 import gssapi
@@ -43,7 +42,7 @@ from mutauth_twisted.gsserrors import explain
 from mutauth_twisted.interfaces import PeerIdentity
 from mutauth_twisted.policy import Flag, Protection, flag_names, fold_ascii, split_principal
 from mutauth_twisted.spn import SPN
-from mutauth_twisted.tickets import TicketSource
+from mutauth_twisted.tickets import tickets_for
 from mutauth_twisted.wire import Wrapping
 
 KERBEROS = "kerberos"
@@ -233,12 +232,6 @@ class _KerberosContext:
         return result.buffers[1].data or b"", result.encrypted
 
 
-@lru_cache(maxsize=256)
-def _tickets(credentials: ClientCredentials) -> TicketSource:
-    """One source for all contexts with these credentials: what it got from a keytab is kept in memory."""
-    return TicketSource(credentials)
-
-
 class KerberosInitiator(_KerberosContext):
     """A client's context for one SPN.
 
@@ -256,7 +249,7 @@ class KerberosInitiator(_KerberosContext):
 
     def _open(self) -> Any:
         name = kerberos_name(self._spn)
-        credential = _tickets(self._credentials).acquire()
+        credential = tickets_for(self._credentials).acquire()
         request = ContextReq(int(self._protection.required_flags))
         proxy: Any = spnego.client(
             hostname=self._spn.host,

@@ -28,7 +28,7 @@ from mutauth_twisted.errors import (
     UsageError,
 )
 from mutauth_twisted.threads import Workers
-from mutauth_twisted.tickets import TicketSource
+from mutauth_twisted.tickets import tickets_for
 
 T = TypeVar("T")
 
@@ -171,7 +171,7 @@ class Directory:
         self._servers = [parse_server(text) for text in servers]
         self._authority = _authority(self._servers, ca_file)
         self.resolver = resolver or Resolver(reactor)
-        self._tickets = TicketSource(credentials)
+        self._tickets = tickets_for(credentials)
         self._timeout = timeout
         self._keep = keep
         self._workers = Workers(reactor, _THREADS, "mutauth-directory")

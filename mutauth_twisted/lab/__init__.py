@@ -9,6 +9,6 @@ but its errors.
 
 from mutauth_twisted.lab.controller import down, running, up
 from mutauth_twisted.lab.runner import run_command
-from mutauth_twisted.lab.state import Lab, LabError
+from mutauth_twisted.lab.state import Lab, LabError, default_directory
 
-__all__ = ["Lab", "LabError", "down", "run_command", "running", "up"]
+__all__ = ["Lab", "LabError", "default_directory", "down", "run_command", "running", "up"]
