@@ -120,9 +120,14 @@ class CommandTestCase(TestCase):
 
     def install(self, *options: str) -> Ended:
         """The administrator's step, taken back at the end of the test."""
-        self.addCleanup(self.mutauth, "uninstall", *self.common, *self.directory, user="administrator")
+        self.addCleanup(self._uninstall)
         words = ("install", *self.common, "--account", "svc-echo", *options, *self.directory)
         return self.mutauth(*words, user="administrator")
+
+    def _uninstall(self) -> None:
+        """Later tests find the accounts as they were."""
+        ended = self.mutauth("uninstall", *self.common, *self.directory, user="administrator")
+        self.assertEqual(ended.code, 0, ended)
 
     def service_words(self, *options: str) -> tuple[str, ...]:
         address = self.lab.address_of(self.host)

@@ -159,9 +159,10 @@ class ServiceRefusalTests(CommandTestCase):
     def test_spoilt_cache(self) -> None:
         """A cached GUID that is none ends the service at once, although the directory was not even asked."""
         self.install()
-        for file in Path(self.state).iterdir():
-            file.write_text("no GUID")
+        (file,) = Path(self.state).iterdir()
+        file.write_text("no GUID")
         self.refused_start(3, self.state, "mutauth install")
+        file.unlink()  # uninstall does not take it for one either
 
     def test_missing_spn(self) -> None:
         """Without an SPN it names the SPN, the account, and the command that mends it."""
