@@ -519,13 +519,13 @@ class EndingTests(Case):
         self.assertIsInstance(self.lose(ConnectionAborted()), ConnectionDone)
 
     def test_peer_ends_under_a_producer(self) -> None:
-        """A producer is stopped when the peer has ended, and its last words are not sent."""
+        """A producer is stopped when the peer has ended; its stream is then cut, and not called ended."""
         source = Source(self.transport)
         self.transport.registerProducer(source, True)
         self.peer_sends(end=True)
         self.assertEqual(source.told, ["stop"])
         self.transport.write(b"more")
-        self.assertEqual(self.sent(), [EndOfStream()])
+        self.assertEqual(self.sent(), [])
 
     def test_cut(self) -> None:
         """A connection that ends without the peer's end was cut; the network's reason is the cause."""
@@ -621,6 +621,19 @@ class HalfCloseTests(Case):
         self.clock.advance(LINGER)
         self.assertTrue(self.network.disconnecting)
         self.assertIsInstance(self.lose(ConnectionDone()), ConnectionDone)
+
+    def test_peer_ends_while_a_producer_finishes(self) -> None:
+        """An answer that is still being produced when the peer ends its half is sent to its last byte, and then ended."""
+        source = Source(self.transport)
+        self.transport.registerProducer(source, True)
+        self.transport.write(b"first ")
+        self.transport.loseConnection()
+        self.peer_sends(end=True)
+        self.assertEqual(source.told, [])
+        self.transport.write(b"second")
+        self.transport.unregisterProducer()
+        self.assertEqual(self.sent(), [Data(b"first "), Data(b"second"), EndOfStream()])
+        self.assertTrue(self.network.disconnecting)
 
     def test_end_behind_a_producer(self) -> None:
         """Our half ends after the producer is finished."""

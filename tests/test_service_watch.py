@@ -87,10 +87,19 @@ class WatchTests(SynchronousTestCase):
         )
 
     def test_goes_on_after_a_bug(self) -> None:
-        """An internal error is logged with its traceback, and the next look takes place."""
+        """An internal error is logged with its traceback, is no sign of health, and the next look takes place."""
         self.watch.start()
         lines = self.lines(ZeroDivisionError(), BROKEN)
-        self.assertEqual(lines, ["critical internal error while the directory was checked", "error SPN a/b: it is gone"])
+        failed = "the directory could not be checked: internal error; see the log"
+        self.assertEqual(
+            lines,
+            [
+                "critical internal error while the directory was checked",
+                f"error {failed}",
+                "error SPN a/b: it is gone",
+                f"info no longer: {failed}",
+            ],
+        )
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_never_two_at_once(self) -> None:

@@ -16,7 +16,7 @@ from attrs import frozen
 
 from mutauth_twisted.directory import security
 from mutauth_twisted.directory.connection import Directory
-from mutauth_twisted.directory.names import child_dn, parent_of
+from mutauth_twisted.directory.names import child_dn, parent_of, same_dn
 from mutauth_twisted.directory.scp import (
     ServiceConnectionPoint,
     create_scp,
@@ -189,8 +189,8 @@ def _create_container(session: Session, dn: str, undo: Undo, report: Report) -> 
     try:
         kinds = session.read(dn, ["objectClass"]).texts("objectClass")
     except NotFound:
-        undo.before(f"container {dn}", lambda session: _deleted(session, dn))
-        session.add(dn, {"objectClass": _CONTAINER, "description": _CONTAINER_MARK})
+        with undo.around(f"container {dn}", lambda session: _deleted(session, dn)):
+            session.add(dn, {"objectClass": _CONTAINER, "description": _CONTAINER_MARK})
         report(f"created container {dn}")
         return
     if _CONTAINER not in kinds:
@@ -242,8 +242,8 @@ def _create(
     undo: Undo,
     report: Report,
 ) -> ServiceConnectionPoint:
-    undo.before(f"SCP {dn}", lambda session: _deleted(session, dn))
-    point = create_scp(session, dn, service_class=service_class, dns_name=host, keywords=keywords)
+    with undo.around(f"SCP {dn}", lambda session: _deleted(session, dn)):
+        point = create_scp(session, dn, service_class=service_class, dns_name=host, keywords=keywords)
     report(f"created SCP {point.dn} (GUID {point.guid})")
     return point
 
@@ -255,8 +255,8 @@ def _add_keywords(
     missing = tuple(keyword for keyword in keywords if keyword.casefold() not in present)
     if not missing:
         return
-    undo.before(f"keywords {', '.join(missing)}", lambda session: _remove_keywords(session, point.guid, missing))
-    session.modify(point.guid, [Change("add", "keywords", missing)])
+    with undo.around(f"keywords {', '.join(missing)}", lambda session: _remove_keywords(session, point.guid, missing)):
+        session.modify(point.guid, [Change("add", "keywords", missing)])
     report(f"added keywords {', '.join(missing)}")
 
 
@@ -316,10 +316,14 @@ def _restorer(guid: UUID, before: bytes) -> Callable[[Session], bool]:
 
 
 def _add_spn(session: Session, account: Account, spn: SPN, undo: Undo, report: Report) -> None:
-    if not account.holds(spn):
-        undo.before(f"SPN {spn}", lambda session: bool(remove_spns(session, account, [spn])))
-    if add_spns(session, account, [spn]):
+    if account.holds(spn):
+        return
+    with undo.around(f"SPN {spn}", lambda session: bool(remove_spns(session, account, [spn]))):
+        added = add_spns(session, account, [spn])
+    if added:
         report(f"added SPN {spn} to {account.name}")
+    else:  # somebody else has added it since it was looked for
+        undo.forget()
 
 
 def uninstall(
@@ -359,7 +363,10 @@ def uninstall(
         return removed
     only = find_account(session, account) if account else None
     spns = [point.spn(form, host, service_class) for form in spn_forms]
-    holders = [only] if only else find_holders_of(catalog, spns)
+    holders = find_holders_of(catalog, spns)
+    if only is not None:
+        _check_only(holders, only, spns)
+        holders = [only]
     for holder in holders:
         for spn in remove_spns(session, holder, [spn for spn in spns if holder.holds(spn)]):
             done(f"removed SPN {spn} from {holder.name}")
@@ -367,12 +374,32 @@ def uninstall(
             stale = find_stale(catalog, point, holder, service_class=service_class, host=host)
             for text in remove_spns(session, holder, stale):
                 done(f"removed SPN {text} from {holder.name}, with a DN from before the SCP was moved")
+    if is_there and (others := _still_used(catalog, point, removed)):
+        report(f"kept SCP {point.dn}: {', '.join(others)} still name it")
+        return removed
     if is_there:
         delete_scp(session, point)
         done(f"deleted SCP {point.dn}")
     if container and scp_parent:
         _delete_container(session, scp_parent, done)
     return removed
+
+
+def _still_used(catalog: Session, point: ServiceConnectionPoint, removed: Sequence[str]) -> list[str]:
+    """The SPNs, of other hosts, that name the object; those just removed may still be in the global catalog."""
+    named = [f"SPN {spn} on {holder.name}" for holder, spn in spns_naming(catalog, point)]
+    gone = {line.partition(" SPN ")[2].replace(" from ", " on ", 1) for line in removed}
+    return [text for text in named if text.removeprefix("SPN ") not in gone]
+
+
+def _check_only(holders: Sequence[Account], only: Account, spns: Sequence[SPN]) -> None:
+    """Half of it would be left behind when the SPNs are on another account than the one given."""
+    for other in holders:
+        if not same_dn(other.dn, only.dn):
+            spn = next(spn for spn in spns if other.holds(spn))
+            raise ServiceCheckFailed(
+                f"SPN {spn}", f"it is on {other.name}, not on {only.name}", f"give --account {other.name}, or none"
+            )
 
 
 def _find_installed(

@@ -19,7 +19,7 @@ from attrs import frozen
 
 from mutauth_twisted.directory.binding import BindingInformation
 from mutauth_twisted.directory.installation import DEFAULT_SPN_FORMS, scp_dn
-from mutauth_twisted.directory.names import is_dn, parent_of, same_dn
+from mutauth_twisted.directory.names import common_name, is_dn, parent_of, same_dn
 from mutauth_twisted.directory.scp import ServiceConnectionPoint, read_scp, update_binding
 from mutauth_twisted.directory.session import INSUFFICIENT_RIGHTS, Session
 from mutauth_twisted.directory.spns import Account, find_account, find_holders
@@ -103,9 +103,9 @@ def check(
     :raises ServiceCheckFailed: when an SPN is missing, likewise.
     """
 
-    def command_for(parent: str | None) -> str:
+    def command_for(name: str | None, parent: str | None) -> str:
         return install_command(
-            service_class, host, account, spn_forms=spn_forms, scp_name=scp_name, scp_parent=parent, reach=reach
+            service_class, host, account, spn_forms=spn_forms, scp_name=name, scp_parent=parent, reach=reach
         )
 
     place: str | None = None
@@ -114,10 +114,10 @@ def check(
     try:
         point = read_scp(session, guid or place or _no_place(host))
     except NotFound as error:
-        raise NotFound(error.subject, error.cause, f"run {command_for(scp_parent)}") from error
+        raise NotFound(error.subject, error.cause, f"run {command_for(scp_name, scp_parent)}") from error
     # Run as it was, the installation would make a second object where the first one had been.
     is_moved = place is None or not same_dn(place, point.dn)
-    command = command_for(parent_of(point.dn) if is_moved else scp_parent)
+    command = command_for(common_name(point.dn), parent_of(point.dn)) if is_moved else command_for(scp_name, scp_parent)
     _check_class(point, service_class)
     holder = find_account(session, account)
     spns = tuple(point.spn(form, host, service_class) for form in spn_forms)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from mutauth_twisted.directory.session import Session
-from mutauth_twisted.errors import DirectoryUnreachable, MutualAuthError
+from mutauth_twisted.errors import DirectoryRefused, DirectoryUnreachable, MutualAuthError
 
 
 class Undo:
@@ -30,6 +31,23 @@ class Undo:
         :param step: takes it back, and returns whether there was anything to take back.
         """
         self._steps.append((what, step))
+
+    @contextmanager
+    def around(self, what: str, step: Callable[[Session], bool]) -> Iterator[None]:
+        """Put down how to take back the write in the block; one that the directory refused was none.
+
+        What stands there after a refusal is somebody else's.
+        """
+        self.before(what, step)
+        try:
+            yield
+        except DirectoryRefused:
+            self.forget()
+            raise
+
+    def forget(self) -> None:
+        """The write that was put down last changed nothing."""
+        self._steps.pop()
 
     @property
     def pending(self) -> bool:

@@ -24,7 +24,7 @@ from zope.interface import implementer
 
 from mutauth_twisted.core.context import KerberosInitiator, ServiceKeys
 from mutauth_twisted.credentials import ClientCredentials
-from mutauth_twisted.errors import AccessDenied, NetworkError, UsageError
+from mutauth_twisted.errors import AccessDenied, MutualAuthError, NetworkError, UsageError
 from mutauth_twisted.interfaces import PeerIdentity
 from mutauth_twisted.net.limits import Limits, Place, Places
 from mutauth_twisted.net.protocol import Channel, ExchangeProtocol, Side
@@ -304,6 +304,8 @@ class MutualAuthClientEndpoint:
     def _unreachable(self, failure: Failure) -> Failure:
         if failure.check(OverflowError):  # what sockets make of a port that is none
             return Failure(UsageError(self._where, "the port is out of range", "use 1 to 65535"))
+        if failure.check(ValueError) and not failure.check(MutualAuthError):
+            return Failure(NetworkError(self._where, "the host's name is none", "check the name"))
         failure.trap(ConnectError, DNSLookupError)
         error = failure.value
         if failure.check(ConnectionRefusedError):

@@ -195,11 +195,13 @@ class ProtectedTransport:
             return
         self._input_over = True
         half_closeable: Any = IHalfCloseableProtocol(self._application, None)
-        if half_closeable is None or self.disconnecting:
-            self._send_end()
+        if half_closeable is None or (self.disconnecting and self._producer is None):
+            if self._producer is None:
+                self._send_end()  # a producer has more to say: without it the stream is cut, not ended
             self._leave(Failure(ConnectionDone()))
             return
-        self._call(half_closeable.readConnectionLost)
+        if not self.disconnecting:
+            self._call(half_closeable.readConnectionLost)
         if self._end_sent:
             self._transport.loseConnection()
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocolFactory
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.reflect import namedAny
+from zope.interface import implementer
 
 from mutauth_twisted.errors import UsageError
 from mutauth_twisted.net.endpoints import parse_client
@@ -19,6 +20,7 @@ from mutauth_twisted.service.options import Settings
 _log = Logger()
 
 
+@implementer(IHalfCloseableProtocol)
 class Echo(Protocol):
     """Sends back what comes, and reads no faster than the peer takes it."""
 
@@ -29,6 +31,15 @@ class Echo(Protocol):
     def dataReceived(self, data: bytes) -> None:
         transport: Any = self.transport
         transport.write(data)
+
+    def readConnectionLost(self) -> None:
+        """The peer has said all; so have we, once it is sent."""
+        transport: Any = self.transport
+        transport.unregisterProducer()
+        transport.loseConnection()
+
+    def writeConnectionLost(self) -> None:
+        """All is sent."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         transport: Any = self.transport

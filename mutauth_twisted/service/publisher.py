@@ -41,6 +41,13 @@ class Publisher:
         self._publishes = False
         self.watch = Watch(reactor, settings.check_interval, self._inspect) if settings.check_interval else None
 
+    @property
+    def wrong(self) -> tuple[str, ...]:
+        """What is wrong in the directory, a line each: by the last look at it, or else by that of the start."""
+        if self.watch is not None and self.watch.looked:
+            return self.watch.wrong
+        return self._standing.warnings if self._standing is not None else ()
+
     async def check(self) -> None:
         """Find the service's object, and see that every SPN stands on our account and nowhere else.
 

@@ -75,13 +75,12 @@ class MutualAuthService(Service):
 
     def status(self) -> Status:
         """How the service is now."""
-        watch = self._publisher.watch if self._publisher is not None else None
         return Status(
             self._settings.service_class,
             tuple(describe(port.getHost()) for port in self._ports) if self.running else (),
             self._factory.places.handshakes,
             self._factory.places.sessions,
-            watch.wrong if watch is not None else (),
+            self._publisher.wrong if self._publisher is not None else (),
         )
 
     def _tcp_port(self) -> int:

@@ -21,6 +21,7 @@ class Watch:
         next; when one takes longer, the next is left out.
     :param inspect: looks once.
     :ivar wrong: what is wrong by the last inspection, a line each.
+    :ivar looked: whether there has been one.
     """
 
     _log = Logger()
@@ -32,6 +33,7 @@ class Watch:
         self._loop.clock = clock
         self._running: Deferred[None] | None = None
         self.wrong: tuple[str, ...] = ()
+        self.looked = False
 
     def start(self) -> None:
         """Begin; the first inspection is one interval from now."""
@@ -56,12 +58,13 @@ class Watch:
             found = Inspection((str(error),))
         except Exception:
             self._log.failure("internal error while the directory was checked")
-            return
+            found = Inspection(("the directory could not be checked: internal error; see the log",))
         if self._loop.running:
             self._report(found)
 
     def _report(self, found: Inspection) -> None:
         before, self.wrong = self.wrong, found.wrong
+        self.looked = True
         for line in found.mended:
             self._log.warn("{line}", line=line)
         for line in found.wrong:

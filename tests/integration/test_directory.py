@@ -560,6 +560,43 @@ class InstallationTests(DirectoryTestCase):
             left = await self.do("administrator", lambda session: list(find_by_keyword(session, self.service_class)))
             self.assertEqual(left, [])
 
+    async def test_what_somebody_else_made_is_not_undone(self) -> None:
+        """An object that another administrator made a moment before us is refused, and stays."""
+        found = await self.install()
+
+        def work(session: Session, catalog: Session) -> None:
+            undo = Undo(lambda _: None)
+            with undo.around("SCP", lambda session: bool(session.delete(found.dn) is None)):
+                create_scp(session, found.dn, service_class="x", dns_name=self.host, keywords=["x"])
+
+        line = await self.failure_of(self.as_user("administrator").run_with_catalog(work), DirectoryRefused)
+        self.assertIn(found.dn, line)
+        point = await self.do("alice", lambda session: read_scp(session, found.guid))
+        self.assertEqual(point.dn, found.dn)
+
+    async def test_uninstall_keeps_what_others_use(self) -> None:
+        """An SCP of several hosts goes with the last of them; the wrong account is refused before anything is removed."""
+        place = f"CN=srv1,CN=Computers,{self.lab.base_dn}"
+        found = await self.install(scp_parent=place)
+        other = self.lab.host("srv2")
+        await self.install(host=other, scp_parent=place)
+
+        def uninstall(host: str, **options: Any) -> Any:
+            given = {"service_class": self.service_class, "host": host, "scp_parent": place, **options}
+            return self.as_user("administrator").run_with_catalog(
+                lambda session, catalog: installation.uninstall(session, catalog, **given)
+            )
+
+        line = await self.failure_of(uninstall(self.host, account="svc-other"), ServiceCheckFailed)
+        self.assertIn("it is on svc-echo, not on svc-other", line)
+        self.assertEqual(len(await self.spns_of("svc-echo")), 4)
+        removed = await uninstall(self.host)
+        self.assertFalse(any("deleted SCP" in text for text in removed), removed)
+        self.assertEqual((await self.do("alice", lambda session: read_scp(session, found.guid))).dn, found.dn)
+        removed = await uninstall(other)
+        self.assertTrue(any("deleted SCP" in text for text in removed), removed)
+        self.assertEqual(await self.spns_of("svc-echo"), set())
+
     async def test_failure_on_the_second_run_keeps_the_first(self) -> None:
         """Undoing takes back what this run did, and nothing of an earlier one."""
         found = await self.install(spn_forms=["guid"])
