@@ -257,6 +257,10 @@ class ClientRefusalTests(CommandTestCase):
     def refused_connection(self, endpoint: str, code: int, *words: str, **how: str) -> None:
         self.refused(self.mutauth("connect", endpoint, given="a secret", **how), code, *words)
 
+    def installed_spn(self) -> str:
+        """An SPN for which there is a ticket to be had, so that the exchange begins."""
+        return self.install().output.partition("added SPN ")[2].partition(" to ")[0]
+
     def direct(self, port: int, spn: str) -> str:
         return f"mutauth:tcp\\:127.0.0.1\\:{port}:spn={spn}:timeout=5"
 
@@ -344,25 +348,19 @@ class ClientRefusalTests(CommandTestCase):
 
     def test_another_protocol(self) -> None:
         """A peer that speaks something else."""
-        self.install()
-        with self.service() as service:
-            spn = service.log.partition("svc-echo holds ")[2].partition(",")[0]
+        spn = self.installed_spn()
         with self.peer(lambda connection: connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n") or time.sleep(1)) as port:
             self.refused_connection(self.direct(port, spn), 4, f"127.0.0.1:{port}", "another protocol")
 
     def test_closed_midway(self) -> None:
         """A peer that takes the token and closes."""
-        self.install()
-        with self.service() as service:
-            spn = service.log.partition("svc-echo holds ")[2].partition(",")[0]
+        spn = self.installed_spn()
         with self.peer(lambda connection: connection.recv(65536)) as port:
             self.refused_connection(self.direct(port, spn), 3, f"127.0.0.1:{port}", "closed the connection")
 
     def test_silence(self) -> None:
         """A peer that never answers."""
-        self.install()
-        with self.service() as service:
-            spn = service.log.partition("svc-echo holds ")[2].partition(",")[0]
+        spn = self.installed_spn()
         with self.peer(lambda connection: time.sleep(3)) as port:
             endpoint = self.direct(port, spn).replace("timeout=5", "timeout=1")
             self.refused_connection(endpoint, 3, f"127.0.0.1:{port}", "within 1 s")

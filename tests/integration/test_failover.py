@@ -39,7 +39,7 @@ from mutauth_twisted.errors import (
     UsageError,
 )
 from mutauth_twisted.lab.state import ProcessIdentity, identity_file
-from tests.integration.test_directory import DirectoryTestCase
+from tests.integration.directory_case import DirectoryTestCase
 
 
 class Proxy:

@@ -21,7 +21,7 @@ from mutauth_twisted.directory.session import Change, Session
 from mutauth_twisted.directory.spns import add_spns, find_account, remove_spns
 from mutauth_twisted.service.options import Options
 from mutauth_twisted.service.publisher import Publisher
-from tests.integration.test_directory import DirectoryTestCase
+from tests.integration.directory_case import DirectoryTestCase
 
 INTERVAL = "0.1"
 RIGHT = "the directory is right again"

@@ -13,7 +13,7 @@ from mutauth_twisted.directory.session import Change, Session
 from mutauth_twisted.errors import DirectoryRefused, NotFound, ServiceCheckFailed
 from mutauth_twisted.spn import SPN
 from tests.integration.commands import CommandTestCase
-from tests.integration.test_directory import DirectoryTestCase
+from tests.integration.directory_case import DirectoryTestCase
 
 #: Outside the range of ports that are given out, and other than those of the lab's SRV records.
 PORT = 9000 + os.getpid() % 300

@@ -17,7 +17,7 @@ from mutauth_twisted.directory.spns import add_spns, find_account, remove_spns
 from mutauth_twisted.errors import DirectoryRefused, MutualAuthError, NotFound, ServiceCheckFailed, UsageError
 from mutauth_twisted.spn import SPN
 from tests.integration.commands import CommandTestCase
-from tests.integration.test_directory import DirectoryTestCase
+from tests.integration.directory_case import DirectoryTestCase
 
 
 class SCPTestCase(DirectoryTestCase):

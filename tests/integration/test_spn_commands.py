@@ -22,7 +22,7 @@ from mutauth_twisted.directory.spns import find_account, find_by_sid
 from mutauth_twisted.errors import DirectoryRefused
 from mutauth_twisted.spn import SPN
 from tests.integration.commands import CommandTestCase
-from tests.integration.test_directory import DirectoryTestCase
+from tests.integration.directory_case import DirectoryTestCase
 
 
 class SPNTestCase(DirectoryTestCase):

@@ -1,0 +1,140 @@
+"""What the tests of the directory side start from: a service of their own in the lab, and its callers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+from uuid import uuid4
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import TestCase
+
+from mutauth_twisted.credentials import ClientCredentials
+from mutauth_twisted.directory import installation, startup
+from mutauth_twisted.directory.binding import BindingInformation
+from mutauth_twisted.directory.connection import Directory
+from mutauth_twisted.directory.scp import (
+    ServiceConnectionPoint,
+    delete_scp,
+    find_by_keyword,
+    read_scp,
+)
+from mutauth_twisted.directory.session import Change, Session
+from mutauth_twisted.directory.spns import find_account
+from mutauth_twisted.dns import Resolver
+from mutauth_twisted.errors import (
+    MutualAuthError,
+)
+from tests.integration.support import require_lab
+
+T = TypeVar("T")
+BINDING = BindingInformation(9000)
+
+
+class Started(NamedTuple):
+    """What a start found to warn of, the attributes it had to write, and what stands there then."""
+
+    warnings: tuple[str, ...]
+    changed: tuple[str, ...]
+    scp: ServiceConnectionPoint
+
+
+class DirectoryTestCase(TestCase):
+    """A test with the lab's directory, as any of its accounts, leaving nothing behind in it."""
+
+    def setUp(self) -> None:
+        self.lab = require_lab()
+        self.set_environment("KRB5_CONFIG", str(self.lab.krb5_conf))
+        self.resolver = Resolver(reactor, self.lab.nameserver)
+        self.host = self.lab.host("srv1")
+        self.service_class = f"test{uuid4().hex[:10]}"
+        self._directories: dict[str, Directory] = {}
+        self.addCleanup(self._forget_service)
+
+    def set_environment(self, name: str, value: str) -> None:
+        """Set a variable for this test only."""
+        before = os.environ.get(name)
+        os.environ[name] = value
+        self.addCleanup(lambda: os.environ.pop(name) if before is None else os.environ.__setitem__(name, before))
+
+    def directory(self, **options: Any) -> Directory:
+        """A directory that is closed after the test."""
+        directory = Directory(reactor, resolver=self.resolver, **options)
+        self.addCleanup(directory.close)
+        return directory
+
+    def as_user(self, user: str) -> Directory:
+        """The directory with the tickets of one of the lab's accounts."""
+        if user not in self._directories:
+            self._directories[user] = self.directory(credentials=ClientCredentials(ccache=self.lab.ccache(user)))
+        return self._directories[user]
+
+    async def do(self, user: str, work: Callable[[Session], T], **options: Any) -> T:
+        """Do blocking work as one of the lab's accounts."""
+        return await self.as_user(user).run(work, **options)
+
+    async def install(self, **options: Any) -> installation.Installation:
+        """Install this test's service as the administrator."""
+        given: dict[str, Any] = {
+            "service_class": self.service_class,
+            "host": self.host,
+            "account": "svc-echo",
+            **options,
+        }
+        return await self.as_user("administrator").run_with_catalog(
+            lambda session, catalog: installation.install(session, catalog, **given)
+        )
+
+    async def publish(
+        self,
+        found: installation.Installation,
+        user: str = "svc-echo",
+        binding: BindingInformation = BINDING,
+        **options: Any,
+    ) -> Started:
+        """Start this test's service as far as the directory goes."""
+        given: dict[str, Any] = {
+            "guid": found.guid,
+            "service_class": self.service_class,
+            "host": self.host,
+            "account": "svc-echo",
+            **options,
+        }
+
+        def start(session: Session, catalog: Session) -> Started:
+            checked = startup.check(session, catalog, **given)
+            changed = startup.publish(session, checked, given["host"], binding)
+            return Started(checked.warnings, tuple(changed), read_scp(session, checked.scp.guid))
+
+        return await self.as_user(user).run_with_catalog(start)
+
+    async def spns_of(self, name: str) -> set[str]:
+        """The SPNs of this test's service class on an account."""
+        account = await self.do("administrator", lambda session: find_account(session, name))
+        return {spn for spn in account.spns if spn.startswith(self.service_class + "/")}
+
+    async def failure_of(self, waiting: Any, kind: type[MutualAuthError]) -> str:
+        """The one line of the error that something must end with."""
+        try:
+            result = await waiting
+        except kind as error:
+            line = str(error)
+            self.assertNotIn("\n", line)
+            self.assertNotIn("Traceback", line)
+            return line
+        raise self.failureException(f"it returned {result!r}")
+
+    def _forget_service(self) -> Deferred[Any]:
+        def forget(session: Session) -> None:
+            for entry in list(
+                session.search(session.domain_dn, f"(servicePrincipalName={self.service_class}/*)", ["servicePrincipalName"])
+            ):
+                ours = [spn for spn in entry.texts("servicePrincipalName") if spn.startswith(self.service_class)]
+                session.modify(entry.dn, [Change("delete", "servicePrincipalName", tuple(ours))])
+            for keyword in (self.service_class, self.service_class + "-other"):
+                for point in list(find_by_keyword(session, keyword)):
+                    delete_scp(session, point)
+
+        return Deferred.fromCoroutine(self.do("administrator", forget))
