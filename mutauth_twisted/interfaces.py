@@ -8,7 +8,7 @@ from attrs import field, frozen
 from twisted.internet.interfaces import ITransport
 from zope.interface import Attribute, Interface
 
-from mutauth_twisted.policy import Flag, Protection, split_principal
+from mutauth_twisted.policy import Flag, Logon, Protection, no_logon, split_principal
 from mutauth_twisted.spn import SPN
 
 
@@ -27,7 +27,7 @@ class PeerIdentity:
     :param claimed_spn: on a server, the SPN written on the client's ticket,
         ``class/host[/name]``.  Nothing protects it, so that it can tell a
         client's mistake and no more.
-    :param read_groups: on a server, reads :attr:`groups`.
+    :param read_logon: on a server, reads :attr:`account`, :attr:`sid` and :attr:`groups`.
     """
 
     principal: str
@@ -37,17 +37,31 @@ class PeerIdentity:
     flags: Flag
     expires: float
     claimed_spn: str | None = field(default=None, eq=False)
-    read_groups: Callable[[], tuple[str, ...]] = field(default=tuple, eq=False, repr=False)
+    read_logon: Callable[[], Logon | None] = field(default=no_logon, eq=False, repr=False)
 
     @property
-    def groups(self) -> tuple[str, ...]:
-        """On a server, the SIDs of the client's groups, from the PAC of its verified ticket; read when asked for.
+    def account(self) -> str | None:
+        """On a server, the client's account, ``DOMAIN\\sAMAccountName``, whichever of its names it came under.
 
-        Empty where the ticket has no PAC, as those of other realms than Active Directory.
+        From the PAC of its verified ticket, read when asked for.  None where the ticket has no PAC, as those of
+        other realms than Active Directory, and of clients that asked for none.
 
         :raises PeerNotProven: when the PAC cannot be read.
         """
-        return self.read_groups()
+        logon = self.read_logon()
+        return logon.account if logon is not None else None
+
+    @property
+    def sid(self) -> str | None:
+        """On a server, the SID of that account, which outlives its names; otherwise as :attr:`account`."""
+        logon = self.read_logon()
+        return logon.sid if logon is not None else None
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """On a server, the SIDs of that account's groups; otherwise as :attr:`account`, and empty instead of None."""
+        logon = self.read_logon()
+        return logon.groups if logon is not None else ()
 
     @property
     def realm(self) -> str:

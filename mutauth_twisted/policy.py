@@ -82,12 +82,31 @@ def _check_patterns(instance: object, attribute: object, patterns: tuple[str, ..
 
 
 _SID = re.compile(r"S-1-\d{1,15}(-\d{1,10}){1,15}", re.ASCII)
+# MS-DTYP 2.4.2.4: what a machine adds to a session of its own accord (everyone, network, the groups of BUILTIN).
+_LOCAL_SID = re.compile(r"S-1-(?:[0-3]-.*|5-(?:[1-8]|1[0-4]|1[7-9]|20)|5-(?:5|32|64)-.*|16-.*)")
+
+
+def is_sid(text: str) -> bool:
+    """Whether a text has the form of a SID, with a small or a capital S."""
+    return _SID.fullmatch(text[:1].upper() + text[1:]) is not None
+
+
+def check_group_sid(sid: str, subject: str) -> None:
+    """See that a group can be among those of a client's ticket.
+
+    :param subject: how the error names the group.
+    :raises UsageError: when no ticket ever names it.
+    """
+    if _LOCAL_SID.fullmatch(sid):
+        cause = "no ticket names it: a machine adds it to its own sessions, and not a domain controller"
+        raise UsageError(subject, cause, "take a group of the domain, with the same members")
 
 
 def _check_sids(instance: object, attribute: object, sids: tuple[str, ...]) -> None:
     for sid in sids:
-        if not _SID.fullmatch(sid):
+        if not is_sid(sid):
             raise UsageError(f"group {sid!r}", "it is no SID", "give its objectSid, such as S-1-5-21-1-2-3-1104")
+        check_group_sid(sid, f"group {sid}")
 
 
 def _as_sids(sids: Iterable[str]) -> tuple[str, ...]:
@@ -98,13 +117,59 @@ def _as_tuple(patterns: Iterable[str]) -> tuple[str, ...]:
     return tuple(patterns)
 
 
-def _matches(principal: str, patterns: tuple[str, ...], fold: Callable[[str], str]) -> bool:
-    name, realm = map(fold, split_principal(principal))
-    for pattern in patterns:
-        name_pattern, realm_pattern = map(fold, split_principal(pattern))
-        if fnmatchcase(name, name_pattern) and fnmatchcase(realm, realm_pattern):
-            return True
-    return False
+def _names_for(realm: str, patterns: tuple[str, ...], fold: Callable[[str], str]) -> tuple[str, ...]:
+    """The name parts, folded, of the patterns that are about a realm."""
+    pairs = (map(fold, split_principal(pattern)) for pattern in patterns)
+    return tuple(name for name, wanted in pairs if fnmatchcase(fold(realm), wanted))
+
+
+def _is_everybody(pattern: str) -> bool:
+    return not pattern.strip("*")
+
+
+def _matches(name: str, patterns: tuple[str, ...], fold: Callable[[str], str]) -> bool:
+    return any(fnmatchcase(fold(name), pattern) for pattern in patterns)
+
+
+@frozen
+class Logon:
+    """What a domain controller says of an account, in the PAC of the ticket (MS-PAC 2.5 and 2.10).
+
+    :param name: its sAMAccountName, whichever of its names the client came under.
+    :param domain: the NetBIOS name of its domain.
+    :param sid: its SID; None: there is none.
+    :param groups: the SIDs of its groups that are enabled, and not for denials only.
+    :param deny_only: those that only denials may look at.
+    :param upn: its userPrincipalName, implied or set; None: unknown.
+    """
+
+    name: str
+    domain: str
+    sid: str | None = None
+    groups: tuple[str, ...] = ()
+    deny_only: tuple[str, ...] = ()
+    upn: str | None = None
+
+    @property
+    def account(self) -> str:
+        """The account, ``DOMAIN\\name``."""
+        return f"{self.domain}\\{self.name}"
+
+    def names_in(self, realm: str) -> tuple[str, ...]:
+        """The names that the account has in its realm, as they stand in a principal: the sAMAccountName first."""
+        names = [self.name]
+        prefix, _, suffix = (self.upn or "").rpartition("@")
+        if prefix and fold_ascii(suffix) == fold_ascii(realm):
+            names.append(prefix)
+        return tuple(re.sub(r"([\\@/])", r"\\\1", name) for name in names)
+
+
+_NOT_LET_IN = "the access policy does not let this principal in"
+
+
+def no_logon() -> Logon | None:
+    """What there is to read of a client whose ticket has no PAC."""
+    return None
 
 
 @frozen
@@ -113,38 +178,65 @@ class AccessPolicy:
 
     Patterns are ``name@REALM`` with shell wildcards in either part.  The case
     of A to Z does not count, as in the directory; a denial also finds names
-    that only look like the one denied.  A name that holds an escaped character
-    is another name of some account (``bob\\@example.com@EXAMPLE.COM``, which
-    any client may ask its KDC for): no pattern matches it, so that it comes in
-    only where everybody does.
+    that only look like the one denied.
 
-    Groups are SIDs; they let in, as patterns do, whom no denial keeps out.
+    The realm is the ticket's.  The name on a ticket is one that the client chose
+    among those that its account answers to, some of which may be another
+    account's elsewhere; so an allowance is for the account's sAMAccountName, as
+    the PAC tells it, and a denial for that, for the UPN's prefix, and for the
+    name on the ticket.  A client decides by itself whether its ticket has a PAC:
+    without one only patterns for everybody of a realm (``*@REALM``) let it in,
+    and only where no denial is about somebody of that realm or about a group.
 
-    :raises UsageError: for a pattern without a realm, or a group that is no SID.
+    Groups are SIDs; they let in, and keep out, as patterns do.
+
+    :raises UsageError: for a pattern without a realm, or a group that is no SID or in no PAC.
     """
 
     allow: tuple[str, ...] = field(default=(), converter=_as_tuple, validator=_check_patterns)
     deny: tuple[str, ...] = field(default=(), converter=_as_tuple, validator=_check_patterns)
     allow_all: bool = False
     allow_groups: tuple[str, ...] = field(default=(), converter=_as_sids, validator=_check_sids)
+    deny_groups: tuple[str, ...] = field(default=(), converter=_as_sids, validator=_check_sids)
 
     @property
     def lets_nobody_in(self) -> bool:
         """Whether there is nobody whom it lets in."""
         return not (self.allow or self.allow_all or self.allow_groups)
 
-    def permits(self, principal: str, groups: Callable[[], Iterable[str]] = tuple) -> bool:
-        """Whether the principal may in.
+    def permits(self, principal: str, read_logon: Callable[[], Logon | None] = no_logon) -> bool:
+        """Whether the principal may in; see :meth:`refusal`."""
+        return self.refusal(principal, read_logon) is None
 
-        :param groups: reads the SIDs of its groups; called only where they decide.
+    def refusal(self, principal: str, read_logon: Callable[[], Logon | None] = no_logon) -> str | None:
+        """Why the principal may not in; None: it may.
+
+        :param read_logon: reads the PAC; called only where it decides.
         """
-        if not self.deny and self.allow_all:
-            return True
+        if self.allow_all and not self.deny and not self.deny_groups:
+            return None
         name, realm = split_principal(principal)
-        if not name or not realm or "\\" in name:
-            return False
-        if _matches(principal, self.deny, _fold_everything):
-            return False
-        if self.allow_all or _matches(principal, self.allow, fold_ascii):
-            return True
-        return bool(self.allow_groups) and not set(self.allow_groups).isdisjoint(groups())
+        if not name or not realm:
+            return _NOT_LET_IN
+        denied = _names_for(realm, self.deny, _fold_everything)
+        if _matches(name, denied, _fold_everything):
+            return _NOT_LET_IN
+        allowed = _names_for(realm, self.allow, fold_ascii)
+        everybody = self.allow_all or any(map(_is_everybody, allowed))
+        if everybody and not denied and not self.deny_groups:
+            return None
+        if not everybody and not allowed and not self.allow_groups:
+            return _NOT_LET_IN
+        logon = read_logon()
+        if logon is None or not logon.name:
+            return f"{_NOT_LET_IN}: its ticket has no PAC, which tells whose it is"
+        names = logon.names_in(realm)
+        is_denied = any(_matches(each, denied, _fold_everything) for each in names) or not set(
+            self.deny_groups
+        ).isdisjoint((*logon.groups, *logon.deny_only))
+        is_allowed = (
+            everybody
+            or _matches(names[0], allowed, fold_ascii)
+            or not set(self.allow_groups).isdisjoint(logon.groups)
+        )
+        return None if is_allowed and not is_denied else f"{_NOT_LET_IN}: it is account {logon.account}"

@@ -22,7 +22,7 @@ from mutauth_twisted.core.context import Outcome, StepFailed
 from mutauth_twisted.errors import MutualAuthError, PeerNotProven, RecordError
 from mutauth_twisted.interfaces import PeerIdentity
 from mutauth_twisted.net.protocol import Channel, ExchangeProtocol, Side
-from mutauth_twisted.policy import Flag, Protection, flag_names
+from mutauth_twisted.policy import Flag, Logon, Protection, flag_names, split_principal
 from mutauth_twisted.spn import SPN
 
 SPN_ASKED = SPN.parse("echoSvc/srv1.test.example")
@@ -95,9 +95,8 @@ class FakeContext:
             raise PeerNotProven("peer", "the exchange did not end with Kerberos")
         spn = SPN_ASKED if self.initiator else None
         expires = time.time() + self.lifetime
-        return PeerIdentity(
-            self.principal, spn, self.package, protection, self.flags, expires, read_groups=lambda: self.groups
-        )
+        logon = Logon(split_principal(self.principal)[0], "TEST", groups=self.groups)
+        return PeerIdentity(self.principal, spn, self.package, protection, self.flags, expires, read_logon=lambda: logon)
 
     def _digest(self, kind: bytes, initiators: bool, number: int, data: bytes) -> bytes:
         return hashlib.sha256(SECRET + kind + struct.pack(">?Q", initiators, number) + data).digest()[:16]

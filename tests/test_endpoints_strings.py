@@ -134,12 +134,16 @@ class ServerStringTests(SynchronousTestCase):
             mock.patch.object(strings, "ServiceKeys") as keys,
             mock.patch.object(strings, "MutualAuthServerEndpoint", wraps=MutualAuthServerEndpoint) as made,
         ):
-            self.parse("mutauth:tcp\\:9000:class=echoSvc:allow-group=S-1-5-21-1-2-3-4,S-1-5-32-544")
+            self.parse("mutauth:tcp\\:9000:class=echoSvc:allow-group=S-1-5-21-1-2-3-4,S-1-18-1:deny-group=S-1-18-2")
         self.assertEqual(keys.call_args.args[1], "echoSvc")
-        groups = ("S-1-5-21-1-2-3-4", "S-1-5-32-544")
-        self.assertEqual(made.call_args.args[3], AccessPolicy(allow_groups=groups))
-        wrong = "mutauth:tcp\\:9000:allow-group=Domain Users"
-        self.assertIn("Domain Users", str(self.assertRaises(UsageError, self.parse, wrong)))
+        groups = ("S-1-5-21-1-2-3-4", "S-1-18-1")
+        self.assertEqual(made.call_args.args[3], AccessPolicy(allow_groups=groups, deny_groups=("S-1-18-2",)))
+        for keyword in ("allow-group", "deny-group"):
+            wrong = f"mutauth:tcp\\:9000:allow-all=yes:{keyword}=Domain Users"
+            error = str(self.assertRaises(UsageError, self.parse, wrong))
+            self.assertIn(f"{keyword}=Domain Users: it is no SID, and an endpoint string asks no directory", error)
+        wrong = "mutauth:tcp\\:9000:allow-group=S-1-5-32-544"
+        self.assertIn("no ticket names it", str(self.assertRaises(UsageError, self.parse, wrong)))
 
     def test_nobody_is_let_in_by_default(self) -> None:
         """Without an allow it does not listen, whatever is denied."""

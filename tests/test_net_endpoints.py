@@ -383,7 +383,7 @@ class TogetherTests(SynchronousTestCase):
         self.servers.prepare = lambda recorder: setattr(
             recorder, "on_data", lambda transport, data: transport.write(data.upper())
         )
-        client = self.successResultOf(self.connect(AccessPolicy(allow=("alice@*",))))
+        client = self.successResultOf(self.connect(AccessPolicy(allow=("*@TEST.EXAMPLE",))))
         self.assertIsInstance(self.inner.protocol._context, KerberosInitiator)
         client.transport.write(b"hello")
         self.assertNotIn(b"hello", self.inner.transport.value())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted.errors import UsageError
-from mutauth_twisted.policy import AccessPolicy, Flag, Protection, flag_names, split_principal
+from mutauth_twisted.policy import AccessPolicy, Flag, Logon, Protection, flag_names, split_principal
 
 
 class FlagTests(SynchronousTestCase):
@@ -40,12 +40,17 @@ class PrincipalTests(SynchronousTestCase):
             self.assertEqual(split_principal(text), parts)
 
 
+def permits(policy: AccessPolicy, principal: str, **told: tuple[str, ...]) -> bool:
+    """Whether an account of that very name may in."""
+    return policy.permits(principal, lambda: Logon(split_principal(principal)[0], "R", **told))  # type: ignore[arg-type]
+
+
 class AccessPolicyTests(SynchronousTestCase):
     """Who may come in."""
 
     def test_nobody_by_default(self) -> None:
         """Without an allowance nobody comes in."""
-        self.assertFalse(AccessPolicy().permits("alice@R"))
+        self.assertFalse(permits(AccessPolicy(), "alice@R"))
 
     def test_patterns(self) -> None:
         """Wildcards match within the name or the realm, and never across."""
@@ -60,36 +65,29 @@ class AccessPolicyTests(SynchronousTestCase):
             ("svc-a@EXAMPLE.COM", False),
             ("svc-a\\@SUB.EXAMPLE.COM@EVIL.COM", False),
         ):
-            self.assertIs(policy.permits(principal), permitted, principal)
+            self.assertIs(permits(policy, principal), permitted, principal)
 
     def test_a_denial_beats_an_allowance(self) -> None:
         """Even that of everybody."""
         policy = AccessPolicy(allow_all=True, deny=["mallory@*"])
-        self.assertTrue(policy.permits("alice@R"))
-        self.assertFalse(policy.permits("Mallory@R"))
-
-    def test_other_names_of_an_account(self) -> None:
-        """An enterprise name, which anybody may ask for, is no way around a denial, nor into an allowance."""
-        for principal in ("bob\\@lab.example@R", "bob\\@LAB@R", "bob\\\\@R", "b\\/ob@R"):
-            self.assertFalse(AccessPolicy(allow=["*@R"], deny=["bob@R"]).permits(principal), principal)
-            self.assertFalse(AccessPolicy(allow_all=True, deny=["bob@R"]).permits(principal), principal)
-            self.assertFalse(AccessPolicy(allow=["*@R", "bob*@*"]).permits(principal), principal)
-            self.assertTrue(AccessPolicy(allow_all=True).permits(principal), principal)
+        self.assertTrue(permits(policy, "alice@R"))
+        self.assertFalse(permits(policy, "Mallory@R"))
 
     def test_names_that_look_alike(self) -> None:
         """What Unicode folds together are several accounts: an allowance is for one, a denial for all."""
         alike = {"kate": "\u212aate", "strasse": "straße", "asso": "a\u017f\u017fo", "alice": "\uff41lice"}
         for name, lookalike in alike.items():
-            self.assertFalse(AccessPolicy(allow=[f"{name}@R"]).permits(f"{lookalike}@R"))
-            self.assertTrue(AccessPolicy(allow=[f"{lookalike}@R"]).permits(f"{lookalike}@R"))
-            self.assertFalse(AccessPolicy(allow_all=True, deny=[f"{name}@R"]).permits(f"{lookalike}@R"))
-            self.assertFalse(AccessPolicy(allow_all=True, deny=[f"{lookalike}@R"]).permits(f"{name}@R"))
+            self.assertFalse(permits(AccessPolicy(allow=[f"{name}@R"]), f"{lookalike}@R"))
+            self.assertTrue(permits(AccessPolicy(allow=[f"{lookalike}@R"]), f"{lookalike}@R"))
+            self.assertFalse(permits(AccessPolicy(allow_all=True, deny=[f"{name}@R"]), f"{lookalike}@R"))
+            self.assertFalse(permits(AccessPolicy(allow_all=True, deny=[f"{lookalike}@R"]), f"{name}@R"))
 
     def test_without_a_realm(self) -> None:
         """A name that cannot be told whole matches nothing."""
         for principal in ("", "alice", "@R", "alice@"):
-            self.assertFalse(AccessPolicy(allow=["*@*"]).permits(principal))
-            self.assertFalse(AccessPolicy(allow_all=True, deny=["x@R"]).permits(principal))
+            self.assertFalse(permits(AccessPolicy(allow=["*@*"]), principal))
+            self.assertFalse(permits(AccessPolicy(allow_all=True, deny=["x@R"]), principal))
+            self.assertFalse(permits(AccessPolicy(allow_all=True, deny_groups=["S-1-18-1"]), principal))
 
     def test_patterns_name_a_realm(self) -> None:
         """A pattern without a realm would let a stranger of the same name in."""
@@ -97,6 +95,98 @@ class AccessPolicyTests(SynchronousTestCase):
             error = self.assertRaises(UsageError, AccessPolicy, allow=[pattern])
             self.assertIn("@*", str(error))
             self.assertRaises(UsageError, AccessPolicy, deny=[pattern])
+
+
+class AccountTests(SynchronousTestCase):
+    """The name on the ticket is the client's choice; the PAC's is not."""
+
+    def test_a_name_of_another(self) -> None:
+        """Whose UPN, or whose other name, is the one allowed is not let in by it."""
+        mallory = Logon("mallory", "R", upn="alice@r")
+        for allowed in ("alice@R", "al*@R", "alice@*", "?lice@R"):
+            self.assertFalse(AccessPolicy(allow=[allowed]).permits("alice@R", lambda: mallory), allowed)
+        self.assertTrue(AccessPolicy(allow=["mallory@R"]).permits("alice@R", lambda: mallory))
+        self.assertTrue(AccessPolicy(allow=["*@R"]).permits("alice@R", lambda: mallory))
+
+    def test_another_name(self) -> None:
+        """An account that is denied stays out under each of its names, and by each of them."""
+        bob = Logon("bob", "R", upn="robert@r")
+        names = ("bob", "robert", "bob\\@r.example", "bob\\@R", "BOB", "b\u03bfb")
+        for policy in (
+            AccessPolicy(allow_all=True, deny=["bob@R"]),
+            AccessPolicy(allow=["*@R"], deny=["b?b@*"]),
+            AccessPolicy(allow=["*@R"], allow_groups=["S-1-18-1"], deny=["ROBERT@r"]),
+        ):
+            for name in names:
+                self.assertFalse(policy.permits(f"{name}@R", lambda: bob), name)
+            self.assertTrue(policy.permits("bob@R.EXAMPLE.COM" if policy.allow_all else "x@R", lambda: Logon("x", "R")))
+
+    def test_enterprise_names(self) -> None:
+        """An enterprise name is as good as any other: the account counts."""
+        policy = AccessPolicy(allow=["alice@R"])
+        self.assertTrue(policy.permits("alice\\@r.example@R", lambda: Logon("Alice", "R")))
+        self.assertFalse(policy.permits("alice\\@r.example@R", lambda: Logon("mallory", "R")))
+
+    def test_computers(self) -> None:
+        """A computer that comes without its $ is no user of that name."""
+        computer = Logon("srv1$", "R", upn="srv1$@r")
+        self.assertFalse(AccessPolicy(allow=["srv1@R"]).permits("srv1@R", lambda: computer))
+        self.assertTrue(AccessPolicy(allow=["srv1$@R"]).permits("srv1@R", lambda: computer))
+        self.assertFalse(AccessPolicy(allow_all=True, deny=["srv1$@R"]).permits("srv1@R", lambda: computer))
+
+    def test_strange_names(self) -> None:
+        """What a principal must escape is escaped in patterns too, so that no name reaches over into the realm."""
+        for name, pattern in (("a@b", "a\\@b@R"), ("a\\b", "a\\\\b@R"), ("a/b", "a\\/b@R")):
+            logon = Logon(name, "R")
+            self.assertTrue(AccessPolicy(allow=[pattern]).permits("x@R", lambda logon=logon: logon), name)
+            self.assertFalse(AccessPolicy(allow_all=True, deny=[pattern]).permits("x@R", lambda logon=logon: logon), name)
+        self.assertFalse(AccessPolicy(allow=["a/b@R"]).permits("a/b@R", lambda: Logon("a/b", "R")))
+
+    def test_a_upn_of_elsewhere(self) -> None:
+        """A UPN whose suffix is another realm's is no name in this one."""
+        policy = AccessPolicy(allow_all=True, deny=["bob@R"])
+        for upn in ("bob@other", "bob", "@r", ""):
+            logon = Logon("x", "R", upn=upn)
+            self.assertTrue(policy.permits("x@R", lambda logon=logon: logon), upn)
+
+    def test_without_a_pac(self) -> None:
+        """Who brings no PAC comes in where everybody of the realm does and nobody of it is denied, and nowhere else."""
+        group = "S-1-5-21-1-2-3-1104"
+        for policy, permitted in (
+            (AccessPolicy(allow_all=True), True),
+            (AccessPolicy(allow=["*@R"]), True),
+            (AccessPolicy(allow=["**@*"]), True),
+            (AccessPolicy(allow=["*@R"], deny=["bob@OTHER", "*@EVIL"]), True),
+            (AccessPolicy(allow=["alice@R"]), False),
+            (AccessPolicy(allow=["a*@R", "alice@*"]), False),
+            (AccessPolicy(allow_all=True, deny=["bob@R"]), False),
+            (AccessPolicy(allow_all=True, deny=["bob@*"]), False),
+            (AccessPolicy(allow_all=True, deny=["bob@r"]), False),
+            (AccessPolicy(allow_all=True, deny_groups=[group]), False),
+            (AccessPolicy(allow_groups=[group]), False),
+        ):
+            for name in ("alice", "alice\\@r.example"):
+                self.assertIs(policy.permits(f"{name}@R"), permitted, policy)
+                self.assertIs(policy.permits(f"{name}@R", lambda: Logon("", "R", groups=(group,))), permitted, policy)
+
+    def test_reasons(self) -> None:
+        """A refusal names the account, or says that it cannot be known."""
+        policy = AccessPolicy(allow=["alice@R"])
+        self.assertIn("it is account LAB\\mallory", str(policy.refusal("alice@R", lambda: Logon("mallory", "LAB"))))
+        self.assertIn("no PAC", str(policy.refusal("alice@R")))
+        self.assertIsNone(policy.refusal("alice@R", lambda: Logon("alice", "LAB")))
+
+    def test_read_when_it_decides(self) -> None:
+        """The PAC is not read where the realm alone decides, or the name on the ticket keeps out."""
+
+        def unread() -> Logon:
+            raise AssertionError("read")
+
+        self.assertTrue(AccessPolicy(allow_all=True).permits("alice@R", unread))
+        self.assertTrue(AccessPolicy(allow=["bob@R", "*@R"], deny=["bob@S"]).permits("alice@R", unread))
+        self.assertTrue(AccessPolicy(allow=["*@R"], allow_groups=["S-1-18-1"]).permits("alice@R", unread))
+        self.assertFalse(AccessPolicy(deny=["alice@R"], allow_groups=["S-1-18-1"]).permits("alice@R", unread))
+        self.assertFalse(AccessPolicy(allow=["alice@S"]).permits("alice@R", unread))
 
 
 class GroupTests(SynchronousTestCase):
@@ -107,20 +197,22 @@ class GroupTests(SynchronousTestCase):
     def test_members(self) -> None:
         """Members get in, others do not, and a denial keeps a member out."""
         policy = AccessPolicy(allow_groups=["s-1-5-21-1-2-3-1104"], deny=["eve@*"])
-        self.assertTrue(policy.permits("alice@R", lambda: ("S-1-1-0", self.GROUP)))
-        self.assertFalse(policy.permits("alice@R", lambda: (self.GROUP + "0", "S-1-1-0")))
-        self.assertFalse(policy.permits("alice@R"))
-        self.assertFalse(policy.permits("eve@R", lambda: (self.GROUP,)))
+        self.assertTrue(permits(policy, "alice@R", groups=("S-1-1-0", self.GROUP)))
+        self.assertFalse(permits(policy, "alice@R", groups=(self.GROUP + "0", "S-1-1-0")))
+        self.assertFalse(permits(policy, "alice@R", deny_only=(self.GROUP,)))
+        self.assertFalse(permits(policy, "alice@R"))
+        self.assertFalse(permits(policy, "eve@R", groups=(self.GROUP,)))
 
-    def test_read_when_they_decide(self) -> None:
-        """Groups are not read for whom a name lets in or keeps out, nor where no group lets in."""
-
-        def unread() -> tuple[str, ...]:
-            raise AssertionError("read")
-
-        self.assertTrue(AccessPolicy(allow=["alice@R"], allow_groups=[self.GROUP]).permits("alice@R", unread))
-        self.assertFalse(AccessPolicy(deny=["alice@R"], allow_groups=[self.GROUP]).permits("alice@R", unread))
-        self.assertFalse(AccessPolicy(allow=["bob@R"]).permits("alice@R", unread))
+    def test_denied(self) -> None:
+        """Members of a denied group stay out, whoever lets them in, even where they are members for denials only."""
+        for policy in (
+            AccessPolicy(allow_all=True, deny_groups=[self.GROUP]),
+            AccessPolicy(allow=["alice@R"], deny_groups=[self.GROUP]),
+            AccessPolicy(allow_groups=["S-1-18-1"], deny_groups=[self.GROUP]),
+        ):
+            self.assertTrue(permits(policy, "alice@R", groups=("S-1-18-1",)))
+            self.assertFalse(permits(policy, "alice@R", groups=("S-1-18-1", self.GROUP)))
+            self.assertFalse(permits(policy, "alice@R", groups=("S-1-18-1",), deny_only=(self.GROUP,)))
 
     def test_nobody(self) -> None:
         """A policy knows whether it lets anybody in."""
@@ -133,3 +225,13 @@ class GroupTests(SynchronousTestCase):
         for text in ("Domain Users", "S-1-5", "S-2-5-21", "S-1-5-x", "S-1-5-21-", "", "S-1-5-2\u0661"):
             error = self.assertRaises(UsageError, AccessPolicy, allow_groups=[text])
             self.assertIn("no SID", str(error))
+
+    def test_never_in_a_ticket(self) -> None:
+        """What machines add to their own sessions is in no ticket, and can neither let in nor keep out."""
+        local = ("S-1-1-0", "S-1-3-0", "S-1-5-2", "S-1-5-11", "S-1-5-18", "S-1-5-32-544", "s-1-5-32-545", "S-1-5-64-10")
+        for sid in (*local, "S-1-16-8192", "S-1-5-5-0-1"):
+            error = str(self.assertRaises(UsageError, AccessPolicy, allow_groups=[sid]))
+            self.assertIn("no ticket names it", error)
+            self.assertRaises(UsageError, AccessPolicy, deny_groups=[sid])
+        told = ("S-1-5-21-1-2-3-513", "S-1-18-1", "S-1-5-21-0-0-0-497", "S-1-5-9", "S-1-5-15", "S-1-5-1000", "S-1-5-65-1")
+        self.assertEqual(AccessPolicy(allow_groups=told).allow_groups, told)

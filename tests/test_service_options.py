@@ -68,10 +68,25 @@ class OptionsTests(SynchronousTestCase):
             self.assertIn("--check-interval", self.refused(*MINIMAL, f"--check-interval={wrong}"))
 
     def test_groups(self) -> None:
-        """Groups alone say who may in; a name is no SID."""
-        settings = self.settings(*MINIMAL[:5], "--allow-group", "S-1-5-32-544", "--allow-group", "S-1-5-32-545")
-        self.assertEqual(settings.policy, AccessPolicy(allow_groups=("S-1-5-32-544", "S-1-5-32-545")))
-        self.assertIn("Domain Users", self.refused(*MINIMAL, "--allow-group", "Domain Users"))
+        """Groups alone say who may in, by SID or by a name that the directory is asked for later."""
+        first, second = "S-1-5-21-1-2-3-1104", "s-1-5-21-1-2-3-1105"
+        settings = self.settings(*MINIMAL[:5], "--allow-group", first, "--allow-group", second, "--deny-group", "S-1-18-2")
+        self.assertEqual(
+            settings.policy, AccessPolicy(allow_groups=(first, second.upper()), deny_groups=("S-1-18-2",))
+        )
+        self.assertEqual((settings.allow_groups, settings.deny_groups), ((), ()))
+        words = ("--allow-group", "Domain Users", "--deny-group", "LAB\\x", "--deny-group", second)
+        settings = self.settings(*MINIMAL[:5], *words)
+        self.assertEqual(settings.policy, AccessPolicy(deny_groups=(second,)))
+        self.assertEqual((settings.allow_groups, settings.deny_groups), (("Domain Users",), ("LAB\\x",)))
+
+    def test_groups_refused(self) -> None:
+        """What no ticket names, and nothing at all; a denial alone lets nobody in."""
+        for sid in ("S-1-5-32-544", "S-1-1-0", "S-1-5-11"):
+            for option in ("--allow-group", "--deny-group"):
+                self.assertIn(f"group {sid}: no ticket names it", self.refused(*MINIMAL, option, sid))
+        self.assertIn("--allow-group: it names no group", self.refused(*MINIMAL, "--allow-group", " "))
+        self.assertIn("nobody is let in", self.refused(*MINIMAL[:5], "--deny-group", "x"))
 
     def test_repeatable(self) -> None:
         """Listening places, patterns and domain controllers may be given several times."""

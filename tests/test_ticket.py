@@ -100,9 +100,10 @@ class ServiceClassTests(SynchronousTestCase):
         with self.assertRaises(PeerNotProven):
             self.judged(BY_DN, "echo")
 
-    def test_no_groups(self) -> None:
-        """A ticket without a PAC has no groups."""
+    def test_no_pac(self) -> None:
+        """A ticket without a PAC tells of no account and no groups."""
         keys = ServiceKeys(ServiceCredentials(self.realm.keytab("svc-echo")))
         acceptor = keys.acceptor("client")
         acceptor.step(first_token(self.realm, BY_DN))
-        self.assertEqual(acceptor.judge(Protection.SEAL).groups, ())
+        identity = acceptor.judge(Protection.SEAL)
+        self.assertEqual((identity.account, identity.sid, identity.groups), (None, None, ()))

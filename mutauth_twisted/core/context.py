@@ -34,13 +34,13 @@ from spnego import ContextReq
 from spnego.exceptions import SpnegoError
 from spnego.iov import BufferType
 
-from mutauth_twisted.core.pac import group_sids
+from mutauth_twisted.core.pac import read_logon
 from mutauth_twisted.core.ticket import ticket_name
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.errors import AuthenticationError, MutualAuthError, PeerNotProven, PeerRefused, RecordError
 from mutauth_twisted.gsserrors import explain
 from mutauth_twisted.interfaces import PeerIdentity
-from mutauth_twisted.policy import Flag, Protection, flag_names, fold_ascii, split_principal
+from mutauth_twisted.policy import Flag, Logon, Protection, flag_names, fold_ascii, split_principal
 from mutauth_twisted.spn import SPN
 from mutauth_twisted.tickets import tickets_for
 from mutauth_twisted.wire import Wrapping
@@ -50,8 +50,9 @@ _KERBEROS_OID = gssapi.MechType.kerberos
 #: RFC 4121 4.1: the token identifier of a KRB-ERROR behind the mechanism's OID.
 _KRB_ERROR_HEADER = b"\x06\x09\x2a\x86\x48\x86\xf7\x12\x01\x02\x02\x03\x00"
 
-#: RFC 6680: where MIT puts the logon information of a verified PAC.
+#: RFC 6680: where MIT puts two parts of a verified PAC.
 _LOGON_INFORMATION = b"urn:mspac:logon-info"
+_UPN_INFORMATION = b"urn:mspac:upn-dns-info"
 
 # As plain numbers: enum arithmetic takes as long as the rest of the judgement.
 _ALL_FLAGS = int(~Flag(0))
@@ -291,7 +292,7 @@ class KerberosAcceptor(_KerberosContext):
         self._template = template
         self._service_class = service_class
         self._claimed: str | None = None
-        self._groups: tuple[str, ...] | None = None
+        self._logon: Logon | None = None
 
     def _open(self) -> Any:
         proxy = copy(self._template)
@@ -309,7 +310,7 @@ class KerberosAcceptor(_KerberosContext):
         principal, flags, expires = self._prove(protection, initiator_name=True)
         self._check_class()
         return PeerIdentity(
-            principal, None, KERBEROS, protection, flags, expires, self._claimed, read_groups=self.read_groups
+            principal, None, KERBEROS, protection, flags, expires, self._claimed, read_logon=self.read_logon
         )
 
     def _check_class(self) -> None:
@@ -319,26 +320,34 @@ class KerberosAcceptor(_KerberosContext):
                 self._subject, f"its ticket is for {claimed}, not for {wanted}", "connect it to the service that it means"
             )
 
-    def read_groups(self) -> tuple[str, ...]:
-        """See :attr:`PeerIdentity.groups`."""
-        if self._groups is None:
-            self._groups = self._read_groups()
-        return self._groups
+    def read_logon(self) -> Logon | None:
+        """See :attr:`PeerIdentity.account`."""
+        if self._logon is None:
+            self._logon = self._read_logon()
+        return self._logon
 
-    def _read_groups(self) -> tuple[str, ...]:
+    def _read_logon(self) -> Logon | None:
         name: Any = inquire_context(self._proxy._context, target_name=False).initiator_name
+        logon_information = self._read_pac(name, _LOGON_INFORMATION)
+        if not logon_information:
+            return None
         try:
-            found = get_name_attribute(name, _LOGON_INFORMATION)
+            return read_logon(logon_information, self._read_pac(name, _UPN_INFORMATION))
+        except ValueError as error:
+            cause = f"the PAC of its ticket cannot be read: {error}"
+            raise PeerNotProven(self._subject, cause, "let everybody of its realm in, *@REALM, to do without") from error
+
+    def _read_pac(self, name: Any, part: bytes) -> bytes:
+        """One part of the verified PAC; empty when there is none."""
+        try:
+            found = get_name_attribute(name, part)
         except OperationUnavailableError:
-            return ()
+            return b""
         except GSSError as error:
             raise explain(error, self._subject) from error
         if not found.authenticated:
-            raise PeerNotProven(self._subject, "its groups are not vouched for", "check the domain controllers")
-        try:
-            return tuple(sid for value in found.values for sid in group_sids(value))
-        except ValueError as error:
-            raise PeerNotProven(self._subject, f"its groups cannot be read: {error}", "let it in by name") from error
+            raise PeerNotProven(self._subject, "the PAC of its ticket is not vouched for", "check the domain controllers")
+        return b"".join(found.values)
 
 
 class ServiceKeys:

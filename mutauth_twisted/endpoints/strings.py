@@ -35,7 +35,7 @@ from mutauth_twisted.errors import UsageError
 from mutauth_twisted.net.endpoints import MutualAuthClientEndpoint, MutualAuthServerEndpoint, parse_client
 from mutauth_twisted.net.limits import LIMITS, limits_of
 from mutauth_twisted.net.protocol import Channel
-from mutauth_twisted.policy import AccessPolicy, Protection
+from mutauth_twisted.policy import AccessPolicy, Protection, is_sid
 from mutauth_twisted.spn import SPN
 from mutauth_twisted.wire import WIRES
 
@@ -46,7 +46,8 @@ _CHANNEL = frozenset({"wire", "protection", "timeout"})
 _CLIENT = _CHANNEL | {"principal", "ccache", "keytab"}
 _DIRECTORY = frozenset({"class", "hosts", "directory", "ca", "nameserver", "realm"})
 _LOCATION = {"scp": _DIRECTORY | {"scp", "base", "spn-form"}, "rnr": _DIRECTORY | {"rnr"}}
-_SERVER = _CHANNEL | LIMITS.keys() | {"keytab", "principal", "allow", "allow-group", "deny", "allow-all", "class"}
+_ACCESS = frozenset({"allow", "allow-group", "deny", "deny-group", "allow-all"})
+_SERVER = _CHANNEL | LIMITS.keys() | {"keytab", "principal", "class"} | _ACCESS
 _MAX_TIMEOUT = 3600.0
 
 
@@ -98,6 +99,17 @@ def _one_endpoint(arguments: tuple[str, ...], example: str) -> str:
 
 def _list(keywords: Mapping[str, str], keyword: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in keywords.get(keyword, "").split(",") if part.strip())
+
+
+def _sids(keywords: Mapping[str, str], keyword: str) -> tuple[str, ...]:
+    """A server's string is read at once, and has no directory in which to look for a name."""
+    groups = _list(keywords, keyword)
+    for group in groups:
+        if not is_sid(group):
+            cause = "it is no SID, and an endpoint string asks no directory for names"
+            remedy = "give its objectSid, such as S-1-5-21-1-2-3-1104; twistd mutauth takes names"
+            raise UsageError(f"{_SUBJECT} keyword {keyword}={group}", cause, remedy)
+    return groups
 
 
 def client_endpoint(reactor: Any, arguments: tuple[str, ...], keywords: Mapping[str, str]) -> IStreamClientEndpoint:
@@ -174,7 +186,8 @@ def server_endpoint(reactor: Any, arguments: tuple[str, ...], keywords: Mapping[
     _check_keywords(keywords, _SERVER)
     inner = _one_endpoint(arguments, r"mutauth:tcp\:9000:keytab=/etc/echo.keytab:allow=*@EXAMPLE.COM")
     allow_all = _choice("allow-all", keywords.get("allow-all", "no"), {"yes": True, "no": False})
-    policy = AccessPolicy(_list(keywords, "allow"), _list(keywords, "deny"), allow_all, _list(keywords, "allow-group"))
+    groups = (_sids(keywords, "allow-group"), _sids(keywords, "deny-group"))
+    policy = AccessPolicy(_list(keywords, "allow"), _list(keywords, "deny"), allow_all, *groups)
     if policy.lets_nobody_in:
         raise UsageError(_SUBJECT, "nobody is let in", "add allow=PATTERN, allow-group=SID, or allow-all=yes")
     keys = ServiceKeys(ServiceCredentials(keywords.get("keytab"), keywords.get("principal")), keywords.get("class"))

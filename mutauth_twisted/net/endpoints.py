@@ -74,7 +74,8 @@ class MutualAuthServerFactory:
     ) -> None:
         self._reactor = reactor
         self._wrapped = wrapped
-        self._policy = policy
+        #: Who may come in; may be replaced, for those who come afterwards.
+        self.policy = policy
         self._channel = channel
         self._live: set[_Served] = set()
         self._drained: Deferred[None] | None = None
@@ -89,12 +90,8 @@ class MutualAuthServerFactory:
         )
 
     def _admit(self, identity: PeerIdentity) -> None:
-        if not self._policy.permits(identity.principal, identity.read_groups):
-            raise AccessDenied(
-                identity.principal,
-                "the access policy does not let this principal in",
-                "allow it or one of its groups if it should",
-            )
+        if cause := self.policy.refusal(identity.principal, identity.read_logon):
+            raise AccessDenied(identity.principal, cause, "allow its account or one of its groups if it should")
         self.places.check_session(identity.principal)
 
     def doStart(self) -> None:

@@ -18,7 +18,7 @@ from mutauth_twisted.directory.startup import SpnCheck
 from mutauth_twisted.errors import MutualAuthError, UsageError
 from mutauth_twisted.net.limits import LIMITS, Limits, limits_of
 from mutauth_twisted.net.protocol import Channel
-from mutauth_twisted.policy import AccessPolicy, Protection
+from mutauth_twisted.policy import AccessPolicy, Protection, is_sid
 from mutauth_twisted.spn import own_host
 from mutauth_twisted.wire import WIRES
 
@@ -44,6 +44,9 @@ class Settings:
     :param ca_file: who may vouch for directory servers with TLS.
     :param serve: what to serve, as a kind (``echo``, ``forward``, ``factory``) and its argument.
     :param spn_check: what to do about a missing SPN: ``refuse``, ``warn`` or ``off``.
+    :param policy: who may in, as far as no directory has to be asked.
+    :param allow_groups: names of groups whose members may in too.
+    :param deny_groups: names of groups whose members may not.
     """
 
     service_class: str
@@ -69,6 +72,8 @@ class Settings:
     status: str | None
     serve: tuple[str, str]
     policy: AccessPolicy
+    allow_groups: tuple[str, ...]
+    deny_groups: tuple[str, ...]
     channel: Channel
     limits: Limits
 
@@ -102,6 +107,7 @@ def _seconds(option: str, most: float = 3600, *, none: bool = False) -> Callable
 
 _CHECK_INTERVAL = _seconds("check-interval", 86400, none=True)
 _DEFAULT_FORMS = ",".join(DEFAULT_SPN_FORMS)
+_REPEATABLE = ("listen", "allow", "allow-group", "deny", "deny-group", "directory")
 
 
 class Options(usage.Options):
@@ -143,7 +149,7 @@ class Options(usage.Options):
 
     def __init__(self) -> None:
         super().__init__()
-        self._repeated: dict[str, list[str]] = {kind: [] for kind in ("listen", "allow", "allow-group", "deny", "directory")}
+        self._repeated: dict[str, list[str]] = {kind: [] for kind in _REPEATABLE}
 
     def opt_listen(self, value: str) -> None:
         """A server endpoint string; repeatable. [default: tcp:0, any free port]"""
@@ -154,12 +160,16 @@ class Options(usage.Options):
         self._repeated["allow"].append(value)
 
     def opt_allow_group(self, value: str) -> None:
-        """Let in the members of the group with this SID; repeatable."""
+        """Let in the members of a group: its name, DOMAIN\\name, name@domain, DN or SID; repeatable."""
         self._repeated["allow-group"].append(value)
 
     def opt_deny(self, value: str) -> None:
         """Keep out whom this pattern matches, whoever else is let in; repeatable."""
         self._repeated["deny"].append(value)
+
+    def opt_deny_group(self, value: str) -> None:
+        """Keep out the members of a group, whoever else is let in; repeatable."""
+        self._repeated["deny-group"].append(value)
 
     def opt_directory(self, value: str) -> None:
         """A domain controller, ldap://HOST or ldaps://HOST; repeatable. [default: from DNS]"""
@@ -211,6 +221,8 @@ class Options(usage.Options):
             status=self["status"],
             serve=self._serve(),
             policy=self._policy(),
+            allow_groups=self._groups("allow-group", by_name=True),
+            deny_groups=self._groups("deny-group", by_name=True),
             channel=Channel(
                 self._choice("wire", WIRES),
                 self._choice("protection", {kind.value: kind for kind in Protection}),
@@ -250,9 +262,22 @@ class Options(usage.Options):
         kind, argument = chosen[0]
         return kind, str(argument)
 
+    def _groups(self, option: str, *, by_name: bool) -> tuple[str, ...]:
+        """The groups that are given by their names, or those by their SIDs."""
+        groups = tuple(group.strip() for group in self._repeated[option])
+        if "" in groups:
+            raise UsageError(f"--{option}", "it names no group", "give a name or a SID")
+        return tuple(group for group in groups if is_sid(group) is not by_name)
+
     def _policy(self) -> AccessPolicy:
         repeated = self._repeated
-        policy = AccessPolicy(repeated["allow"], repeated["deny"], bool(self["allow-all"]), repeated["allow-group"])
-        if policy.lets_nobody_in:
+        policy = AccessPolicy(
+            repeated["allow"],
+            repeated["deny"],
+            bool(self["allow-all"]),
+            self._groups("allow-group", by_name=False),
+            self._groups("deny-group", by_name=False),
+        )
+        if policy.lets_nobody_in and not self._groups("allow-group", by_name=True):
             raise UsageError("--allow", "nobody is let in", "give --allow PATTERN, or --allow-all for every proven client")
         return policy

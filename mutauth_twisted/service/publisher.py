@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from attrs import evolve
 from twisted.logger import Logger
 
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.directory.binding import BindingInformation
 from mutauth_twisted.directory.connection import Directory
 from mutauth_twisted.dns import Resolver
-from mutauth_twisted.service.entries import Inspection, Standing, entry_of
+from mutauth_twisted.errors import MutualAuthError
+from mutauth_twisted.policy import AccessPolicy
+from mutauth_twisted.service.entries import Entry, Inspection, Standing, entry_of
+from mutauth_twisted.service.groups import NamedGroups
 from mutauth_twisted.service.options import Settings
 from mutauth_twisted.service.watch import Watch
+
+
+def _has_entry(settings: Settings) -> bool:
+    return settings.publish or settings.spn_check != "off"
 
 
 class Publisher:
@@ -28,7 +37,9 @@ class Publisher:
 
     def __init__(self, reactor: Any, settings: Settings, principal: str) -> None:
         self._settings = settings
-        self._entry = entry_of(settings, settings.account or principal)
+        self._entry = entry_of(settings, settings.account or principal) if _has_entry(settings) else None
+        self._groups = NamedGroups(settings)
+        self._use: Callable[[AccessPolicy], None] | None = None
         self._directory = Directory(
             reactor,
             realm=settings.realm,
@@ -41,6 +52,11 @@ class Publisher:
         self._publishes = False
         self.watch = Watch(reactor, settings.check_interval, self._inspect) if settings.check_interval else None
 
+    @staticmethod
+    def is_needed(settings: Settings) -> bool:
+        """Whether there is anything to ask the directory for."""
+        return _has_entry(settings) or bool(NamedGroups(settings))
+
     @property
     def wrong(self) -> tuple[str, ...]:
         """What is wrong in the directory, a line each: by the last look at it, or else by that of the start."""
@@ -48,12 +64,29 @@ class Publisher:
             return self.watch.wrong
         return self._standing.warnings if self._standing is not None else ()
 
-    async def check(self) -> None:
-        """Find the service's object, and see that every SPN stands on our account and nowhere else.
+    async def check(self, use: Callable[[AccessPolicy], None]) -> None:
+        """Find the service's object and groups, and see that every SPN stands on our account and nowhere else.
 
+        :param use: told who may in where groups have names, now and when that changes.
         :raises ServiceCheckFailed: when one does not, unless --spn-check says otherwise.
+        :raises NotFound: when the object or a group is not there.
+        :raises UsageError: when a group can be in no client's ticket.
         """
-        standing = self._standing = await self._directory.run_with_catalog(self._entry.check)
+        self._use = use
+        if self._groups:
+            await self._find_groups(use)
+        if self._entry is not None:
+            await self._check_entry(self._entry)
+
+    async def _find_groups(self, use: Callable[[AccessPolicy], None]) -> None:
+        found = await self._directory.run_with_catalog(self._groups.find)
+        self._groups.settle(found)
+        use(self._groups.policy)
+        for group in found.values():
+            self._log.info("group {name} is {dn}, {sid}", name=group.asked, dn=group.dn, sid=group.sid)
+
+    async def _check_entry(self, entry: Entry) -> None:
+        standing = self._standing = await self._directory.run_with_catalog(entry.check)
         self._log.info("{subject}", subject=standing.subject)
         for warning in standing.warnings:
             self._log.warn("{warning}", warning=warning)
@@ -61,16 +94,14 @@ class Publisher:
             spns = ", ".join(map(str, standing.spns))
             self._log.info("{account} holds {spns}, and nobody else does", account=standing.account.name, spns=spns)
 
-    async def publish(self, port: int) -> None:
+    async def publish(self, port: int | None) -> None:
         """Make the object say where the service listens, and watch over it from now on.
 
-        :param port: the TCP port.
+        :param port: the TCP port; None: nothing is published.
         :raises ServiceCheckFailed: when our account may not write it.
         """
-        settings = self._settings
-        if self._standing is None:
-            return
-        if settings.publish:
+        settings, entry = self._settings, self._entry
+        if entry is not None and self._standing is not None and port is not None:
             binding = BindingInformation(
                 port,
                 settings.priority,
@@ -79,20 +110,34 @@ class Publisher:
                 settings.channel.protection.value,
             )
             self._publishes = True
-            done = await self._directory.run(lambda session: self._entry.publish(session, binding))
+            done = await self._directory.run(lambda session: entry.publish(session, binding))
             self._log.info("{done}", done=done)
         if self.watch is not None:
             self.watch.start()
 
     async def _inspect(self) -> Inspection:
-        return await self._directory.run_with_catalog(self._entry.inspect)
+        wrong = await self._inspect_groups() if self._groups else []
+        if self._entry is None:
+            return Inspection(tuple(wrong))
+        try:
+            found = await self._directory.run_with_catalog(self._entry.inspect)
+        except MutualAuthError as error:
+            return Inspection((*wrong, str(error)))
+        return evolve(found, wrong=(*wrong, *found.wrong))
+
+    async def _inspect_groups(self) -> list[str]:
+        before = self._groups.policy
+        wrong = self._groups.compare(await self._directory.run_with_catalog(self._groups.look))
+        if self._use is not None and self._groups.policy != before:
+            self._use(self._groups.policy)
+        return wrong
 
     async def withdraw(self) -> None:
         """Take back the address, unless another instance has published its own since."""
         if self.watch is not None:
             await self.watch.stop()
         standing = self._standing
-        if self._publishes and standing is not None:
+        if self._publishes and standing is not None and self._entry is not None:
             self._publishes = False
             if await self._directory.run(self._entry.withdraw):
                 kind = "RnR service" if self._settings.entry == "rnr" else "SCP"

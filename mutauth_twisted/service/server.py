@@ -17,6 +17,7 @@ from mutauth_twisted.core.context import ServiceKeys
 from mutauth_twisted.errors import MutualAuthError, UsageError
 from mutauth_twisted.net.endpoints import MutualAuthServerFactory, listen_on
 from mutauth_twisted.net.protocol import describe
+from mutauth_twisted.policy import AccessPolicy
 from mutauth_twisted.service.options import Settings
 from mutauth_twisted.service.publisher import Publisher
 from mutauth_twisted.service.status import Status, StatusSite
@@ -59,13 +60,13 @@ class MutualAuthService(Service):
 
     async def _start(self) -> None:
         if self._publisher is not None:
-            await self._publisher.check()
+            await self._publisher.check(self._use)
         if not self.running:  # stopped in the meantime
             return
         for listen in self._settings.listen:
             self._ports.append(await listen_on(self._reactor, listen, self._factory))
         if self._publisher is not None:
-            await self._publisher.publish(self._tcp_port())
+            await self._publisher.publish(self._tcp_port() if self._settings.publish else None)
         if self._settings.status is not None:
             page = await listen_on(self._reactor, self._settings.status, StatusSite(self.status))
             self._status_ports.append(page)
@@ -82,6 +83,9 @@ class MutualAuthService(Service):
             self._factory.places.sessions,
             self._publisher.wrong if self._publisher is not None else (),
         )
+
+    def _use(self, policy: AccessPolicy) -> None:
+        self._factory.policy = policy
 
     def _tcp_port(self) -> int:
         """The port to publish: the first one's."""

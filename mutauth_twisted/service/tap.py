@@ -32,5 +32,5 @@ def makeService(options: Options) -> IService:
 def _make(reactor: object, settings: Settings) -> IService:
     principal = keytab_principal(settings.keytab, settings.account)
     keys = ServiceKeys(ServiceCredentials(settings.keytab, principal), settings.service_class)
-    publisher = Publisher(reactor, settings, principal) if settings.publish or settings.spn_check != "off" else None
+    publisher = Publisher(reactor, settings, principal) if Publisher.is_needed(settings) else None
     return MutualAuthService(reactor, settings, keys, publisher, application_factory(reactor, settings))

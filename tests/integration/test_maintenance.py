@@ -19,6 +19,7 @@ from mutauth_twisted.directory.scp import delete_scp, read_scp
 from mutauth_twisted.directory.scpadmin import read_dacl, write_dacl
 from mutauth_twisted.directory.session import Change, Session
 from mutauth_twisted.directory.spns import add_spns, find_account, remove_spns
+from mutauth_twisted.policy import AccessPolicy
 from mutauth_twisted.service.options import Options
 from mutauth_twisted.service.publisher import Publisher
 from tests.integration.directory_case import DirectoryTestCase
@@ -27,7 +28,7 @@ INTERVAL = "0.1"
 RIGHT = "the directory is right again"
 
 
-class MaintenanceTests(DirectoryTestCase):
+class MaintenanceCase(DirectoryTestCase):
     """A service's publisher, past its start."""
 
     def setUp(self) -> None:
@@ -35,6 +36,7 @@ class MaintenanceTests(DirectoryTestCase):
         self.state = tempfile.mkdtemp(prefix="mutauth-test-")
         self.addCleanup(shutil.rmtree, self.state)
         self.lines: list[str] = []
+        self.policies: list[AccessPolicy] = []
         globalLogPublisher.addObserver(self.observe)
         self.addCleanup(globalLogPublisher.removeObserver, self.observe)
 
@@ -56,7 +58,7 @@ class MaintenanceTests(DirectoryTestCase):
         )
         publisher = Publisher(reactor, parsed.settings, self.lab.principal("svc-echo"))
         self.addCleanup(publisher.withdraw)
-        await publisher.check()
+        await publisher.check(self.policies.append)
         await publisher.publish(9000)
         return publisher
 
@@ -72,6 +74,10 @@ class MaintenanceTests(DirectoryTestCase):
 
     async def as_administrator(self, work: Any) -> Any:
         return await self.do("administrator", work)
+
+
+class MaintenanceTests(MaintenanceCase):
+    """What becomes wrong with the service's object and its SPNs."""
 
     async def test_spn_gone_and_moved(self) -> None:
         """A lost SPN, and one that is on another account, are told apart, once, until they are back."""

@@ -1,0 +1,86 @@
+"""The groups that a service knows by name: found at its start, and looked for again while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from attrs import evolve
+
+from mutauth_twisted.directory.groups import Group, find_group
+from mutauth_twisted.directory.session import Session
+from mutauth_twisted.errors import MutualAuthError, NotFound, UsageError
+from mutauth_twisted.policy import AccessPolicy
+from mutauth_twisted.service.options import Settings
+
+
+class NamedGroups:
+    """Turns names into the SIDs that tickets have.
+
+    A name is found once.  When it leads to another group later, the members of
+    that one are not let in, as whoever may create a group could have made it;
+    but they are kept out where the name is on a denial.
+
+    :param settings: the service.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._policy = settings.policy
+        self._allow = settings.allow_groups
+        self._deny = settings.deny_groups
+        self._names = tuple(dict.fromkeys((*self._allow, *self._deny)))
+        self._found: Mapping[str, Group] = {}
+        self._denied: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self._names)
+
+    def find(self, session: Session, catalog: Session) -> Mapping[str, Group]:
+        """Every group by its name; blocks.
+
+        :raises NotFound: when one is not there.
+        :raises UsageError: when one can be in no ticket.
+        """
+        return {name: find_group(session, catalog, name) for name in self._names}
+
+    def look(self, session: Session, catalog: Session) -> Mapping[str, Group | MutualAuthError]:
+        """The same, with an error in the place of what is not there; blocks."""
+        looked: dict[str, Group | MutualAuthError] = {}
+        for name in self._names:
+            try:
+                looked[name] = find_group(session, catalog, name)
+            except (NotFound, UsageError) as error:
+                looked[name] = error
+        return looked
+
+    def settle(self, found: Mapping[str, Group]) -> None:
+        """Take what was found at the start."""
+        self._found = found
+        self._denied = tuple(found[name].sid for name in self._deny)
+
+    def compare(self, looked: Mapping[str, Group | MutualAuthError]) -> list[str]:
+        """What has changed since the start, a line each."""
+        wrong = []
+        for name, now in looked.items():
+            was = self._found[name]
+            if isinstance(now, MutualAuthError):
+                wrong.append(f"{now.subject}: {now.cause}; at the start it was {was.sid}, which still counts; {now.remedy}")
+            elif now.sid != was.sid:
+                wrong.append(f"group {name}: it is another group now, {now.sid} instead of {was.sid}; {self._remedy(name)}")
+                if name in self._deny:
+                    self._denied = tuple(dict.fromkeys((*self._denied, now.sid)))
+        return wrong
+
+    def _remedy(self, name: str) -> str:
+        if name not in self._allow:
+            return "members of either are kept out; restart the service if that is right"
+        return "its members are not let in; see who created it, and restart the service if that is right"
+
+    @property
+    def policy(self) -> AccessPolicy:
+        """The service's policy with the groups that were found."""
+        allowed = (self._found[name].sid for name in self._allow)
+        return evolve(
+            self._policy,
+            allow_groups=(*self._policy.allow_groups, *allowed),
+            deny_groups=(*self._policy.deny_groups, *self._denied),
+        )

@@ -1,0 +1,204 @@
+"""Whose ticket it is: accounts that come under other names than their own, or under somebody else's, at a real KDC."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from typing import Any, TypeVar
+from uuid import uuid4
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.protocol import Factory
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+
+from mutauth_twisted.credentials import ClientCredentials
+from mutauth_twisted.directory.connection import Directory
+from mutauth_twisted.directory.session import Change, Session
+from mutauth_twisted.directory.spns import find_account
+from mutauth_twisted.dns import Resolver
+from mutauth_twisted.errors import DirectoryRefused, PeerRefused
+from mutauth_twisted.net.endpoints import MutualAuthServerEndpoint
+from mutauth_twisted.policy import AccessPolicy
+from tests.integration.test_exchange import LOOPBACK, Application, ExchangeTestCase
+
+T = TypeVar("T")
+PASSWORD = "Correct-horse-7"
+NORMAL_ACCOUNT = "512"
+
+
+class AccountCase(ExchangeTestCase):
+    """mallory has an account of her own; each test has its own mallory."""
+
+    def setUp(self) -> Deferred[None]:  # type: ignore[override]
+        self.tag = uuid4().hex[:8]
+        self.mallory, self.ghost = f"mal-{self.tag}", f"ghost-{self.tag}"
+        return super().setUp().addCallback(lambda _: ensureDeferred(self._open()))
+
+    async def _open(self) -> None:
+        self.administrator = Directory(
+            reactor,
+            resolver=Resolver(reactor, self.lab.nameserver),
+            credentials=ClientCredentials(ccache=self.lab.ccache("administrator")),
+        )
+        self.addCleanup(self.administrator.close)
+
+    async def do(self, work: Callable[[Session], T]) -> T:
+        """Blocking work in the directory as the administrator."""
+        return await self.administrator.run(work)
+
+    async def add(self, name: str, upn: str | None = None) -> str:
+        """A new user; its DN."""
+        dn = f"CN={name},CN=Users,{self.lab.base_dn}"
+        attributes: dict[str, Any] = {
+            "objectClass": "user",
+            "sAMAccountName": name,
+            "userAccountControl": NORMAL_ACCOUNT,
+            "unicodePwd": f'"{PASSWORD}"'.encode("utf-16-le"),
+        }
+        if upn is not None:
+            attributes["userPrincipalName"] = upn
+        await self.do(lambda session: session.add(dn, attributes))
+        self.addCleanup(lambda: ensureDeferred(self.do(lambda session: session.delete(dn))))
+        return dn
+
+    def as_name(self, name: str, *options: str, password: str = PASSWORD) -> ClientCredentials:
+        """Who has typed this name; the KDC must let it pass."""
+        cache = os.path.abspath(self.mktemp())
+        words = ["kinit", *options, "-c", cache, name]
+        subprocess.run(words, input=f"{password}\n", text=True, check=True, timeout=10, capture_output=True)
+        return ClientCredentials(ccache=f"FILE:{cache}")
+
+    def serve(self, policy: AccessPolicy) -> Deferred[int]:
+        """A service with this policy; fires with the port."""
+
+        def build() -> Application:
+            self.servers.append(Application(bytes.upper))
+            return self.servers[-1]
+
+        served = Factory.forProtocol(build)
+        served.noisy = False
+        inner = TCP4ServerEndpoint(reactor, 0, interface=LOOPBACK)
+        return MutualAuthServerEndpoint(reactor, inner, self.keys, policy).listen(served).addCallback(self._listening)
+
+    async def kept_out(self, policy: AccessPolicy, who: ClientCredentials) -> None:
+        """The service proves the client and refuses it."""
+        await self.refused(self.connect(await self.serve(policy), credentials=who), PeerRefused, "its access policy")
+
+    async def let_in(self, policy: AccessPolicy, who: ClientCredentials) -> Any:
+        """The service lets the client in; its identity there."""
+        client = await self.connect(await self.serve(policy), credentials=who)
+        identity = self.servers[-1].protected.peer_identity
+        identity.read_logon()  # while the connection is there
+        await self.close(client)
+        self.servers.clear()
+        return identity
+
+    def named(self, name: str) -> str:
+        """The pattern for one name."""
+        return f"{name}@{self.lab.realm}"
+
+
+class AccountTests(AccountCase):
+    """Names that a client chooses."""
+
+    async def test_a_free_name(self) -> None:
+        """Whose UPN has an allowed name that is nobody's is not let in by it, with a PAC or without."""
+        await self.add(self.mallory, f"{self.ghost}@lab.example")
+        ghost = AccessPolicy(allow=[self.named(self.ghost)])
+        for options in ((), ("--no-request-pac",)):
+            who = self.as_name(self.ghost, *options)
+            await self.kept_out(ghost, who)
+            identity = await self.let_in(AccessPolicy(allow=[self.named("*")]), who)
+            self.assertEqual(identity.principal, self.named(self.ghost))
+            self.assertEqual(identity.account, None if options else f"{self.lab.domain}\\{self.mallory}")
+
+    async def test_a_taken_name(self) -> None:
+        """Whose UPN begins with another account's sAMAccountName is not let in for that account, which is."""
+        victim = f"vic-{self.tag}"
+        await self.add(victim, f"{victim}.smith@lab.example")
+        dn = await self.add(self.mallory, f"{victim}@other.example")
+        policy = AccessPolicy(allow=[self.named(victim)])
+        await self.kept_out(policy, self.as_name(f"{victim}@other.example", "-E"))
+        identity = await self.let_in(policy, self.as_name(f"{victim}.smith"))
+        self.assertEqual(identity.account, f"{self.lab.domain}\\{victim}")
+        # The very name is refused by this domain controller; by older ones it is not.
+        upn = Change("replace", "userPrincipalName", (f"{victim}@lab.example",))
+        with self.assertRaises(DirectoryRefused):
+            await self.do(lambda session: session.modify(dn, [upn]))
+
+    async def test_the_account_itself(self) -> None:
+        """An allowed account comes in under each of its names, and is known by its own."""
+        await self.add(self.mallory, f"{self.ghost}@lab.example")
+        sid = (await self.do(lambda session: find_account(session, self.mallory))).sid
+        policy = AccessPolicy(allow=[self.named(self.mallory)])
+        for name, *options in (
+            (self.mallory,),
+            (self.mallory.upper(),),
+            (self.ghost,),
+            (self.ghost, "-C"),
+            (f"{self.ghost}@lab.example", "-E"),
+            (f"{self.mallory}@{self.lab.domain}", "-E"),
+        ):
+            identity = await self.let_in(policy, self.as_name(name, *options))
+            self.assertEqual((identity.account, identity.sid), (f"{self.lab.domain}\\{self.mallory}", sid))
+
+    async def test_denied(self) -> None:
+        """A denied account stays out under each of its names, and without a PAC; others come in."""
+        await self.add(self.mallory, f"{self.ghost}@lab.example")
+        for denied in (self.mallory, self.ghost):
+            policy = AccessPolicy(allow_all=True, deny=[self.named(denied)])
+            for name, *options in (
+                (self.mallory,),
+                (self.mallory.upper(),),
+                (self.mallory, "--no-request-pac"),
+                (self.ghost,),
+                (self.ghost, "-C"),
+                (self.ghost, "--no-request-pac"),
+                (f"{self.ghost}@lab.example", "-E"),
+                (f"{self.ghost}@lab.example", "-E", "--no-request-pac"),
+                (f"{self.mallory}@{self.lab.domain}", "-E"),
+            ):
+                await self.kept_out(policy, self.as_name(name, *options))
+            await self.let_in(policy, self.alice)
+
+    async def test_computer(self) -> None:
+        """A computer that leaves its $ out is no user of that name, and is denied by its own."""
+        password = self.lab.password("srv1")
+        for name in ("srv1", "SRV1", "srv1$"):
+            who = self.as_name(name, password=password)
+            await self.kept_out(AccessPolicy(allow=[self.named("srv1")]), who)
+            await self.kept_out(AccessPolicy(allow_all=True, deny=[self.named("SRV1$")]), who)
+            identity = await self.let_in(AccessPolicy(allow=[self.named("srv1$")]), who)
+            self.assertEqual(identity.account, f"{self.lab.domain}\\srv1$")
+
+    async def test_letters(self) -> None:
+        """Beyond A to Z too the account's own spelling counts, not the client's."""
+        name = f"zo\u00eb-{self.tag}"
+        await self.add(name)
+        policy = AccessPolicy(allow=[self.named(name)])
+        for typed in (name, name.upper()):
+            identity = await self.let_in(policy, self.as_name(typed))
+            self.assertEqual(identity.account, f"{self.lab.domain}\\{name}")
+        denied = AccessPolicy(allow_all=True, deny=[self.named(name.upper())])
+        for typed in (name, name.upper()):
+            await self.kept_out(denied, self.as_name(typed))
+
+    async def test_the_log_names_the_account(self) -> None:
+        """Why a client with an allowed name was refused is told to the service."""
+        await self.add(self.mallory, f"{self.ghost}@lab.example")
+        lines: list[str] = []
+
+        def observe(event: LogEvent) -> None:
+            lines.append(formatEvent(event))
+
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        policy = AccessPolicy(allow=[self.named(self.ghost)])
+        account = f"it is account {self.lab.domain}\\{self.mallory}"
+        for options, reason in (((), account), (("--no-request-pac",), "has no PAC")):
+            lines.clear()
+            await self.kept_out(policy, self.as_name(self.ghost, *options))
+            self.assertTrue(any(self.named(self.ghost) in line and reason in line for line in lines), lines)

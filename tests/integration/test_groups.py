@@ -1,0 +1,222 @@
+"""Groups that an administrator names: found in the directory, seen in tickets, and watched while a service runs."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+from mutauth_twisted.directory.groups import Group, find_group
+from mutauth_twisted.directory.security import parse_sid
+from mutauth_twisted.directory.session import Change, Session
+from mutauth_twisted.errors import MutualAuthError, NotFound, UsageError
+from mutauth_twisted.policy import AccessPolicy
+from tests.integration import test_accounts, test_maintenance
+from tests.integration.commands import CommandTestCase
+from tests.integration.directory_case import DirectoryTestCase
+
+SECURITY = -0x80000000
+GLOBAL, LOCAL, UNIVERSAL = 2, 4, 8
+
+
+def add_group(session: Session, name: str, group_type: int = SECURITY | GLOBAL, members: tuple[str, ...] = ()) -> str:
+    """A new group; its DN."""
+    dn = f"CN=group {name},CN=Users,{session.domain_dn}"
+    attributes: dict[str, str | tuple[str, ...]] = {
+        "objectClass": "group",
+        "sAMAccountName": name,
+        "groupType": str(group_type),
+    }
+    if members:
+        attributes["member"] = members
+    session.add(dn, attributes)
+    return dn
+
+
+def remove(session: Session, dn: str) -> None:
+    """What is not there any more is no error."""
+    try:
+        session.delete(dn)
+    except NotFound:
+        return
+
+
+class FindTests(DirectoryTestCase):
+    """Names of groups, as the service's own account looks for them."""
+
+    async def add(self, name: str, group_type: int = SECURITY | GLOBAL) -> str:
+        dn = await self.do("administrator", lambda session: add_group(session, name, group_type))
+        self.addCleanup(lambda: self.as_user("administrator").run(lambda session: remove(session, dn)))
+        return dn
+
+    async def find(self, name: str) -> Group:
+        return await self.as_user("svc-echo").run_with_catalog(lambda own, catalog: find_group(own, catalog, name))
+
+    async def not_found(self, name: str, kind: type[MutualAuthError], *words: str) -> None:
+        line = await self.failure_of(self.find(name), kind)
+        self.assertTrue(line.startswith(f"group {name}: "), line)
+        for word in words:
+            self.assertIn(word, line)
+
+    async def test_names(self) -> None:
+        """A group is found by each of its names, in whatever case, and is the same each time."""
+        name = f"g (\u00eb) {uuid4().hex[:8]}"
+        dn = await self.add(name)
+        found = await self.find(name)
+        self.assertEqual(found.dn, dn)
+        self.assertTrue(found.sid.startswith("S-1-5-21-"), found)
+        for other in (name.upper(), f"LAB\\{name}", f"lab\\{name}", f"{name}@lab.example", f"{name}@LAB", dn, dn.upper()):
+            self.assertEqual((await self.find(other)).sid, found.sid, other)
+
+    async def test_kinds(self) -> None:
+        """Security groups of every scope are found, the domain's own ones too; a distribution group is refused."""
+        for scope in (GLOBAL, LOCAL, UNIVERSAL):
+            name = f"g{uuid4().hex[:8]}"
+            await self.add(name, SECURITY | scope)
+            self.assertTrue((await self.find(name)).sid.startswith("S-1-5-21-"))
+            mail = f"m{uuid4().hex[:8]}"
+            dn = await self.add(mail, scope)
+            await self.not_found(mail, UsageError, f"it is a distribution group ({dn})", "make it a security group")
+        self.assertTrue((await self.find("Domain Users")).sid.endswith("-513"))
+
+    async def test_refused(self) -> None:
+        """What is no group, is not there, or is in no ticket, is refused with the next step."""
+        await self.not_found("alice", UsageError, "it is a user (", "--allow")
+        await self.not_found("srv1$", UsageError, "it is a computer (")
+        await self.not_found(f"CN=Users,{self.lab.base_dn}", UsageError, "it is no group (")
+        await self.not_found("no such", NotFound, "lab.example has no such group", "sAMAccountName")
+        await self.not_found(f"CN=none,{self.lab.base_dn}", NotFound, "no such object")
+        await self.not_found("CN=none,DC=elsewhere,DC=example", MutualAuthError)
+        for text in ("OTHER\\x", "x@other.example", "\\x", "x@"):
+            await self.not_found(text, NotFound, "the forest has no such domain; its domains: LAB")
+        for text in ("Administrators", "LAB\\Administrators", f"CN=Administrators,CN=Builtin,{self.lab.base_dn}"):
+            await self.not_found(text, UsageError, "no ticket names it", "take a group of the domain")
+        await self.not_found("BUILTIN\\Users", UsageError, "groups that every machine has", "take a group of the domain")
+
+
+class TicketTests(test_accounts.AccountCase):
+    """What a KDC puts into tickets."""
+
+    async def test_in_tickets(self) -> None:
+        """Global, universal and domain-local security groups, nested ones too, are in tickets; mail groups are not."""
+        user = await self.add(self.mallory)
+        kinds = {f"{kind}{self.tag}": SECURITY | scope for kind, scope in (("g", GLOBAL), ("l", LOCAL), ("u", UNIVERSAL))}
+        kinds[f"m{self.tag}"] = GLOBAL
+        sids = {}
+        for name, group_type in kinds.items():
+            dn, sids[name] = await self.add_group(name, group_type, user)
+            if name.startswith("u"):
+                _, sids[f"o{self.tag}"] = await self.add_group(f"o{self.tag}", SECURITY | LOCAL, dn)
+        identity = await self.let_in(AccessPolicy(allow_all=True), self.as_name(self.mallory))
+        seen = {name[0] for name, sid in sids.items() if sid in identity.groups}
+        self.assertEqual(seen, {"g", "l", "u", "o"})
+        self.assertFalse([sid for sid in identity.groups if sid.startswith("S-1-5-32-")])
+        await self.kept_out(AccessPolicy(allow_all=True, deny_groups=[sids[f"o{self.tag}"]]), self.as_name(self.mallory))
+
+    async def add_group(self, name: str, group_type: int, member: str) -> tuple[str, str]:
+        """A new group; its DN and its SID."""
+        dn = await self.do(lambda session: add_group(session, name, group_type, (member,)))
+        self.addCleanup(lambda: self.administrator.run(lambda session: remove(session, dn)))
+        entry = await self.do(lambda session: session.read(dn, ["objectSid"]))
+        return dn, parse_sid(entry.values("objectSid")[0])
+
+
+class WatchTests(test_maintenance.MaintenanceCase):
+    """Groups that change while a service runs, which asks the directory for nothing else."""
+
+    async def add(self, name: str) -> str:
+        dn = await self.as_administrator(lambda session: add_group(session, name))
+        self.addCleanup(self.as_administrator, lambda session: remove(session, dn))
+        return dn
+
+    async def test_renamed_and_back(self) -> None:
+        """A group whose name is gone still counts; that it is gone is said, with the error of a start."""
+        name = f"g{uuid4().hex[:8]}"
+        dn = await self.add(name)
+        publisher = await self.started("--spn-check", "off", "--publish", "none", "--allow-group", name)
+        (policy,) = self.policies
+        (sid,) = policy.allow_groups
+        await self.logged(f"group {name} is {dn}, {sid}")
+        for text in (f"{name}x", name):
+            change = Change("replace", "sAMAccountName", (text,))
+            await self.as_administrator(lambda session, change=change: session.modify(dn, [change]))
+            if text != name:
+                await self.logged(f"group {name}: lab.example has no such group", f"it was {sid}, which still counts")
+                self.assertEqual(len(publisher.wrong), 1)
+        await self.logged(test_maintenance.RIGHT)
+        self.assertEqual((publisher.wrong, self.policies), ((), [policy]))
+
+    async def test_created_anew(self) -> None:
+        """Members of a new group of the same name are not let in, and are kept out where it is denied."""
+        allowed, denied = f"a{uuid4().hex[:8]}", f"d{uuid4().hex[:8]}"
+        dns = [await self.add(allowed), await self.add(denied)]
+        options = ("--spn-check", "off", "--publish", "none", "--allow-group", allowed, "--deny-group", denied)
+        publisher = await self.started(*options)
+        (first,) = self.policies
+        self.assertEqual((len(first.allow_groups), len(first.deny_groups)), (1, 1))
+        for dn in dns:
+            await self.as_administrator(lambda session, dn=dn: session.delete(dn))
+        for name in (allowed, denied):
+            await self.add(name)
+        await self.logged(f"group {allowed}: it is another group now", "its members are not let in")
+        await self.logged(f"group {denied}: it is another group now", "members of either are kept out")
+        last = self.policies[-1]
+        self.assertEqual(last.allow_groups, first.allow_groups)
+        self.assertEqual((len(last.deny_groups), last.deny_groups[:1]), (2, first.deny_groups))
+        self.assertEqual(len(publisher.wrong), 2)
+
+    async def test_beside_an_entry(self) -> None:
+        """A group that is gone is told beside what is wrong with the SCP."""
+        name = f"g{uuid4().hex[:8]}"
+        dn = await self.add(name)
+        found = await self.install()
+        publisher = await self.started("--allow-group", name, found=found)
+        await self.as_administrator(lambda session: session.delete(dn))
+        await self.as_administrator(lambda session: session.delete(found.dn))
+        await self.logged(f"group {name}: lab.example has no such group")
+        await self.logged(f"SCP {found.guid}: the directory has no such object")
+        self.assertEqual(len(publisher.wrong), 2)
+
+
+class CommandTests(CommandTestCase):
+    """``twistd mutauth`` with groups by name."""
+
+    NOTHING = ("--spn-check", "off", "--publish", "none")
+
+    def direct(self, port: int) -> str:
+        """The endpoint of a service that nothing was published for."""
+        return rf"mutauth:tcp\:{self.lab.address_of(self.host)}\:{port}:spn={self.service_class}/{self.host}"
+
+    def test_members(self) -> None:
+        """alice is in echo-users and gets in; bob is not."""
+        add = ("spn", "add", "svc-echo", f"{self.service_class}/{self.host}", "--nameserver", self.lab.nameserver)
+        self.assertEqual(self.mutauth(*add, user="administrator").code, 0)
+        self.addCleanup(self.mutauth, "spn", "delete", *add[2:], user="administrator")
+        options = ("--allow", "nobody@LAB.EXAMPLE", "--allow-group", "LAB\\echo-users", *self.NOTHING)
+        with self.service(*options) as service:
+            alice = self.mutauth("connect", self.direct(service.port), given="hello\n")
+            bob = self.mutauth("connect", self.direct(service.port), given="hello\n", user="bob")
+        self.assertEqual((alice.code, alice.output), (0, "hello\n"), alice)
+        self.refused(bob, 4, "its access policy does not let this principal in")
+        self.assertIn("it is account LAB\\bob", service.log)
+
+    def test_denied(self) -> None:
+        """Everybody but the members."""
+        add = ("spn", "add", "svc-echo", f"{self.service_class}/{self.host}", "--nameserver", self.lab.nameserver)
+        self.assertEqual(self.mutauth(*add, user="administrator").code, 0)
+        self.addCleanup(self.mutauth, "spn", "delete", *add[2:], user="administrator")
+        with self.service("--deny-group", "echo-users@lab.example", *self.NOTHING) as service:
+            alice = self.mutauth("connect", self.direct(service.port), given="hello\n")
+            bob = self.mutauth("connect", self.direct(service.port), given="hello\n", user="bob")
+        self.refused(alice, 4, "its access policy does not let this principal in")
+        self.assertEqual((bob.code, bob.output), (0, "hello\n"), bob)
+
+    def test_no_start(self) -> None:
+        """A service whose group is not there does not start, and says so in one line."""
+        for name, code, words in (
+            ("no such", 1, "group no such: lab.example has no such group; check its name"),
+            ("alice", 2, "group alice: it is a user ("),
+            ("Administrators", 2, "group Administrators: no ticket names it"),
+        ):
+            ended = self.start_refused("--allow-group", name, *self.NOTHING)
+            self.assertEqual(ended.code, code, ended)
+            self.assertIn(f"{self.service_class} does not start: {words}", ended.output)
+            self.assertNotIn("Traceback", ended.output + ended.errors)
