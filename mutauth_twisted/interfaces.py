@@ -20,7 +20,7 @@ class PeerIdentity:
         service's principal, that is, the SPN that was proven, ``spn@REALM``.
     :param spn: on a client, the SPN that was asked for and proven; on a
         server None: one key stands for all SPNs of the account.
-    :param package: the security package, ``kerberos``.
+    :param package: the security package whose tokens proved it, ``kerberos`` or ``negotiate``.
     :param protection: what is done to every application byte.
     :param flags: the context's flags, all judged.
     :param expires: when the session's ticket ends, seconds since 1970.

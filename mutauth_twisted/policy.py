@@ -22,13 +22,23 @@ class Flag(IntFlag):
     SEQUENCE = 8
     CONFIDENTIALITY = 16
     INTEGRITY = 32
+    #: MIT krb5 1.19: an acceptor's context whose bindings the initiator has sent, and not merely left out.
+    CHANNEL_BOUND = 0x800
 
 
 class Protection(Enum):
-    """How application data is protected once both sides are proven."""
+    """How application data is protected once both sides are proven.
 
+    A client asks for one; a service states the least it takes.  As with .NET's
+    ProtectionLevel, who asks a signing service to seal is sealed.
+    """
+
+    #: Every record is encrypted and signed with the session's Kerberos key.
     SEAL = "seal"
+    #: Every record is signed with it, for all to read.
     SIGN = "sign"
+    #: TLS 1.3 carries the exchange, which is bound to it, and then the data.
+    TLS = "tls"
 
     @property
     def required_flags(self) -> Flag:
@@ -37,10 +47,19 @@ class Protection(Enum):
         return flags | Flag.CONFIDENTIALITY if self is Protection.SEAL else flags
 
 
+class Package(Enum):
+    """The security package whose tokens are exchanged."""
+
+    #: Kerberos' own tokens (RFC 4121).
+    KERBEROS = "kerberos"
+    #: Kerberos inside SPNEGO (RFC 4178), as .NET and Windows speak by default; a service takes Kerberos' own as well.
+    NEGOTIATE = "negotiate"
+
+
 def flag_names(flags: int) -> str:
     """Name flags for people, e.g. ``mutual, replay``; unknown bits as hex."""
-    names = [flag.name.lower() for flag in Flag if flag & flags and flag.name]
-    if unknown := flags & ~int(~Flag(0)):
+    names = [flag.name.lower().replace("_", " ") for flag in Flag if flag & flags and flag.name]
+    if unknown := flags & ~sum(Flag):
         names.append(f"0x{unknown:x}")
     return ", ".join(names) or "none"
 

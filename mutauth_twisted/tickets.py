@@ -111,15 +111,14 @@ class TicketSource:
             return f"keytab {chosen.keytab}"
         return f"ticket cache {chosen.ccache}" if chosen.ccache else chosen.principal or "the default ticket cache"
 
-    def acquire(self) -> gssapi.Credentials | None:
-        """The credentials to initiate with; None lets GSSAPI choose in the default cache.
+    def acquire(self, mechanism: gssapi.OID = gssapi.MechType.kerberos) -> gssapi.Credentials:
+        """The credentials to initiate with; each call makes new ones, whose options the caller may set.
 
+        :param mechanism: the GSSAPI mechanism that they are for.
         :raises CredentialError: without a ticket or a usable keytab.
         :raises KDCUnreachable: when the keytab's ticket cannot be fetched.
         """
         chosen = self.credentials
-        if chosen == ClientCredentials():
-            return None
         store: dict[str | bytes, str | bytes] = {}
         if chosen.keytab is not None:
             check_keytab(chosen.keytab, chosen.principal)
@@ -131,7 +130,7 @@ class TicketSource:
             name = None
             if chosen.principal is not None:
                 name = gssapi.Name(chosen.principal, gssapi.NameType.kerberos_principal)
-            return gssapi.Credentials(name=name, usage="initiate", mechs=[gssapi.MechType.kerberos], store=store or None)
+            return gssapi.Credentials(name=name, usage="initiate", mechs=[mechanism], store=store or None)
         except GSSError as error:
             raise explain(error, self.subject) from error
 

@@ -297,7 +297,7 @@ class Player:
         self.reactor = reactor or ThreadedReactor()
         side = Side(
             initiator=context.initiator,
-            new_context=lambda peer: context,
+            new_context=lambda peer, channel: context,
             admit=admit,
             build_application=self.factory.buildProtocol,
         )

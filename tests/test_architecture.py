@@ -22,7 +22,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         (
             {"errors"},
             {"spn", "policy"},
-            {"interfaces", "credentials"},
+            {"interfaces", "credentials", "channelbinding"},
             {"wire", "dns", "threads", "gsserrors"},
             {"tickets"},
             {"core"},

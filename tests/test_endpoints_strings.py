@@ -19,6 +19,7 @@ from mutauth_twisted.net.endpoints import MutualAuthClientEndpoint, MutualAuthSe
 from mutauth_twisted.net.limits import Limits
 from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.policy import AccessPolicy, Protection
+from mutauth_twisted.wire import NNS
 
 
 class ClientStringTests(SynchronousTestCase):
@@ -42,7 +43,8 @@ class ClientStringTests(SynchronousTestCase):
             (dn, "echoSvc", "DC=lab,DC=example", "guid", "*.lab.example"),
         )
         self.assertEqual((credentials.principal, credentials.ccache), ("alice@LAB.EXAMPLE", "FILE:/tmp/cc"))
-        self.assertEqual(made.call_args.kwargs, {"timeout": 2.5, "wire": "nns", "protection": Protection.SIGN})
+        channel = Channel(NNS, Protection.SIGN, 2.5)
+        self.assertEqual(made.call_args.kwargs, {"channel": channel, "wire": "nns", "authority": None})
 
     def test_rnr(self) -> None:
         """rnr= makes an endpoint that looks for an RnR service."""

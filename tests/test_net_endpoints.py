@@ -25,6 +25,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from mutauth_twisted.channelbinding import ChannelBinding
 from mutauth_twisted.core.context import KerberosInitiator, ServiceKeys
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.errors import AccessDenied, MutualAuthError, NetworkError, PeerRefused, StreamCut, UsageError
@@ -36,7 +37,7 @@ from mutauth_twisted.net.endpoints import (
     workers_for,
 )
 from mutauth_twisted.net.protocol import Channel, describe
-from mutauth_twisted.policy import AccessPolicy, Protection
+from mutauth_twisted.policy import AccessPolicy, Package, Protection
 from mutauth_twisted.wire import NNS
 from tests.fakes import SECRET, SPN_ASKED, FakeContext, FakeTransport, Recorder, RecorderFactory, ThreadedReactor
 from tests.forge import make_realm
@@ -52,7 +53,7 @@ class FakeKeys:
     def __init__(self, **options: Any) -> None:
         self.options = options
 
-    def acceptor(self, peer: str) -> FakeContext:
+    def acceptor(self, peer: str, channel: ChannelBinding | None = None) -> FakeContext:
         """The context for one connection."""
         return FakeContext(initiator=False, **self.options)
 
@@ -252,7 +253,8 @@ class ClientEndpointTests(SynchronousTestCase):
         self.inner.protocol.dataReceived(TOKEN_2)
         self.assertIs(self.successResultOf(connecting), self.applications.built[0])
         self.assertEqual(self.reactor.getDelayedCalls(), [])
-        self.assertEqual(self.asked, [(SPN_ASKED, ClientCredentials("alice@TEST.EXAMPLE"), Protection.SEAL)])
+        asked = (SPN_ASKED, ClientCredentials("alice@TEST.EXAMPLE"), Protection.SEAL, Package.KERBEROS, None)
+        self.assertEqual(self.asked, [asked])
 
     def test_unreachable(self) -> None:
         """What keeps the connection from being made is said in one line, with the address and the next step."""

@@ -13,6 +13,7 @@ from twisted.protocols.policies import WrappingFactory
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
+from mutauth_twisted.channelbinding import ChannelBinding
 from mutauth_twisted.core.records import EndOfStream, Records
 from mutauth_twisted.errors import AccessDenied, ServiceFull, SessionEnded, UsageError
 from mutauth_twisted.interfaces import ISessionEnding
@@ -97,7 +98,7 @@ class ServiceCase(SynchronousTestCase):
         self.principal = "alice@TEST.EXAMPLE"
         self.open: list[tuple[Any, FakeTransport]] = []
 
-    def acceptor(self, peer: str) -> FakeContext:
+    def acceptor(self, peer: str, channel: ChannelBinding | None = None) -> FakeContext:
         """A context; the service's keys are this test's."""
         return FakeContext(initiator=False, principal=self.principal)
 
@@ -310,7 +311,7 @@ class LifetimeCase(SynchronousTestCase):
         self.peer = Records(FakeContext(initiator=True), Protection.SEAL, NNS, NNS.reader(), "service")
         self.protocol.dataReceived(self.peer.announcement())
 
-    def acceptor(self, peer: str) -> FakeContext:
+    def acceptor(self, peer: str, channel: ChannelBinding | None = None) -> FakeContext:
         """The context; the service's keys are this test's."""
         return FakeContext(initiator=False, lifetime=self.lifetime)
 

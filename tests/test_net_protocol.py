@@ -264,7 +264,7 @@ class ProofTests(Case):
             server = self.server(start=False)
             side: Any = server.protocol._side
 
-            def new_context(peer: str, error: Exception = error) -> FakeContext:
+            def new_context(peer: str, channel: object, error: Exception = error) -> FakeContext:
                 raise error
 
             object.__setattr__(side, "new_context", new_context)

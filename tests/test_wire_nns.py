@@ -98,11 +98,19 @@ class FrameTests(SynchronousTestCase):
             self.assertEqual(reader.pending, end)
 
     def test_error_frame_of_another_size(self) -> None:
-        """An error frame that does not hold eight bytes is refused at its header: a TLS alert looks like that."""
+        """An error frame that does not hold eight bytes is refused at its header."""
         reader = NNS.reader()
-        reader.feed(b"\x15\x03\x03\x00\x02")
+        reader.feed(b"\x15\x01\x00\x00\x02")
         with self.assertRaisesRegex(FrameError, "2 bytes instead of 8"):
             reader.next_frame()
+
+    def test_tls(self) -> None:
+        """A peer that speaks TLS is named for what it is: its records count their kinds as MS-NNS does."""
+        for start, said in ((b"\x15\x03\x03\x00\x02", "TLS alert"), (b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\xfc", "TLS")):
+            reader = NNS.reader()
+            reader.feed(start)
+            with self.assertRaisesRegex(FrameError, said):
+                reader.next_frame()
 
     def test_foreign_protocols(self) -> None:
         """A peer of another protocol is found out at its first byte."""

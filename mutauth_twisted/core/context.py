@@ -8,6 +8,9 @@ The only file that touches private parts of pyspnego, and why:
   have made itself.
 - It acquires credentials anew for each context, an acceptor's from the
   process-wide keytab: ``_gssapi_credential`` takes ours.
+- Its own SPNEGO asks for host-based names only, and falls back on NTLM: the
+  context of package *negotiate* is MIT's SPNEGO with Kerberos as its one choice.
+- It shows neither channel bindings nor whether the peer had any.
 - It shows neither the lifetime nor the names: they are read from ``_context``.
 - It logs whole tokens at debug level: nobody's logging configuration may let
   them out.
@@ -27,26 +30,41 @@ from typing import Any, Protocol, cast
 import gssapi
 import spnego
 from attrs import field, frozen
-from gssapi.raw import IOV, IOVBufferType, display_name, get_name_attribute, inquire_context, wrap_iov_length
+from gssapi.raw import (
+    IOV,
+    ChannelBindings,
+    IOVBufferType,
+    display_name,
+    get_name_attribute,
+    inquire_context,
+    set_cred_option,
+    set_neg_mechs,
+    wrap_iov_length,
+)
 from gssapi.raw.exceptions import OperationUnavailableError
 from gssapi.raw.misc import GSSError
 from spnego import ContextReq
 from spnego.exceptions import SpnegoError
 from spnego.iov import BufferType
 
+from mutauth_twisted.channelbinding import ChannelBinding
 from mutauth_twisted.core.pac import read_logon
-from mutauth_twisted.core.ticket import ticket_name
+from mutauth_twisted.core.ticket import is_spnego, ticket_name
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.errors import AuthenticationError, MutualAuthError, PeerNotProven, PeerRefused, RecordError
 from mutauth_twisted.gsserrors import explain
 from mutauth_twisted.interfaces import PeerIdentity
-from mutauth_twisted.policy import Flag, Logon, Protection, flag_names, fold_ascii, split_principal
+from mutauth_twisted.policy import Flag, Logon, Package, Protection, flag_names, fold_ascii, split_principal
 from mutauth_twisted.spn import SPN
 from mutauth_twisted.tickets import tickets_for
 from mutauth_twisted.wire import Wrapping
 
 KERBEROS = "kerberos"
 _KERBEROS_OID = gssapi.MechType.kerberos
+#: RFC 4178 3.
+_SPNEGO_OID = gssapi.OID.from_int_seq("1.3.6.1.5.5.2")
+#: MIT: ask for confidentiality only where it was asked for, and not always.
+_NO_CI_FLAGS_OID = gssapi.OID.from_int_seq("1.2.752.43.13.29")
 #: RFC 4121 4.1: the token identifier of a KRB-ERROR behind the mechanism's OID.
 _KRB_ERROR_HEADER = b"\x06\x09\x2a\x86\x48\x86\xf7\x12\x01\x02\x02\x03\x00"
 
@@ -55,7 +73,7 @@ _LOGON_INFORMATION = b"urn:mspac:logon-info"
 _UPN_INFORMATION = b"urn:mspac:upn-dns-info"
 
 # As plain numbers: enum arithmetic takes as long as the rest of the judgement.
-_ALL_FLAGS = int(~Flag(0))
+_ALL_FLAGS = sum(Flag)
 _REQUIRED = {protection: int(protection.required_flags) for protection in Protection}
 
 
@@ -94,11 +112,12 @@ class StepFailed(Exception):
         self.token = token
 
 
-class SecurityContext(Wrapping, Protocol):
-    """One side of one exchange, and afterwards its keys."""
+class Exchange(Protocol):
+    """One side of one exchange."""
 
-    #: Whether the next step may wait for a KDC.
-    blocking: bool
+    @property
+    def blocking(self) -> bool:
+        """Whether the next step may wait for a KDC."""
 
     def step(self, token: bytes | None) -> Outcome:
         """Take the peer's token (None: we start).
@@ -109,9 +128,14 @@ class SecurityContext(Wrapping, Protocol):
     def judge(self, protection: Protection) -> PeerIdentity:
         """Who the peer is, once the context is complete and has proven all it must.
 
+        :param protection: the least that is taken; the identity has what it came to.
         :raises PeerNotProven: when a flag or the package is missing, or the peer is another than asked for.
         :raises AuthenticationError: when the session is over already.
         """
+
+
+class SecurityContext(Exchange, Wrapping, Protocol):
+    """One side of one exchange, and afterwards its keys."""
 
 
 def kerberos_name(spn: SPN) -> gssapi.Name:
@@ -129,8 +153,9 @@ def _native(error: BaseException) -> BaseException:
 class _KerberosContext:
     """What initiator and acceptor share: one GSSAPIProxy with a context of our own in it."""
 
-    def __init__(self, subject: str) -> None:
+    def __init__(self, subject: str, channel: ChannelBinding | None) -> None:
         self._subject = subject
+        self._channel = channel
         self._proxy: Any = None
         self._signature_size: int | None = None
         self.blocking = False
@@ -138,6 +163,10 @@ class _KerberosContext:
     def _open(self) -> Any:
         """Make the proxy at the first step, where waiting is allowed."""
         raise AssertionError("a subclass opens the proxy")
+
+    @property
+    def _bindings(self) -> ChannelBindings | None:
+        return ChannelBindings(application_data=self._channel.application_data) if self._channel is not None else None
 
     def step(self, token: bytes | None) -> Outcome:
         try:
@@ -156,8 +185,10 @@ class _KerberosContext:
     def _explain(self, error: BaseException, token: bytes | None) -> MutualAuthError:
         return explain(error, self._subject)
 
-    def _prove(self, protection: Protection, *, initiator_name: bool) -> tuple[str, Flag, float]:
-        """The initiator's or else the acceptor's name, the flags, all there, and the end of the ticket."""
+    def _prove(self, protection: Protection, *, initiator_name: bool) -> tuple[str, Protection, Flag, float]:
+        """The initiator's or else the acceptor's name, what it came to, the flags, all there, and the ticket's end."""
+        if (protection is Protection.TLS) is (self._channel is None):
+            raise PeerNotProven(self._subject, "the exchange is not bound to a TLS channel as it has to be")
         proven: Any
         try:
             proven = inquire_context(self._proxy._context, initiator_name=initiator_name, target_name=not initiator_name)
@@ -173,9 +204,17 @@ class _KerberosContext:
             raise PeerNotProven(
                 self._subject,
                 f"the exchange ended without {flag_names(missing)}",
-                "the peer must ask for mutual authentication and for protected messages",
+                f"the peer must ask for mutual authentication, and for protection {protection.value}",
             )
-        return name, Flag(flags), time.time() + proven.lifetime
+        if protection is not Protection.TLS:
+            protection = Protection.SEAL if flags & Flag.CONFIDENTIALITY else Protection.SIGN
+        elif initiator_name and not flags & Flag.CHANNEL_BOUND:
+            raise PeerNotProven(
+                self._subject,
+                "its ticket is not bound to this TLS channel",
+                "look for what terminates TLS between both sides; a client of another make must send its bindings",
+            )
+        return name, protection, Flag(flags), time.time() + proven.lifetime
 
     def wrap(self, data: bytes, *, seal: bool) -> bytes:
         try:
@@ -239,18 +278,32 @@ class KerberosInitiator(_KerberosContext):
     :param spn: the SPN the service must prove to have the key of.
     :param credentials: where the client's ticket comes from.
     :param protection: what is to be agreed on.
+    :param package: whose tokens to send.
+    :param channel: the TLS channel to bind to.
     """
 
-    def __init__(self, spn: SPN, credentials: ClientCredentials, protection: Protection) -> None:
-        super().__init__(str(spn))
+    def __init__(
+        self,
+        spn: SPN,
+        credentials: ClientCredentials,
+        protection: Protection,
+        package: Package = Package.KERBEROS,
+        channel: ChannelBinding | None = None,
+    ) -> None:
+        super().__init__(str(spn), channel)
         self._spn = spn
         self._credentials = credentials
         self._protection = protection
+        self._package = package
         self.blocking = True
 
     def _open(self) -> Any:
         name = kerberos_name(self._spn)
-        credential = tickets_for(self._credentials).acquire()
+        mechanism = _KERBEROS_OID if self._package is Package.KERBEROS else _SPNEGO_OID
+        credential = tickets_for(self._credentials).acquire(mechanism)
+        if self._package is Package.NEGOTIATE:
+            set_neg_mechs(credential, [_KERBEROS_OID])
+        set_cred_option(_NO_CI_FLAGS_OID, credential)
         request = ContextReq(int(self._protection.required_flags))
         proxy: Any = spnego.client(
             hostname=self._spn.host,
@@ -260,7 +313,12 @@ class KerberosInitiator(_KerberosContext):
             _gssapi_credential=credential,
         )
         proxy._context = gssapi.SecurityContext(
-            name=name, creds=proxy._credential, usage="initiate", mech=_KERBEROS_OID, flags=int(request)
+            name=name,
+            creds=proxy._credential,
+            usage="initiate",
+            mech=mechanism,
+            flags=int(request),
+            channel_bindings=self._bindings,
         )
         return proxy
 
@@ -277,40 +335,45 @@ class KerberosInitiator(_KerberosContext):
         return reason
 
     def judge(self, protection: Protection) -> PeerIdentity:
-        principal, flags, expires = self._prove(protection, initiator_name=False)
+        principal, reached, flags, expires = self._prove(protection, initiator_name=False)
         proven = re.sub(r"\\(.)", r"\1", split_principal(principal)[0])
         if proven.casefold() != str(self._spn).casefold():
             raise PeerNotProven(self._subject, f"the ticket names {proven} instead")
-        return PeerIdentity(principal, self._spn, KERBEROS, protection, flags, expires)
+        return PeerIdentity(principal, self._spn, self._package.value, reached, flags, expires)
 
 
 class KerberosAcceptor(_KerberosContext):
     """A service's context for one connection; made by :class:`ServiceKeys`."""
 
-    def __init__(self, template: Any, subject: str, service_class: str | None) -> None:
-        super().__init__(subject)
+    def __init__(self, template: Any, subject: str, service_class: str | None, channel: ChannelBinding | None) -> None:
+        super().__init__(subject, channel)
         self._template = template
         self._service_class = service_class
+        self._package: Package | None = None
         self._claimed: str | None = None
         self._logon: Logon | None = None
 
     def _open(self) -> Any:
         proxy = copy(self._template)
-        proxy._context = gssapi.SecurityContext(creds=proxy._credential, usage="accept")
+        proxy._context = gssapi.SecurityContext(
+            creds=proxy._credential, usage="accept", channel_bindings=self._bindings
+        )
         return proxy
 
     def step(self, token: bytes | None) -> Outcome:
         outcome = super().step(token)
-        if self._claimed is None and token is not None:
+        if self._package is None and token is not None:
+            self._package = Package.NEGOTIATE if is_spnego(token) else Package.KERBEROS
             with suppress(ValueError):  # GSSAPI has understood it, which is what counts
                 self._claimed = ticket_name(token)
         return outcome
 
     def judge(self, protection: Protection) -> PeerIdentity:
-        principal, flags, expires = self._prove(protection, initiator_name=True)
+        principal, reached, flags, expires = self._prove(protection, initiator_name=True)
         self._check_class()
+        package = self._package or Package.KERBEROS
         return PeerIdentity(
-            principal, None, KERBEROS, protection, flags, expires, self._claimed, read_logon=self.read_logon
+            principal, None, package.value, reached, flags, expires, self._claimed, read_logon=self.read_logon
         )
 
     def _check_class(self) -> None:
@@ -357,10 +420,16 @@ class ServiceKeys:
     :param service_class: first part of the SPN that a client's ticket has to
         name; None: any.  A guard against mix-ups and no proof: clients could
         write another name on a ticket for the same account.
+    :param package: whose tokens to take; with NEGOTIATE Kerberos' own as well.
     :raises CredentialError: when the keytab is missing, unreadable, or has no such key.
     """
 
-    def __init__(self, credentials: ServiceCredentials, service_class: str | None = None) -> None:
+    def __init__(
+        self,
+        credentials: ServiceCredentials,
+        service_class: str | None = None,
+        package: Package = Package.KERBEROS,
+    ) -> None:
         self._service_class = service_class
         subject = f"keytab {credentials.keytab}" if credentials.keytab else "the default keytab"
         name = None
@@ -368,13 +437,20 @@ class ServiceKeys:
             subject = f"{subject}, principal {credentials.principal}"
             name = gssapi.Name(credentials.principal, gssapi.NameType.kerberos_principal)
         store: dict[str | bytes, str | bytes] | None = {"keytab": credentials.keytab} if credentials.keytab else None
+        mechanisms = [_KERBEROS_OID] if package is Package.KERBEROS else [_KERBEROS_OID, _SPNEGO_OID]
         try:
-            credential = gssapi.Credentials(name=name, usage="accept", mechs=[_KERBEROS_OID], store=store)
+            credential = gssapi.Credentials(name=name, usage="accept", mechs=mechanisms, store=store)
+            if package is Package.NEGOTIATE:
+                set_neg_mechs(credential, [_KERBEROS_OID])
         except GSSError as error:
             raise explain(error, subject) from error
         # Copied for each connection: to make one takes half as long as the exchange.
         self._template: Any = spnego.server(protocol=KERBEROS, _gssapi_credential=credential)
 
-    def acceptor(self, peer: str) -> KerberosAcceptor:
-        """A context for one connection; ``peer`` is how errors name it."""
-        return KerberosAcceptor(self._template, peer, self._service_class)
+    def acceptor(self, peer: str, channel: ChannelBinding | None = None) -> KerberosAcceptor:
+        """A context for one connection.
+
+        :param peer: how errors name the client.
+        :param channel: the TLS channel that its ticket has to be bound to.
+        """
+        return KerberosAcceptor(self._template, peer, self._service_class, channel)

@@ -2,12 +2,15 @@
 
 A GSSAPI initial token (RFC 2743 3.1) with Kerberos' mechanism holds an AP-REQ
 (RFC 4120 5.5.1), whose ticket (5.3) carries the service's name in the clear.
+One with SPNEGO's (RFC 4178 4.2) holds such a token, if its sender guessed well.
 """
 
 from __future__ import annotations
 
 _TOKEN, _OID, _AP_REQ, _TICKET, _SEQUENCE, _STRING = 0x60, 0x06, 0x6E, 0x61, 0x30, 0x1B
 _AP_REQ_ID = b"\x01\x00"
+_SPNEGO_OID = b"\x2b\x06\x01\x05\x05\x02"
+_OCTETS, _NEG_TOKEN_INIT = 0x04, 0xA0
 _FIELD = 0xA0  # the context tag of field 0
 
 
@@ -47,6 +50,16 @@ def _field(data: bytes, at: int, end: int, number: int) -> tuple[int, int]:
         at = stop
 
 
+def is_spnego(token: bytes) -> bool:
+    """Whether a client's first token is SPNEGO's."""
+    try:
+        at, end = _enter(token, 0, len(token), _TOKEN)
+        tag, start, stop = _element(token, at, end)
+    except ValueError:
+        return False
+    return tag == _OID and token[start:stop] == _SPNEGO_OID
+
+
 def ticket_name(token: bytes) -> str:
     """The service that a client's first token says its ticket is for, such as ``echoSvc/srv1.example.com``.
 
@@ -56,7 +69,11 @@ def ticket_name(token: bytes) -> str:
     :raises ValueError: when the token is no AP-REQ.
     """
     at, end = _enter(token, 0, len(token), _TOKEN)
-    tag, _, at = _element(token, at, end)
+    tag, start, at = _element(token, at, end)
+    if tag == _OID and token[start:at] == _SPNEGO_OID:
+        at, end = _field(token, *_enter(token, at, end, _NEG_TOKEN_INIT, _SEQUENCE), 2)
+        at, end = _enter(token, at, end, _OCTETS, _TOKEN)
+        tag, start, at = _element(token, at, end)
     if tag != _OID or token[at : at + 2] != _AP_REQ_ID:
         raise ValueError("the token is no AP-REQ")
     at, end = _field(token, *_enter(token, at + 2, end, _AP_REQ, _SEQUENCE), 3)

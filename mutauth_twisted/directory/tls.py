@@ -14,10 +14,10 @@ import socket
 import ssl
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from service_identity import CertificateError, VerificationError
 from service_identity.cryptography import verify_certificate_hostname
 
+from mutauth_twisted.channelbinding import server_end_point
 from mutauth_twisted.errors import PeerNotProven, UsageError
 
 
@@ -60,12 +60,4 @@ class Authority:
             secured.close()
             cause = "its certificate is not for this name"
             raise PeerNotProven(subject, cause, "give the name that is in its certificate") from error
-        return secured, end_point_bindings(certificate)
-
-
-def end_point_bindings(certificate: x509.Certificate) -> bytes:
-    """The channel bindings tls-server-end-point of a certificate (RFC 5929, section 4.1)."""
-    algorithm = certificate.signature_hash_algorithm
-    if algorithm is None or isinstance(algorithm, hashes.MD5 | hashes.SHA1):
-        algorithm = hashes.SHA256()
-    return b"tls-server-end-point:" + certificate.fingerprint(algorithm)
+        return secured, server_end_point(certificate).application_data

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, Literal
 
-from attrs import frozen
+from attrs import evolve, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
@@ -19,6 +19,7 @@ from mutauth_twisted.directory.location import Instance, in_order, locate, locat
 from mutauth_twisted.errors import AuthenticationError, MutualAuthError, NetworkError
 from mutauth_twisted.net.endpoints import MutualAuthClientEndpoint
 from mutauth_twisted.net.protocol import Channel
+from mutauth_twisted.net.tls import Authority, checking_layer
 from mutauth_twisted.policy import Protection
 from mutauth_twisted.wire import WIRES
 
@@ -55,9 +56,10 @@ class LocatedEndpoint:
     :param directory: where to look, and with whose tickets.
     :param selection: what to look for.
     :param credentials: who this client is towards the service.
-    :param timeout: the one deadline of search, connection and exchange, in seconds.
+    :param channel: protection and package, and the one deadline of search,
+        connection and exchange.  What the SCP offers cannot lower the protection.
     :param wire: the wire's name; None: what the SCP says.
-    :param protection: what is done to every byte; an SCP that offers another is refused.
+    :param authority: who has to vouch for a TLS certificate in addition; None: nobody.
     :param keep: seconds for which what was found is used again.  When nothing
         of it can be used any more, it is looked for anew.
     """
@@ -71,18 +73,19 @@ class LocatedEndpoint:
         selection: Selection,
         credentials: ClientCredentials,
         *,
-        timeout: float = 10.0,
+        channel: Channel = Channel(),
         wire: str | None = None,
-        protection: Protection = Protection.SEAL,
+        authority: Authority | None = None,
         keep: float = 5.0,
     ) -> None:
         self._reactor = reactor
         self._directory = directory
         self._selection = selection
         self._credentials = credentials
-        self._timeout = timeout
+        self._channel = channel
+        self._timeout = channel.timeout
         self._wire = wire
-        self._protection = protection
+        self._authority = authority
         self._keep = keep
         self._known: list[Instance] = []
         self._known_since = 0.0
@@ -178,11 +181,13 @@ class LocatedEndpoint:
         wire = WIRES.get(self._wire or instance.binding.wire)
         if wire is None:
             raise AuthenticationError(where, f"its wire {instance.binding.wire!r} is not known here", "name one with wire")
-        if instance.binding.protection != self._protection.value:
+        offered, asked = instance.binding.protection, self._channel.protection
+        # A service that signs seals for who asks it to.
+        if offered != asked.value and (offered, asked) != (Protection.SIGN.value, Protection.SEAL):
             raise AuthenticationError(
                 where,
-                f"it offers protection {instance.binding.protection!r}, and {self._protection.value!r} was asked for",
-                f"allow it with protection={instance.binding.protection} if you mean to",
+                f"it offers protection {offered!r}, and {asked.value!r} was asked for",
+                f"allow it with protection={offered} if you mean to",
             )
         reactor = self._directory.resolver.reactor_for_endpoints()
         return MutualAuthClientEndpoint(
@@ -190,6 +195,7 @@ class LocatedEndpoint:
             HostnameEndpoint(reactor, instance.host, instance.port),
             instance.spn,
             self._credentials,
-            Channel(wire=wire, protection=self._protection, timeout=timeout),
+            evolve(self._channel, wire=wire, timeout=timeout),
             where=where,
+            tls=checking_layer(self._authority, instance.host) if self._authority is not None else None,
         )

@@ -35,19 +35,20 @@ from mutauth_twisted.errors import UsageError
 from mutauth_twisted.net.endpoints import MutualAuthClientEndpoint, MutualAuthServerEndpoint, parse_client
 from mutauth_twisted.net.limits import LIMITS, limits_of
 from mutauth_twisted.net.protocol import Channel
-from mutauth_twisted.policy import AccessPolicy, Protection, is_sid
+from mutauth_twisted.net.tls import Authority, checking_layer, server_layer
+from mutauth_twisted.policy import AccessPolicy, Package, Protection, is_sid
 from mutauth_twisted.spn import SPN
 from mutauth_twisted.wire import WIRES
 
 T = TypeVar("T")
 
 _SUBJECT = "mutauth endpoint"
-_CHANNEL = frozenset({"wire", "protection", "timeout"})
-_CLIENT = _CHANNEL | {"principal", "ccache", "keytab"}
+_CHANNEL = frozenset({"wire", "protection", "package", "timeout"})
+_CLIENT = _CHANNEL | {"principal", "ccache", "keytab", "tls-ca", "tls-name"}
 _DIRECTORY = frozenset({"class", "hosts", "directory", "ca", "nameserver", "realm"})
 _LOCATION = {"scp": _DIRECTORY | {"scp", "base", "spn-form"}, "rnr": _DIRECTORY | {"rnr"}}
 _ACCESS = frozenset({"allow", "allow-group", "deny", "deny-group", "allow-all"})
-_SERVER = _CHANNEL | LIMITS.keys() | {"keytab", "principal", "class"} | _ACCESS
+_SERVER = _CHANNEL | LIMITS.keys() | {"keytab", "principal", "class", "tls-cert", "tls-key"} | _ACCESS
 _MAX_TIMEOUT = 3600.0
 
 
@@ -81,13 +82,23 @@ def _check_keywords(given: Collection[str], known: Collection[str]) -> None:
 def _channel(keywords: Mapping[str, str]) -> Channel:
     return Channel(
         wire=_choice("wire", keywords.get("wire", "nns"), WIRES),
-        protection=_protection(keywords),
+        protection=_choice("protection", keywords.get("protection", "seal"), {kind.value: kind for kind in Protection}),
         timeout=_seconds("timeout", keywords.get("timeout", "10")),
+        package=_choice("package", keywords.get("package", "kerberos"), {kind.value: kind for kind in Package}),
     )
 
 
-def _protection(keywords: Mapping[str, str]) -> Protection:
-    return _choice("protection", keywords.get("protection", "seal"), {kind.value: kind for kind in Protection})
+def _authority(keywords: Mapping[str, str], channel: Channel) -> Authority | None:
+    """Who has to vouch for the service's certificate, if anybody."""
+    _check_tls(keywords, channel, "tls-ca", "tls-name")
+    return Authority(keywords["tls-ca"], keywords.get("tls-name")) if "tls-ca" in keywords else None
+
+
+def _check_tls(keywords: Mapping[str, str], channel: Channel, main: str, other: str) -> None:
+    if other in keywords and main not in keywords:
+        raise UsageError(f"{_SUBJECT} keyword {other}", f"it means nothing without {main}", f"add {main}=FILE")
+    if main in keywords and channel.protection is not Protection.TLS:
+        raise UsageError(f"{_SUBJECT} keyword {main}", "there is no TLS to use it for", "add protection=tls")
 
 
 def _one_endpoint(arguments: tuple[str, ...], example: str) -> str:
@@ -134,7 +145,10 @@ def _direct(
     _check_keywords(keywords, _CLIENT | {"spn", *_LOCATION})
     inner = _one_endpoint(arguments, example)
     spn = SPN.parse(keywords["spn"])
-    return MutualAuthClientEndpoint(reactor, parse_client(reactor, inner), spn, credentials, _channel(keywords), inner)
+    channel = _channel(keywords)
+    authority = _authority(keywords, channel)
+    tls = checking_layer(authority, spn.host) if authority is not None else None
+    return MutualAuthClientEndpoint(reactor, parse_client(reactor, inner), spn, credentials, channel, inner, tls)
 
 
 def _located(
@@ -169,9 +183,9 @@ def _located(
             kind=kind,
         ),
         credentials,
-        timeout=channel.timeout,
+        channel=channel,
         wire=keywords.get("wire"),
-        protection=channel.protection,
+        authority=_authority(keywords, channel),
     )
 
 
@@ -190,6 +204,10 @@ def server_endpoint(reactor: Any, arguments: tuple[str, ...], keywords: Mapping[
     policy = AccessPolicy(_list(keywords, "allow"), _list(keywords, "deny"), allow_all, *groups)
     if policy.lets_nobody_in:
         raise UsageError(_SUBJECT, "nobody is let in", "add allow=PATTERN, allow-group=SID, or allow-all=yes")
-    keys = ServiceKeys(ServiceCredentials(keywords.get("keytab"), keywords.get("principal")), keywords.get("class"))
+    channel = _channel(keywords)
+    _check_tls(keywords, channel, "tls-cert", "tls-key")
+    credentials = ServiceCredentials(keywords.get("keytab"), keywords.get("principal"))
+    keys = ServiceKeys(credentials, keywords.get("class"), channel.package)
     limits = limits_of(keywords, _SUBJECT + " keyword {name}={value}")
-    return MutualAuthServerEndpoint(reactor, serverFromString(reactor, inner), keys, policy, _channel(keywords), limits)
+    tls = server_layer(keywords["tls-cert"], keywords.get("tls-key")) if "tls-cert" in keywords else None
+    return MutualAuthServerEndpoint(reactor, serverFromString(reactor, inner), keys, policy, channel, limits, tls)

@@ -22,13 +22,15 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mutauth_twisted.channelbinding import ChannelBinding
 from mutauth_twisted.core.context import KerberosInitiator, ServiceKeys
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.errors import AccessDenied, MutualAuthError, NetworkError, UsageError
 from mutauth_twisted.interfaces import PeerIdentity
 from mutauth_twisted.net.limits import Limits, Place, Places
 from mutauth_twisted.net.protocol import Channel, ExchangeProtocol, Side
-from mutauth_twisted.policy import AccessPolicy
+from mutauth_twisted.net.tls import Layer, server_layer, trusting_layer
+from mutauth_twisted.policy import AccessPolicy, Protection
 from mutauth_twisted.spn import SPN
 from mutauth_twisted.threads import Workers
 
@@ -58,6 +60,8 @@ class MutualAuthServerFactory:
     :param policy: who may in.
     :param channel: wire, protection and deadline.
     :param limits: how many peers at once, and for how long.
+    :param tls: where protection is by TLS, the service's layer; None: one
+        with a certificate that is made up.
     """
 
     _log = Logger()
@@ -71,6 +75,7 @@ class MutualAuthServerFactory:
         policy: AccessPolicy,
         channel: Channel = Channel(),
         limits: Limits = Limits(),
+        tls: Layer | None = None,
     ) -> None:
         self._reactor = reactor
         self._wrapped = wrapped
@@ -81,12 +86,14 @@ class MutualAuthServerFactory:
         self._drained: Deferred[None] | None = None
         #: How many exchanges and sessions there are.
         self.places = Places(limits)
+        self._tls = (tls or server_layer()) if channel.protection is Protection.TLS else None
         self._side = Side(
             initiator=False,
             new_context=keys.acceptor,
             admit=self._admit,
             build_application=wrapped.buildProtocol,
             limits=limits,
+            tls=self._tls,
         )
 
     def _admit(self, identity: PeerIdentity) -> None:
@@ -114,7 +121,7 @@ class MutualAuthServerFactory:
         self._live.add(protocol)
         # The protocol itself logs why; a server has nobody else to tell.
         protocol.authenticated.addErrback(lambda _: None)
-        return protocol
+        return protocol if self._tls is None else self._tls.under(protocol)
 
     def _lost(self, protocol: _Served) -> None:
         self._live.discard(protocol)
@@ -183,6 +190,7 @@ class MutualAuthServerEndpoint:
     :param policy: who may in.
     :param channel: wire, protection and deadline.
     :param limits: how many peers at once, and for how long.
+    :param tls: see :class:`MutualAuthServerFactory`.
     """
 
     def __init__(
@@ -193,10 +201,11 @@ class MutualAuthServerEndpoint:
         policy: AccessPolicy,
         channel: Channel = Channel(),
         limits: Limits = Limits(),
+        tls: Layer | None = None,
     ) -> None:
         self._inner = inner
         self._wrap: Callable[[IProtocolFactory], MutualAuthServerFactory] = lambda factory: MutualAuthServerFactory(
-            reactor, factory, keys, policy, channel, limits
+            reactor, factory, keys, policy, channel, limits, tls
         )
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
@@ -241,15 +250,21 @@ async def listen_on(reactor: Any, text: str, factory: IProtocolFactory) -> Any:
 
 
 class _ExchangeFactory(Factory):
-    """Makes the one exchange of one connect()."""
+    """Makes the exchanges of one connect(): an endpoint that tries several addresses may make several."""
 
     noisy = False
 
-    def __init__(self, new_exchange: Callable[[], ExchangeProtocol]) -> None:
+    def __init__(self, new_exchange: Callable[[], ExchangeProtocol], tls: Layer | None) -> None:
         self._new_exchange = new_exchange
+        self._tls = tls
 
-    def buildProtocol(self, addr: IAddress | None) -> ExchangeProtocol:
-        return self._new_exchange()
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        exchange = self._new_exchange()
+        return exchange if self._tls is None else self._tls.under(exchange)
+
+    def exchange(self, connected: Any) -> Any:
+        """The exchange in what was connected."""
+        return connected if self._tls is None else connected.wrappedProtocol
 
 
 @implementer(IStreamClientEndpoint)
@@ -262,6 +277,8 @@ class MutualAuthClientEndpoint:
     :param credentials: who this client is.
     :param channel: wire, protection, and the one deadline of connection and exchange.
     :param where: the service's address as errors name it; the SPN if not given.
+    :param tls: where protection is by TLS, the client's layer; None: one that
+        takes any certificate.
     """
 
     def __init__(
@@ -272,6 +289,7 @@ class MutualAuthClientEndpoint:
         credentials: ClientCredentials = ClientCredentials(),
         channel: Channel = Channel(),
         where: str | None = None,
+        tls: Layer | None = None,
     ) -> None:
         self._reactor = reactor
         self._inner = inner
@@ -279,6 +297,7 @@ class MutualAuthClientEndpoint:
         self._credentials = credentials
         self._channel = channel
         self._where = where or str(spn)
+        self._tls = (tls or trusting_layer()) if channel.protection is Protection.TLS else None
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """Connect and authenticate; see IStreamClientEndpoint.
@@ -288,15 +307,20 @@ class MutualAuthClientEndpoint:
         """
         side = Side(
             initiator=True,
-            new_context=lambda _: KerberosInitiator(self._spn, self._credentials, self._channel.protection),
+            new_context=self._new_context,
             admit=lambda _: None,
             build_application=protocolFactory.buildProtocol,
+            tls=self._tls,
         )
         workers = workers_for(self._reactor, self._spn.host)
-        factory = _ExchangeFactory(lambda: ExchangeProtocol(self._reactor, workers, self._channel, side))
+        factory = _ExchangeFactory(lambda: ExchangeProtocol(self._reactor, workers, self._channel, side), self._tls)
         connecting: Deferred[Any] = maybeDeferred(self._inner.connect, factory)
-        connecting.addCallbacks(lambda exchange: exchange.authenticated, self._unreachable)
+        connecting.addCallbacks(lambda connected: factory.exchange(connected).authenticated, self._unreachable)
         return connecting.addTimeout(self._channel.timeout, self._reactor, self._too_late)
+
+    def _new_context(self, peer: str, channel: ChannelBinding | None) -> KerberosInitiator:
+        asked = self._channel
+        return KerberosInitiator(self._spn, self._credentials, asked.protection, asked.package, channel)
 
     def _unreachable(self, failure: Failure) -> Failure:
         if failure.check(OverflowError):  # what sockets make of a port that is none

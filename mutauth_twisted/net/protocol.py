@@ -16,22 +16,32 @@ from typing import Any, cast
 
 from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
-from twisted.internet.interfaces import IAddress, IDelayedCall, IHalfCloseableProtocol, IProtocol, IReactorTime
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IHalfCloseableProtocol,
+    IHandshakeListener,
+    IProtocol,
+    IReactorTime,
+)
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mutauth_twisted.core.context import Outcome, SecurityContext, StepFailed
+from mutauth_twisted.channelbinding import ChannelBinding
+from mutauth_twisted.core.confirmation import Confirmed, Confirming
+from mutauth_twisted.core.context import Exchange, Outcome, SecurityContext, StepFailed
 from mutauth_twisted.core.handshake import Established, Event, Failed, Handshake, Send, Step
 from mutauth_twisted.core.records import Records
 from mutauth_twisted.errors import MutualAuthError, NetworkError, ProtocolViolation, printable
 from mutauth_twisted.interfaces import PeerIdentity
 from mutauth_twisted.net.limits import Limits
+from mutauth_twisted.net.tls import Layer
 from mutauth_twisted.net.transport import LINGER, ProtectedTransport
-from mutauth_twisted.policy import Protection, flag_names
+from mutauth_twisted.policy import Flag, Package, Protection, flag_names
 from mutauth_twisted.threads import Workers
-from mutauth_twisted.wire import NNS, FrameError, Token, Wire
+from mutauth_twisted.wire import NNS, PLAIN, FrameError, Token, Wire
 
 _flag_names = lru_cache(maxsize=64)(flag_names)
 
@@ -44,11 +54,13 @@ class Channel:
     :param protection: what is done to every application byte.
     :param timeout: the one deadline of the whole exchange, in seconds; bytes
         that drip in do not extend it.
+    :param package: the security package.
     """
 
     wire: Wire = NNS
     protection: Protection = Protection.SEAL
     timeout: float = 10.0
+    package: Package = Package.KERBEROS
 
 
 @frozen
@@ -56,18 +68,21 @@ class Side:
     """What makes a client's side of the exchange differ from a server's.
 
     :param initiator: whether this side starts.
-    :param new_context: makes the security context; takes the peer's name for errors.
+    :param new_context: makes the security context; takes the peer's name for
+        errors, and the bindings of the TLS channel, if there is one.
     :param admit: has the last word on a proven peer; raises AccessDenied.
     :param build_application: makes the application's protocol for an address,
         or None to turn the connection away.
     :param limits: how long a session may be idle or last; None: for ever.
+    :param tls: the layer below, where protection is by TLS.
     """
 
     initiator: bool
-    new_context: Callable[[str], SecurityContext]
+    new_context: Callable[[str, ChannelBinding | None], SecurityContext]
     admit: Callable[[PeerIdentity], None]
     build_application: Callable[[IAddress], IProtocol | None]
     limits: Limits | None = None
+    tls: Layer | None = None
 
 
 def describe(address: IAddress) -> str:
@@ -78,9 +93,9 @@ def describe(address: IAddress) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-@implementer(IHalfCloseableProtocol)
+@implementer(IHalfCloseableProtocol, IHandshakeListener)
 class ExchangeProtocol(Protocol):
-    """One connection on the network's side.
+    """One connection on the network's side, or above its TLS.
 
     :param reactor: for the deadline.
     :param workers: where steps that may wait for a KDC run.
@@ -101,6 +116,8 @@ class ExchangeProtocol(Protocol):
         self._stepping: Deferred[Any] | None = None
         self._over = False
         self._tokens: list[str] = []
+        self._bound_to: ChannelBinding | None = None
+        self._exchange: Exchange | None = None
         #: Fires with the application's protocol, or fails: a MutualAuthError, or the application's own error.
         self.authenticated: Deferred[IProtocol] = Deferred(self._cancelled)
 
@@ -112,14 +129,34 @@ class ExchangeProtocol(Protocol):
             initiator=self._side.initiator, wire=self._channel.wire, peer=self._peer, judge=self._judge
         )
         self._timer = self._reactor.callLater(self._channel.timeout, self._timed_out)
+        if self._side.tls is None:
+            self._begin(None)
+
+    def handshakeCompleted(self) -> None:
+        """TLS is there, for whoever is at its other end; see IHandshakeListener."""
+        # Twisted calls it for a connection as well whose certificate it has just refused.
+        if self._side.tls is not None and not self._over and not self._transport.disconnecting:
+            self._begin(self._side.tls)
+
+    def _begin(self, tls: Layer | None) -> None:
         try:
-            self._context = self._side.new_context(self._peer)
+            if tls is not None:
+                self._bound_to = tls.binding(self._transport)
+            self._context = self._side.new_context(self._peer, self._bound_to)
         except MutualAuthError as error:
             self._failed(error)
         except Exception:
             self._broken(Failure())
         else:
+            self._exchange = self._confirmed(self._context)
             self._perform(self._handshake.begin())
+
+    def _confirmed(self, context: SecurityContext) -> Exchange:
+        if self._bound_to is None or not self._bound_to.between_peers:
+            return context
+        if self._side.initiator:
+            return Confirmed(context, self._bound_to, self._peer)
+        return Confirming(context, self._bound_to)
 
     def dataReceived(self, data: bytes) -> None:
         if self._protected is not None:
@@ -148,6 +185,8 @@ class ExchangeProtocol(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._protected is not None:
             self._protected.connectionLost(reason)
+        elif self._side.tls is not None and self._exchange is None:
+            self._give_up(self._side.tls.explain(reason.value, self._peer))
         else:
             self._peer_left()
         self._stop_timer()
@@ -157,14 +196,15 @@ class ExchangeProtocol(Protocol):
             NetworkError(
                 self._peer,
                 "the peer closed the connection during the exchange",
-                "the peer's log says why; check that the port belongs to a service of this protocol",
+                "the peer's log says why; check the port, and that both sides use one wire and one protection",
             )
         )
 
     # The exchange
 
     def _judge(self) -> PeerIdentity:
-        identity = self._context.judge(self._channel.protection)
+        exchange = cast(Exchange, self._exchange)
+        identity = exchange.judge(self._channel.protection)
         self._side.admit(identity)
         return identity
 
@@ -183,8 +223,9 @@ class ExchangeProtocol(Protocol):
 
     def _step(self, token: bytes | None) -> None:
         """One link of the chain: step the context, send what it says, read on."""
-        run = self._workers.run if self._context.blocking else maybeDeferred
-        stepped: Deferred[Outcome] = run(self._context.step, token)
+        exchange = cast(Exchange, self._exchange)
+        run = self._workers.run if exchange.blocking else maybeDeferred
+        stepped: Deferred[Outcome] = run(exchange.step, token)
         self._stepping = chain = stepped.addCallbacks(self._step_done, self._step_failed)
         chain.addCallback(self._perform).addCallback(lambda _: self._read_frames()).addErrback(self._broken)
 
@@ -216,7 +257,9 @@ class ExchangeProtocol(Protocol):
 
     def _foreign(self, error: FrameError) -> ProtocolViolation:
         return ProtocolViolation(
-            self._peer, f"the peer speaks another protocol: {error}", "check the port, and that both sides use one wire"
+            self._peer,
+            f"the peer speaks another protocol: {error}",
+            "check the port, and that both sides use one wire and one protection",
         )
 
     # The exchange's end
@@ -234,8 +277,7 @@ class ExchangeProtocol(Protocol):
             flags=_flag_names(identity.flags),
             tokens=", ".join(self._tokens),
         )
-        channel = self._channel
-        records = Records(self._context, channel.protection, channel.wire, self._reader, self._peer)
+        records = self._records(identity)
         protected = ProtectedTransport(self._reactor, self._transport, records, identity, self._side.limits)
         try:
             application = self._side.build_application(self._transport.getPeer())
@@ -256,6 +298,16 @@ class ExchangeProtocol(Protocol):
         self._settle(application)
         # The peer's first records may have come together with its last frame.
         protected.deliver()
+
+    def _records(self, identity: PeerIdentity) -> Records:
+        wire, reader, protection = self._channel.wire, self._reader, identity.protection
+        if self._bound_to is not None and self._bound_to.between_peers:
+            wire, reader = PLAIN, PLAIN.reader()
+            reader.feed(self._reader.take_rest())
+        elif protection is Protection.TLS:
+            # A peer of another make protects its records inside TLS as well, as the flags say.
+            protection = Protection.SEAL if identity.flags & Flag.CONFIDENTIALITY else Protection.SIGN
+        return Records(self._context, protection, wire, reader, self._peer)
 
     def _failed(self, error: MutualAuthError) -> None:
         who = "" if error.subject == self._peer else f" with {self._peer}"

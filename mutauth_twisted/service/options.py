@@ -18,7 +18,7 @@ from mutauth_twisted.directory.startup import SpnCheck
 from mutauth_twisted.errors import MutualAuthError, UsageError
 from mutauth_twisted.net.limits import LIMITS, Limits, limits_of
 from mutauth_twisted.net.protocol import Channel
-from mutauth_twisted.policy import AccessPolicy, Protection, is_sid
+from mutauth_twisted.policy import AccessPolicy, Package, Protection, is_sid
 from mutauth_twisted.spn import own_host
 from mutauth_twisted.wire import WIRES
 
@@ -43,6 +43,7 @@ class Settings:
     :param check_interval: seconds between checks of the directory; 0: none but at the start.
     :param ca_file: who may vouch for directory servers with TLS.
     :param serve: what to serve, as a kind (``echo``, ``forward``, ``factory``) and its argument.
+    :param tls_files: the files of a TLS certificate and, where it is another one, of its key.
     :param spn_check: what to do about a missing SPN: ``refuse``, ``warn`` or ``off``.
     :param policy: who may in, as far as no directory has to be asked.
     :param allow_groups: names of groups whose members may in too.
@@ -75,6 +76,7 @@ class Settings:
     allow_groups: tuple[str, ...]
     deny_groups: tuple[str, ...]
     channel: Channel
+    tls_files: tuple[str, str | None] | None
     limits: Limits
 
 
@@ -142,7 +144,10 @@ class Options(usage.Options):
         ("forward", None, None, "Stand in front of a plain service: a client endpoint string."),
         ("factory", None, None, "Serve a Twisted factory: its dotted name, or a callable's that makes it."),
         ("wire", None, "nns", "The wire format: nns or winsock."),
-        ("protection", None, "seal", "What is done to every byte: seal or sign."),
+        ("protection", None, "seal", "The least that is done to every byte: seal, sign or tls."),
+        ("package", None, "kerberos", "The security package: kerberos, or negotiate (Kerberos inside SPNEGO as well)."),
+        ("tls-cert", None, None, "Certificate chain (PEM) for --protection tls (one that is made up)."),
+        ("tls-key", None, None, "The certificate's key (PEM), where it is not in the same file."),
         ("handshake-timeout", None, 10.0, "Deadline of the exchange, in seconds.", _seconds("handshake-timeout")),
         *((name, None, getattr(Limits(), attribute), text) for name, (attribute, _, text) in LIMITS.items()),
     )
@@ -227,9 +232,21 @@ class Options(usage.Options):
                 self._choice("wire", WIRES),
                 self._choice("protection", {kind.value: kind for kind in Protection}),
                 self["handshake-timeout"],
+                self._choice("package", {kind.value: kind for kind in Package}),
             ),
+            tls_files=self._tls_files(),
             limits=limits_of({name: str(self[name]) for name in LIMITS if self[name] is not None}, "--{name} {value}"),
         )
+
+    def _tls_files(self) -> tuple[str, str | None] | None:
+        certificate, key = self["tls-cert"], self["tls-key"]
+        if certificate is None:
+            if key is not None:
+                raise UsageError("--tls-key", "it means nothing without its certificate", "add --tls-cert FILE")
+            return None
+        if self["protection"] != Protection.TLS.value:
+            raise UsageError("--tls-cert", "there is no TLS to use it for", "add --protection tls")
+        return certificate, key
 
     def _choice(self, option: str, choices: Mapping[str, T]) -> T:
         if self[option] not in choices:

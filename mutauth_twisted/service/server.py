@@ -17,6 +17,7 @@ from mutauth_twisted.core.context import ServiceKeys
 from mutauth_twisted.errors import MutualAuthError, UsageError
 from mutauth_twisted.net.endpoints import MutualAuthServerFactory, listen_on
 from mutauth_twisted.net.protocol import describe
+from mutauth_twisted.net.tls import Layer
 from mutauth_twisted.policy import AccessPolicy
 from mutauth_twisted.service.options import Settings
 from mutauth_twisted.service.publisher import Publisher
@@ -37,17 +38,26 @@ class MutualAuthService(Service):
     :param keys: its keys.
     :param publisher: its view of the directory; None: it publishes and checks nothing.
     :param factory: the application's factory.
+    :param tls: its TLS, where it has a certificate of its own.
     """
 
     _log = Logger()
 
     def __init__(
-        self, reactor: Any, settings: Settings, keys: ServiceKeys, publisher: Publisher | None, factory: IProtocolFactory
+        self,
+        reactor: Any,
+        settings: Settings,
+        keys: ServiceKeys,
+        publisher: Publisher | None,
+        factory: IProtocolFactory,
+        tls: Layer | None = None,
     ) -> None:
         self._reactor = reactor
         self._settings = settings
         self._publisher = publisher
-        self._factory = MutualAuthServerFactory(reactor, factory, keys, settings.policy, settings.channel, settings.limits)
+        self._factory = MutualAuthServerFactory(
+            reactor, factory, keys, settings.policy, settings.channel, settings.limits, tls
+        )
         self._ports: list[Any] = []
         self._status_ports: list[Any] = []
         self._starting: Deferred[None] | None = None

@@ -7,6 +7,7 @@ from twisted.application.service import IService
 from mutauth_twisted.core.context import ServiceKeys
 from mutauth_twisted.credentials import ServiceCredentials
 from mutauth_twisted.errors import MutualAuthError
+from mutauth_twisted.net.tls import server_layer
 from mutauth_twisted.service.applications import application_factory
 from mutauth_twisted.service.options import Options, Settings, leave
 from mutauth_twisted.service.publisher import Publisher
@@ -31,6 +32,8 @@ def makeService(options: Options) -> IService:
 
 def _make(reactor: object, settings: Settings) -> IService:
     principal = keytab_principal(settings.keytab, settings.account)
-    keys = ServiceKeys(ServiceCredentials(settings.keytab, principal), settings.service_class)
+    credentials = ServiceCredentials(settings.keytab, principal)
+    keys = ServiceKeys(credentials, settings.service_class, settings.channel.package)
+    tls = server_layer(*settings.tls_files) if settings.tls_files is not None else None
     publisher = Publisher(reactor, settings, principal) if Publisher.is_needed(settings) else None
-    return MutualAuthService(reactor, settings, keys, publisher, application_factory(reactor, settings))
+    return MutualAuthService(reactor, settings, keys, publisher, application_factory(reactor, settings), tls)

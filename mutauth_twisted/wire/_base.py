@@ -90,6 +90,9 @@ class Reader(Protocol):
     def pending(self) -> int:
         """How many bytes wait for the rest of their frame or record."""
 
+    def take_rest(self) -> bytes:
+        """Take out whatever waits, for another wire's reader to go on with."""
+
 
 # Less than one frame waits for its rest, and whole ones wait only while the application pauses: then what the last
 # read of the socket brought, which a TLS transport delivers in two pieces.  Who sends more than that sends unasked.
@@ -114,6 +117,12 @@ class BufferedReader:
         if len(self._buffer) > _MAX_PENDING:
             raise FrameError(f"bytes go on coming while {len(self._buffer)} of them wait")
         self._buffer += data
+
+    def take_rest(self) -> bytes:
+        """See :class:`Reader`."""
+        rest = bytes(self._buffer)
+        self._buffer.clear()
+        return rest
 
     def _take(self, header: int, body: int) -> bytes | None:
         end = header + body

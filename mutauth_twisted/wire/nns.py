@@ -20,6 +20,10 @@ _DONE: Final = 0x14
 _IN_PROGRESS: Final = 0x16
 _VERSION: Final = (1, 0)
 
+# RFC 8446 5.1: TLS counts its records' kinds as MS-NNS does its frames'.  Versions are ignored otherwise.
+_TLS_MAJOR: Final = 3
+_CLIENT_HELLO: Final = b"\x01"
+
 MAX_TOKEN: Final = 0xFFFF
 #: Received at most; .NET refuses more (MS-NNS 2.2.2: 64 KiB).
 MAX_RECORD: Final = 0x10000
@@ -39,12 +43,16 @@ class NNSReader(BufferedReader):
             raise FrameError(f"a frame starts with byte 0x{buffer[0]:02x}, which MS-NNS does not know")
         if len(buffer) < _HEADER.size:
             return None
-        kind, _major, _minor, size = _HEADER.unpack_from(buffer)
+        kind, major, _minor, size = _HEADER.unpack_from(buffer)
         if kind == _ERROR and size != _FAULT.size:
+            if major == _TLS_MAJOR:
+                raise FrameError("it answers with a TLS alert, as one whose protection is tls does")
             raise FrameError(f"an error frame holds {size} bytes instead of {_FAULT.size}")
         payload = self._take(_HEADER.size, size)
         if payload is None:
             return None
+        if major == _TLS_MAJOR and payload[:1] == _CLIENT_HELLO:
+            raise FrameError("it starts TLS")
         if kind == _ERROR:
             return Fault(_FAULT.unpack(payload)[0] & 0xFFFFFFFF)
         return Token(payload, kind == _DONE)

@@ -1,0 +1,195 @@
+"""TLS 1.3 below an exchange, which is bound to it.
+
+No certificate has to be issued: a service without one makes one up, and what
+proves it is the exchange.  Peers of this package know each other by ALPN
+(RFC 7301) and bind the exchange to the very channel (tls-exporter, RFC 9266);
+with any other peer it is bound to the service's certificate
+(tls-server-end-point, RFC 5929).  Neither kind can be written by a relay: it
+has two channels, and not the key of the service's certificate.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.x509.oid import NameOID
+from OpenSSL.crypto import X509, PKey
+from OpenSSL.SSL import Error as TLSError
+from service_identity import CertificateError, VerificationError
+from twisted.internet.interfaces import IProtocol
+from twisted.internet.protocol import Factory
+from twisted.internet.ssl import (
+    Certificate,
+    CertificateOptions,
+    TLSVersion,
+    optionsForClientTLS,
+    trustRootFromCertificates,
+)
+from twisted.protocols.tls import TLSMemoryBIOFactory
+
+from mutauth_twisted.channelbinding import TLS_EXPORTER, ChannelBinding, server_end_point
+from mutauth_twisted.errors import CredentialError, MutualAuthError, NetworkError, PeerNotProven, ProtocolViolation
+
+#: By which peers of this package know each other.
+ALPN = b"mutauth"
+_EXPORTER_LABEL = b"EXPORTER-Channel-Binding"  # RFC 9266 4.2
+_EXPORTER_SIZE = 32
+# RFC 5280 4.1.2.5: no well-defined end.
+_FOR_EVER = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+
+
+class Layer:
+    """Puts TLS under the connections of one service or of one client.
+
+    :param options: makes the TLS connections.
+    :param client: whether this side starts the handshake.
+    :param expected: whom the service's certificate has to name, as errors say it.
+    """
+
+    def __init__(self, options: Any, *, client: bool, expected: str = "") -> None:
+        self._factory = TLSMemoryBIOFactory(options, client, Factory())
+        self._client = client
+        self._expected = expected
+
+    def under(self, exchange: IProtocol) -> IProtocol:
+        """The protocol for the network, above which this one goes on; ``handshakeCompleted`` tells it when."""
+        return self._factory.protocol(self._factory, exchange)
+
+    def binding(self, transport: Any) -> ChannelBinding:
+        """The bindings of a channel whose TLS handshake is complete.
+
+        :param transport: what the protocol above got as its transport.
+        :raises ProtocolViolation: when it has none.
+        """
+        connection = transport.getHandle()
+        if transport.negotiatedProtocol == ALPN:
+            exported = connection.export_keying_material(_EXPORTER_LABEL, _EXPORTER_SIZE)
+            return ChannelBinding(TLS_EXPORTER, exported)
+        certificate = connection.get_peer_certificate() if self._client else connection.get_certificate()
+        return server_end_point(certificate.to_cryptography())
+
+    def explain(self, reason: BaseException | None, peer: str) -> MutualAuthError:
+        """What a connection's end says that came before its TLS handshake was complete."""
+        if isinstance(reason, VerificationError | CertificateError):
+            return PeerNotProven(peer, f"its certificate is not for {self._expected}", "give the name that is in it")
+        if not isinstance(reason, TLSError):
+            return NetworkError(
+                peer,
+                "the peer closed the connection during the TLS handshake",
+                "give both sides the same protection; the peer's log says more",
+            )
+        said = ", ".join(str(entry[-1]) for entry in reason.args[0]) if reason.args and reason.args[0] else "no reason"
+        if "certificate verify failed" in said:
+            cause = "its certificate does not come from the authority that was given"
+            return PeerNotProven(peer, cause, "give the one that signed it")
+        return ProtocolViolation(peer, f"the TLS handshake failed: {said}", "give both sides the same protection")
+
+
+@frozen
+class Authority:
+    """Who has to vouch for the service's certificate, in addition to the exchange.
+
+    :param ca_file: the authority's certificates, PEM.
+    :param name: the DNS name or address that the certificate has to be for
+        (RFC 9525); None: the service's host.
+    """
+
+    ca_file: str
+    name: str | None = None
+
+
+@cache
+def trusting_layer() -> Layer:
+    """TLS for a client that takes any certificate, as the exchange proves the service."""
+    options = CertificateOptions(verify=False, raiseMinimumTo=TLSVersion.TLSv1_3, acceptableProtocols=[ALPN])
+    return Layer(options, client=True)
+
+
+def checking_layer(authority: Authority, host: str) -> Layer:
+    """TLS for a client that has the service's certificate checked in addition.
+
+    :param host: where the service is.
+    :raises CredentialError: when the authority's file cannot be used.
+    """
+    name = authority.name or host
+    trusted = [Certificate(X509.from_cryptography(each)) for each in _certificates(authority.ca_file)]
+    checked = optionsForClientTLS(
+        name,
+        trustRootFromCertificates(trusted),
+        acceptableProtocols=[ALPN],
+        extraCertificateOptions={"raiseMinimumTo": TLSVersion.TLSv1_3},
+    )
+    return Layer(checked, client=True, expected=name)
+
+
+def server_layer(certificate_file: str | None = None, key_file: str | None = None) -> Layer:
+    """TLS for a service.
+
+    :param certificate_file: its certificate and, behind it, those that lead to
+        the authority, PEM; None: one that is made up and never leaves this process.
+    :param key_file: the certificate's key, PEM, without a password; None: it is in the certificate's file.
+    :raises CredentialError: when a file cannot be used.
+    """
+    if certificate_file is None:
+        key, chain = _ephemeral()
+    else:
+        key, chain = _key(key_file or certificate_file), _certificates(certificate_file)
+    try:
+        options = CertificateOptions(
+            privateKey=PKey.from_cryptography_key(key),
+            certificate=X509.from_cryptography(chain[0]),
+            extraCertChain=[X509.from_cryptography(each) for each in chain[1:]],
+            raiseMinimumTo=TLSVersion.TLSv1_3,
+            acceptableProtocols=[ALPN],
+        )
+        options.getContext()
+    except (TLSError, TypeError, ValueError) as error:
+        subject = f"certificate {certificate_file}"
+        raise CredentialError(subject, "it cannot be used with its key", "give the key that belongs to it") from error
+    return Layer(options, client=False)
+
+
+def _read(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        cause = f"it cannot be read: {(error.strerror or str(error)).lower()}"
+        raise CredentialError(f"certificate file {path}", cause, "check its name and who may read it") from error
+
+
+def _certificates(path: str) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(_read(path))
+    except ValueError as error:
+        raise CredentialError(f"certificate file {path}", "it holds no certificate in PEM form", "name another") from error
+
+
+def _key(path: str) -> Any:
+    try:
+        return load_pem_private_key(_read(path), None)
+    except (ValueError, TypeError) as error:
+        cause = "it holds no key in PEM form, or one with a password"
+        raise CredentialError(f"certificate file {path}", cause, "name the file of the key, without a password") from error
+
+
+def _ephemeral() -> tuple[Any, list[x509.Certificate]]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "mutauth")])
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(datetime(2000, 1, 1, tzinfo=UTC))
+        .not_valid_after(_FOR_EVER)
+    )
+    return key, [builder.sign(key, hashes.SHA256())]
