@@ -29,8 +29,8 @@ class Flag(IntFlag):
 class Protection(Enum):
     """How application data is protected once both sides are proven.
 
-    A client asks for one; a service states the least it takes.  As with .NET's
-    ProtectionLevel, who asks a signing service to seal is sealed.
+    A client asks for one; a service states the least it takes.  On wire nns, as
+    with .NET's ProtectionLevel, who asks a signing service to seal is sealed.
     """
 
     #: Every record is encrypted and signed with the session's Kerberos key.

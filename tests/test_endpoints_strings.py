@@ -82,6 +82,10 @@ class ClientStringTests(SynchronousTestCase):
             ("mutauth:scp=a:timeout=nan", "timeout"),
             ("mutauth:scp=a:timeout=inf", "timeout"),
             ("mutauth:scp=a:protection=plain", "plain"),
+            ("mutauth:scp=a:package=ntlm", "package=ntlm: there is no such choice; use kerberos or negotiate"),
+            ("mutauth:scp=a:tls-ca=/a.pem", "keyword tls-ca: there is no TLS to use it for; add protection=tls"),
+            ("mutauth:scp=a:protection=tls:tls-name=b", "keyword tls-name: it means nothing without tls-ca"),
+            ("mutauth:tcp\\:a\\:1:spn=a/b:tls-ca=/a.pem", "there is no TLS to use it for"),
             ("mutauth:scp=a:nameserver=localhost", "localhost"),
         ):
             error = self.assertRaises(UsageError, self.parse, text)

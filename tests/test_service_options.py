@@ -9,7 +9,7 @@ from unittest import mock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted.net.limits import Limits
-from mutauth_twisted.policy import AccessPolicy, Protection
+from mutauth_twisted.policy import AccessPolicy, Package, Protection
 from mutauth_twisted.service.options import Options, Settings
 
 MINIMAL = ("--service-class", "echoSvc", "--host", "srv1.example.com", "--echo", "--allow", "*@EXAMPLE.COM")
@@ -40,6 +40,17 @@ class OptionsTests(SynchronousTestCase):
         self.assertIs(settings.channel.protection, Protection.SEAL)
         self.assertEqual((settings.channel.wire.name, settings.channel.timeout), ("nns", 10.0))
         self.assertEqual(settings.policy, AccessPolicy(("*@EXAMPLE.COM",)))
+
+    def test_tls(self) -> None:
+        """TLS needs no certificate; one that is given goes with TLS only."""
+        settings = self.settings(*MINIMAL, "--protection=tls", "--package=negotiate")
+        self.assertEqual((settings.channel.protection, settings.channel.package), (Protection.TLS, Package.NEGOTIATE))
+        self.assertIsNone(settings.tls_files)
+        given = self.settings(*MINIMAL, "--protection=tls", "--tls-cert=/a.pem", "--tls-key=/b.pem")
+        self.assertEqual(given.tls_files, ("/a.pem", "/b.pem"))
+        self.assertIn("--tls-cert: there is no TLS to use it for", self.refused(*MINIMAL, "--tls-cert=/a.pem"))
+        self.assertIn("--tls-key: it means nothing", self.refused(*MINIMAL, "--protection=tls", "--tls-key=/b.pem"))
+        self.assertIn("use kerberos or negotiate", self.refused(*MINIMAL, "--package=ntlm"))
 
     def test_limits(self) -> None:
         """Every limit has an option, and a value when it is not given."""

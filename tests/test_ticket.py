@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted.core.context import KerberosInitiator, ServiceKeys
-from mutauth_twisted.core.ticket import ticket_name
+from mutauth_twisted.core.ticket import is_spnego, ticket_name
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.errors import PeerNotProven
-from mutauth_twisted.policy import Protection
+from mutauth_twisted.policy import Package, Protection
 from mutauth_twisted.spn import SPN
 from tests.forge import Realm, make_realm
 
@@ -34,6 +34,18 @@ class NameTests(SynchronousTestCase):
         """Names of two and three parts, and with lengths of one to three bytes, are read from real tokens."""
         for spn in (SPN("echoSvc", "srv1"), BY_DN, LONG):
             self.assertEqual(ticket_name(first_token(self.realm, spn)), str(spn))
+
+    def test_inside_spnego(self) -> None:
+        """The name is found in SPNEGO's first token as well, which is known for what it is."""
+        for spn in (SPN("echoSvc", "srv1"), BY_DN, LONG):
+            credentials = ClientCredentials(ccache=self.realm.ccache("alice", str(spn), "svc-echo"))
+            token = KerberosInitiator(spn, credentials, Protection.SEAL, Package.NEGOTIATE).step(None).token
+            self.assertEqual((ticket_name(token), is_spnego(token)), (str(spn), True))
+            self.assertFalse(is_spnego(first_token(self.realm, spn)))
+            for size in range(len(token)):
+                self.assertRaises(ValueError, ticket_name, token[:size])
+        for size in range(10):
+            self.assertFalse(is_spnego(token[:size]))
 
     def test_cut(self) -> None:
         """A token that is cut anywhere is refused."""

@@ -71,6 +71,7 @@ class Confirmed:
         self._context = context
         self._statement = _LABEL + channel.application_data
         self._subject = subject
+        self._complete = False
 
     @property
     def blocking(self) -> bool:
@@ -80,15 +81,22 @@ class Confirmed:
         if token is None:
             return self._context.step(None)
         confirmation, token = self._split(token)
-        outcome = self._context.step(token)
+        outcome = Outcome(b"", True) if self._complete else self._context.step(token)
+        self._complete = outcome.complete
+        # An initiator that has the last word is complete before the acceptor, whose confirmation is still to come.
+        if outcome.complete and outcome.token and not confirmation:
+            return Outcome(outcome.token, False)
         if outcome.complete:
-            try:
-                self._context.unwrap_apart(confirmation, self._statement, seal=False)
-            except MutualAuthError as error:
-                cause = "the service has not confirmed this TLS channel"
-                remedy = "something between both sides terminates TLS: look for it, or use protection=seal"
-                raise StepFailed(PeerNotProven(self._subject, cause, remedy)) from error
+            self._verify(confirmation)
         return outcome
+
+    def _verify(self, confirmation: bytes) -> None:
+        try:
+            self._context.unwrap_apart(confirmation, self._statement, seal=False)
+        except MutualAuthError as error:
+            cause = "the service has not confirmed this TLS channel"
+            remedy = "something between both sides terminates TLS: look for it, or use protection=seal"
+            raise StepFailed(PeerNotProven(self._subject, cause, remedy)) from error
 
     def judge(self, protection: Protection) -> PeerIdentity:
         return self._context.judge(protection)

@@ -293,7 +293,9 @@ class KerberosInitiator(_KerberosContext):
         super().__init__(str(spn), channel)
         self._spn = spn
         self._credentials = credentials
-        self._protection = protection
+        # Who is not of this package may ignore the bindings: TLS may then end at a relay, which must find nothing to read.
+        self._sealed_inside = channel is not None and not channel.between_peers
+        self._request = int((Protection.SEAL if self._sealed_inside else protection).required_flags)
         self._package = package
         self.blocking = True
 
@@ -304,11 +306,10 @@ class KerberosInitiator(_KerberosContext):
         if self._package is Package.NEGOTIATE:
             set_neg_mechs(credential, [_KERBEROS_OID])
         set_cred_option(_NO_CI_FLAGS_OID, credential)
-        request = ContextReq(int(self._protection.required_flags))
         proxy: Any = spnego.client(
             hostname=self._spn.host,
             service=self._spn.service_class,
-            context_req=request,
+            context_req=ContextReq(self._request),
             protocol=KERBEROS,
             _gssapi_credential=credential,
         )
@@ -317,7 +318,7 @@ class KerberosInitiator(_KerberosContext):
             creds=proxy._credential,
             usage="initiate",
             mech=mechanism,
-            flags=int(request),
+            flags=self._request,
             channel_bindings=self._bindings,
         )
         return proxy
@@ -339,6 +340,8 @@ class KerberosInitiator(_KerberosContext):
         proven = re.sub(r"\\(.)", r"\1", split_principal(principal)[0])
         if proven.casefold() != str(self._spn).casefold():
             raise PeerNotProven(self._subject, f"the ticket names {proven} instead")
+        if self._sealed_inside and not flags & Flag.CONFIDENTIALITY:
+            raise PeerNotProven(self._subject, "it is not of this package, and does not seal inside TLS")
         return PeerIdentity(principal, self._spn, self._package.value, reached, flags, expires)
 
 

@@ -182,8 +182,8 @@ class LocatedEndpoint:
         if wire is None:
             raise AuthenticationError(where, f"its wire {instance.binding.wire!r} is not known here", "name one with wire")
         offered, asked = instance.binding.protection, self._channel.protection
-        # A service that signs seals for who asks it to.
-        if offered != asked.value and (offered, asked) != (Protection.SIGN.value, Protection.SEAL):
+        sealed_if_asked = wire.flags_decide and (offered, asked) == (Protection.SIGN.value, Protection.SEAL)
+        if offered != asked.value and not sealed_if_asked:
             raise AuthenticationError(
                 where,
                 f"it offers protection {offered!r}, and {asked.value!r} was asked for",

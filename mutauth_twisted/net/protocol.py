@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, cast
 
-from attrs import frozen
+from attrs import evolve, frozen
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.interfaces import (
     IAddress,
@@ -134,14 +134,13 @@ class ExchangeProtocol(Protocol):
 
     def handshakeCompleted(self) -> None:
         """TLS is there, for whoever is at its other end; see IHandshakeListener."""
-        # Twisted calls it for a connection as well whose certificate it has just refused.
-        if self._side.tls is not None and not self._over and not self._transport.disconnecting:
+        if self._side.tls is not None and not self._over:
             self._begin(self._side.tls)
 
     def _begin(self, tls: Layer | None) -> None:
         try:
             if tls is not None:
-                self._bound_to = tls.binding(self._transport)
+                self._bound_to = tls.binding(self._transport, self._peer)
             self._context = self._side.new_context(self._peer, self._bound_to)
         except MutualAuthError as error:
             self._failed(error)
@@ -205,6 +204,8 @@ class ExchangeProtocol(Protocol):
     def _judge(self) -> PeerIdentity:
         exchange = cast(Exchange, self._exchange)
         identity = exchange.judge(self._channel.protection)
+        if not self._channel.wire.flags_decide:
+            identity = evolve(identity, protection=self._channel.protection)
         self._side.admit(identity)
         return identity
 

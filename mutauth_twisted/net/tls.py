@@ -22,18 +22,21 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import NameOID
 from OpenSSL.crypto import X509, PKey
+from OpenSSL.SSL import NO_OVERLAPPING_PROTOCOLS, Connection
 from OpenSSL.SSL import Error as TLSError
 from service_identity import CertificateError, VerificationError
-from twisted.internet.interfaces import IProtocol
+from service_identity.pyopenssl import verify_hostname, verify_ip_address
+from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IProtocol
 from twisted.internet.protocol import Factory
 from twisted.internet.ssl import (
     Certificate,
     CertificateOptions,
     TLSVersion,
-    optionsForClientTLS,
     trustRootFromCertificates,
 )
 from twisted.protocols.tls import TLSMemoryBIOFactory
+from zope.interface import implementer
 
 from mutauth_twisted.channelbinding import TLS_EXPORTER, ChannelBinding, server_end_point
 from mutauth_twisted.errors import CredentialError, MutualAuthError, NetworkError, PeerNotProven, ProtocolViolation
@@ -51,10 +54,10 @@ class Layer:
 
     :param options: makes the TLS connections.
     :param client: whether this side starts the handshake.
-    :param expected: whom the service's certificate has to name, as errors say it.
+    :param expected: the DNS name or address that the service's certificate has to be for; None: any.
     """
 
-    def __init__(self, options: Any, *, client: bool, expected: str = "") -> None:
+    def __init__(self, options: Any, *, client: bool, expected: str | None = None) -> None:
         self._factory = TLSMemoryBIOFactory(options, client, Factory())
         self._client = client
         self._expected = expected
@@ -63,13 +66,20 @@ class Layer:
         """The protocol for the network, above which this one goes on; ``handshakeCompleted`` tells it when."""
         return self._factory.protocol(self._factory, exchange)
 
-    def binding(self, transport: Any) -> ChannelBinding:
+    def binding(self, transport: Any, peer: str) -> ChannelBinding:
         """The bindings of a channel whose TLS handshake is complete.
 
         :param transport: what the protocol above got as its transport.
-        :raises ProtocolViolation: when it has none.
+        :param peer: the peer as errors name it.
+        :raises PeerNotProven: when the service's certificate is not for whom it has to be (RFC 9525).
         """
         connection = transport.getHandle()
+        if self._expected is not None:
+            try:
+                _verify(connection, self._expected)
+            except (VerificationError, CertificateError) as error:
+                cause = f"its certificate is not for {self._expected}"
+                raise PeerNotProven(peer, cause, "give the name that is in it") from error
         if transport.negotiatedProtocol == ALPN:
             exported = connection.export_keying_material(_EXPORTER_LABEL, _EXPORTER_SIZE)
             return ChannelBinding(TLS_EXPORTER, exported)
@@ -78,8 +88,6 @@ class Layer:
 
     def explain(self, reason: BaseException | None, peer: str) -> MutualAuthError:
         """What a connection's end says that came before its TLS handshake was complete."""
-        if isinstance(reason, VerificationError | CertificateError):
-            return PeerNotProven(peer, f"its certificate is not for {self._expected}", "give the name that is in it")
         if not isinstance(reason, TLSError):
             return NetworkError(
                 peer,
@@ -88,8 +96,8 @@ class Layer:
             )
         said = ", ".join(str(entry[-1]) for entry in reason.args[0]) if reason.args and reason.args[0] else "no reason"
         if "certificate verify failed" in said:
-            cause = "its certificate does not come from the authority that was given"
-            return PeerNotProven(peer, cause, "give the one that signed it")
+            cause = "its certificate has expired, or does not come from the authority that was given"
+            return PeerNotProven(peer, cause, "give the one that signed it, or have it renewed")
         return ProtocolViolation(peer, f"the TLS handshake failed: {said}", "give both sides the same protection")
 
 
@@ -106,11 +114,28 @@ class Authority:
     name: str | None = None
 
 
+@implementer(IOpenSSLClientConnectionCreator)
+class _ClientConnections:
+    """Makes a client's TLS connections."""
+
+    # Not Twisted's optionsForClientTLS: it lets a certificate pass that has no subject alternative names at all.
+
+    def __init__(self, options: CertificateOptions, server_name: str | None = None) -> None:
+        self._context = options.getContext()
+        self._context.set_alpn_protos([ALPN])
+        self._server_name = server_name
+
+    def clientConnectionForTLS(self, tlsProtocol: object) -> Connection:
+        connection = Connection(self._context, None)
+        if self._server_name is not None and not _is_address(self._server_name):
+            connection.set_tlsext_host_name(self._server_name.encode("idna"))
+        return connection
+
+
 @cache
 def trusting_layer() -> Layer:
     """TLS for a client that takes any certificate, as the exchange proves the service."""
-    options = CertificateOptions(verify=False, raiseMinimumTo=TLSVersion.TLSv1_3, acceptableProtocols=[ALPN])
-    return Layer(options, client=True)
+    return Layer(_ClientConnections(CertificateOptions(verify=False, raiseMinimumTo=TLSVersion.TLSv1_3)), client=True)
 
 
 def checking_layer(authority: Authority, host: str) -> Layer:
@@ -121,13 +146,19 @@ def checking_layer(authority: Authority, host: str) -> Layer:
     """
     name = authority.name or host
     trusted = [Certificate(X509.from_cryptography(each)) for each in _certificates(authority.ca_file)]
-    checked = optionsForClientTLS(
-        name,
-        trustRootFromCertificates(trusted),
-        acceptableProtocols=[ALPN],
-        extraCertificateOptions={"raiseMinimumTo": TLSVersion.TLSv1_3},
-    )
-    return Layer(checked, client=True, expected=name)
+    options = CertificateOptions(trustRoot=trustRootFromCertificates(trusted), raiseMinimumTo=TLSVersion.TLSv1_3)
+    return Layer(_ClientConnections(options, name), client=True, expected=name)
+
+
+def _is_address(name: str) -> bool:
+    return isIPAddress(name) or isIPv6Address(name)
+
+
+def _verify(connection: Connection, name: str) -> None:
+    if _is_address(name):
+        verify_ip_address(connection, name)
+    else:
+        verify_hostname(connection, name)
 
 
 def server_layer(certificate_file: str | None = None, key_file: str | None = None) -> Layer:
@@ -148,13 +179,17 @@ def server_layer(certificate_file: str | None = None, key_file: str | None = Non
             certificate=X509.from_cryptography(chain[0]),
             extraCertChain=[X509.from_cryptography(each) for each in chain[1:]],
             raiseMinimumTo=TLSVersion.TLSv1_3,
-            acceptableProtocols=[ALPN],
         )
-        options.getContext()
+        # Twisted's own choice fails the handshake with whoever offers other protocols only.
+        options.getContext().set_alpn_select_callback(_choose_protocol)
     except (TLSError, TypeError, ValueError) as error:
         subject = f"certificate {certificate_file}"
         raise CredentialError(subject, "it cannot be used with its key", "give the key that belongs to it") from error
     return Layer(options, client=False)
+
+
+def _choose_protocol(connection: Connection, offered: list[bytes]) -> Any:
+    return ALPN if ALPN in offered else NO_OVERLAPPING_PROTOCOLS
 
 
 def _read(path: str) -> bytes:

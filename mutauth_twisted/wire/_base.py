@@ -140,6 +140,8 @@ class Wire(Protocol):
     name: ClassVar[str]
     #: Whether a frame tells that its sender's context is complete; if not, each side has finished when its own is.
     says_done: ClassVar[bool]
+    #: Whether the context's flags decide what is done to records (MS-NNS); if not, both sides just have to know.
+    flags_decide: ClassVar[bool]
     #: The largest token a frame can carry, in bytes.
     max_token: ClassVar[int]
     #: The most application bytes one record may carry.

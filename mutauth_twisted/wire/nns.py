@@ -71,6 +71,7 @@ class NNSWire:
 
     name: ClassVar[str] = "nns"
     says_done: ClassVar[bool] = True
+    flags_decide: ClassVar[bool] = True
     max_token: ClassVar[int] = MAX_TOKEN
     # What .NET itself sends at most, so that no protection can push a record over MAX_RECORD.
     max_plaintext: ClassVar[int] = 64_500

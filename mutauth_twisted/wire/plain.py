@@ -40,6 +40,7 @@ class PlainWire:
 
     name: ClassVar[str] = "plain"
     says_done: ClassVar[bool] = False
+    flags_decide: ClassVar[bool] = False
     max_token: ClassVar[int] = 0
     # With its size four full TLS records (RFC 8446 5.1).
     max_plaintext: ClassVar[int] = 4 * 0x4000 - _SIZE.size

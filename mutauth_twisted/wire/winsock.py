@@ -55,6 +55,7 @@ class WinsockWire:
 
     name: ClassVar[str] = "winsock"
     says_done: ClassVar[bool] = False
+    flags_decide: ClassVar[bool] = False
     max_token: ClassVar[int] = MAX_MESSAGE
     # With its trailer it fits into the sample's buffer.
     max_plaintext: ClassVar[int] = 11_900

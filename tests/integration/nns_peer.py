@@ -25,6 +25,10 @@ class Refused(Exception):
         self.token = token
 
 
+def _bindings(application_data: bytes | None) -> gssapi.raw.ChannelBindings | None:
+    return None if application_data is None else gssapi.raw.ChannelBindings(application_data=application_data)
+
+
 class NNSPeer:
     """One end of a connection; its methods block."""
 
@@ -50,16 +54,21 @@ class NNSPeer:
         kind, _, _, size = struct.unpack(">BBBH", self.read(5))
         return kind, self.read(size)
 
-    def authenticate_as_client(self, spn: str, ccache: str, flags: int = ALL_FLAGS, *, unprotected: bool = False) -> None:
+    def authenticate_as_client(
+        self, spn: str, ccache: str, flags: int = ALL_FLAGS, *, unprotected: bool = False, bindings: bytes | None = None
+    ) -> None:
         """The client's side of the exchange.
 
         :param unprotected: keep MIT from asking for confidentiality and integrity by itself.
+        :param bindings: the channel bindings to send.
         """
         credential = gssapi.Credentials(usage="initiate", store={"ccache": ccache})
         if unprotected:
             gssapi.raw.set_cred_option(gssapi.OID.from_int_seq("1.2.752.43.13.29"), credential)
         name = gssapi.Name(spn.replace("\\", "\\\\"), gssapi.NameType.kerberos_principal)
-        self.context = gssapi.SecurityContext(name=name, creds=credential, usage="initiate", flags=flags)
+        self.context = gssapi.SecurityContext(
+            name=name, creds=credential, usage="initiate", flags=flags, channel_bindings=_bindings(bindings)
+        )
         token, received, peer_done = None, b"", False
         while not (self.context.complete and peer_done):
             token = self.context.step(token)
@@ -74,10 +83,10 @@ class NNSPeer:
             if peer_done and token:
                 self.context.step(token)
 
-    def authenticate_as_server(self, keytab: str) -> None:
-        """The service's side of the exchange."""
+    def authenticate_as_server(self, keytab: str, *, bindings: bytes | None = None) -> None:
+        """The service's side of the exchange; the bindings, if given, have to match those of a client that sends some."""
         credential = gssapi.Credentials(usage="accept", store={"keytab": keytab})
-        self.context = gssapi.SecurityContext(creds=credential, usage="accept")
+        self.context = gssapi.SecurityContext(creds=credential, usage="accept", channel_bindings=_bindings(bindings))
         while not self.context.complete:
             _, payload = self.read_frame()
             reply = self.context.step(payload)

@@ -45,7 +45,7 @@ from mutauth_twisted.errors import (
 )
 from mutauth_twisted.net.endpoints import MutualAuthClientEndpoint, MutualAuthServerEndpoint
 from mutauth_twisted.net.protocol import Channel
-from mutauth_twisted.policy import AccessPolicy, Protection
+from mutauth_twisted.policy import AccessPolicy, Package, Protection
 from mutauth_twisted.spn import SPN
 from tests.integration.nns_peer import ALL_FLAGS, NNSPeer, Refused
 from tests.integration.support import require_lab
@@ -246,16 +246,22 @@ class ExchangeTestCase(TestCase):
             os.environ[name] = value
             self.addCleanup(os.environ.pop if before is None else os.environ.__setitem__, name, before or "")
 
-    def listen(self, keys: ServiceKeys | None = None, **options: Any) -> Deferred[int]:
+    def keys_for(self, package: Package) -> ServiceKeys:
+        """The service's keys, for a package."""
+        return ServiceKeys(ServiceCredentials(str(self.lab.keytab("svc-echo"))), None, package)
+
+    def listen(
+        self, keys: ServiceKeys | None = None, application: type[Application] = Application, **options: Any
+    ) -> Deferred[int]:
         """Serve; fires with the port."""
 
         class Served(Factory):
             noisy = False
 
             def buildProtocol(factory, addr: object) -> Application:  # noqa: N805
-                application = Application(answer=bytes.upper)
-                self.servers.append(application)
-                return application
+                made = application(answer=bytes.upper)
+                self.servers.append(made)
+                return made
 
         inner = TCP4ServerEndpoint(reactor, 0, interface=LOOPBACK)
         policy = AccessPolicy(allow=(f"*@{self.lab.realm}",))
@@ -335,14 +341,22 @@ class ServiceTests(ExchangeTestCase):
         self.assertTrue(any(b"for all to read" in message for message in seen))
         await self.close(client)
 
-    async def test_disagreement(self) -> None:
-        """A client that seals and a service that signs find out before any byte is delivered."""
-        port = await self.listen(channel=Channel(protection=Protection.SIGN))
+    async def test_more_than_the_least(self) -> None:
+        """A client that seals meets a service that signs: sealed is what they agree on, as with .NET."""
+        seen: list[bytes] = []
+
+        def note(direction: str, number: int, message: bytes) -> list[bytes | None]:
+            seen.append(message)
+            return [message]
+
+        port = await self.proxy(await self.listen(channel=Channel(protection=Protection.SIGN)), note)
         client = await self.connect(port)
-        client.protected.write(b"hello")
-        ends = await gatherResults([client.ended, self.servers[0].ended])
-        self.assertTrue(any(isinstance(end, RecordError) for end in ends), ends)
-        self.assertEqual(self.servers[0].received, b"")
+        client.protected.write(b"for us alone")
+        self.assertEqual(await client.wait_for(12), b"FOR US ALONE")
+        for end in (client, self.servers[0]):
+            self.assertEqual(end.protected.peer_identity.protection, Protection.SEAL)
+        self.assertFalse(any(b"for us alone" in message for message in seen))
+        await self.close(client)
 
     async def test_large_data(self) -> None:
         """Much data written at once, and closed behind at once, arrives whole at a reader that pauses."""

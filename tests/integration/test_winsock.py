@@ -22,7 +22,7 @@ from tests.integration.commands import CommandTestCase
 from tests.integration.test_exchange import LOOPBACK, ExchangeTestCase
 from tests.integration.winsock_peer import WinsockPeer
 
-CHANNELS = {protection: Channel(wire=WINSOCK, protection=protection) for protection in Protection}
+CHANNELS = {kind: Channel(WINSOCK, kind) for kind in (Protection.SEAL, Protection.SIGN)}
 SEALED = CHANNELS[Protection.SEAL]
 
 

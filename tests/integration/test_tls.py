@@ -1,0 +1,553 @@
+"""Protection by TLS: real tickets, real TLS, and relays that terminate it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import socket
+import ssl
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, cast
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+from OpenSSL.crypto import X509, PKey
+from OpenSSL.SSL import NO_OVERLAPPING_PROTOCOLS
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint, wrapClientTLS
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.ssl import CertificateOptions
+from twisted.internet.threads import deferToThread
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from mutauth_twisted.errors import (
+    CredentialError,
+    MutualAuthError,
+    PeerNotProven,
+    PeerRefused,
+    ProtocolViolation,
+    StreamCut,
+)
+from mutauth_twisted.net.endpoints import MutualAuthClientEndpoint
+from mutauth_twisted.net.protocol import Channel
+from mutauth_twisted.net.tls import ALPN, Authority, checking_layer, server_layer
+from mutauth_twisted.policy import Flag, Package, Protection
+from mutauth_twisted.wire import NNS, WINSOCK, Wire
+from tests.integration.nns_peer import ALL_FLAGS, NNSPeer, Refused
+from tests.integration.test_exchange import LOOPBACK, Application, ExchangeTestCase, _one
+
+TLS = Channel(protection=Protection.TLS, timeout=5.0)
+SIGN = Channel(protection=Protection.SIGN, timeout=5.0)
+
+
+class Certificates:
+    """An authority and certificates of it, below a directory."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir()
+        self._directory = directory
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"authority {directory.name}")])
+        self.ca_file = str(directory / "ca.pem")
+        certificate = self._builder(self._name, self._key).add_extension(x509.BasicConstraints(True, None), True)
+        Path(self.ca_file).write_bytes(certificate.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM))
+
+    def _builder(self, name: x509.Name, key: Any, days: int = 1) -> x509.CertificateBuilder:
+        now = datetime.now(UTC)
+        return (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(self._name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=30))
+            .not_valid_after(now + timedelta(days=days))
+        )
+
+    def issue(self, host: str, algorithm: Any = None, days: int = 1, *, names: bool = True) -> str:
+        """A file with a certificate for a host, and its key; without ``names`` only the subject has the host's."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        builder = self._builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)]), key, days)
+        if names:
+            builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), False)
+        path = self._directory / f"{host}-{days}-{names}.pem"
+        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        signed = builder.sign(self._key, algorithm or hashes.SHA256())
+        path.write_bytes(signed.public_bytes(Encoding.PEM) + pem)
+        return str(path)
+
+
+def relay_options(*protocols: bytes) -> Any:
+    """What somebody in the middle shows a client: a certificate of its own."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "relay")])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(1).not_valid_before(now - timedelta(1)).not_valid_after(now + timedelta(1))
+    options = CertificateOptions(
+        privateKey=PKey.from_cryptography_key(key), certificate=X509.from_cryptography(builder.sign(key, hashes.SHA256()))
+    )
+    chosen = protocols[0] if protocols else NO_OVERLAPPING_PROTOCOLS
+    options.getContext().set_alpn_select_callback(lambda connection, offered: chosen)
+    return options
+
+
+class Passing(Protocol):
+    """Passes on what comes, as it comes, or changed."""
+
+    def __init__(self, change: Any = None) -> None:
+        self.other: Any = None
+        self.change = change or (lambda data: data)
+        self._early = b""
+
+    def join(self, other: Any) -> None:
+        """Know the other connection."""
+        self.other = other
+        if self._early:
+            other.transport.write(self._early)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.other is None:
+            self._early += self.change(data)
+        else:
+            self.other.transport.write(self.change(data))
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self.other is not None:
+            self.other.transport.loseConnection()
+
+
+class TLSTestCase(ExchangeTestCase):
+    """Services and clients with protection tls."""
+
+    def certificates(self, name: str = "ca") -> Certificates:
+        """A new authority."""
+        directory = Path(self.mktemp())
+        directory.mkdir(parents=True)
+        return Certificates(directory.absolute() / name)
+
+    async def relay(self, port: int, *, to_tls: bool, protocols: tuple[bytes, ...] = (ALPN,), up: Any = None) -> int:
+        """Somebody who terminates the client's TLS and goes on to the service, with TLS of its own or without."""
+
+        def build(_: object) -> Protocol:
+            near, far = Passing(up), Passing()
+            inner: Any = TCP4ClientEndpoint(reactor, LOOPBACK, port)
+            if to_tls:
+                options = CertificateOptions(verify=False, acceptableProtocols=list(protocols) or None)
+                inner = wrapClientTLS(cast(Any, options), inner)
+
+            def join(_: object) -> None:
+                near.join(far)
+                far.join(near)
+
+            inner.connect(_one(far)).addCallbacks(join, lambda _: cast(Any, near.transport).abortConnection())
+            return near
+
+        factory: Any = Factory()
+        factory.noisy, factory.buildProtocol = False, build
+        return await self.listen_plainly(cast(Any, TLSMemoryBIOFactory(relay_options(*protocols), False, factory)))
+
+    async def flip(self, port: int, at: int) -> int:
+        """Somebody who flips a bit of what goes to the service, so many bytes after the start."""
+        seen = 0
+
+        def change(data: bytes) -> bytes:
+            nonlocal seen
+            place, seen = at - seen, seen + len(data)
+            if 0 <= place < len(data):
+                return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+            return data
+
+        def build(_: object) -> Protocol:
+            near, far = Passing(change), Passing()
+
+            def join(_: object) -> None:
+                near.join(far)
+                far.join(near)
+
+            TCP4ClientEndpoint(reactor, LOOPBACK, port).connect(_one(far)).addCallback(join)
+            return near
+
+        factory: Any = Factory()
+        factory.buildProtocol = build
+        return await self.listen_plainly(factory)
+
+    def connect_checking(self, port: int, authority: Authority) -> Deferred[Application]:
+        """Connect, and have the certificate checked as well."""
+        inner = TCP4ClientEndpoint(reactor, LOOPBACK, port)
+        tls = checking_layer(authority, self.by_dn.host)
+        endpoint = MutualAuthClientEndpoint(reactor, inner, self.by_dn, self.alice, TLS, tls=tls)
+        return cast("Deferred[Application]", endpoint.connect(_one(Application())))
+
+
+class ChannelTests(TLSTestCase):
+    """Peers that should come together."""
+
+    async def exchange(self, wire: Wire, package: Package) -> None:
+        channel = Channel(wire, Protection.TLS, 5.0, package)
+        port = await self.listen(keys=self.keys_for(package), channel=channel)
+        client = await self.connect(port, channel=channel)
+        client.protected.write(b"a word")
+        self.assertEqual(await client.wait_for(6), b"A WORD")
+        seen, known = client.protected.peer_identity, self.servers[0].protected.peer_identity
+        self.assertEqual((seen.protection, seen.package, seen.spn), (Protection.TLS, package.value, self.by_dn))
+        self.assertEqual((known.protection, known.package), (Protection.TLS, package.value))
+        self.assertIn(Flag.CHANNEL_BOUND, known.flags)
+        await self.close(client)
+        self.assertIsInstance(await client.ended, ConnectionDone)
+        self.servers.clear()
+
+    async def test_all(self) -> None:
+        """Either wire, either package: both sides are proven, the service's side bound to the channel."""
+        for wire in (NNS, WINSOCK):
+            for package in Package:
+                await self.exchange(wire, package)
+
+    async def test_large_data(self) -> None:
+        """Much data crosses unaltered, in either direction, and ends with an end."""
+        port = await self.listen(channel=TLS)
+        client = await self.connect(port, channel=TLS)
+        data = os.urandom(1 << 15) * 64
+        client.protected.write(data)
+        self.assertEqual(hashlib.sha256(await client.wait_for(len(data))).digest(), hashlib.sha256(data.upper()).digest())
+        await self.close(client)
+
+    async def test_half_close(self) -> None:
+        """A client that has said all still gets the service's answer."""
+
+        @implementer(IHalfCloseableProtocol)
+        class Late(Application):
+            def dataReceived(self, data: bytes) -> None:
+                self.received += data
+
+            def readConnectionLost(self) -> None:
+                self.protected.write(b"all of " + self.received)
+                self.protected.loseConnection()
+
+            def writeConnectionLost(self) -> None:
+                """Part of the interface."""
+
+        @implementer(IHalfCloseableProtocol)
+        class Half(Application):
+            def readConnectionLost(self) -> None:
+                self.protected.loseConnection()
+
+            def writeConnectionLost(self) -> None:
+                """Part of the interface."""
+
+        port = await self.listen(channel=TLS, application=Late)
+        inner = TCP4ClientEndpoint(reactor, LOOPBACK, port)
+        client: Any = await MutualAuthClientEndpoint(reactor, inner, self.by_dn, self.alice, TLS).connect(_one(Half()))
+        client.protected.write(b"this")
+        client.protected.loseWriteConnection()
+        self.assertEqual(await client.wait_for(11), b"all of this")
+        self.assertIsInstance(await client.ended, ConnectionDone)
+
+    async def test_cut(self) -> None:
+        """A TCP connection that ends within TLS is a cut, and so is TLS that ends without our end of stream."""
+        port = await self.listen(channel=TLS)
+        for cut in ("tcp", "tls"):
+            client = await self.connect(port, channel=TLS)
+            client.protected.write(b"a word")
+            await client.wait_for(6)
+            network = client.protected._transport
+            if cut == "tcp":
+                network.transport.loseConnection()
+            else:
+                network.loseConnection()
+            self.assertIsInstance(await self.servers.pop().ended, StreamCut)
+            await client.ended
+
+    async def test_nothing_in_the_clear(self) -> None:
+        """Neither the data nor the client's name is to be read on the network."""
+        seen = b""
+
+        def note(data: bytes) -> bytes:
+            nonlocal seen
+            seen += data
+            return data
+
+        def build(_: object) -> Protocol:
+            near, far = Passing(note), Passing(note)
+
+            def join(_: object) -> None:
+                near.join(far)
+                far.join(near)
+
+            TCP4ClientEndpoint(reactor, LOOPBACK, port).connect(_one(far)).addCallback(join)
+            return near
+
+        port = await self.listen(channel=TLS)
+        factory: Any = Factory()
+        factory.buildProtocol = build
+        client = await self.connect(await self.listen_plainly(factory), channel=TLS)
+        client.protected.write(b"a word for nobody else")
+        await client.wait_for(22)
+        self.assertGreater(len(seen), 1000)
+        for secret in (b"a word for", b"A WORD FOR", self.by_dn.service_class.encode(), b"alice"):
+            self.assertNotIn(secret, seen)
+        await self.close(client)
+
+
+class DisagreementTests(TLSTestCase):
+    """Peers that want different things."""
+
+    async def test_protection(self) -> None:
+        """Who has TLS and who has not find out at once, and neither surfaces anything."""
+        for wire in (NNS, WINSOCK):
+            tls = Channel(wire, Protection.TLS, 5.0)
+            secured = await self.listen(channel=tls)
+            for protection in (Protection.SEAL, Protection.SIGN):
+                plain = Channel(wire, protection, 5.0)
+                open_port = await self.listen(channel=plain)
+                error = await self.assertFailure(self.connect(open_port, channel=tls), MutualAuthError)
+                self.assertIn("give both sides the same protection", str(error))
+                error = await self.assertFailure(self.connect(secured, channel=plain), MutualAuthError)
+                self.assertIn("one protection", str(error))
+        self.assertEqual(self.servers, [])
+
+    async def test_sign_where_seal_is_asked_for(self) -> None:
+        """A client that only signs is told that the service takes no less than sealing."""
+        port = await self.listen()
+        error = await self.refused(self.connect(port, channel=SIGN), PeerRefused, "the protection (code 0x6fe)")
+        self.assertEqual(cast(PeerRefused, error).code, 1790)
+
+    async def test_old_tls(self) -> None:
+        """TLS 1.2 is refused, as its exporter says less."""
+        port = await self.listen(channel=TLS)
+
+        def attempt() -> None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            context.maximum_version = ssl.TLSVersion.TLSv1_2
+            with socket.create_connection((LOOPBACK, port)) as raw, context.wrap_socket(raw):
+                pass
+
+        await self.assertFailure(deferToThread(attempt), ssl.SSLError)
+        self.assertEqual(self.servers, [])
+
+    async def test_silence_and_noise(self) -> None:
+        """The deadline counts from the connection: a client that never ends its handshake is let go."""
+        port = await self.listen(channel=Channel(protection=Protection.TLS, timeout=0.3))
+
+        def attempt(first: bytes) -> bytes:
+            with socket.create_connection((LOOPBACK, port), timeout=10) as stranger:
+                stranger.sendall(first)
+                said = b""
+                with contextlib.suppress(ConnectionResetError):
+                    while more := stranger.recv(4096):
+                        said += more
+                return said
+
+        for first in (b"", b"\x16\x03\x01\x02\x00\x01", b"GET / HTTP/1.0\r\n\r\n"):
+            said = await deferToThread(attempt, first)
+            self.assertLess(len(said), 16)
+        self.assertEqual(self.servers, [])
+
+
+class CertificateTests(TLSTestCase):
+    """A certificate, where somebody wants one in addition."""
+
+    async def test_checked(self) -> None:
+        """The authority's certificate for the SPN's host, or for the name given, is taken."""
+        ca = self.certificates()
+        for host, authority in (
+            (self.by_dn.host, Authority(ca.ca_file)),
+            ("other.example.com", Authority(ca.ca_file, "other.example.com")),
+        ):
+            port = await self.listen(channel=TLS, tls=server_layer(ca.issue(host)))
+            client = await self.connect_checking(port, authority)
+            await self.close(client)
+            self.servers.clear()
+
+    async def test_refused(self) -> None:
+        """A wrong name, another authority, an expired or made-up certificate: no token is sent at all."""
+        ca, other = self.certificates(), self.certificates("other")
+        authority = Authority(ca.ca_file)
+        for tls, cause in (
+            (server_layer(ca.issue("elsewhere.example.com")), f"its certificate is not for {self.by_dn.host}"),
+            (server_layer(ca.issue(self.by_dn.host, names=False)), f"its certificate is not for {self.by_dn.host}"),
+            (server_layer(other.issue(self.by_dn.host)), "or does not come from the authority"),
+            (server_layer(ca.issue(self.by_dn.host, days=-1)), "has expired"),
+            (None, "or does not come from the authority"),
+        ):
+            port = await self.listen(channel=TLS, tls=tls, keys=cast(Any, self))
+            await self.refused(self.connect_checking(port, authority), PeerNotProven, cause)
+
+    def acceptor(self, peer: str, channel: Any) -> Any:
+        """This test is the keys of a service to which nobody may speak."""
+        return self
+
+    blocking = False
+
+    def step(self, token: bytes | None) -> Any:
+        """The service's context."""
+        self.fail("the client began the exchange")
+
+    def test_unusable_files(self) -> Any:
+        """Files that cannot be used are named, with the next step."""
+        ca = self.certificates()
+        mine, theirs = ca.issue("a.example.com"), ca.issue("b.example.com")
+        for arguments, text in (
+            (("/nowhere.pem", None), "certificate file /nowhere.pem: it cannot be read: no such file"),
+            ((ca.ca_file, None), "it holds no key in PEM form"),
+            ((os.devnull, None), "it holds no key"),
+            ((mine, theirs), "it cannot be used with its key"),
+        ):
+            with self.assertRaises(CredentialError) as caught:
+                server_layer(*arguments)
+            self.assertIn(text, str(caught.exception))
+        with self.assertRaises(CredentialError):
+            checking_layer(Authority(os.devnull), "a.example.com")
+
+
+class RelayTests(TLSTestCase):
+    """Somebody in the middle who ends the client's TLS and begins one of its own."""
+
+    async def test_to_the_service(self) -> None:
+        """The victim's bindings are those of the relay's channel: the service refuses them, whatever ALPN says."""
+        port = await self.listen(channel=TLS)
+        for protocols in ((ALPN,), ()):
+            relay = await self.relay(port, to_tls=True, protocols=protocols)
+            await self.refused(self.connect(relay, channel=TLS), PeerRefused)
+
+    async def test_without_bindings(self) -> None:
+        """A victim that sends no bindings, as many a client does, is refused with a relay and without one."""
+        port = await self.listen(channel=TLS)
+        relay = await self.relay(port, to_tls=True, protocols=())
+        for where in (relay, port):
+            error = await self.assertFailure(deferToThread(self.visit, where, None), Refused)
+            self.assertEqual(error.code, 1790)
+        self.assertEqual(self.servers, [])
+
+    async def test_to_a_service_that_insists_on_nothing(self) -> None:
+        """A service with the same key and without TLS lets the relay's client in; the victim finds out nevertheless."""
+        port = await self.listen(channel=SIGN)
+        relay = await self.relay(port, to_tls=False)
+        error = await self.assertFailure(self.connect(relay, channel=TLS), MutualAuthError)
+        self.assertIsInstance(error, ProtocolViolation | PeerNotProven)
+
+    async def test_with_a_confirmation_made_up(self) -> None:
+        """The relay cannot make the confirmation, nor have the service sign it."""
+        port = await self.listen(channel=SIGN)
+
+        def build(_: object) -> Protocol:
+            near, far = Passing(), Passing(add)
+
+            def join(_: object) -> None:
+                near.join(far)
+                far.join(near)
+
+            TCP4ClientEndpoint(reactor, LOOPBACK, port).connect(_one(far)).addCallback(join)
+            return near
+
+        for confirmation in (b"", os.urandom(28)):
+
+            def add(data: bytes, confirmation: bytes = confirmation) -> bytes:
+                if data[:1] != b"\x14":
+                    return data
+                token = len(confirmation).to_bytes(2, "big") + confirmation + data[5:]
+                size = int.from_bytes(data[3:5], "big") + 2 + len(confirmation)
+                return data[:3] + size.to_bytes(2, "big") + token
+
+            factory: Any = Factory()
+            factory.noisy, factory.buildProtocol = False, build
+            relay = await self.listen_plainly(cast(Any, TLSMemoryBIOFactory(relay_options(ALPN), False, factory)))
+            error = await self.assertFailure(self.connect(relay, channel=TLS), PeerNotProven)
+            self.assertIn("has not confirmed this TLS channel", str(error))
+
+    async def test_as_a_peer_of_another_make(self) -> None:
+        """A relay that hides what the service is, before one that insists on nothing, still has nothing to read."""
+        seen = b""
+
+        def note(data: bytes) -> bytes:
+            nonlocal seen
+            seen += data
+            return data
+
+        port = await self.listen(channel=SIGN)
+        relay = await self.relay(port, to_tls=False, protocols=(), up=note)
+        client = await self.connect(relay, channel=TLS)
+        client.protected.write(b"a word for nobody else")
+        self.assertEqual(await client.wait_for(22), b"A WORD FOR NOBODY ELSE")
+        self.assertGreater(len(seen), 500)
+        self.assertNotIn(b"a word for", seen)
+        await self.close(client)
+
+    async def test_flips(self) -> None:
+        """A bit that is flipped within TLS ends the connection, before or after the exchange."""
+        port = await self.listen(channel=TLS)
+        for at in (3, 60, 300, 500, 700, 1500):
+            middle = await self.flip(port, at)
+            try:
+                client = await self.connect(middle, channel=TLS)
+            except MutualAuthError:
+                self.assertEqual(self.servers, [])
+                continue
+            client.protected.write(bytes(4000))
+            self.assertIsInstance(await self.servers[0].ended, ConnectionLost)
+            await client.ended
+            self.assertEqual(self.servers.pop().received, b"")
+
+    # A peer of another make
+
+    def visit(self, port: int, bindings: bytes | None) -> bytes:
+        """Be a client on Python's own TLS, with bindings to the certificate (b"" for the right ones) or none."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.set_alpn_protocols(["something/else"])
+        with socket.create_connection((LOOPBACK, port)) as raw, context.wrap_socket(raw) as secured:
+            peer = NNSPeer(secured)
+            if bindings == b"":
+                digest = hashlib.sha256(secured.getpeercert(binary_form=True) or b"").digest()
+                bindings = b"tls-server-end-point:" + digest
+            peer.authenticate_as_client(str(self.by_dn), str(self.alice.ccache), ALL_FLAGS, bindings=bindings)
+            peer.send(b"from elsewhere")
+            return peer.receive()
+
+    async def test_a_client_of_another_make(self) -> None:
+        """It binds to the certificate, and its records are sealed inside TLS as well."""
+        port = await self.listen(channel=TLS)
+        self.assertEqual(await deferToThread(self.visit, port, b""), b"FROM ELSEWHERE")
+        identity = self.servers[0].protected.peer_identity
+        self.assertEqual(identity.protection, Protection.TLS)
+        self.assertIn(Flag.CHANNEL_BOUND, identity.flags)
+        await self.servers.pop().ended
+        error = await self.assertFailure(deferToThread(self.visit, port, b"tls-server-end-point:" + bytes(32)), Refused)
+        self.assertEqual(error.code, 1326)
+
+    async def test_a_service_of_another_make(self) -> None:
+        """It is bound to its certificate, which it may check or not, and seals inside TLS."""
+        path = self.certificates().issue("service.example.com", hashes.SHA384())
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(path)
+        certificate = x509.load_pem_x509_certificate(Path(path).read_bytes())
+        bindings = b"tls-server-end-point:" + certificate.fingerprint(hashes.SHA384())
+        listening = socket.create_server((LOOPBACK, 0))
+        self.addCleanup(listening.close)
+
+        def serve(bindings: bytes) -> bytes:
+            connection, _ = listening.accept()
+            with context.wrap_socket(connection, server_side=True) as secured:
+                peer = NNSPeer(secured)
+                peer.authenticate_as_server(str(self.lab.keytab("svc-echo")), bindings=bindings)
+                peer.send(b"from elsewhere")
+                return peer.receive()
+
+        serving = deferToThread(serve, bindings)
+        client = await self.connect(listening.getsockname()[1], channel=TLS)
+        self.assertEqual(await client.wait_for(14), b"from elsewhere")
+        client.protected.write(b"to elsewhere")
+        self.assertEqual(await serving, b"to elsewhere")
+        client.protected.loseConnection()
+        await client.ended
