@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from certificates import server_options
 from measure import ACCOUNT, raise_file_limit
 from twisted.internet import reactor as _reactor
 from twisted.internet.protocol import Factory, connectionDone
@@ -21,7 +22,6 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.protocols.wire import Echo
 from twisted.python.failure import Failure
 
-from certificates import server_options
 from mutauth_twisted.core.context import ServiceKeys
 from mutauth_twisted.credentials import ServiceCredentials
 from mutauth_twisted.net.endpoints import MutualAuthServerFactory
