@@ -28,6 +28,7 @@ from mutauth_twisted.core.records import Records
 from mutauth_twisted.errors import MutualAuthError, NetworkError, ProtocolViolation, printable
 from mutauth_twisted.interfaces import PeerIdentity
 from mutauth_twisted.net.limits import Limits
+from mutauth_twisted.net.outlet import Outlet, outlet
 from mutauth_twisted.net.transport import LINGER, ProtectedTransport
 from mutauth_twisted.policy import Protection, flag_names
 from mutauth_twisted.threads import Workers
@@ -105,8 +106,7 @@ class ExchangeProtocol(Protocol):
         self.authenticated: Deferred[IProtocol] = Deferred(self._cancelled)
 
     def connectionMade(self) -> None:
-        transport: Any = self.transport
-        self._transport = transport
+        self._transport: Any = outlet(self.transport)
         self._peer = describe(self._transport.getPeer())
         self._handshake: Handshake[PeerIdentity] = Handshake(
             initiator=self._side.initiator, wire=self._channel.wire, peer=self._peer, judge=self._judge
@@ -122,6 +122,17 @@ class ExchangeProtocol(Protocol):
             self._perform(self._handshake.begin())
 
     def dataReceived(self, data: bytes) -> None:
+        transport = self._transport
+        if not isinstance(transport, Outlet):
+            self._received(data)
+            return
+        transport.gather()
+        try:
+            self._received(data)
+        finally:
+            transport.release()
+
+    def _received(self, data: bytes) -> None:
         if self._protected is not None:
             self._protected.dataReceived(data)
         elif not self._over:
