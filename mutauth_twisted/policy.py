@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from enum import Enum, IntFlag
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from unicodedata import normalize
 
 from attrs import field, frozen
@@ -98,6 +99,7 @@ def _as_tuple(patterns: Iterable[str]) -> tuple[str, ...]:
     return tuple(patterns)
 
 
+@lru_cache(maxsize=1024)
 def _matches(principal: str, patterns: tuple[str, ...], fold: Callable[[str], str]) -> bool:
     name, realm = map(fold, split_principal(principal))
     for pattern in patterns:

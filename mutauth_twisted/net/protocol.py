@@ -162,6 +162,7 @@ class ExchangeProtocol(Protocol):
         else:
             self._peer_left()
         self._stop_timer()
+        self._handshake.release()
 
     def _peer_left(self) -> None:
         self._give_up(

@@ -257,6 +257,7 @@ class ProtectedTransport:
         self._stop_waiting()
         if self._lifetime is not None:
             self._lifetime.stop()
+            self._lifetime = None  # it holds us, which only the garbage collector would end
         if application is not None:
             application.connectionLost(self._why(reason))
 
