@@ -58,9 +58,10 @@ class BindingTests(Case):
         for package in Package:
             client, server = self.initiator(CHANNEL, package), self.keys.acceptor("client", CHANNEL)
             self.assertTrue(client.step(server.step(client.step(None).token).token).complete)
-            self.assertIn(Flag.CHANNEL_BOUND, server.judge(Protection.TLS).flags)
+            known = server.judge(Protection.TLS)
+            self.assertIn(Flag.CHANNEL_BOUND, known.flags)
+            self.assertEqual((known.protection, known.package), (Protection.TLS, package.value))
             self.assertIs(client.judge(Protection.TLS).protection, Protection.TLS)
-            self.assertEqual(server.judge(Protection.TLS).package, package.value)
 
     def test_another_channel(self) -> None:
         """A client of another channel is refused at its token."""

@@ -207,6 +207,26 @@ class JudgementTests(Case):
         with self.assertRaisesRegex(PeerNotProven, "did not end with Kerberos"):
             client.judge(SEAL)
 
+    def test_before_its_end(self) -> None:
+        """A service's context that has taken no step, or failed in it, proves nothing."""
+        server = self.keys.acceptor("client")
+        self.assertRaises(MutualAuthError, server.judge, SEAL)
+        self.step_fails(server, None)
+        self.step_fails(server, b"junk")
+        self.assertRaises(MutualAuthError, server.judge, SEAL)
+
+    def test_judged_by_the_context(self) -> None:
+        """A service's judgement asks the context itself for its mechanism, its flags and whether it is complete."""
+        inquire = gssapi.raw.inquire_context
+        for changed in ({"mech": gssapi.OID.from_int_seq("1.3.6.1.4.1.311.2.2.10")}, {"complete": False}, {"flags": 0}):
+            _, server = self.established()
+
+            def inquired(*args: Any, _changed: Any = changed, **kwargs: Any) -> Any:
+                return inquire(*args, **kwargs)._replace(**_changed)
+
+            self.patch(module, "inquire_context", inquired)
+            self.assertRaises(PeerNotProven, server.judge, SEAL)
+
     def test_ended_ticket(self) -> None:
         """A ticket that ends between the last step and the judgement is an error like any other."""
         client, _ = self.established()
@@ -420,7 +440,7 @@ class RecordTests(Case):
 
     def test_wrapping_fails(self) -> None:
         """A context that protects nothing any more says so with one of our errors."""
-        self.client_side._proxy._context = None
+        self.client_side._context = gssapi.raw.SecurityContext()
         with self.assertRaises(MutualAuthError):
             self.client_side.wrap(b"data", seal=True)
 

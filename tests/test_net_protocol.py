@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable
 from typing import Any, cast
+from weakref import ref
 
 from twisted.internet.defer import CancelledError
 from twisted.internet.error import ConnectionLost
@@ -118,6 +120,20 @@ class TogetherTests(Case):
             self.assertEqual(side.reactor.getDelayedCalls(), [])
             side.reactor.advance(10 * TIMEOUT)
             self.assertFalse(side.transport.disconnecting)
+
+
+    def test_nothing_is_left(self) -> None:
+        """What served a connection is gone with it, keys included: nothing of it waits for the garbage collector."""
+        gc.collect()
+        gc.disable()
+        self.addCleanup(gc.enable)
+        for make in (lambda: self.establish(2, bytewise=False)[1], self.server):
+            server = make()
+            protocol, context = ref(server.protocol), ref(server.context)
+            server.lose()
+            del server
+            self.assertIsNone(protocol())
+            self.assertIsNone(context())
 
 
 class NothingEarlyTests(Case):

@@ -1,4 +1,9 @@
-"""Kerberos security contexts over pyspnego (GSSAPI).
+"""Kerberos security contexts over pyspnego and GSSAPI.
+
+pyspnego sets up what a client asks for, steps it, and lays out records of two
+parts.  What a service does for every connection, and both sides for every
+record - accept, wrap, unwrap - goes to GSSAPI itself: the same calls, without
+pyspnego's way to them, which takes several times as long.
 
 The only file that touches private parts of pyspnego, and why:
 
@@ -25,7 +30,7 @@ import re
 import time
 from contextlib import suppress
 from copy import copy
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import gssapi
 import spnego
@@ -34,12 +39,18 @@ from gssapi.raw import (
     IOV,
     ChannelBindings,
     IOVBufferType,
+    accept_sec_context,
     display_name,
     get_name_attribute,
     inquire_context,
     set_cred_option,
     set_neg_mechs,
+    unwrap,
+    wrap,
     wrap_iov_length,
+)
+from gssapi.raw import (
+    SecurityContext as SecurityContextHandle,
 )
 from gssapi.raw.exceptions import OperationUnavailableError
 from gssapi.raw.misc import GSSError
@@ -151,18 +162,22 @@ def _native(error: BaseException) -> BaseException:
 
 
 class _KerberosContext:
-    """What initiator and acceptor share: one GSSAPIProxy with a context of our own in it."""
+    """What initiator and acceptor share: GSSAPI's context, and a GSSAPIProxy with it in it."""
+
+    #: pyspnego's object; its context is ours.
+    _proxy: Any
 
     def __init__(self, subject: str, channel: ChannelBinding | None) -> None:
         self._subject = subject
         self._channel = channel
-        self._proxy: Any = None
+        #: GSSAPI's own context; before the first step one that is good for nothing.
+        self._context: Any = SecurityContextHandle()
         self._signature_size: int | None = None
         self.blocking = False
 
-    def _open(self) -> Any:
-        """Make the proxy at the first step, where waiting is allowed."""
-        raise AssertionError("a subclass opens the proxy")
+    def _advance(self, token: bytes | None) -> Outcome:
+        """Take the step; raises anything."""
+        raise AssertionError("a subclass takes the step")
 
     @property
     def _bindings(self) -> ChannelBindings | None:
@@ -170,12 +185,7 @@ class _KerberosContext:
 
     def step(self, token: bytes | None) -> Outcome:
         try:
-            if self._proxy is None:
-                self._proxy = self._open()
-                # Errors are raised at once, with the token for the peer, instead of by some later call.
-                self._proxy._context.__DEFER_STEP_ERRORS__ = False
-            reply = self._proxy.step(token)
-            return Outcome(reply or b"", self._proxy.complete)
+            return self._advance(token)
         except MutualAuthError as error:
             raise StepFailed(error) from error
         except Exception as error:  # a hostile token can raise anything, ValueError included
@@ -185,18 +195,21 @@ class _KerberosContext:
     def _explain(self, error: BaseException, token: bytes | None) -> MutualAuthError:
         return explain(error, self._subject)
 
-    def _prove(self, protection: Protection, *, initiator_name: bool) -> tuple[str, Protection, Flag, float]:
-        """The initiator's or else the acceptor's name, what it came to, the flags, all there, and the ticket's end."""
+    def _peer_name(self, proven: Any) -> Any:
+        """The peer's name, as GSSAPI has it, from what it said of the context."""
+        raise AssertionError("a subclass knows which name is the peer's")
+
+    def _prove(self, protection: Protection, *, target_name: bool) -> tuple[str, Protection, Flag, float]:
+        """The peer's name, what protection it came to, the flags, all there, and the end of the ticket."""
         if (protection is Protection.TLS) is (self._channel is None):
             raise PeerNotProven(self._subject, "the exchange is not bound to a TLS channel as it has to be")
         proven: Any
         try:
-            proven = inquire_context(self._proxy._context, initiator_name=initiator_name, target_name=not initiator_name)
+            proven = inquire_context(self._context, initiator_name=False, target_name=target_name)
             if proven.mech != _KERBEROS_OID or not proven.complete:
                 raise PeerNotProven(self._subject, "the exchange did not end with Kerberos")
             # GSSAPI hands out the terminating NUL of some names.
-            peer = display_name(proven.initiator_name if initiator_name else proven.target_name, False)
-            name = peer.name.rstrip(b"\0").decode()
+            name = display_name(self._peer_name(proven), False).name.rstrip(b"\0").decode()
         except (GSSError, UnicodeDecodeError) as error:  # a ticket can end between two steps
             raise explain(error, self._subject) from error
         flags = int(proven.flags) & _ALL_FLAGS
@@ -208,7 +221,7 @@ class _KerberosContext:
             )
         if protection is not Protection.TLS:
             protection = Protection.SEAL if flags & Flag.CONFIDENTIALITY else Protection.SIGN
-        elif initiator_name and not flags & Flag.CHANNEL_BOUND:
+        elif not target_name and not flags & Flag.CHANNEL_BOUND:
             raise PeerNotProven(
                 self._subject,
                 "its ticket is not bound to this TLS channel",
@@ -218,19 +231,19 @@ class _KerberosContext:
 
     def wrap(self, data: bytes, *, seal: bool) -> bytes:
         try:
-            wrapped = self._proxy.wrap(data, encrypt=seal)
-        except SpnegoError as error:
-            raise explain(_native(error), self._subject) from error
+            wrapped = wrap(self._context, data, seal)
+        except GSSError as error:
+            raise explain(error, self._subject) from error
         if seal and not wrapped.encrypted:
             raise AuthenticationError(self._subject, "the security package did not encrypt")
-        return cast(bytes, wrapped.data)
+        return wrapped.message
 
     def unwrap(self, body: bytes) -> tuple[bytes, bool]:
         try:
-            result = self._proxy.unwrap(body)
+            result = unwrap(self._context, body)
         except Exception as error:  # any bytes can come in here, and raise anything
             raise self._not_next(error) from error
-        return result.data, result.encrypted
+        return result.message, result.encrypted
 
     def _not_next(self, error: Exception) -> RecordError:
         return RecordError(
@@ -245,7 +258,7 @@ class _KerberosContext:
             # A signature has the size of a wrap token's header without confidentiality (RFC 4121 4.2.6); to make one
             # would take a sequence number.
             sizes = IOV(IOVBufferType.header, b"", std_layout=False)
-            wrap_iov_length(self._proxy._context, sizes, False)
+            wrap_iov_length(self._context, sizes, False)
             self._signature_size = len(sizes[0].value or b"")
         return self._signature_size
 
@@ -297,9 +310,11 @@ class KerberosInitiator(_KerberosContext):
         self._sealed_inside = channel is not None and not channel.between_peers
         self._request = int((Protection.SEAL if self._sealed_inside else protection).required_flags)
         self._package = package
+        self._proxy = None
         self.blocking = True
 
     def _open(self) -> Any:
+        """Make pyspnego's object, at the first step, where waiting is allowed."""
         name = kerberos_name(self._spn)
         mechanism = _KERBEROS_OID if self._package is Package.KERBEROS else _SPNEGO_OID
         credential = tickets_for(self._credentials).acquire(mechanism)
@@ -323,6 +338,15 @@ class KerberosInitiator(_KerberosContext):
         )
         return proxy
 
+    def _advance(self, token: bytes | None) -> Outcome:
+        if self._proxy is None:
+            self._proxy = self._open()
+            self._context = self._proxy._context
+            # Errors are raised at once, with the token for the peer, instead of by some later call.
+            self._context.__DEFER_STEP_ERRORS__ = False
+        reply = self._proxy.step(token)
+        return Outcome(reply or b"", self._proxy.complete)
+
     def step(self, token: bytes | None) -> Outcome:
         outcome = super().step(token)
         # Only the first step fetches a ticket; what follows is arithmetic.
@@ -335,8 +359,11 @@ class KerberosInitiator(_KerberosContext):
             return PeerRefused(self._subject, f"the service refused the ticket: {reason.cause}", reason.remedy)
         return reason
 
+    def _peer_name(self, proven: Any) -> Any:
+        return proven.target_name
+
     def judge(self, protection: Protection) -> PeerIdentity:
-        principal, reached, flags, expires = self._prove(protection, initiator_name=False)
+        principal, reached, flags, expires = self._prove(protection, target_name=True)
         proven = re.sub(r"\\(.)", r"\1", split_principal(principal)[0])
         if proven.casefold() != str(self._spn).casefold():
             raise PeerNotProven(self._subject, f"the ticket names {proven} instead")
@@ -351,28 +378,40 @@ class KerberosAcceptor(_KerberosContext):
     def __init__(self, template: Any, subject: str, service_class: str | None, channel: ChannelBinding | None) -> None:
         super().__init__(subject, channel)
         self._template = template
+        self._copied: Any = None
+        #: The client's name, when the context is complete.
+        self._initiator: Any = None
         self._service_class = service_class
         self._package: Package | None = None
         self._claimed: str | None = None
         self._logon: Logon | None = None
 
-    def _open(self) -> Any:
-        proxy = copy(self._template)
-        proxy._context = gssapi.SecurityContext(
-            creds=proxy._credential, usage="accept", channel_bindings=self._bindings
-        )
-        return proxy
+    @property
+    def _proxy(self) -> Any:
+        # Made when asked for: records of one part go without.
+        if self._copied is None:
+            self._copied = copy(self._template)
+            self._copied._context = self._context
+        return self._copied
 
-    def step(self, token: bytes | None) -> Outcome:
-        outcome = super().step(token)
-        if self._package is None and token is not None:
+    def _advance(self, token: bytes | None) -> Outcome:
+        if token is None:
+            raise ValueError("a client starts")
+        accepted = accept_sec_context(token, self._template._credential, self._context, self._bindings)
+        self._context, self._initiator = accepted.context, accepted.initiator_name
+        if self._package is None:
             self._package = Package.NEGOTIATE if is_spnego(token) else Package.KERBEROS
             with suppress(ValueError):  # GSSAPI has understood it, which is what counts
                 self._claimed = ticket_name(token)
-        return outcome
+        return Outcome(accepted.token or b"", not accepted.more_steps)
+
+    def _peer_name(self, proven: Any) -> Any:
+        # Not asked for again, as GSSAPI would make it anew, with all that its ticket says of it.
+        return self._initiator
 
     def judge(self, protection: Protection) -> PeerIdentity:
-        principal, reached, flags, expires = self._prove(protection, initiator_name=True)
+        principal, reached, flags, expires = self._prove(protection, target_name=False)
+        self._initiator = None
         self._check_class()
         package = self._package or Package.KERBEROS
         return PeerIdentity(
@@ -393,7 +432,7 @@ class KerberosAcceptor(_KerberosContext):
         return self._logon
 
     def _read_logon(self) -> Logon | None:
-        name: Any = inquire_context(self._proxy._context, target_name=False).initiator_name
+        name: Any = inquire_context(self._context, target_name=False).initiator_name
         logon_information = self._read_pac(name, _LOGON_INFORMATION)
         if not logon_information:
             return None
@@ -447,7 +486,6 @@ class ServiceKeys:
                 set_neg_mechs(credential, [_KERBEROS_OID])
         except GSSError as error:
             raise explain(error, subject) from error
-        # Copied for each connection: to make one takes half as long as the exchange.
         self._template: Any = spnego.server(protocol=KERBEROS, _gssapi_credential=credential)
 
     def acceptor(self, peer: str, channel: ChannelBinding | None = None) -> KerberosAcceptor:

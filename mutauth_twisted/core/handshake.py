@@ -34,7 +34,7 @@ word there, as it cannot know whether the acceptor still reads frames.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from attrs import Factory, define, field, frozen
 from automat import TypeMachineBuilder
@@ -239,6 +239,10 @@ _initiator_machine = _make_machine(initiator=True)
 _acceptor_machine = _make_machine(initiator=False)
 
 
+def _judges_no_more() -> Any:
+    raise AssertionError("an exchange that was released is judged")
+
+
 class Handshake(Generic[Identity]):
     """One exchange of tokens on one side.
 
@@ -303,6 +307,14 @@ class Handshake(Generic[Identity]):
     def abandon(self, error: MutualAuthError) -> list[Event[Identity]]:
         """End the exchange from outside: deadline, lost connection, bytes of another protocol."""
         return self._run(self._machine.end, error, b"", None)
+
+    def release(self) -> None:
+        """Let go of the judgement: nothing is asked of this exchange any more.
+
+        It usually holds who drives this exchange; without this, keys and
+        buffers of both would wait for the garbage collector.
+        """
+        self._core.judge = _judges_no_more
 
     def _end(self, error: MutualAuthError, token: bytes = b"") -> list[Event[Identity]]:
         return self._run(self._machine.end, error, token, LOGON_FAILURE)

@@ -46,7 +46,11 @@ def workers_for(reactor: Any, host: str = "") -> Workers:
         that one whose KDC is stuck holds up nobody else.
     """
     domain = host.partition(".")[2].lower()
-    return _workers.setdefault(reactor, {}).setdefault(domain, Workers(reactor, _KDC_THREADS, "mutauth-kdc"))
+    domains = _workers.setdefault(reactor, {})
+    workers = domains.get(domain)
+    if workers is None:
+        workers = domains[domain] = Workers(reactor, _KDC_THREADS, "mutauth-kdc")
+    return workers
 
 
 @implementer(IProtocolFactory)

@@ -48,6 +48,7 @@ from mutauth_twisted.core.records import Data, EndOfStream, Records
 from mutauth_twisted.errors import MutualAuthError, SessionEnded, printable
 from mutauth_twisted.interfaces import IMutualAuthTransport, ISessionEnding, PeerIdentity
 from mutauth_twisted.net.limits import Lifetime, Limits
+from mutauth_twisted.net.outlet import Outlet
 
 #: How long, in seconds, a peer that is to be left may take to do its part.
 LINGER = 5.0
@@ -57,7 +58,7 @@ def can_half_close(transport: object) -> bool:
     """Whether the output of a transport can be ended apart from its input."""
     # Asked of the class: a ProtocolWrapper, TLS for one, claims whatever the socket below it provides, and
     # would have that socket's half closed under its own last records.
-    return isinstance(transport, ProtectedTransport) or IHalfCloseableDescriptor.implementedBy(type(transport))
+    return isinstance(transport, ProtectedTransport | Outlet) or IHalfCloseableDescriptor.implementedBy(type(transport))
 
 
 @implementer(IMutualAuthTransport, IConsumer, IPushProducer)
@@ -256,6 +257,7 @@ class ProtectedTransport:
         self._stop_waiting()
         if self._lifetime is not None:
             self._lifetime.stop()
+            self._lifetime = None  # it holds us, which only the garbage collector would end
         if application is not None:
             application.connectionLost(self._why(reason))
 

@@ -1,0 +1,68 @@
+"""An echo server for the benchmarks, which prints its port.
+
+    python benchmarks/serve.py plain|tls|PROTECTION DIRECTORY [--profile FILE]
+
+The log goes to a file, as a service's does.
+"""
+
+from __future__ import annotations
+
+import cProfile
+import sys
+from pathlib import Path
+from typing import Any
+
+from certificates import server_options
+from measure import ACCOUNT, raise_file_limit
+from twisted.internet import reactor as _reactor
+from twisted.internet.protocol import Factory, connectionDone
+from twisted.internet.ssl import CertificateOptions
+from twisted.logger import globalLogBeginner, textFileLogObserver
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.protocols.wire import Echo
+from twisted.python.failure import Failure
+
+from mutauth_twisted.core.context import ServiceKeys
+from mutauth_twisted.credentials import ServiceCredentials
+from mutauth_twisted.net.endpoints import MutualAuthServerFactory
+from mutauth_twisted.net.protocol import Channel
+from mutauth_twisted.policy import AccessPolicy, Protection
+
+reactor: Any = _reactor
+
+
+class QuietEcho(Echo):
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Twisted's own waits for nothing either."""
+
+
+def make_factory(kind: str, directory: Path) -> Any:
+    factory: Any = Factory.forProtocol(QuietEcho)
+    factory.noisy = False
+    if kind == "plain":
+        return factory
+    if kind == "tls":
+        options: CertificateOptions = server_options(directory)
+        return TLSMemoryBIOFactory(options, False, factory)
+    keys = ServiceKeys(ServiceCredentials(str(directory / f"{ACCOUNT}.keytab")))
+    policy = AccessPolicy(allow=("*@TEST.EXAMPLE",))
+    return MutualAuthServerFactory(reactor, factory, keys, policy, Channel(protection=Protection(kind)))
+
+
+def main(kind: str, directory: str, profile: str = "") -> None:
+    raise_file_limit()
+    where = Path(directory)
+    log = (where / f"{kind}.log").open("w")
+    globalLogBeginner.beginLoggingTo([textFileLogObserver(log)], redirectStandardIO=False)
+    port = reactor.listenTCP(0, make_factory(kind, where), interface="127.0.0.1", backlog=1024)
+    print(port.getHost().port, flush=True)
+    if profile:
+        profiler = cProfile.Profile()
+        profiler.runcall(reactor.run)
+        profiler.dump_stats(profile)
+    else:
+        reactor.run()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,104 @@
+"""Sending what one read of a socket brought about as one piece, and at once.
+
+A transport of Twisted's keeps what is written until the reactor's next turn:
+two calls that tell the kernel to watch the socket, one that waits, and the
+reactor's way to the transport, for each answer.  Nearly all that this package
+sends answers what it just read, and the kernel has room for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from twisted.internet.interfaces import IProducer
+from twisted.internet.tcp import Connection
+
+
+class Outlet:
+    """A TCP transport whose writes between :meth:`gather` and :meth:`release` are sent together, by the latter.
+
+    Whatever the kernel does not take at once, and all that comes after it, is
+    left to the transport, and so is everything once there is a producer, which
+    the transport has to pause.
+
+    :param transport: the transport.
+    """
+
+    __slots__ = ("_direct", "_gathered", "_transport")
+
+    def __init__(self, transport: Connection) -> None:
+        self._transport: Any = transport
+        #: Whether the transport's own buffer is empty, as it was never given anything.
+        self._direct = True
+        self._gathered: list[bytes] | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def gather(self) -> None:
+        """Keep what is written until it is released."""
+        if self._direct:
+            self._gathered = []
+
+    def release(self) -> None:
+        """Send what was gathered."""
+        gathered, self._gathered = self._gathered, None
+        if not gathered:
+            return
+        transport, data = self._transport, b"".join(gathered)
+        if transport.connected and not transport.TLS:
+            sent = transport.writeSomeData(data)
+            if sent == len(data):
+                return
+            if isinstance(sent, int):
+                data = data[sent:]
+        # The reactor finds out by itself what is wrong with a socket that takes nothing.
+        self._hand_over([data])
+
+    def _hand_over(self, data: list[bytes] | None) -> None:
+        """Leave this, and all that follows, to the transport."""
+        self._direct, self._gathered = False, None
+        if data:
+            self._transport.writeSequence(data)
+
+    def write(self, data: bytes) -> None:
+        """See ITransport."""
+        if self._gathered is not None:
+            self._gathered.append(data)
+        else:
+            self._direct = False
+            self._transport.write(data)
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        """See ITransport."""
+        if self._gathered is not None:
+            self._gathered.extend(data)
+        else:
+            self._direct = False
+            self._transport.writeSequence(data)
+
+    def loseConnection(self) -> None:
+        """See ITransport."""
+        self._hand_over(self._gathered)
+        self._transport.loseConnection()
+
+    def loseWriteConnection(self) -> None:
+        """See ITCPTransport."""
+        self._hand_over(self._gathered)
+        self._transport.loseWriteConnection()
+
+    def abortConnection(self) -> None:
+        """See ITCPTransport."""
+        self._hand_over(None)
+        self._transport.abortConnection()
+
+    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
+        """See IConsumer."""
+        self._hand_over(self._gathered)
+        self._transport.registerProducer(producer, streaming)
+
+
+def outlet(transport: Any) -> Any:
+    """The transport with an :class:`Outlet` before it, where it is a TCP socket's; else the transport itself."""
+    return Outlet(transport) if isinstance(transport, Connection) else transport
