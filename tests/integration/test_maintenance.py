@@ -22,6 +22,7 @@ from mutauth_twisted.directory.scpadmin import read_dacl, write_dacl
 from mutauth_twisted.directory.session import Change, Session
 from mutauth_twisted.directory.spns import add_spns, find_account, remove_spns
 from mutauth_twisted.policy import AccessPolicy
+from mutauth_twisted.service.neighbours import Neighbours
 from mutauth_twisted.service.options import Options
 from mutauth_twisted.service.publisher import Publisher
 from tests.integration.directory_case import DirectoryTestCase
@@ -186,6 +187,17 @@ class MaintenanceTests(MaintenanceCase):
             publisher = await self.started(found=found, own=(own,))
             self.assertEqual((await self.published(found), len(publisher.wrong)), ((self.host, str(number)), 1))
             await publisher.withdraw()
+
+    async def test_nobody_there(self) -> None:
+        """A host that is unknown, or is no host's name, and a port that is closed, are no other instance."""
+        neighbours = Neighbours(reactor, self.resolver)
+        port = await self.neighbour(self.host)
+        number = port.getHost().port
+        self.assertTrue(await neighbours.knock(self.host, number))
+        for host in ("unknown.lab.example", "-", "", "a..b", "x" * 70 + ".example", "\u2603.example"):
+            self.assertFalse(await neighbours.knock(host, number), host)
+        await port.stopListening()
+        self.assertFalse(await neighbours.knock(self.host, number))
 
     async def published(self, found: Installation) -> tuple[str | None, str | None]:
         """Where the SCP points to."""
