@@ -7,7 +7,7 @@ RUN := exec env PATH="$(CURDIR)/$(VENV)/bin:$(PATH)"
 DEMO_LAB := --dir /run/mutauth-demo --address 127.0.40.10
 TEST_LAB := --dir /run/mutauth-test --address 127.0.41.10
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint fuzz clean
 
 demo:
 	@tools/bootstrap
@@ -16,6 +16,13 @@ demo:
 test:
 	@tools/bootstrap test
 	@$(RUN) mutauth lab run $(TEST_LAB) -- python tests/run.py --no-skips
+
+# Seconds for each of the targets, two of which run at a time.
+FUZZ_SECONDS := 5
+
+fuzz:
+	@tools/bootstrap fuzz
+	@$(RUN) python -m fuzz --seconds $(FUZZ_SECONDS)
 
 lint:
 	@tools/bootstrap test

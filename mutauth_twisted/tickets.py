@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 
 import gssapi
 import krb5
 from gssapi.raw.misc import GSSError
 
 from mutauth_twisted.credentials import ClientCredentials
-from mutauth_twisted.errors import CredentialError
-from mutauth_twisted.gsserrors import explain
+from mutauth_twisted.errors import CredentialError, MutualAuthError
+from mutauth_twisted.gsserrors import explain, keytab_keys
 from mutauth_twisted.policy import split_principal
 
 _memory_caches = itertools.count(1)
@@ -42,12 +45,14 @@ def check_keytab(path: str, principal: str | None = None) -> tuple[str, ...]:
         reason = os.strerror(error.errno or 0).lower()
         raise CredentialError(subject, f"it cannot be read: {reason}", "give this user the right to read it") from None
     try:
-        context = _krb5()
-        names = dict.fromkeys(str(entry.principal) for entry in krb5.kt_resolve(context, f"FILE:{file}".encode()))
+        _krb5()  # whose failure has a cause of its own
+        names = dict.fromkeys(key.principal for key in keytab_keys(str(file)))
     except krb5.Krb5Error as error:
         raise explain(error, subject) from error
+    if not names:
+        raise CredentialError(subject, "it holds no keys", "export the account's keys again")
     if principal is not None and not any(_same(principal, name) for name in names):
-        holders = ", ".join(names) or "nobody"
+        holders = ", ".join(names)
         raise CredentialError(subject, f"it has no key of {principal}, only of {holders}", "export the right account's")
     return tuple(names)
 
@@ -71,7 +76,7 @@ def keytab_principal(keytab: str | None, account: str | None) -> str:
     found = [name for name in names if wanted is None or wanted in _ways_to_name(name)]
     if len(found) == 1:
         return found[0]
-    holders = ", ".join(names) or "nobody"
+    holders = ", ".join(names)
     if found:
         raise CredentialError(f"keytab {path}", f"it has keys of several: {holders}", "choose one with --account")
     raise CredentialError(f"keytab {path}", f"it has no key of {account}, only of {holders}", "export the right account's")
@@ -92,16 +97,35 @@ def _krb5() -> krb5.Context:
         raise CredentialError(subject, cause, "check that this user may read it, and what KRB5_CONFIG says") from error
 
 
+def _file_state(path: str) -> tuple[int, ...] | None:
+    """What changes when a file is replaced or rewritten; None: it is not there."""
+    try:
+        found = os.stat(path.removeprefix("FILE:"))
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
 class TicketSource:
     """Where one client's tickets come from, for any number of connections and threads.
 
     With a keytab the tickets are kept in memory and shared by all
-    connections of this source, so the KDC is asked once.
+    connections of this source, so the KDC is asked once; MIT asks it again when
+    half of the ticket's time is over.  A keytab that was replaced is used at
+    once; one that the KDC refuses is tried once, and the tickets that are there
+    serve on.
     """
 
     def __init__(self, credentials: ClientCredentials) -> None:
         self.credentials = credentials
-        self._memory = f"MEMORY:mutauth-{os.getpid()}-{next(_memory_caches)}"
+        self._lock = Lock()
+        self._cache = self._new_cache()
+        self._retired = ""
+        self._keytab_state: tuple[int, ...] | None = None
+
+    @staticmethod
+    def _new_cache() -> str:
+        return f"MEMORY:mutauth-{os.getpid()}-{next(_memory_caches)}"
 
     @property
     def subject(self) -> str:
@@ -111,6 +135,11 @@ class TicketSource:
             return f"keytab {chosen.keytab}"
         return f"ticket cache {chosen.ccache}" if chosen.ccache else chosen.principal or "the default ticket cache"
 
+    @property
+    def cache(self) -> str:
+        """The name of the cache in memory that is in use: what :meth:`discard` takes."""
+        return self._cache
+
     def acquire(self, mechanism: gssapi.OID = gssapi.MechType.kerberos) -> gssapi.Credentials:
         """The credentials to initiate with; each call makes new ones, whose options the caller may set.
 
@@ -119,13 +148,67 @@ class TicketSource:
         :raises KDCUnreachable: when the keytab's ticket cannot be fetched.
         """
         chosen = self.credentials
+        if chosen.keytab is None:
+            return self._open(mechanism, chosen.ccache)
+        if chosen.ccache is None and self._keytab_replaced(chosen.keytab):
+            renewed = self._renew(mechanism)
+            if renewed is not None:
+                return renewed
+        try:
+            return self._open(mechanism, chosen.ccache or self._cache)
+        except MutualAuthError:
+            check_keytab(chosen.keytab, chosen.principal)  # has better words where the file is at fault
+            raise
+
+    def discard(self, cache: str) -> None:
+        """Fetch new tickets for the next connection, as those in this cache were refused.
+
+        Only those in memory: a cache that has a name is its owner's.
+
+        :param cache: :attr:`cache`, as it was when they were acquired; nothing
+            happens when they are replaced already.
+        """
+        self._switch(cache, self._new_cache())
+
+    def _switch(self, old: str, new: str) -> None:
+        with self._lock:
+            if self._cache != old:
+                return
+            # One generation stays for the connections that are about to use it.
+            retired, self._retired, self._cache = self._retired, old, new
+        if retired:
+            context = _krb5()
+            with suppress(krb5.Krb5Error):  # nothing was ever put into it
+                krb5.cc_destroy(context, krb5.cc_resolve(context, retired.encode()))
+
+    def _keytab_replaced(self, keytab: str) -> bool:
+        """Whether the file is another than the last one tried; true once for each."""
+        state = _file_state(keytab)
+        with self._lock:
+            before, self._keytab_state = self._keytab_state, state or self._keytab_state
+        return state is not None and before is not None and before != state
+
+    def _renew(self, mechanism: gssapi.OID) -> gssapi.Credentials | None:
+        """Tickets of the keytab as it is now; None when it cannot be used and the old ones still can."""
+        old, new = self._cache, self._new_cache()
+        chosen = self.credentials
+        try:
+            check_keytab(chosen.keytab or "", chosen.principal)
+            credentials = self._open(mechanism, new)
+        except MutualAuthError:
+            if not _holds_ticket(old):
+                raise
+            return None
+        self._switch(old, new)
+        return credentials
+
+    def _open(self, mechanism: gssapi.OID, ccache: str | None) -> gssapi.Credentials:
+        chosen = self.credentials
         store: dict[str | bytes, str | bytes] = {}
         if chosen.keytab is not None:
-            check_keytab(chosen.keytab, chosen.principal)
             store["client_keytab"] = chosen.keytab
-            store["ccache"] = chosen.ccache or self._memory
-        elif chosen.ccache is not None:
-            store["ccache"] = chosen.ccache
+        if ccache is not None:
+            store["ccache"] = ccache
         try:
             name = None
             if chosen.principal is not None:
@@ -159,6 +242,15 @@ class TicketSource:
             return krb5.get_default_realm(_krb5()).decode()
         except krb5.Krb5Error as error:
             raise explain(error, self.subject) from error
+
+
+def _holds_ticket(cache: str) -> bool:
+    """Whether a cache in memory has a ticket for the KDC that has not ended."""
+    try:
+        tickets = list(krb5.cc_resolve(_krb5(), cache.encode()))
+    except krb5.Krb5Error:
+        return False
+    return any(str(each.server).startswith("krbtgt/") and each.times.endtime > time.time() for each in tickets)
 
 
 @lru_cache(maxsize=256)

@@ -540,7 +540,7 @@ class LibraryTests(Case):
         self.assertIs(first._proxy._credential, second._proxy._credential)
         self.assertIsNot(first._proxy._context, second._proxy._context)
         self.assertEqual(first.judge(SEAL).principal, "alice@TEST.EXAMPLE")
-        self.assertIsNone(self.keys._template._context)
+        self.assertIsNone(self.keys.template._context)
 
     def test_our_context_is_used(self) -> None:
         """pyspnego steps the context it is given instead of making one."""
@@ -554,6 +554,6 @@ class LibraryTests(Case):
         """A failed step raises with its token, which python-gssapi would otherwise hand out as a good one."""
         server = self.keys.acceptor("client")
         request = self.client(account="svc-other").step(None).token
-        deferring = gssapi.SecurityContext(creds=self.keys._template._credential, usage="accept")
+        deferring = gssapi.SecurityContext(creds=self.keys.credential, usage="accept")
         self.assertNotEqual(deferring.step(request), b"")
         self.assertNotEqual(self.step_fails(server, request).token, b"")

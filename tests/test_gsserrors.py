@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import os
+from pathlib import Path
 
 from gssapi.raw.misc import GSSError
 from twisted.trial.unittest import SynchronousTestCase
@@ -12,12 +14,14 @@ from mutauth_twisted.errors import (
     AuthenticationError,
     CredentialError,
     KDCUnreachable,
+    MutualAuthError,
     PeerNotProven,
     ProtocolViolation,
     RecordError,
     UsageError,
 )
-from mutauth_twisted.gsserrors import explain, minor_code
+from mutauth_twisted.gsserrors import Acceptor, TicketLabel, explain, keytab_keys, minor_code
+from tests.forge import make_realm
 
 FAILURE = 0xD0000  # GSS_S_FAILURE
 
@@ -48,7 +52,13 @@ class ExplainTests(SynchronousTestCase):
             (-1765328353, PeerNotProven, "another key"),
             (-1765328347, AuthenticationError, "clocks"),
             (-1765328228, KDCUnreachable, "no KDC answers"),
-            (-1765328230, KDCUnreachable, "no KDC answers"),
+            (-1765328230, KDCUnreachable, "no KDC of the realm"),
+            (-1765328372, CredentialError, "policy"),
+            (-1765328364, CredentialError, "takes the ticket no more"),
+            (-1765328351, AuthenticationError, "not valid yet"),
+            (-1765328324, AuthenticationError, "does not say why"),
+            (-1765328184, CredentialError, "no encryption type"),
+            (-1765328174, CredentialError, "no key of an encryption type"),
             (39756032, CredentialError, "another principal"),
             (39756033, CredentialError, "no such key"),
         ):
@@ -99,13 +109,23 @@ class ExplainTests(SynchronousTestCase):
         fitting = {
             "_EXPIRED": "expired",
             "_NO_KDC": ("KDC", "not available"),
-            "_NO_TICKET": ("credential", "Credential"),
+            "_NO_TICKET": ("redential",),
             "_BAD_CACHE": ("redential",),
             "_REVOKED": ("expired", "revoked"),
             "_UNKNOWN_SERVICE": ("Server not found",),
-            "_SKEW": ("skew", "yet valid"),
+            "_NO_REALM": ("KDC", "network address"),
+            "_ACCOUNT_EXPIRED": "expired",
+            "_SERVICE_REVOKED": ("expired", "revoked"),
+            "_NO_ENCTYPE": "ncryption type",
+            "_NO_KIND_OF_KEY": "preauthentication",
+            "_NOT_YET": "not yet valid",
+            "_UNSAID": "Generic",
+            "_SKEW": "skew",
+            "_NO_REPLAY_CACHE": ("eplay", "RC"),
+            "_NO_MATCH": ("integrity", "match"),
+            "_OLD_TICKET": "expired",
         }
-        for code, meaning in gsserrors._MINOR.items():
+        for code, meaning in (*gsserrors._MINOR.items(), *gsserrors._ITS_MINOR.items()):
             if code > 0:
                 continue  # the mechanism's own two, which libkrb5 does not know
             text = library.krb5_get_error_message(context, ctypes.c_int32(code)).decode()
@@ -113,3 +133,108 @@ class ExplainTests(SynchronousTestCase):
             for name, words in fitting.items():
                 if meaning is getattr(gsserrors, name):
                     self.assertTrue(any(word in text for word in ([words] if isinstance(words, str) else words)), text)
+
+
+class AcceptorTests(SynchronousTestCase):
+    """What the same numbers mean to a service."""
+
+    def setUp(self) -> None:
+        realm = make_realm(self)
+        self.path = Path(realm.keytab("svc-echo"))
+        self.name = "echoSvc/srv1.test.example"
+
+    def said(self, minor: int = -1765328349, major: int = FAILURE, **ticket: int | None) -> MutualAuthError:
+        """What the service says: of no key for the ticket (KRB_AP_ERR_NOT_US), if no other number is given."""
+        label = TicketLabel(self.name, **{"kind": 18, "version": 1, **ticket}) if ticket else None  # type: ignore[arg-type]
+        error = explain(gss(minor, major), "client", Acceptor(str(self.path), label))
+        self.assertNotIn("\n", str(error))
+        self.assertTrue(error.remedy, str(error))
+        return error
+
+    def assert_said(self, error: MutualAuthError, kind: type[MutualAuthError], *words: str) -> None:
+        """It is of this class, and its line holds these words."""
+        self.assertIs(type(error), kind, str(error))
+        for each in words:
+            self.assertIn(each, str(error))
+
+    def test_table(self) -> None:
+        """An expired ticket, a wrong clock, an altered request are the client's."""
+        for minor, kind, words in (
+            (-1765328352, PeerNotProven, "its ticket has expired"),
+            (-1765328351, AuthenticationError, "its ticket is not valid yet"),
+            (-1765328347, AuthenticationError, "its clock and this machine's"),
+            (-1765328353, PeerNotProven, "does not fit its ticket"),
+            (-1765328350, PeerNotProven, "replay"),
+            (-1765328148, CredentialError, "not permitted here"),
+            (-1765328220, CredentialError, "which requests it has seen"),
+        ):
+            self.assert_said(self.said(minor), kind, "client: ", words)
+
+    def test_no_kerberos(self) -> None:
+        """An empty token, another package, and bytes that are none are the client's, and no ticket of ours is missing."""
+        for major in (0x10000, 0x70000):
+            self.assert_said(self.said(0, major), ProtocolViolation, "another package", "package negotiate")
+        for minor, major in ((0, 0x90000), (100001, FAILURE)):
+            self.assert_said(self.said(minor, major), ProtocolViolation, "its token cannot be read")
+        # To a client the same code says that it has no ticket.
+        self.assertIsInstance(explain(gss(0, 0x70000), "x"), CredentialError)
+
+    def test_unknown_codes_are_quoted(self) -> None:
+        """A code of Kerberos without a meaning here is quoted."""
+        self.assertIs(type(explain(gss(-1765328000), "x", Acceptor(str(self.path)))), AuthenticationError)
+
+    def test_key_versions(self) -> None:
+        """A ticket for an older key is the client's to renew, one for a newer key ours to export."""
+        self.assert_said(self.said(version=0), PeerNotProven, "version 0", "holds 1", "kinit", self.name)
+        self.assert_said(self.said(version=2), CredentialError, "version 2", "holds 1", "export the keytab again")
+
+    def test_key_kinds(self) -> None:
+        """A ticket of an encryption type that the keytab lacks names it; a number that is none is no other error."""
+        self.assert_said(self.said(kind=23), CredentialError, "arcfour-hmac", "msDS-SupportedEncryptionTypes")
+        for kind in (0, -1, 12345, 1 << 40):
+            self.assert_said(self.said(kind=kind), CredentialError, f"encryption type {kind}")
+
+    def test_wrong_key(self) -> None:
+        """A key that should fit and does not is another account's."""
+        for version in (1, None):
+            self.assert_said(self.said(version=version), PeerNotProven, "another key", str(self.path), "mutauth spn query")
+        self.assert_said(self.said(), PeerNotProven, "made for another key", "mutauth spn query")
+
+    def test_keytab_at_fault(self) -> None:
+        """A keytab that is away, unreadable, empty or none is ours, whatever number MIT has for it."""
+        content = self.path.read_bytes()
+        for change, words in (
+            (self.path.unlink, "it does not exist"),
+            (self.path.mkdir, "it cannot be read: it is no file"),
+            (self.path.rmdir, "it does not exist"),
+            (lambda: self.path.write_bytes(b""), "it cannot be used"),
+            (lambda: self.path.write_bytes(b"garbage"), "it cannot be used"),
+            (lambda: self.path.write_bytes(b"\x05\x02"), "it holds no keys"),
+        ):
+            change()
+            for minor in (-1765328349, -1765328339, -1765328171, 2, 21):
+                self.assert_said(self.said(minor, version=1), CredentialError, f"keytab {self.path}: ", words)
+        self.path.write_bytes(content)
+        # Root, as whom tests run, may read all.
+        self.patch(os, "access", lambda *_: False)
+        self.assert_said(self.said(), CredentialError, "it cannot be read by this user")
+
+    def test_replay_cache(self) -> None:
+        """A number of the system's with a keytab that is fine is about the replay cache."""
+        self.assert_said(self.said(13), CredentialError, "which requests it has seen", "KRB5RCACHEDIR")
+
+    def test_the_default_keytab(self) -> None:
+        """Without a path it is the default keytab that counts."""
+        os.environ["KRB5_KTNAME"] = f"FILE:{self.path}"
+        error = explain(gss(-1765328349), "client", Acceptor(None, TicketLabel(self.name, 18, 7)))
+        self.assert_said(error, CredentialError, "version 7", f"{self.path} holds 1")
+
+    def test_keytab_keys(self) -> None:
+        """What a keytab holds, without the keys."""
+        (key,) = keytab_keys(str(self.path))
+        self.assertEqual((key.principal, key.version, key.kind), ("svc-echo@TEST.EXAMPLE", 1, 18))
+
+    def test_strangers_names(self) -> None:
+        """What a stranger wrote on its ticket is shown escaped, in one line."""
+        self.name = "a\nb\x1b[2J"
+        self.assertNotIn("\x1b", str(self.said(version=1)))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted.core.context import KerberosInitiator, ServiceKeys
-from mutauth_twisted.core.ticket import is_spnego, ticket_name
+from mutauth_twisted.core.ticket import is_spnego, ticket_label, ticket_name
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.errors import PeerNotProven
 from mutauth_twisted.policy import Package, Protection
@@ -34,6 +34,22 @@ class NameTests(SynchronousTestCase):
         """Names of two and three parts, and with lengths of one to three bytes, are read from real tokens."""
         for spn in (SPN("echoSvc", "srv1"), BY_DN, LONG):
             self.assertEqual(ticket_name(first_token(self.realm, spn)), str(spn))
+
+    def test_label(self) -> None:
+        """The encryption type and the key version are read as well, and no other number."""
+        label = ticket_label(first_token(self.realm, BY_DN))
+        self.assertEqual((label.name, label.kind, label.version), (str(BY_DN), 18, 1))
+
+    def test_inside_a_later_token(self) -> None:
+        """A client that guessed wrong first sends its ticket in an answer of SPNEGO's."""
+        token = first_token(self.realm, BY_DN)
+        size = len(token).to_bytes(2, "big")
+        inner = b"\xa2\x82" + (len(token) + 4).to_bytes(2, "big") + b"\x04\x82" + size + token
+        body = b"\x30\x82" + len(inner).to_bytes(2, "big") + inner
+        answer = b"\xa1\x82" + len(body).to_bytes(2, "big") + body
+        self.assertEqual(ticket_name(answer), str(BY_DN))
+        for end in range(len(answer)):
+            self.assertRaises(ValueError, ticket_name, answer[:end])
 
     def test_inside_spnego(self) -> None:
         """The name is found in SPNEGO's first token as well, which is known for what it is."""

@@ -60,10 +60,10 @@ from spnego.iov import BufferType
 
 from mutauth_twisted.channelbinding import ChannelBinding
 from mutauth_twisted.core.pac import read_logon
-from mutauth_twisted.core.ticket import is_spnego, ticket_name
+from mutauth_twisted.core.ticket import is_spnego, ticket_label, ticket_name
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.errors import AuthenticationError, MutualAuthError, PeerNotProven, PeerRefused, RecordError
-from mutauth_twisted.gsserrors import explain
+from mutauth_twisted.gsserrors import Acceptor, explain
 from mutauth_twisted.interfaces import PeerIdentity
 from mutauth_twisted.policy import Flag, Logon, Package, Protection, flag_names, fold_ascii, split_principal
 from mutauth_twisted.spn import SPN
@@ -76,7 +76,8 @@ _KERBEROS_OID = gssapi.MechType.kerberos
 _SPNEGO_OID = gssapi.OID.from_int_seq("1.3.6.1.5.5.2")
 #: MIT: ask for confidentiality only where it was asked for, and not always.
 _NO_CI_FLAGS_OID = gssapi.OID.from_int_seq("1.2.752.43.13.29")
-#: RFC 4121 4.1: the token identifier of a KRB-ERROR behind the mechanism's OID.
+#: RFC 4121 4.1: the token identifier of a KRB-ERROR behind the mechanism's OID, and where it ends at the latest.
+_KRB_ERROR_AT_MOST = 24
 _KRB_ERROR_HEADER = b"\x06\x09\x2a\x86\x48\x86\xf7\x12\x01\x02\x02\x03\x00"
 
 #: RFC 6680: where MIT puts two parts of a verified PAC.
@@ -305,7 +306,8 @@ class KerberosInitiator(_KerberosContext):
     ) -> None:
         super().__init__(str(spn), channel)
         self._spn = spn
-        self._credentials = credentials
+        self._tickets = tickets_for(credentials)
+        self._cache = ""
         # Who is not of this package may ignore the bindings: TLS may then end at a relay, which must find nothing to read.
         self._sealed_inside = channel is not None and not channel.between_peers
         self._request = int((Protection.SEAL if self._sealed_inside else protection).required_flags)
@@ -317,7 +319,8 @@ class KerberosInitiator(_KerberosContext):
         """Make pyspnego's object, at the first step, where waiting is allowed."""
         name = kerberos_name(self._spn)
         mechanism = _KERBEROS_OID if self._package is Package.KERBEROS else _SPNEGO_OID
-        credential = tickets_for(self._credentials).acquire(mechanism)
+        credential = self._tickets.acquire(mechanism)
+        self._cache = self._tickets.cache
         if self._package is Package.NEGOTIATE:
             set_neg_mechs(credential, [_KERBEROS_OID])
         set_cred_option(_NO_CI_FLAGS_OID, credential)
@@ -355,7 +358,9 @@ class KerberosInitiator(_KerberosContext):
 
     def _explain(self, error: BaseException, token: bytes | None) -> MutualAuthError:
         reason = super()._explain(error, token)
-        if token is not None and _KRB_ERROR_HEADER in token[:24]:
+        if token is not None and _KRB_ERROR_HEADER in token[:_KRB_ERROR_AT_MOST]:
+            if isinstance(reason, PeerNotProven):  # our ticket does not fit the service's key
+                self._tickets.discard(self._cache)
             return PeerRefused(self._subject, f"the service refused the ticket: {reason.cause}", reason.remedy)
         return reason
 
@@ -375,13 +380,12 @@ class KerberosInitiator(_KerberosContext):
 class KerberosAcceptor(_KerberosContext):
     """A service's context for one connection; made by :class:`ServiceKeys`."""
 
-    def __init__(self, template: Any, subject: str, service_class: str | None, channel: ChannelBinding | None) -> None:
+    def __init__(self, keys: ServiceKeys, subject: str, channel: ChannelBinding | None) -> None:
         super().__init__(subject, channel)
-        self._template = template
+        self._keys = keys
         self._copied: Any = None
         #: The client's name, when the context is complete.
         self._initiator: Any = None
-        self._service_class = service_class
         self._package: Package | None = None
         self._claimed: str | None = None
         self._logon: Logon | None = None
@@ -390,20 +394,27 @@ class KerberosAcceptor(_KerberosContext):
     def _proxy(self) -> Any:
         # Made when asked for: records of one part go without.
         if self._copied is None:
-            self._copied = copy(self._template)
+            self._copied = copy(self._keys.template)
             self._copied._context = self._context
         return self._copied
 
     def _advance(self, token: bytes | None) -> Outcome:
         if token is None:
             raise ValueError("a client starts")
-        accepted = accept_sec_context(token, self._template._credential, self._context, self._bindings)
+        accepted = accept_sec_context(token, self._keys.credential, self._context, self._bindings)
         self._context, self._initiator = accepted.context, accepted.initiator_name
         if self._package is None:
             self._package = Package.NEGOTIATE if is_spnego(token) else Package.KERBEROS
+        if self._claimed is None:
             with suppress(ValueError):  # GSSAPI has understood it, which is what counts
                 self._claimed = ticket_name(token)
         return Outcome(accepted.token or b"", not accepted.more_steps)
+
+    def _explain(self, error: BaseException, token: bytes | None) -> MutualAuthError:
+        label = None
+        with suppress(ValueError):
+            label = ticket_label(token or b"")
+        return explain(error, self._subject, Acceptor(self._keys.keytab, label))
 
     def _peer_name(self, proven: Any) -> Any:
         # Not asked for again, as GSSAPI would make it anew, with all that its ticket says of it.
@@ -419,7 +430,7 @@ class KerberosAcceptor(_KerberosContext):
         )
 
     def _check_class(self) -> None:
-        wanted, claimed = self._service_class, self._claimed or "no service"
+        wanted, claimed = self._keys.service_class, self._claimed or "no service"
         if wanted is not None and fold_ascii(claimed.partition("/")[0]) != fold_ascii(wanted):
             raise PeerNotProven(
                 self._subject, f"its ticket is for {claimed}, not for {wanted}", "connect it to the service that it means"
@@ -472,7 +483,8 @@ class ServiceKeys:
         service_class: str | None = None,
         package: Package = Package.KERBEROS,
     ) -> None:
-        self._service_class = service_class
+        self.service_class = service_class
+        self.keytab = credentials.keytab
         subject = f"keytab {credentials.keytab}" if credentials.keytab else "the default keytab"
         name = None
         if credentials.principal is not None:
@@ -481,12 +493,13 @@ class ServiceKeys:
         store: dict[str | bytes, str | bytes] | None = {"keytab": credentials.keytab} if credentials.keytab else None
         mechanisms = [_KERBEROS_OID] if package is Package.KERBEROS else [_KERBEROS_OID, _SPNEGO_OID]
         try:
-            credential = gssapi.Credentials(name=name, usage="accept", mechs=mechanisms, store=store)
+            self.credential = gssapi.Credentials(name=name, usage="accept", mechs=mechanisms, store=store)
             if package is Package.NEGOTIATE:
-                set_neg_mechs(credential, [_KERBEROS_OID])
+                set_neg_mechs(self.credential, [_KERBEROS_OID])
         except GSSError as error:
             raise explain(error, subject) from error
-        self._template: Any = spnego.server(protocol=KERBEROS, _gssapi_credential=credential)
+        #: pyspnego's object for such a service, with no context in it yet.
+        self.template: Any = spnego.server(protocol=KERBEROS, _gssapi_credential=self.credential)
 
     def acceptor(self, peer: str, channel: ChannelBinding | None = None) -> KerberosAcceptor:
         """A context for one connection.
@@ -494,4 +507,4 @@ class ServiceKeys:
         :param peer: how errors name the client.
         :param channel: the TLS channel that its ticket has to be bound to.
         """
-        return KerberosAcceptor(self._template, peer, self._service_class, channel)
+        return KerberosAcceptor(self, peer, channel)

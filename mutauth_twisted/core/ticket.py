@@ -2,15 +2,17 @@
 
 A GSSAPI initial token (RFC 2743 3.1) with Kerberos' mechanism holds an AP-REQ
 (RFC 4120 5.5.1), whose ticket (5.3) carries the service's name in the clear.
-One with SPNEGO's (RFC 4178 4.2) holds such a token, if its sender guessed well.
+SPNEGO's tokens (RFC 4178 4.2) hold such a one, the first if its sender guessed well.
 """
 
 from __future__ import annotations
 
-_TOKEN, _OID, _AP_REQ, _TICKET, _SEQUENCE, _STRING = 0x60, 0x06, 0x6E, 0x61, 0x30, 0x1B
+from mutauth_twisted.gsserrors import TicketLabel
+
+_TOKEN, _OID, _AP_REQ, _TICKET, _SEQUENCE, _STRING, _INTEGER = 0x60, 0x06, 0x6E, 0x61, 0x30, 0x1B, 0x02
 _AP_REQ_ID = b"\x01\x00"
 _SPNEGO_OID = b"\x2b\x06\x01\x05\x05\x02"
-_OCTETS, _NEG_TOKEN_INIT = 0x04, 0xA0
+_OCTETS, _NEG_TOKEN_INIT, _NEG_TOKEN_RESP = 0x04, 0xA0, 0xA1
 _FIELD = 0xA0  # the context tag of field 0
 
 
@@ -61,23 +63,57 @@ def is_spnego(token: bytes) -> bool:
 
 
 def ticket_name(token: bytes) -> str:
-    """The service that a client's first token says its ticket is for, such as ``echoSvc/srv1.example.com``.
+    """The service that a client's token says its ticket is for, such as ``echoSvc/srv1.example.com``.
 
     Nothing protects it: who has a ticket for one of an account's SPNs can
     write another one on it.
 
     :raises ValueError: when the token is no AP-REQ.
     """
-    at, end = _enter(token, 0, len(token), _TOKEN)
-    tag, start, at = _element(token, at, end)
-    if tag == _OID and token[start:at] == _SPNEGO_OID:
-        at, end = _field(token, *_enter(token, at, end, _NEG_TOKEN_INIT, _SEQUENCE), 2)
-        at, end = _enter(token, at, end, _OCTETS, _TOKEN)
-        tag, start, at = _element(token, at, end)
+    return _name(token, *_ticket(token))
+
+
+def ticket_label(token: bytes) -> TicketLabel:
+    """All that the ticket in a client's token says of itself.
+
+    :raises ValueError: when the token is no AP-REQ.
+    """
+    at, end = _ticket(token)
+    inner = _enter(token, *_field(token, at, end, 3), _SEQUENCE)
+    kind = _integer(token, *_field(token, *inner, 0))
+    try:
+        version = _integer(token, *_field(token, *inner, 1))
+    except ValueError:  # it is optional
+        version = None
+    return TicketLabel(_name(token, at, end), kind, version)
+
+
+def _ticket(token: bytes) -> tuple[int, int]:
+    """Where the fields of the ticket are."""
+    at, end = _kerberos(token)
+    tag, _, at = _element(token, at, end)
     if tag != _OID or token[at : at + 2] != _AP_REQ_ID:
         raise ValueError("the token is no AP-REQ")
     at, end = _field(token, *_enter(token, at + 2, end, _AP_REQ, _SEQUENCE), 3)
-    at, end = _field(token, *_enter(token, at, end, _TICKET, _SEQUENCE), 2)
+    return _enter(token, at, end, _TICKET, _SEQUENCE)
+
+
+def _kerberos(token: bytes) -> tuple[int, int]:
+    """Where the content of Kerberos' own token is, which SPNEGO's first or a later one may hold."""
+    if token[:1] == bytes((_NEG_TOKEN_RESP,)):
+        at, end = _enter(token, 0, len(token), _NEG_TOKEN_RESP, _SEQUENCE)
+    else:
+        begin, end = _enter(token, 0, len(token), _TOKEN)
+        tag, start, at = _element(token, begin, end)
+        if tag != _OID or token[start:at] != _SPNEGO_OID:
+            return begin, end
+        at, end = _enter(token, at, end, _NEG_TOKEN_INIT, _SEQUENCE)
+    at, end = _field(token, at, end, 2)
+    return _enter(token, at, end, _OCTETS, _TOKEN)
+
+
+def _name(token: bytes, at: int, end: int) -> str:
+    at, end = _field(token, at, end, 2)
     at, end = _field(token, *_enter(token, at, end, _SEQUENCE), 1)
     at, end = _enter(token, at, end, _SEQUENCE)
     parts = []
@@ -87,3 +123,8 @@ def ticket_name(token: bytes) -> str:
             raise ValueError("a part of the name is no string")
         parts.append(token[start:at].decode())
     return "/".join(parts)
+
+
+def _integer(token: bytes, at: int, end: int) -> int:
+    start, stop = _enter(token, at, end, _INTEGER)
+    return int.from_bytes(token[start:stop], "big", signed=True)

@@ -10,14 +10,14 @@ before the SPNs are known to be right.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Literal
 from uuid import UUID
 
 from attrs import frozen
 
-from mutauth_twisted.directory.binding import BindingInformation
+from mutauth_twisted.directory.binding import BindingError, BindingInformation
 from mutauth_twisted.directory.installation import DEFAULT_SPN_FORMS, scp_dn
 from mutauth_twisted.directory.names import common_name, is_dn, parent_of, same_dn
 from mutauth_twisted.directory.scp import ServiceConnectionPoint, read_scp, update_binding
@@ -27,6 +27,12 @@ from mutauth_twisted.errors import DirectoryRefused, NotFound, ServiceCheckFaile
 from mutauth_twisted.spn import SPN
 
 SpnCheck = Literal["refuse", "warn", "off"]
+#: Whether a program that is not this service accepts connections on a host's port; may block.
+Answers = Callable[[str, int], bool]
+
+
+class TakenByAnother(ServiceCheckFailed):
+    """The connection point says where another instance is, which runs."""
 
 
 @frozen
@@ -131,18 +137,25 @@ def _no_place(host: str) -> str:
     raise NotFound(f"host {host}", "no computer object has this dNSHostName")
 
 
-def publish(session: Session, checked: Checked, host: str, binding: BindingInformation) -> list[str]:
+def publish(
+    session: Session, checked: Checked, host: str, binding: BindingInformation, answers: Answers
+) -> list[str]:
     """Make a checked service's connection point say where it is; blocks.
 
     An SCP whose hosts are in DNS is left alone: nothing of one host is in it.
 
+    :param answers: asked about what it says instead; nobody publishes over an instance that runs.
     :return: the attributes that had to be written.
+    :raises TakenByAnother: when another instance runs where it points to.
     :raises ServiceCheckFailed: without the right to write them; the remedy is
         the command for an administrator.
     """
     try:
         point = read_scp(session, checked.scp.guid)
-        return [] if point.dns_name_type == "SRV" else update_binding(session, point, host, binding)
+        if point.dns_name_type == "SRV":
+            return []
+        _check_free(point, host, binding, answers)
+        return update_binding(session, point, host, binding)
     except DirectoryRefused as error:
         if error.code != INSUFFICIENT_RIGHTS:
             raise
@@ -153,13 +166,28 @@ def publish(session: Session, checked: Checked, host: str, binding: BindingInfor
         ) from error
 
 
+def _check_free(point: ServiceConnectionPoint, host: str, binding: BindingInformation, answers: Answers) -> None:
+    try:
+        port = BindingInformation.parse(point.binding_text or "").port
+    except BindingError:
+        return
+    name = point.dns_name or host
+    if (name.casefold(), port) != (host.casefold(), binding.port) and answers(name, port):
+        raise TakenByAnother(
+            f"SCP {point.dn}",
+            f"it points to {name} {port}, where another instance runs, and not to {host} {binding.port}",
+            "give each instance an SCP of its own: --scp-name, for mutauth install too; or stop that one",
+        )
+
+
 def inspect(
-    session: Session, checked: Checked, host: str, binding: BindingInformation | None
+    session: Session, checked: Checked, host: str, binding: BindingInformation | None, answers: Answers
 ) -> tuple[list[str], list[str]]:
     """What has become wrong with a running service's connection point; what of it we may mend is mended; blocks.
 
     :param checked: from a :func:`check` just now, with ``spn_check`` at ``warn``.
     :param binding: what the service has published; None: it publishes nothing.
+    :param answers: as for :func:`publish`.
     :return: what is wrong, and what was wrong and is right again, a line each.
     """
     wrong = list(checked.warnings)
@@ -175,7 +203,9 @@ def inspect(
         return wrong, []
     overwritten = f"{subject}: it said {said} instead of {host} {binding}"
     try:
-        publish(session, checked, host, binding)
+        publish(session, checked, host, binding, answers)
+    except TakenByAnother as error:
+        return [*wrong, str(error)], []
     except ServiceCheckFailed as error:
         return [*wrong, f"{overwritten}; {error.remedy}"], []
     return wrong, [f"{overwritten}; published again"]

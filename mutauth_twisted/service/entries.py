@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from attrs import evolve, frozen
@@ -11,11 +12,11 @@ from attrs import evolve, frozen
 from mutauth_twisted.directory import rnr, rnrstartup, startup
 from mutauth_twisted.directory.binding import BindingInformation
 from mutauth_twisted.directory.guidcache import DEFAULT_STATE_DIR, GuidCache
-from mutauth_twisted.directory.scp import withdraw
+from mutauth_twisted.directory.scp import read_scp, withdraw
 from mutauth_twisted.directory.session import INSUFFICIENT_RIGHTS, Session
 from mutauth_twisted.directory.spns import Account
-from mutauth_twisted.directory.startup import SpnCheck
-from mutauth_twisted.errors import DirectoryRefused
+from mutauth_twisted.directory.startup import Answers, SpnCheck
+from mutauth_twisted.errors import DirectoryRefused, NotFound
 from mutauth_twisted.service.options import Settings
 from mutauth_twisted.spn import SPN
 
@@ -56,10 +57,10 @@ class Entry(Protocol):
     def check(self, session: Session, catalog: Session) -> Standing:
         """Find the object and check the SPNs, as a start demands it."""
 
-    def publish(self, session: Session, binding: BindingInformation) -> str:
+    def publish(self, session: Session, binding: BindingInformation, answers: Answers) -> str:
         """Make the object say where the service is; what had to be written."""
 
-    def inspect(self, session: Session, catalog: Session) -> Inspection:
+    def inspect(self, session: Session, catalog: Session, answers: Answers) -> Inspection:
         """See what has become wrong since, and mend what we may."""
 
     def withdraw(self, session: Session) -> bool:
@@ -103,20 +104,20 @@ class ScpEntry:
         subject = f"SCP {checked.scp.dn} found {how}"
         return Standing(subject, checked.scp.dn, checked.account, checked.spns, checked.warnings)
 
-    def publish(self, session: Session, binding: BindingInformation) -> str:
+    def publish(self, session: Session, binding: BindingInformation, answers: Answers) -> str:
         """See :meth:`Entry.publish`."""
         assert self._checked is not None
         form = advertised_form(self._settings.spn_forms, self._checked.scp.dn)
         # Before it is written: a stop in the middle has to take back what the thread still writes.
         self._published = evolve(binding, spn_form=form)
-        changed = startup.publish(session, self._checked, self._settings.host, self._published)
+        changed = startup.publish(session, self._checked, self._settings.host, self._published, answers)
         what = ", ".join(changed) or "nothing, all was right"
         return f"SCP updated: {what} ({self._settings.host}, {self._published})"
 
-    def inspect(self, session: Session, catalog: Session) -> Inspection:
+    def inspect(self, session: Session, catalog: Session, answers: Answers) -> Inspection:
         """See :meth:`Entry.inspect`."""
         checked = self._check(session, catalog, _inspected(self._settings.spn_check))
-        wrong, mended = startup.inspect(session, checked, self._settings.host, self._published)
+        wrong, mended = startup.inspect(session, checked, self._settings.host, self._published, answers)
         return Inspection(tuple(wrong), tuple(mended))
 
     def withdraw(self, session: Session) -> bool:
@@ -124,7 +125,12 @@ class ScpEntry:
         published, self._published = self._published, None
         if published is None or self._checked is None:
             return False
-        return withdraw(session, self._checked.scp.guid, published)
+        with suppress(NotFound):
+            point = read_scp(session, self._checked.scp.guid)
+            # An instance on another host may have the same port.
+            if (point.dns_name or "").casefold() == self._settings.host.casefold():
+                return withdraw(session, point.guid, published)
+        return False
 
 
 class RnrEntry:
@@ -160,8 +166,8 @@ class RnrEntry:
         dn = checked.instance.dn
         return Standing(f"RnR service {dn} found", dn, checked.account, (checked.spn,), checked.warnings)
 
-    def publish(self, session: Session, binding: BindingInformation) -> str:
-        """See :meth:`Entry.publish`."""
+    def publish(self, session: Session, binding: BindingInformation, answers: Answers) -> str:
+        """See :meth:`Entry.publish`; an RnR service has room for every instance."""
         assert self._checked is not None
         self._published = rnr.Address(self._settings.host, binding)
         self._wrote = True
@@ -169,7 +175,7 @@ class RnrEntry:
         what = "winsockAddresses" if self._wrote else "nothing, all was right"
         return f"RnR service updated: {what} ({self._settings.host}, {binding})"
 
-    def inspect(self, session: Session, catalog: Session) -> Inspection:
+    def inspect(self, session: Session, catalog: Session, answers: Answers) -> Inspection:
         """See :meth:`Entry.inspect`."""
         checked = self._check(session, catalog, _inspected(self._settings.spn_check))
         wrong, mended = rnrstartup.inspect(session, checked, self._published)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from attrs import evolve
@@ -11,11 +11,13 @@ from twisted.logger import Logger
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.directory.binding import BindingInformation
 from mutauth_twisted.directory.connection import Directory
+from mutauth_twisted.directory.startup import TakenByAnother
 from mutauth_twisted.dns import Resolver
 from mutauth_twisted.errors import MutualAuthError
 from mutauth_twisted.policy import AccessPolicy
 from mutauth_twisted.service.entries import Entry, Inspection, Standing, entry_of
 from mutauth_twisted.service.groups import NamedGroups
+from mutauth_twisted.service.neighbours import Neighbours
 from mutauth_twisted.service.options import Settings
 from mutauth_twisted.service.watch import Watch
 
@@ -49,6 +51,8 @@ class Publisher:
             credentials=ClientCredentials(principal=principal, keytab=settings.keytab),
         )
         self._standing: Standing | None = None
+        self._neighbours = Neighbours(reactor, self._directory.resolver)
+        self._taken: tuple[str, ...] = ()
         self._publishes = False
         self.watch = Watch(reactor, settings.check_interval, self._inspect) if settings.check_interval else None
 
@@ -62,7 +66,7 @@ class Publisher:
         """What is wrong in the directory, a line each: by the last look at it, or else by that of the start."""
         if self.watch is not None and self.watch.looked:
             return self.watch.wrong
-        return self._standing.warnings if self._standing is not None else ()
+        return (*(self._standing.warnings if self._standing is not None else ()), *self._taken)
 
     async def check(self, use: Callable[[AccessPolicy], None]) -> None:
         """Find the service's object and groups, and see that every SPN stands on our account and nowhere else.
@@ -94,10 +98,14 @@ class Publisher:
             spns = ", ".join(map(str, standing.spns))
             self._log.info("{account} holds {spns}, and nobody else does", account=standing.account.name, spns=spns)
 
-    async def publish(self, port: int | None) -> None:
+    async def publish(self, port: int | None, own: Iterable[tuple[str, int]] = ()) -> None:
         """Make the object say where the service listens, and watch over it from now on.
 
+        Where the object says that another instance runs, and it does, that stays,
+        and is what is wrong, until that one has gone.
+
         :param port: the TCP port; None: nothing is published.
+        :param own: the addresses and TCP ports on which the service listens.
         :raises ServiceCheckFailed: when our account may not write it.
         """
         settings, entry = self._settings, self._entry
@@ -110,17 +118,28 @@ class Publisher:
                 settings.channel.protection.value,
             )
             self._publishes = True
-            done = await self._directory.run(lambda session: entry.publish(session, binding))
-            self._log.info("{done}", done=done)
+            self._neighbours.own = frozenset(own)
+            await self._publish(entry, binding)
         if self.watch is not None:
             self.watch.start()
 
+    async def _publish(self, entry: Entry, binding: BindingInformation) -> None:
+        answers = self._neighbours.answers
+        try:
+            done = await self._directory.run(lambda session: entry.publish(session, binding, answers))
+        except TakenByAnother as error:
+            self._taken = (str(error),)
+            self._log.error("{error}", error=error)
+        else:
+            self._log.info("{done}", done=done)
+
     async def _inspect(self) -> Inspection:
         wrong = await self._inspect_groups() if self._groups else []
-        if self._entry is None:
+        entry, answers = self._entry, self._neighbours.answers
+        if entry is None:
             return Inspection(tuple(wrong))
         try:
-            found = await self._directory.run_with_catalog(self._entry.inspect)
+            found = await self._directory.run_with_catalog(lambda own, catalog: entry.inspect(own, catalog, answers))
         except MutualAuthError as error:
             return Inspection((*wrong, str(error)))
         return evolve(found, wrong=(*wrong, *found.wrong))

@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from twisted.application.service import Service
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
@@ -76,7 +77,7 @@ class MutualAuthService(Service):
         for listen in self._settings.listen:
             self._ports.append(await listen_on(self._reactor, listen, self._factory))
         if self._publisher is not None:
-            await self._publisher.publish(self._tcp_port() if self._settings.publish else None)
+            await self._publisher.publish(self._tcp_port() if self._settings.publish else None, self._own())
         if self._settings.status is not None:
             page = await listen_on(self._reactor, self._settings.status, StatusSite(self.status))
             self._status_ports.append(page)
@@ -96,6 +97,11 @@ class MutualAuthService(Service):
 
     def _use(self, policy: AccessPolicy) -> None:
         self._factory.policy = policy
+
+    def _own(self) -> set[tuple[str, int]]:
+        """Where we listen, as far as it is TCP."""
+        hosts = (port.getHost() for port in self._ports)
+        return {(host.host, host.port) for host in hosts if isinstance(host, (IPv4Address, IPv6Address))}
 
     def _tcp_port(self) -> int:
         """The port to publish: the first one's."""

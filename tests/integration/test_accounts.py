@@ -11,8 +11,9 @@ from uuid import uuid4
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
-from twisted.internet.protocol import Factory
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+from twisted.python.failure import Failure
 
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.directory.connection import Directory
@@ -22,11 +23,26 @@ from mutauth_twisted.dns import Resolver
 from mutauth_twisted.errors import DirectoryRefused, PeerRefused
 from mutauth_twisted.net.endpoints import MutualAuthServerEndpoint
 from mutauth_twisted.policy import AccessPolicy
-from tests.integration.test_exchange import LOOPBACK, Application, ExchangeTestCase
+from tests.integration.test_exchange import LOOPBACK, ExchangeTestCase
 
 T = TypeVar("T")
 PASSWORD = "Correct-horse-7"
 NORMAL_ACCOUNT = "512"
+
+
+class Served(Protocol):
+    """A service's application, which only is there."""
+
+    def __init__(self) -> None:
+        self.ended: Deferred[None] = Deferred()
+
+    @property
+    def protected(self) -> Any:
+        """The transport."""
+        return self.transport
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.ended.callback(None)
 
 
 class AccountCase(ExchangeTestCase):
@@ -74,9 +90,10 @@ class AccountCase(ExchangeTestCase):
     def serve(self, policy: AccessPolicy) -> Deferred[int]:
         """A service with this policy; fires with the port."""
 
-        def build() -> Application:
-            self.servers.append(Application(bytes.upper))
-            return self.servers[-1]
+        def build() -> Served:
+            application: Any = Served()
+            self.servers.append(application)
+            return application
 
         served = Factory.forProtocol(build)
         served.noisy = False

@@ -209,6 +209,14 @@ class CommandTests(CommandTestCase):
         self.refused(alice, 4, "its access policy does not let this principal in")
         self.assertEqual((bob.code, bob.output), (0, "hello\n"), bob)
 
+    def test_without_a_tcp_port(self) -> None:
+        """A service that publishes nothing may listen where there is no TCP, and still looks at the directory."""
+        self.assertEqual(self.install().code, 0)
+        options = ("--publish", "none", "--allow-group", "echo-users", "--listen", f"unix:{self.state}/socket")
+        with self.service(*options) as service:
+            self.assertIn("group echo-users is CN=echo-users,", service.log)
+            self.assertIn("and nobody else does", service.log)
+
     def test_no_start(self) -> None:
         """A service whose group is not there does not start, and says so in one line."""
         for name, code, words in (

@@ -7,6 +7,8 @@ import tempfile
 from typing import Any
 
 from twisted.internet import reactor
+from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
@@ -20,11 +22,13 @@ from mutauth_twisted.directory.scpadmin import read_dacl, write_dacl
 from mutauth_twisted.directory.session import Change, Session
 from mutauth_twisted.directory.spns import add_spns, find_account, remove_spns
 from mutauth_twisted.policy import AccessPolicy
+from mutauth_twisted.service.neighbours import Neighbours
 from mutauth_twisted.service.options import Options
 from mutauth_twisted.service.publisher import Publisher
 from tests.integration.directory_case import DirectoryTestCase
 
 INTERVAL = "0.1"
+Places = tuple[tuple[str, int], ...]
 RIGHT = "the directory is right again"
 
 
@@ -44,7 +48,7 @@ class MaintenanceCase(DirectoryTestCase):
         if event.get("log_namespace", "").startswith("mutauth_twisted.service"):
             self.lines.append(formatEvent(event))
 
-    async def started(self, *options: str, found: Installation | None = None) -> Publisher:
+    async def started(self, *options: str, found: Installation | None = None, own: Places = ()) -> Publisher:
         """A publisher that checks ten times a second."""
         if found is not None:
             GuidCache(self.state).write(self.service_class, self.host, found.guid, found.dn)
@@ -59,7 +63,7 @@ class MaintenanceCase(DirectoryTestCase):
         publisher = Publisher(reactor, parsed.settings, self.lab.principal("svc-echo"))
         self.addCleanup(publisher.withdraw)
         await publisher.check(self.policies.append)
-        await publisher.publish(9000)
+        await publisher.publish(9000, own)
         return publisher
 
     async def logged(self, *words: str) -> str:
@@ -111,6 +115,94 @@ class MaintenanceTests(MaintenanceCase):
         await self.logged(RIGHT)
         point = await self.do("alice", lambda session: read_scp(session, found.guid))
         self.assertEqual((point.dns_name, point.binding_text), (self.host, "9000"))
+
+    async def neighbour(self, host: str) -> Any:
+        """Another program on a host, which accepts connections; its port."""
+        factory = Factory.forProtocol(Protocol)
+        factory.noisy = False
+        port = await TCP4ServerEndpoint(reactor, 0, interface=self.lab.address_of(host)).listen(factory)
+        self.addCleanup(port.stopListening)
+        return port
+
+    async def test_another_instance(self) -> None:
+        """Nobody publishes over an instance that runs, at the start and later; when it has gone, its place is taken."""
+        found = await self.install()
+        for host in (self.host, self.lab.host("srv2")):
+            other = await self.neighbour(host)
+            says = f"{other.getHost().port};priority=7"
+            changes = [
+                Change("replace", "serviceBindingInformation", (says,)),
+                Change("replace", "serviceDNSName", (host,)),
+            ]
+            await self.as_administrator(lambda session, changes=changes: session.modify(found.guid, changes))
+            publisher = await self.started(found=found)
+            taken = f"it points to {host} {other.getHost().port}, where another instance runs"
+            await self.logged(f"SCP {found.dn}: {taken}", "--scp-name")
+            self.assertEqual([taken in line for line in publisher.wrong], [True])
+            await deferLater(reactor, 0.3)
+            self.assertEqual([taken in line for line in publisher.wrong], [True])
+            self.assertEqual(await self.published(found), (host, says))
+            await other.stopListening()
+            await self.logged("published again")
+            await self.logged(RIGHT)
+            self.assertEqual(await self.published(found), (self.host, "9000"))
+            await publisher.withdraw()
+
+    async def test_two_instances(self) -> None:
+        """The instance that has published last is left alone by the first, and by its end."""
+        found = await self.install()
+        first = await self.started(found=found)
+        host = self.lab.host("srv2")
+        other = await self.neighbour(host)
+        changes = [
+            Change("replace", "serviceBindingInformation", (str(other.getHost().port),)),
+            Change("replace", "serviceDNSName", (host,)),
+        ]
+        await self.as_administrator(lambda session: session.modify(found.guid, changes))
+        await self.logged("where another instance runs")
+        await deferLater(reactor, 0.3)
+        await first.withdraw()
+        self.assertEqual(await self.published(found), (host, str(other.getHost().port)))
+        # On the same port, which is all that the two have in common.
+        changes[0] = Change("replace", "serviceBindingInformation", ("9000",))
+        await self.as_administrator(lambda session: session.modify(found.guid, changes[:1]))
+        second = await self.started("--check-interval", "0", found=found)
+        await self.as_administrator(lambda session: session.modify(found.guid, changes[1:]))
+        await second.withdraw()
+        self.assertEqual(await self.published(found), (host, "9000"))
+
+    async def test_own_ports(self) -> None:
+        """A port on which the service itself listens is no other instance's, under whatever name of the host."""
+        found = await self.install()
+        own = await self.neighbour(self.host)
+        number = own.getHost().port
+        change = [Change("replace", "serviceBindingInformation", (str(number),))]
+        for address in (self.lab.address_of(self.host), "0.0.0.0"):
+            await self.as_administrator(lambda session: session.modify(found.guid, change))
+            publisher = await self.started(found=found, own=((address, number),))
+            self.assertEqual((await self.published(found), publisher.wrong), ((self.host, "9000"), ()))
+            await publisher.withdraw()
+        await self.as_administrator(lambda session: session.modify(found.guid, change))
+        for own in ((self.lab.address_of(self.host), number + 1), (self.lab.address_of(self.lab.host("srv2")), number)):
+            publisher = await self.started(found=found, own=(own,))
+            self.assertEqual((await self.published(found), len(publisher.wrong)), ((self.host, str(number)), 1))
+            await publisher.withdraw()
+
+    async def test_nobody_there(self) -> None:
+        """A host that is unknown, or is no host's name, and a port that is closed, are no other instance."""
+        neighbours = Neighbours(reactor, self.resolver)
+        port = await self.neighbour(self.host)
+        number = port.getHost().port
+        self.assertTrue(await neighbours.knock(self.host, number))
+        for host in ("unknown.lab.example", "-", "", "a..b", "x" * 70 + ".example", "\u2603.example"):
+            self.assertFalse(await neighbours.knock(host, number), host)
+        await port.stopListening()
+        self.assertFalse(await neighbours.knock(self.host, number))
+
+    async def published(self, found: Installation) -> tuple[str | None, str | None]:
+        """Where the SCP points to."""
+        point = await self.do("alice", lambda session: read_scp(session, found.guid))
+        return point.dns_name, point.binding_text
 
     async def test_right_lost(self) -> None:
         """A lost right is noticed before it is needed; granted again, all is right."""

@@ -1,0 +1,336 @@
+"""Write the corpus's seeds: what genuine peers, tickets, answers and entries look like.
+
+    python -m fuzz.seeds
+
+Files named otherwise - kept findings - stay.  Tokens are made with new keys each time.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+from uuid import UUID
+
+from twisted.names import dns
+
+from fuzz.targets import CORPUS, TARGETS
+from fuzz.targets.exchange import conversation, peer_of
+from fuzz.targets.kerberos import parties_of_a_realm
+from mutauth_twisted.wire import NNS, WINSOCK, Wire
+from tests.fakes import FakeContext
+from tests.test_pac import ENABLED, REAL, pac
+
+Seeds = Iterator[tuple[str, bytes]]
+_WIRES: tuple[Wire, ...] = (NNS, WINSOCK)
+_DN = "CN=echoSvc,CN=SRV1,OU=A\\, B,DC=test,DC=example"
+_GUID = UUID("28630eb8-41d5-11d1-a9c1-0000f80367c1")
+
+
+def _cuts(*positions: int) -> bytes:
+    return bytes([len(positions)]) + b"".join(struct.pack(">H", each) for each in positions)
+
+
+def _wire(wire: Wire) -> Seeds:
+    def stream(frames: int, data: bytes, fill: int | None = None, cuts: bytes = _cuts()) -> bytes:
+        filled = b"\0" if fill is None else b"\1" + struct.pack(">H", fill)
+        return bytes([frames]) + cuts + filled + data
+
+    record = wire.record(b"sealed bytes")
+    yield "token-and-records", stream(1, wire.token(b"token", True) + record * 3, cuts=_cuts(2, 6, 30))
+    yield "two-tokens", stream(2, wire.token(b"request", False) + wire.token(b"answer", True) + record)
+    yield "records", stream(0, record * 4, cuts=_cuts(1, 17))
+    yield "cut", stream(1, wire.token(b"token", False) + record[:7])
+    yield "largest-token", stream(1, wire.token(bytes(wire.max_token), False)[:9], wire.max_token - 4)
+    yield "largest-record", stream(0, wire.record(bytes(0xFFFF))[:4], 0xFFFF)
+    yield "too-large", stream(0, struct.pack("<I", 0x10001) + b"x")
+    yield "empty-record", stream(0, struct.pack("<I", 0))
+    yield "fault", stream(1, NNS.fault(1326))
+    yield "another-protocol", stream(1, b"GET / HTTP/1.1\r\n\r\n")
+
+
+def _handshake() -> Seeds:
+    # wire, side, verdict; then frames, and what the steps bring: see fuzz.targets.handshake.
+    for wire, name in enumerate(("nns", "winsock")):
+        done = b"\1" if wire == 0 else b""
+        for verdict in range(4):
+            start = bytes([wire, 0, verdict])
+            yield f"{name}-acceptor-{verdict}", start + b"\0\x05" + done.replace(b"\1", b"\0") + b"\3\1\x07"
+            start = bytes([wire, 1, verdict])
+            ending = b"\0\x05" + done + b"\3\1\0"
+            yield f"{name}-initiator-{verdict}", start + b"\3\0\x09" + ending
+        yield f"{name}-three-legs", bytes([wire, 1, 0]) + b"\3\0\x09" + b"\0\x05" + done[:0] + b"\0\3\1\4\0\0\1"
+        yield f"{name}-too-large", bytes([wire, 1, 0]) + b"\3\1\xff"
+        yield f"{name}-fault", bytes([wire, 1, 0]) + b"\3\0\x09\2\0\0\5\x2e"
+        yield f"{name}-late", bytes([wire, 1, 0]) + b"\5\3\1\5\5"
+        yield f"{name}-step-failed", bytes([wire, 0, 0]) + b"\0\x05\0\4\x08\5"
+
+
+def _opening(wire: Wire, initiator: bool, legs: int) -> bytes:
+    """What a genuine peer sends before its records."""
+    tokens = FakeContext(initiator=not initiator, legs=legs)
+    numbers = range(2 if initiator else 1, legs + 1, 2)
+    stream = b"".join(wire.token(tokens.token(number), number == legs) for number in numbers)
+    if initiator and legs == 3:
+        stream += wire.token(b"", True)
+    return stream
+
+
+def _exchange() -> Seeds:
+    for number, wire in enumerate(_WIRES):
+        for initiator in (False, True):
+            for seal in (False, True):
+                for legs in (2, 3):
+                    context = FakeContext(initiator=initiator, legs=legs)
+                    records = conversation(wire, peer_of(context), seal=seal)
+                    stream = _opening(wire, initiator, legs) + b"".join(records)
+                    side = bytes([number, seal, initiator, legs - 2])
+                    name = f"{wire.name}-{'client' if initiator else 'service'}-{'seal' if seal else 'sign'}-{legs}"
+                    yield name, side + b"\1\0" + _cuts(3, 30, 90) + stream
+                    if legs == 2:
+                        yield f"{name}-cut", side + b"\1\0" + _cuts(9) + stream[: -len(b"".join(records[-2:]))]
+        yield f"{wire.name}-stranger", bytes([number, 1, 0, 0, 0, 1]) + _cuts() + wire.token(b"secret-token 1", False)
+        yield f"{wire.name}-silence", bytes([number, 1, 1, 0, 1, 1]) + _cuts()
+        yield f"{wire.name}-refused", bytes([number, 1, 1, 0, 1, 0]) + _cuts() + NNS.fault(1326)
+        yield f"{wire.name}-http", bytes([number, 1, 0, 0, 1, 0]) + _cuts(1) + b"GET / HTTP/1.1\r\n\r\n"
+        foreign = conversation(wire, FakeContext(initiator=True), seal=True, announced=False)
+        stream = _opening(wire, False, 2) + b"".join(foreign)
+        yield f"{wire.name}-dotnet", bytes([number, 1, 0, 0, 1, 0]) + _cuts(50) + stream
+
+
+def _records() -> Seeds:
+    for number, wire in enumerate(_WIRES):
+        for initiator in (False, True):
+            for seal in (False, True):
+                for announced in (False, True):
+                    context = peer_of(FakeContext(initiator=initiator))
+                    frames = conversation(wire, context, seal=seal, announced=announced)
+                    start = bytes([number, seal, initiator]) + _cuts(2, 40)
+                    name = f"{wire.name}-{'client' if initiator else 'service'}-{'seal' if seal else 'sign'}"
+                    yield f"{name}-{'ended' if announced else 'foreign'}", start + b"".join(frames)
+                    if announced:
+                        swapped = [frames[0], frames[2], frames[1], *frames[3:]]
+                        yield f"{name}-swapped", start + b"".join(swapped)
+                        yield f"{name}-repeated", start + b"".join([*frames, frames[-1]])
+                        yield f"{name}-other-protection", bytes([number, not seal, initiator]) + _cuts() + b"".join(frames)
+
+
+def _edits(first: bytes) -> Seeds:
+    yield "genuine", first
+    for where in (0, 1, 4, 17, 20, 40, 90, 200, 0xFFFF, 0xFFF0, 0xFF80):
+        yield f"flip-{where:04x}", first + b"\0" + struct.pack(">H", where) + b"\x01"
+    yield "cut", first + b"\4\0\x30\0"
+    yield "cut-at-the-end", first + b"\4\xff\xff\0"
+    yield "longer", first + b"\2\xff\xff\x04abcd"
+    yield "shorter", first + b"\3\0\x20\x01"
+
+
+def _acceptor() -> Seeds:
+    yield from _edits(b"\0")
+    with parties_of_a_realm() as parties:
+        request = parties.request()
+        yield "other-key", b"\1" + request
+        yield "answer", b"\1" + parties.service().step(request).token
+    yield "ntlm", b"\1NTLMSSP\0\1\0\0\0" + bytes(24)
+    spnego = bytes.fromhex("601c06062b0601050502a0123010a00e300c060a2b06010401823702020a")
+    yield "spnego", b"\1" + spnego
+    yield "empty", b"\1"
+
+
+def _initiator() -> Seeds:
+    yield from _edits(b"\0")
+    with parties_of_a_realm() as parties:
+        yield "other-key", b"\1" + parties.service().step(parties.request()).token
+    error = bytes.fromhex("60 1b 06 09 2a864886f712010202 03 00 7e 0c 30 0a a0 03 02 01 05 a1 03 02 01 1e".replace(" ", ""))
+    yield "krb-error", b"\1" + error
+
+
+def _sealing() -> Seeds:
+    for wire in range(len(_WIRES)):
+        for seal in (0, 1):
+            for name, changes in _edits(b""):
+                yield f"{_WIRES[wire].name}-{'seal' if seal else 'sign'}-{name}", bytes([wire, seal, 0, 20]) + changes
+    yield "down", bytes([0, 1, 1, 0])
+
+
+def _ticket() -> Seeds:
+    with parties_of_a_realm() as parties:
+        yield "three-parts", parties.request()
+    yield "krb-error", bytes.fromhex("600f06092a864886f71201020203007e00")
+    yield "ntlm", b"NTLMSSP\0\1\0\0\0"
+
+
+def _pac() -> Seeds:
+    upn = "alice@test.example".encode("utf-16-le")
+    yield "real", b"\0" + REAL
+    yield "none", b"\0" + pac()
+    yield "all-kinds", b"\0" + pac(
+        groups=[(513, ENABLED), (1104, ENABLED | 0x10)],
+        others=[("S-1-18-1", ENABLED), ("S-1-5-21-7-8-9-500", ENABLED)],
+        resource=("S-1-5-21-4-5-6", [(1200, ENABLED)]),
+        name="bob",
+    )
+    information = struct.pack("<HHHHI", len(upn), 12, 0, 12, 0) + upn
+    yield "upn", bytes([len(information)]) + information + pac(groups=[(513, ENABLED)], name="alice")
+    yield "big-sid", b"\0" + pac(domain="S-1-281474976710655" + "-4294967295" * 15, groups=[(1, ENABLED)])
+
+
+def _texts(*texts: str) -> Seeds:
+    for number, text in enumerate(texts):
+        yield f"{number:02}", text.encode()
+
+
+def _spn() -> Seeds:
+    yield from _texts(
+        "echoSvc/srv1.test.example",
+        "echoSvc/srv1:9000",
+        "echoSvc/srv1:9000/CN=echoSvc,CN=SRV1,DC=test",
+        f"echoSvc/srv1/{_GUID}",
+        "ldap/dc1.test.example/test.example",
+        "MSSQLSvc/srv1:instance",
+        "a/b:0",
+        "a/b:65536",
+        "a/b/c/d",
+        "a//c",
+        "a/1.2.3.4/b",
+        "a/b c",
+        "a/ü/CN=x y",
+        "",
+    )
+    yield "not-utf8", b"a/\xff"
+
+
+def _dn() -> Seeds:
+    yield from _texts(_DN, "echoSvc", " a ", "#x", "a=b,c+d", "DC=test", "x*y*", "(&(a=b))", "\\2C", "a\\", "\n", "")
+    yield "guid", str(_GUID).encode()
+    yield "braces", b"{28630EB8-41D5-11D1-A9C1-0000F80367C1}"
+    yield "not-utf8", b"\xff\\2a*"
+
+
+def _policy() -> Seeds:
+    def who(principal: str, account: str = "", upn: str = "", pac: bool = True, group: int = 1104) -> bytes:
+        pieces = [text.encode() for text in (principal, account, upn)]
+        return struct.pack(">BH", pac, group) + b"".join(bytes([len(piece)]) + piece for piece in pieces)
+
+    yield "alice", who("alice@TEST.EXAMPLE", "alice")
+    yield "upn", who("bob@TEST.EXAMPLE", "alice", "bob@test.example")
+    yield "enterprise", who("alice\\@other.example@TEST.EXAMPLE", "alice", "alice@other.example", group=513)
+    yield "no-pac", who("alice@TEST.EXAMPLE", pac=False)
+    yield "other-realm", who("alice@OTHER.EXAMPLE", "ALICE")
+    yield "kelvin", who("\u212aarl@TEST.EXAMPLE", "\u212aarl")
+    yield "service", who("HTTP/srv1.test.example@TEST.EXAMPLE", "SRV1$")
+    yield "nobody", who("@", "")
+
+
+def _binding() -> Seeds:
+    yield from _texts(
+        "9000",
+        "9000;priority=1;weight=5;wire=winsock;protection=sign;spn=guid",
+        " 9000 ; Weight = 7 ; x=y;;",
+        "9000;later=1;later2=",
+        "0",
+        "65536",
+        "9000;priority=x",
+        "9000;wire=",
+        "²",
+        "9000;=",
+        "9000;\u0130=1",
+        "",
+    )
+
+
+def _rnr() -> Seeds:
+    yield from _texts(
+        "mutauth/1 srv1.test.example 9000",
+        "mutauth/1 srv1 9000;priority=1;spn=host",
+        "mutauth/2 srv1 9000",
+        "mutauth/1 srv1",
+        "mutauth/1 srv1/x 9000",
+        "mutauth/1 srv1 9000;x=" + "y" * 1000,
+    )
+    yield "socket-address", bytes.fromhex("02002328c0000201") + bytes(8)
+    yield "guid", b"\0" + _GUID.bytes_le
+
+
+def _scp() -> Seeds:
+    def point(*values: str, missing: int = 0, dn: str = _DN) -> bytes:
+        pieces = [value.encode() for value in values]
+        return bytes([missing]) + b"".join(bytes([len(piece)]) + piece for piece in pieces) + dn.encode()
+
+    yield "usual", point("echoSvc", "srv1.test.example", "A", "9000", "echoSvc")
+    yield "replicated", point("echoSvc", "_echo._tcp.test.example.", "srv", "9000;spn=guid", "echoSvc")
+    yield "unpublished", point("echoSvc", "srv1", "", "", "", missing=8)
+    yield "nothing", point(missing=31)
+    yield "slash", point("echo/Svc", "srv1/x", "A", "x", "", dn="CN=a/b,DC=test")
+    yield "dots", point("echoSvc", "...", "A", "1", "")
+
+
+def _guid_cache() -> Seeds:
+    yield "usual", b'{"service_class": "echoSvc", "host": "srv1", "guid": "%s", "dn": "CN=x"}' % str(_GUID).encode()
+    yield from _texts('{"guid": 1}', "[]", "null", '"x"', "{}", "", '{"guid": "{' + str(_GUID) + '}", "dn": null}', "[" * 50)
+    yield "not-utf8", b'{"guid": "\xff"}'
+
+
+def _dns() -> Seeds:
+    def answer(*records: Any, code: int = 0, name: bytes = b"_x._tcp.test.example", kind: int = dns.SRV) -> bytes:
+        message = dns.Message(answer=1, rCode=code)
+        message.queries = [dns.Query(name, kind)]
+        message.answers = [dns.RRHeader(name, record.TYPE, payload=record) for record in records]
+        return bytes(message.toStr()[2:])
+
+    srv = b"\1" + _cuts()
+    first, second = dns.Record_SRV(0, 5, 9000, b"srv1.test.example"), dns.Record_SRV(1, 0, 9001, b"srv2.test.example")
+    yield "srv", srv + answer(first, second)
+    yield "srv-in-pieces", b"\1" + _cuts(1, 9, 40) + answer(first)
+    yield "srv-none", srv + answer(dns.Record_SRV(0, 0, 0, b""))
+    yield "srv-not-ascii", srv + answer(dns.Record_SRV(0, 0, 1, b"srv\xc3\xbc.example"))
+    yield "srv-other-type", srv + answer(dns.Record_A("10.0.0.1"))
+    yield "no-such-name", srv + answer(code=3)
+    yield "failed", srv + answer(code=2)
+    yield "empty", srv
+    host = b"\0" + _cuts()
+    yield "a", host + answer(dns.Record_A("10.0.0.1"), name=b"h.example", kind=dns.A)
+    yield "aaaa", host + answer(dns.Record_AAAA("fd00::1"), name=b"h.example", kind=dns.AAAA)
+    yield "alias", host + answer(dns.Record_CNAME(b"g.example"), dns.Record_A("10.0.0.2"), name=b"h.example", kind=dns.A)
+    yield "pointer-loop", host + b"\x81\x80\0\1\0\1\0\0\0\0\xc0\x0c\0\1\0\1\xc0\x0c\0\1\0\1\0\0\0\0\0\4\x0a\0\0\1"
+
+
+_MAKERS: dict[str, Callable[[], Seeds]] = {
+    "wire-nns": lambda: _wire(NNS),
+    "wire-winsock": lambda: _wire(WINSOCK),
+    "handshake": _handshake,
+    "exchange": _exchange,
+    "records": _records,
+    "acceptor": _acceptor,
+    "initiator": _initiator,
+    "sealing": _sealing,
+    "ticket": _ticket,
+    "pac": _pac,
+    "spn": _spn,
+    "dn": _dn,
+    "policy": _policy,
+    "binding": _binding,
+    "scp": _scp,
+    "rnr": _rnr,
+    "guid-cache": _guid_cache,
+    "dns": _dns,
+}
+
+
+def main() -> int:
+    """Write every seed."""
+    for name in TARGETS:
+        directory = CORPUS / name
+        directory.mkdir(parents=True, exist_ok=True)
+        for old in directory.glob("seed-*"):
+            old.unlink()
+        made = dict(_MAKERS[name]())
+        for what, data in made.items():
+            (directory / f"seed-{what}").write_bytes(data)
+        print(f"{name}: {len(made)} seeds")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,192 @@
+"""A whole connection on a fake transport, and the records of an established one.
+
+The peer's tokens and records are those of :class:`tests.fakes.FakeContext`,
+which the corpus has: so inputs get as far as a genuine peer does, and cannot
+get any further than the genuine conversation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from twisted.internet.error import ConnectionDone
+from twisted.logger import LogLevel, formatEvent
+from twisted.python.failure import Failure
+
+from fuzz.inputs import Choices
+from fuzz.targets.names import one_line
+from mutauth_twisted.core.records import Data, EndOfStream, Records
+from mutauth_twisted.errors import MutualAuthError, ProtocolViolation, RecordError
+from mutauth_twisted.net.protocol import Channel
+from mutauth_twisted.net.transport import LINGER
+from mutauth_twisted.policy import Protection
+from mutauth_twisted.wire import Wire
+from tests.fakes import SECRET, FakeContext, Player, captured_log, chunked
+
+#: What a genuine peer has to say, record by record.
+SAID = (b"hello ", b"world\n", b"x" * 40)
+_WORDS = b"".join(SAID)
+_TIMEOUT = 10.0
+#: What may wait at most: see mutauth_twisted.wire._base.
+_MOST_PENDING = 2 * (0x10000 + 4)
+
+
+def peer_of(context: FakeContext) -> FakeContext:
+    """The context of the other side."""
+    return FakeContext(initiator=not context.initiator, legs=context.legs)
+
+
+def conversation(wire: Wire, context: FakeContext, *, seal: bool, announced: bool = True) -> list[bytes]:
+    """The frames of a peer's records, from its announcement to its end of stream."""
+    ends = [b""] if announced else []
+    return [wire.protect(context, each, seal) for each in [*ends, *SAID, *ends]]
+
+
+class _Stranger(FakeContext):
+    """A context whose peer's tokens nobody can make."""
+
+    def token(self, number: int) -> bytes:
+        return b"" if number % 2 == self.initiator else super().token(number)
+
+    def step(self, token: bytes | None) -> Any:
+        if token is not None:
+            return super().step(b"\0" + token)
+        return super().step(token)
+
+
+class _Connection:
+    """One side of a connection, fed by a stranger.
+
+    :param choices: what kind of side it is.
+    """
+
+    def __init__(self, wire: Wire, seal: bool, initiator: bool, legs: int, genuine: bool) -> None:
+        kind = FakeContext if genuine else _Stranger
+        self.context = kind(initiator=initiator, legs=legs, blocking=initiator)
+        self.genuine = genuine
+        protection = Protection.SEAL if seal else Protection.SIGN
+        self.channel = Channel(wire=wire, protection=protection, timeout=_TIMEOUT)
+        self.player = Player(self.context, channel=self.channel)
+        self.work()
+
+    def work(self) -> None:
+        """Let the threads finish, and see that nothing has begun that must not."""
+        self.player.workers.finish()
+        if self.player.factory.built:
+            assert self.genuine, "a stranger got an application"
+            assert self.context.judged == 1, "an application was built without a judgement"
+            assert self.context.legs <= 2 * len(self.context.steps), "an application was built on an unfinished context"
+        assert len(self.player.factory.built) <= 1
+
+    def feed(self, chunk: bytes) -> None:
+        """Have bytes come in, as long as anybody reads."""
+        player = self.player
+        over = player.transport.disconnecting
+        before = player.transport.value()
+        if over:
+            player.protocol.dataReceived(chunk)
+        else:
+            player.receive(chunk)
+        self.work()
+        if over and not player.factory.built:
+            assert player.transport.value() == before, "who was turned away is answered"
+        assert player.protocol._reader.pending <= _MOST_PENDING + len(chunk), "there is no bound on what waits"
+
+    def outcome(self) -> tuple[object, ...]:
+        """What came of it, so far as it does not depend on how the bytes were cut."""
+        player = self.player
+        received = b"".join(player.application.received) if player.factory.built else None
+        return received, player.transport.value(), player.transport.disconnecting, player.transport.aborted
+
+    def end(self, late: bool) -> None:
+        """The network's end, before or after all deadlines; then everything is over."""
+        player = self.player
+        if late:
+            player.reactor.advance(_TIMEOUT)
+            if not player.factory.built:
+                assert player.transport.disconnecting, "the deadline has passed and the connection is kept"
+            player.reactor.advance(LINGER)
+            if not player.factory.built:
+                assert player.transport.aborted, "a peer that does not leave keeps its place"
+        player.lose()
+        self.work()
+        (result,) = player.results
+        calls = [call for call in player.reactor.getDelayedCalls() if call.active()]
+        assert not calls, f"{calls} outlive the connection"
+        if not player.factory.built:
+            assert isinstance(result, Failure), "somebody was told of a connection that is none"
+            assert isinstance(result.value, MutualAuthError), f"{result}"
+            one_line(result.value)
+            return
+        application = player.application
+        assert result is application
+        assert application.events[0] == "made" and application.events[-1] == "lost"
+        assert application.events.count("lost") == 1
+        received = b"".join(application.received)
+        assert _WORDS.startswith(received), "the application received what nobody said"
+        if isinstance(application.reason, ConnectionDone):
+            assert received == _WORDS, "a stream that was cut is taken for a finished one"
+
+
+def check(data: bytes) -> None:
+    """A connection of either kind: no application without a proof, no more than was said, and an end to it all."""
+    choices = Choices(data)
+    wire, seal, initiator = choices.wire(), choices.flag(), choices.flag()
+    legs, genuine, late = 2 + choices.below(2), choices.flag(), choices.flag()
+    cuts, stream = choices.cuts(), choices.rest()
+    with captured_log() as events:
+        outcomes = []
+        for chunks in ([stream] if stream else [], chunked(stream, cuts), _bytewise(stream)):
+            connection = _Connection(wire, seal, initiator, legs, genuine)
+            for chunk in chunks:
+                connection.feed(chunk)
+            outcomes.append(connection.outcome())
+            connection.end(late)
+    assert outcomes[0] == outcomes[1] == outcomes[2], "pieces are taken for something else"
+    for event in events:
+        assert event["log_level"] is not LogLevel.critical, formatEvent(event)
+        assert SECRET.decode() not in formatEvent(event), "the log shows a token"
+
+
+def _bytewise(stream: bytes) -> Iterable[bytes]:
+    return (stream[at : at + 1] for at in range(len(stream)))
+
+
+def check_records(data: bytes) -> None:
+    """The records of an established connection: what was said, as far as it is unharmed, and one error."""
+    choices = Choices(data)
+    wire, seal, initiator = choices.wire(), choices.flag(), choices.flag()
+    cuts, stream = choices.cuts(), choices.rest()
+    whole = _read(wire, seal, initiator, [stream] if stream else [])
+    assert _read(wire, seal, initiator, chunked(stream, cuts)) == whole, "pieces are read as something else"
+    assert _read(wire, seal, initiator, _bytewise(stream)) == whole, "single bytes are read as something else"
+
+
+def _read(wire: Wire, seal: bool, initiator: bool, chunks: Iterable[bytes]) -> tuple[bytes, bool, str | None, bool]:
+    """What came out, whether the peer ended it, the error, and whether an end would be a cut now."""
+    reader = wire.reader()
+    protection = Protection.SEAL if seal else Protection.SIGN
+    records = Records(FakeContext(initiator=initiator), protection, wire, reader, "peer")
+    assert records.cut() is not None, "a stream without any record is taken for a finished one"
+    received = b""
+    error: MutualAuthError | None = None
+    try:
+        for chunk in chunks:
+            records.feed(chunk)
+            while (event := records.next_event()) is not None:
+                assert not records.ended or isinstance(event, EndOfStream), "something follows the end"
+                if isinstance(event, Data):
+                    assert event.data, "no bytes were delivered"
+                    received += event.data
+    except (RecordError, ProtocolViolation) as caught:
+        one_line(caught)
+        error = caught
+    assert _WORDS.startswith(received), "what nobody said was received"
+    cut = records.cut()
+    if records.ended:
+        assert received == _WORDS and cut is None
+    elif cut is None and error is None:
+        assert not reader.pending, "a stream that ends within a record is no cut one"
+    # After an error the connection is over, whatever waits.
+    return received, records.ended, str(error) if error else None, error is None and cut is not None

@@ -1,0 +1,115 @@
+"""The machine of the exchange, driven in any order a driver could come to."""
+
+from __future__ import annotations
+
+from fuzz.inputs import Choices
+from mutauth_twisted.core.handshake import Established, Event, Failed, Handshake, Send, Step
+from mutauth_twisted.errors import AccessDenied, MutualAuthError, PeerNotProven, ServiceFull
+from mutauth_twisted.wire import Fault, Token
+
+_VERDICTS = (None, PeerNotProven, AccessDenied, ServiceFull)
+
+
+class _Driver:
+    """Does what the events say, and checks that they may say it.
+
+    :param choices: the wire, the side, and what the judge will say.
+    """
+
+    def __init__(self, choices: Choices) -> None:
+        self.wire = choices.wire()
+        self.initiator = choices.flag()
+        self._verdict = _VERDICTS[choices.below(len(_VERDICTS))]
+        self.stepping = False
+        self.complete = False
+        self.peer_done = False
+        self.judged = 0
+        self._sent = 0
+        self.end: Event[str] | None = None
+        self.machine: Handshake[str] = Handshake(
+            initiator=self.initiator, wire=self.wire, peer="peer", judge=self._judge
+        )
+
+    def _judge(self) -> str:
+        assert self.complete, "an unfinished context was judged"
+        assert not self.judged, "a context was judged twice"
+        self.judged += 1
+        if self._verdict is not None:
+            raise self._verdict("peer", "it may not")
+        return "somebody"
+
+    def perform(self, events: list[Event[str]]) -> None:
+        """Take the events of one input."""
+        assert self.end is None or not events, f"{events} after {self.end}"
+        for place, event in enumerate(events):
+            assert self.end is None, f"{event} after {self.end}"
+            if isinstance(event, Step):
+                assert place == len(events) - 1 and not self.stepping, "a step is not the last thing to do"
+                assert not self.complete, "a complete context is to step"
+                self.stepping = True
+            elif isinstance(event, Send):
+                self._check_sent(event)
+            else:
+                self.end = event
+        if isinstance(self.end, Established):
+            assert self.judged and self._verdict is None, "established without a judgement"
+            assert self.complete, "established with an unfinished context"
+            if self.initiator and self.wire.says_done:
+                assert self.peer_done, "established without the service's done"
+        if self.end is not None:
+            assert not self.machine.wants_frame, "a frame is wanted after the end"
+        if self.initiator:
+            assert self.machine.peer_must_wait == (not self._sent), "who speaks first is mistaken"
+        else:
+            assert not self.machine.peer_must_wait
+
+    def _check_sent(self, event: Send) -> None:
+        """It is one frame, to a peer that reads frames, and says no more than is true."""
+        self._sent += 1
+        reader = self.wire.reader()
+        reader.feed(event.data)
+        frame = reader.next_frame()
+        assert frame is not None and not reader.pending, "what was sent is not one frame"
+        assert (len(frame.payload) if isinstance(frame, Token) else None) == event.size
+        if self.initiator:
+            assert not self.peer_done, "a service that has finished was sent a frame"
+        if isinstance(frame, Token) and frame.done:
+            assert self.complete, "done was said too early"
+            if not self.initiator:
+                assert self.judged and self._verdict is None, "done was said without a judgement"
+
+
+def _payload(choices: Choices) -> bytes:
+    """A token: small ones of any size, the largest, and one too many."""
+    size = choices.number()
+    return bytes(size if size < 250 else 0xFFFF + size - 252)
+
+
+def check(data: bytes) -> None:
+    """One program: who we are, and then one input after the other."""
+    choices = Choices(data)
+    driver = _Driver(choices)
+    machine = driver.machine
+    driver.perform(machine.begin())
+    error: MutualAuthError = PeerNotProven("peer", "the step failed")
+    while choices:
+        action, late = choices.below(6), driver.end is not None
+        if action in (0, 1) and machine.wants_frame:
+            token = Token(_payload(choices)[: driver.wire.max_token], driver.wire.says_done and choices.flag())
+            driver.peer_done = token.done
+            driver.perform(machine.received(token))
+        elif action == 2 and machine.wants_frame:
+            driver.perform(machine.received(Fault(choices.number(4))))
+            assert isinstance(driver.end, Failed)
+        elif action == 3 and driver.stepping:
+            complete, token_out = choices.flag(), _payload(choices)
+            driver.stepping = False
+            driver.complete = complete and not late
+            driver.perform(machine.stepped(token_out, complete))
+        elif action == 4 and driver.stepping:
+            driver.stepping = False
+            driver.perform(machine.step_failed(error, _payload(choices)))
+            assert isinstance(driver.end, Failed) or late
+        elif action == 5:
+            driver.perform(machine.abandon(error))
+            assert driver.end is not None

@@ -1,0 +1,42 @@
+"""What is read of a client's token: the name on its ticket, and its groups."""
+
+from __future__ import annotations
+
+import re
+
+from fuzz.inputs import Choices
+from mutauth_twisted.core.pac import read_logon
+from mutauth_twisted.core.ticket import ticket_name
+
+_SID = re.compile(r"S-1-\d{1,15}(-\d{1,10}){0,16}", re.ASCII)
+_SMALLEST_GROUP = 8  # bytes
+
+
+def check_ticket(token: bytes) -> None:
+    """A name that stands in the token, or a ValueError that says why."""
+    try:
+        name = ticket_name(token)
+    except ValueError as error:
+        assert str(error), "an error says nothing"
+        return
+    for part in name.split("/"):
+        assert part.encode() in token, "the name is not in the token"
+    assert ticket_name(token + b"\0") == name, "what follows the token changes the name"
+
+
+def check_pac(data: bytes) -> None:
+    """An account and as many SIDs as there is room for, or a ValueError that says why."""
+    choices = Choices(data)
+    upn = choices.take(choices.number())
+    information = choices.rest()
+    try:
+        logon = read_logon(information, upn)
+    except ValueError as error:
+        assert str(error), "an error says nothing"
+        return
+    sids = (*logon.groups, *logon.deny_only, *filter(None, [logon.sid]))
+    assert all(_SID.fullmatch(sid) for sid in sids), f"{sids} are no SIDs"
+    assert len(logon.groups) <= len(information) // _SMALLEST_GROUP, "there are more groups than bytes for them"
+    assert len(logon.name) + len(logon.domain) <= len(information), "the names are longer than the PAC"
+    assert logon.upn is None or logon.upn.encode("utf-16-le") in upn, "the UPN is not in its information"
+    assert read_logon(information + b"\xff", upn and upn + b"\xff") == logon, "what follows the PAC changes it"
