@@ -64,10 +64,12 @@ class Acceptor:
 
     :param keytab: the keytab's path; None: KRB5_KTNAME, then the system's.
     :param ticket: the label of the client's ticket; None: the token holds none.
+    :param principal: the one principal of the keytab whose keys count; None: every key in it.
     """
 
     keytab: str | None = None
     ticket: TicketLabel | None = None
+    principal: str | None = None
 
 
 _NO_TICKET = _Meaning(CredentialError, "there is no Kerberos ticket", "get one with kinit, or name a keytab")
@@ -254,6 +256,7 @@ _COMPARE = "mutauth spn query tells on which account the SPN is, klist -k whose 
 _FAILURE = 0x000D0000  # GSS_S_FAILURE
 _ERRNO_LIMIT = 256  # a number below it is the system's, about the keytab's file
 
+_TYPED = re.compile(r"[A-Za-z]+:")  # the type in front of the name of a keytab that is no plain path
 _KEYTAB_NAME = re.compile(r"FILE:(\S+)")
 _MINOR_TEXT = re.compile(r"Minor \(\d+\): (.*)", re.DOTALL)
 
@@ -312,13 +315,16 @@ def _unopened(error: BaseException, subject: str, acceptor: Acceptor) -> MutualA
     path = acceptor.keytab or "of the default name"
     try:
         path = (acceptor.keytab or krb5.kt_default_name(krb5.init_context()).decode()).removeprefix("FILE:")
-        if fault := _file_fault(Path(path)):
+        if not _TYPED.match(path) and (fault := _file_fault(Path(path))):
             return CredentialError(f"keytab {path}", f"it {fault}", back)
         held = keytab_keys(path)
     except krb5.Krb5Error as unusable:
         return CredentialError(f"keytab {path}", f"it cannot be used: {_text(unusable)}", back)
+    if acceptor.principal is not None:
+        held = tuple(key for key in held if acceptor.principal in (key.principal, key.principal.rpartition("@")[0]))
     if not held:
-        return CredentialError(f"keytab {path}", "it holds no keys", "export the account's keys again")
+        whose = f" of {acceptor.principal}" if acceptor.principal else ""
+        return CredentialError(f"keytab {path}", f"it holds no keys{whose}", "export the account's keys again")
     if minor_code(error) > 0:  # the keytab is fine: what else is a file
         return _NO_REPLAY_CACHE.kind(subject, _NO_REPLAY_CACHE.cause.format(text=_text(error)), _NO_REPLAY_CACHE.remedy)
     if acceptor.ticket is None:
@@ -363,10 +369,11 @@ class KeytabKey:
 def keytab_keys(path: str) -> tuple[KeytabKey, ...]:
     """What a keytab holds, in its order.
 
-    :param path: the file, without ``FILE:``.
+    :param path: the file, or a keytab of another kind with its type, ``MEMORY:name``.
     :raises krb5.Krb5Error: when the file is no keytab, or cannot be read.
     """
-    entries = krb5.kt_resolve(krb5.init_context(), f"FILE:{path}".encode())
+    name = path if _TYPED.match(path) else f"FILE:{path}"
+    entries = krb5.kt_resolve(krb5.init_context(), name.encode())
     return tuple(KeytabKey(str(entry.principal), entry.kvno, entry.key.enctype) for entry in entries)
 
 

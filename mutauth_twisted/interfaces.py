@@ -16,8 +16,10 @@ from mutauth_twisted.spn import SPN
 class PeerIdentity:
     """Who is at the other end, as the finished exchange proved it.
 
-    :param principal: on a server the client's ``user@REALM``; on a client the
-        service's principal, that is, the SPN that was proven, ``spn@REALM``.
+    :param principal: on a server the client's ``user@REALM``, under whichever of
+        the account's names it has come (:attr:`account` is what the account is);
+        on a client the service's principal, that is, the SPN that was proven,
+        ``spn@REALM``.
     :param spn: on a client, the SPN that was asked for and proven; on a
         server None: one key stands for all SPNs of the account.
     :param package: the security package whose tokens proved it, ``kerberos`` or ``negotiate``.

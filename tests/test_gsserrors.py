@@ -219,6 +219,24 @@ class AcceptorTests(SynchronousTestCase):
         self.patch(os, "access", lambda *_: False)
         self.assert_said(self.said(), CredentialError, "it cannot be read by this user")
 
+    def test_one_principal(self) -> None:
+        """Where one principal's keys count, the others' in the keytab do not."""
+        label = TicketLabel(self.name, 18, 1)
+        for principal in ("svc-echo@TEST.EXAMPLE", "svc-echo"):
+            error = explain(gss(-1765328349), "client", Acceptor(str(self.path), label, principal))
+            self.assert_said(error, PeerNotProven, "made for another key")
+        error = explain(gss(-1765328349), "client", Acceptor(str(self.path), label, "svc-other@TEST.EXAMPLE"))
+        self.assert_said(error, CredentialError, "it holds no keys of svc-other@TEST.EXAMPLE; export")
+
+    def test_other_keytabs(self) -> None:
+        """A keytab that is no file, and one whose type is spelt out."""
+        label = TicketLabel(self.name, 18, 1)
+        error = explain(gss(-1765328349), "client", Acceptor("MEMORY:nothing", label))
+        self.assert_said(error, CredentialError, "keytab MEMORY:nothing: it ")
+        self.assertNotIn("does not exist", str(error))
+        error = explain(gss(-1765328349), "client", Acceptor(f"FILE:{self.path}", label))
+        self.assert_said(error, PeerNotProven, "made for another key")
+
     def test_replay_cache(self) -> None:
         """A number of the system's with a keytab that is fine is about the replay cache."""
         self.assert_said(self.said(13), CredentialError, "which requests it has seen", "KRB5RCACHEDIR")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from unittest import mock
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from mutauth_twisted.core import context
 from mutauth_twisted.core.context import KerberosInitiator, ServiceKeys
 from mutauth_twisted.core.ticket import is_spnego, ticket_label, ticket_name
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.errors import PeerNotProven
-from mutauth_twisted.policy import Package, Protection
+from mutauth_twisted.policy import AccessPolicy, Package, Protection
 from mutauth_twisted.spn import SPN
 from tests.forge import Realm, make_realm
 
@@ -135,3 +139,17 @@ class ServiceClassTests(SynchronousTestCase):
         acceptor.step(first_token(self.realm, BY_DN))
         identity = acceptor.judge(Protection.SEAL)
         self.assertEqual((identity.account, identity.sid, identity.groups), (None, None, ()))
+
+    def test_unusable_pac(self) -> None:
+        """A PAC that nobody vouches for, or that is none, tells nothing and is no missing one."""
+        keys = ServiceKeys(ServiceCredentials(self.realm.keytab("svc-echo")))
+        acceptor = keys.acceptor("client")
+        acceptor.step(first_token(self.realm, BY_DN))
+        identity = acceptor.judge(Protection.SEAL)
+        for authenticated, words in ((False, "not vouched for"), (True, "cannot be read")):
+            part = SimpleNamespace(authenticated=authenticated, values=[b"anything"])
+            with mock.patch.object(context, "get_name_attribute", return_value=part):
+                for read in (lambda: identity.account, lambda: identity.sid, lambda: identity.groups):
+                    self.assertIn(words, str(self.assertRaises(PeerNotProven, read)))
+                policy = AccessPolicy(allow=["*@*"], deny=["bob@*"])
+                self.assertRaises(PeerNotProven, policy.permits, identity.principal, identity.read_logon)

@@ -23,7 +23,7 @@ from mutauth_twisted.dns import Resolver
 from mutauth_twisted.errors import DirectoryRefused, PeerRefused
 from mutauth_twisted.net.endpoints import MutualAuthServerEndpoint
 from mutauth_twisted.policy import AccessPolicy
-from tests.integration.test_exchange import LOOPBACK, ExchangeTestCase
+from tests.integration.exchange_case import LOOPBACK, ExchangeTestCase
 
 T = TypeVar("T")
 PASSWORD = "Correct-horse-7"

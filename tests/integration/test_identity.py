@@ -12,10 +12,10 @@ from mutauth_twisted.directory.session import Session
 from mutauth_twisted.dns import Resolver
 from mutauth_twisted.errors import PeerRefused
 from mutauth_twisted.policy import AccessPolicy
-from tests.integration import test_exchange
+from tests.integration.exchange_case import ExchangeTestCase
 
 
-class IdentityTests(test_exchange.ExchangeTestCase):
+class IdentityTests(ExchangeTestCase):
     """alice is in echo-users, bob is not; both are domain users."""
 
     async def sid(self, group: str) -> str:
@@ -54,8 +54,7 @@ class IdentityTests(test_exchange.ExchangeTestCase):
     async def test_allowed_by_group(self) -> None:
         """A service that lets a group in lets its members in, and nobody else."""
         policy = AccessPolicy(allow_groups=[await self.sid("echo-users")])
-        self.patch(test_exchange, "AccessPolicy", lambda **_: policy)
-        port = await self.listen()
+        port = await self.listen(policy=policy)
         await self.refused(self.connect(port, credentials=self.bob()), PeerRefused, "its access policy")
         await self.close(await self.connect(port))
 

@@ -23,7 +23,7 @@ from mutauth_twisted.net.limits import Limits
 from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.net.transport import LINGER
 from tests.fakes import captured_log
-from tests.integration.test_exchange import LOOPBACK, ExchangeTestCase
+from tests.integration.exchange_case import LOOPBACK, ExchangeTestCase
 
 CLOCK = cast(IReactorTime, reactor)
 MEGABYTE = 1 << 20

@@ -43,8 +43,8 @@ from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.net.tls import ALPN, Authority, checking_layer, server_layer
 from mutauth_twisted.policy import Flag, Package, Protection
 from mutauth_twisted.wire import NNS, WINSOCK, Wire
+from tests.integration.exchange_case import LOOPBACK, Application, ExchangeTestCase, one
 from tests.integration.nns_peer import ALL_FLAGS, NNSPeer, Refused
-from tests.integration.test_exchange import LOOPBACK, Application, ExchangeTestCase, _one
 
 TLS = Channel(protection=Protection.TLS, timeout=5.0)
 SIGN = Channel(protection=Protection.SIGN, timeout=5.0)
@@ -150,7 +150,7 @@ class TLSTestCase(ExchangeTestCase):
                 near.join(far)
                 far.join(near)
 
-            inner.connect(_one(far)).addCallbacks(join, lambda _: cast(Any, near.transport).abortConnection())
+            inner.connect(one(far)).addCallbacks(join, lambda _: cast(Any, near.transport).abortConnection())
             return near
 
         factory: Any = Factory()
@@ -175,7 +175,7 @@ class TLSTestCase(ExchangeTestCase):
                 near.join(far)
                 far.join(near)
 
-            TCP4ClientEndpoint(reactor, LOOPBACK, port).connect(_one(far)).addCallback(join)
+            TCP4ClientEndpoint(reactor, LOOPBACK, port).connect(one(far)).addCallback(join)
             return near
 
         factory: Any = Factory()
@@ -187,7 +187,7 @@ class TLSTestCase(ExchangeTestCase):
         inner = TCP4ClientEndpoint(reactor, LOOPBACK, port)
         tls = checking_layer(authority, self.by_dn.host)
         endpoint = MutualAuthClientEndpoint(reactor, inner, self.by_dn, self.alice, TLS, tls=tls)
-        return cast("Deferred[Application]", endpoint.connect(_one(Application())))
+        return cast("Deferred[Application]", endpoint.connect(one(Application())))
 
 
 class ChannelTests(TLSTestCase):
@@ -247,7 +247,7 @@ class ChannelTests(TLSTestCase):
 
         port = await self.listen(channel=TLS, application=Late)
         inner = TCP4ClientEndpoint(reactor, LOOPBACK, port)
-        client: Any = await MutualAuthClientEndpoint(reactor, inner, self.by_dn, self.alice, TLS).connect(_one(Half()))
+        client: Any = await MutualAuthClientEndpoint(reactor, inner, self.by_dn, self.alice, TLS).connect(one(Half()))
         client.protected.write(b"this")
         client.protected.loseWriteConnection()
         self.assertEqual(await client.wait_for(11), b"all of this")
@@ -284,7 +284,7 @@ class ChannelTests(TLSTestCase):
                 near.join(far)
                 far.join(near)
 
-            TCP4ClientEndpoint(reactor, LOOPBACK, port).connect(_one(far)).addCallback(join)
+            TCP4ClientEndpoint(reactor, LOOPBACK, port).connect(one(far)).addCallback(join)
             return near
 
         port = await self.listen(channel=TLS)
@@ -448,7 +448,7 @@ class RelayTests(TLSTestCase):
                 near.join(far)
                 far.join(near)
 
-            TCP4ClientEndpoint(reactor, LOOPBACK, port).connect(_one(far)).addCallback(join)
+            TCP4ClientEndpoint(reactor, LOOPBACK, port).connect(one(far)).addCallback(join)
             return near
 
         for confirmation in (b"", os.urandom(28)):

@@ -19,7 +19,7 @@ from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.policy import Protection
 from mutauth_twisted.wire import WINSOCK
 from tests.integration.commands import CommandTestCase
-from tests.integration.test_exchange import LOOPBACK, ExchangeTestCase
+from tests.integration.exchange_case import LOOPBACK, ExchangeTestCase
 from tests.integration.winsock_peer import WinsockPeer
 
 CHANNELS = {kind: Channel(WINSOCK, kind) for kind in (Protection.SEAL, Protection.SIGN)}

@@ -1,0 +1,101 @@
+"""Peers that speak NTLM, or SPNEGO where NTLM is all that is on offer: as a .NET client does that has no ticket."""
+
+from __future__ import annotations
+
+import struct
+from itertools import product
+from typing import Any, cast
+
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.threads import deferToThread
+from twisted.logger import formatEvent
+
+from mutauth_twisted.errors import ProtocolViolation
+from mutauth_twisted.net.protocol import Channel
+from mutauth_twisted.wire import NNS, WINSOCK, Wire
+from tests.fakes import captured_log
+from tests.integration.exchange_case import ExchangeTestCase, say
+
+# MS-NLMP 2.2.1.1: the flags of a client of today; neither domain nor workstation.
+NEGOTIATE = b"NTLMSSP\0" + struct.pack("<II", 1, 0xE2088297) + bytes(16) + b"\x0a\0\x63\x45\0\0\0\x0f"
+# MS-NLMP 2.2.1.2: for a target "LAB", with a challenge.
+CHALLENGE = (
+    b"NTLMSSP\0"
+    + struct.pack("<IHHII", 2, 6, 6, 56, 0xE2898215)
+    + b"challnge"
+    + bytes(8)
+    + struct.pack("<HHI", 4, 4, 62)
+    + b"\x0a\0\x63\x45\0\0\0\x0f"
+    + "LAB".encode("utf-16-le")
+    + bytes(4)
+)
+_SPNEGO = b"\x06\x06\x2b\x06\x01\x05\x05\x02"
+_NTLM = b"\x06\x0a\x2b\x06\x01\x04\x01\x82\x37\x02\x02\x0a"
+
+
+def _der(tag: int, *contents: bytes) -> bytes:
+    body = b"".join(contents)
+    assert len(body) < 0x80
+    return bytes((tag, len(body))) + body
+
+
+def offer(token: bytes) -> bytes:
+    """A NegTokenInit that offers NTLM and nothing else (RFC 4178 4.2.1), with NTLM's first token in it."""
+    init = _der(0x30, _der(0xA0, _der(0x30, _NTLM)), *([_der(0xA2, _der(0x04, token))] if token else []))
+    return _der(0x60, _SPNEGO, _der(0xA0, init))
+
+
+def answer(token: bytes) -> bytes:
+    """A NegTokenResp that selects NTLM and wants more (RFC 4178 4.2.2)."""
+    return _der(0xA1, _der(0x30, _der(0xA0, b"\x0a\x01\x01"), _der(0xA1, _NTLM), _der(0xA2, _der(0x04, token))))
+
+
+CLIENTS = {"NTLM": NEGOTIATE, "SPNEGO with NTLM": offer(NEGOTIATE), "SPNEGO, offer only": offer(b"")}
+SERVICES = {"NTLM": CHALLENGE, "SPNEGO with NTLM": answer(CHALLENGE)}
+
+
+class PackageTests(ExchangeTestCase):
+    """Neither side lets a package in that proves less."""
+
+    def refusals(self, events: list[Any]) -> list[str]:
+        """What the log says of connections that did not come about."""
+        return [text for text in map(formatEvent, events) if "no connection" in text]
+
+    async def ask(self, wire: Wire, token: bytes) -> tuple[bytes, str]:
+        """What a service answers to a token, until it closes, and its one line about it."""
+        port = await self.listen(channel=Channel(wire))
+        with captured_log() as events:
+            heard = await deferToThread(say, port, wire.token(token, False))
+        (line,) = self.refusals(events)
+        self.assertNotIn("\n", line)
+        self.assertEqual(self.servers, [])
+        return heard, line
+
+    async def test_clients(self) -> None:
+        """A client that offers NTLM only is refused with code 1326, where the wire has codes, and one line in the log."""
+        for wire, (what, token) in product((NNS, WINSOCK), CLIENTS.items()):
+            heard, _ = await self.ask(wire, token)
+            self.assertEqual(heard, wire.fault(1326), (wire.name, what))
+
+    async def test_services(self) -> None:
+        """A service that answers with NTLM's challenge is refused at once, whether it calls itself done or not."""
+        for wire, (what, token), done in product((NNS, WINSOCK), SERVICES.items(), (False, True)):
+            heard: list[bytes] = []
+
+            class Service(Protocol):
+                reply = wire.token(token, done)
+                said = heard
+
+                def dataReceived(self, data: bytes) -> None:
+                    if not self.said:
+                        cast(Any, self.transport).write(self.reply)
+                    self.said.append(data)
+
+            port = await self.listen_plainly(Factory.forProtocol(Service))
+            with captured_log() as events:
+                error = await self.refused(
+                    self.connect(port, channel=Channel(wire)), ProtocolViolation, "what the peer sent is no Kerberos token"
+                )
+            (line,) = self.refusals(events)
+            self.assertIn(str(error), line, (wire.name, what, done))
+            self.assertEqual(error.exit_code, 4)
