@@ -16,8 +16,9 @@ from uuid import UUID
 from twisted.names import dns
 
 from fuzz.targets import CORPUS, TARGETS
-from fuzz.targets.exchange import conversation, peer_of
+from fuzz.targets.exchange import MANNERS, conversation, peer_of
 from fuzz.targets.kerberos import parties_of_a_realm
+from fuzz.targets.ldap import ldap_buffers
 from mutauth_twisted.wire import NNS, WINSOCK, Wire
 from tests.fakes import FakeContext
 from tests.test_pac import ENABLED, REAL, pac
@@ -87,16 +88,19 @@ def _exchange() -> Seeds:
                     stream = _opening(wire, initiator, legs) + b"".join(records)
                     side = bytes([number, seal, initiator, legs - 2])
                     name = f"{wire.name}-{'client' if initiator else 'service'}-{'seal' if seal else 'sign'}-{legs}"
-                    yield name, side + b"\1\0" + _cuts(3, 30, 90) + stream
+                    yield name, side + b"\1\0\0" + _cuts(3, 30, 90) + stream
+                    if legs == 2 and seal:
+                        for manner in range(1, len(MANNERS)):
+                            yield f"{name}-{MANNERS[manner]}", side + bytes([1, manner & 1, manner]) + _cuts(90) + stream
                     if legs == 2:
-                        yield f"{name}-cut", side + b"\1\0" + _cuts(9) + stream[: -len(b"".join(records[-2:]))]
-        yield f"{wire.name}-stranger", bytes([number, 1, 0, 0, 0, 1]) + _cuts() + wire.token(b"secret-token 1", False)
-        yield f"{wire.name}-silence", bytes([number, 1, 1, 0, 1, 1]) + _cuts()
-        yield f"{wire.name}-refused", bytes([number, 1, 1, 0, 1, 0]) + _cuts() + NNS.fault(1326)
-        yield f"{wire.name}-http", bytes([number, 1, 0, 0, 1, 0]) + _cuts(1) + b"GET / HTTP/1.1\r\n\r\n"
+                        yield f"{name}-cut", side + b"\1\0\0" + _cuts(9) + stream[: -len(b"".join(records[-2:]))]
+        yield f"{wire.name}-stranger", bytes([number, 1, 0, 0, 0, 1, 0]) + _cuts() + wire.token(b"secret-token 1", False)
+        yield f"{wire.name}-silence", bytes([number, 1, 1, 0, 1, 1, 0]) + _cuts()
+        yield f"{wire.name}-refused", bytes([number, 1, 1, 0, 1, 0, 0]) + _cuts() + NNS.fault(1326)
+        yield f"{wire.name}-http", bytes([number, 1, 0, 0, 1, 0, 0]) + _cuts(1) + b"GET / HTTP/1.1\r\n\r\n"
         foreign = conversation(wire, FakeContext(initiator=True), seal=True, announced=False)
         stream = _opening(wire, False, 2) + b"".join(foreign)
-        yield f"{wire.name}-dotnet", bytes([number, 1, 0, 0, 1, 0]) + _cuts(50) + stream
+        yield f"{wire.name}-dotnet", bytes([number, 1, 0, 0, 1, 0, 1]) + _cuts(50) + stream
 
 
 def _records() -> Seeds:
@@ -142,8 +146,36 @@ def _initiator() -> Seeds:
     yield from _edits(b"\0")
     with parties_of_a_realm() as parties:
         yield "other-key", b"\1" + parties.service().step(parties.request()).token
-    error = bytes.fromhex("60 1b 06 09 2a864886f712010202 03 00 7e 0c 30 0a a0 03 02 01 05 a1 03 02 01 1e".replace(" ", ""))
-    yield "krb-error", b"\1" + error
+    for code in (7, 37, 41, 60):
+        yield f"krb-error-{code}", b"\1" + _krb_error(code, b"\x1b[2J words\r\nof a stranger")
+
+
+def _element(tag: int, *contents: bytes) -> bytes:
+    body = b"".join(contents)
+    return bytes((tag, len(body))) + body
+
+
+def _krb_error(code: int, words: bytes) -> bytes:
+    """RFC 4120 5.9.1, in the framing of RFC 4121 4.1."""
+
+    def field(number: int, tag: int, content: bytes) -> bytes:
+        return _element(0xA0 | number, _element(tag, content))
+
+    name = _element(0xA0, _element(2, b"\1")) + _element(0xA1, _element(0x30, _element(0x1B, b"echoSvc")))
+    fields = field(0, 2, b"\5") + field(1, 2, b"\x1e") + field(4, 0x18, b"20260101000000Z") + field(5, 2, b"\0")
+    fields += field(6, 2, bytes([code])) + field(9, 0x1B, b"TEST.EXAMPLE") + field(10, 0x30, name) + field(11, 0x1B, words)
+    mechanism = bytes.fromhex("06092a864886f712010202")
+    return _element(0x60, mechanism, b"\3\0", _element(0x7E, _element(0x30, fields)))
+
+
+def _ldap() -> Seeds:
+    for name, cut in (("whole", 0), ("cut", 30)):
+        for seal in (True, False):
+            stream = ldap_buffers(seal)
+            yield f"{name}-{'seal' if seal else 'sign'}", struct.pack(">HB", 1 << 12, 9) + stream[: len(stream) - cut]
+    yield "too-many", struct.pack(">HB", 50, 9) + ldap_buffers(True)
+    yield "too-large", struct.pack(">HBI", 0xFFFF, 0, 0xFFFFFF)
+    yield "empty", struct.pack(">HBI", 0xFFFF, 0, 0)
 
 
 def _sealing() -> Seeds:
@@ -165,6 +197,7 @@ def _pac() -> Seeds:
     upn = "alice@test.example".encode("utf-16-le")
     yield "real", b"\0" + REAL
     yield "none", b"\0" + pac()
+    yield "cut-in-a-sid", b"\0" + REAL.rstrip(b"\0")[:-6]
     yield "all-kinds", b"\0" + pac(
         groups=[(513, ENABLED), (1104, ENABLED | 0x10)],
         others=[("S-1-18-1", ENABLED), ("S-1-5-21-7-8-9-500", ENABLED)],
@@ -218,7 +251,7 @@ def _policy() -> Seeds:
     yield "enterprise", who("alice\\@other.example@TEST.EXAMPLE", "alice", "alice@other.example", group=513)
     yield "no-pac", who("alice@TEST.EXAMPLE", pac=False)
     yield "other-realm", who("alice@OTHER.EXAMPLE", "ALICE")
-    yield "kelvin", who("\u212aarl@TEST.EXAMPLE", "\u212aarl")
+    yield "long-s", who("alice@TE\u017fT.EXAMPLE", "alice")
     yield "service", who("HTTP/srv1.test.example@TEST.EXAMPLE", "SRV1$")
     yield "nobody", who("@", "")
 
@@ -235,6 +268,7 @@ def _binding() -> Seeds:
         "9000;wire=",
         "²",
         "9000;=",
+        "9000;later=a\x01b",
         "9000;\u0130=1",
         "",
     )
@@ -305,6 +339,7 @@ _MAKERS: dict[str, Callable[[], Seeds]] = {
     "acceptor": _acceptor,
     "initiator": _initiator,
     "sealing": _sealing,
+    "ldap": _ldap,
     "ticket": _ticket,
     "pac": _pac,
     "spn": _spn,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -10,9 +11,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from fuzz.__main__ import Report, parse_log
 from fuzz.inputs import Choices, edited
 from fuzz.targets import CORPUS, TARGETS, seeds
-from mutauth_twisted.core import handshake
+from mutauth_twisted import policy
+from mutauth_twisted.core import context, handshake, pac
 from mutauth_twisted.core.records import Records
-from mutauth_twisted.directory import names
+from mutauth_twisted.directory import binding, names
 from mutauth_twisted.net.protocol import ExchangeProtocol
 from mutauth_twisted.wire._base import BufferedReader
 
@@ -105,6 +107,37 @@ class FaultTests(SynchronousTestCase):
         self.patch(Records, "cut", lambda records: None)
         self.assert_found("records")
         self.assert_found("exchange")
+
+    def test_any_error(self) -> None:
+        """The contexts' targets see an error that is none of those promised."""
+
+        def broken(*arguments: object) -> Any:
+            raise KeyError("planted")
+
+        self.patch(context, "ticket_name", broken)
+        self.assert_found("acceptor", KeyError)
+        self.patch(context.KerberosInitiator, "_explain", broken)
+        self.assert_found("initiator", KeyError)
+
+    def test_names_that_only_look_alike(self) -> None:
+        """The policy's target sees that one realm is taken for another."""
+        self.patch(policy, "fold_ascii", str.casefold)
+        self.assert_found("policy")
+
+    def test_a_pac_that_is_cut(self) -> None:
+        """The target of PACs sees a reader that goes beyond the end."""
+
+        def take_array(reader: Any, count: int, size: int) -> bytes:
+            start, reader._at = reader._at, reader._at + count * size
+            return bytes(reader._data[start : reader._at])
+
+        self.patch(pac._Reader, "take_array", take_array)
+        self.assert_found("pac", struct.error)
+
+    def test_a_value_that_is_no_word(self) -> None:
+        """The target of binding information sees what is written in one way and read in another."""
+        self.patch(binding, "_is_plain", lambda text: True)
+        self.assert_found("binding")
 
     def test_a_value_that_is_not_escaped(self) -> None:
         """The target of DNs sees one that reaches into the next component."""

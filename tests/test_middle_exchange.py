@@ -6,7 +6,7 @@ by bit and with the reason; these tests fail for one more and for one less.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any
 
@@ -94,6 +94,17 @@ class FlipTests(MiddleCase):
                     self.assertEqual((attempt.principals, attempt.spn), ((), None))
                     self.assertIsInstance(attempt.error, (AuthenticationError, NetworkError))
 
+    def test_clients_refusal(self) -> None:
+        """A client's word that it gives up, changed, ends the exchange as well; the wire without such words has none."""
+        channel, fault = Channel(NNS), NNS.fault(1326)
+        self.assertEqual(WINSOCK.fault(1326), b"")
+        for position, bit in product(range(len(fault)), range(8)):
+            service = answering(self.keys.acceptor("client"), channel)
+            service.receive(flipped(fault, position, bit))
+            service.reactor.advance(channel.timeout)
+            self.assertEqual((service.factory.built, service.transport.disconnecting), ([], True))
+            self.assertIsInstance(service.error, (AuthenticationError, NetworkError))
+
     def test_one_session(self) -> None:
         """What was refused for a change is not remembered; what was accepted with one is, and opens nothing again."""
         for wire, channel in ((channel.wire, channel) for channel in SEALED):
@@ -117,9 +128,9 @@ class FlipTests(MiddleCase):
 class CutTests(MiddleCase):
     """A token of which the end does not come."""
 
-    def cuts(self, direction: str) -> Iterator[tuple[Channel, int]]:
+    def cuts(self, direction: str, channels: Sequence[Channel] = CHANNELS) -> Iterator[tuple[Channel, int]]:
         """Every place where a side's token can be cut."""
-        for channel in CHANNELS:
+        for channel in channels:
             for end in range(len(self.messages(channel)[direction, TOKEN]) - 2):
                 yield channel, end
 
@@ -133,7 +144,7 @@ class CutTests(MiddleCase):
     def test_silent(self) -> None:
         """Where nothing follows half a token the deadline ends it."""
         for direction in (UP, DOWN):
-            for channel, end in self.cuts(direction):
+            for channel, end in self.cuts(direction, SEALED):
 
                 attempt = self.attempt(
                     channel, silence(direction, TOKEN, end), f"{direction}, silent from {end}", mute=direction

@@ -50,6 +50,7 @@ TARGETS: dict[str, Target] = {
     "acceptor": Target("kerberos", "acceptor", 2048, prepared=True),
     "initiator": Target("kerberos", "initiator", 1024, prepared=True),
     "sealing": Target("kerberos", "sealing", prepared=True),
+    "ldap": Target("ldap", "check", 1024),
     "ticket": Target("tokens", "check_ticket", 2048),
     "pac": Target("tokens", "check_pac", 2048),
     "spn": Target("names", "check_spn"),

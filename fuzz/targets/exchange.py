@@ -8,7 +8,7 @@ get any further than the genuine conversation.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.error import ConnectionDone
 from twisted.logger import LogLevel, formatEvent
@@ -22,12 +22,14 @@ from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.net.transport import LINGER
 from mutauth_twisted.policy import Protection
 from mutauth_twisted.wire import Wire
-from tests.fakes import SECRET, FakeContext, Player, captured_log, chunked
+from tests.fakes import SECRET, FakeContext, Player, Recorder, RecorderFactory, captured_log, chunked
 
 #: What a genuine peer has to say, record by record.
 SAID = (b"hello ", b"world\n", b"x" * 40)
 _WORDS = b"".join(SAID)
 _TIMEOUT = 10.0
+#: How applications behave.
+MANNERS = ("listens", "answers", "leaves", "pauses")
 #: What may wait at most: see mutauth_twisted.wire._base.
 _MOST_PENDING = 2 * (0x10000 + 4)
 
@@ -61,14 +63,24 @@ class _Connection:
     :param choices: what kind of side it is.
     """
 
-    def __init__(self, wire: Wire, seal: bool, initiator: bool, legs: int, genuine: bool) -> None:
+    def __init__(self, wire: Wire, seal: bool, initiator: bool, legs: int, genuine: bool, manner: str) -> None:
         kind = FakeContext if genuine else _Stranger
         self.context = kind(initiator=initiator, legs=legs, blocking=initiator)
         self.genuine = genuine
         protection = Protection.SEAL if seal else Protection.SIGN
         self.channel = Channel(wire=wire, protection=protection, timeout=_TIMEOUT)
-        self.player = Player(self.context, channel=self.channel)
+        self._manner = manner
+        self.player = Player(self.context, RecorderFactory(self._prepare), channel=self.channel)
         self.work()
+
+    def _prepare(self, application: Recorder) -> None:
+        """Have an application behave in its manner."""
+        if self._manner == "answers":
+            application.on_data = lambda transport, data: transport.write(data)
+        elif self._manner == "leaves":
+            application.on_data = lambda transport, data: transport.loseConnection()
+        elif self._manner == "pauses":
+            application.on_connect = lambda transport: transport.pauseProducing()
 
     def work(self) -> None:
         """Let the threads finish, and see that nothing has begun that must not."""
@@ -96,6 +108,10 @@ class _Connection:
     def outcome(self) -> tuple[object, ...]:
         """What came of it, so far as it does not depend on how the bytes were cut."""
         player = self.player
+        if player.factory.built and self._manner == "pauses":
+            assert not player.application.received, "an application that pauses was fed"
+            if not player.transport.disconnecting:
+                cast(Any, player.application.transport).resumeProducing()
         received = b"".join(player.application.received) if player.factory.built else None
         return received, player.transport.value(), player.transport.disconnecting, player.transport.aborted
 
@@ -125,7 +141,7 @@ class _Connection:
         assert application.events.count("lost") == 1
         received = b"".join(application.received)
         assert _WORDS.startswith(received), "the application received what nobody said"
-        if isinstance(application.reason, ConnectionDone):
+        if isinstance(application.reason, ConnectionDone) and self._manner != "leaves":
             assert received == _WORDS, "a stream that was cut is taken for a finished one"
 
 
@@ -134,11 +150,12 @@ def check(data: bytes) -> None:
     choices = Choices(data)
     wire, seal, initiator = choices.wire(), choices.flag(), choices.flag()
     legs, genuine, late = 2 + choices.below(2), choices.flag(), choices.flag()
+    manner = MANNERS[choices.below(len(MANNERS))]
     cuts, stream = choices.cuts(), choices.rest()
     with captured_log() as events:
         outcomes = []
         for chunks in ([stream] if stream else [], chunked(stream, cuts), _bytewise(stream)):
-            connection = _Connection(wire, seal, initiator, legs, genuine)
+            connection = _Connection(wire, seal, initiator, legs, genuine, manner)
             for chunk in chunks:
                 connection.feed(chunk)
             outcomes.append(connection.outcome())

@@ -6,6 +6,7 @@ import struct
 from itertools import product
 from typing import Any, cast
 
+import gssapi
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.threads import deferToThread
 from twisted.logger import formatEvent
@@ -76,6 +77,18 @@ class PackageTests(ExchangeTestCase):
         for wire, (what, token) in product((NNS, WINSOCK), CLIENTS.items()):
             heard, _ = await self.ask(wire, token)
             self.assertEqual(heard, wire.fault(1326), (wire.name, what))
+
+    async def test_negotiate(self) -> None:
+        """Kerberos inside SPNEGO, with a ticket that is good, is refused likewise: there is nothing to negotiate."""
+        name = gssapi.Name(str(self.by_host), gssapi.NameType.kerberos_principal)
+        for wire in (NNS, WINSOCK):
+            credential = gssapi.Credentials(usage="initiate", store={"ccache": f"FILE:{self.ccache}"})
+            spnego = gssapi.OID.from_int_seq("1.3.6.1.5.5.2")
+            context = gssapi.SecurityContext(name=name, creds=credential, usage="initiate", mech=spnego)
+            token = cast(bytes, await deferToThread(context.step))
+            self.assertIn(b"\x06\x09\x2a\x86\x48\x86\xf7\x12\x01\x02\x02", token)
+            heard, _ = await self.ask(wire, token)
+            self.assertEqual(heard, wire.fault(1326), wire.name)
 
     async def test_services(self) -> None:
         """A service that answers with NTLM's challenge is refused at once, whether it calls itself done or not."""
