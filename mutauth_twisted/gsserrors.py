@@ -405,3 +405,13 @@ def explain(error: BaseException, subject: str, acceptor: Acceptor | None = None
     if meaning in (_NO_KEY, _NO_KEYTAB) and (fault := _keytab_fault(text)):
         return CredentialError(subject, fault, "name the service's keytab; an administrator exports it")
     return meaning.kind(subject, meaning.cause.format(text=text), meaning.remedy)
+
+
+def record_fault(error: BaseException) -> str:
+    """What is wrong with a record that GSSAPI refused.
+
+    :param error: what was raised.
+    """
+    if minor_code(error) == _KRB5 + 31:  # KRB_AP_ERR_BAD_INTEGRITY, which says of a token that its key is another
+        return "it was altered on the way"
+    return explain(error, "record").cause

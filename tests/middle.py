@@ -40,7 +40,8 @@ Change = Callable[[bytes], list[bytes | None]]
 Tamper = Callable[[str, int, bytes], list[bytes | None]]
 
 #: Every wire with every protection whose records Kerberos makes.
-CHANNELS: Final = tuple(Channel(wire, protection) for wire in (NNS, WINSOCK) for protection in (Protection.SEAL, Protection.SIGN))
+_KERBEROS = (Protection.SEAL, Protection.SIGN)
+CHANNELS: Final = tuple(Channel(wire, protection) for wire in (NNS, WINSOCK) for protection in _KERBEROS)
 
 SPN_ASKED: Final = SPN.parse("echoSvc/srv1.test.example")
 ALICE: Final = "alice@TEST.EXAMPLE"
@@ -170,7 +171,7 @@ def check(
     test.assertIn(attempt.spn, (None, spn), what)
     test.assertTrue(set(attempt.principals) <= {principal}, what)
     # MIT's contexts can always seal, where signing was agreed as well.
-    test.assertTrue(attempt.proofs <= {(protection, int(Protection.SEAL.required_flags))}, (what, attempt.proofs))
+    test.assertTrue(attempt.proofs <= {(protection, int(protection.required_flags))}, (what, attempt.proofs))
     test.assertIn(attempt.server, (b"", question), what)
     test.assertIn(attempt.client, (b"", answer), what)
     for error in (attempt.error, attempt.server_error):

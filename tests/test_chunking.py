@@ -17,7 +17,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from mutauth_twisted.core.records import Data, EndOfStream, Records
 from mutauth_twisted.errors import MutualAuthError, StreamCut
 from mutauth_twisted.net.protocol import Channel
-from mutauth_twisted.policy import Protection
 from tests.fakes import FakeContext, chunked
 from tests.middle import ANSWER, CHANNELS, DOWN, QUESTION, UP, MiddleCase, answering, asking
 
@@ -124,4 +123,4 @@ class ConversationTests(MiddleCase):
             self.assertEqual(b"".join(application.received), said_to_it)
             identity = application.transport.peer_identity  # type: ignore[union-attr]
             self.assertEqual(identity.protection, channel.protection)
-            self.assertEqual(int(identity.flags), int(Protection.SEAL.required_flags))
+            self.assertEqual(int(identity.flags), int(channel.protection.required_flags))

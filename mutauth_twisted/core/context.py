@@ -63,7 +63,7 @@ from mutauth_twisted.core.pac import read_logon
 from mutauth_twisted.core.ticket import is_spnego, ticket_label, ticket_name
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.errors import AuthenticationError, MutualAuthError, PeerNotProven, PeerRefused, RecordError
-from mutauth_twisted.gsserrors import Acceptor, explain
+from mutauth_twisted.gsserrors import Acceptor, explain, record_fault
 from mutauth_twisted.interfaces import PeerIdentity
 from mutauth_twisted.policy import Flag, Logon, Package, Protection, flag_names, fold_ascii, split_principal
 from mutauth_twisted.spn import SPN
@@ -249,7 +249,7 @@ class _KerberosContext:
     def _not_next(self, error: Exception) -> RecordError:
         return RecordError(
             self._subject,
-            f"a record is not the peer's next one ({explain(_native(error), self._subject).cause})",
+            f"a record is not the peer's next one ({record_fault(_native(error))})",
             "look for what stands between both sides",
         )
 
@@ -362,6 +362,9 @@ class KerberosInitiator(_KerberosContext):
             if isinstance(reason, PeerNotProven):  # our ticket does not fit the service's key
                 self._tickets.discard(self._cache)
             return PeerRefused(self._subject, f"the service refused the ticket: {reason.cause}", reason.remedy)
+        if token is not None and type(reason) is AuthenticationError:
+            cause = f"the service's token cannot be taken ({reason.cause})"
+            return PeerNotProven(self._subject, cause, "it was altered on the way, or comes from another service")
         return reason
 
     def _peer_name(self, proven: Any) -> Any:
@@ -403,12 +406,16 @@ class KerberosAcceptor(_KerberosContext):
             raise ValueError("a client starts")
         accepted = accept_sec_context(token, self._keys.credential, self._context, self._bindings)
         self._context, self._initiator = accepted.context, accepted.initiator_name
-        if self._package is None:
+        return Outcome(accepted.token or b"", not accepted.more_steps)
+
+    def step(self, token: bytes | None) -> Outcome:
+        outcome = super().step(token)
+        if token is not None and self._package is None:
             self._package = Package.NEGOTIATE if is_spnego(token) else Package.KERBEROS
-        if self._claimed is None:
+        if token is not None and self._claimed is None:
             with suppress(ValueError):  # GSSAPI has understood it, which is what counts
                 self._claimed = ticket_name(token)
-        return Outcome(accepted.token or b"", not accepted.more_steps)
+        return outcome
 
     def _explain(self, error: BaseException, token: bytes | None) -> MutualAuthError:
         label = None

@@ -11,8 +11,9 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.threads import deferToThread
 from twisted.logger import formatEvent
 
-from mutauth_twisted.errors import ProtocolViolation
+from mutauth_twisted.errors import PeerError
 from mutauth_twisted.net.protocol import Channel
+from mutauth_twisted.policy import Package
 from mutauth_twisted.wire import NNS, WINSOCK, Wire
 from tests.fakes import captured_log
 from tests.integration.exchange_case import ExchangeTestCase, say
@@ -62,9 +63,9 @@ class PackageTests(ExchangeTestCase):
         """What the log says of connections that did not come about."""
         return [text for text in map(formatEvent, events) if "no connection" in text]
 
-    async def ask(self, wire: Wire, token: bytes) -> tuple[bytes, str]:
+    async def ask(self, wire: Wire, token: bytes, package: Package = Package.KERBEROS) -> tuple[bytes, str]:
         """What a service answers to a token, until it closes, and its one line about it."""
-        port = await self.listen(channel=Channel(wire))
+        port = await self.listen(self.keys_for(package), channel=Channel(wire, package=package))
         with captured_log() as events:
             heard = await deferToThread(say, port, wire.token(token, False))
         (line,) = self.refusals(events)
@@ -78,8 +79,35 @@ class PackageTests(ExchangeTestCase):
             heard, _ = await self.ask(wire, token)
             self.assertEqual(heard, wire.fault(1326), (wire.name, what))
 
+    async def test_clients_are_told_apart(self) -> None:
+        """The line says what the client did, not what the service should do about a ticket of its own."""
+        for package, (what, token) in product(Package, CLIENTS.items()):
+            _, line = await self.ask(NNS, token, package)
+            self.assertNotIn("kinit", line, what)
+            self.assertNotIn("Unknown error", line, what)
+
+    async def test_clients_that_negotiate(self) -> None:
+        """Where SPNEGO is spoken, NTLM is refused all the same: the service has nothing but Kerberos to choose."""
+        for wire, (what, token) in product((NNS, WINSOCK), CLIENTS.items()):
+            heard, _ = await self.ask(wire, token, Package.NEGOTIATE)
+            self.assertTrue(heard.endswith(wire.fault(1326)), (wire.name, what))
+            self.assertNotIn(b"NTLMSSP", heard)
+
+    async def test_kerberos_inside(self) -> None:
+        """Kerberos inside SPNEGO comes in where it is asked for, and says which of the two it was."""
+        port = await self.listen(self.keys_for(Package.NEGOTIATE))
+        for package in Package:
+            client = await self.connect(port, channel=Channel(package=package))
+            client.protected.write(b"a word")
+            self.assertEqual(await client.wait_for(6), b"A WORD")
+            identity = self.servers[0].protected.peer_identity
+            self.assertEqual((identity.package, identity.claimed_spn), (package.value, str(self.by_dn)))
+            self.assertEqual(client.protected.peer_identity.package, package.value)
+            await self.close(client)
+            self.servers.clear()
+
     async def test_negotiate(self) -> None:
-        """Kerberos inside SPNEGO, with a ticket that is good, is refused likewise: there is nothing to negotiate."""
+        """Kerberos inside SPNEGO, with a ticket that is good, is refused where only Kerberos itself is spoken."""
         name = gssapi.Name(str(self.by_host), gssapi.NameType.kerberos_principal)
         for wire in (NNS, WINSOCK):
             credential = gssapi.Credentials(usage="initiate", store={"ccache": f"FILE:{self.ccache}"})
@@ -92,7 +120,8 @@ class PackageTests(ExchangeTestCase):
 
     async def test_services(self) -> None:
         """A service that answers with NTLM's challenge is refused at once, whether it calls itself done or not."""
-        for wire, (what, token), done in product((NNS, WINSOCK), SERVICES.items(), (False, True)):
+        every = product((NNS, WINSOCK), SERVICES.items(), (False, True), Package)
+        for wire, (what, token), done, package in every:
             heard: list[bytes] = []
 
             class Service(Protocol):
@@ -106,9 +135,8 @@ class PackageTests(ExchangeTestCase):
 
             port = await self.listen_plainly(Factory.forProtocol(Service))
             with captured_log() as events:
-                error = await self.refused(
-                    self.connect(port, channel=Channel(wire)), ProtocolViolation, "what the peer sent is no Kerberos token"
-                )
+                connecting = self.connect(port, channel=Channel(wire, package=package))
+                error = await self.assertFailure(connecting, PeerError)
             (line,) = self.refusals(events)
             self.assertIn(str(error), line, (wire.name, what, done))
             self.assertEqual(error.exit_code, 4)
