@@ -18,7 +18,7 @@ test:
 	@$(RUN) mutauth lab run $(TEST_LAB) -- python tests/run.py --no-skips
 
 # Seconds for each of the targets, two of which run at a time.
-FUZZ_SECONDS := 5
+FUZZ_SECONDS := 4
 
 fuzz:
 	@tools/bootstrap fuzz
