@@ -35,10 +35,17 @@ from spnego.exceptions import SpnegoError
 from spnego.iov import BufferType
 
 from mutauth_twisted.core.pac import read_logon
-from mutauth_twisted.core.ticket import ticket_name
+from mutauth_twisted.core.ticket import ticket_label, ticket_name
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
-from mutauth_twisted.errors import AuthenticationError, MutualAuthError, PeerNotProven, PeerRefused, RecordError
-from mutauth_twisted.gsserrors import explain
+from mutauth_twisted.errors import (
+    AuthenticationError,
+    CredentialError,
+    MutualAuthError,
+    PeerNotProven,
+    PeerRefused,
+    RecordError,
+)
+from mutauth_twisted.gsserrors import Acceptor, explain
 from mutauth_twisted.interfaces import PeerIdentity
 from mutauth_twisted.policy import Flag, Logon, Protection, flag_names, fold_ascii, split_principal
 from mutauth_twisted.spn import SPN
@@ -244,13 +251,15 @@ class KerberosInitiator(_KerberosContext):
     def __init__(self, spn: SPN, credentials: ClientCredentials, protection: Protection) -> None:
         super().__init__(str(spn))
         self._spn = spn
-        self._credentials = credentials
+        self._source = tickets_for(credentials)
+        self._cache = ""
         self._protection = protection
         self.blocking = True
 
     def _open(self) -> Any:
         name = kerberos_name(self._spn)
-        credential = tickets_for(self._credentials).acquire()
+        self._cache = self._source.cache
+        credential = self._source.acquire()
         request = ContextReq(int(self._protection.required_flags))
         proxy: Any = spnego.client(
             hostname=self._spn.host,
@@ -265,7 +274,13 @@ class KerberosInitiator(_KerberosContext):
         return proxy
 
     def step(self, token: bytes | None) -> Outcome:
-        outcome = super().step(token)
+        try:
+            outcome = super().step(token)
+        except StepFailed as failed:
+            # What the KDC or the service takes no more must not be kept until it ends.
+            if isinstance(failed.error, (CredentialError, PeerRefused)):
+                self._source.discard(self._cache)
+            raise
         # Only the first step fetches a ticket; what follows is arithmetic.
         self.blocking = False
         return outcome
@@ -287,9 +302,10 @@ class KerberosInitiator(_KerberosContext):
 class KerberosAcceptor(_KerberosContext):
     """A service's context for one connection; made by :class:`ServiceKeys`."""
 
-    def __init__(self, template: Any, subject: str, service_class: str | None) -> None:
+    def __init__(self, template: Any, subject: str, service_class: str | None, own: ServiceCredentials) -> None:
         super().__init__(subject)
         self._template = template
+        self._own = own
         self._service_class = service_class
         self._claimed: str | None = None
         self._logon: Logon | None = None
@@ -305,6 +321,12 @@ class KerberosAcceptor(_KerberosContext):
             with suppress(ValueError):  # GSSAPI has understood it, which is what counts
                 self._claimed = ticket_name(token)
         return outcome
+
+    def _explain(self, error: BaseException, token: bytes | None) -> MutualAuthError:
+        label = None
+        with suppress(ValueError):  # then it is no AP-REQ, which the error says already
+            label = ticket_label(token or b"")
+        return explain(error, self._subject, Acceptor(self._own.keytab, label, self._own.principal))
 
     def judge(self, protection: Protection) -> PeerIdentity:
         principal, flags, expires = self._prove(protection, initiator_name=True)
@@ -362,6 +384,7 @@ class ServiceKeys:
 
     def __init__(self, credentials: ServiceCredentials, service_class: str | None = None) -> None:
         self._service_class = service_class
+        self._credentials = credentials
         subject = f"keytab {credentials.keytab}" if credentials.keytab else "the default keytab"
         name = None
         if credentials.principal is not None:
@@ -377,4 +400,4 @@ class ServiceKeys:
 
     def acceptor(self, peer: str) -> KerberosAcceptor:
         """A context for one connection; ``peer`` is how errors name it."""
-        return KerberosAcceptor(self._template, peer, self._service_class)
+        return KerberosAcceptor(self._template, peer, self._service_class, self._credentials)
