@@ -554,6 +554,6 @@ class LibraryTests(Case):
         """A failed step raises with its token, which python-gssapi would otherwise hand out as a good one."""
         server = self.keys.acceptor("client")
         request = self.client(account="svc-other").step(None).token
-        deferring = gssapi.SecurityContext(creds=self.keys.credential, usage="accept")
+        deferring = gssapi.SecurityContext(creds=self.keys.acquired, usage="accept")
         self.assertNotEqual(deferring.step(request), b"")
         self.assertNotEqual(self.step_fails(server, request).token, b"")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from unittest import mock
 
+from gssapi.raw.misc import GSSError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -13,7 +14,8 @@ from mutauth_twisted.core import context
 from mutauth_twisted.core.context import KerberosInitiator, ServiceKeys
 from mutauth_twisted.core.ticket import is_spnego, ticket_label, ticket_name
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
-from mutauth_twisted.errors import PeerNotProven
+from mutauth_twisted.errors import MutualAuthError, PeerNotProven
+from mutauth_twisted.gsserrors import Acceptor, TicketLabel, explain
 from mutauth_twisted.policy import AccessPolicy, Package, Protection
 from mutauth_twisted.spn import SPN
 from tests.forge import Realm, make_realm
@@ -39,11 +41,6 @@ class NameTests(SynchronousTestCase):
         for spn in (SPN("echoSvc", "srv1"), BY_DN, LONG):
             self.assertEqual(ticket_name(first_token(self.realm, spn)), str(spn))
 
-    def test_label(self) -> None:
-        """The encryption type and the key version are read as well, and no other number."""
-        label = ticket_label(first_token(self.realm, BY_DN))
-        self.assertEqual((label.name, label.kind, label.version), (str(BY_DN), 18, 1))
-
     def test_inside_a_later_token(self) -> None:
         """A client that guessed wrong first sends its ticket in an answer of SPNEGO's."""
         token = first_token(self.realm, BY_DN)
@@ -66,6 +63,36 @@ class NameTests(SynchronousTestCase):
                 self.assertRaises(ValueError, ticket_name, token[:size])
         for size in range(10):
             self.assertFalse(is_spnego(token[:size]))
+
+    def test_labels(self) -> None:
+        """So are the kind and version of the key, and a version that is not there."""
+        token = first_token(self.realm, BY_DN)
+        self.assertEqual(ticket_label(token), TicketLabel(str(BY_DN), 18, 1))
+        kind = token.index(b"\xa0\x03\x02\x01\x12\xa1\x03\x02\x01\x01")
+        other = token[: kind + 4] + b"\x17\xa1\x03\x02\x01\x07" + token[kind + 10 :]
+        self.assertEqual(ticket_label(other), TicketLabel(str(BY_DN), 23, 7))
+        without = token[: kind + 5] + b"\xa3" + token[kind + 6 :]
+        self.assertEqual(ticket_label(without), TicketLabel(str(BY_DN), 18, None))
+        empty = token[: kind + 5] + b"\xa1\x03\x02\x00\x01" + token[kind + 10 :]
+        self.assertEqual(ticket_label(empty), TicketLabel(str(BY_DN), 18, None))
+        self.assertRaises(ValueError, ticket_label, b"")
+
+    def test_hostile_labels(self) -> None:
+        """Whatever a stranger writes into a token, the refusal is one line in our words."""
+        token, keytab = first_token(self.realm, BY_DN), self.realm.keytab("svc-echo")
+        keys = ServiceKeys(ServiceCredentials(keytab))
+        refusal = GSSError(0xD0000, -1765328349 & 0xFFFFFFFF)
+        for position in range(len(token) // 2):
+            for bit in (0x01, 0x10, 0x80):
+                changed = token[:position] + bytes([token[position] ^ bit]) + token[position + 1 :]
+                try:
+                    label = ticket_label(changed)
+                except ValueError:
+                    continue
+                error = explain(refusal, "client", Acceptor(keytab, label))
+                self.assertIsInstance(error, MutualAuthError)
+                self.assertTrue(str(error).isprintable())
+        self.assertTrue(keys.acceptor("client").step(token).complete)
 
     def test_cut(self) -> None:
         """A token that is cut anywhere is refused."""

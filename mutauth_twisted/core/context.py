@@ -62,7 +62,14 @@ from mutauth_twisted.channelbinding import ChannelBinding
 from mutauth_twisted.core.pac import read_logon
 from mutauth_twisted.core.ticket import is_spnego, ticket_label, ticket_name
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
-from mutauth_twisted.errors import AuthenticationError, MutualAuthError, PeerNotProven, PeerRefused, RecordError
+from mutauth_twisted.errors import (
+    AuthenticationError,
+    CredentialError,
+    MutualAuthError,
+    PeerNotProven,
+    PeerRefused,
+    RecordError,
+)
 from mutauth_twisted.gsserrors import Acceptor, explain, record_fault
 from mutauth_twisted.interfaces import PeerIdentity
 from mutauth_twisted.policy import Flag, Logon, Package, Protection, flag_names, fold_ascii, split_principal
@@ -351,7 +358,13 @@ class KerberosInitiator(_KerberosContext):
         return Outcome(reply or b"", self._proxy.complete)
 
     def step(self, token: bytes | None) -> Outcome:
-        outcome = super().step(token)
+        try:
+            outcome = super().step(token)
+        except StepFailed as failed:
+            # What the KDC or the service takes no more must not be kept until it ends.
+            if isinstance(failed.error, (CredentialError, PeerRefused)):
+                self._tickets.discard(self._cache)
+            raise
         # Only the first step fetches a ticket; what follows is arithmetic.
         self.blocking = False
         return outcome
@@ -359,8 +372,6 @@ class KerberosInitiator(_KerberosContext):
     def _explain(self, error: BaseException, token: bytes | None) -> MutualAuthError:
         reason = super()._explain(error, token)
         if token is not None and _KRB_ERROR_HEADER in token[:_KRB_ERROR_AT_MOST]:
-            if isinstance(reason, PeerNotProven):  # our ticket does not fit the service's key
-                self._tickets.discard(self._cache)
             return PeerRefused(self._subject, f"the service refused the ticket: {reason.cause}", reason.remedy)
         if token is not None and type(reason) is AuthenticationError:
             cause = f"the service's token cannot be taken ({reason.cause})"
@@ -404,7 +415,7 @@ class KerberosAcceptor(_KerberosContext):
     def _advance(self, token: bytes | None) -> Outcome:
         if token is None:
             raise ValueError("a client starts")
-        accepted = accept_sec_context(token, self._keys.credential, self._context, self._bindings)
+        accepted = accept_sec_context(token, self._keys.acquired, self._context, self._bindings)
         self._context, self._initiator = accepted.context, accepted.initiator_name
         return Outcome(accepted.token or b"", not accepted.more_steps)
 
@@ -419,9 +430,10 @@ class KerberosAcceptor(_KerberosContext):
 
     def _explain(self, error: BaseException, token: bytes | None) -> MutualAuthError:
         label = None
-        with suppress(ValueError):
+        with suppress(ValueError):  # then it is no AP-REQ, which the error says already
             label = ticket_label(token or b"")
-        return explain(error, self._subject, Acceptor(self._keys.keytab, label))
+        own = self._keys.credentials
+        return explain(error, self._subject, Acceptor(own.keytab, label, own.principal))
 
     def _peer_name(self, proven: Any) -> Any:
         # Not asked for again, as GSSAPI would make it anew, with all that its ticket says of it.
@@ -491,7 +503,7 @@ class ServiceKeys:
         package: Package = Package.KERBEROS,
     ) -> None:
         self.service_class = service_class
-        self.keytab = credentials.keytab
+        self.credentials = credentials
         subject = f"keytab {credentials.keytab}" if credentials.keytab else "the default keytab"
         name = None
         if credentials.principal is not None:
@@ -500,13 +512,14 @@ class ServiceKeys:
         store: dict[str | bytes, str | bytes] | None = {"keytab": credentials.keytab} if credentials.keytab else None
         mechanisms = [_KERBEROS_OID] if package is Package.KERBEROS else [_KERBEROS_OID, _SPNEGO_OID]
         try:
-            self.credential = gssapi.Credentials(name=name, usage="accept", mechs=mechanisms, store=store)
+            #: GSSAPI's own; MIT reads a keytab's file anew for each client.
+            self.acquired = gssapi.Credentials(name=name, usage="accept", mechs=mechanisms, store=store)
             if package is Package.NEGOTIATE:
-                set_neg_mechs(self.credential, [_KERBEROS_OID])
+                set_neg_mechs(self.acquired, [_KERBEROS_OID])
         except GSSError as error:
             raise explain(error, subject) from error
         #: pyspnego's object for such a service, with no context in it yet.
-        self.template: Any = spnego.server(protocol=KERBEROS, _gssapi_credential=self.credential)
+        self.template: Any = spnego.server(protocol=KERBEROS, _gssapi_credential=self.acquired)
 
     def acceptor(self, peer: str, channel: ChannelBinding | None = None) -> KerberosAcceptor:
         """A context for one connection.

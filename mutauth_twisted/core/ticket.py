@@ -1,7 +1,8 @@
-"""The name on a ticket, read from a client's first token.
+"""What a ticket says of itself, read from a client's first token.
 
 A GSSAPI initial token (RFC 2743 3.1) with Kerberos' mechanism holds an AP-REQ
-(RFC 4120 5.5.1), whose ticket (5.3) carries the service's name in the clear.
+(RFC 4120 5.5.1), whose ticket (5.3) carries the service's name and its key's
+kind and version in the clear.
 SPNEGO's tokens (RFC 4178 4.2) hold such a one, the first if its sender guessed well.
 """
 
@@ -62,6 +63,13 @@ def is_spnego(token: bytes) -> bool:
     return tag == _OID and token[start:stop] == _SPNEGO_OID
 
 
+def _integer(data: bytes, at: int, end: int) -> int:
+    start, stop = _enter(data, at, end, _INTEGER)
+    if not 1 <= stop - start <= 8:
+        raise ValueError("a number has no usable length")
+    return int.from_bytes(data[start:stop], "big", signed=True)
+
+
 def ticket_name(token: bytes) -> str:
     """The service that a client's token says its ticket is for, such as ``echoSvc/srv1.example.com``.
 
@@ -71,21 +79,6 @@ def ticket_name(token: bytes) -> str:
     :raises ValueError: when the token is no AP-REQ.
     """
     return _name(token, *_ticket(token))
-
-
-def ticket_label(token: bytes) -> TicketLabel:
-    """All that the ticket in a client's token says of itself.
-
-    :raises ValueError: when the token is no AP-REQ.
-    """
-    at, end = _ticket(token)
-    inner = _enter(token, *_field(token, at, end, 3), _SEQUENCE)
-    kind = _integer(token, *_field(token, *inner, 0))
-    try:
-        version = _integer(token, *_field(token, *inner, 1))
-    except ValueError:  # it is optional
-        version = None
-    return TicketLabel(_name(token, at, end), kind, version)
 
 
 def _ticket(token: bytes) -> tuple[int, int]:
@@ -125,6 +118,15 @@ def _name(token: bytes, at: int, end: int) -> str:
     return "/".join(parts)
 
 
-def _integer(token: bytes, at: int, end: int) -> int:
-    start, stop = _enter(token, at, end, _INTEGER)
-    return int.from_bytes(token[start:stop], "big", signed=True)
+def ticket_label(token: bytes) -> TicketLabel:
+    """The service, and the kind and version of its key, that a client's first token says its ticket is for.
+
+    :raises ValueError: when the token is no AP-REQ.
+    """
+    encrypted = _enter(token, *_field(token, *_ticket(token), 3), _SEQUENCE)  # EncryptedData (RFC 4120 5.2.9)
+    kind = _integer(token, *_field(token, *encrypted, 0))
+    try:
+        version = _integer(token, *_field(token, *encrypted, 1))
+    except ValueError:
+        version = None
+    return TicketLabel(ticket_name(token), kind, version)
