@@ -79,7 +79,7 @@ def bare(keytab: str, seal: bool, count: int) -> Callable[[], Awaitable[float]]:
 
 
 async def compare(reactor: Any, given: argparse.Namespace) -> None:
-    names = ("plain", "messages", "tls", given.protection)
+    names = ("plain", "messages", "twisted-tls", given.protection)
     with realm() as (made, directory), servers(made, directory, *names) as running:
         kinds = {
             kind: measured(server, server.endpoint(reactor, directory), given.connections, given.at_once)
@@ -93,11 +93,11 @@ async def compare(reactor: Any, given: argparse.Namespace) -> None:
     bound = {**figures, "least": least}
     print(
         f"its messages over plain TCP and the bare calls, and nothing else:"
-        f" {ratio(bound, 'least', 'plain'):.2f} of plain TCP, {ratio(bound, 'least', 'tls'):.2f} of mutual TLS 1.3"
+        f" {ratio(bound, 'least', 'plain'):.2f} of plain TCP, {ratio(bound, 'least', 'twisted-tls'):.2f} of mutual TLS 1.3"
     )
     conclude(
         Figure(f"{given.protection} against plain TCP", ratio(figures, given.protection, "plain"), 3.0),
-        Figure(f"{given.protection} against mutual TLS 1.3", ratio(figures, given.protection, "tls"), 0.4),
+        Figure(f"{given.protection} against mutual TLS 1.3", ratio(figures, given.protection, "twisted-tls"), 0.4),
     )
 
 

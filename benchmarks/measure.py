@@ -105,7 +105,7 @@ def realm() -> Iterator[tuple[Realm, Path]]:
 class Server:
     """A server in a process of its own; see ``serve.py``.
 
-    :param kind: ``plain``, ``messages``, ``tls``, or a protection of this package.
+    :param kind: ``plain``, ``messages``, ``twisted-tls``, or a protection of this package.
     :param directory: where certificates, keytab and log are.
     """
 
@@ -137,7 +137,7 @@ class Server:
         inner = TCP4ClientEndpoint(reactor, "127.0.0.1", self.port)
         if self.kind in ("plain", "messages"):
             return inner
-        if self.kind == "tls":
+        if self.kind == "twisted-tls":
             from certificates import client_options
 
             return wrapClientTLS(client_options(directory), inner)

@@ -1,6 +1,6 @@
 """An echo server for the benchmarks, which prints its port.
 
-    python benchmarks/serve.py plain|messages|tls|PROTECTION DIRECTORY [PROFILE]
+    python benchmarks/serve.py plain|messages|twisted-tls|PROTECTION DIRECTORY [PROFILE]
 
 ``messages`` is plain TCP that says as much, in as many turns, as a sealed
 connection.  With PROFILE, a file's name, cProfile's figures are left there.
@@ -62,7 +62,7 @@ def make_factory(kind: str, directory: Path) -> Any:
     factory.noisy = False
     if kind in ("plain", "messages"):
         return factory
-    if kind == "tls":
+    if kind == "twisted-tls":
         options: CertificateOptions = server_options(directory)
         return TLSMemoryBIOFactory(options, False, factory)
     keys = ServiceKeys(ServiceCredentials(str(directory / f"{ACCOUNT}.keytab")))
