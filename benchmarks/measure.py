@@ -42,6 +42,9 @@ from tests.forge import Realm  # noqa: E402
 ACCOUNT, SERVICE = "svc-bench", "bench/localhost"
 #: The name in the TLS certificates.
 HOST = "localhost"
+#: What a sealed connection sends, client and server in turn, in bytes: tokens (the service's with its announcement),
+#: data (the client's with its announcement), ends of stream.
+MESSAGES = (538, 224, 132, 68, 64, 64)
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ def realm() -> Iterator[tuple[Realm, Path]]:
 class Server:
     """A server in a process of its own; see ``serve.py``.
 
-    :param kind: ``plain``, ``tls``, or a protection of this package.
+    :param kind: ``plain``, ``messages``, ``twisted-tls``, or a protection of this package.
     :param directory: where certificates, keytab and log are.
     """
 
@@ -132,9 +135,9 @@ class Server:
     def endpoint(self, reactor: Any, directory: Path) -> IStreamClientEndpoint:
         """How a client reaches it."""
         inner = TCP4ClientEndpoint(reactor, "127.0.0.1", self.port)
-        if self.kind == "plain":
+        if self.kind in ("plain", "messages"):
             return inner
-        if self.kind == "tls":
+        if self.kind == "twisted-tls":
             from certificates import client_options
 
             return wrapClientTLS(client_options(directory), inner)
@@ -215,6 +218,34 @@ class Asking(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._missing:
+            self.gone.errback(reason)
+        else:
+            self.gone.callback(None)
+
+
+class Talking(Protocol):
+    """A client that says as much as one of a sealed connection, and means nothing by it; see :data:`MESSAGES`."""
+
+    def __init__(self) -> None:
+        self.gone: Deferred[None] = Deferred()
+        self._turns = list(MESSAGES)
+        self._missing = 0
+
+    def connectionMade(self) -> None:
+        self._say()
+
+    def _say(self) -> None:
+        transport: Any = self.transport
+        transport.write(bytes(self._turns.pop(0)))
+        self._missing = self._turns.pop(0)
+
+    def dataReceived(self, data: bytes) -> None:
+        self._missing -= len(data)
+        if not self._missing and self._turns:
+            self._say()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._turns or self._missing:
             self.gone.errback(reason)
         else:
             self.gone.callback(None)

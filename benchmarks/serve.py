@@ -1,6 +1,9 @@
 """An echo server for the benchmarks, which prints its port.
 
-    python benchmarks/serve.py plain|tls|PROTECTION DIRECTORY [--profile FILE]
+    python benchmarks/serve.py plain|messages|twisted-tls|PROTECTION DIRECTORY [PROFILE]
+
+``messages`` is plain TCP that says as much, in as many turns, as a sealed
+connection.  With PROFILE, a file's name, cProfile's figures are left there.
 
 The log goes to a file, as a service's does.
 """
@@ -13,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from certificates import server_options
-from measure import ACCOUNT, raise_file_limit
+from measure import ACCOUNT, MESSAGES, raise_file_limit
 from twisted.internet import reactor as _reactor
-from twisted.internet.protocol import Factory, connectionDone
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.ssl import CertificateOptions
 from twisted.logger import globalLogBeginner, textFileLogObserver
 from twisted.protocols.tls import TLSMemoryBIOFactory
@@ -36,12 +39,30 @@ class QuietEcho(Echo):
         """Twisted's own waits for nothing either."""
 
 
+class Answering(Protocol):
+    """The other side of ``measure.Talking``."""
+
+    def __init__(self) -> None:
+        self._turns = list(MESSAGES)
+        self._missing = self._turns.pop(0)
+
+    def dataReceived(self, data: bytes) -> None:
+        self._missing -= len(data)
+        if not self._missing:
+            transport: Any = self.transport
+            transport.write(bytes(self._turns.pop(0)))
+            if self._turns:
+                self._missing = self._turns.pop(0)
+            else:
+                transport.loseConnection()
+
+
 def make_factory(kind: str, directory: Path) -> Any:
-    factory: Any = Factory.forProtocol(QuietEcho)
+    factory: Any = Factory.forProtocol(Answering if kind == "messages" else QuietEcho)
     factory.noisy = False
-    if kind == "plain":
+    if kind in ("plain", "messages"):
         return factory
-    if kind == "tls":
+    if kind == "twisted-tls":
         options: CertificateOptions = server_options(directory)
         return TLSMemoryBIOFactory(options, False, factory)
     keys = ServiceKeys(ServiceCredentials(str(directory / f"{ACCOUNT}.keytab")))

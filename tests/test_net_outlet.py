@@ -73,13 +73,22 @@ class OutletTests(SynchronousTestCase):
         self.outlet.release()
         self.assertEqual((self.arrived(), self.waits()), (b"", False))
 
+    def test_long(self) -> None:
+        """What is long is left to the transport, and what follows it as well."""
+        self.outlet.gather()
+        self.outlet.write(bytes(8193))
+        self.outlet.release()
+        self.assertEqual((self.arrived(), self.waits()), (b"", True))
+
     def test_order(self) -> None:
         """What the kernel does not take is left to the transport, and all that follows comes after it."""
-        large = bytes(range(256)) * 4096
-        self.outlet.gather()
-        self.outlet.write(large)
-        self.outlet.release()
-        self.assertTrue(self.waits())
+        large, sent = bytes(range(256)) * 32, b""
+        self.transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        while not self.waits():
+            self.outlet.gather()
+            self.outlet.write(large)
+            self.outlet.release()
+            sent += large
         self.outlet.gather()
         self.outlet.write(b"the end")
         self.outlet.release()
@@ -88,7 +97,7 @@ class OutletTests(SynchronousTestCase):
         while self.waits():
             self.transport.doWrite()
             arrived += self.arrived()
-        self.assertEqual(arrived, large + b"the end.")
+        self.assertEqual(arrived, sent + b"the end.")
 
     def test_outside(self) -> None:
         """What is written at another time is the reactor's, and so is what follows it."""

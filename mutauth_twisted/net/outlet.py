@@ -9,17 +9,21 @@ sends answers what it just read, and the kernel has room for it.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.interfaces import IProducer
 from twisted.internet.tcp import Connection
+
+#: The most that is sent at once, in bytes: with larger pieces the reactor's turn does not count, and the transport
+#: brings together those of several turns.
+_SHORT: Final = 8192
 
 
 class Outlet:
     """A TCP transport whose writes between :meth:`gather` and :meth:`release` are sent together, by the latter.
 
-    Whatever the kernel does not take at once, and all that comes after it, is
-    left to the transport, and so is everything once there is a producer, which
+    What is long, or not taken by the kernel at once, and all that comes after
+    it, is left to the transport, and so is everything once there is a producer, which
     the transport has to pause.
 
     :param transport: the transport.
@@ -47,7 +51,7 @@ class Outlet:
         if not gathered:
             return
         transport, data = self._transport, b"".join(gathered)
-        if transport.connected and not transport.TLS:
+        if len(data) <= _SHORT and transport.connected and not transport.TLS:
             sent = transport.writeSomeData(data)
             if sent == len(data):
                 return

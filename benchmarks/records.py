@@ -1,0 +1,112 @@
+"""What protecting data costs beside GSSAPI itself.
+
+    python benchmarks/records.py [--protection seal|sign] [--size BYTES] [--rounds N]
+
+A client's records, in chunks as a socket delivers them, go through
+``ProtectedTransport`` to an application that writes them back; a loop of bare
+unwrap and wrap, over contexts of the same kind and pieces of the same size, is
+what it is compared with.  No sockets: see ``throughput.py``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from gssapi.raw import unwrap, wrap
+from measure import ACCOUNT, SERVICE, Figure, conclude, ratio, realm, rounds, show
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Protocol
+from twisted.internet.task import Clock, react
+
+from mutauth_twisted.core.context import KerberosInitiator, ServiceKeys
+from mutauth_twisted.core.records import Records
+from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
+from mutauth_twisted.net.limits import Limits
+from mutauth_twisted.net.transport import ProtectedTransport
+from mutauth_twisted.policy import Protection
+from mutauth_twisted.spn import SPN
+from mutauth_twisted.wire import NNS
+
+#: What Twisted reads off a socket at most, in bytes.
+_READ = 1 << 16
+_PIECES = 100
+
+
+class Echo(Protocol):
+    def dataReceived(self, data: bytes) -> None:
+        transport: Any = self.transport
+        transport.write(data)
+
+
+class Nowhere:
+    """A network's transport that forgets what is written."""
+
+    def write(self, data: bytes) -> None:
+        pass
+
+    def writeSequence(self, data: list[bytes]) -> None:
+        pass
+
+
+def established(keys: ServiceKeys, protection: Protection) -> tuple[Any, Any, Any]:
+    """A client's context, a service's, and who the client is."""
+    client, service = KerberosInitiator(SPN.parse(SERVICE), ClientCredentials(), protection), keys.acceptor("client")
+    client.step(service.step(client.step(None).token).token)
+    return client, service, service.judge(protection)
+
+
+def echo(keys: ServiceKeys, protection: Protection, piece: bytes) -> Callable[[], Awaitable[float]]:
+    """Measures the CPU seconds of one piece there and back, through the package."""
+    client, service, identity = established(keys, protection)
+    records = Records(service, protection, NNS, NNS.reader(), "client")
+    transport = ProtectedTransport(Clock(), Nowhere(), records, identity, Limits())
+    transport.start(Echo())
+    sender = Records(client, protection, NNS, NNS.reader(), "service")
+    transport.dataReceived(sender.announcement())
+
+    async def measure() -> float:
+        stream = b"".join(frame for _ in range(_PIECES) for frame in sender.protect(piece))
+        chunks = [stream[start : start + _READ] for start in range(0, len(stream), _READ)]
+        before = time.process_time()
+        for chunk in chunks:
+            transport.dataReceived(chunk)
+        return (time.process_time() - before) / _PIECES
+
+    return measure
+
+
+def bare(keys: ServiceKeys, protection: Protection, piece: bytes) -> Callable[[], Awaitable[float]]:
+    """Measures the CPU seconds of one piece unwrapped and wrapped."""
+    client, service, _ = established(keys, protection)
+    seal, context = protection is Protection.SEAL, service._context
+
+    async def measure() -> float:
+        bodies = [client.wrap(piece, seal=seal) for _ in range(_PIECES)]
+        before = time.process_time()
+        for body in bodies:
+            wrap(context, unwrap(context, body).message, seal)
+        return (time.process_time() - before) / _PIECES
+
+    return measure
+
+
+async def compare(given: argparse.Namespace) -> None:
+    protection, piece = Protection(given.protection), bytes(given.size)
+    with realm() as (made, _):
+        keys = ServiceKeys(ServiceCredentials(made.keytab(ACCOUNT)))
+        kinds = {"records": echo(keys, protection, piece), "bare unwrap and wrap": bare(keys, protection, piece)}
+        figures = await rounds(given.rounds, kinds)
+    show(figures, f"us of CPU for {given.size} bytes there and back", 1e6)
+    what = f"echo of {given.size} bytes against bare unwrap and wrap"
+    conclude(Figure(what, ratio(figures, "records", "bare unwrap and wrap"), 1.15))
+
+
+if __name__ == "__main__":
+    options = argparse.ArgumentParser()
+    options.add_argument("--protection", default="seal", choices=["seal", "sign"])
+    options.add_argument("--size", type=int, default=16384)
+    options.add_argument("--rounds", type=int, default=21)
+    react(lambda reactor: Deferred.fromCoroutine(compare(options.parse_args())))
