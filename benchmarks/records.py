@@ -21,7 +21,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock, react
 
-from mutauth_twisted.core.context import KerberosInitiator, ServiceKeys
+from mutauth_twisted.core.kerberos import KerberosInitiator, ServiceKeys
 from mutauth_twisted.core.records import Records
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.net.limits import Limits

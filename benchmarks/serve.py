@@ -25,7 +25,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.protocols.wire import Echo
 from twisted.python.failure import Failure
 
-from mutauth_twisted.core.context import ServiceKeys
+from mutauth_twisted.core.kerberos import ServiceKeys
 from mutauth_twisted.credentials import ServiceCredentials
 from mutauth_twisted.net.endpoints import MutualAuthServerFactory
 from mutauth_twisted.net.protocol import Channel

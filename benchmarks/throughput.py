@@ -24,7 +24,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import react
 from twisted.python.failure import Failure
 
-from mutauth_twisted.core.context import ServiceKeys
+from mutauth_twisted.core.kerberos import ServiceKeys
 from mutauth_twisted.credentials import ServiceCredentials
 from mutauth_twisted.policy import Protection
 

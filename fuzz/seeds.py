@@ -19,7 +19,7 @@ from fuzz.targets import CORPUS, TARGETS
 from fuzz.targets.exchange import MANNERS, conversation, peer_of
 from fuzz.targets.kerberos import parties_of_a_realm
 from fuzz.targets.ldap import ldap_buffers
-from mutauth_twisted.wire import NNS, WINSOCK, Wire
+from mutauth_twisted.wire import NNS, PLAIN, WINSOCK, Wire
 from tests.fakes import FakeContext
 from tests.test_pac import ENABLED, REAL, pac
 
@@ -49,6 +49,21 @@ def _wire(wire: Wire) -> Seeds:
     yield "empty-record", stream(0, struct.pack("<I", 0))
     yield "fault", stream(1, NNS.fault(1326))
     yield "another-protocol", stream(1, b"GET / HTTP/1.1\r\n\r\n")
+
+
+def _plain() -> Seeds:
+    start = b"\0" + _cuts() + b"\0"
+    yield "records", start + PLAIN.record(b"") + PLAIN.record(b"data") + PLAIN.record(b"")
+    yield "too-large", start + struct.pack("<I", 0x10001) + b"x"
+    yield "cut", start + PLAIN.record(b"data")[:6]
+
+
+def _confirmation() -> Seeds:
+    yield "genuine", b"\1\0"
+    yield "another-channel", b"\0\0"
+    yield "none", b"\1\0\3\0\2\x1d"
+    yield "flipped", b"\1\0\0\0\7\1"
+    yield "made-up", b"\1\1\0\4abcdtoken 2"
 
 
 def _handshake() -> Seeds:
@@ -333,6 +348,7 @@ def _dns() -> Seeds:
 _MAKERS: dict[str, Callable[[], Seeds]] = {
     "wire-nns": lambda: _wire(NNS),
     "wire-winsock": lambda: _wire(WINSOCK),
+    "wire-plain": _plain,
     "handshake": _handshake,
     "exchange": _exchange,
     "records": _records,
@@ -341,6 +357,7 @@ _MAKERS: dict[str, Callable[[], Seeds]] = {
     "sealing": _sealing,
     "ldap": _ldap,
     "ticket": _ticket,
+    "confirmation": _confirmation,
     "pac": _pac,
     "spn": _spn,
     "dn": _dn,

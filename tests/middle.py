@@ -18,7 +18,8 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from mutauth_twisted.core.context import KerberosInitiator, SecurityContext, ServiceKeys
+from mutauth_twisted.core.context import SecurityContext
+from mutauth_twisted.core.kerberos import KerberosInitiator, ServiceKeys
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.errors import MutualAuthError
 from mutauth_twisted.interfaces import PeerIdentity

@@ -39,9 +39,9 @@ LAB = "lab"
 
 #: The only places that may import a library, as modules or whole units.
 RESERVED: dict[str, frozenset[str]] = {
-    "spnego": frozenset({"core.context"}),
-    "gssapi": frozenset({"core.context", "gsserrors", "tickets", "directory.sealing"}),
-    "krb5": frozenset({"core.context", "gsserrors", "tickets"}),
+    "spnego": frozenset({"core.kerberos"}),
+    "gssapi": frozenset({"core.kerberos", "gsserrors", "tickets", "directory.sealing"}),
+    "krb5": frozenset({"core.kerberos", "gsserrors", "tickets"}),
     "ldap3": frozenset({"directory"}),
     "winacl": frozenset({"directory"}),
     "click": frozenset({"cli"}),

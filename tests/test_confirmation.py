@@ -17,7 +17,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted.channelbinding import TLS_EXPORTER, TLS_SERVER_END_POINT, ChannelBinding, server_end_point
 from mutauth_twisted.core.confirmation import Confirmed, Confirming
-from mutauth_twisted.core.context import KerberosInitiator, Outcome, ServiceKeys, StepFailed
+from mutauth_twisted.core.context import Outcome, StepFailed
+from mutauth_twisted.core.kerberos import KerberosInitiator, ServiceKeys
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.errors import AuthenticationError, PeerNotProven, ProtocolViolation
 from mutauth_twisted.policy import Flag, Package, Protection

@@ -54,6 +54,7 @@ class DNTests(SynchronousTestCase):
         ):
             self.assertEqual(escape_rdn_value(value), escaped)
         self.assertEqual(len(parse_dn(child_dn('a,b+c"d\\e', _PARENT))), 4)
+        self.assertEqual(common_name(child_dn("a\\2Cb", _PARENT)), "a\\2Cb")
 
     def test_is_dn(self) -> None:
         """A keyword with a = in it is none."""
@@ -72,6 +73,7 @@ class DNTests(SynchronousTestCase):
         self.assertTrue(same_dn("CN=a\\,b,DC=x", "cn=A\\2Cb,dc=X"))
         self.assertTrue(same_dn("CN=ü,DC=x", "CN=\\C3\\BC,DC=x"))
         self.assertFalse(same_dn("CN=a,DC=x", "CN=b,DC=x"))
+        self.assertFalse(same_dn("CN=a\\\\2Cb,DC=x", "CN=a\\,b,DC=x"))
         self.assertFalse(same_dn("CN=a,DC=x", "CN=a,DC=x,DC=y"))
 
 

@@ -12,7 +12,7 @@ from fuzz.__main__ import Report, parse_log
 from fuzz.inputs import Choices, edited
 from fuzz.targets import CORPUS, TARGETS, seeds
 from mutauth_twisted import policy
-from mutauth_twisted.core import context, handshake, pac
+from mutauth_twisted.core import handshake, kerberos, pac
 from mutauth_twisted.core.records import Records
 from mutauth_twisted.directory import binding, names
 from mutauth_twisted.net.protocol import ExchangeProtocol
@@ -114,9 +114,9 @@ class FaultTests(SynchronousTestCase):
         def broken(*arguments: object) -> Any:
             raise KeyError("planted")
 
-        self.patch(context, "ticket_name", broken)
+        self.patch(kerberos, "ticket_name", broken)
         self.assert_found("acceptor", KeyError)
-        self.patch(context.KerberosInitiator, "_explain", broken)
+        self.patch(kerberos.KerberosInitiator, "_explain", broken)
         self.assert_found("initiator", KeyError)
 
     def test_names_that_only_look_alike(self) -> None:

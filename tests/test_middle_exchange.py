@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any
 
-from mutauth_twisted.core.context import ServiceKeys, StepFailed
+from mutauth_twisted.core.context import StepFailed
+from mutauth_twisted.core.kerberos import ServiceKeys
 from mutauth_twisted.credentials import ServiceCredentials
 from mutauth_twisted.errors import AccessDenied, AuthenticationError, NetworkError, StreamCut
 from mutauth_twisted.interfaces import PeerIdentity

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice, product
 from typing import Any
 
-from mutauth_twisted.core.context import KerberosInitiator
+from mutauth_twisted.core.kerberos import KerberosInitiator
 from mutauth_twisted.core.records import Data, Records
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.errors import AuthenticationError, ProtocolViolation, RecordError, SessionEnded, StreamCut

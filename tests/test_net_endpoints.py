@@ -26,7 +26,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from mutauth_twisted.channelbinding import ChannelBinding
-from mutauth_twisted.core.context import KerberosInitiator, ServiceKeys
+from mutauth_twisted.core.kerberos import KerberosInitiator, ServiceKeys
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.errors import AccessDenied, MutualAuthError, NetworkError, PeerRefused, StreamCut, UsageError
 from mutauth_twisted.net import endpoints as module

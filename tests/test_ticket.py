@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from mutauth_twisted.core import context
-from mutauth_twisted.core.context import KerberosInitiator, ServiceKeys
+from mutauth_twisted.core import kerberos
+from mutauth_twisted.core.kerberos import KerberosInitiator, ServiceKeys
 from mutauth_twisted.core.ticket import is_spnego, ticket_label, ticket_name
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.errors import MutualAuthError, PeerNotProven
@@ -175,7 +175,7 @@ class ServiceClassTests(SynchronousTestCase):
         identity = acceptor.judge(Protection.SEAL)
         for authenticated, words in ((False, "not vouched for"), (True, "cannot be read")):
             part = SimpleNamespace(authenticated=authenticated, values=[b"anything"])
-            with mock.patch.object(context, "get_name_attribute", return_value=part):
+            with mock.patch.object(kerberos, "get_name_attribute", return_value=part):
                 for read in (lambda: identity.account, lambda: identity.sid, lambda: identity.groups):
                     self.assertIn(words, str(self.assertRaises(PeerNotProven, read)))
                 policy = AccessPolicy(allow=["*@*"], deny=["bob@*"])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from spnego.iov import BufferType
 from twisted.trial.unittest import SynchronousTestCase
 
-from mutauth_twisted.core.context import KerberosInitiator, ServiceKeys
+from mutauth_twisted.core.kerberos import KerberosInitiator, ServiceKeys
 from mutauth_twisted.core.records import Data, EndOfStream, Records
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.errors import AccessDenied, MutualAuthError, NetworkError, PeerNotProven, ProtocolViolation, RecordError

@@ -44,6 +44,7 @@ class Target:
 TARGETS: dict[str, Target] = {
     "wire-nns": Target("wires", "check_nns", 2048),
     "wire-winsock": Target("wires", "check_winsock", 2048),
+    "wire-plain": Target("wires", "check_plain", 2048),
     "handshake": Target("handshake", "check"),
     "exchange": Target("exchange", "check", 1024),
     "records": Target("exchange", "check_records", 1024),
@@ -52,6 +53,7 @@ TARGETS: dict[str, Target] = {
     "sealing": Target("kerberos", "sealing", prepared=True),
     "ldap": Target("ldap", "check", 1024),
     "ticket": Target("tokens", "check_ticket", 2048),
+    "confirmation": Target("tokens", "check_confirmation"),
     "pac": Target("tokens", "check_pac", 2048),
     "spn": Target("names", "check_spn"),
     "dn": Target("names", "check_dn"),

@@ -15,14 +15,8 @@ from tempfile import TemporaryDirectory
 from fuzz.inputs import Choices, edited
 from fuzz.targets import Check
 from fuzz.targets.names import one_line
-from mutauth_twisted.core.context import (
-    KerberosAcceptor,
-    KerberosInitiator,
-    Outcome,
-    SecurityContext,
-    ServiceKeys,
-    StepFailed,
-)
+from mutauth_twisted.core.context import Outcome, SecurityContext, StepFailed
+from mutauth_twisted.core.kerberos import KerberosAcceptor, KerberosInitiator, ServiceKeys
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.errors import MutualAuthError, RecordError
 from mutauth_twisted.policy import Protection

@@ -1,12 +1,16 @@
-"""What is read of a client's token: the name on its ticket, and its groups."""
+"""What is read of tokens: the name on a ticket, its groups, and an acceptor's confirmation."""
 
 from __future__ import annotations
 
 import re
 
-from fuzz.inputs import Choices
+from fuzz.inputs import Choices, edited
+from mutauth_twisted.channelbinding import TLS_EXPORTER, ChannelBinding
+from mutauth_twisted.core.confirmation import Confirmed, Confirming
+from mutauth_twisted.core.context import StepFailed
 from mutauth_twisted.core.pac import read_logon
-from mutauth_twisted.core.ticket import ticket_name
+from mutauth_twisted.core.ticket import is_spnego, ticket_label, ticket_name
+from tests.fakes import FakeContext
 
 _SID = re.compile(r"S-1-\d{1,15}(-\d{1,10}){0,16}", re.ASCII)
 _SMALLEST_GROUP = 8  # bytes
@@ -22,6 +26,28 @@ def check_ticket(token: bytes) -> None:
     for part in name.split("/"):
         assert part.encode() in token, "the name is not in the token"
     assert ticket_name(token + b"\0") == name, "what follows the token changes the name"
+    try:
+        label = ticket_label(token)
+    except ValueError as error:
+        assert str(error), "an error says nothing"
+    else:
+        assert label.name == name, "the label has another name"
+    assert isinstance(is_spnego(token), bool)
+
+
+def check_confirmation(data: bytes) -> None:
+    """Only the acceptor's own confirmation of this very channel lets an initiator be complete."""
+    choices = Choices(data)
+    seen = ChannelBinding(TLS_EXPORTER, bytes(32) if choices.flag() else b"another channel")
+    client = Confirmed(FakeContext(initiator=True), ChannelBinding(TLS_EXPORTER, bytes(32)), "service")
+    genuine = Confirming(FakeContext(initiator=False), seen).step(client.step(None).token).token
+    token = choices.rest() if choices.flag() else edited(genuine, choices)
+    try:
+        outcome = client.step(token)
+    except StepFailed as failed:
+        assert "\n" not in str(failed.error)
+        return
+    assert not outcome.complete or (token == genuine and seen.data == bytes(32)), "an unconfirmed channel was taken"
 
 
 def check_pac(data: bytes) -> None:

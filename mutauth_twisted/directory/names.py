@@ -69,12 +69,17 @@ def same_dn(one: str, other: str) -> bool:
     return mine == theirs if mine else one.casefold() == other.casefold()
 
 
-def _unescape(value: str) -> str:
-    def byte_runs(match: re.Match[str]) -> str:
-        return bytes.fromhex(match.group(0).replace("\\", "")).decode("utf-8", "replace")
+# In one pass: what an escaped backslash leaves must not be taken for the start of another escape.
+_ESCAPES = re.compile(r"((?:\\[0-9A-Fa-f]{2})+)|\\(.)", re.DOTALL)
 
-    value = re.sub(r"(?:\\[0-9A-Fa-f]{2})+", byte_runs, value)
-    return re.sub(r"\\(.)", r"\1", value)
+
+def _unescape(value: str) -> str:
+    def meant(match: re.Match[str]) -> str:
+        if match[1]:
+            return bytes.fromhex(match[1].replace("\\", "")).decode("utf-8", "replace")
+        return match[2]
+
+    return _ESCAPES.sub(meant, value)
 
 
 def parse_guid(text: str) -> UUID | None:

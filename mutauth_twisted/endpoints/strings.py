@@ -26,7 +26,7 @@ from twisted.internet.interfaces import (
     IStreamServerEndpoint,
 )
 
-from mutauth_twisted.core.context import ServiceKeys
+from mutauth_twisted.core.kerberos import ServiceKeys
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.directory.connection import Directory
 from mutauth_twisted.dns import Resolver

@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mutauth_twisted.channelbinding import ChannelBinding
-from mutauth_twisted.core.context import KerberosInitiator, ServiceKeys
+from mutauth_twisted.core.kerberos import KerberosInitiator, ServiceKeys
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.errors import AccessDenied, MutualAuthError, NetworkError, UsageError
 from mutauth_twisted.interfaces import PeerIdentity

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.application.service import IService
 
-from mutauth_twisted.core.context import ServiceKeys
+from mutauth_twisted.core.kerberos import ServiceKeys
 from mutauth_twisted.credentials import ServiceCredentials
 from mutauth_twisted.errors import MutualAuthError
 from mutauth_twisted.net.tls import server_layer

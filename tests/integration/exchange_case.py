@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
-from mutauth_twisted.core.context import ServiceKeys
+from mutauth_twisted.core.kerberos import ServiceKeys
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.directory.connection import Directory
 from mutauth_twisted.directory.spns import add_spns, find_account, remove_spns

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.internet import reactor
 
-from mutauth_twisted.core.context import ServiceKeys
+from mutauth_twisted.core.kerberos import ServiceKeys
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.directory.connection import Directory
 from mutauth_twisted.directory.security import parse_sid

@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.threads import deferToThread
 from twisted.logger import formatEvent
 
-from mutauth_twisted.core.context import KerberosInitiator
+from mutauth_twisted.core.kerberos import KerberosInitiator
 from mutauth_twisted.errors import (
     AuthenticationError,
     MutualAuthError,

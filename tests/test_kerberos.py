@@ -1,7 +1,7 @@
 """Kerberos contexts: real ones, with tickets that the tests make for themselves.
 
 Many of these tests are here to fail when a release of pyspnego or
-python-gssapi changes what mutauth_twisted.core.context relies on.
+python-gssapi changes what mutauth_twisted.core.kerberos relies on.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import spnego
 from gssapi.raw import set_cred_option
 from twisted.trial.unittest import SynchronousTestCase
 
-from mutauth_twisted.core import context as module
-from mutauth_twisted.core.context import KerberosInitiator, Outcome, ServiceKeys, StepFailed, kerberos_name
+from mutauth_twisted.core import kerberos as module
+from mutauth_twisted.core.context import Outcome, StepFailed
+from mutauth_twisted.core.kerberos import KerberosInitiator, ServiceKeys, kerberos_name
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.errors import (
     AuthenticationError,

@@ -1,0 +1,479 @@
+"""Kerberos security contexts over pyspnego and GSSAPI.
+
+pyspnego sets up what a client asks for, steps it, and lays out records of two
+parts.  What a service does for every connection, and both sides for every
+record - accept, wrap, unwrap - goes to GSSAPI itself: the same calls, without
+pyspnego's way to them, which takes several times as long.
+
+The only file that touches private parts of pyspnego, and why:
+
+- pyspnego names every service ``service@host``, so a three-part SPN cannot be
+  asked for; and it has python-gssapi defer errors, so that a failed step goes
+  unnoticed.  Both are mended by giving its GSSAPIProxy the ``_context`` it would
+  have made itself.
+- It acquires credentials anew for each context, an acceptor's from the
+  process-wide keytab: ``_gssapi_credential`` takes ours.
+- Its own SPNEGO asks for host-based names only, and falls back on NTLM: the
+  context of package *negotiate* is MIT's SPNEGO with Kerberos as its one choice.
+- It shows neither channel bindings nor whether the peer had any.
+- It shows neither the lifetime nor the names: they are read from ``_context``.
+- It logs whole tokens at debug level: nobody's logging configuration may let
+  them out.
+
+``tests/test_kerberos.py`` fails when a release of pyspnego changes any of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from contextlib import suppress
+from copy import copy
+from typing import Any
+
+import gssapi
+import spnego
+from gssapi.raw import (
+    IOV,
+    ChannelBindings,
+    IOVBufferType,
+    accept_sec_context,
+    display_name,
+    get_name_attribute,
+    inquire_context,
+    set_cred_option,
+    set_neg_mechs,
+    unwrap,
+    wrap,
+    wrap_iov_length,
+)
+from gssapi.raw import (
+    SecurityContext as SecurityContextHandle,
+)
+from gssapi.raw.exceptions import OperationUnavailableError
+from gssapi.raw.misc import GSSError
+from spnego import ContextReq
+from spnego.exceptions import SpnegoError
+from spnego.iov import BufferType
+
+from mutauth_twisted.channelbinding import ChannelBinding
+from mutauth_twisted.core.context import Outcome, StepFailed
+from mutauth_twisted.core.pac import read_logon
+from mutauth_twisted.core.ticket import is_spnego, ticket_label, ticket_name
+from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
+from mutauth_twisted.errors import (
+    AuthenticationError,
+    CredentialError,
+    MutualAuthError,
+    PeerNotProven,
+    PeerRefused,
+    RecordError,
+)
+from mutauth_twisted.gsserrors import Acceptor, explain, record_fault
+from mutauth_twisted.interfaces import PeerIdentity
+from mutauth_twisted.policy import Flag, Logon, Package, Protection, flag_names, fold_ascii, split_principal
+from mutauth_twisted.spn import SPN
+from mutauth_twisted.tickets import tickets_for
+
+KERBEROS = "kerberos"
+_KERBEROS_OID = gssapi.MechType.kerberos
+#: RFC 4178 3.
+_SPNEGO_OID = gssapi.OID.from_int_seq("1.3.6.1.5.5.2")
+#: MIT: ask for confidentiality only where it was asked for, and not always.
+_NO_CI_FLAGS_OID = gssapi.OID.from_int_seq("1.2.752.43.13.29")
+#: RFC 4121 4.1: the token identifier of a KRB-ERROR behind the mechanism's OID, and where it ends at the latest.
+_KRB_ERROR_AT_MOST = 24
+_KRB_ERROR_HEADER = b"\x06\x09\x2a\x86\x48\x86\xf7\x12\x01\x02\x02\x03\x00"
+
+#: RFC 6680: where MIT puts two parts of a verified PAC.
+_LOGON_INFORMATION = b"urn:mspac:logon-info"
+_UPN_INFORMATION = b"urn:mspac:upn-dns-info"
+
+# As plain numbers: enum arithmetic takes as long as the rest of the judgement.
+_ALL_FLAGS = sum(Flag)
+_REQUIRED = {protection: int(protection.required_flags) for protection in Protection}
+
+
+def _keep_quiet(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.DEBUG
+
+
+# A logger's own filters survive logging.config, and do not depend on levels that others may change.
+for _name in list(logging.root.manager.loggerDict):
+    if _name.partition(".")[0] == "spnego":
+        logging.getLogger(_name).addFilter(_keep_quiet)
+
+
+
+def kerberos_name(spn: SPN) -> gssapi.Name:
+    """The SPN as a Kerberos principal name; its parts may hold what the text form of a principal must escape."""
+    # RFC 1964 2.1.1: '@' starts the realm and '\\' escapes, unless escaped.
+    text = str(spn).replace("\\", "\\\\").replace("@", "\\@")
+    return gssapi.Name(text, gssapi.NameType.kerberos_principal)
+
+
+def _native(error: BaseException) -> BaseException:
+    """The GSSAPI error inside one of pyspnego's, if there is one."""
+    return error.__cause__ if isinstance(error, SpnegoError) and error.__cause__ is not None else error
+
+
+class _KerberosContext:
+    """What initiator and acceptor share: GSSAPI's context, and a GSSAPIProxy with it in it."""
+
+    #: pyspnego's object; its context is ours.
+    _proxy: Any
+
+    def __init__(self, subject: str, channel: ChannelBinding | None) -> None:
+        self._subject = subject
+        self._channel = channel
+        #: GSSAPI's own context; before the first step one that is good for nothing.
+        self._context: Any = SecurityContextHandle()
+        self._signature_size: int | None = None
+        self.blocking = False
+
+    def _advance(self, token: bytes | None) -> Outcome:
+        """Take the step; raises anything."""
+        raise AssertionError("a subclass takes the step")
+
+    @property
+    def _bindings(self) -> ChannelBindings | None:
+        return ChannelBindings(application_data=self._channel.application_data) if self._channel is not None else None
+
+    def step(self, token: bytes | None) -> Outcome:
+        try:
+            return self._advance(token)
+        except MutualAuthError as error:
+            raise StepFailed(error) from error
+        except Exception as error:  # a hostile token can raise anything, ValueError included
+            native = _native(error)
+            raise StepFailed(self._explain(native, token), getattr(native, "token", None) or b"") from error
+
+    def _explain(self, error: BaseException, token: bytes | None) -> MutualAuthError:
+        return explain(error, self._subject)
+
+    def _peer_name(self, proven: Any) -> Any:
+        """The peer's name, as GSSAPI has it, from what it said of the context."""
+        raise AssertionError("a subclass knows which name is the peer's")
+
+    def _prove(self, protection: Protection, *, target_name: bool) -> tuple[str, Protection, Flag, float]:
+        """The peer's name, what protection it came to, the flags, all there, and the end of the ticket."""
+        if (protection is Protection.TLS) is (self._channel is None):
+            raise PeerNotProven(self._subject, "the exchange is not bound to a TLS channel as it has to be")
+        proven: Any
+        try:
+            proven = inquire_context(self._context, initiator_name=False, target_name=target_name)
+            if proven.mech != _KERBEROS_OID or not proven.complete:
+                raise PeerNotProven(self._subject, "the exchange did not end with Kerberos")
+            # GSSAPI hands out the terminating NUL of some names.
+            name = display_name(self._peer_name(proven), False).name.rstrip(b"\0").decode()
+        except (GSSError, UnicodeDecodeError) as error:  # a ticket can end between two steps
+            raise explain(error, self._subject) from error
+        flags = int(proven.flags) & _ALL_FLAGS
+        if missing := _REQUIRED[protection] & ~flags:
+            raise PeerNotProven(
+                self._subject,
+                f"the exchange ended without {flag_names(missing)}",
+                f"the peer must ask for mutual authentication, and for protection {protection.value}",
+            )
+        if protection is not Protection.TLS:
+            protection = Protection.SEAL if flags & Flag.CONFIDENTIALITY else Protection.SIGN
+        elif not target_name and not flags & Flag.CHANNEL_BOUND:
+            raise PeerNotProven(
+                self._subject,
+                "its ticket is not bound to this TLS channel",
+                "look for what terminates TLS between both sides; a client of another make must send its bindings",
+            )
+        return name, protection, Flag(flags), time.time() + proven.lifetime
+
+    def wrap(self, data: bytes, *, seal: bool) -> bytes:
+        try:
+            wrapped = wrap(self._context, data, seal)
+        except GSSError as error:
+            raise explain(error, self._subject) from error
+        if seal and not wrapped.encrypted:
+            raise AuthenticationError(self._subject, "the security package did not encrypt")
+        return wrapped.message
+
+    def unwrap(self, body: bytes) -> tuple[bytes, bool]:
+        try:
+            result = unwrap(self._context, body)
+        except Exception as error:  # any bytes can come in here, and raise anything
+            raise self._not_next(error) from error
+        return result.message, result.encrypted
+
+    def _not_next(self, error: Exception) -> RecordError:
+        return RecordError(
+            self._subject,
+            f"a record is not the peer's next one ({record_fault(_native(error))})",
+            "look for what stands between both sides",
+        )
+
+    @property
+    def signature_size(self) -> int:
+        if self._signature_size is None:
+            # A signature has the size of a wrap token's header without confidentiality (RFC 4121 4.2.6); to make one
+            # would take a sequence number.
+            sizes = IOV(IOVBufferType.header, b"", std_layout=False)
+            wrap_iov_length(self._context, sizes, False)
+            self._signature_size = len(sizes[0].value or b"")
+        return self._signature_size
+
+    def wrap_apart(self, data: bytes, *, seal: bool) -> tuple[bytes, bytes]:
+        try:
+            if not seal:
+                return self._proxy.sign(data), data
+            wrapped = self._proxy.wrap_iov([BufferType.header, data, BufferType.padding])
+        except SpnegoError as error:
+            raise explain(_native(error), self._subject) from error
+        if not wrapped.encrypted:
+            raise AuthenticationError(self._subject, "the security package did not encrypt")
+        header, sealed, padding = (buffer.data or b"" for buffer in wrapped.buffers)
+        return header, sealed + padding
+
+    def unwrap_apart(self, trailer: bytes, data: bytes, *, seal: bool) -> tuple[bytes, bool]:
+        try:
+            if not seal:
+                self._proxy.verify(data, trailer)
+                return data, False
+            result = self._proxy.unwrap_iov([(BufferType.header, trailer), data, BufferType.data])
+        except Exception as error:  # as above
+            raise self._not_next(error) from error
+        return result.buffers[1].data or b"", result.encrypted
+
+
+class KerberosInitiator(_KerberosContext):
+    """A client's context for one SPN.
+
+    :param spn: the SPN the service must prove to have the key of.
+    :param credentials: where the client's ticket comes from.
+    :param protection: what is to be agreed on.
+    :param package: whose tokens to send.
+    :param channel: the TLS channel to bind to.
+    """
+
+    def __init__(
+        self,
+        spn: SPN,
+        credentials: ClientCredentials,
+        protection: Protection,
+        package: Package = Package.KERBEROS,
+        channel: ChannelBinding | None = None,
+    ) -> None:
+        super().__init__(str(spn), channel)
+        self._spn = spn
+        self._tickets = tickets_for(credentials)
+        self._cache = ""
+        # Who is not of this package may ignore the bindings: TLS may then end at a relay, which must find nothing to read.
+        self._sealed_inside = channel is not None and not channel.between_peers
+        self._request = int((Protection.SEAL if self._sealed_inside else protection).required_flags)
+        self._package = package
+        self._proxy = None
+        self.blocking = True
+
+    def _open(self) -> Any:
+        """Make pyspnego's object, at the first step, where waiting is allowed."""
+        name = kerberos_name(self._spn)
+        mechanism = _KERBEROS_OID if self._package is Package.KERBEROS else _SPNEGO_OID
+        credential = self._tickets.acquire(mechanism)
+        self._cache = self._tickets.cache
+        if self._package is Package.NEGOTIATE:
+            set_neg_mechs(credential, [_KERBEROS_OID])
+        set_cred_option(_NO_CI_FLAGS_OID, credential)
+        proxy: Any = spnego.client(
+            hostname=self._spn.host,
+            service=self._spn.service_class,
+            context_req=ContextReq(self._request),
+            protocol=KERBEROS,
+            _gssapi_credential=credential,
+        )
+        proxy._context = gssapi.SecurityContext(
+            name=name,
+            creds=proxy._credential,
+            usage="initiate",
+            mech=mechanism,
+            flags=self._request,
+            channel_bindings=self._bindings,
+        )
+        return proxy
+
+    def _advance(self, token: bytes | None) -> Outcome:
+        if self._proxy is None:
+            self._proxy = self._open()
+            self._context = self._proxy._context
+            # Errors are raised at once, with the token for the peer, instead of by some later call.
+            self._context.__DEFER_STEP_ERRORS__ = False
+        reply = self._proxy.step(token)
+        return Outcome(reply or b"", self._proxy.complete)
+
+    def step(self, token: bytes | None) -> Outcome:
+        try:
+            outcome = super().step(token)
+        except StepFailed as failed:
+            # What the KDC or the service takes no more must not be kept until it ends.
+            if isinstance(failed.error, (CredentialError, PeerRefused)):
+                self._tickets.discard(self._cache)
+            raise
+        # Only the first step fetches a ticket; what follows is arithmetic.
+        self.blocking = False
+        return outcome
+
+    def _explain(self, error: BaseException, token: bytes | None) -> MutualAuthError:
+        reason = super()._explain(error, token)
+        if token is not None and _KRB_ERROR_HEADER in token[:_KRB_ERROR_AT_MOST]:
+            return PeerRefused(self._subject, f"the service refused the ticket: {reason.cause}", reason.remedy)
+        if token is not None and type(reason) is AuthenticationError:
+            cause = f"the service's token cannot be taken ({reason.cause})"
+            return PeerNotProven(self._subject, cause, "it was altered on the way, or comes from another service")
+        return reason
+
+    def _peer_name(self, proven: Any) -> Any:
+        return proven.target_name
+
+    def judge(self, protection: Protection) -> PeerIdentity:
+        principal, reached, flags, expires = self._prove(protection, target_name=True)
+        proven = re.sub(r"\\(.)", r"\1", split_principal(principal)[0])
+        if proven.casefold() != str(self._spn).casefold():
+            raise PeerNotProven(self._subject, f"the ticket names {proven} instead")
+        if self._sealed_inside and not flags & Flag.CONFIDENTIALITY:
+            raise PeerNotProven(self._subject, "it is not of this package, and does not seal inside TLS")
+        return PeerIdentity(principal, self._spn, self._package.value, reached, flags, expires)
+
+
+class KerberosAcceptor(_KerberosContext):
+    """A service's context for one connection; made by :class:`ServiceKeys`."""
+
+    def __init__(self, keys: ServiceKeys, subject: str, channel: ChannelBinding | None) -> None:
+        super().__init__(subject, channel)
+        self._keys = keys
+        self._copied: Any = None
+        #: The client's name, when the context is complete.
+        self._initiator: Any = None
+        self._package: Package | None = None
+        self._claimed: str | None = None
+        self._logon: Logon | None = None
+
+    @property
+    def _proxy(self) -> Any:
+        # Made when asked for: records of one part go without.
+        if self._copied is None:
+            self._copied = copy(self._keys.template)
+            self._copied._context = self._context
+        return self._copied
+
+    def _advance(self, token: bytes | None) -> Outcome:
+        if token is None:
+            raise ValueError("a client starts")
+        accepted = accept_sec_context(token, self._keys.acquired, self._context, self._bindings)
+        self._context, self._initiator = accepted.context, accepted.initiator_name
+        return Outcome(accepted.token or b"", not accepted.more_steps)
+
+    def step(self, token: bytes | None) -> Outcome:
+        outcome = super().step(token)
+        if token is not None and self._package is None:
+            self._package = Package.NEGOTIATE if is_spnego(token) else Package.KERBEROS
+        if token is not None and self._claimed is None:
+            with suppress(ValueError):  # GSSAPI has understood it, which is what counts
+                self._claimed = ticket_name(token)
+        return outcome
+
+    def _explain(self, error: BaseException, token: bytes | None) -> MutualAuthError:
+        label = None
+        with suppress(ValueError):  # then it is no AP-REQ, which the error says already
+            label = ticket_label(token or b"")
+        own = self._keys.credentials
+        return explain(error, self._subject, Acceptor(own.keytab, label, own.principal))
+
+    def _peer_name(self, proven: Any) -> Any:
+        # Not asked for again, as GSSAPI would make it anew, with all that its ticket says of it.
+        return self._initiator
+
+    def judge(self, protection: Protection) -> PeerIdentity:
+        principal, reached, flags, expires = self._prove(protection, target_name=False)
+        self._initiator = None
+        self._check_class()
+        package = self._package or Package.KERBEROS
+        return PeerIdentity(
+            principal, None, package.value, reached, flags, expires, self._claimed, read_logon=self.read_logon
+        )
+
+    def _check_class(self) -> None:
+        wanted, claimed = self._keys.service_class, self._claimed or "no service"
+        if wanted is not None and fold_ascii(claimed.partition("/")[0]) != fold_ascii(wanted):
+            raise PeerNotProven(
+                self._subject, f"its ticket is for {claimed}, not for {wanted}", "connect it to the service that it means"
+            )
+
+    def read_logon(self) -> Logon | None:
+        """See :attr:`PeerIdentity.account`."""
+        if self._logon is None:
+            self._logon = self._read_logon()
+        return self._logon
+
+    def _read_logon(self) -> Logon | None:
+        name: Any = inquire_context(self._context, target_name=False).initiator_name
+        logon_information = self._read_pac(name, _LOGON_INFORMATION)
+        if not logon_information:
+            return None
+        try:
+            return read_logon(logon_information, self._read_pac(name, _UPN_INFORMATION))
+        except ValueError as error:
+            cause = f"the PAC of its ticket cannot be read: {error}"
+            raise PeerNotProven(self._subject, cause, "let everybody of its realm in, *@REALM, to do without") from error
+
+    def _read_pac(self, name: Any, part: bytes) -> bytes:
+        """One part of the verified PAC; empty when there is none."""
+        try:
+            found = get_name_attribute(name, part)
+        except OperationUnavailableError:
+            return b""
+        except GSSError as error:
+            raise explain(error, self._subject) from error
+        if not found.authenticated:
+            raise PeerNotProven(self._subject, "the PAC of its ticket is not vouched for", "check the domain controllers")
+        return b"".join(found.values)
+
+
+class ServiceKeys:
+    """A service's own keys, from which it makes a context for each connection.
+
+    :param credentials: the keytab and the principal in it.
+    :param service_class: first part of the SPN that a client's ticket has to
+        name; None: any.  A guard against mix-ups and no proof: clients could
+        write another name on a ticket for the same account.
+    :param package: whose tokens to take; with NEGOTIATE Kerberos' own as well.
+    :raises CredentialError: when the keytab is missing, unreadable, or has no such key.
+    """
+
+    def __init__(
+        self,
+        credentials: ServiceCredentials,
+        service_class: str | None = None,
+        package: Package = Package.KERBEROS,
+    ) -> None:
+        self.service_class = service_class
+        self.credentials = credentials
+        subject = f"keytab {credentials.keytab}" if credentials.keytab else "the default keytab"
+        name = None
+        if credentials.principal is not None:
+            subject = f"{subject}, principal {credentials.principal}"
+            name = gssapi.Name(credentials.principal, gssapi.NameType.kerberos_principal)
+        store: dict[str | bytes, str | bytes] | None = {"keytab": credentials.keytab} if credentials.keytab else None
+        mechanisms = [_KERBEROS_OID] if package is Package.KERBEROS else [_KERBEROS_OID, _SPNEGO_OID]
+        try:
+            #: GSSAPI's own; MIT reads a keytab's file anew for each client.
+            self.acquired = gssapi.Credentials(name=name, usage="accept", mechs=mechanisms, store=store)
+            if package is Package.NEGOTIATE:
+                set_neg_mechs(self.acquired, [_KERBEROS_OID])
+        except GSSError as error:
+            raise explain(error, subject) from error
+        #: pyspnego's object for such a service, with no context in it yet.
+        self.template: Any = spnego.server(protocol=KERBEROS, _gssapi_credential=self.acquired)
+
+    def acceptor(self, peer: str, channel: ChannelBinding | None = None) -> KerberosAcceptor:
+        """A context for one connection.
+
+        :param peer: how errors name the client.
+        :param channel: the TLS channel that its ticket has to be bound to.
+        """
+        return KerberosAcceptor(self, peer, channel)
