@@ -304,12 +304,38 @@ class PausingTests(Case):
         self.assertTrue(self.network.disconnecting)
 
     def test_lost_while_paused(self) -> None:
-        """A connection that is lost while data waits was cut, and resuming it is harmless."""
+        """What waits when the connection is lost is delivered, as there is no later; resuming is harmless."""
         self.application.on_data = lambda transport, data: transport.pauseProducing()
-        self.peer_sends(b"one", b"two", end=True)
-        self.assertIsInstance(self.lose(ConnectionLost()), StreamCut)
-        self.transport.resumeProducing()
+        self.peer_sends(b"one", b"two", b"three", end=True)
         self.assertEqual(self.application.received, [b"one"])
+        self.assertIsInstance(self.lose(ConnectionLost()), ConnectionDone)
+        self.transport.resumeProducing()
+        self.assertEqual(self.application.received, [b"one", b"two", b"three"])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_cut_while_paused(self) -> None:
+        """A stream whose end is not among what waits was cut."""
+        self.transport.pauseProducing()
+        self.peer_sends(b"one")
+        self.assertIsInstance(self.lose(ConnectionDone()), StreamCut)
+        self.assertEqual(self.application.received, [b"one"])
+
+    def test_altered_while_paused(self) -> None:
+        """Nothing behind an altered record is delivered at the end either."""
+        self.transport.pauseProducing()
+        self.peer_sends(b"one")
+        record = self.peer.protect(b"two")[0]
+        self.transport.dataReceived(record[:-1] + b"\0" + self.peer.protect(b"three")[0])
+        self.assertIsInstance(self.lose(ConnectionDone()), RecordError)
+        self.assertEqual(self.application.received, [b"one"])
+
+    def test_closed_while_paused(self) -> None:
+        """An application that has closed itself is told nothing more."""
+        self.transport.pauseProducing()
+        self.peer_sends(b"one")
+        self.transport.abortConnection()
+        self.assertIsInstance(self.lose(ConnectionAborted()), ConnectionAborted)
+        self.assertEqual(self.application.received, [])
 
     def test_flood_while_paused(self) -> None:
         """A network that does not pause cannot fill the memory."""

@@ -253,6 +253,7 @@ class ProtectedTransport:
 
     def connectionLost(self, reason: Failure) -> None:
         """Tell the application, and why."""
+        self._deliver_rest()
         application, self._application = self._application, None
         self._stop_waiting()
         if self._lifetime is not None:
@@ -260,6 +261,15 @@ class ProtectedTransport:
             self._lifetime = None  # it holds us, which only the garbage collector would end
         if application is not None:
             application.connectionLost(self._why(reason))
+
+    def _deliver_rest(self) -> None:
+        """Deliver what has come before the end, to an application that has paused as well: there is no later.
+
+        TLS reads on to its own end whatever it is told, so that the end comes while records wait.
+        """
+        while self._paused and not self.disconnecting and self._reason is None:
+            self._paused = False
+            self.deliver()
 
     def _why(self, reason: Failure) -> Failure:
         if self._reason is not None:
@@ -403,8 +413,9 @@ class ProtectedTransport:
     def resumeProducing(self) -> None:
         """Deliver and read again; see IPushProducer."""
         self._paused = False
-        self._transport.resumeProducing()
-        self.deliver()
+        if self._application is not None:
+            self._transport.resumeProducing()
+            self.deliver()
 
     def stopProducing(self) -> None:
         """The application wants no more; see IProducer."""

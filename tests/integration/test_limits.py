@@ -22,6 +22,7 @@ from mutauth_twisted.errors import NetworkError, PeerRefused, SessionEnded
 from mutauth_twisted.net.limits import Limits
 from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.net.transport import LINGER
+from mutauth_twisted.policy import Protection
 from tests.fakes import captured_log
 from tests.integration.exchange_case import LOOPBACK, ExchangeTestCase
 
@@ -176,11 +177,18 @@ class BackpressureTests(ExchangeTestCase):
 
     timeout = 120
 
-    async def test_flat_memory(self) -> None:
+    async def test_sealed(self) -> None:
         """200 MiB through real sockets to a reader that keeps pausing: the writer waits, and memory stays flat."""
-        total = 200 * MEGABYTE
-        port = await self.listen()
-        client = await self.connect(port)
+        await self.pour(Channel())
+
+    async def test_inside_tls(self) -> None:
+        """So it is where TLS has buffers of its own."""
+        await self.pour(Channel(protection=Protection.TLS))
+
+    async def pour(self, channel: Channel, total: int = 200 * MEGABYTE) -> None:
+        """Send that much to a slow reader."""
+        port = await self.listen(channel=channel)
+        client = await self.connect(port, channel=channel)
         server = self.servers[0]
         received, highest = 0, 0
 
