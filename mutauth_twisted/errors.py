@@ -1,10 +1,17 @@
 """Every error of the package, in one small tree.
 
 An error is one line for people: the object it is about, the cause, and the
-next step.  The classes tell who has to act: we (:class:`UsageError`,
-:class:`CredentialError`), the peer (:class:`PeerError` and below), or the
-directory, the KDC and the network (:class:`DirectoryError`,
-:class:`NetworkError`).  No message ever holds a token, a key or a password.
+next step.  The classes tell who has to act:
+
+- we, on this machine and with our own account: :class:`UsageError`,
+  :class:`CredentialError`;
+- the peer, which was asked and did wrong: :class:`PeerError` and below;
+- the directory and its administrators: :class:`DirectoryError`,
+  :class:`NotFound`, :class:`ServiceCheckFailed`; and :class:`KDCError` for the
+  KDC, which does not answer, or grants no ticket (the peer heard nothing of it);
+- the network, or nobody knows who: :class:`NetworkError`.
+
+No message ever holds a token, a key or a password.
 """
 
 from __future__ import annotations
@@ -110,8 +117,33 @@ class CredentialError(AuthenticationError):
     """Our own credentials are missing, unreadable, expired or refused by the KDC."""
 
 
-class KDCUnreachable(MutualAuthError):
+class KDCError(MutualAuthError):
+    """Base of what keeps a KDC from granting a ticket; the peer was not even asked."""
+
+
+class KDCUnreachable(KDCError):
     """No KDC of the realm answered."""
+
+
+class KDCRefused(KDCError, AuthenticationError):
+    """The KDC answered, and grants no ticket: the service is unknown or disabled, or its policy forbids it.
+
+    What it says of our own key, ticket or account is a :class:`CredentialError`.
+
+    :ivar code: the code of its KRB-ERROR (RFC 4120, section 7.5.9); 0: none.
+    """
+
+    exit_code = 4
+
+    def __init__(self, subject: str, cause: str, remedy: str = "", *, code: int = 0) -> None:
+        super().__init__(subject, cause, remedy)
+        self.code = code
+
+    @property
+    def of_service(self) -> bool:
+        """Whether it is the service's account alone that is at fault, so that another service's may be fine."""
+        # KDC_ERR_SERVICE_EXP, S_PRINCIPAL_UNKNOWN, PRINCIPAL_NOT_UNIQUE, SERVICE_REVOKED
+        return self.code in (2, 7, 8, 19)
 
 
 class PeerError(AuthenticationError):
@@ -153,10 +185,12 @@ class RecordError(PeerError):
     """A record was altered, repeated, reordered, dropped, or not sealed."""
 
 
-class StreamCut(PeerError, ConnectionLost):
-    """The connection ended without the peer's authenticated end of stream."""
+class StreamCut(NetworkError, ConnectionLost):
+    """The connection ended without the peer's authenticated end of stream.
 
-    exit_code = 3
+    No error of the peer's, which was proven and may have had no part in it: a
+    network that broke looks no other than somebody who cut the stream.
+    """
 
     def __init__(self, subject: str, cause: str, remedy: str = "") -> None:
         MutualAuthError.__init__(self, subject, cause, remedy)

@@ -26,6 +26,7 @@ from gssapi.raw.misc import GSSError
 from mutauth_twisted.errors import (
     AuthenticationError,
     CredentialError,
+    KDCRefused,
     KDCUnreachable,
     MutualAuthError,
     PeerNotProven,
@@ -91,12 +92,12 @@ _REVOKED = _Meaning(
 )
 _ACCOUNT_EXPIRED = _Meaning(CredentialError, "the account has expired", "ask an administrator to extend it")
 _UNKNOWN_SERVICE = _Meaning(  # Samba's and Windows' word for an ambiguous name as well
-    PeerNotProven,
+    KDCRefused,
     "the KDC knows no such service, or finds its name on several accounts",
     "check the name; an administrator registers it with mutauth install, or finds all holders with mutauth spn query",
 )
 _SERVICE_REVOKED = _Meaning(
-    PeerNotProven, "the service's account is disabled or expired", "ask an administrator to enable it"
+    KDCRefused, "the service's account is disabled or expired", "ask an administrator to enable it"
 )
 _OTHER_KEY = _Meaning(
     PeerNotProven,
@@ -125,13 +126,13 @@ _MINOR: dict[int, _Meaning] = {
     ),  # KDC_ERR_C_PRINCIPAL_UNKNOWN
     _KRB5 + 7: _UNKNOWN_SERVICE,  # KDC_ERR_S_PRINCIPAL_UNKNOWN
     _KRB5 + 8: _Meaning(
-        PeerNotProven,
+        KDCRefused,
         "several accounts hold this name",
         "an administrator finds them with mutauth spn duplicates and removes it from all but one",
     ),  # KDC_ERR_PRINCIPAL_NOT_UNIQUE
-    _KRB5 + 9: _Meaning(CredentialError, "an account has no key", "an administrator sets its password"),  # KDC_ERR_NULL_KEY
+    _KRB5 + 9: _Meaning(KDCRefused, "an account has no key", "an administrator sets its password"),  # KDC_ERR_NULL_KEY
     _KRB5 + 12: _Meaning(
-        CredentialError,
+        KDCRefused,
         "the KDC's policy forbids it",
         "the account may be disabled or restricted: ask an administrator",
     ),  # KDC_ERR_POLICY
@@ -387,9 +388,9 @@ def explain(error: BaseException, subject: str, acceptor: Acceptor | None = None
     :param acceptor: what a service knows besides; None: a client failed, or
         got the service's KRB-ERROR.
     :return: an error to raise ``from`` the given one: :class:`CredentialError`
-        for our tickets and keys, :class:`KDCUnreachable`, and below
-        :class:`PeerError` what the other side did or is.  An error that is
-        one of ours already is returned as it is.
+        for our tickets, keys and account, :class:`KDCError` and below for
+        what the KDC does, and below :class:`PeerError` what the other side
+        did or is.  An error that is one of ours already is returned as it is.
     """
     if isinstance(error, MutualAuthError):
         return error
@@ -404,7 +405,10 @@ def explain(error: BaseException, subject: str, acceptor: Acceptor | None = None
         return ProtocolViolation(subject, f"the token cannot be read ({type(error).__name__})")
     if meaning in (_NO_KEY, _NO_KEYTAB) and (fault := _keytab_fault(text)):
         return CredentialError(subject, fault, "name the service's keytab; an administrator exports it")
-    return meaning.kind(subject, meaning.cause.format(text=text), meaning.remedy)
+    cause = meaning.cause.format(text=text)
+    if meaning.kind is KDCRefused:
+        return KDCRefused(subject, cause, meaning.remedy, code=minor - _KRB5)
+    return meaning.kind(subject, cause, meaning.remedy)
 
 
 def record_fault(error: BaseException) -> str:

@@ -6,7 +6,19 @@ from twisted.internet.error import ConnectionLost
 from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted import errors
-from mutauth_twisted.errors import MutualAuthError, PeerRefused, StreamCut, UsageError, printable
+from mutauth_twisted.errors import (
+    AuthenticationError,
+    KDCError,
+    KDCRefused,
+    KDCUnreachable,
+    MutualAuthError,
+    NetworkError,
+    PeerError,
+    PeerRefused,
+    StreamCut,
+    UsageError,
+    printable,
+)
 
 
 class LineTests(SynchronousTestCase):
@@ -47,6 +59,14 @@ class TreeTests(SynchronousTestCase):
     def test_other_peoples_classes(self) -> None:
         """A cut stream is a lost connection to Twisted, and wrong usage a ValueError to anybody."""
         self.assertIsInstance(StreamCut("a", "b"), ConnectionLost)
+        self.assertIsInstance(StreamCut("a", "b"), NetworkError)
         self.assertEqual(str(StreamCut("a", "b", "c")), "a: b; c")
         self.assertIsInstance(UsageError("a", "b"), ValueError)
         self.assertEqual(PeerRefused("a", "b", code=5).code, 5)
+
+    def test_the_kdc_is_nobody_else(self) -> None:
+        """A KDC that is silent is network trouble, one that refuses a refusal; the peer has done nothing either way."""
+        for kind, code, refused in ((KDCUnreachable, 3, False), (KDCRefused, 4, True)):
+            self.assertTrue(issubclass(kind, KDCError))
+            self.assertEqual((kind.exit_code, issubclass(kind, AuthenticationError)), (code, refused))
+            self.assertFalse(issubclass(kind, PeerError))

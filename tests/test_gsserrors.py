@@ -13,8 +13,11 @@ from mutauth_twisted import gsserrors
 from mutauth_twisted.errors import (
     AuthenticationError,
     CredentialError,
+    KDCError,
+    KDCRefused,
     KDCUnreachable,
     MutualAuthError,
+    PeerError,
     PeerNotProven,
     ProtocolViolation,
     RecordError,
@@ -47,13 +50,13 @@ class ExplainTests(SynchronousTestCase):
             (-1765328360, CredentialError, "refused the key"),
             (-1765328366, CredentialError, "disabled"),
             (-1765328378, CredentialError, "does not know the principal"),
-            (-1765328377, PeerNotProven, "no such service"),
+            (-1765328377, KDCRefused, "no such service"),
             (-1765328343, PeerNotProven, "another key"),
             (-1765328353, PeerNotProven, "another key"),
             (-1765328347, AuthenticationError, "clocks"),
             (-1765328228, KDCUnreachable, "no KDC answers"),
             (-1765328230, KDCUnreachable, "no KDC of the realm"),
-            (-1765328372, CredentialError, "policy"),
+            (-1765328372, KDCRefused, "policy"),
             (-1765328364, CredentialError, "takes the ticket no more"),
             (-1765328351, AuthenticationError, "not valid yet"),
             (-1765328324, AuthenticationError, "does not say why"),
@@ -67,6 +70,16 @@ class ExplainTests(SynchronousTestCase):
             self.assertTrue(str(error).startswith("thing: "), str(error))
             self.assertIn(words, str(error))
             self.assertNotIn("\n", str(error))
+
+    def test_refused_by_the_kdc(self) -> None:
+        """What the KDC refuses is neither the peer's doing nor our own, and tells whether it is the service's account."""
+        for code, of_service in ((2, True), (7, True), (8, True), (9, False), (12, False), (19, True)):
+            error = explain(gss(-1765328384 + code), "svc/host")
+            assert isinstance(error, KDCRefused), error
+            self.assertIsInstance(error, KDCError)
+            self.assertIsInstance(error, AuthenticationError)
+            self.assertNotIsInstance(error, (PeerError, CredentialError))
+            self.assertEqual((error.code, error.of_service, error.exit_code), (code, of_service, 4))
 
     def test_major_codes(self) -> None:
         """What the major code alone tells."""

@@ -65,6 +65,8 @@ from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.errors import (
     AuthenticationError,
     CredentialError,
+    KDCError,
+    KDCRefused,
     MutualAuthError,
     PeerNotProven,
     PeerRefused,
@@ -311,7 +313,8 @@ class KerberosInitiator(_KerberosContext):
             outcome = super().step(token)
         except StepFailed as failed:
             # What the KDC or the service takes no more must not be kept until it ends.
-            if isinstance(failed.error, (CredentialError, PeerRefused)):
+            error = failed.error
+            if isinstance(error, (CredentialError, PeerRefused)) or (isinstance(error, KDCRefused) and not error.of_service):
                 self._tickets.discard(self._cache)
             raise
         # Only the first step fetches a ticket; what follows is arithmetic.
@@ -320,7 +323,8 @@ class KerberosInitiator(_KerberosContext):
 
     def _explain(self, error: BaseException, token: bytes | None) -> MutualAuthError:
         reason = super()._explain(error, token)
-        if token is not None and _KRB_ERROR_HEADER in token[:_KRB_ERROR_AT_MOST]:
+        told = token is not None and _KRB_ERROR_HEADER in token[:_KRB_ERROR_AT_MOST]
+        if told or (token is not None and isinstance(reason, KDCError)):  # a service may say what only a KDC should
             return PeerRefused(self._subject, f"the service refused the ticket: {reason.cause}", reason.remedy)
         if token is not None and type(reason) is AuthenticationError:
             cause = f"the service's token cannot be taken ({reason.cause})"

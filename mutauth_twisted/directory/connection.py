@@ -21,6 +21,7 @@ from mutauth_twisted.errors import (
     CredentialError,
     DirectoryRefused,
     DirectoryUnreachable,
+    KDCRefused,
     MutualAuthError,
     NetworkError,
     NotFound,
@@ -201,6 +202,7 @@ class Directory:
             one that was tried is named.
         :raises CredentialError: without a usable ticket.
         :raises KDCUnreachable: when a ticket cannot be fetched.
+        :raises KDCRefused: when the KDC grants us none, whichever domain controller it is for.
         """
         return Deferred.fromCoroutine(self._run(work, global_catalog, domain))
 
@@ -296,7 +298,9 @@ class Directory:
             )
         except CredentialError as error:
             raise CredentialError(self._tickets.subject, error.cause, error.remedy) from error
-        except (DirectoryUnreachable, DirectoryRefused, PeerNotProven) as error:
+        except (DirectoryUnreachable, DirectoryRefused, PeerNotProven, KDCRefused) as error:
+            if isinstance(error, KDCRefused) and not error.of_service:
+                raise
             raise _ServerFailedError(f"{error.subject}: {error.cause}") from error
         is_catalog = server.port in (GLOBAL_CATALOG_PORT, GLOBAL_CATALOG_TLS_PORT)
         return Session(connection, server.host, catalog=is_catalog)

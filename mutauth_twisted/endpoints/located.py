@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from attrs import evolve, frozen
@@ -16,7 +17,7 @@ from zope.interface import implementer
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.directory.connection import Directory
 from mutauth_twisted.directory.location import Instance, in_order, locate, locate_rnr
-from mutauth_twisted.errors import AuthenticationError, MutualAuthError, NetworkError
+from mutauth_twisted.errors import AuthenticationError, KDCError, KDCRefused, KDCUnreachable, MutualAuthError, NetworkError
 from mutauth_twisted.net.endpoints import MutualAuthClientEndpoint
 from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.net.tls import Authority, checking_layer
@@ -43,6 +44,14 @@ class Selection:
     spn_form: str | None = None
     hosts: str | None = None
     kind: Literal["scp", "rnr"] = "scp"
+
+
+def _kind(failures: Sequence[MutualAuthError]) -> type[MutualAuthError]:
+    """The class that stands for several failures: a KDC's where none is another's."""
+    for kind in (KDCRefused, KDCUnreachable):
+        if all(isinstance(error, kind) for error in failures):
+            return kind
+    return AuthenticationError if any(isinstance(error, AuthenticationError) for error in failures) else NetworkError
 
 
 _SHORTEST = 0.5  # seconds; less than that no instance is worth trying
@@ -127,8 +136,7 @@ class LocatedEndpoint:
         if len(failures) == 1:
             raise failures[0]
         worst = next((error for error in failures if isinstance(error, AuthenticationError)), failures[0])
-        kind = AuthenticationError if isinstance(worst, AuthenticationError) else NetworkError
-        raise kind(
+        raise _kind(failures)(
             self._selection.selector,
             f"none of its {len(failures)} instances could be used: " + " | ".join(map(str, failures)),
         ) from worst
@@ -169,7 +177,8 @@ class LocatedEndpoint:
             )
             try:
                 connected: IProtocol = await self._endpoint(instance, share).connect(factory)
-            except (NetworkError, AuthenticationError) as error:
+            # A KDC's error too: another instance may have another SPN, a KDC of its own domain, or a ticket already.
+            except (NetworkError, AuthenticationError, KDCError) as error:
                 self._known = []
                 failures.append(error)
             else:

@@ -21,10 +21,10 @@ from mutauth_twisted.core.kerberos import ServiceKeys
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.errors import (
     CredentialError,
+    KDCRefused,
     KDCUnreachable,
     MutualAuthError,
     NetworkError,
-    PeerNotProven,
     PeerRefused,
     ProtocolViolation,
 )
@@ -144,7 +144,7 @@ class RefusalTests(ExchangeTestCase):
         """An SPN that nobody registered is refused by the KDC; the service hears nothing of it."""
         port = await self.listen()
         spn = SPN("nobodys", self.lab.host("srv1"))
-        await self.refused(self.connect(port, spn), PeerNotProven, "the KDC knows no such service", str(spn))
+        await self.refused(self.connect(port, spn), KDCRefused, "the KDC knows no such service", str(spn))
 
     async def test_no_ticket(self) -> None:
         """Without a ticket the client is told to get one."""

@@ -19,6 +19,7 @@ from mutauth_twisted.directory.spns import find_account, remove_spns
 from mutauth_twisted.errors import (
     AuthenticationError,
     CredentialError,
+    KDCRefused,
     KDCUnreachable,
     MutualAuthError,
     PeerNotProven,
@@ -216,26 +217,30 @@ class AccountTests(ErrorTestCase):
         self.ticket = await self.kinit(self.user, self.here / "ticket")
 
     async def refused_by_kdc(
-        self, first: tuple[str, ...] | None, later: tuple[str, ...] | None, account: Account | None = None
+        self,
+        first: tuple[str, ...] | None,
+        later: tuple[str, ...] | None,
+        account: Account | None = None,
+        kind: type[MutualAuthError] = CredentialError,
     ) -> None:
-        """Both kinds of request, with the words in each refusal; None: this KDC grants it."""
+        """Both kinds of request, with the words in each refusal, the later one of this kind; None: this KDC grants it."""
         copy = self.here / os.urandom(4).hex()
         shutil.copy(self.here / "ticket", copy)
-        for words, credentials in (
-            (first, self.client_keytab(account or self.user)),
-            (later, ClientCredentials(ccache=f"FILE:{copy}")),
+        for words, expected, credentials in (
+            (first, CredentialError, self.client_keytab(account or self.user)),
+            (later, kind, ClientCredentials(ccache=f"FILE:{copy}")),
         ):
             if words is None:
                 self.assertEqual(await self.served(self.port, credentials=credentials), self.user.principal)
             else:
-                await self.client_fails(CredentialError, *words, credentials=credentials)
+                await self.client_fails(expected, *words, credentials=credentials)
 
     async def test_disabled(self) -> None:
         """A disabled account; when it has a ticket, the KDC calls it policy."""
         await self.refused_by_kdc(None, None)
         await self.change(self.user, userAccountControl=DISABLED)
         policy = ("the KDC's policy forbids it", "may be disabled", "administrator")
-        await self.refused_by_kdc(("disabled, locked, expired", "administrator"), policy)
+        await self.refused_by_kdc(("disabled, locked, expired", "administrator"), policy, kind=KDCRefused)
 
     async def test_expired_account(self) -> None:
         """An account whose time is over."""
@@ -291,7 +296,7 @@ class KeyTests(ErrorTestCase):
         """Names that nobody registered, in the domain and beyond it."""
         for host in (self.spn.host, "srv.elsewhere.example"):
             spn = SPN("nobodys", host)
-            await self.client_fails(PeerNotProven, str(spn), "the KDC knows no such service", "mutauth install", spn=spn)
+            await self.client_fails(KDCRefused, str(spn), "the KDC knows no such service", "mutauth install", spn=spn)
 
     async def test_moved_spn(self) -> None:
         """An SPN on another account, with a key of the same version or a newer one."""
@@ -419,7 +424,7 @@ class SetupTests(ErrorTestCase):
         other = await self.create("other")
         await deferToThread(self.smuggle, other.dn)
         words = (str(self.spn), "no such service, or finds its name on several accounts", "mutauth spn query")
-        await self.client_fails(PeerNotProven, *words)
+        await self.client_fails(KDCRefused, *words)
 
     def smuggle(self, dn: str) -> None:
         """Write the SPN into the controller's database file, below all of its checks."""
