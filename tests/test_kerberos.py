@@ -11,11 +11,12 @@ import logging
 import logging.config
 import os
 from itertools import product
-from typing import Any
+from typing import Any, cast
 
 import gssapi
 import spnego
 from gssapi.raw import set_cred_option
+from gssapi.raw.misc import GSSError
 from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted.core import kerberos as module
@@ -25,6 +26,7 @@ from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.errors import (
     AuthenticationError,
     CredentialError,
+    KDCError,
     MutualAuthError,
     PeerError,
     PeerNotProven,
@@ -264,6 +266,28 @@ class RefusalTests(Case):
         told = self.step_fails(client, failed.token)
         self.assertIsInstance(told.error, PeerRefused)
         self.assertIn("the service refused the ticket: the ticket was made for another key", str(told.error))
+
+    def test_cause(self) -> None:
+        """Who gets the error of a failed step finds GSSAPI's below it, whose frames hold no context."""
+        client = self.client(account="svc-other")
+        refused = self.step_fails(self.keys.acceptor("client"), client.step(None).token)
+        told = self.step_fails(client, refused.token)
+        nobody = KerberosInitiator(BY_HOST, ClientCredentials(ccache="FILE:/nonexistent/ccache"), SEAL)
+        for failed in (refused, told, self.step_fails(nobody, None)):
+            self.assertIsInstance(failed.error.__cause__, GSSError)
+        for failed in (refused, told):
+            self.assertIsNone(cast(BaseException, failed.error.__cause__).__traceback__)
+
+    def test_a_service_that_plays_the_kdc(self) -> None:
+        """What a KDC alone should say is the service's word when the service sends it, however it is wrapped."""
+        client = self.client()
+        for code in (7, 12, 29):
+            error = client._explain(GSSError(0xD0000, (code - 1765328384) & 0xFFFFFFFF), b"a token")
+            self.assertIs(type(error), PeerRefused)
+            self.assertIn("the service refused the ticket: ", str(error))
+            self.assertIsInstance(
+                client._explain(GSSError(0xD0000, (code - 1765328384) & 0xFFFFFFFF), None), KDCError
+            )
 
     def test_replayed(self) -> None:
         """The token of a finished exchange is refused when it comes again."""

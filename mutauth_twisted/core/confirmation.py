@@ -96,7 +96,9 @@ class Confirmed:
         except MutualAuthError as error:
             cause = "the service has not confirmed this TLS channel"
             remedy = "something between both sides terminates TLS: look for it, or use protection=seal"
-            raise StepFailed(PeerNotProven(self._subject, cause, remedy)) from error
+            reason = PeerNotProven(self._subject, cause, remedy)
+            reason.__cause__ = error.with_traceback(None)
+            raise StepFailed(reason) from error
 
     def judge(self, protection: Protection) -> PeerIdentity:
         return self._context.judge(protection)

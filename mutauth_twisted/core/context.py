@@ -27,7 +27,8 @@ class Outcome:
 class StepFailed(Exception):
     """A step failed.
 
-    :ivar error: what went wrong, for people.
+    :ivar error: what went wrong, for people; where another error was at the
+        bottom of it, GSSAPI's for one, that is its ``__cause__``.
     :ivar token: an error token for the peer; may be empty.
     """
 

@@ -149,7 +149,10 @@ class _KerberosContext:
             raise StepFailed(error) from error
         except Exception as error:  # a hostile token can raise anything, ValueError included
             native = _native(error)
-            raise StepFailed(self._explain(native, token), getattr(native, "token", None) or b"") from error
+            reason = self._explain(native, token)
+            # For who gets the error and not the StepFailed around it; its frames would keep this context alive.
+            reason.__cause__ = native.with_traceback(None)
+            raise StepFailed(reason, getattr(native, "token", None) or b"") from error
 
     def _explain(self, error: BaseException, token: bytes | None) -> MutualAuthError:
         return explain(error, self._subject)
