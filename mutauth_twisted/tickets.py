@@ -61,6 +61,16 @@ def _same(wanted: str, name: str) -> bool:
     return wanted in (name, split_principal(name)[0])
 
 
+def check_service_keytab(keytab: str | None, principal: str | None = None) -> None:
+    """See whether a service's keytab can be used.
+
+    :param keytab: None: KRB5_KTNAME, then the system's.
+    :param principal: as for :func:`check_keytab`.
+    :raises CredentialError: as :func:`check_keytab` does.
+    """
+    check_keytab(keytab or krb5.kt_default_name(_krb5()).decode(), principal)
+
+
 def keytab_principal(keytab: str | None, account: str | None) -> str:
     """The principal under whose keys a service runs.
 

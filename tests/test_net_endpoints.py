@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 from twisted.internet.address import IPv4Address
@@ -20,6 +21,7 @@ from twisted.internet.interfaces import (
     IStreamServerEndpoint,
 )
 from twisted.internet.protocol import Factory, Protocol
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
@@ -184,6 +186,64 @@ class ServerFactoryTests(SynchronousTestCase):
         factory._reactor.advance(5)
         self.assertEqual(self.successResultOf(drained), 1)
         self.assertTrue(transport.aborted)
+
+
+class OwnFaultTests(SynchronousTestCase):
+    """A service whose keytab goes away and comes back, with real tickets."""
+
+    def setUp(self) -> None:
+        self.realm = make_realm(self)
+        self.path = Path(self.realm.keytab("svc-echo"))
+        self.reactor = ThreadedReactor()
+        keys = ServiceKeys(ServiceCredentials(str(self.path), "svc-echo@TEST.EXAMPLE"))
+        self.factory = MutualAuthServerFactory(
+            self.reactor, cast(Any, RecorderFactory()), keys, AccessPolicy(allow_all=True)
+        )
+        self.levels: list[tuple[str, str]] = []
+        globalLogPublisher.addObserver(self.observe)
+        self.addCleanup(globalLogPublisher.removeObserver, self.observe)
+
+    def observe(self, event: LogEvent) -> None:
+        if event.get("log_namespace", "").startswith("mutauth_twisted"):
+            self.levels.append((event["log_level"].name, formatEvent(event)))
+
+    def client(self, account: str = "svc-echo") -> list[str]:
+        """A client comes with a new ticket; at which levels that was logged."""
+        self.levels.clear()
+        credentials = ClientCredentials(ccache=self.realm.ccache("alice", str(SPN_ASKED), account))
+        protocol: Any = self.factory.buildProtocol(ADDRESS)
+        protocol.makeConnection(FakeTransport())
+        token = KerberosInitiator(SPN_ASKED, credentials, Protection.SEAL).step(None).token
+        protocol.dataReceived(NNS.token(token, False))
+        return [level for level, _ in self.levels]
+
+    def test_keytab_away(self) -> None:
+        """It is an error once a minute and the service's fault, until a client gets in again."""
+        content = self.path.read_bytes()
+        self.assertEqual(self.client(), ["info"])
+        self.path.unlink()
+        self.assertEqual([self.client(), self.client()], [["error"], ["info"]])
+        self.assertIn(f"keytab {self.path}: there is no such file", str(self.factory.fault))
+        self.reactor.advance(61)
+        self.assertEqual(self.client(), ["error"])
+        self.path.write_bytes(content)
+        self.assertEqual(self.client(), ["info", "info"])
+        self.assertIsNone(self.factory.fault)
+
+    def test_keytab_back(self) -> None:
+        """A service that gets no clients because it is not healthy is so again when its keytab is."""
+        content = self.path.read_bytes()
+        self.path.write_bytes(b"garbage")
+        self.client()
+        self.assertIn("cannot be used", str(self.factory.fault))
+        self.path.write_bytes(content)
+        self.assertIsNone(self.factory.fault)
+        self.assertIn(f"no longer: keytab {self.path}", self.levels[-1][1])
+
+    def test_strangers(self) -> None:
+        """A ticket made with somebody's own key is no fault of the service."""
+        self.assertEqual(self.client("svc-other"), ["info"])
+        self.assertIsNone(self.factory.fault)
 
 
 class ServerEndpointTests(SynchronousTestCase):

@@ -76,7 +76,7 @@ from mutauth_twisted.gsserrors import Acceptor, explain, record_fault
 from mutauth_twisted.interfaces import PeerIdentity
 from mutauth_twisted.policy import Flag, Logon, Package, Protection, flag_names, fold_ascii, split_principal
 from mutauth_twisted.spn import SPN
-from mutauth_twisted.tickets import tickets_for
+from mutauth_twisted.tickets import check_service_keytab, tickets_for
 
 KERBEROS = "kerberos"
 _KERBEROS_OID = gssapi.MechType.kerberos
@@ -476,6 +476,13 @@ class ServiceKeys:
             raise explain(error, subject) from error
         #: pyspnego's object for such a service, with no context in it yet.
         self.template: Any = spnego.server(protocol=KERBEROS, _gssapi_credential=self.acquired)
+
+    def check(self) -> None:
+        """See whether the keytab can be used now.
+
+        :raises CredentialError: when it is missing, unreadable, or has no such key.
+        """
+        check_service_keytab(self.credentials.keytab, self.credentials.principal)
 
     def acceptor(self, peer: str, channel: ChannelBinding | None = None) -> KerberosAcceptor:
         """A context for one connection.

@@ -27,6 +27,7 @@ from mutauth_twisted.core.kerberos import KerberosInitiator, ServiceKeys
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.errors import AccessDenied, MutualAuthError, NetworkError, UsageError
 from mutauth_twisted.interfaces import PeerIdentity
+from mutauth_twisted.net.faults import OwnFaults
 from mutauth_twisted.net.limits import Limits, Place, Places
 from mutauth_twisted.net.protocol import Channel, ExchangeProtocol, Side
 from mutauth_twisted.net.tls import Layer, server_layer, trusting_layer
@@ -86,6 +87,8 @@ class MutualAuthServerFactory:
         #: Who may come in; may be replaced, for those who come afterwards.
         self.policy = policy
         self._channel = channel
+        self._keys = keys
+        self._faults = OwnFaults(reactor)
         self._live: set[_Served] = set()
         self._drained: Deferred[None] | None = None
         #: How many exchanges and sessions there are.
@@ -98,9 +101,25 @@ class MutualAuthServerFactory:
             build_application=wrapped.buildProtocol,
             limits=limits,
             tls=self._tls,
+            own_fault=self._faults.noted,
         )
 
+    @property
+    def fault(self) -> str | None:
+        """What is wrong with the service's own keys since a client failed for it; None: nothing is known to be.
+
+        It is over when a client has proven itself, or when the keytab can be used again.
+        """
+        if self._faults.standing is not None:
+            try:
+                self._keys.check()
+            except MutualAuthError as error:
+                return str(error)
+            self._faults.over()
+        return None
+
     def _admit(self, identity: PeerIdentity) -> None:
+        self._faults.over()
         if cause := self.policy.refusal(identity.principal, identity.read_logon):
             raise AccessDenied(identity.principal, cause, "allow its account or one of its groups if it should")
         self.places.check_session(identity.principal)

@@ -34,7 +34,7 @@ from mutauth_twisted.core.confirmation import Confirmed, Confirming
 from mutauth_twisted.core.context import Exchange, Outcome, SecurityContext, StepFailed
 from mutauth_twisted.core.handshake import Established, Event, Failed, Handshake, Send, Step
 from mutauth_twisted.core.records import Records
-from mutauth_twisted.errors import MutualAuthError, NetworkError, ProtocolViolation, printable
+from mutauth_twisted.errors import CredentialError, MutualAuthError, NetworkError, ProtocolViolation, printable
 from mutauth_twisted.interfaces import PeerIdentity
 from mutauth_twisted.net.limits import Limits
 from mutauth_twisted.net.outlet import Outlet, outlet
@@ -76,6 +76,8 @@ class Side:
         or None to turn the connection away.
     :param limits: how long a session may be idle or last; None: for ever.
     :param tls: the layer below, where protection is by TLS.
+    :param own_fault: is told of a service's own fault, and whether it was seen
+        here and not told by the client; returns whether it is to be logged as an error.
     """
 
     initiator: bool
@@ -84,6 +86,7 @@ class Side:
     build_application: Callable[[IAddress], IProtocol | None]
     limits: Limits | None = None
     tls: Layer | None = None
+    own_fault: Callable[[CredentialError, bool], bool] = lambda error, seen_here: False
 
 
 def describe(address: IAddress) -> str:
@@ -341,7 +344,9 @@ class ExchangeProtocol(Protocol):
 
     def _failed(self, error: MutualAuthError) -> None:
         who = "" if error.subject == self._peer else f" with {self._peer}"
-        self._log.info("no connection{who}: {error}", who=who, error=error)
+        # Whose subject is the peer is told from what the peer sent.
+        is_news = isinstance(error, CredentialError) and self._side.own_fault(error, error.subject != self._peer)
+        (self._log.error if is_news else self._log.info)("no connection{who}: {error}", who=who, error=error)
         self._leave()
         self._settle(Failure(error))
 

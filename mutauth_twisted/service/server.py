@@ -87,12 +87,13 @@ class MutualAuthService(Service):
 
     def status(self) -> Status:
         """How the service is now."""
+        fault = self._factory.fault
         return Status(
             self._settings.service_class,
             tuple(describe(port.getHost()) for port in self._ports) if self.running else (),
             self._factory.places.handshakes,
             self._factory.places.sessions,
-            self._publisher.wrong if self._publisher is not None else (),
+            (*(self._publisher.wrong if self._publisher is not None else ()), *((fault,) if fault is not None else ())),
         )
 
     def _use(self, policy: AccessPolicy) -> None:

@@ -28,7 +28,7 @@ class Status:
     :param serving: where it listens; none while it starts or stops.
     :param handshakes: exchanges under way.
     :param sessions: proven clients that are connected.
-    :param wrong: what is wrong with it in the directory, a line each.
+    :param wrong: what is wrong with it in the directory, or with its own keys, a line each.
     """
 
     service: str

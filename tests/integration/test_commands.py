@@ -107,6 +107,32 @@ class MainJobTests(CommandTestCase):
             self.assertEqual(answer[0], 503)
             self.assertIn(spn, json.loads(answer[1])["wrong"][0])
 
+    def test_keytab_gone(self) -> None:
+        """A service without its keytab says so as an error, once for all clients, and is unhealthy until it is back."""
+        self.install()
+        keytab = Path(self.state) / "service.keytab"
+        content = self.lab.keytab("svc-echo").read_bytes()
+        keytab.write_bytes(content)
+        status = ("--status", "tcp:0:interface=127.0.0.1", "--keytab", str(keytab))
+        with self.service(*status) as service:
+            line = next(line for line in service.lines if "status on" in line)
+            url = f"http://127.0.0.1:{line.rsplit(':', 1)[1].strip()}/health"
+            self.assertEqual(self.mutauth("connect", self.endpoint, given="hello").output, "hello")
+            keytab.unlink()
+            for _ in range(2):
+                self.refused(self.mutauth("connect", self.endpoint, given="hello"), 4)
+            code, body = self.get(url)
+            self.assertEqual(code, 503)
+            (wrong,) = json.loads(body)["wrong"]
+            self.assertIn(f"keytab {keytab}: there is no such file", wrong)
+            keytab.write_bytes(content)
+            self.assertEqual(self.mutauth("connect", self.endpoint, given="hello").output, "hello")
+            self.assertEqual(self.get(url)[0], 200)
+            service.stop()
+        said = [line for line in service.lines if "no connection with" in line and str(keytab) in line]
+        self.assertEqual(["#error" in line for line in said], [True, False], service.log)
+        self.assertIn(f"no longer: keytab {keytab}", service.log)
+
     def get(self, url: str) -> tuple[int, str]:
         """The code and the body of a page."""
         try:
