@@ -198,6 +198,8 @@ class Resolver:
         randrange: Callable[[int], int] = random.randrange,
     ) -> None:
         self._reactor = reactor
+        #: What was given, for commands that are to ask the same.
+        self.nameserver = nameserver
         self._server = parse_nameserver(nameserver) if nameserver else None
         self._randrange = randrange
         self._client: Callable[[Sequence[tuple[str, int]]], _TCPClient] = partial(_TCPClient, reactor)

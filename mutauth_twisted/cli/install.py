@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -14,10 +15,10 @@ from mutauth_twisted.directory import installation
 from mutauth_twisted.directory.connection import Directory
 from mutauth_twisted.directory.guidcache import DEFAULT_STATE_DIR, GuidCache
 from mutauth_twisted.directory.scp import SPN_FORMS
-from mutauth_twisted.directory.session import Session
+from mutauth_twisted.directory.session import INSUFFICIENT_RIGHTS, Session
 from mutauth_twisted.directory.undo import Undo
 from mutauth_twisted.dns import Resolver
-from mutauth_twisted.errors import UsageError
+from mutauth_twisted.errors import DirectoryRefused, UsageError
 from mutauth_twisted.spn import own_host
 
 Command = Callable[..., Any]
@@ -51,17 +52,55 @@ def open_directory(reactor: Any, options: dict[str, Any]) -> Directory:
     )
 
 
-def in_directory(options: dict[str, Any], work: Callable[[Directory], Awaitable[T]], *, writes: bool = False) -> T:
+def in_directory(
+    options: dict[str, Any], work: Callable[[Directory], Awaitable[T]], *, writes: bool = False, whole: bool = False
+) -> T:
     """Run the reactor for one piece of work with the directory; returns its result or raises its error.
 
     :param writes: whether it changes the directory, and so goes on to its end when it is interrupted.
+    :param whole: whether an administrator who is to do what was denied has to
+        run the whole command, of which the denied operation was one step.
     """
     begin_logging(verbose=False)
 
     async def main(reactor: Any) -> T:
         return await work(open_directory(reactor, options))
 
-    return run_in_reactor(main, to_the_end=writes)
+    try:
+        return run_in_reactor(main, to_the_end=writes)
+    except DirectoryRefused as error:
+        if whole and error.code == INSUFFICIENT_RIGHTS:
+            left = error.remedy.rpartition("; ")[0] if error.remedy.startswith("left behind: ") else ""
+            error.remedy = f"{left}{'; ' if left else ''}an administrator runs {command_again(click.get_current_context())}"
+        raise
+
+
+_PERSONAL = frozenset(("ccache", "keytab", "principal"))
+
+
+def command_again(context: click.Context) -> str:
+    """The command line of a command for somebody else to run, maybe elsewhere: without whose tickets to use.
+
+    What was not given and is not the same everywhere, such as the host's own name, is spelt out.
+    """
+    operands: list[str] = []
+    words: list[str] = []
+    for parameter in context.command.params:
+        value = context.params.get(parameter.name or "")
+        if parameter.name in _PERSONAL or value in (None, False, ()):
+            continue
+        values = [str(each) for each in value] if parameter.multiple or parameter.nargs == -1 else [_written(value)]
+        if isinstance(parameter, click.Argument):
+            operands += values
+        elif isinstance(parameter, click.Option) and parameter.is_flag:
+            words.append(parameter.opts[-1])
+        elif callable(parameter.default) or values != [str(parameter.default)]:
+            words += [word for each in values for word in (parameter.opts[-1], each)]
+    return shlex.join([*context.command_path.split(), *operands, *words])
+
+
+def _written(value: Any) -> str:
+    return ",".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _service_options(command: Command) -> Command:
@@ -137,7 +176,9 @@ def install(
             undo=undo,
         )
 
-    done = in_directory(options, lambda directory: installation.all_or_nothing(directory, work, line), writes=True)
+    done = in_directory(
+        options, lambda directory: installation.all_or_nothing(directory, work, line), writes=True, whole=True
+    )
     line(f"cached GUID {done.guid} in {cache.path(service_class, host, scp_name)}")
     line(f"{service_class} on {host} is ready to run as {done.account.name}")
 
@@ -177,7 +218,7 @@ def uninstall(
             report=line,
         )
 
-    removed = in_directory(options, lambda directory: directory.run_with_catalog(work), writes=True)
+    removed = in_directory(options, lambda directory: directory.run_with_catalog(work), writes=True, whole=True)
     if cache.remove(service_class, host, scp_name):
         line(f"removed {cache.path(service_class, host, scp_name)}")
     elif not removed:

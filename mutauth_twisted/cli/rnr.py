@@ -32,7 +32,7 @@ def rnr() -> None:
 
 
 def _do(options: dict[str, Any], work: Callable[[Session, Session], T]) -> T:
-    return in_directory(options, lambda directory: directory.run_with_catalog(work), writes=True)
+    return in_directory(options, lambda directory: directory.run_with_catalog(work), writes=True, whole=True)
 
 
 @rnr.command("list")
@@ -73,7 +73,7 @@ def _as_json(found: ServiceInstance) -> dict[str, Any]:
 @click.argument("name")
 @click.option("--service-class", metavar="NAME", required=True, help="First part of the SPN.")
 @click.option("--host", metavar="FQDN", default=own_host, help="Second part of the SPN (this machine).")
-@click.option("--port", type=_PORT, required=True, help="Where the service listens.")
+@click.option("--port", type=_PORT, help="Where the service listens (it publishes that itself).")
 @click.option("--priority", type=_SMALL, default=0, show_default=True, help="Clients try lower ones first.")
 @click.option("--weight", type=_SMALL, default=100, show_default=True, help="Share among hosts of one priority.")
 @click.option("--account", help="Register the SPN on this account too.")
@@ -82,7 +82,7 @@ def publish(
     name: str,
     service_class: str,
     host: str,
-    port: int,
+    port: int | None,
     priority: int,
     weight: int,
     account: str | None,
@@ -92,20 +92,20 @@ def publish(
 
     What is missing of the service is created.  Addresses of other hosts stay.
     """
-    address = Address(host, BindingInformation(port, priority, weight))
+    addresses = [Address(host, BindingInformation(port, priority, weight))] if port is not None else []
 
     def work(session: Session, catalog: Session) -> ServiceInstance:
         holder = find_account(session, account) if account else None
         spn = services.spn_of(session, name, service_class, host)
         if holder is not None:
             check_free(catalog, [spn], holder)
-        instance = services.publish(session, name, service_class, [address], line)
+        instance = services.publish(session, name, service_class, addresses, line)
         if holder is not None and add_spns(session, holder, [spn]):
             line(f"added SPN {spn} to {holder.name}")
         return instance
 
     instance = _do(options, work)
-    line(f"{instance.name} is offered by {', '.join(each.host for each in instance.addresses)}")
+    line(f"{instance.name} is offered by {', '.join(each.host for each in instance.addresses) or 'nobody yet'}")
 
 
 @rnr.command()

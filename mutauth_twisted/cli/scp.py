@@ -39,7 +39,7 @@ def _at_home(options: dict[str, Any], name: str, work: Work[T]) -> T:
         where, domain = await scpadmin.find_home(directory, name)
         return await directory.run_with_catalog(lambda session, catalog: work(session, catalog, where), domain=domain)
 
-    return in_directory(options, run, writes=True)
+    return in_directory(options, run, writes=True, whole=True)
 
 
 def _base(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:

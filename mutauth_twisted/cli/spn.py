@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from typing import Any
 
@@ -11,6 +12,7 @@ from mutauth_twisted.cli.group import OneLineGroup
 from mutauth_twisted.cli.install import directory_options, in_directory
 from mutauth_twisted.cli.output import as_json, json_option, line, note, progress_bar, table
 from mutauth_twisted.directory import spnadmin
+from mutauth_twisted.directory.commands import reach_of
 from mutauth_twisted.directory.duplicates import Duplicate, find_duplicates
 from mutauth_twisted.directory.spnadmin import Written
 from mutauth_twisted.directory.spns import Account, find_account
@@ -155,7 +157,9 @@ def duplicates(for_programs: bool, **options: Any) -> None:
     if not found:
         note("no SPN stands on several accounts")
         return
-    note(f"{len(found)} SPN(s) stand on several accounts; delete each from all but one with mutauth spn delete ACCOUNT SPN")
+    reach = reach_of(options["servers"], options["directory_ca"], options["realm"], options["nameserver"])
+    remedy = shlex.join(["mutauth", "spn", "delete", "ACCOUNT", "SPN", *reach])
+    note(f"{len(found)} SPN(s) stand on several accounts; delete each from all but one with {remedy}")
     sys.exit(1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from threading import Lock
@@ -12,6 +13,7 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 
 from mutauth_twisted.credentials import ClientCredentials
+from mutauth_twisted.directory.commands import reach_of
 from mutauth_twisted.directory.names import domain_of
 from mutauth_twisted.directory.sealing import open_sealed
 from mutauth_twisted.directory.session import Session
@@ -168,6 +170,8 @@ class Directory:
         keep: float = 5.0,
     ) -> None:
         self._reactor = reactor
+        #: The options with which a command reaches the same directory.
+        self.reach = tuple(reach_of(servers, ca_file, realm, resolver.nameserver if resolver is not None else None))
         self._realm = realm
         self._servers = [parse_server(text) for text in servers]
         self._authority = _authority(self._servers, ca_file)
@@ -180,6 +184,10 @@ class Directory:
         self._sweep: Any = None
         self._closed = False
         self._forests: dict[str, str] = {}
+
+    def command(self, *words: str) -> str:
+        """See :meth:`Session.command`."""
+        return shlex.join(["mutauth", *words, *self.reach])
 
     def run(
         self,
@@ -303,7 +311,7 @@ class Directory:
                 raise
             raise _ServerFailedError(f"{error.subject}: {error.cause}") from error
         is_catalog = server.port in (GLOBAL_CATALOG_PORT, GLOBAL_CATALOG_TLS_PORT)
-        return Session(connection, server.host, catalog=is_catalog)
+        return Session(connection, server.host, catalog=is_catalog, reach=self.reach)
 
     async def domain(self) -> str:
         """The DNS name of our own domain.

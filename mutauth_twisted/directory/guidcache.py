@@ -73,7 +73,7 @@ class GuidCache:
         except OSError as error:
             raise self._error(path, "cannot be read", error) from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CacheError(str(path), "it holds no GUID", "run mutauth install again, or remove the file") from error
+            raise CacheError(str(path), "it holds no GUID", "remove the file: the SCP is then found by its place") from error
 
     def write(self, service_class: str, host: str, guid: UUID, dn: str = "", scp_name: str | None = None) -> Path:
         """Keep a GUID; a reader sees the old file or the new one, never half of it.

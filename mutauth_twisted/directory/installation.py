@@ -15,6 +15,7 @@ from uuid import UUID
 from attrs import frozen
 
 from mutauth_twisted.directory import security
+from mutauth_twisted.directory.commands import DEFAULT_SPN_FORMS
 from mutauth_twisted.directory.connection import Directory
 from mutauth_twisted.directory.names import child_dn, parent_of, same_dn
 from mutauth_twisted.directory.scp import (
@@ -50,7 +51,6 @@ Report = Callable[[str], None]
 _CONTAINER = "container"
 # What tells a container that installation made from one that somebody else did.
 _CONTAINER_MARK = "Service connection points; made by mutauth install"
-DEFAULT_SPN_FORMS = ("guid", "dn")
 
 
 @frozen

@@ -28,8 +28,9 @@ from attrs import evolve, frozen
 from twisted.internet.defer import Deferred, DeferredList
 
 from mutauth_twisted.directory.binding import BindingError, BindingInformation
+from mutauth_twisted.directory.commands import install_command
 from mutauth_twisted.directory.connection import Directory
-from mutauth_twisted.directory.names import domain_of, is_dn, parse_guid
+from mutauth_twisted.directory.names import common_name, domain_of, is_dn, parent_of, parse_guid
 from mutauth_twisted.directory.rnr import ServiceInstance, read_instance
 from mutauth_twisted.directory.scp import SPN_FORMS, ServiceConnectionPoint, find_by_keyword, read_scp
 from mutauth_twisted.directory.session import Session
@@ -123,7 +124,7 @@ async def _locate(directory: Directory, query: _Query, randrange: Callable[[int]
         instances, unheld = await _held(directory, instances)
         faults += unheld
     if not instances:
-        raise faults[0] if faults else _nothing(query)
+        raise faults[0] if faults else _nothing(directory, query)
     return in_order(instances, randrange)
 
 
@@ -158,11 +159,14 @@ async def _locate_rnr(directory: Directory, query: _Query, randrange: Callable[[
     subject = f"RnR service {found.dn}"
     _check_class(query, subject, found.service_class)
     if not found.addresses:
+        words = ("--service-class", found.service_class or "CLASS", "--host", "HOST", "--port", "PORT")
+        publish = directory.command("rnr", "publish", found.dn, *words)
         also = f" that can be read here ({found.foreign} others)" if found.foreign else ""
-        raise ServiceCheckFailed(subject, f"it has published no address{also}", "an administrator runs mutauth rnr publish")
+        raise ServiceCheckFailed(subject, f"it has published no address{also}", f"an administrator runs {publish}")
     instances = [each for each in _of_rnr(found) if _is_wanted(query, each.host)]
     if not instances:
-        raise NotFound(subject, f"none of its hosts matches {query.hosts!r}", "see them with mutauth rnr list")
+        remedy = f"see them with {directory.command('rnr', 'list')}"
+        raise NotFound(subject, f"none of its hosts matches {query.hosts!r}", remedy)
     return in_order(instances, randrange)
 
 
@@ -173,10 +177,12 @@ def _of_rnr(found: ServiceInstance) -> list[Instance]:
     ]
 
 
-def _nothing(query: _Query) -> NotFound:
+def _nothing(directory: Directory, query: _Query) -> NotFound:
     narrowed = " of these hosts" if query.hosts else ""
     return NotFound(
-        query.subject, f"no service connection point{narrowed} has this keyword", "check the name; mutauth scp list"
+        query.subject,
+        f"no service connection point{narrowed} has this keyword",
+        f"check the name; {directory.command('scp', 'list')} names those of the domain",
     )
 
 
@@ -289,11 +295,19 @@ async def _held(directory: Directory, instances: Sequence[Instance]) -> tuple[li
         if any(account.holds(instance.spn) for account in accounts):
             held.append(instance)
         else:
+            command = install_command(
+                instance.spn.service_class,
+                instance.host,
+                "ACCOUNT",
+                scp_name=common_name(instance.dn),
+                scp_parent=parent_of(instance.dn),
+                reach=directory.reach,
+            )
             faults.append(
                 ServiceCheckFailed(
                     f"SCP {instance.dn}",
                     f"no account holds the SPN that vouches for it, {instance.spn}",
-                    "if it is to be trusted, an administrator runs mutauth install",
+                    f"if it is to be trusted, an administrator runs {command}",
                 )
             )
     return held, faults

@@ -142,7 +142,7 @@ def read_instance(session: Session, name: str) -> ServiceInstance:
     :raises NotFound: when there is no such service.
     """
     subject = f"RnR service {name}"
-    remedy = "an administrator creates it with mutauth rnr publish; mutauth rnr list"
+    remedy = f"check the name; {session.command('rnr', 'list')} names those that are there"
     dn = instance_dn(session, name)
     try:
         entry = session.read(dn, _ATTRIBUTES)
@@ -215,7 +215,7 @@ def publish(
             raise
         _as_administrator(dn, lambda: _create(session, dn, service_class, report))
         instance = read_instance(session, dn)
-    check_class(instance, service_class)
+    check_class(session, instance, service_class)
     for address in addresses:
         if update_address(session, instance, address):
             report(f"published {address.host} {address.binding} in {instance.dn}")
@@ -246,7 +246,7 @@ def _as_administrator(dn: str, work: Callable[[], None]) -> None:
         raise DirectoryRefused(f"RnR service {dn}", cause, remedy, code=error.code) from error
 
 
-def check_class(instance: ServiceInstance, service_class: str) -> None:
+def check_class(session: Session, instance: ServiceInstance, service_class: str) -> None:
     """Make sure that a service is of a class, by identifier or by name.
 
     :raises ServiceCheckFailed: when it is of another one.
@@ -256,7 +256,7 @@ def check_class(instance: ServiceInstance, service_class: str) -> None:
         raise ServiceCheckFailed(
             f"RnR service {instance.dn}",
             f"it is of service class {known or instance.class_id}, not {service_class}",
-            "choose another name, or remove it with mutauth rnr remove",
+            f"choose another name, or run {session.command('rnr', 'remove', instance.dn)}",
         )
 
 

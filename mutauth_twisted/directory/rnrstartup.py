@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from attrs import frozen
 
@@ -23,20 +23,25 @@ class CheckedRnr:
     :param account: the account that runs the service.
     :param spn: what clients ask for.
     :param warnings: what is wrong with the SPN, when that is no reason to stop.
-    :param command: what puts the service right, for an administrator, but for the port.
+    :param command: what puts the service right, for an administrator, given the port.
     """
 
     instance: ServiceInstance
     account: Account
     spn: SPN
     warnings: tuple[str, ...]
-    command: str
+    command: Callable[[int | None], str]
 
 
-def publish_command(name: str, service_class: str, host: str, account: str, reach: Sequence[str] = ()) -> str:
-    """The command with which an administrator publishes a service; its port is to be added."""
+def publish_command(
+    name: str, service_class: str, host: str, account: str, reach: Sequence[str] = (), port: int | None = None
+) -> str:
+    """The command with which an administrator publishes a service.
+
+    :param port: None: the service publishes its address itself.
+    """
     words = ["mutauth", "rnr", "publish", name, "--service-class", service_class, "--host", host, "--account", account]
-    return shlex.join([*words, *reach])
+    return shlex.join([*words, *(("--port", str(port)) if port else ()), *reach])
 
 
 def check(
@@ -48,25 +53,29 @@ def check(
     host: str,
     account: str,
     spn_check: SpnCheck = "refuse",
+    port: int | None = None,
     reach: Sequence[str] = (),
 ) -> CheckedRnr:
     """Find an RnR service and check its SPN; blocks and changes nothing.
 
     :param name: its name or DN.
+    :param port: where it is going to listen; None: nobody knows yet.
     :param reach: the options that say how to reach the directory.
     :raises NotFound: when the service or the account is not there; the remedy
         is the command for an administrator.
     :raises ServiceCheckFailed: when the SPN is missing, likewise.
     """
-    command = publish_command(name, service_class, host, account, reach)
+    def command(port: int | None) -> str:
+        return publish_command(name, service_class, host, account, reach, port)
+
     try:
         instance = read_instance(session, name)
     except NotFound as error:
-        raise NotFound(error.subject, error.cause, f"run {command} --port PORT") from error
-    check_class(instance, service_class)
+        raise NotFound(error.subject, error.cause, f"run {command(port)}") from error
+    check_class(session, instance, service_class)
     holder = find_account(session, account)
     spn = instance.spn(host, service_class)
-    failures = [] if spn_check == "off" else check_spns(catalog, instance.dn, holder, [spn], f"{command} --port PORT")
+    failures = [] if spn_check == "off" else check_spns(catalog, instance.dn, holder, [spn], command(port))
     if failures and spn_check == "refuse":
         raise failures[0]
     return CheckedRnr(instance, holder, spn, tuple(map(str, failures)), command)
@@ -88,7 +97,7 @@ def publish(session: Session, checked: CheckedRnr, address: Address) -> bool:
         raise ServiceCheckFailed(
             f"RnR service {checked.instance.dn}",
             f"it does not say {address.host} {address.binding}, and {checked.account.name} may not write winsockAddresses",
-            f"run {checked.command} --port {address.binding.port}, and listen on a fixed port; or delegate the right",
+            f"run {checked.command(address.binding.port)}, and listen on a fixed port; or delegate the right",
         ) from error
 
 

@@ -98,7 +98,8 @@ def read_scp(session: Session, name: str | UUID) -> ServiceConnectionPoint:
     try:
         entry = session.read(name, _ATTRIBUTES)
     except NotFound as error:
-        raise NotFound(subject, error.cause, "an administrator creates it with mutauth install") from error
+        remedy = f"check the name; {session.command('scp', 'list')} names those that are there"
+        raise NotFound(subject, error.cause, remedy) from error
     if OBJECT_CLASS.casefold() not in (kind.casefold() for kind in entry.texts("objectClass")):
         raise NotFound(subject, "it is no service connection point", "check the name")
     return _scp(entry)

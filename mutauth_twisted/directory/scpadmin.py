@@ -14,8 +14,9 @@ from attrs import evolve, frozen
 
 from mutauth_twisted.directory import security
 from mutauth_twisted.directory.binding import BindingError, BindingInformation
+from mutauth_twisted.directory.commands import install_command, uninstall_command
 from mutauth_twisted.directory.connection import Directory
-from mutauth_twisted.directory.names import common_name, domain_of, is_dn, parse_guid, same_dn
+from mutauth_twisted.directory.names import common_name, domain_of, is_dn, parent_of, parse_guid, same_dn
 from mutauth_twisted.directory.scp import ServiceConnectionPoint, delete_scp, find_by_keyword, read_scp
 from mutauth_twisted.directory.session import Change, Session
 from mutauth_twisted.directory.spnadmin import query
@@ -160,8 +161,8 @@ def inspect(
     stale = [(holder, text) for holder in holders.values() for text in _stale_of(catalog, point, holder)]
     problems = [
         *_binding_problems(point),
-        *_grant_problems(expected, grants),
-        *_spn_problems(point, naming, expected if accounts else [], spn_forms),
+        *_grant_problems(session, point, naming, expected, grants),
+        *_spn_problems(session, point, naming, expected if accounts else [], spn_forms),
         *(f"SPN {text} on {holder.name} carries a DN that the SCP had before it was moved" for holder, text in stale),
     ]
     return Inspection(point, None if grants is None else tuple(grants), tuple(naming), tuple(stale), tuple(problems))
@@ -180,36 +181,72 @@ def _binding_problems(point: ServiceConnectionPoint) -> list[str]:
         return [str(error)]
 
 
-def _grant_problems(expected: Sequence[Account], grants: Sequence[Grant] | None) -> list[str]:
+def _host_of(point: ServiceConnectionPoint, naming: Sequence[tuple[Account, SPN]]) -> str:
+    """The host that its SPNs name; a replicated service's SCP itself names a DNS record instead."""
+    own = point.dns_name if point.dns_name_type == "A" else None
+    return own or next((spn.host for _, spn in naming), "HOST")
+
+
+def _install(
+    session: Session,
+    point: ServiceConnectionPoint,
+    naming: Sequence[tuple[Account, SPN]],
+    account: str,
+    spn_forms: Sequence[str] = (),
+) -> str:
+    """The installation of this very object, for an account."""
+    return install_command(
+        point.service_class or "CLASS",
+        _host_of(point, naming),
+        account,
+        **({"spn_forms": spn_forms} if spn_forms else {}),
+        scp_name=common_name(point.dn),
+        scp_parent=parent_of(point.dn),
+        reach=session.reach,
+    )
+
+
+def _grant_problems(
+    session: Session,
+    point: ServiceConnectionPoint,
+    naming: Sequence[tuple[Account, SPN]],
+    expected: Sequence[Account],
+    grants: Sequence[Grant] | None,
+) -> list[str]:
     if grants is None:
         return []
     able = {grant.sid for grant in grants if grant.complete}
     return [
-        f"{account.name} may not update serviceDNSName and serviceBindingInformation: run mutauth install for it"
+        f"{account.name} may not update serviceDNSName and serviceBindingInformation: "
+        f"run {_install(session, point, naming, account.name)}"
         for account in expected
         if account.sid not in able
     ]
 
 
 def _spn_problems(
+    session: Session,
     point: ServiceConnectionPoint,
     naming: Sequence[tuple[Account, SPN]],
     expected: Sequence[Account],
     spn_forms: Sequence[str],
 ) -> list[str]:
+    anybody = expected[0].name if expected else next((holder.name for holder, _ in naming), "ACCOUNT")
+    command = _install(session, point, naming, anybody, spn_forms)
     if not naming:
-        return ["no account holds an SPN with its GUID or DN: clients do not believe it; run mutauth install"]
+        return [f"no account holds an SPN with its GUID or DN: clients do not believe it; run {command}"]
     problems = []
     for spn in [point.spn(form) for form in spn_forms]:
         if not any(standing == spn for _, standing in naming):
-            problems.append(f"no account holds {spn}: run mutauth install")
+            problems.append(f"no account holds {spn}: run {command}")
     wanted = {account.dn for account in expected}
     for holder, spn in naming:
         if wanted and holder.dn not in wanted:
-            problems.append(f"SPN {spn} is on {holder.name}: run {spn_command('delete', holder, spn)}")
+            problems.append(f"SPN {spn} is on {holder.name}: run {spn_command(session, 'delete', holder, spn)}")
     for account in expected:
         if account.dn not in {holder.dn for holder, _ in naming}:
-            problems.append(f"{account.name} holds no SPN with its GUID or DN: run mutauth install for it")
+            command = _install(session, point, naming, account.name, spn_forms)
+            problems.append(f"{account.name} holds no SPN with its GUID or DN: run {command}")
     return problems
 
 
@@ -274,12 +311,20 @@ def remove(session: Session, catalog: Session, name: str | UUID, *, leave_spns: 
     if naming:
         holders = {holder.dn: holder for holder, _ in naming}.values()
         commands = [
-            spn_command("delete", holder, *(spn for other, spn in naming if other.dn == holder.dn)) for holder in holders
+            spn_command(session, "delete", holder, *(spn for other, spn in naming if other.dn == holder.dn))
+            for holder in holders
         ]
+        whole = uninstall_command(
+            point.service_class or "CLASS",
+            _host_of(point, naming),
+            scp_name=common_name(point.dn),
+            scp_parent=parent_of(point.dn),
+            reach=session.reach,
+        )
         raise ServiceCheckFailed(
             f"SCP {point.dn}",
             f"{len(naming)} SPN(s) of {', '.join(holder.name for holder in holders)} carry its GUID or DN",
-            f"mutauth uninstall removes all of it; or first {' and '.join(commands)}; or use --leave-spns",
+            f"{whole} removes all of it; or first {' and '.join(commands)}; or use --leave-spns",
         )
     delete_scp(session, point)
     return point
@@ -320,4 +365,4 @@ async def find_home(directory: Directory, name: str) -> tuple[str | UUID, str]:
         return guid, domain_of(point.dn)
     if is_dn(name):
         return name, domain_of(name)
-    raise UsageError(f"SCP {name}", "it is neither a DN nor a GUID", "mutauth scp find KEYWORD lists both")
+    raise UsageError(f"SCP {name}", "it is neither a DN nor a GUID", f"{directory.command('scp', 'find', name)} tells both")

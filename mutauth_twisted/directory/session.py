@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import select
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal, TypeVar
@@ -121,15 +122,23 @@ class Session:
     :param connection: from :func:`~mutauth_twisted.directory.sealing.open_sealed`.
     :param server: the domain controller's name, for errors.
     :param catalog: whether this is the global catalog's port.
+    :param reach: the options with which a command reaches the same directory.
     :ivar wrote: whether anything was asked to change on it since it was lent.
     """
 
-    def __init__(self, connection: ldap3.Connection, server: str, *, catalog: bool = False) -> None:
+    def __init__(
+        self, connection: ldap3.Connection, server: str, *, catalog: bool = False, reach: Sequence[str] = ()
+    ) -> None:
         self._connection = connection
         self.server = server
         self.catalog = catalog
+        self.reach = tuple(reach)
         self.wrote = False
         self._root: Entry | None = None
+
+    def command(self, *words: str) -> str:
+        """A command of ``mutauth`` for a user's shell that reaches this directory."""
+        return shlex.join(["mutauth", *words, *self.reach])
 
     def _call(self, subject: str, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         try:

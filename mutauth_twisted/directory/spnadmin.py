@@ -132,11 +132,11 @@ def _check_aliases(
 ) -> tuple[str, ...]:
     clashes = find_alias_clashes(session, catalog, spns, account)
     if clashes and not allow:
-        command = spn_command(kind, account, *spns)
+        command = spn_command(session, kind, account, *spns, "--allow-alias")
         raise DirectoryRefused(
             f"SPN {clashes[0].spn}",
             str(clashes[0]),
-            f"its tickets would move to {account.name}; if that is meant, {command} --allow-alias",
+            f"its tickets would move to {account.name}; if that is meant, {command}",
             code=CONSTRAINT_VIOLATION,
         )
     return tuple(f"SPN {clash.spn}: {clash}; its tickets go to {account.name} from now on" for clash in clashes)

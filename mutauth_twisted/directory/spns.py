@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
@@ -124,9 +123,9 @@ def find_holders_of(session: Session, spns: Sequence[SPN]) -> list[Account]:
     return list(found.values())
 
 
-def spn_command(kind: str, account: Account, *spns: SPN | str) -> str:
+def spn_command(session: Session, kind: str, account: Account, *spns: SPN | str) -> str:
     """The command for an administrator that adds, deletes or replaces SPNs."""
-    return shlex.join(["mutauth", "spn", kind, account.name, *map(str, spns)])
+    return session.command("spn", kind, account.name, *map(str, spns))
 
 
 def check_free(catalog: Session, spns: Sequence[SPN], account: Account) -> None:
@@ -141,7 +140,7 @@ def check_free(catalog: Session, spns: Sequence[SPN], account: Account) -> None:
         holders = [other for other in others if other.holds(spn)]
         if holders:
             places = " and ".join(f"{other.name} ({other.dn})" for other in holders)
-            commands = [spn_command("delete", other, *filter(other.holds, spns)) for other in others]
+            commands = [spn_command(catalog, "delete", other, *filter(other.holds, spns)) for other in others]
             raise DirectoryRefused(
                 f"SPN {spn}",
                 f"it is on another account already, {places}",
@@ -151,10 +150,21 @@ def check_free(catalog: Session, spns: Sequence[SPN], account: Account) -> None:
             )
 
 
-def _refused(kind: str, spns: Sequence[SPN | str], account: Account, error: DirectoryRefused) -> DirectoryRefused:
-    """The same refusal with the rule behind it and the next step."""
+def _refused(
+    session: Session,
+    kind: str,
+    spns: Sequence[SPN | str],
+    account: Account,
+    error: DirectoryRefused,
+    pending: Sequence[SPN | str] = (),
+) -> DirectoryRefused:
+    """The same refusal with the rule behind it and the next step.
+
+    :param spns: what was refused.
+    :param pending: what was to follow.
+    """
     remedy = error.remedy
-    command = spn_command(kind, account, *spns)
+    command = spn_command(session, kind, account, *spns, *pending)
     if error.code == INSUFFICIENT_RIGHTS:
         right = "'Write servicePrincipalName'"
         if account.is_computer:
@@ -163,7 +173,7 @@ def _refused(kind: str, spns: Sequence[SPN | str], account: Account, error: Dire
     elif error.win32 == SPN_NOT_UNIQUE or (error.code == CONSTRAINT_VIOLATION and _SAMBA_UNIQUENESS in error.cause):
         # Whatever the class: a domain controller refuses host/h while HTTP/h is elsewhere (sPNMappings).
         patterns = dict.fromkeys(f"*/{str(spn).partition('/')[2]}" for spn in spns)
-        remedy = f"{shlex.join(['mutauth', 'spn', 'query', *patterns])} tells who holds it or an alias of it"
+        remedy = f"{session.command('spn', 'query', *patterns)} tells who holds it or an alias of it"
     elif error.code == CONSTRAINT_VIOLATION and account.is_computer:
         own = " or ".join(filter(None, (account.dns_host_name, account.name.rstrip("$"))))
         remedy = f"a computer may give itself two-part SPNs of {own} without a port only: an administrator runs {command}"
@@ -179,14 +189,15 @@ def add_spns(session: Session, account: Account, spns: Iterable[SPN]) -> list[SP
         before it have been added.
     """
     added: list[SPN] = []
-    for spn in spns:
+    spns = tuple(spns)
+    for place, spn in enumerate(spns):
         if account.holds(spn):
             continue
         try:
             session.modify(account.dn, [Change("add", "servicePrincipalName", (str(spn),))])
         except DirectoryRefused as error:
             if error.code != VALUE_EXISTS:
-                raise _refused("add", [spn], account, error) from error
+                raise _refused(session, "add", [spn], account, error, spns[place + 1 :]) from error
         else:
             added.append(spn)
     return added
@@ -199,12 +210,13 @@ def remove_spns(session: Session, account: Account, spns: Iterable[S]) -> list[S
     :return: those that were really removed.
     """
     removed: list[S] = []
-    for spn in spns:
+    spns = tuple(spns)
+    for place, spn in enumerate(spns):
         try:
             _remove(session, account, str(spn))
         except DirectoryRefused as error:
             if error.code != NO_SUCH_ATTRIBUTE:
-                raise _refused("delete", [spn], account, error) from error
+                raise _refused(session, "delete", [spn], account, error, spns[place + 1 :]) from error
         else:
             removed.append(spn)
     return removed
@@ -227,4 +239,4 @@ def replace_spns(session: Session, account: Account, spns: Sequence[SPN]) -> Non
     try:
         session.modify(account.dn, [Change("replace", "servicePrincipalName", tuple(map(str, spns)))])
     except DirectoryRefused as error:
-        raise _refused("replace", spns or ["--clear"], account, error) from error
+        raise _refused(session, "replace", spns or ["--clear"], account, error) from error

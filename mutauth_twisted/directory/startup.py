@@ -9,7 +9,6 @@ before the SPNs are known to be right.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Literal
@@ -18,11 +17,12 @@ from uuid import UUID
 from attrs import frozen
 
 from mutauth_twisted.directory.binding import BindingError, BindingInformation
-from mutauth_twisted.directory.installation import DEFAULT_SPN_FORMS, scp_dn
+from mutauth_twisted.directory.commands import DEFAULT_SPN_FORMS, install_command
+from mutauth_twisted.directory.installation import scp_dn
 from mutauth_twisted.directory.names import common_name, is_dn, parent_of, same_dn
 from mutauth_twisted.directory.scp import ServiceConnectionPoint, read_scp, update_binding
 from mutauth_twisted.directory.session import INSUFFICIENT_RIGHTS, Session
-from mutauth_twisted.directory.spns import Account, find_account, find_holders
+from mutauth_twisted.directory.spns import Account, find_account, find_holders, spn_command
 from mutauth_twisted.errors import DirectoryRefused, NotFound, ServiceCheckFailed, UsageError
 from mutauth_twisted.spn import SPN
 
@@ -53,30 +53,6 @@ class Checked:
     by_guid: bool
     warnings: tuple[str, ...]
     command: str
-
-
-def install_command(
-    service_class: str,
-    host: str,
-    account: str,
-    *,
-    spn_forms: Sequence[str] = DEFAULT_SPN_FORMS,
-    scp_name: str | None = None,
-    scp_parent: str | None = None,
-    reach: Sequence[str] = (),
-) -> str:
-    """The command with which an administrator puts a service right, to be copied into a shell.
-
-    :param reach: the options that say how to reach the directory, if any.
-    """
-    words = ["mutauth", "install", "--service-class", service_class, "--host", host, "--account", account]
-    if tuple(spn_forms) != DEFAULT_SPN_FORMS:
-        words += ["--spn-form", ",".join(spn_forms)]
-    if scp_name is not None and scp_name != service_class:
-        words += ["--scp-name", scp_name]
-    if scp_parent is not None:
-        words += ["--scp-parent", scp_parent]
-    return shlex.join([*words, *reach])
 
 
 def check(
@@ -246,20 +222,20 @@ def check_spns(
     for spn in spns:
         others = [other for other in find_holders(catalog, spn) if not same_dn(other.dn, account.dn)]
         if others:
-            failures.append(_on_another(spn, account, others))
+            failures.append(_on_another(catalog, spn, account, others))
         elif not account.holds(spn):
             failures.append(ServiceCheckFailed(f"SPN {spn}", _why_missing(spn, dn, account), f"run {command}"))
     return failures
 
 
-def _on_another(spn: SPN, account: Account, others: Sequence[Account]) -> ServiceCheckFailed:
+def _on_another(catalog: Session, spn: SPN, account: Account, others: Sequence[Account]) -> ServiceCheckFailed:
     names = ", ".join(f"{other.name} ({other.dn})" for other in others)
     where = "also on" if account.holds(spn) else "on"
+    commands = " and ".join(spn_command(catalog, "delete", other, spn) for other in others)
     return ServiceCheckFailed(
         f"SPN {spn}",
         f"it is {where} {names}, and this service runs as {account.name}",
-        f"run the service under that account, or remove the SPN: mutauth spn delete {others[0].name} "
-        f"{shlex.quote(str(spn))}",
+        f"run the service under that account, or remove the SPN: {commands}",
     )
 
 

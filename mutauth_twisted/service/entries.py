@@ -11,6 +11,7 @@ from attrs import evolve, frozen
 
 from mutauth_twisted.directory import rnr, rnrstartup, startup
 from mutauth_twisted.directory.binding import BindingInformation
+from mutauth_twisted.directory.commands import reach_of
 from mutauth_twisted.directory.guidcache import DEFAULT_STATE_DIR, GuidCache
 from mutauth_twisted.directory.scp import read_scp, withdraw
 from mutauth_twisted.directory.session import INSUFFICIENT_RIGHTS, Session
@@ -156,6 +157,7 @@ class RnrEntry:
             host=settings.host,
             account=self._account,
             spn_check=spn_check,
+            port=_fixed_port(settings),
             reach=reach(settings),
         )
         return self._checked
@@ -207,11 +209,13 @@ def _inspected(spn_check: SpnCheck) -> SpnCheck:
 
 def reach(settings: Settings) -> list[str]:
     """The options with which an administrator's command on this machine reaches the same directory."""
-    words = [word for server in settings.servers for word in ("--directory", server)]
-    options = (("--directory-ca", settings.ca_file), ("--realm", settings.realm), ("--nameserver", settings.nameserver))
-    for option, value in options:
-        words += [option, value] if value else []
-    return words
+    return reach_of(settings.servers, settings.ca_file, settings.realm, settings.nameserver)
+
+
+def _fixed_port(settings: Settings) -> int | None:
+    """The port to publish, where it is known before the service listens."""
+    found = re.match(r"tcp6?:(?:port=)?([0-9]{1,5})(?![0-9])", settings.listen[0])
+    return int(found.group(1)) or None if found else None
 
 
 def _state(settings: Settings) -> list[str]:

@@ -11,8 +11,8 @@ from typing import Any, Literal, NoReturn, TypeVar
 from attrs import frozen
 from twisted.python import usage
 
+from mutauth_twisted.directory.commands import DEFAULT_SPN_FORMS
 from mutauth_twisted.directory.guidcache import DEFAULT_STATE_DIR
-from mutauth_twisted.directory.installation import DEFAULT_SPN_FORMS
 from mutauth_twisted.directory.scp import SPN_FORMS
 from mutauth_twisted.directory.startup import SpnCheck
 from mutauth_twisted.errors import MutualAuthError, UsageError

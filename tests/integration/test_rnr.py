@@ -56,7 +56,7 @@ class RnrDirectoryTests(DirectoryTestCase):
         self.assertEqual(only.host, self.host)
         await self.remove()
         line = await self.failure_of(self.located(), NotFound)
-        self.assertIn("mutauth rnr publish", line)
+        self.assertIn("mutauth rnr list --nameserver", line)
         class_dn = f"CN={self.service_class}-class,CN=WinsockServices,CN=System,{self.lab.base_dn}"
         await self.failure_of(self.do("alice", lambda session: session.read(class_dn, ["cn"])), NotFound)
 
@@ -168,7 +168,7 @@ class RnrCommandTests(CommandTestCase):
     def test_refusals(self) -> None:
         """A computer may not publish, nobody finds what is not there, and forms are not mixed."""
         self.refused(self.publish(user="srv1"), 3, "only administrators may create services there")
-        self.refused(self.mutauth("connect", self.rnr_endpoint), 1, self.service_class, "mutauth rnr publish")
+        self.refused(self.mutauth("connect", self.rnr_endpoint), 1, self.service_class, "mutauth rnr list --nameserver")
         self.refused(self.mutauth("rnr", "remove", "nothing", *self.reach, user="administrator"), 1, "nothing")
         self.refused(self.start_refused("--spn-form", "rnr"), 2, "--publish rnr")
         self.refused(self.start_refused("--publish", "rnr", "--spn-form", "guid"), 2, "--spn-form")

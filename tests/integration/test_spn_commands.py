@@ -167,7 +167,7 @@ class WritingTests(SPNTestCase):
 
         await self.add("administrator", "svc-other", [spn])
         line = await self.failure_of(self.as_user("administrator").run_with_catalog(race), DirectoryRefused)
-        self.assertIn("mutauth spn query '*/h/x' tells who holds it", line)
+        self.assertIn(f"mutauth spn query '*/h/x' --nameserver {self.lab.nameserver} tells who holds it", line)
 
     async def test_aliases(self) -> None:
         """HTTP/h is refused while another account holds host/h; allowed it warns.  On one account nothing clashes."""
@@ -192,7 +192,8 @@ class WritingTests(SPNTestCase):
         line = await self.failure_of(
             self.add("administrator", "svc-echo", [plain], allow_alias=True), DirectoryRefused
         )
-        self.assertIn(f"mutauth spn query '*/{plain.host}' tells who holds it or an alias of it", line)
+        reach = f"--nameserver {self.lab.nameserver}"
+        self.assertIn(f"mutauth spn query '*/{plain.host}' {reach} tells who holds it or an alias of it", line)
 
     def alias_pair(self) -> tuple[SPN, SPN]:
         """Two SPNs of a host of our own, gone after the test."""
