@@ -240,6 +240,7 @@ def _inspection_json(found: Inspection) -> dict[str, Any]:
         **_point_json(found.scp),
         "grants": grants,
         "spns": [{"spn": str(spn), "account": holder.name, "dn": holder.dn} for holder, spn in found.spns],
+        "advertised_spn": str(found.advertised) if found.advertised else None,
         "stale_spns": [{"spn": text, "account": holder.name, "dn": holder.dn} for holder, text in found.stale],
         "problems": found.problems,
     }
@@ -262,6 +263,8 @@ def _inspection_rows(found: Inspection) -> list[tuple[str, str]]:
     if found.grants is None:
         rows.append(("may update", "this account may not read who"))
     rows += [("may update", _grant_text(grant)) for grant in found.grants or ()]
+    if found.advertised is not None:
+        rows.append(("clients ask for", str(found.advertised)))
     rows += [("SPN", f"{spn} on {holder.name}") for holder, spn in found.spns]
     rows += [("stale SPN", f"{text} on {holder.name}") for holder, text in found.stale]
     return rows

@@ -126,3 +126,8 @@ def _number(text: str, digits: str) -> int:
     if not (digits.isascii() and digits.isdecimal() and len(digits) <= 5):
         raise BindingError(_subject(text), f"{digits[:20]!r} is no number", "it begins with the port, such as 9000")
     return int(digits)
+
+
+def advertised_form(binding: BindingInformation) -> str:
+    """The SPN form that clients ask for unless their user says otherwise: always one of three parts."""
+    return binding.spn_form if binding.spn_form in ("guid", "dn") else "dn"

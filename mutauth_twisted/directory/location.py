@@ -27,7 +27,7 @@ from uuid import UUID
 from attrs import evolve, frozen
 from twisted.internet.defer import Deferred, DeferredList
 
-from mutauth_twisted.directory.binding import BindingError, BindingInformation
+from mutauth_twisted.directory.binding import BindingError, BindingInformation, advertised_form
 from mutauth_twisted.directory.commands import install_command
 from mutauth_twisted.directory.connection import Directory
 from mutauth_twisted.directory.names import common_name, domain_of, is_dn, parent_of, parse_guid
@@ -38,8 +38,6 @@ from mutauth_twisted.directory.spns import find_holders_of
 from mutauth_twisted.dns import weighted_order
 from mutauth_twisted.errors import MutualAuthError, NotFound, ServiceCheckFailed, UsageError
 from mutauth_twisted.spn import SPN
-
-_THREE_PART = ("guid", "dn")
 
 
 @frozen
@@ -78,7 +76,7 @@ class _Query:
         """The SPN form to ask for: a three-part one unless the user said otherwise."""
         if self.spn_form is not None:
             return self.spn_form
-        return binding.spn_form if binding.spn_form in _THREE_PART else "dn"
+        return advertised_form(binding)
 
 
 def locate(

@@ -8,7 +8,13 @@ from uuid import UUID
 from ldap3.utils.conv import escape_bytes
 
 _RDN = re.compile(r" *([A-Za-z][A-Za-z0-9-]*|[0-9.]+) *= *([^ ].*)", re.DOTALL)
+_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*")
 _SPECIAL = '"+,;<>\\='
+
+
+def is_host_name(name: str) -> bool:
+    """Whether this may be a DNS name (RFC 1123, section 2.1; and ``_``, with which SRV records begin)."""
+    return len(name) <= 253 and bool(_HOST.fullmatch(name)) and all(len(label) <= 63 for label in name.split("."))
 
 
 def escape_rdn_value(value: str) -> str:

@@ -24,14 +24,13 @@ parts, so that only an administrator can have registered that one too.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from uuid import UUID, uuid5
 
 from attrs import field, frozen
 
 from mutauth_twisted.directory.binding import BindingInformation
-from mutauth_twisted.directory.names import all_of, child_dn, equals, is_dn, parent_of
+from mutauth_twisted.directory.names import all_of, child_dn, equals, is_dn, is_host_name, parent_of
 from mutauth_twisted.directory.session import INSUFFICIENT_RIGHTS, Change, Entry, Session, Value
 from mutauth_twisted.errors import DirectoryRefused, NotFound, ServiceCheckFailed, UsageError
 from mutauth_twisted.spn import SPN
@@ -41,7 +40,6 @@ CLASS_CLASS = "serviceClass"
 _FORMAT = b"mutauth/1 "
 #: Longer values are nobody's address; a DNS name has at most 253 characters.
 _MAX_VALUE = 1024
-_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*")
 #: Class identifiers are made from the class's name, so that every host makes the same one (RFC 9562, version 5).
 _NAMESPACE = UUID("c2b1c9d3-6b0a-4a2c-9d0e-3f6f3c8a5b71")
 _ATTRIBUTES = ("objectClass", "objectGUID", "cn", "displayName", "serviceClassID", "winsockAddresses")
@@ -50,7 +48,7 @@ Report = Callable[[str], None]
 
 
 def _check_host(address: object, attribute: object, value: str) -> None:
-    if len(value) > 253 or not _HOST.fullmatch(value):
+    if not is_host_name(value):
         raise UsageError(f"host {value!r}", "it is no DNS name", "give the name that is in the SPN")
 
 

@@ -13,10 +13,10 @@ from uuid import UUID
 from attrs import evolve, frozen
 
 from mutauth_twisted.directory import security
-from mutauth_twisted.directory.binding import BindingError, BindingInformation
+from mutauth_twisted.directory.binding import BindingError, BindingInformation, advertised_form
 from mutauth_twisted.directory.commands import install_command, uninstall_command
 from mutauth_twisted.directory.connection import Directory
-from mutauth_twisted.directory.names import common_name, domain_of, is_dn, parent_of, parse_guid, same_dn
+from mutauth_twisted.directory.names import common_name, domain_of, is_dn, is_host_name, parent_of, parse_guid, same_dn
 from mutauth_twisted.directory.scp import ServiceConnectionPoint, delete_scp, find_by_keyword, read_scp
 from mutauth_twisted.directory.session import Change, Session
 from mutauth_twisted.directory.spnadmin import query
@@ -49,6 +49,7 @@ class Inspection:
 
     :param grants: None: this account may not read the security descriptor.
     :param spns: the SPNs that carry its GUID or DN, and who holds them.
+    :param advertised: the SPN that clients are told to ask for, which has to stand; None: there is none yet.
     :param stale: the SPNs that carry a DN it had before it was moved.
     :param problems: what is wrong, a line each; none: it is as it must be.
     """
@@ -58,6 +59,7 @@ class Inspection:
     spns: tuple[tuple[Account, SPN], ...]
     stale: tuple[tuple[Account, str], ...]
     problems: tuple[str, ...]
+    advertised: SPN | None = None
 
 
 def read_dacl(session: Session, guid: UUID) -> bytes:
@@ -165,7 +167,8 @@ def inspect(
         *_spn_problems(session, point, naming, expected if accounts else [], spn_forms),
         *(f"SPN {text} on {holder.name} carries a DN that the SCP had before it was moved" for holder, text in stale),
     ]
-    return Inspection(point, None if grants is None else tuple(grants), tuple(naming), tuple(stale), tuple(problems))
+    told = None if grants is None else tuple(grants)
+    return Inspection(point, told, tuple(naming), tuple(stale), tuple(problems), _advertised(point))
 
 
 def _stale_of(catalog: Session, point: ServiceConnectionPoint, holder: Account) -> list[str]:
@@ -224,6 +227,15 @@ def _grant_problems(
     ]
 
 
+def _advertised(point: ServiceConnectionPoint) -> SPN | None:
+    """What clients are told to ask for; None: nothing is published, or the hosts are in DNS."""
+    try:
+        form = advertised_form(point.binding) if point.binding else None
+        return point.spn(form) if form and point.dns_name_type == "A" else None
+    except UsageError:  # a problem of its own
+        return None
+
+
 def _spn_problems(
     session: Session,
     point: ServiceConnectionPoint,
@@ -236,7 +248,9 @@ def _spn_problems(
     if not naming:
         return [f"no account holds an SPN with its GUID or DN: clients do not believe it; run {command}"]
     problems = []
-    for spn in [point.spn(form) for form in spn_forms]:
+    required = [point.spn(form) for form in spn_forms]
+    advertised = _advertised(point)
+    for spn in dict.fromkeys([*required, *([advertised] if advertised else [])]):
         if not any(standing == spn for _, standing in naming):
             problems.append(f"no account holds {spn}: run {command}")
     wanted = {account.dn for account in expected}
@@ -267,7 +281,11 @@ def set_published(
     :param changes: fields of :class:`BindingInformation`, by name.
     :return: the object as it is now, and the attributes that were written.
     :raises BindingError: for a value that cannot be published, or without a port.
+    :raises UsageError: when the host or the record has no DNS name.
     """
+    for what, given in (("host", host), ("SRV record", srv)):
+        if given and not is_host_name(given.removesuffix(".")):
+            raise UsageError(f"{what} {given!r}", "it is no DNS name", "give the name that clients look up")
     point = read_scp(session, name)
     wanted: dict[str, str] = {}
     if host or srv:

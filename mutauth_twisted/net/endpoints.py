@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, cast
 from weakref import WeakKeyDictionary
@@ -254,6 +255,25 @@ def _no_endpoint(error: Exception) -> str:
     return "a part of it is missing, or one too many" if isinstance(error, TypeError) else str(error)
 
 
+def parse_server(reactor: Any, text: str) -> IStreamServerEndpoint:
+    """The server endpoint that a string describes; nothing listens yet.
+
+    :param text: such as ``tcp:9000:interface=127.0.0.1``.
+    :raises UsageError: when it describes none, or its port is no port.
+    """
+    remedy = "write a server endpoint, such as tcp:9000"
+    try:
+        endpoint = cast(IStreamServerEndpoint, serverFromString(reactor, text))
+    except UsageError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"endpoint {text}", _no_endpoint(error), remedy) from error
+    port = re.match(r"(?:tcp6?|ssl):(?:port=)?(-?[0-9]+)(?![^:])", text)
+    if port is not None and not 0 <= int(port.group(1)) <= 65535:
+        raise UsageError(f"endpoint {text}", "its port is out of range", remedy)
+    return endpoint
+
+
 async def listen_on(reactor: Any, text: str, factory: IProtocolFactory) -> Any:
     """Listen where a server endpoint string says.
 
@@ -263,7 +283,7 @@ async def listen_on(reactor: Any, text: str, factory: IProtocolFactory) -> Any:
     :raises NetworkError: when that place is taken or not ours.
     """
     try:
-        return await serverFromString(reactor, text).listen(factory)
+        return await parse_server(reactor, text).listen(factory)
     except UsageError:
         raise
     except (ValueError, OverflowError, TypeError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import sys
 from typing import Any
 
@@ -22,7 +23,7 @@ from mutauth_twisted.net.tls import Layer
 from mutauth_twisted.policy import AccessPolicy
 from mutauth_twisted.service.options import Settings
 from mutauth_twisted.service.publisher import Publisher
-from mutauth_twisted.service.status import Status, StatusSite
+from mutauth_twisted.service.status import Status, StatusFactory
 
 #: How long a stopping service waits: for the directory, and then for its connections, in seconds.
 STOP_DEADLINE = 5.0
@@ -79,7 +80,7 @@ class MutualAuthService(Service):
         if self._publisher is not None:
             await self._publisher.publish(self._tcp_port() if self._settings.publish else None, self._own())
         if self._settings.status is not None:
-            page = await listen_on(self._reactor, self._settings.status, StatusSite(self.status))
+            page = await listen_on(self._reactor, self._settings.status, StatusFactory(self.status))
             self._status_ports.append(page)
             self._log.info("status on {where}", where=describe(page.getHost()))
         for port in self._ports:
@@ -127,7 +128,19 @@ class MutualAuthService(Service):
     def stopService(self) -> Deferred[None]:
         """Withdraw, stop listening, and let the connections end; see IService."""
         super().stopService()
+        self._expect_no_more_signals()
         return Deferred.fromCoroutine(self._stop())
+
+    def _expect_no_more_signals(self) -> None:
+        """A second signal while connections end must not stop a reactor that stops."""
+
+        def again(number: int, frame: object) -> None:
+            name = signal.Signals(number).name
+            self._reactor.callFromThread(self._log.info, "{name} again: stopping already", name=name)
+
+        for number, usual in ((signal.SIGTERM, "sigTerm"), (signal.SIGINT, "sigInt")):
+            if signal.getsignal(number) == getattr(self._reactor, usual, self):
+                signal.signal(number, again)
 
     async def _stop(self) -> None:
         if self._starting is not None:

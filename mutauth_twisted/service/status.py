@@ -13,6 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 from attrs import asdict, frozen
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Protocol
+from twisted.protocols.policies import WrappingFactory
 from twisted.web.http import Request
 from twisted.web.resource import Resource
 from twisted.web.server import Site
@@ -74,6 +77,10 @@ def _as_json(status: Status) -> str:
     return json.dumps({"healthy": status.healthy, **asdict(status)})
 
 
+_PATIENCE = 10  # seconds without a byte after which a watcher is not waited for any more
+_AT_ONCE = 32  # watchers; each asks for a moment only
+
+
 class StatusSite(Site):
     """The pages of one service.
 
@@ -87,7 +94,31 @@ class StatusSite(Site):
         root = Resource()
         root.putChild(b"", _Page(look, "text/plain", _as_text))
         root.putChild(b"health", _Page(look, "application/json", _as_json))
-        super().__init__(root)
+        super().__init__(root, timeout=_PATIENCE)
 
     def log(self, request: Request) -> None:
         """Nothing: a watcher that asks every second is no news."""
+
+
+class _TooMany(Protocol):
+    """A watcher too many."""
+
+    def connectionMade(self) -> None:
+        transport: Any = self.transport
+        transport.loseConnection()
+
+
+class StatusFactory(WrappingFactory):
+    """The pages of one service, for a few watchers at once: nobody of them has to prove anything.
+
+    :param look: says how the service is.
+    """
+
+    noisy = False
+
+    def __init__(self, look: Callable[[], Status]) -> None:
+        super().__init__(StatusSite(look))
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """One watcher's connection, or while there are too many its end; see IProtocolFactory."""
+        return _TooMany() if len(self.protocols) >= _AT_ONCE else super().buildProtocol(addr)

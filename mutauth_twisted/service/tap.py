@@ -7,6 +7,7 @@ from twisted.application.service import IService
 from mutauth_twisted.core.kerberos import ServiceKeys
 from mutauth_twisted.credentials import ServiceCredentials
 from mutauth_twisted.errors import MutualAuthError
+from mutauth_twisted.net.endpoints import parse_server
 from mutauth_twisted.net.tls import server_layer
 from mutauth_twisted.service.applications import application_factory
 from mutauth_twisted.service.options import Options, Settings, leave
@@ -31,6 +32,8 @@ def makeService(options: Options) -> IService:
 
 
 def _make(reactor: object, settings: Settings) -> IService:
+    for listen in (*settings.listen, *((settings.status,) if settings.status is not None else ())):
+        parse_server(reactor, listen)
     principal = keytab_principal(settings.keytab, settings.account)
     credentials = ServiceCredentials(settings.keytab, principal)
     keys = ServiceKeys(credentials, settings.service_class, settings.channel.package)

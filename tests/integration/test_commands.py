@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from tests.integration.commands import CommandTestCase
+from tests.integration.commands import CHECKOUT, CommandTestCase
 
 
 class MainJobTests(CommandTestCase):
@@ -133,6 +133,62 @@ class MainJobTests(CommandTestCase):
         self.assertEqual(["#error" in line for line in said], [True, False], service.log)
         self.assertIn(f"no longer: keytab {keytab}", service.log)
 
+    def test_second_signal(self) -> None:
+        """A second SIGTERM, while a client is still connected, is noted, and the stop goes on."""
+        self.install()
+        with self.service() as service:
+            client = subprocess.Popen(
+                [*self.program("mutauth"), "connect", self.endpoint],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=self.environment("alice"),
+            )
+            assert client.stdin is not None
+            assert client.stdout is not None
+            client.stdin.write(b"hello\n")
+            client.stdin.flush()
+            self.assertEqual(client.stdout.readline(), b"hello\n")
+            service.process.send_signal(signal.SIGTERM)
+            assert service.process.stdout is not None
+            for line in service.process.stdout:
+                service.lines.append(line)
+                if "SCP withdrawn" in line:  # from now on it waits for the client
+                    service.process.send_signal(signal.SIGTERM)
+                    break
+            self.assertEqual(service.stop(), -signal.SIGTERM)
+        client.communicate()
+        self.assertIn("SIGTERM again: stopping already", service.log)
+        self.assertIn("1 connection(s) were cut", service.log)
+        self.assertNotIn("ReactorNotRunning", service.log)
+
+    def test_interrupted_imports(self) -> None:
+        """Ctrl-C before everything is imported ends in the same line as later, and no traceback."""
+        (Path(self.state) / "krb5.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
+        process = subprocess.Popen(
+            [*self.program("mutauth"), "--help"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=self.environment("alice", PYTHONPATH=f"{self.state}:{CHECKOUT}"),
+        )
+        assert process.stdout is not None
+        self.assertEqual(process.stdout.readline(), "importing\n")
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+        self.assertEqual((process.returncode, errors), (130, "mutauth: interrupted\n"))
+
+    def test_endpoints_are_checked_first(self) -> None:
+        """What cannot be listened on is wrong usage before the directory is asked, which is not there here."""
+        for option, text in (
+            ("--status", "tcp:nothing"),
+            ("--status", "tcp:70000"),
+            ("--listen", "bogus:1"),
+            ("--listen", "tcp:99999:interface=127.0.0.1"),
+        ):
+            ended = self.start_refused(option, text, "--nameserver", "127.0.0.253")
+            self.refused(ended, 2, f"endpoint {text}", "server endpoint")
+
     def get(self, url: str) -> tuple[int, str]:
         """The code and the body of a page."""
         try:
@@ -187,7 +243,7 @@ class ServiceRefusalTests(CommandTestCase):
         self.install()
         (file,) = Path(self.state).iterdir()
         file.write_text("no GUID")
-        self.refused_start(3, self.state, "mutauth install")
+        self.refused_start(3, self.state, "remove the file")
         file.unlink()  # uninstall does not take it for one either
 
     def test_missing_spn(self) -> None:

@@ -132,6 +132,24 @@ class ShowTests(SCPTestCase):
         await self.published(found.guid, port=9000)
         shown = await self.inspect(found.guid, accounts=["svc-echo"], spn_forms=["guid", "dn"])
         self.assertEqual((shown.problems, shown.stale), ((), ()))
+        self.assertEqual(shown.advertised, found.scp.spn("dn", self.host))
+
+    async def test_advertised_and_not_there(self) -> None:
+        """The SPN that clients are told to ask for has to stand, whatever else does."""
+        found = await self.install(spn_forms=["guid"])
+        await self.published(found.guid, port=9000, spn_form="dn")
+        spn = found.scp.spn("dn", self.host)
+        shown = await self.inspect(found.guid)
+        self.assertEqual(shown.advertised, spn)
+        self.assertIn(f"no account holds {spn}: run mutauth install", "\n".join(shown.problems))
+        await self.published(found.guid, spn_form="guid")
+        self.assertEqual((await self.inspect(found.guid)).problems, ())
+
+    async def test_no_host_name(self) -> None:
+        """Nobody can be sent to a name that is none."""
+        found = await self.install()
+        for given in ({"host": "bad..host"}, {"host": "a b"}, {"srv": "_x..example"}, {"host": "x" * 64}):
+            await self.failure_of(self.published(found.guid, **given), UsageError)
 
     async def test_every_fault(self) -> None:
         """A lost right, lost SPNs, SPNs of another account, a move: each has its line."""
