@@ -10,10 +10,7 @@ from uuid import uuid4
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, ensureDeferred
-from twisted.internet.endpoints import TCP4ServerEndpoint
-from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
-from twisted.python.failure import Failure
 
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.directory.connection import Directory
@@ -21,28 +18,12 @@ from mutauth_twisted.directory.session import Change, Session
 from mutauth_twisted.directory.spns import find_account
 from mutauth_twisted.dns import Resolver
 from mutauth_twisted.errors import DirectoryRefused, PeerRefused
-from mutauth_twisted.net.endpoints import MutualAuthServerEndpoint
 from mutauth_twisted.policy import AccessPolicy
-from tests.integration.exchange_case import LOOPBACK, ExchangeTestCase
+from tests.integration.exchange_case import ExchangeTestCase
 
 T = TypeVar("T")
 PASSWORD = "Correct-horse-7"
 NORMAL_ACCOUNT = "512"
-
-
-class Served(Protocol):
-    """A service's application, which only is there."""
-
-    def __init__(self) -> None:
-        self.ended: Deferred[None] = Deferred()
-
-    @property
-    def protected(self) -> Any:
-        """The transport."""
-        return self.transport
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.ended.callback(None)
 
 
 class AccountCase(ExchangeTestCase):
@@ -87,26 +68,13 @@ class AccountCase(ExchangeTestCase):
         subprocess.run(words, input=f"{password}\n", text=True, check=True, timeout=10, capture_output=True)
         return ClientCredentials(ccache=f"FILE:{cache}")
 
-    def serve(self, policy: AccessPolicy) -> Deferred[int]:
-        """A service with this policy; fires with the port."""
-
-        def build() -> Served:
-            application: Any = Served()
-            self.servers.append(application)
-            return application
-
-        served = Factory.forProtocol(build)
-        served.noisy = False
-        inner = TCP4ServerEndpoint(reactor, 0, interface=LOOPBACK)
-        return MutualAuthServerEndpoint(reactor, inner, self.keys, policy).listen(served).addCallback(self._listening)
-
     async def kept_out(self, policy: AccessPolicy, who: ClientCredentials) -> None:
         """The service proves the client and refuses it."""
-        await self.refused(self.connect(await self.serve(policy), credentials=who), PeerRefused, "its access policy")
+        await self.refused(self.connect(await self.listen(policy=policy), credentials=who), PeerRefused, "its access policy")
 
     async def let_in(self, policy: AccessPolicy, who: ClientCredentials) -> Any:
         """The service lets the client in; its identity there."""
-        client = await self.connect(await self.serve(policy), credentials=who)
+        client = await self.connect(await self.listen(policy=policy), credentials=who)
         identity = self.servers[-1].protected.peer_identity
         identity.read_logon()  # while the connection is there
         await self.close(client)
