@@ -1,4 +1,4 @@
-"""Where a client's and a service's Kerberos keys come from: values only."""
+"""Where a client's and a service's keys come from: values only."""
 
 from __future__ import annotations
 
@@ -36,3 +36,21 @@ class ServiceCredentials:
 
     keytab: str | None = field(default=None, converter=optional(os.fspath))
     principal: str | None = None
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(path)
+
+
+@frozen
+class NtlmCredentials:
+    """The passwords of NTLM's users: a client's own, or all those whom a service knows.
+
+    :param users: the path of a file in the format of NTLM_USER_FILE, which only
+        its owner may read: lines of ``DOMAIN:user:password``, or as in smbpasswd,
+        ``DOMAIN\\user:id:LM hash:NT hash:flags:time``.
+    :param user: on a client, who of them to be, ``user@DOMAIN``; None: the first.
+    """
+
+    users: str = field(converter=_absolute)
+    user: str | None = None

@@ -54,6 +54,17 @@ class Package(Enum):
     KERBEROS = "kerberos"
     #: Kerberos inside SPNEGO (RFC 4178), as .NET and Windows speak by default; a service takes Kerberos' own as well.
     NEGOTIATE = "negotiate"
+    #: NTLM (MS-NLMP): the client proves that it knows a password, and nothing proves who the service is.
+    NTLM_SERVICE_UNPROVEN = "ntlm-service-unproven"
+
+    @property
+    def proves_service(self) -> bool:
+        """Whether the client knows afterwards which service it has."""
+        return self is not Package.NTLM_SERVICE_UNPROVEN
+
+    def required_flags(self, protection: Protection) -> Flag:
+        """The flags without which no byte may flow."""
+        return protection.required_flags if self.proves_service else protection.required_flags & ~Flag.MUTUAL
 
 
 def flag_names(flags: int) -> str:
@@ -152,7 +163,7 @@ def _matches(name: str, patterns: tuple[str, ...], fold: Callable[[str], str]) -
 
 @frozen
 class Logon:
-    """What a domain controller says of an account, in the PAC of the ticket (MS-PAC 2.5 and 2.10).
+    """What is known of an account: by a domain controller, in the PAC of the ticket (MS-PAC 2.5 and 2.10), or by NTLM.
 
     :param name: its sAMAccountName, whichever of its names the client came under.
     :param domain: the NetBIOS name of its domain.
@@ -160,6 +171,7 @@ class Logon:
     :param groups: the SIDs of its groups that are enabled, and not for denials only.
     :param deny_only: those that only denials may look at.
     :param upn: its userPrincipalName, implied or set; None: unknown.
+    :param groups_known: whether the groups are all that there are; if not, none is known.
     """
 
     name: str
@@ -168,6 +180,7 @@ class Logon:
     groups: tuple[str, ...] = ()
     deny_only: tuple[str, ...] = ()
     upn: str | None = None
+    groups_known: bool = True
 
     @property
     def account(self) -> str:
@@ -207,7 +220,8 @@ class AccessPolicy:
     without one only patterns for everybody of a realm (``*@REALM``) let it in,
     and only where no denial is about somebody of that realm or about a group.
 
-    Groups are SIDs; they let in, and keep out, as patterns do.
+    Groups are SIDs; they let in, and keep out, as patterns do.  A denial keeps out
+    whoever's groups nobody tells, as with NTLM.
 
     :raises UsageError: for a pattern without a realm, or a group that is no SID or in no PAC.
     """
@@ -249,6 +263,8 @@ class AccessPolicy:
         logon = read_logon()
         if logon is None or not logon.name:
             return f"{_NOT_LET_IN}: its ticket has no PAC, which tells whose it is"
+        if self.deny_groups and not logon.groups_known:
+            return f"{_NOT_LET_IN}: nothing tells its groups, some of which are denied"
         names = logon.names_in(realm)
         is_denied = any(_matches(each, denied, _fold_everything) for each in names) or not set(
             self.deny_groups

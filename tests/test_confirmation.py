@@ -56,7 +56,7 @@ class BindingTests(Case):
 
     def test_bound(self) -> None:
         """Both see one channel: the service's flags say so, with either package."""
-        for package in Package:
+        for package in (Package.KERBEROS, Package.NEGOTIATE):
             client, server = self.initiator(CHANNEL, package), self.keys.acceptor("client", CHANNEL)
             self.assertTrue(client.step(server.step(client.step(None).token).token).complete)
             known = server.judge(Protection.TLS)
@@ -66,7 +66,7 @@ class BindingTests(Case):
 
     def test_another_channel(self) -> None:
         """A client of another channel is refused at its token."""
-        for package in Package:
+        for package in (Package.KERBEROS, Package.NEGOTIATE):
             token = self.initiator(OTHER, package).step(None).token
             self.refused(self.keys.acceptor("client", CHANNEL), token, AuthenticationError, "channel")
 

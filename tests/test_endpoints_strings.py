@@ -8,18 +8,31 @@ from typing import Any
 from unittest import mock
 
 from twisted.internet.endpoints import clientFromString, serverFromString
+from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import LogLevel, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
+from mutauth_twisted.credentials import ClientCredentials, NtlmCredentials, ServiceCredentials
 from mutauth_twisted.endpoints import strings
-from mutauth_twisted.endpoints.located import LocatedEndpoint
+from mutauth_twisted.endpoints.located import LocatedEndpoint, Selection
 from mutauth_twisted.endpoints.parsers import MutualAuthClientParser, MutualAuthServerParser
 from mutauth_twisted.errors import CredentialError, UsageError
-from mutauth_twisted.net.endpoints import MutualAuthClientEndpoint, MutualAuthServerEndpoint
+from mutauth_twisted.net.endpoints import (
+    MutualAuthClientEndpoint,
+    MutualAuthServerEndpoint,
+    MutualAuthServerFactory,
+    service_keys,
+)
 from mutauth_twisted.net.limits import Limits
 from mutauth_twisted.net.protocol import Channel
-from mutauth_twisted.policy import AccessPolicy, Protection
-from mutauth_twisted.wire import NNS
+from mutauth_twisted.policy import AccessPolicy, Package, Protection
+from mutauth_twisted.spn import SPN
+from mutauth_twisted.wire import NNS, WINSOCK
+from tests.fakes import captured_log
+from tests.users import users_file
+
+NTLM = "package=ntlm-service-unproven:ntlm-users=/etc/users"
 
 
 class ClientStringTests(SynchronousTestCase):
@@ -92,6 +105,48 @@ class ClientStringTests(SynchronousTestCase):
             self.assertIsInstance(error, ValueError)
             self.assertIn(word, str(error))
 
+    def test_ntlm(self) -> None:
+        """The package that proves no service takes an endpoint, a file of users and one of them."""
+        with mock.patch.object(strings, "MutualAuthClientEndpoint", wraps=MutualAuthClientEndpoint) as made:
+            self.parse(f"mutauth:tcp\\:a\\:1:{NTLM}:principal=alice@LAB:wire=winsock:protection=sign:timeout=3")
+        spn, credentials, channel, where = made.call_args.args[2:]
+        self.assertEqual((spn, credentials, where), (None, NtlmCredentials("/etc/users", "alice@LAB"), "tcp:a:1"))
+        self.assertEqual(channel, Channel(WINSOCK, Protection.SIGN, 3.0, Package.NTLM_SERVICE_UNPROVEN))
+
+    def test_ntlm_refused(self) -> None:
+        """Nothing that would promise a proof goes with it, and its file goes with nothing else."""
+        proof = "it cannot be had with package=ntlm-service-unproven, which proves no service"
+        for text, word in (
+            (f"mutauth:scp=echo:{NTLM}", f"keyword scp: {proof}"),
+            (f"mutauth:rnr=echo:{NTLM}", f"keyword rnr: {proof}"),
+            (f"mutauth:tcp\\:a\\:1:spn=a/b:{NTLM}", f"keyword spn: {proof}"),
+            (f"mutauth:tcp\\:a\\:1:ccache=FILE\\:/c:{NTLM}", f"keyword ccache: {proof}"),
+            (f"mutauth:tcp\\:a\\:1:tls-ca=/c.pem:{NTLM}", f"keyword tls-ca: {proof}"),
+            (f"mutauth:tcp\\:a\\:1:protection=tls:{NTLM}", "it cannot be bound to TLS"),
+            (f"mutauth:tcp\\:a\\:1:bogus=1:{NTLM}", "keyword bogus: there is no such keyword"),
+            (f"mutauth:{NTLM}", "it names no endpoint"),
+            ("mutauth:tcp\\:a\\:1:package=ntlm-service-unproven", "keyword ntlm-users: it is missing"),
+            ("mutauth:tcp\\:a\\:1:spn=a/b:ntlm-users=/u", "it means nothing without package=ntlm-service-unproven"),
+            ("mutauth:scp=a:package=negotiate:ntlm-users=/u", "it means nothing without package=ntlm-service-unproven"),
+        ):
+            self.assertIn(word, str(self.assertRaises(UsageError, self.parse, text)))
+
+    def test_ntlm_is_never_located(self) -> None:
+        """Nor without strings: neither a search nor an SPN goes with what proves nothing, nor others' credentials."""
+        channel, inner = Channel(package=Package.NTLM_SERVICE_UNPROVEN), mock.Mock()
+        users, spn = NtlmCredentials("/etc/users"), SPN.parse("a/b")
+        selection = Selection("echo")
+        self.assertRaises(UsageError, LocatedEndpoint, None, mock.Mock(), selection, ClientCredentials(), channel=channel)
+        for asked, credentials, used in (
+            (spn, users, channel),
+            (None, ClientCredentials(), channel),
+            (None, users, Channel()),
+            (spn, users, Channel()),
+            (None, ClientCredentials(), Channel(package=Package.NEGOTIATE)),
+        ):
+            with self.assertRaises(UsageError):
+                MutualAuthClientEndpoint(MemoryReactorClock(), inner, asked, credentials, used)
+
     def test_plugins_are_light(self) -> None:
         """A twistd that serves something else loads neither Kerberos nor LDAP with the plugins."""
         code = "import sys, twisted.plugins.mutauth; print([n for n in ('gssapi', 'spnego', 'ldap3') if n in sys.modules])"
@@ -112,7 +167,7 @@ class ServerStringTests(SynchronousTestCase):
     def test_server(self) -> None:
         """The inner endpoint, the keys, the policy and the channel arrive where they belong."""
         with (
-            mock.patch.object(strings, "ServiceKeys") as keys,
+            mock.patch.object(strings, "service_keys") as keys,
             mock.patch.object(strings, "MutualAuthServerEndpoint", wraps=MutualAuthServerEndpoint) as made,
         ):
             self.parse("mutauth:tcp\\:9000:keytab=/etc/k:principal=svc@X:allow=*@X,bob@Y:deny=eve@X:timeout=3")
@@ -124,7 +179,7 @@ class ServerStringTests(SynchronousTestCase):
         """Limits are keywords of servers, named as the options are; mistakes are named."""
         words = "max-handshakes=9:max-handshakes-per-address=3:max-connections=7:idle-timeout=60:max-session=3600"
         with (
-            mock.patch.object(strings, "ServiceKeys"),
+            mock.patch.object(strings, "service_keys"),
             mock.patch.object(strings, "MutualAuthServerEndpoint", wraps=MutualAuthServerEndpoint) as made,
         ):
             self.parse(f"mutauth:tcp\\:9000:allow-all=yes:{words}")
@@ -137,7 +192,7 @@ class ServerStringTests(SynchronousTestCase):
     def test_groups_and_class(self) -> None:
         """Groups that may in, and the class that clients' tickets have to name."""
         with (
-            mock.patch.object(strings, "ServiceKeys") as keys,
+            mock.patch.object(strings, "service_keys") as keys,
             mock.patch.object(strings, "MutualAuthServerEndpoint", wraps=MutualAuthServerEndpoint) as made,
         ):
             self.parse("mutauth:tcp\\:9000:class=echoSvc:allow-group=S-1-5-21-1-2-3-4,S-1-18-1:deny-group=S-1-18-2")
@@ -150,6 +205,48 @@ class ServerStringTests(SynchronousTestCase):
             self.assertIn(f"{keyword}=Domain Users: it is no SID, and an endpoint string asks no directory", error)
         wrong = "mutauth:tcp\\:9000:allow-group=S-1-5-32-544"
         self.assertIn("no ticket names it", str(self.assertRaises(UsageError, self.parse, wrong)))
+
+    def test_ntlm(self) -> None:
+        """A service that proves nothing: its users are its keys, and the log says so each time it starts to listen."""
+        users = users_file(self, "LAB:alice:word")
+        reactor = MemoryReactorClock()
+        text = f"mutauth:tcp\\:9000:package=ntlm-service-unproven:ntlm-users={users}:allow=alice@LAB"
+        endpoint = serverFromString(reactor, text)
+        with captured_log() as events:
+            self.successResultOf(endpoint.listen(Factory()))
+            reactor.tcpServers[0][1].doStart()
+        (line,) = [formatEvent(event) for event in events if event["log_level"] is LogLevel.warn]
+        self.assertIn("package ntlm-service-unproven: this service DOES NOT PROVE itself", str(line))
+        self.assertEqual(len(reactor.tcpServers), 1)
+
+    def test_ntlm_refused(self) -> None:
+        """Nothing of Kerberos' goes with it, and its file goes with nothing else."""
+        for words, text in (
+            (f"{NTLM}:keytab=/k", "keyword keytab: it cannot be had"),
+            (f"{NTLM}:class=echo", "keyword class: it cannot be had"),
+            (f"{NTLM}:tls-cert=/c.pem", "keyword tls-cert: it cannot be had"),
+            (f"{NTLM}:allow-group=S-1-5-21-1-2-3-4", "keyword allow-group: it cannot be had"),
+            (f"{NTLM}:deny-group=S-1-5-21-1-2-3-4", "keyword deny-group: it cannot be had"),
+            (f"{NTLM}:protection=tls", "it cannot be bound to TLS"),
+            ("package=ntlm-service-unproven", "keyword ntlm-users: it is missing"),
+            ("ntlm-users=/u", "it means nothing without"),
+        ):
+            self.assertIn(text, str(self.assertRaises(UsageError, self.parse, f"mutauth:tcp\\:1:allow-all=yes:{words}")))
+        missing = "mutauth:tcp\\:1:allow-all=yes:package=ntlm-service-unproven:ntlm-users=/nonexistent/users"
+        self.assertIn("/nonexistent/users", str(self.assertRaises(CredentialError, self.parse, missing)))
+
+    def test_packages_and_keys_go_together(self) -> None:
+        """Users are no keys for Kerberos, and a channel of one package takes no keys of another."""
+        users = NtlmCredentials(users_file(self, "LAB:alice:word"))
+        ntlm = Package.NTLM_SERVICE_UNPROVEN
+        for package in (Package.KERBEROS, Package.NEGOTIATE):
+            self.assertRaises(UsageError, service_keys, users, None, package)
+            channel = Channel(package=package)
+            with self.assertRaises(UsageError):
+                MutualAuthServerFactory(None, mock.Mock(), service_keys(users, None, ntlm), AccessPolicy(), channel)
+        self.assertRaises(UsageError, service_keys, ServiceCredentials(), None, ntlm)
+        with self.assertRaises(UsageError):
+            MutualAuthServerFactory(None, mock.Mock(), mock.Mock(), AccessPolicy(), Channel(package=ntlm))
 
     def test_nobody_is_let_in_by_default(self) -> None:
         """Without an allow it does not listen, whatever is denied."""

@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mutauth_twisted.net.limits import Limits
 from mutauth_twisted.policy import AccessPolicy, Package, Protection
 from mutauth_twisted.service.options import Options, Settings
+from mutauth_twisted.service.publisher import Publisher
 
 MINIMAL = ("--service-class", "echoSvc", "--host", "srv1.example.com", "--echo", "--allow", "*@EXAMPLE.COM")
 
@@ -50,7 +51,30 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual(given.tls_files, ("/a.pem", "/b.pem"))
         self.assertIn("--tls-cert: there is no TLS to use it for", self.refused(*MINIMAL, "--tls-cert=/a.pem"))
         self.assertIn("--tls-key: it means nothing", self.refused(*MINIMAL, "--protection=tls", "--tls-key=/b.pem"))
-        self.assertIn("use kerberos or negotiate", self.refused(*MINIMAL, "--package=ntlm"))
+        self.assertIn("use kerberos or negotiate or ntlm-service-unproven", self.refused(*MINIMAL, "--package=ntlm"))
+
+    def test_ntlm(self) -> None:
+        """The package that proves no service needs its users, and everything that would promise a proof said off."""
+        package, users = "--package=ntlm-service-unproven", "--ntlm-users=/etc/users"
+        off = ("--publish=none", "--spn-check=off")
+        settings = self.settings(*MINIMAL, package, users, *off)
+        self.assertEqual((settings.ntlm_users, settings.channel.package), ("/etc/users", Package.NTLM_SERVICE_UNPROVEN))
+        self.assertFalse(Publisher.is_needed(settings))
+        self.assertIsNone(self.settings(*MINIMAL).ntlm_users)
+        for words, text in (
+            ((package, *off), "--ntlm-users: it is missing"),
+            ((users,), "--ntlm-users: it means nothing without --package ntlm-service-unproven"),
+            ((users, "--package=negotiate"), "--ntlm-users: it means nothing"),
+            ((package, users), "add --publish none"),
+            ((package, users, "--publish=rnr", "--spn-check=off"), "add --publish none"),
+            ((package, users, "--publish=none"), "add --spn-check off"),
+            ((package, users, *off, "--protection=tls"), "package ntlm-service-unproven: it cannot be bound to TLS"),
+            ((package, users, *off, "--keytab=/k"), "--keytab: it means nothing"),
+            ((package, users, *off, "--account=svc"), "--account: it means nothing"),
+            ((package, users, *off, "--allow-group=S-1-5-21-1-2-3-4"), "--allow-group: with --package"),
+            ((package, users, *off, "--deny-group=guests"), "nothing tells a client's groups"),
+        ):
+            self.assertIn(text, self.refused(*MINIMAL, *words))
 
     def test_limits(self) -> None:
         """Every limit has an option, and a value when it is not given."""

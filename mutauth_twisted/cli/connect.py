@@ -16,7 +16,7 @@ from zope.interface import implementer
 from mutauth_twisted.cli.group import begin_logging, run_in_reactor
 from mutauth_twisted.cli.output import note
 from mutauth_twisted.errors import MutualAuthError, NetworkError, UsageError
-from mutauth_twisted.net.endpoints import listen_on, parse_client
+from mutauth_twisted.net.endpoints import MutualAuthClientEndpoint, listen_on, parse_client
 from mutauth_twisted.net.protocol import describe
 from mutauth_twisted.net.relay import RelayFactory
 
@@ -121,6 +121,8 @@ def connect(endpoint: str, listen: str | None, verbose: bool) -> None:
 
     async def main(reactor: Any) -> None:
         target = parse_client(reactor, endpoint)
+        if isinstance(target, MutualAuthClientEndpoint) and not target.package.proves_service:
+            note(f"nothing proves who the service is: package {target.package.value}")
         await (_through_port(reactor, target, listen) if listen else _through_stdio(reactor, target))
 
     run_in_reactor(main)

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from attrs import field, frozen
 
+from mutauth_twisted.channelbinding import ChannelBinding
 from mutauth_twisted.errors import MutualAuthError
 from mutauth_twisted.interfaces import PeerIdentity
 from mutauth_twisted.policy import Protection
@@ -62,3 +63,20 @@ class Exchange(Protocol):
 
 class SecurityContext(Exchange, Wrapping, Protocol):
     """One side of one exchange, and afterwards its keys."""
+
+
+class Keys(Protocol):
+    """A service's own keys, whichever the package."""
+
+    def check(self) -> None:
+        """See whether they can be used now.
+
+        :raises CredentialError: when they are missing or cannot be read.
+        """
+
+    def acceptor(self, peer: str, channel: ChannelBinding | None = None) -> SecurityContext:
+        """A context for one connection.
+
+        :param peer: how errors name the client.
+        :param channel: the TLS channel that its proof has to be bound to.
+        """

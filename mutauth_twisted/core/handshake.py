@@ -53,7 +53,7 @@ TARGET_MISMATCH = 1790
 _CODES = {
     ACCESS_DENIED: "its access policy does not let this principal in",
     SERVICE_FULL: "it has as many sessions as it can take; try again later",
-    LOGON_FAILURE: "it did not accept the ticket",
+    LOGON_FAILURE: "it did not accept the ticket (with NTLM, the password)",
     TARGET_MISMATCH: "it did not accept the target name or the protection",
     0x8009030C: "it did not accept the ticket",
     0x80090322: "the ticket is for another service",

@@ -17,7 +17,15 @@ from zope.interface import implementer
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.directory.connection import Directory
 from mutauth_twisted.directory.location import Instance, in_order, locate, locate_rnr
-from mutauth_twisted.errors import AuthenticationError, KDCError, KDCRefused, KDCUnreachable, MutualAuthError, NetworkError
+from mutauth_twisted.errors import (
+    AuthenticationError,
+    KDCError,
+    KDCRefused,
+    KDCUnreachable,
+    MutualAuthError,
+    NetworkError,
+    UsageError,
+)
 from mutauth_twisted.net.endpoints import MutualAuthClientEndpoint
 from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.net.tls import Authority, checking_layer
@@ -71,6 +79,7 @@ class LocatedEndpoint:
     :param authority: who has to vouch for a TLS certificate in addition; None: nobody.
     :param keep: seconds for which what was found is used again.  When nothing
         of it can be used any more, it is looked for anew.
+    :raises UsageError: when the package proves no service.
     """
 
     _log = Logger()
@@ -87,6 +96,9 @@ class LocatedEndpoint:
         authority: Authority | None = None,
         keep: float = 5.0,
     ) -> None:
+        if not channel.package.proves_service:
+            cause = "it proves no service, and what is found in the directory has to be proven"
+            raise UsageError(f"package {channel.package.value}", cause, "name an address instead, or use kerberos")
         self._reactor = reactor
         self._directory = directory
         self._selection = selection

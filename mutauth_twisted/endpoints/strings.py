@@ -5,11 +5,13 @@ Clients::
     mutauth:scp=SELECTOR[:class=..][:base=DN][:hosts=PATTERN][:spn-form=guid|dn|host]...
     mutauth:rnr=NAME[:class=..][:hosts=PATTERN]...
     mutauth:ENDPOINT:spn=class/host[/name]...
+    mutauth:ENDPOINT:package=ntlm-service-unproven:ntlm-users=FILE...
 
 where SELECTOR is a keyword, a DN or an objectGUID, NAME is an RnR service's name
 or DN, and ENDPOINT is any client endpoint string with its colons escaped.  Servers::
 
     mutauth:ENDPOINT:keytab=FILE:allow=PATTERN...
+    mutauth:ENDPOINT:package=ntlm-service-unproven:ntlm-users=FILE:allow=PATTERN...
 
 Every mistake is a :class:`~mutauth_twisted.errors.UsageError` (a ValueError)
 that names the keyword.
@@ -26,13 +28,12 @@ from twisted.internet.interfaces import (
     IStreamServerEndpoint,
 )
 
-from mutauth_twisted.core.kerberos import ServiceKeys
-from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
+from mutauth_twisted.credentials import ClientCredentials, NtlmCredentials, ServiceCredentials
 from mutauth_twisted.directory.connection import Directory
 from mutauth_twisted.dns import Resolver
 from mutauth_twisted.endpoints.located import LocatedEndpoint, Selection
 from mutauth_twisted.errors import UsageError
-from mutauth_twisted.net.endpoints import MutualAuthClientEndpoint, MutualAuthServerEndpoint, parse_client
+from mutauth_twisted.net.endpoints import MutualAuthClientEndpoint, MutualAuthServerEndpoint, parse_client, service_keys
 from mutauth_twisted.net.limits import LIMITS, limits_of
 from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.net.tls import Authority, checking_layer, server_layer
@@ -49,6 +50,9 @@ _DIRECTORY = frozenset({"class", "hosts", "directory", "ca", "nameserver", "real
 _LOCATION = {"scp": _DIRECTORY | {"scp", "base", "spn-form"}, "rnr": _DIRECTORY | {"rnr"}}
 _ACCESS = frozenset({"allow", "allow-group", "deny", "deny-group", "allow-all"})
 _SERVER = _CHANNEL | LIMITS.keys() | {"keytab", "principal", "class", "tls-cert", "tls-key"} | _ACCESS
+# Where no service is proven: no ticket, no TLS, no groups, and nothing found in the directory.
+_NTLM_CLIENT = _CHANNEL | {"principal", "ntlm-users"}
+_NTLM_SERVER = _CHANNEL | LIMITS.keys() | {"ntlm-users", "allow", "deny", "allow-all"}
 _MAX_TIMEOUT = 3600.0
 
 
@@ -77,6 +81,24 @@ def _check_keywords(given: Collection[str], known: Collection[str]) -> None:
             escape = "; inside the escaped endpoint write = as \\=" if ":" in keyword else ""
             known_here = f"known: {', '.join(sorted(known))}{escape}"
             raise UsageError(f"{_SUBJECT} keyword {keyword}", "there is no such keyword here", known_here)
+
+
+def _is_ntlm(keywords: Mapping[str, str], known: frozenset[str]) -> bool:
+    """Whether the package is the one that proves no service, which takes no other keywords than these."""
+    if keywords.get("package") != Package.NTLM_SERVICE_UNPROVEN.value:
+        if "ntlm-users" in keywords:
+            cause = f"it means nothing without package={Package.NTLM_SERVICE_UNPROVEN.value}"
+            raise UsageError(f"{_SUBJECT} keyword ntlm-users", cause, "leave it out")
+        return False
+    for keyword in keywords:
+        if keyword in (_CLIENT | _SERVER | {"spn", *_LOCATION}) - known:
+            remedy = f"leave one of the two out; such a package takes {', '.join(sorted(known))}"
+            cause = f"it cannot be had with package={Package.NTLM_SERVICE_UNPROVEN.value}, which proves no service"
+            raise UsageError(f"{_SUBJECT} keyword {keyword}", cause, remedy)
+    _check_keywords(keywords, known)
+    if "ntlm-users" not in keywords:
+        raise UsageError(f"{_SUBJECT} keyword ntlm-users", "it is missing", "name the file of users and passwords")
+    return True
 
 
 def _channel(keywords: Mapping[str, str]) -> Channel:
@@ -130,6 +152,8 @@ def client_endpoint(reactor: Any, arguments: tuple[str, ...], keywords: Mapping[
     :param keywords: those with one.
     :raises UsageError: for any unknown, missing or unusable part.
     """
+    if _is_ntlm(keywords, _NTLM_CLIENT):
+        return _unproven(reactor, arguments, keywords)
     credentials = ClientCredentials(keywords.get("principal"), keywords.get("ccache"), keywords.get("keytab"))
     if any(kind in keywords for kind in _LOCATION):
         return _located(reactor, arguments, keywords, credentials)
@@ -149,6 +173,12 @@ def _direct(
     authority = _authority(keywords, channel)
     tls = checking_layer(authority, spn.host) if authority is not None else None
     return MutualAuthClientEndpoint(reactor, parse_client(reactor, inner), spn, credentials, channel, inner, tls)
+
+
+def _unproven(reactor: Any, arguments: tuple[str, ...], keywords: Mapping[str, str]) -> IStreamClientEndpoint:
+    inner = _one_endpoint(arguments, r"mutauth:tcp\:srv1.example.com\:9000:package=ntlm-service-unproven:ntlm-users=FILE")
+    credentials = NtlmCredentials(keywords["ntlm-users"], keywords.get("principal"))
+    return MutualAuthClientEndpoint(reactor, parse_client(reactor, inner), None, credentials, _channel(keywords), inner)
 
 
 def _located(
@@ -197,7 +227,8 @@ def server_endpoint(reactor: Any, arguments: tuple[str, ...], keywords: Mapping[
     :raises UsageError: for any unknown, missing or unusable part.
     :raises CredentialError: when the keytab cannot be used.
     """
-    _check_keywords(keywords, _SERVER)
+    ntlm = _is_ntlm(keywords, _NTLM_SERVER)
+    _check_keywords(keywords, _NTLM_SERVER if ntlm else _SERVER)
     inner = _one_endpoint(arguments, r"mutauth:tcp\:9000:keytab=/etc/echo.keytab:allow=*@EXAMPLE.COM")
     allow_all = _choice("allow-all", keywords.get("allow-all", "no"), {"yes": True, "no": False})
     groups = (_sids(keywords, "allow-group"), _sids(keywords, "deny-group"))
@@ -206,8 +237,12 @@ def server_endpoint(reactor: Any, arguments: tuple[str, ...], keywords: Mapping[
         raise UsageError(_SUBJECT, "nobody is let in", "add allow=PATTERN, allow-group=SID, or allow-all=yes")
     channel = _channel(keywords)
     _check_tls(keywords, channel, "tls-cert", "tls-key")
-    credentials = ServiceCredentials(keywords.get("keytab"), keywords.get("principal"))
-    keys = ServiceKeys(credentials, keywords.get("class"), channel.package)
+    credentials: ServiceCredentials | NtlmCredentials
+    if ntlm:
+        credentials = NtlmCredentials(keywords["ntlm-users"])
+    else:
+        credentials = ServiceCredentials(keywords.get("keytab"), keywords.get("principal"))
+    keys = service_keys(credentials, keywords.get("class"), channel.package)
     limits = limits_of(keywords, _SUBJECT + " keyword {name}={value}")
     tls = server_layer(keywords["tls-cert"], keywords.get("tls-key")) if "tls-cert" in keywords else None
     return MutualAuthServerEndpoint(reactor, serverFromString(reactor, inner), keys, policy, channel, limits, tls)

@@ -24,15 +24,17 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mutauth_twisted.channelbinding import ChannelBinding
+from mutauth_twisted.core.context import Keys, SecurityContext
 from mutauth_twisted.core.kerberos import KerberosInitiator, ServiceKeys
-from mutauth_twisted.credentials import ClientCredentials
+from mutauth_twisted.core.ntlm import NtlmInitiator, NtlmUsers
+from mutauth_twisted.credentials import ClientCredentials, NtlmCredentials, ServiceCredentials
 from mutauth_twisted.errors import AccessDenied, MutualAuthError, NetworkError, UsageError
 from mutauth_twisted.interfaces import PeerIdentity
 from mutauth_twisted.net.faults import OwnFaults
 from mutauth_twisted.net.limits import Limits, Place, Places
 from mutauth_twisted.net.protocol import Channel, ExchangeProtocol, Side
 from mutauth_twisted.net.tls import Layer, server_layer, trusting_layer
-from mutauth_twisted.policy import AccessPolicy, Protection
+from mutauth_twisted.policy import AccessPolicy, Package, Protection
 from mutauth_twisted.spn import SPN
 from mutauth_twisted.threads import Workers
 
@@ -53,6 +55,28 @@ def workers_for(reactor: Any, host: str = "") -> Workers:
     if workers is None:
         workers = domains[domain] = Workers(reactor, _KDC_THREADS, "mutauth-kdc")
     return workers
+
+
+def service_keys(
+    credentials: ServiceCredentials | NtlmCredentials, service_class: str | None = None, package: Package = Package.KERBEROS
+) -> Keys:
+    """What makes a service's contexts, for any package.
+
+    :param service_class: see :class:`ServiceKeys`; without meaning where no service is proven.
+    :raises CredentialError: when the credentials cannot be used.
+    :raises UsageError: when they are another package's.
+    """
+    _check_credentials(package, isinstance(credentials, NtlmCredentials))
+    if isinstance(credentials, NtlmCredentials):
+        return NtlmUsers(credentials)
+    return ServiceKeys(credentials, service_class, package)
+
+
+def _check_credentials(package: Package, ntlm: bool) -> None:
+    if ntlm is package.proves_service:
+        cause = "its credentials are NTLM's" if ntlm else "its credentials are not NTLM's"
+        remedy = "name the package and the credentials that belong together"
+        raise UsageError(f"package {package.value}", cause, remedy)
 
 
 @implementer(IProtocolFactory)
@@ -77,13 +101,14 @@ class MutualAuthServerFactory:
         self,
         reactor: Any,
         wrapped: IProtocolFactory,
-        keys: ServiceKeys,
+        keys: Keys,
         policy: AccessPolicy,
         channel: Channel = Channel(),
         limits: Limits = Limits(),
         tls: Layer | None = None,
     ) -> None:
         self._reactor = reactor
+        _check_credentials(channel.package, isinstance(keys, NtlmUsers))
         self._wrapped = wrapped
         #: Who may come in; may be replaced, for those who come afterwards.
         self.policy = policy
@@ -127,6 +152,12 @@ class MutualAuthServerFactory:
 
     def doStart(self) -> None:
         """Called when a port starts listening; see IProtocolFactory."""
+        if not self._channel.package.proves_service:
+            self._log.warn(
+                "package {package}: this service DOES NOT PROVE itself; its clients prove themselves to whoever listens"
+                " in its place, who may try passwords on what they send",
+                package=self._channel.package.value,
+            )
         self._wrapped.doStart()
 
     def doStop(self) -> None:
@@ -221,7 +252,7 @@ class MutualAuthServerEndpoint:
         self,
         reactor: Any,
         inner: IStreamServerEndpoint,
-        keys: ServiceKeys,
+        keys: Keys,
         policy: AccessPolicy,
         channel: Channel = Channel(),
         limits: Limits = Limits(),
@@ -310,36 +341,57 @@ class _ExchangeFactory(Factory):
         return connected if self._tls is None else connected.wrappedProtocol
 
 
+def _initiators(
+    spn: SPN | None, credentials: ClientCredentials | NtlmCredentials, asked: Channel
+) -> Callable[[str, ChannelBinding | None], SecurityContext]:
+    """What makes a client's contexts; takes the peer's name and the TLS channel, if there is one."""
+    if spn is None or isinstance(credentials, NtlmCredentials):
+        ntlm = cast(NtlmCredentials, credentials)
+        return lambda peer, _: NtlmInitiator(ntlm, asked.protection, peer)
+    kerberos: ClientCredentials = credentials
+    return lambda _, channel: KerberosInitiator(spn, kerberos, asked.protection, asked.package, channel)
+
+
 @implementer(IStreamClientEndpoint)
 class MutualAuthClientEndpoint:
     """Connects through the inner endpoint to a service that proves to hold an SPN's key.
 
+    With package ntlm-service-unproven, and with that one only, it proves nothing.
+
     :param reactor: provides IReactorTime and IReactorFromThreads.
     :param inner: how to reach the service.
-    :param spn: what the service must prove to be.
+    :param spn: what the service must prove to be; None: nothing, where the
+        package proves no service.
     :param credentials: who this client is.
     :param channel: wire, protection, and the one deadline of connection and exchange.
     :param where: the service's address as errors name it; the SPN if not given.
     :param tls: where protection is by TLS, the client's layer; None: one that
         takes any certificate.
+    :raises UsageError: for an SPN or credentials that the package cannot use.
     """
 
     def __init__(
         self,
         reactor: Any,
         inner: IStreamClientEndpoint,
-        spn: SPN,
-        credentials: ClientCredentials = ClientCredentials(),
+        spn: SPN | None,
+        credentials: ClientCredentials | NtlmCredentials = ClientCredentials(),
         channel: Channel = Channel(),
         where: str | None = None,
         tls: Layer | None = None,
     ) -> None:
         self._reactor = reactor
         self._inner = inner
-        self._spn = spn
-        self._credentials = credentials
+        if channel.package.proves_service is (spn is None):
+            cause = f"it cannot prove {spn}" if spn is not None else "it needs the SPN that the service must prove"
+            raise UsageError(f"package {channel.package.value}", cause, "an SPN goes with every package but NTLM's")
+        _check_credentials(channel.package, isinstance(credentials, NtlmCredentials))
+        self._new_context = _initiators(spn, credentials, channel)
+        #: Whose tokens are exchanged.
+        self.package = channel.package
         self._channel = channel
-        self._where = where or str(spn)
+        self._where = where or (str(spn) if spn is not None else "the service")
+        self._host = spn.host if spn is not None else ""
         self._tls = (tls or trusting_layer()) if channel.protection is Protection.TLS else None
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
@@ -355,15 +407,11 @@ class MutualAuthClientEndpoint:
             build_application=protocolFactory.buildProtocol,
             tls=self._tls,
         )
-        workers = workers_for(self._reactor, self._spn.host)
+        workers = workers_for(self._reactor, self._host)
         factory = _ExchangeFactory(lambda: ExchangeProtocol(self._reactor, workers, self._channel, side), self._tls)
         connecting: Deferred[Any] = maybeDeferred(self._inner.connect, factory)
         connecting.addCallbacks(lambda connected: factory.exchange(connected).authenticated, self._unreachable)
         return connecting.addTimeout(self._channel.timeout, self._reactor, self._too_late)
-
-    def _new_context(self, peer: str, channel: ChannelBinding | None) -> KerberosInitiator:
-        asked = self._channel
-        return KerberosInitiator(self._spn, self._credentials, asked.protection, asked.package, channel)
 
     def _unreachable(self, failure: Failure) -> Failure:
         if failure.check(OverflowError):  # what sockets make of a port that is none

@@ -188,7 +188,7 @@ class Lifetime:
 
     :param reactor: the clock.
     :param limits: how long.
-    :param expires: when the session's ticket ends, seconds since 1970.
+    :param expires: when the session's ticket ends, seconds since 1970; infinite: never.
     :param announce: is told so many seconds before the session has lasted as long as it may.
     :param end: is told why the session is over.
     """

@@ -34,7 +34,15 @@ from mutauth_twisted.core.confirmation import Confirmed, Confirming
 from mutauth_twisted.core.context import Exchange, Outcome, SecurityContext, StepFailed
 from mutauth_twisted.core.handshake import Established, Event, Failed, Handshake, Send, Step
 from mutauth_twisted.core.records import Records
-from mutauth_twisted.errors import CredentialError, MutualAuthError, NetworkError, ProtocolViolation, printable
+from mutauth_twisted.errors import (
+    CredentialError,
+    MutualAuthError,
+    NetworkError,
+    PeerNotProven,
+    ProtocolViolation,
+    UsageError,
+    printable,
+)
 from mutauth_twisted.interfaces import PeerIdentity
 from mutauth_twisted.net.limits import Limits
 from mutauth_twisted.net.outlet import Outlet, outlet
@@ -45,6 +53,7 @@ from mutauth_twisted.threads import Workers
 from mutauth_twisted.wire import NNS, PLAIN, FrameError, Token, Wire
 
 _flag_names = lru_cache(maxsize=64)(flag_names)
+_MUTUAL = int(Flag.MUTUAL)
 
 
 @frozen
@@ -56,12 +65,18 @@ class Channel:
     :param timeout: the one deadline of the whole exchange, in seconds; bytes
         that drip in do not extend it.
     :param package: the security package.
+    :raises UsageError: when the package cannot be bound to TLS as it has to be.
     """
 
     wire: Wire = NNS
     protection: Protection = Protection.SEAL
     timeout: float = 10.0
     package: Package = Package.KERBEROS
+
+    def __attrs_post_init__(self) -> None:
+        if self.protection is Protection.TLS and not self.package.proves_service:
+            cause = "it cannot be bound to TLS, which would end at anybody"
+            raise UsageError(f"package {self.package.value}", cause, "use protection seal, or package kerberos")
 
 
 @frozen
@@ -219,6 +234,9 @@ class ExchangeProtocol(Protocol):
     def _judge(self) -> PeerIdentity:
         exchange = cast(Exchange, self._exchange)
         identity = exchange.judge(self._channel.protection)
+        # The package has judged its flags; that this one may be missing is not for it alone to say.
+        if not int(identity.flags) & _MUTUAL and self._channel.package.proves_service:
+            raise PeerNotProven(self._peer, "the exchange ended without mutual authentication")
         if not self._channel.wire.flags_decide:
             identity = evolve(identity, protection=self._channel.protection)
         self._side.admit(identity)
@@ -301,11 +319,12 @@ class ExchangeProtocol(Protocol):
         self._stop()
         side = "the service at" if self._side.initiator else "the client at"
         principal = printable(identity.principal)
+        proved = f"proved to be {principal}" if principal else "IS NOT PROVEN to be anybody, and may be anybody"
         package, protection, flags = identity.package, identity.protection.value, _flag_names(identity.flags)
         # Written out here: the one line of every connection, and Twisted's formatting takes long for each field.
-        self._log.info(
+        (self._log.info if principal else self._log.warn)(
             "{line}",
-            line=f"{side} {self._peer} proved to be {principal} ({package}, {protection}; {flags};"
+            line=f"{side} {self._peer} {proved} ({package}, {protection}; {flags};"
             f" token bytes: {', '.join(self._tokens)})",
             peer=self._peer,
             principal=principal,

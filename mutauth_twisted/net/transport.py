@@ -81,7 +81,7 @@ class ProtectedTransport:
         self._transport = transport
         self._records = records
         self.peer_identity = identity
-        self._who = printable(identity.principal)
+        self._who = printable(identity.principal) or "an unproven service"
         self.disconnecting = False
         #: None before the start and after the end.
         self._application: IProtocol | None = None

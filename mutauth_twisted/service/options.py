@@ -36,6 +36,7 @@ class Settings:
     :param spn_forms: the third parts that have to be registered.
     :param account: who runs the service; None: the keytab's principal.
     :param keytab: its keys; None: KRB5_KTNAME, then the system's.
+    :param ntlm_users: the file of its users, where the package is NTLM.
     :param listen: server endpoint strings; the first one's port is published.
     :param publish: whether to keep the entry in the directory up to date.
     :param entry: what it is: a service connection point (``scp``) or an RnR service (``rnr``).
@@ -55,6 +56,7 @@ class Settings:
     spn_forms: tuple[str, ...]
     account: str | None
     keytab: str | None
+    ntlm_users: str | None
     listen: tuple[str, ...]
     publish: bool
     entry: Literal["scp", "rnr"]
@@ -145,7 +147,8 @@ class Options(usage.Options):
         ("factory", None, None, "Serve a Twisted factory: its dotted name, or a callable's that makes it."),
         ("wire", None, "nns", "The wire format: nns or winsock."),
         ("protection", None, "seal", "The least that is done to every byte: seal, sign or tls."),
-        ("package", None, "kerberos", "The security package: kerberos, or negotiate (Kerberos inside SPNEGO as well)."),
+        ("package", None, "kerberos", "kerberos, negotiate (Kerberos inside SPNEGO as well), or ntlm-service-unproven."),
+        ("ntlm-users", None, None, "File of DOMAIN:user:password lines, for --package ntlm-service-unproven."),
         ("tls-cert", None, None, "Certificate chain (PEM) for --protection tls (one that is made up)."),
         ("tls-key", None, None, "The certificate's key (PEM), where it is not in the same file."),
         ("handshake-timeout", None, 10.0, "Deadline of the exchange, in seconds.", _seconds("handshake-timeout")),
@@ -208,6 +211,7 @@ class Options(usage.Options):
             spn_forms=self._forms(),
             account=self["account"],
             keytab=self["keytab"],
+            ntlm_users=self._ntlm_users(),
             listen=tuple(self._repeated["listen"] or ["tcp:0"]),
             publish=self._choice("publish", {"scp": True, "rnr": True, "none": False}),
             entry=self._entry(),
@@ -237,6 +241,29 @@ class Options(usage.Options):
             tls_files=self._tls_files(),
             limits=limits_of({name: str(self[name]) for name in LIMITS if self[name] is not None}, "--{name} {value}"),
         )
+
+    def _ntlm_users(self) -> str | None:
+        """The file of users; what else is said must not promise what NTLM does not keep."""
+        users, package = self["ntlm-users"], Package.NTLM_SERVICE_UNPROVEN.value
+        if self["package"] != package:
+            if users is not None:
+                raise UsageError("--ntlm-users", f"it means nothing without --package {package}", "leave it out")
+            return None
+        if users is None:
+            raise UsageError("--ntlm-users", "it is missing", "name the file of users and passwords")
+        subject = f"--package {package}"
+        if self["publish"] != "none":
+            cause = "it proves no service, and clients that find one in the directory want a proof"
+            raise UsageError(subject, cause, "add --publish none")
+        if self["spn-check"] != "off":
+            raise UsageError(subject, "it proves no SPN, so that checking them says nothing", "add --spn-check off")
+        for option in ("keytab", "account"):
+            if self[option] is not None:
+                raise UsageError(f"--{option}", f"it means nothing with {subject}", "leave it out")
+        for option in ("allow-group", "deny-group"):
+            if self._repeated[option]:
+                raise UsageError(f"--{option}", f"with {subject} nothing tells a client's groups", "name users instead")
+        return str(users)
 
     def _tls_files(self) -> tuple[str, str | None] | None:
         certificate, key = self["tls-cert"], self["tls-key"]

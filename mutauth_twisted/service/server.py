@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from mutauth_twisted.core.kerberos import ServiceKeys
+from mutauth_twisted.core.context import Keys
 from mutauth_twisted.errors import MutualAuthError, UsageError
 from mutauth_twisted.net.endpoints import MutualAuthServerFactory, listen_on
 from mutauth_twisted.net.protocol import describe
@@ -49,7 +49,7 @@ class MutualAuthService(Service):
         self,
         reactor: Any,
         settings: Settings,
-        keys: ServiceKeys,
+        keys: Keys,
         publisher: Publisher | None,
         factory: IProtocolFactory,
         tls: Layer | None = None,

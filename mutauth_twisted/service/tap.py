@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from twisted.application.service import IService
 
-from mutauth_twisted.core.kerberos import ServiceKeys
-from mutauth_twisted.credentials import ServiceCredentials
+from mutauth_twisted.credentials import NtlmCredentials, ServiceCredentials
 from mutauth_twisted.errors import MutualAuthError
-from mutauth_twisted.net.endpoints import parse_server
+from mutauth_twisted.net.endpoints import parse_server, service_keys
 from mutauth_twisted.net.tls import server_layer
 from mutauth_twisted.service.applications import application_factory
 from mutauth_twisted.service.options import Options, Settings, leave
@@ -34,9 +33,14 @@ def makeService(options: Options) -> IService:
 def _make(reactor: object, settings: Settings) -> IService:
     for listen in (*settings.listen, *((settings.status,) if settings.status is not None else ())):
         parse_server(reactor, listen)
-    principal = keytab_principal(settings.keytab, settings.account)
-    credentials = ServiceCredentials(settings.keytab, principal)
-    keys = ServiceKeys(credentials, settings.service_class, settings.channel.package)
+    publisher = None
+    credentials: ServiceCredentials | NtlmCredentials
+    if settings.ntlm_users is not None:
+        credentials = NtlmCredentials(settings.ntlm_users)
+    else:
+        principal = keytab_principal(settings.keytab, settings.account)
+        credentials = ServiceCredentials(settings.keytab, principal)
+        publisher = Publisher(reactor, settings, principal) if Publisher.is_needed(settings) else None
+    keys = service_keys(credentials, settings.service_class, settings.channel.package)
     tls = server_layer(*settings.tls_files) if settings.tls_files is not None else None
-    publisher = Publisher(reactor, settings, principal) if Publisher.is_needed(settings) else None
     return MutualAuthService(reactor, settings, keys, publisher, application_factory(reactor, settings), tls)

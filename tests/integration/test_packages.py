@@ -55,6 +55,9 @@ def answer(token: bytes) -> bytes:
 CLIENTS = {"NTLM": NEGOTIATE, "SPNEGO with NTLM": offer(NEGOTIATE), "SPNEGO, offer only": offer(b"")}
 SERVICES = {"NTLM": CHALLENGE, "SPNEGO with NTLM": answer(CHALLENGE)}
 
+#: The packages that prove both sides.
+KERBEROS = (Package.KERBEROS, Package.NEGOTIATE)
+
 
 class PackageTests(ExchangeTestCase):
     """Neither side lets a package in that proves less."""
@@ -81,7 +84,7 @@ class PackageTests(ExchangeTestCase):
 
     async def test_clients_are_told_apart(self) -> None:
         """The line says what the client did, not what the service should do about a ticket of its own."""
-        for package, (what, token) in product(Package, CLIENTS.items()):
+        for package, (what, token) in product(KERBEROS, CLIENTS.items()):
             _, line = await self.ask(NNS, token, package)
             self.assertNotIn("kinit", line, what)
             self.assertNotIn("Unknown error", line, what)
@@ -96,7 +99,7 @@ class PackageTests(ExchangeTestCase):
     async def test_kerberos_inside(self) -> None:
         """Kerberos inside SPNEGO comes in where it is asked for, and says which of the two it was."""
         port = await self.listen(self.keys_for(Package.NEGOTIATE))
-        for package in Package:
+        for package in KERBEROS:
             client = await self.connect(port, channel=Channel(package=package))
             client.protected.write(b"a word")
             self.assertEqual(await client.wait_for(6), b"A WORD")
@@ -120,7 +123,7 @@ class PackageTests(ExchangeTestCase):
 
     async def test_services(self) -> None:
         """A service that answers with NTLM's challenge is refused at once, whether it calls itself done or not."""
-        every = product((NNS, WINSOCK), SERVICES.items(), (False, True), Package)
+        every = product((NNS, WINSOCK), SERVICES.items(), (False, True), KERBEROS)
         for wire, (what, token), done, package in every:
             heard: list[bytes] = []
 

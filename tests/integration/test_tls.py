@@ -173,7 +173,7 @@ class ChannelTests(TLSTestCase):
     async def test_all(self) -> None:
         """Either wire, either package: both sides are proven, the service's side bound to the channel."""
         for wire in (NNS, WINSOCK):
-            for package in Package:
+            for package in (Package.KERBEROS, Package.NEGOTIATE):
                 await self.exchange(wire, package)
 
     async def test_large_data(self) -> None:
