@@ -1,0 +1,263 @@
+"""Packages of five and six tokens, end to end: real endpoints, real TCP and TLS, contexts that are made up."""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import product
+from typing import Any, cast
+from unittest import mock
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
+from twisted.internet.error import ConnectionDone
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.trial.unittest import TestCase
+
+from mutauth_twisted.channelbinding import TLS_EXPORTER, ChannelBinding
+from mutauth_twisted.core.confirmation import Confirming
+from mutauth_twisted.core.context import Outcome
+from mutauth_twisted.errors import MutualAuthError, NetworkError, PeerNotProven
+from mutauth_twisted.net import endpoints as module
+from mutauth_twisted.net import protocol
+from mutauth_twisted.net.endpoints import MutualAuthClientEndpoint, MutualAuthServerEndpoint
+from mutauth_twisted.net.protocol import Channel
+from mutauth_twisted.policy import AccessPolicy, Protection
+from mutauth_twisted.wire import NNS, WINSOCK
+from tests.fakes import SPN_ASKED, FakeContext
+from tests.integration.exchange_case import LOOPBACK, Application, one
+
+TLS = Protection.TLS
+CHANNELS = tuple(Channel(wire, protection) for wire in (NNS, WINSOCK) for protection in Protection)
+LEGS = (5, 6)
+
+
+class Watched(FakeContext):
+    """A context that notes at each of its steps whose applications there are, and fails at one."""
+
+    def __init__(self, test: LegsTests, *, initiator: bool, legs: int, fails_at: int | None, blocking: bool) -> None:
+        super().__init__(initiator=initiator, legs=legs, blocking=blocking)
+        self.test = test
+        self.fails_at = fails_at
+        self.channel: ChannelBinding | None = None
+
+    def step(self, token: bytes | None) -> Outcome:
+        self.test.steps.append((self.initiator, len(self.steps) + 1, len(self.test.clients), len(self.test.servers)))
+        if len(self.steps) + 1 == self.fails_at:
+            self.fails = PeerNotProven("the peer", "its token is not liked")
+        return super().step(token)
+
+
+def _confirming(seen: ChannelBinding, context: Any, channel: ChannelBinding) -> Confirming:
+    return Confirming(context, seen)
+
+
+class Cut(Protocol):
+    """One of two connections between which bytes go until it is the turn of what must not arrive."""
+
+    def __init__(self, turns: list[str], direction: str, last: int) -> None:
+        self.turns = turns
+        self.direction = direction
+        self.last = last
+        self.other: Any = None
+        self.early = b""
+
+    def join(self, other: Any) -> None:
+        """Know the other connection."""
+        self.other = other
+        if self.early:
+            other.transport.write(self.early)
+
+    def dataReceived(self, data: bytes) -> None:
+        # Both sides speak in turn, so that what comes from the other one now is the next leg.
+        if self.turns[-1:] != [self.direction]:
+            self.turns.append(self.direction)
+        if len(self.turns) >= self.last:
+            for end in (self, self.other):
+                if end is not None:
+                    end.transport.loseConnection()
+        elif self.other is None:
+            self.early += data
+        else:
+            self.other.transport.write(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self.other is not None and self.other.transport is not None:
+            self.other.transport.loseConnection()
+
+
+class LegsTests(TestCase):
+    """What a package of any number of tokens asks of the exchange."""
+
+    timeout = 60
+
+    def setUp(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget everything."""
+        self.steps: list[tuple[bool, int, int, int]] = []
+        self.clients: list[Application] = []
+        self.servers: list[Application] = []
+        self.contexts: list[Watched] = []
+
+    async def listen(self, channel: Channel, legs: int, fails_at: int | None = None) -> int:
+        """Serve through the real endpoint; the port."""
+        test = self
+
+        class Keys:
+            def acceptor(self, peer: str, channel: ChannelBinding | None = None) -> Watched:
+                made = Watched(test, initiator=False, legs=legs, fails_at=fails_at, blocking=False)
+                made.channel = channel
+                test.contexts.append(made)
+                return made
+
+        class Served(Factory):
+            noisy = False
+
+            def buildProtocol(self, addr: object) -> Application:
+                test.servers.append(Application(answer=bytes.upper))
+                return test.servers[-1]
+
+        inner = TCP4ServerEndpoint(reactor, 0, interface=LOOPBACK)
+        policy = AccessPolicy(("alice@TEST.EXAMPLE",))
+        endpoint = MutualAuthServerEndpoint(reactor, inner, cast(Any, Keys()), policy, channel)
+        port: Any = await endpoint.listen(Served())
+        self.addCleanup(port.stopListening)
+        return cast(int, port.getHost().port)
+
+    def connect(
+        self, port: int, channel: Channel, legs: int, fails_at: int | None = None, *, blocking: bool = False
+    ) -> Deferred[Application]:
+        """Connect through the real endpoint."""
+        test = self
+
+        def initiator(spn: object, credentials: object, protection: object, package: object, bound: Any) -> Watched:
+            made = Watched(test, initiator=True, legs=legs, fails_at=fails_at, blocking=blocking)
+            made.channel = bound
+            test.contexts.append(made)
+            return made
+
+        class Client(Factory):
+            noisy = False
+
+            def buildProtocol(self, addr: object) -> Application:
+                test.clients.append(Application())
+                return test.clients[-1]
+
+        self.patch(module, "KerberosInitiator", initiator)
+        inner = TCP4ClientEndpoint(reactor, LOOPBACK, port)
+        endpoint = MutualAuthClientEndpoint(reactor, inner, SPN_ASKED, channel=channel)
+        return cast("Deferred[Application]", endpoint.connect(Client()))
+
+    def assert_nothing_early(self, what: object) -> None:
+        """At no step of either side was there an application on it, nor on the client's before the service's last."""
+        for initiator, number, clients, servers in self.steps:
+            self.assertEqual(clients if initiator else servers, 0, (what, initiator, number))
+
+    async def test_all_the_way(self) -> None:
+        """Every leg is carried, in order, on either wire and with every protection; only then there are applications."""
+        for channel, legs, blocking in product(CHANNELS, LEGS, (False, True)):
+            what = (channel.wire.name, channel.protection.value, legs, blocking)
+            self.begin()
+            port = await self.listen(channel, legs)
+            client = await self.connect(port, channel, legs, blocking=blocking)
+            client.protected.write(b"question")
+            self.assertEqual(await client.wait_for(8), b"QUESTION", what)
+            self.assertEqual(self.servers[0].protected.peer_identity.principal, "alice@TEST.EXAMPLE")
+            self.assertEqual(client.protected.peer_identity.protection, channel.protection)
+            self.assert_nothing_early(what)
+            # The initiator's and the acceptor's steps take turns, and each makes the next token.
+            order = [(initiator, number) for initiator, number, _, _ in self.steps]
+            self.assertEqual(order, [(not leg % 2, leg // 2 + 1) for leg in range(6)] + [(True, 4)] * (legs == 6), what)
+            self.assertEqual([context.judged for context in self.contexts], [1, 1])
+            self.assertEqual(len({context.channel for context in self.contexts}), 1)
+            self.assertIs(self.contexts[0].channel is None, channel.protection is not TLS)
+            client.protected.loseConnection()
+            reasons = await gatherResults([client.ended, self.servers[0].ended])
+            self.assertEqual([type(reason) for reason in reasons], [ConnectionDone, ConnectionDone], what)
+
+    async def test_failed(self) -> None:
+        """A context that fails at any of its steps has no application, and the peer none that needs that step."""
+        for channel, legs, fails in product(CHANNELS, LEGS, ("the client", "the service")):
+            for number in range(1, 4 + (legs == 6 and fails == "the client")):
+                what = (channel.wire.name, channel.protection.value, legs, fails, number)
+                self.begin()
+                at_service = fails == "the service"
+                port = await self.listen(channel, legs, number if at_service else None)
+                connecting = self.connect(port, channel, legs, None if at_service else number)
+                # A client of five tokens has the last word.  Where nothing says done, and nothing has to be confirmed,
+                # that completes it.
+                has_last_word = (at_service, legs, number) == (True, 5, 3)
+                if has_last_word and channel.wire is WINSOCK and channel.protection is not TLS:
+                    client = await connecting
+                    await client.ended
+                    self.assertEqual(client.received, b"", what)
+                else:
+                    await self.assertFailure(connecting, MutualAuthError)
+                    self.assertEqual(self.clients, [], what)
+                # A service of six tokens has the last word.
+                self.assertEqual(len(self.servers), int(not at_service and number == 4), what)
+                self.assert_nothing_early(what)
+                for server in self.servers:
+                    await server.ended
+                    self.assertEqual(server.received, b"", what)
+
+    async def test_cut(self) -> None:
+        """A connection that is cut at any leg gives nobody an application who still had to hear something."""
+        for channel, legs in product((each for each in CHANNELS if each.protection is not TLS), LEGS):
+            port = await self.listen(channel, legs)
+            for last in range(1, 7):
+                self.begin()
+                what = (channel.wire.name, channel.protection.value, legs, last)
+                turns: list[str] = []
+                middle = await self.middle(port, turns, last)
+                connecting = self.connect(middle, channel, legs)
+                # Its own fourth token is what a client still waits for, or the service's word that all is done.
+                if channel.wire is WINSOCK and legs == 5 and last > 4:
+                    client = await connecting
+                    await client.ended
+                    self.assertEqual(client.received, b"", what)
+                else:
+                    await self.assertFailure(connecting, NetworkError)
+                    self.assertEqual(self.clients, [], what)
+                self.assertEqual(len(turns), last, what)
+                self.assertEqual(len(self.servers), int(last > 5), what)
+                self.assert_nothing_early(what)
+
+    async def middle(self, port: int, turns: list[str], last: int) -> int:
+        """Somebody who passes on what is said, until it is this one's turn; the port."""
+
+        class Middle(Factory):
+            noisy = False
+
+            def buildProtocol(self, addr: object) -> Cut:
+                near, far = Cut(turns, "up", last), Cut(turns, "down", last)
+
+                def join(_: object) -> None:
+                    near.join(far)
+                    far.join(near)
+
+                connecting: Deferred[Any] = TCP4ClientEndpoint(reactor, LOOPBACK, port).connect(one(far))
+                connecting.addCallback(join)
+                return near
+
+        listening: Any = await TCP4ServerEndpoint(reactor, 0, interface=LOOPBACK).listen(Middle())
+        self.addCleanup(listening.stopListening)
+        return cast(int, listening.getHost().port)
+
+    async def test_confirmed_with_the_last_token(self) -> None:
+        """With TLS the service's confirmation comes with its last token, and a client without it has no application."""
+        for wire, legs in product((NNS, WINSOCK), LEGS):
+            channel = Channel(wire, TLS)
+            self.begin()
+            port = await self.listen(channel, legs)
+            # As a relay does: its exchange with the service is bound to its other channel.
+            elsewhere = ChannelBinding(TLS_EXPORTER, bytes(32))
+            confirming = partial(_confirming, elsewhere)
+            with mock.patch.object(protocol, "Confirming", confirming):
+                error = await self.assertFailure(self.connect(port, channel, legs), PeerNotProven)
+            self.assertIn("has not confirmed this TLS channel", str(error))
+            self.assertEqual(self.clients, [], (wire.name, legs))
+            self.assert_nothing_early((wire.name, legs))
