@@ -33,14 +33,15 @@ def makeService(options: Options) -> IService:
 def _make(reactor: object, settings: Settings) -> IService:
     for listen in (*settings.listen, *((settings.status,) if settings.status is not None else ())):
         parse_server(reactor, listen)
-    publisher = None
     credentials: ServiceCredentials | NtlmCredentials
     if settings.ntlm_users is not None:
+        principal = ""
         credentials = NtlmCredentials(settings.ntlm_users)
     else:
         principal = keytab_principal(settings.keytab, settings.account)
         credentials = ServiceCredentials(settings.keytab, principal)
-        publisher = Publisher(reactor, settings, principal) if Publisher.is_needed(settings) else None
     keys = service_keys(credentials, settings.service_class, settings.channel.package)
     tls = server_layer(*settings.tls_files) if settings.tls_files is not None else None
+    # Without Kerberos there is nothing to ask the directory for, nor anybody to ask it as.
+    publisher = Publisher(reactor, settings, principal) if principal and Publisher.is_needed(settings) else None
     return MutualAuthService(reactor, settings, keys, publisher, application_factory(reactor, settings), tls)
