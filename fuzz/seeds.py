@@ -19,7 +19,7 @@ from fuzz.targets import CORPUS, TARGETS
 from fuzz.targets.exchange import MANNERS, conversation, peer_of
 from fuzz.targets.kerberos import parties_of_a_realm
 from fuzz.targets.ldap import ldap_buffers
-from mutauth_twisted.wire import NNS, PLAIN, WINSOCK, Wire
+from mutauth_twisted.wire import NNS, WINSOCK, Wire
 from tests.fakes import FakeContext
 from tests.test_pac import ENABLED, REAL, pac
 
@@ -51,11 +51,13 @@ def _wire(wire: Wire) -> Seeds:
     yield "another-protocol", stream(1, b"GET / HTTP/1.1\r\n\r\n")
 
 
-def _plain() -> Seeds:
-    start = b"\0" + _cuts() + b"\0"
-    yield "records", start + PLAIN.record(b"") + PLAIN.record(b"data") + PLAIN.record(b"")
-    yield "too-large", start + struct.pack("<I", 0x10001) + b"x"
-    yield "cut", start + PLAIN.record(b"data")[:6]
+def _stream() -> Seeds:
+    piece = b"\1\5hello"
+    yield "pieces", piece * 3 + b"\0\0\0\1\1"
+    yield "beginnings", b"\1\2\1\0" + b"\1\3\0\1\0" + b"\1\1\0" + b"\0\0\0\1\0more\0\0\1\1"
+    yield "no-end", piece + b"\0and more\0\0"
+    yield "behind-the-end", b"\0\0\0\1\1more"
+    yield "unknown", b"\0\0\0\1\2"
 
 
 def _confirmation() -> Seeds:
@@ -348,7 +350,7 @@ def _dns() -> Seeds:
 _MAKERS: dict[str, Callable[[], Seeds]] = {
     "wire-nns": lambda: _wire(NNS),
     "wire-winsock": lambda: _wire(WINSOCK),
-    "wire-plain": _plain,
+    "stream": _stream,
     "handshake": _handshake,
     "exchange": _exchange,
     "records": _records,

@@ -313,6 +313,31 @@ class PausingTests(Case):
         self.assertEqual(self.application.received, [b"one", b"two", b"three"])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_producer_with_nothing_to_say(self) -> None:
+        """A producer that says all, or nothing, while it is registered is not forgotten registered."""
+
+        def register(producer: Any, streaming: bool) -> None:
+            self.transport.unregisterProducer()
+
+        self.patch(self.network, "registerProducer", register)
+        self.patch(self.network, "unregisterProducer", lambda: None)
+        self.transport.registerProducer(Source(self.transport), False)
+        self.transport.loseConnection()
+        self.assertEqual(self.sent(), [EndOfStream()])
+
+    def test_producer_refused(self) -> None:
+        """A network that takes no producer leaves none registered."""
+        self.patch(self.network, "registerProducer", lambda producer, streaming: 1 / 0)
+        self.assertRaises(ZeroDivisionError, self.transport.registerProducer, Source(self.transport), True)
+        self.transport.loseConnection()
+        self.assertEqual(self.sent(), [EndOfStream()])
+
+    def test_application_fails_at_the_end(self) -> None:
+        """An application's mistake in its last call is logged, and goes no further."""
+        self.patch(self.application, "connectionLost", lambda reason: 1 / 0)
+        self.transport.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
     def test_cut_while_paused(self) -> None:
         """A stream whose end is not among what waits was cut."""
         self.transport.pauseProducing()

@@ -44,7 +44,7 @@ class Target:
 TARGETS: dict[str, Target] = {
     "wire-nns": Target("wires", "check_nns", 2048),
     "wire-winsock": Target("wires", "check_winsock", 2048),
-    "wire-plain": Target("wires", "check_plain", 2048),
+    "stream": Target("streams", "check"),
     "handshake": Target("handshake", "check"),
     "exchange": Target("exchange", "check", 1024),
     "records": Target("exchange", "check_records", 1024),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from fuzz.inputs import Choices
-from mutauth_twisted.wire import NNS, PLAIN, WINSOCK, Fault, FrameError, Token, Wire
+from mutauth_twisted.wire import NNS, WINSOCK, Fault, FrameError, Token, Wire
 from tests.fakes import chunked
 
 _FRAME = 0xFFFF + 5  # the largest frame of the exchange
@@ -27,14 +27,9 @@ def check_winsock(data: bytes) -> None:
     _check(WINSOCK, data)
 
 
-def check_plain(data: bytes) -> None:
-    """Records inside TLS."""
-    _check(PLAIN, data, most_frames=0)
-
-
-def _check(wire: Wire, data: bytes, most_frames: int = 3) -> None:
+def _check(wire: Wire, data: bytes) -> None:
     choices = Choices(data)
-    frames, cuts = choices.below(most_frames + 1), choices.cuts()
+    frames, cuts = choices.below(4), choices.cuts()
     stream = bytes(choices.number(2) if choices.flag() else 0)
     stream = choices.rest() + stream
     whole = _read(wire, frames, [stream] if stream else [])
@@ -80,7 +75,7 @@ def _check_item(wire: Wire, item: Item) -> None:
     elif isinstance(item, Fault):
         assert 0 <= item.code <= 0xFFFFFFFF
     else:
-        assert (wire is PLAIN or item) and len(item) <= 0x10000
+        assert 0 < len(item) <= 0x10000
 
 
 def _written(wire: Wire, item: Item) -> bytes:

@@ -342,8 +342,11 @@ class KerberosInitiator(_KerberosContext):
         proven = re.sub(r"\\(.)", r"\1", split_principal(principal)[0])
         if proven.casefold() != str(self._spn).casefold():
             raise PeerNotProven(self._subject, f"the ticket names {proven} instead")
-        if self._sealed_inside and not flags & Flag.CONFIDENTIALITY:
-            raise PeerNotProven(self._subject, "it is not of this package, and does not seal inside TLS")
+        if self._sealed_inside:
+            # Whether TLS ends with the service only the service knows: what can be said is what its key seals.
+            reached = Protection.SEAL
+            if not flags & Flag.CONFIDENTIALITY:
+                raise PeerNotProven(self._subject, "it is not of this package, and does not seal inside TLS")
         return PeerIdentity(principal, self._spn, self._package.value, reached, flags, expires)
 
 
@@ -377,9 +380,9 @@ class KerberosAcceptor(_KerberosContext):
 
     def step(self, token: bytes | None) -> Outcome:
         outcome = super().step(token)
-        if token is not None and self._package is None:
+        if token and self._package is None:
             self._package = Package.NEGOTIATE if is_spnego(token) else Package.KERBEROS
-        if token is not None and self._claimed is None:
+        if token and self._claimed is None:
             with suppress(ValueError):  # GSSAPI has understood it, which is what counts
                 self._claimed = ticket_name(token)
         return outcome

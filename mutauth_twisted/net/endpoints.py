@@ -224,10 +224,12 @@ class _Served(ExchangeProtocol):
         super()._established(identity)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        super().connectionLost(reason)
-        # Not before: a stranger that is told to leave and stays is one all the same.
-        self.place.give_back()
-        self.lost(self)
+        try:
+            super().connectionLost(reason)
+        finally:
+            # Not before: a stranger that is told to leave and stays is one all the same.
+            self.place.give_back()
+            self.lost(self)
 
     def abort(self) -> None:
         """Drop the connection at once."""

@@ -20,7 +20,6 @@ from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
     IHalfCloseableProtocol,
-    IHandshakeListener,
     IProtocol,
     IReactorTime,
 )
@@ -34,6 +33,7 @@ from mutauth_twisted.core.confirmation import Confirmed, Confirming
 from mutauth_twisted.core.context import Exchange, Outcome, SecurityContext, StepFailed
 from mutauth_twisted.core.handshake import Established, Event, Failed, Handshake, Send, Step
 from mutauth_twisted.core.records import Records
+from mutauth_twisted.core.stream import Stream
 from mutauth_twisted.errors import (
     CredentialError,
     MutualAuthError,
@@ -50,7 +50,7 @@ from mutauth_twisted.net.tls import Layer
 from mutauth_twisted.net.transport import LINGER, ProtectedTransport
 from mutauth_twisted.policy import Flag, Package, Protection, flag_names
 from mutauth_twisted.threads import Workers
-from mutauth_twisted.wire import NNS, PLAIN, FrameError, Token, Wire
+from mutauth_twisted.wire import NNS, FrameError, Token, Wire
 
 _flag_names = lru_cache(maxsize=64)(flag_names)
 _MUTUAL = int(Flag.MUTUAL)
@@ -112,7 +112,7 @@ def describe(address: IAddress) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-@implementer(IHalfCloseableProtocol, IHandshakeListener)
+@implementer(IHalfCloseableProtocol)
 class ExchangeProtocol(Protocol):
     """One connection on the network's side, or above its TLS.
 
@@ -178,6 +178,8 @@ class ExchangeProtocol(Protocol):
     def dataReceived(self, data: bytes) -> None:
         transport = self._transport
         if not isinstance(transport, Outlet):
+            if self._side.tls is not None:
+                transport.said(len(data))
             self._received(data)
             return
         transport.gather()
@@ -351,15 +353,15 @@ class ExchangeProtocol(Protocol):
         # The peer's first records may have come together with its last frame.
         protected.deliver()
 
-    def _records(self, identity: PeerIdentity) -> Records:
-        wire, reader, protection = self._channel.wire, self._reader, identity.protection
-        if self._bound_to is not None and self._bound_to.between_peers:
-            wire, reader = PLAIN, PLAIN.reader()
-            reader.feed(self._reader.take_rest())
-        elif protection is Protection.TLS:
+    def _records(self, identity: PeerIdentity) -> Records | Stream:
+        tls, protection = self._side.tls, identity.protection
+        if tls is not None and self._bound_to is not None and self._bound_to.between_peers:
+            own, theirs = tls.secrets(self._transport)
+            return Stream(own, theirs, self._reader.take_rest(), self._peer)
+        if protection is Protection.TLS:
             # A peer of another make protects its records inside TLS as well, as the flags say.
             protection = Protection.SEAL if identity.flags & Flag.CONFIDENTIALITY else Protection.SIGN
-        return Records(self._context, protection, wire, reader, self._peer)
+        return Records(self._context, protection, self._channel.wire, self._reader, self._peer)
 
     def _failed(self, error: MutualAuthError) -> None:
         who = "" if error.subject == self._peer else f" with {self._peer}"

@@ -25,9 +25,10 @@ from OpenSSL.crypto import X509, PKey
 from OpenSSL.SSL import NO_OVERLAPPING_PROTOCOLS, Connection
 from OpenSSL.SSL import Error as TLSError
 from service_identity import CertificateError, VerificationError
+from service_identity.hazmat import DNS_ID
 from service_identity.pyopenssl import verify_hostname, verify_ip_address
 from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IProtocol
+from twisted.internet.interfaces import IHandshakeListener, IOpenSSLClientConnectionCreator, IProtocol
 from twisted.internet.protocol import Factory
 from twisted.internet.ssl import (
     Certificate,
@@ -35,18 +36,55 @@ from twisted.internet.ssl import (
     TLSVersion,
     trustRootFromCertificates,
 )
-from twisted.protocols.tls import TLSMemoryBIOFactory
-from zope.interface import implementer
+from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
+from zope.interface import alsoProvides, implementer
 
 from mutauth_twisted.channelbinding import TLS_EXPORTER, ChannelBinding, server_end_point
-from mutauth_twisted.errors import CredentialError, MutualAuthError, NetworkError, PeerNotProven, ProtocolViolation
+from mutauth_twisted.core.stream import DRAWN, secret
+from mutauth_twisted.errors import (
+    CredentialError,
+    MutualAuthError,
+    NetworkError,
+    PeerNotProven,
+    ProtocolViolation,
+    UsageError,
+)
 
 #: By which peers of this package know each other.
 ALPN = b"mutauth"
 _EXPORTER_LABEL = b"EXPORTER-Channel-Binding"  # RFC 9266 4.2
 _EXPORTER_SIZE = 32
+#: From which both sides draw how either direction marks its end; see core/stream.py.
+_MARKS_LABEL = b"EXPORTER-mutauth-marks"
+# What a peer may send besides the data it sends: a handshake, and 21 bytes or so with each record of a single byte.
+_MOST_BESIDES = 0x20000
+_BESIDES = 32
 # RFC 5280 4.1.2.5: no well-defined end.
 _FOR_EVER = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+
+
+class _Bounded(BufferingTLSTransport):
+    """TLS whose peer cannot go on without saying anything.
+
+    Messages of TLS's own - a change of keys (RFC 8446 4.6.3), which has to be
+    answered - bring nothing that the exchange or a session's limits could see.
+    """
+
+    def __init__(self, factory: TLSMemoryBIOFactory, above: IProtocol) -> None:
+        super().__init__(factory, above)
+        self._said_nothing = 0
+
+    def dataReceived(self, data: bytes) -> None:
+        """See IProtocol."""
+        self._said_nothing += len(data)
+        if self._said_nothing > _MOST_BESIDES:
+            self.abortConnection()
+        else:
+            super().dataReceived(data)
+
+    def said(self, size: int) -> None:
+        """So many bytes came for the protocol above."""
+        self._said_nothing = max(0, self._said_nothing - _BESIDES * size)
 
 
 class Layer:
@@ -64,7 +102,9 @@ class Layer:
 
     def under(self, exchange: IProtocol) -> IProtocol:
         """The protocol for the network, above which this one goes on; ``handshakeCompleted`` tells it when."""
-        return self._factory.protocol(self._factory, exchange)
+        # Here, and not with the class: of two interfaces that Twisted's endpoints know they pass on only the last one.
+        alsoProvides(exchange, IHandshakeListener)
+        return _Bounded(self._factory, exchange)
 
     def binding(self, transport: Any, peer: str) -> ChannelBinding:
         """The bindings of a channel whose TLS handshake is complete.
@@ -77,14 +117,23 @@ class Layer:
         if self._expected is not None:
             try:
                 _verify(connection, self._expected)
-            except (VerificationError, CertificateError) as error:
+            except (VerificationError, CertificateError, ValueError) as error:
                 cause = f"its certificate is not for {self._expected}"
                 raise PeerNotProven(peer, cause, "give the name that is in it") from error
         if transport.negotiatedProtocol == ALPN:
             exported = connection.export_keying_material(_EXPORTER_LABEL, _EXPORTER_SIZE)
             return ChannelBinding(TLS_EXPORTER, exported)
-        certificate = connection.get_peer_certificate() if self._client else connection.get_certificate()
-        return server_end_point(certificate.to_cryptography())
+        try:
+            certificate = connection.get_peer_certificate() if self._client else connection.get_certificate()
+            return server_end_point(certificate.to_cryptography())
+        except Exception as error:  # OpenSSL takes more than cryptography reads, which has an error for each of its reasons
+            raise PeerNotProven(peer, "its certificate cannot be read", "give it another one") from error
+
+    def secrets(self, transport: Any) -> tuple[bytes, bytes]:
+        """The secrets of the directions of a channel between peers of this package: this side's and the other's."""
+        drawn = transport.getHandle().export_keying_material(_MARKS_LABEL, 2 * DRAWN)
+        clients, services = secret(drawn[:DRAWN]), secret(drawn[DRAWN:])
+        return (clients, services) if self._client else (services, clients)
 
     def explain(self, reason: BaseException | None, peer: str) -> MutualAuthError:
         """What a connection's end says that came before its TLS handshake was complete."""
@@ -94,7 +143,9 @@ class Layer:
                 "the peer closed the connection during the TLS handshake",
                 "give both sides the same protection; the peer's log says more",
             )
-        said = ", ".join(str(entry[-1]) for entry in reason.args[0]) if reason.args and reason.args[0] else "no reason"
+        # OpenSSL's errors, each with its reason last; a system call that failed has a number and a text.
+        errors = reason.args[0] if reason.args and isinstance(reason.args[0], list) else [reason.args or ("no reason",)]
+        said = ", ".join(str(error[-1]) for error in errors)
         if "certificate verify failed" in said:
             cause = "its certificate has expired, or does not come from the authority that was given"
             return PeerNotProven(peer, cause, "give the one that signed it, or have it renewed")
@@ -144,10 +195,26 @@ def checking_layer(authority: Authority, host: str) -> Layer:
     :param host: where the service is.
     :raises CredentialError: when the authority's file cannot be used.
     """
-    name = authority.name or host
+    name = _checked_name(authority.name or host)
     trusted = [Certificate(X509.from_cryptography(each)) for each in _certificates(authority.ca_file)]
     options = CertificateOptions(trustRoot=trustRootFromCertificates(trusted), raiseMinimumTo=TLSVersion.TLSv1_3)
     return Layer(_ClientConnections(options, name), client=True, expected=name)
+
+
+def _checked_name(name: str) -> str:
+    """A name as certificates have it.
+
+    :raises UsageError: when it is none.
+    """
+    try:
+        plain = name.removesuffix(".")
+        if not _is_address(plain):
+            DNS_ID(plain)
+            plain.encode("idna")
+    except ValueError as error:
+        cause = "it is no DNS name and no address"
+        raise UsageError(f"tls-name {name}", cause, "give the one in the certificate") from error
+    return plain
 
 
 def _is_address(name: str) -> bool:

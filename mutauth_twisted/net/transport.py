@@ -41,10 +41,12 @@ from twisted.internet.interfaces import (
     IReactorTime,
 )
 from twisted.logger import Logger
+from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mutauth_twisted.core.records import Data, EndOfStream, Records
+from mutauth_twisted.core.records import EndOfStream, Records
+from mutauth_twisted.core.stream import Stream
 from mutauth_twisted.errors import MutualAuthError, SessionEnded, printable
 from mutauth_twisted.interfaces import IMutualAuthTransport, ISessionEnding, PeerIdentity
 from mutauth_twisted.net.limits import Lifetime, Limits
@@ -67,7 +69,7 @@ class ProtectedTransport:
 
     :param reactor: for the deadline of closing.
     :param transport: the network's transport.
-    :param records: the two directions' records.
+    :param records: the two directions' records, or their bytes inside TLS.
     :param identity: who the peer is.
     :param limits: how long the session may be idle or last; None: for ever.
     """
@@ -75,7 +77,12 @@ class ProtectedTransport:
     _log = Logger()
 
     def __init__(
-        self, reactor: IReactorTime, transport: Any, records: Records, identity: PeerIdentity, limits: Limits | None = None
+        self,
+        reactor: IReactorTime,
+        transport: Any,
+        records: Records | Stream,
+        identity: PeerIdentity,
+        limits: Limits | None = None,
     ) -> None:
         self._reactor = reactor
         self._transport = transport
@@ -99,7 +106,8 @@ class ProtectedTransport:
 
     def start(self, application: IProtocol) -> None:
         """Announce ourselves and connect the application's protocol; deliver nothing yet."""
-        self._transport.write(self._records.announcement())
+        if announcement := self._records.announcement():
+            self._transport.write(announcement)
         self._application = application
         if self._limits is not None:
             expires = self.peer_identity.expires
@@ -131,7 +139,7 @@ class ProtectedTransport:
         self._delivering = True
         try:
             while not self._paused and self._reason is None and (application := self._application) is not None:
-                event = self._next_event()
+                event = self._records.next_event()
                 if event is None:
                     return
                 if isinstance(event, EndOfStream):
@@ -139,6 +147,8 @@ class ProtectedTransport:
                 elif not self.disconnecting:
                     self._touch()
                     self._call(application.dataReceived, event.data)
+        except MutualAuthError as error:  # of the records: the application's own errors end in _call
+            self._fail(error)
         finally:
             self._delivering = False
 
@@ -159,13 +169,6 @@ class ProtectedTransport:
             return
         self._send_end()
         self._leave(Failure(error))
-
-    def _next_event(self) -> Data | EndOfStream | None:
-        try:
-            return self._records.next_event()
-        except MutualAuthError as error:
-            self._fail(error)
-            return None
 
     def _call(self, application: Callable[..., object], *arguments: object) -> None:
         """Call into the application; its own mistake ends its connection, and nobody else's."""
@@ -239,7 +242,11 @@ class ProtectedTransport:
         # Not aborted: the kernel may still be delivering what a slow peer has yet to read.
         if self._reason is None:
             self._reason = Failure(ConnectionDone())
-        self._transport.loseConnection()
+        # A wrapper such as TLS waits for the peer's word, and the socket below it for the sending only.
+        network = self._transport
+        while isinstance(network, ProtocolWrapper):
+            network = network.transport
+        network.loseConnection()
 
     def _wait(self, then: Callable[[], None]) -> None:
         self._stop_waiting()
@@ -260,7 +267,11 @@ class ProtectedTransport:
             self._lifetime.stop()
             self._lifetime = None  # it holds us, which only the garbage collector would end
         if application is not None:
-            application.connectionLost(self._why(reason))
+            try:
+                application.connectionLost(self._why(reason))
+            except Exception:
+                text = "the application failed at the end of the connection with {principal}"
+                self._log.failure(text, principal=self._who)
 
     def _deliver_rest(self) -> None:
         """Deliver what has come before the end, to an application that has paused as well: there is no later.
@@ -297,7 +308,10 @@ class ProtectedTransport:
         if frames:
             self._touch()
             # At once: the network may pause a producer in the middle, which may write again.
-            self._transport.writeSequence(frames)
+            if len(frames) == 1:
+                self._transport.write(frames[0])
+            else:
+                self._transport.writeSequence(frames)
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
         """Protect and send the pieces as one; see ITransport."""
@@ -339,6 +353,8 @@ class ProtectedTransport:
         half_close = can_half_close(self._transport)
         if self._input_over or (self.disconnecting and not half_close):
             self._transport.loseConnection()
+            if not half_close:
+                self._wait(self._give_up_waiting)
         elif half_close:
             self._transport.loseWriteConnection()
 
@@ -388,8 +404,13 @@ class ProtectedTransport:
         if self._closed:
             producer.stopProducing()
             return
-        self._transport.registerProducer(producer, streaming)
-        self._producer = producer
+        # First, as the network may have the producer say all it has to say at once.
+        before, self._producer = self._producer, producer
+        try:
+            self._transport.registerProducer(producer, streaming)
+        except BaseException:
+            self._producer = before
+            raise
 
     def unregisterProducer(self) -> None:
         """The producer is finished; see IConsumer."""

@@ -8,10 +8,9 @@ token means.
 
 from mutauth_twisted.wire._base import Fault, FrameError, Reader, Token, Wire, Wrapping
 from mutauth_twisted.wire.nns import NNS
-from mutauth_twisted.wire.plain import PLAIN
 from mutauth_twisted.wire.winsock import WINSOCK
 
 #: The wires by the name that options and endpoint strings use.
 WIRES: dict[str, Wire] = {NNS.name: NNS, WINSOCK.name: WINSOCK}
 
-__all__ = ["NNS", "PLAIN", "WINSOCK", "WIRES", "Fault", "FrameError", "Reader", "Token", "Wire", "Wrapping"]
+__all__ = ["NNS", "WINSOCK", "WIRES", "Fault", "FrameError", "Reader", "Token", "Wire", "Wrapping"]

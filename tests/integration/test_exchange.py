@@ -11,11 +11,13 @@ from typing import Any, cast
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from mutauth_twisted.core.kerberos import ServiceKeys
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
@@ -28,10 +30,11 @@ from mutauth_twisted.errors import (
     PeerRefused,
     ProtocolViolation,
 )
+from mutauth_twisted.net.endpoints import MutualAuthClientEndpoint
 from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.policy import Protection
 from mutauth_twisted.spn import SPN
-from tests.integration.exchange_case import LOOPBACK, ExchangeTestCase
+from tests.integration.exchange_case import LOOPBACK, Application, ExchangeTestCase, one
 from tests.integration.nns_peer import ALL_FLAGS, NNSPeer, Refused
 
 
@@ -86,6 +89,41 @@ class ServiceTests(ExchangeTestCase):
             self.assertEqual(end.protected.peer_identity.protection, Protection.SEAL)
         self.assertFalse(any(b"for us alone" in message for message in seen))
         await self.close(client)
+
+    async def test_half_close(self) -> None:
+        """A service that has said all first still gets all that the client has to say: through Twisted's own endpoints."""
+
+        @implementer(IHalfCloseableProtocol)
+        class Banner(Application):
+            def connectionMade(self) -> None:
+                self.protected.write(b"banner")
+                self.protected.loseWriteConnection()
+
+            def dataReceived(self, data: bytes) -> None:
+                self.received += data
+
+            def readConnectionLost(self) -> None:
+                """The client's end."""
+
+            def writeConnectionLost(self) -> None:
+                """Part of the interface."""
+
+        @implementer(IHalfCloseableProtocol)
+        class Late(Application):
+            def readConnectionLost(self) -> None:
+                self.protected.write(b"all that was still to be said")
+                self.protected.loseConnection()
+
+            def writeConnectionLost(self) -> None:
+                """Part of the interface."""
+
+        port = await self.listen(application=Banner)
+        inner = TCP4ClientEndpoint(reactor, LOOPBACK, port)
+        client: Any = await MutualAuthClientEndpoint(reactor, inner, self.by_dn, self.alice).connect(one(Late()))
+        self.assertEqual(await client.wait_for(6), b"banner")
+        for end in (client, self.servers[0]):
+            self.assertIsInstance(await end.ended, ConnectionDone)
+        self.assertEqual(self.servers[0].received, b"all that was still to be said")
 
     async def test_large_data(self) -> None:
         """Much data written at once, and closed behind at once, arrives whole at a reader that pauses."""

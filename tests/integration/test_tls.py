@@ -37,6 +37,7 @@ from mutauth_twisted.errors import (
     ProtocolViolation,
     StreamCut,
 )
+from mutauth_twisted.net import transport
 from mutauth_twisted.net.endpoints import MutualAuthClientEndpoint
 from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.net.tls import ALPN, Authority, checking_layer, server_layer
@@ -215,6 +216,22 @@ class ChannelTests(TLSTestCase):
         client.protected.loseWriteConnection()
         self.assertEqual(await client.wait_for(11), b"all of this")
         self.assertIsInstance(await client.ended, ConnectionDone)
+
+    async def test_silent_peer(self) -> None:
+        """Who closes towards a peer that reads and says nothing any more is done all the same, after a while."""
+        self.patch(transport, "LINGER", 0.2)
+        port = await self.listen(channel=TLS)
+        for closing in ("client", "service"):
+            client = await self.connect(port, channel=TLS)
+            client.protected.write(b"a word")
+            await client.wait_for(6)
+            server = self.servers.pop()
+            ends, silent = (client, server) if closing == "client" else (server, client)
+            silent.protected._transport.pauseProducing()
+            ends.protected.loseConnection()
+            self.assertIsInstance(await ends.ended, ConnectionDone)
+            silent.protected.abortConnection()
+            await silent.ended
 
     async def test_cut(self) -> None:
         """A TCP connection that ends within TLS is a cut, and so is TLS that ends without our end of stream."""

@@ -1,0 +1,116 @@
+"""TLS below an exchange: what may be sent beside the data, what failures mean, and names."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, cast
+
+from cryptography import x509
+from OpenSSL.SSL import Error, SysCallError
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener
+from twisted.internet.protocol import Protocol
+from twisted.internet.testing import StringTransport
+from twisted.protocols.tls import BufferingTLSTransport
+from twisted.trial.unittest import SynchronousTestCase
+
+from mutauth_twisted.errors import CredentialError, NetworkError, PeerNotProven, ProtocolViolation, UsageError
+from mutauth_twisted.net.protocol import Channel, ExchangeProtocol
+from mutauth_twisted.net.tls import Authority, checking_layer, server_layer, trusting_layer
+
+KIB = 1024
+
+
+class BoundTests(SynchronousTestCase):
+    """A peer that goes on without saying anything."""
+
+    def setUp(self) -> None:
+        self.below: Any = server_layer().under(Protocol())
+        self.below.makeConnection(StringTransport())
+        self.taken = 0
+        self.aborted = 0
+        self.patch(BufferingTLSTransport, "dataReceived", lambda below, data: self._take(len(data)))
+        self.patch(BufferingTLSTransport, "abortConnection", lambda below: self._abort())
+
+    def _take(self, size: int) -> None:
+        self.taken += size
+
+    def _abort(self) -> None:
+        self.aborted += 1
+
+    def test_nothing_but_keys(self) -> None:
+        """What brings no data is taken up to 128 KiB, and not a byte more."""
+        for _ in range(128):
+            self.below.dataReceived(bytes(KIB))
+        self.assertEqual((self.taken, self.aborted), (128 * KIB, 0))
+        self.below.dataReceived(b"x")
+        self.assertEqual((self.taken, self.aborted), (128 * KIB, 1))
+
+    def test_small_records(self) -> None:
+        """A stream of single bytes, each in a record of its own, is data."""
+        for _ in range(100_000):
+            self.below.dataReceived(bytes(23))
+            self.below.said(1)
+        self.assertEqual(self.aborted, 0)
+
+    def test_a_little_data(self) -> None:
+        """A byte now and then is no licence."""
+        for _ in range(200):
+            self.below.dataReceived(bytes(KIB))
+            self.below.said(1)
+        self.assertGreater(self.aborted, 0)
+
+
+class LayerTests(SynchronousTestCase):
+    """What a layer makes of what it meets."""
+
+    def test_interfaces(self) -> None:
+        """An exchange listens for TLS where there is TLS, and else is only asked for its half-close.
+
+        Of the interfaces that Twisted's endpoints pass on, they pass on one.
+        """
+        exchange = ExchangeProtocol(cast(Any, None), cast(Any, None), Channel(), cast(Any, None))
+        self.assertTrue(IHalfCloseableProtocol.providedBy(exchange))
+        self.assertFalse(IHandshakeListener.providedBy(exchange))
+        trusting_layer().under(exchange)
+        self.assertTrue(IHandshakeListener.providedBy(exchange))
+
+    def test_ends(self) -> None:
+        """Whatever ends a TLS handshake is one line."""
+        layer = trusting_layer()
+        for reason, kind, text in (
+            (ConnectionDone(), NetworkError, "closed the connection during the TLS handshake"),
+            (Error([("SSL routines", "", "wrong version number")]), ProtocolViolation, "failed: wrong version number"),
+            (Error([("SSL routines", "", "certificate verify failed")]), PeerNotProven, "has expired, or does not come"),
+            (Error(), ProtocolViolation, "no reason"),
+            (SysCallError(104, "ECONNRESET"), ProtocolViolation, "ECONNRESET"),
+            (SysCallError(-1, "Unexpected EOF"), ProtocolViolation, "Unexpected EOF"),
+        ):
+            error = layer.explain(reason, "peer")
+            self.assertIs(type(error), kind)
+            self.assertIn(text, str(error))
+
+    def test_odd_certificates(self) -> None:
+        """A certificate that OpenSSL takes and cryptography does not read proves nothing, and is said to."""
+
+        class Connection:
+            def get_peer_certificate(self) -> Any:
+                return self
+
+            def to_cryptography(self) -> Any:
+                raise x509.InvalidVersion("6 is not a valid X509 version", 6)
+
+        class Transport:
+            negotiatedProtocol = None
+
+            def getHandle(self) -> Any:
+                return Connection()
+
+        error = self.assertRaises(PeerNotProven, trusting_layer().binding, Transport(), "peer")
+        self.assertIn("its certificate cannot be read", str(error))
+
+    def test_names(self) -> None:
+        """A name that no certificate can have is refused before anybody is asked; a dot at its end is none of it."""
+        for name in ("a..b", "x" * 70 + ".example.com", "a b/c", ""):
+            with self.assertRaises((UsageError, CredentialError)):
+                checking_layer(Authority(os.devnull, name or " "), "srv1.example.com")
