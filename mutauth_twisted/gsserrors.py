@@ -66,11 +66,13 @@ class Acceptor:
     :param keytab: the keytab's path; None: KRB5_KTNAME, then the system's.
     :param ticket: the label of the client's ticket; None: the token holds none.
     :param principal: the one principal of the keytab whose keys count; None: every key in it.
+    :param negotiates: whether it takes Kerberos inside SPNEGO as well.
     """
 
     keytab: str | None = None
     ticket: TicketLabel | None = None
     principal: str | None = None
+    negotiates: bool = False
 
 
 _NO_TICKET = _Meaning(CredentialError, "there is no Kerberos ticket", "get one with kinit, or name a keytab")
@@ -213,8 +215,13 @@ _SUPPLEMENTARY: dict[int, _Meaning] = {  # GSS_S_DUPLICATE_TOKEN and its neighbo
 # What a service says instead, of a client and its token.
 _NOT_KERBEROS = _Meaning(
     ProtocolViolation,
-    "it offered no Kerberos but nothing, or another package (SPNEGO, NTLM)",
-    "have it choose Kerberos, or take Kerberos inside SPNEGO as well, with package negotiate",
+    "its tokens are SPNEGO's or NTLM's, or empty, and this service takes Kerberos' own only",
+    "have the client use package=kerberos, or serve with package negotiate",
+)
+_NO_KERBEROS_INSIDE = _Meaning(
+    ProtocolViolation,
+    "its tokens offer NTLM or another package, and this service takes Kerberos only, bare or inside SPNEGO",
+    "have the client use Kerberos: name the host in full, and see with klist that it gets a ticket",
 )
 _NO_TOKEN = _Meaning(ProtocolViolation, "its token cannot be read", "check that it speaks to the right port")
 _OLD_TICKET = _Meaning(PeerNotProven, "its ticket has expired", "it gets a new one with kinit; check this machine's clock")
@@ -304,7 +311,8 @@ def _meaning(error: BaseException, acceptor: Acceptor | None = None) -> _Meaning
     major = error.maj_code
     routine = major & 0x00FF0000
     if routine in majors:
-        return majors[routine]
+        meaning = majors[routine]
+        return _NO_KERBEROS_INSIDE if meaning is _NOT_KERBEROS and acceptor and acceptor.negotiates else meaning
     if acceptor is not None and routine == _FAILURE and minor >= 0:
         return _NO_TOKEN  # the framing was Kerberos', and what was in it was not
     return next((meaning for bit, meaning in _SUPPLEMENTARY.items() if not routine and major & bit), None)

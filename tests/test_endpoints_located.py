@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 from uuid import uuid4
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted.credentials import ClientCredentials
@@ -94,3 +96,38 @@ class FailoverTests(SynchronousTestCase):
             self.assertIn(error.__cause__, failures)
             for each in failures:
                 self.assertIn(str(each), str(error))
+
+
+class ChannelTests(SynchronousTestCase):
+    """What the SCP says of the channel, and what the client asked for."""
+
+    def endpoint(self, binding: BindingInformation, wire: str | None = None) -> Any:
+        """The endpoint for an instance that publishes this."""
+        directory: Any = mock.Mock()
+        located = LocatedEndpoint(MemoryReactorClock(), directory, Selection("echoSvc"), ClientCredentials(), wire=wire)
+        return located._endpoint(Instance("CN=srv1", uuid4(), "srv1", 9000, SPN("echoSvc", "srv1"), binding), 1.0)
+
+    def test_wire(self) -> None:
+        """The SCP's wire is taken; a client that names another one is refused before it connects."""
+        self.endpoint(BindingInformation(9000, wire="winsock"))
+        self.endpoint(BindingInformation(9000, wire="winsock"), wire="winsock")
+        for binding, words in (
+            (BindingInformation(9000), "it speaks wire 'nns', and 'winsock' was asked for; leave wire out"),
+            (BindingInformation(9000, wire="pigeon"), "it speaks wire 'pigeon', and 'winsock' was asked for"),
+        ):
+            error = self.assertRaises(AuthenticationError, self.endpoint, binding, "winsock")
+            self.assertIn(f"srv1:9000: {words}", str(error))
+        error = self.assertRaises(AuthenticationError, self.endpoint, BindingInformation(9000, wire="pigeon"))
+        self.assertIn("have its SCP say nns or winsock", str(error))
+
+    def test_protection(self) -> None:
+        """Another protection than the one that was asked for is named, with what to add."""
+        for offered, wire, words in (
+            ("tls", "nns", "it offers protection 'tls', and 'seal' was asked for; add protection=tls"),
+            ("sign", "winsock", "allow it with protection=sign if everybody may read"),
+            ("paint", "nns", "have its SCP corrected"),
+        ):
+            binding = BindingInformation(9000, wire=wire, protection=offered)
+            error = self.assertRaises(AuthenticationError, self.endpoint, binding)
+            self.assertIn(words, str(error))
+        self.endpoint(BindingInformation(9000, protection="sign"))

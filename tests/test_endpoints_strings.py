@@ -8,12 +8,13 @@ from typing import Any
 from unittest import mock
 
 from twisted.internet.endpoints import clientFromString, serverFromString
-from twisted.internet.protocol import Factory
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogLevel, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted.credentials import ClientCredentials, NtlmCredentials, ServiceCredentials
+from mutauth_twisted.dns import Resolver
 from mutauth_twisted.endpoints import strings
 from mutauth_twisted.endpoints.located import LocatedEndpoint, Selection
 from mutauth_twisted.endpoints.parsers import MutualAuthClientParser, MutualAuthServerParser
@@ -100,10 +101,36 @@ class ClientStringTests(SynchronousTestCase):
             ("mutauth:scp=a:protection=tls:tls-name=b", "keyword tls-name: it means nothing without tls-ca"),
             ("mutauth:tcp\\:a\\:1:spn=a/b:tls-ca=/a.pem", "there is no TLS to use it for"),
             ("mutauth:scp=a:nameserver=localhost", "localhost"),
+            ("mutauth:tcp\\:a\\:1:spn=a/b:nameserver=localhost", "localhost"),
+            ("mutauth:unix\\:/a:spn=a/b:nameserver=192.0.2.1", "it goes with tcp:HOST:PORT only"),
         ):
             error = self.assertRaises(UsageError, self.parse, text)
             self.assertIsInstance(error, ValueError)
             self.assertIn(word, str(error))
+
+    def test_nameserver(self) -> None:
+        """With nameserver= the host of an inner endpoint is asked for there, and nowhere else."""
+        for rest in ("spn=a/b", NTLM):
+            reactor = MemoryReactorClock()
+            with mock.patch.object(strings, "Resolver", wraps=Resolver) as made:
+                endpoint = clientFromString(reactor, f"mutauth:tcp\\:srv1\\:9000:{rest}:nameserver=192.0.2.53")
+            self.assertEqual(made.call_args.args, (reactor, "192.0.2.53"))
+            connecting: Any = endpoint.connect(Factory.forProtocol(Protocol))
+            self.assertEqual({call[1] for call in reactor.tcpClients}, {53})
+            connecting.cancel()
+            self.failureResultOf(connecting)
+
+    def test_every_keyword_is_known(self) -> None:
+        """What the help of mutauth connect lists is taken somewhere, and nothing else is."""
+        listed = {keyword for words in strings.CLIENT_KEYWORDS.values() for keyword in words}
+        for keyword in listed:
+            error = self.assertRaises(UsageError, self.parse, f"mutauth:{keyword}=:bogus=1")
+            self.assertNotIn(f"keyword {keyword}: there is no such", str(error))
+        for kind in ("scp=a", "rnr=a", "tcp\\:a\\:1:spn=a/b", f"tcp\\:a\\:1:{NTLM}"):
+            error = self.assertRaises(UsageError, self.parse, f"mutauth:{kind}:bogus=1")
+            known = str(error).partition("known: ")[2].split(", ")
+            self.assertLessEqual(set(known), listed)
+            self.assertGreater(len(known), 5)
 
     def test_ntlm(self) -> None:
         """The package that proves no service takes an endpoint, a file of users and one of them."""

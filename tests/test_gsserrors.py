@@ -186,7 +186,9 @@ class AcceptorTests(SynchronousTestCase):
     def test_no_kerberos(self) -> None:
         """An empty token, another package, and bytes that are none are the client's, and no ticket of ours is missing."""
         for major in (0x10000, 0x70000):
-            self.assert_said(self.said(0, major), ProtocolViolation, "another package", "package negotiate")
+            self.assert_said(self.said(0, major), ProtocolViolation, "takes Kerberos' own only", "package=kerberos")
+            both = explain(gss(0, major), "client", Acceptor(str(self.path), negotiates=True))
+            self.assert_said(both, ProtocolViolation, "bare or inside SPNEGO", "gets a ticket")
         for minor, major in ((0, 0x90000), (100001, FAILURE)):
             self.assert_said(self.said(minor, major), ProtocolViolation, "its token cannot be read")
         # To a client the same code says that it has no ticket.

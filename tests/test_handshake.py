@@ -26,6 +26,7 @@ from mutauth_twisted.errors import (
     PeerRefused,
     ProtocolViolation,
 )
+from mutauth_twisted.policy import Package
 from mutauth_twisted.wire import NNS, Fault, Token
 from tests.fakes import FakeContext
 
@@ -194,7 +195,8 @@ class InitiatorTests(Case):
         """The acceptor's code is explained, and kept as a number."""
         for code, text in (
             (5, "access policy"),
-            (1326, "did not accept the ticket"),
+            (1326, "did not accept the ticket, or its package is another (code 0x52e); the service's log"),
+            (0x8009030C, "did not accept the ticket, or its package is another"),
             (1790, "target name or the protection"),
             (0x80090322, "another service"),
             (77, "no reason known to us (code 0x4d)"),
@@ -206,6 +208,16 @@ class InitiatorTests(Case):
             assert isinstance(events[0], Failed)
             assert isinstance(events[0].error, PeerRefused)
             self.assertEqual(events[0].error.code, code)
+
+    def test_refused_for_the_package(self) -> None:
+        """A service that knows another package says no more than that it accepts nothing: what else to try is added."""
+        for package, text in (
+            (Package.NEGOTIATE, "its package is another (code 0x52e); try package=kerberos"),
+            (Package.NTLM_SERVICE_UNPROVEN, "the user and password, or its package is another (code 0x52e); give both"),
+        ):
+            self.side = Handshake(initiator=True, wire=NNS, peer="peer", judge=self.judge, package=package)
+            self.start()
+            self.assert_failed(self.side.received(Fault(LOGON_FAILURE)), PeerRefused, text)
 
     def test_refused_instead_of_done(self) -> None:
         """An acceptor may still refuse where its done is awaited."""

@@ -330,5 +330,5 @@ class SignedTests(RecordCase):
 
     def test_short(self) -> None:
         """A body shorter than a signature is no record."""
-        with self.assertRaisesRegex(ProtocolViolation, "no room for its signature"):
+        with self.assertRaisesRegex(ProtocolViolation, "no room for its signature; give both sides the same protection"):
             self.receive(WINSOCK.record(bytes(27)))

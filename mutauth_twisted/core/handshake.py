@@ -40,6 +40,7 @@ from attrs import Factory, define, field, frozen
 from automat import TypeMachineBuilder
 
 from mutauth_twisted.errors import AccessDenied, MutualAuthError, PeerRefused, ProtocolViolation, ServiceFull
+from mutauth_twisted.policy import Package
 from mutauth_twisted.wire import Fault, Token, Wire
 
 Identity = TypeVar("Identity")
@@ -53,10 +54,21 @@ TARGET_MISMATCH = 1790
 _CODES = {
     ACCESS_DENIED: "its access policy does not let this principal in",
     SERVICE_FULL: "it has as many sessions as it can take; try again later",
-    LOGON_FAILURE: "it did not accept the ticket (with NTLM, the password)",
     TARGET_MISMATCH: "it did not accept the target name or the protection",
-    0x8009030C: "it did not accept the ticket",
     0x80090322: "the ticket is for another service",
+}
+_LOGON_CODES = frozenset({LOGON_FAILURE, 0x8009030C})
+# It may as well have been unable to read what another package sends: the two have no common tongue to say so in.
+_NOT_ACCEPTED = {
+    Package.KERBEROS: ("it did not accept the ticket, or its package is another", "the service's log says why"),
+    Package.NEGOTIATE: (
+        "it did not accept the ticket, or its package is another",
+        "try package=kerberos; the service's log says why",
+    ),
+    Package.NTLM_SERVICE_UNPROVEN: (
+        "it did not accept the user and password, or its package is another",
+        "give both sides the same package; the service's log says why",
+    ),
 }
 
 
@@ -251,10 +263,20 @@ class Handshake(Generic[Identity]):
     :param peer: the peer as errors name it.
     :param judge: judges the finished context: returns the peer's identity, or
         raises an :class:`AuthenticationError`.
+    :param package: whose tokens this side sends, for what a refusal may mean.
     """
 
-    def __init__(self, *, initiator: bool, wire: Wire, peer: str, judge: Callable[[], Identity]) -> None:
+    def __init__(
+        self,
+        *,
+        initiator: bool,
+        wire: Wire,
+        peer: str,
+        judge: Callable[[], Identity],
+        package: Package = Package.KERBEROS,
+    ) -> None:
         self._initiator = initiator
+        self._package = package
         self._spoken = not initiator
         self._core: _Core[Identity] = _Core(wire, peer, judge, initiator)
         self._machine = (_initiator_machine if initiator else _acceptor_machine)(self._core)
@@ -324,10 +346,9 @@ class Handshake(Generic[Identity]):
             return PeerRefused(
                 self._core.peer, f"the client gave up (code {code:#x})", "its own message says why", code=code
             )
-        meaning = _CODES.get(code, "it gave no reason known to us")
+        meaning, remedy = _CODES.get(code, "it gave no reason known to us"), "the service's log says why"
+        if code in _LOGON_CODES:
+            meaning, remedy = _NOT_ACCEPTED[self._package]
         return PeerRefused(
-            self._core.peer,
-            f"the service refused this client: {meaning} (code {code:#x})",
-            "the service's log says why",
-            code=code,
+            self._core.peer, f"the service refused this client: {meaning} (code {code:#x})", remedy, code=code
         )

@@ -392,7 +392,7 @@ class KerberosAcceptor(_KerberosContext):
         with suppress(ValueError):  # then it is no AP-REQ, which the error says already
             label = ticket_label(token or b"")
         own = self._keys.credentials
-        return explain(error, self._subject, Acceptor(own.keytab, label, own.principal))
+        return explain(error, self._subject, Acceptor(own.keytab, label, own.principal, self._keys.negotiates))
 
     def _peer_name(self, proven: Any) -> Any:
         # Not asked for again, as GSSAPI would make it anew, with all that its ticket says of it.
@@ -463,17 +463,19 @@ class ServiceKeys:
     ) -> None:
         self.service_class = service_class
         self.credentials = credentials
+        #: Whether Kerberos is taken inside SPNEGO as well.
+        self.negotiates = package is Package.NEGOTIATE
         subject = f"keytab {credentials.keytab}" if credentials.keytab else "the default keytab"
         name = None
         if credentials.principal is not None:
             subject = f"{subject}, principal {credentials.principal}"
             name = gssapi.Name(credentials.principal, gssapi.NameType.kerberos_principal)
         store: dict[str | bytes, str | bytes] | None = {"keytab": credentials.keytab} if credentials.keytab else None
-        mechanisms = [_KERBEROS_OID] if package is Package.KERBEROS else [_KERBEROS_OID, _SPNEGO_OID]
+        mechanisms = [_KERBEROS_OID, _SPNEGO_OID] if self.negotiates else [_KERBEROS_OID]
         try:
             #: GSSAPI's own; MIT reads a keytab's file anew for each client.
             self.acquired = gssapi.Credentials(name=name, usage="accept", mechs=mechanisms, store=store)
-            if package is Package.NEGOTIATE:
+            if self.negotiates:
                 set_neg_mechs(self.acquired, [_KERBEROS_OID])
         except GSSError as error:
             raise explain(error, subject) from error

@@ -62,6 +62,12 @@ def _kind(failures: Sequence[MutualAuthError]) -> type[MutualAuthError]:
     return AuthenticationError if any(isinstance(error, AuthenticationError) for error in failures) else NetworkError
 
 
+# What a client adds where the SCP offers another protection.
+_REMEDIES = {
+    Protection.SEAL.value: "add protection=seal",
+    Protection.SIGN.value: "allow it with protection=sign if everybody may read what is sent",
+    Protection.TLS.value: "add protection=tls",
+}
 _SHORTEST = 0.5  # seconds; less than that no instance is worth trying
 
 
@@ -75,7 +81,7 @@ class LocatedEndpoint:
     :param credentials: who this client is towards the service.
     :param channel: protection and package, and the one deadline of search,
         connection and exchange.  What the SCP offers cannot lower the protection.
-    :param wire: the wire's name; None: what the SCP says.
+    :param wire: the wire's name, which has to be what the SCP says; None: that.
     :param authority: who has to vouch for a TLS certificate in addition; None: nobody.
     :param keep: seconds for which what was found is used again.  When nothing
         of it can be used any more, it is looked for anew.
@@ -199,16 +205,20 @@ class LocatedEndpoint:
 
     def _endpoint(self, instance: Instance, timeout: float) -> MutualAuthClientEndpoint:
         where = f"{instance.host}:{instance.port}"
-        wire = WIRES.get(self._wire or instance.binding.wire)
+        if self._wire not in (None, instance.binding.wire):
+            cause = f"it speaks wire {instance.binding.wire!r}, and {self._wire!r} was asked for"
+            raise AuthenticationError(where, cause, "leave wire out: it comes from the SCP")
+        wire = WIRES.get(instance.binding.wire)
         if wire is None:
-            raise AuthenticationError(where, f"its wire {instance.binding.wire!r} is not known here", "name one with wire")
+            cause, choices = f"its wire {instance.binding.wire!r} is not known here", " or ".join(WIRES)
+            raise AuthenticationError(where, cause, f"have its SCP say {choices}, with mutauth scp publish --wire")
         offered, asked = instance.binding.protection, self._channel.protection
         sealed_if_asked = wire.flags_decide and (offered, asked) == (Protection.SIGN.value, Protection.SEAL)
         if offered != asked.value and not sealed_if_asked:
             raise AuthenticationError(
                 where,
                 f"it offers protection {offered!r}, and {asked.value!r} was asked for",
-                f"allow it with protection={offered} if you mean to",
+                _REMEDIES.get(offered, "have its SCP corrected, with mutauth scp publish --protection"),
             )
         reactor = self._directory.resolver.reactor_for_endpoints()
         return MutualAuthClientEndpoint(

@@ -19,10 +19,11 @@ that names the keyword.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from typing import Any, Literal, TypeVar
 
-from twisted.internet.endpoints import serverFromString
+from twisted.internet.endpoints import HostnameEndpoint, serverFromString
 from twisted.internet.interfaces import (
     IStreamClientEndpoint,
     IStreamServerEndpoint,
@@ -44,15 +45,51 @@ from mutauth_twisted.wire import WIRES
 T = TypeVar("T")
 
 _SUBJECT = "mutauth endpoint"
+#: All that a client's string takes, by kind, with a word on each: ``mutauth connect --help`` shows it.
+CLIENT_KEYWORDS: Mapping[str, Mapping[str, str]] = {
+    "Which service, one of": {
+        "scp": "keyword, DN or objectGUID of its SCP",
+        "rnr": "name or DN of an RnR service",
+        "spn": "what the one at ENDPOINT must prove to be",
+    },
+    "With scp= or rnr=": {
+        "class": "the service class that it must have",
+        "hosts": "a pattern of hosts, *.example.com",
+        "directory": "ldap:// or ldaps:// servers (from DNS)",
+        "ca": "certificates (PEM) for ldaps://",
+        "realm": "the realm (the ticket's)",
+    },
+    "With scp= only": {
+        "base": "the DN below which to look (the forest)",
+        "spn-form": "guid, dn or host (what the SCP says)",
+    },
+    "The client": {
+        "principal": "who to be, user@REALM",
+        "ccache": "a ticket cache (KRB5CCNAME's)",
+        "keytab": "its keys, instead of a ticket",
+        "ntlm-users": "file for package ntlm-service-unproven",
+    },
+    "The channel": {
+        "wire": "nns or winsock (nns; what the SCP says)",
+        "protection": "seal, sign or tls (seal)",
+        "package": "kerberos, negotiate or ntlm-service-unproven",
+        "tls-ca": "who must have signed the certificate (PEM)",
+        "tls-name": "the name in the certificate (the host)",
+        "nameserver": "a DNS server, ADDRESS[:PORT]",
+        "timeout": "seconds for all until both are proven (10)",
+    },
+}
+_SERVICE, _SEARCH, _SCP_SEARCH = (CLIENT_KEYWORDS[kind].keys() for kind in list(CLIENT_KEYWORDS)[:3])
+_KNOWN = frozenset().union(*CLIENT_KEYWORDS.values())
 _CHANNEL = frozenset({"wire", "protection", "package", "timeout"})
-_CLIENT = _CHANNEL | {"principal", "ccache", "keytab", "tls-ca", "tls-name"}
-_DIRECTORY = frozenset({"class", "hosts", "directory", "ca", "nameserver", "realm"})
-_LOCATION = {"scp": _DIRECTORY | {"scp", "base", "spn-form"}, "rnr": _DIRECTORY | {"rnr"}}
+_CLIENT = _KNOWN - _SERVICE - _SEARCH - _SCP_SEARCH - {"ntlm-users"}
+_LOCATION = {"scp": _CLIENT | _SEARCH | _SCP_SEARCH | {"scp"}, "rnr": _CLIENT | _SEARCH | {"rnr"}}
 _ACCESS = frozenset({"allow", "allow-group", "deny", "deny-group", "allow-all"})
 _SERVER = _CHANNEL | LIMITS.keys() | {"keytab", "principal", "class", "tls-cert", "tls-key"} | _ACCESS
 # Where no service is proven: no ticket, no TLS, no groups, and nothing found in the directory.
-_NTLM_CLIENT = _CHANNEL | {"principal", "ntlm-users"}
+_NTLM_CLIENT = _CHANNEL | {"principal", "ntlm-users", "nameserver"}
 _NTLM_SERVER = _CHANNEL | LIMITS.keys() | {"ntlm-users", "allow", "deny", "allow-all"}
+_TCP = re.compile(r"tcp:(?:host=)?(?P<host>[^:=\\]+):(?:port=)?(?P<port>[0-9]{1,5})(?::timeout=(?P<timeout>[0-9]+))?")
 _MAX_TIMEOUT = 3600.0
 
 
@@ -91,7 +128,7 @@ def _is_ntlm(keywords: Mapping[str, str], known: frozenset[str]) -> bool:
             raise UsageError(f"{_SUBJECT} keyword ntlm-users", cause, "leave it out")
         return False
     for keyword in keywords:
-        if keyword in (_CLIENT | _SERVER | {"spn", *_LOCATION}) - known:
+        if keyword in (_KNOWN | _SERVER) - known:
             remedy = f"leave one of the two out; such a package takes {', '.join(sorted(known))}"
             cause = f"it cannot be had with package={Package.NTLM_SERVICE_UNPROVEN.value}, which proves no service"
             raise UsageError(f"{_SUBJECT} keyword {keyword}", cause, remedy)
@@ -166,26 +203,40 @@ def _direct(
     example = r"mutauth:scp=echoSvc, or mutauth:tcp\:srv1.example.com\:9000:spn=echoSvc/srv1.example.com"
     if "spn" not in keywords:
         raise UsageError(_SUBJECT, "it names nothing to prove: neither scp nor spn", f"write for example {example}")
-    _check_keywords(keywords, _CLIENT | {"spn", *_LOCATION})
+    _check_keywords(keywords, _CLIENT | _SERVICE)
     inner = _one_endpoint(arguments, example)
     spn = SPN.parse(keywords["spn"])
     channel = _channel(keywords)
     authority = _authority(keywords, channel)
     tls = checking_layer(authority, spn.host) if authority is not None else None
-    return MutualAuthClientEndpoint(reactor, parse_client(reactor, inner), spn, credentials, channel, inner, tls)
+    return MutualAuthClientEndpoint(reactor, _inner(reactor, inner, keywords), spn, credentials, channel, inner, tls)
+
+
+def _inner(reactor: Any, text: str, keywords: Mapping[str, str]) -> IStreamClientEndpoint:
+    """The endpoint inside a client's string; with nameserver= its host is looked up there."""
+    if "nameserver" not in keywords:
+        return parse_client(reactor, text)
+    resolver = Resolver(reactor, keywords["nameserver"])
+    tcp = _TCP.fullmatch(text)
+    if tcp is None:
+        cause = f"it goes with tcp:HOST:PORT only, and not with {text}"
+        raise UsageError(f"{_SUBJECT} keyword nameserver", cause, "leave it out, and write the host's address")
+    seconds = float(tcp["timeout"] or _MAX_TIMEOUT)  # the exchange's own deadline covers it
+    return HostnameEndpoint(resolver.reactor_for_endpoints(), tcp["host"], int(tcp["port"]), timeout=seconds)
 
 
 def _unproven(reactor: Any, arguments: tuple[str, ...], keywords: Mapping[str, str]) -> IStreamClientEndpoint:
     inner = _one_endpoint(arguments, r"mutauth:tcp\:srv1.example.com\:9000:package=ntlm-service-unproven:ntlm-users=FILE")
     credentials = NtlmCredentials(keywords["ntlm-users"], keywords.get("principal"))
-    return MutualAuthClientEndpoint(reactor, parse_client(reactor, inner), None, credentials, _channel(keywords), inner)
+    endpoint = _inner(reactor, inner, keywords)
+    return MutualAuthClientEndpoint(reactor, endpoint, None, credentials, _channel(keywords), inner)
 
 
 def _located(
     reactor: Any, arguments: tuple[str, ...], keywords: Mapping[str, str], credentials: ClientCredentials
 ) -> IStreamClientEndpoint:
     kind: Literal["scp", "rnr"] = "scp" if "scp" in keywords else "rnr"
-    _check_keywords(keywords, _CLIENT | _LOCATION[kind])
+    _check_keywords(keywords, _LOCATION[kind])
     if arguments:
         raise UsageError(
             f"{_SUBJECT} part {arguments[0]}", f"{kind}= finds the endpoint by itself", "leave one of the two out"

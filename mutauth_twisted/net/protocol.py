@@ -144,7 +144,11 @@ class ExchangeProtocol(Protocol):
         self._transport: Any = outlet(self.transport)
         self._peer = describe(self._transport.getPeer())
         self._handshake: Handshake[PeerIdentity] = Handshake(
-            initiator=self._side.initiator, wire=self._channel.wire, peer=self._peer, judge=self._judge
+            initiator=self._side.initiator,
+            wire=self._channel.wire,
+            peer=self._peer,
+            judge=self._judge,
+            package=self._channel.package,
         )
         self._timer = self._reactor.callLater(self._channel.timeout, self._timed_out)
         if self._side.tls is None:

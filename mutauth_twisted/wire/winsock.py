@@ -83,7 +83,9 @@ class WinsockWire:
             size = _SIZE.unpack_from(body)[0] if len(body) >= start else len(body)
         end = start + size
         if end > len(body):
-            raise FrameError(f"a record of {len(body)} bytes has no room for its {'trailer' if seal else 'signature'}")
+            what = "trailer" if seal else "signature"
+            cause = f"a record of {len(body)} bytes has no room for its {what}"
+            raise FrameError(f"{cause}; give both sides the same protection")
         return context.unwrap_apart(body[start:end], body[end:], seal=seal)
 
 

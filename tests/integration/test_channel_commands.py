@@ -28,7 +28,7 @@ class ChannelTests(CommandTestCase):
                 said = self.said(f"{self.endpoint}:protection=tls:package={package}")
                 self.assertIn(f"({package}, tls;", said)
             refused = self.mutauth("connect", self.endpoint)
-            self.refused(refused, 4, "it offers protection 'tls', and 'seal' was asked for; allow it with protection=tls")
+            self.refused(refused, 4, "it offers protection 'tls', and 'seal' was asked for; add protection=tls")
         self.assertIn("negotiate, tls; mutual, replay, sequence, integrity, channel bound", service.log)
 
     def test_certificates(self) -> None:

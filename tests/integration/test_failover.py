@@ -39,6 +39,7 @@ from mutauth_twisted.errors import (
     UsageError,
 )
 from mutauth_twisted.lab.state import ProcessIdentity, identity_file
+from mutauth_twisted.net.protocol import Channel
 from tests.integration.directory_case import DirectoryTestCase
 
 
@@ -455,7 +456,7 @@ class ReplicaTests(ServingTestCase):
                 self.as_user("alice"),
                 Selection(self.service_class),
                 ClientCredentials(ccache=self.lab.ccache("alice")),
-                timeout=2.0,
+                channel=Channel(timeout=2.0),
             )
             self.assertEqual(await self.talk(endpoint), f"{self.lab.address_of('srv2')}:9402")
 

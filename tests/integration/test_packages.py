@@ -88,6 +88,8 @@ class PackageTests(ExchangeTestCase):
             _, line = await self.ask(NNS, token, package)
             self.assertNotIn("kinit", line, what)
             self.assertNotIn("Unknown error", line, what)
+            told = "this service takes Kerberos' own only" if package is Package.KERBEROS else "bare or inside SPNEGO"
+            self.assertIn(told, line, what)
 
     async def test_clients_that_negotiate(self) -> None:
         """Where SPNEGO is spoken, NTLM is refused all the same: the service has nothing but Kerberos to choose."""
