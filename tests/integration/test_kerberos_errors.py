@@ -182,9 +182,9 @@ class ClockTests(ErrorTestCase):
         good = self.token()
         spnego = bytes.fromhex("602806062b0601050502a01e301ca01a3018060a2b06010401823702021e060a2b06010401823702020a")
         for token, words in (
-            (b"", "another package (SPNEGO, NTLM)"),
-            (spnego, "another package (SPNEGO, NTLM)"),
-            (b"NTLMSSP\0\1\0\0\0" + bytes(32), "another package (SPNEGO, NTLM)"),
+            (b"", "this service takes Kerberos' own only"),
+            (spnego, "this service takes Kerberos' own only"),
+            (b"NTLMSSP\0\1\0\0\0" + bytes(32), "this service takes Kerberos' own only"),
             (os.urandom(40), "its token cannot be read"),
             (good[:60], "its token cannot be read"),
         ):
