@@ -570,13 +570,18 @@ class EndingTests(Case):
         self.assertIsInstance(self.lose(ConnectionAborted()), ConnectionDone)
 
     def test_peer_ends_under_a_producer(self) -> None:
-        """A producer is stopped when the peer has ended; its stream is then cut, and not called ended."""
+        """A producer may still say all it has to say to a peer that has ended, as a file is sent behind a request."""
         source = Source(self.transport)
         self.transport.registerProducer(source, True)
         self.peer_sends(end=True)
-        self.assertEqual(source.told, ["stop"])
+        self.assertEqual(source.told, [])
         self.transport.write(b"more")
-        self.assertEqual(self.sent(), [])
+        self.assertEqual(self.sent(), [Data(b"more")])
+        self.assertFalse(self.network.disconnecting)
+        self.transport.unregisterProducer()
+        self.assertEqual(self.sent(), [EndOfStream()])
+        self.assertTrue(self.network.disconnecting)
+        self.assertIsInstance(self.lose(ConnectionDone()), ConnectionDone)
 
     def test_cut(self) -> None:
         """A connection that ends without the peer's end was cut; the network's reason is the cause."""

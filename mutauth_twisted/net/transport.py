@@ -15,7 +15,7 @@ application's ``connectionLost`` can tell apart::
 
 An application's protocol that provides IHalfCloseableProtocol learns of the
 peer's end by ``readConnectionLost`` and may go on writing; for any other the
-peer's end is the connection's.
+peer's end is the connection's, once its producer, if it has one, is finished.
 
 Closing takes a round trip: this side sends its end of stream and ends its
 half of the TCP connection, and reads on until the peer does the same.  Closing
@@ -199,9 +199,11 @@ class ProtectedTransport:
             return
         self._input_over = True
         half_closeable: Any = IHalfCloseableProtocol(self._application, None)
+        if half_closeable is None and self._producer is not None:
+            self.loseConnection()  # once the producer has said what it has to say
+            return
         if half_closeable is None or (self.disconnecting and self._producer is None):
-            if self._producer is None:
-                self._send_end()  # a producer has more to say: without it the stream is cut, not ended
+            self._send_end()
             self._leave(Failure(ConnectionDone()))
             return
         if not self.disconnecting:
