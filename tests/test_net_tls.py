@@ -14,7 +14,7 @@ from twisted.internet.testing import StringTransport
 from twisted.protocols.tls import BufferingTLSTransport
 from twisted.trial.unittest import SynchronousTestCase
 
-from mutauth_twisted.errors import CredentialError, NetworkError, PeerNotProven, ProtocolViolation, UsageError
+from mutauth_twisted.errors import CredentialError, NetworkError, PeerNotProven, PeerRefused, ProtocolViolation, UsageError
 from mutauth_twisted.net.protocol import Channel, ExchangeProtocol
 from mutauth_twisted.net.tls import Authority, checking_layer, server_layer, trusting_layer
 
@@ -81,7 +81,6 @@ class LayerTests(SynchronousTestCase):
         for reason, kind, text in (
             (ConnectionDone(), NetworkError, "closed the connection during the TLS handshake"),
             (Error([("SSL routines", "", "wrong version number")]), ProtocolViolation, "failed: wrong version number"),
-            (Error([("SSL routines", "", "certificate verify failed")]), PeerNotProven, "has expired, or does not come"),
             (Error(), ProtocolViolation, "no reason"),
             (SysCallError(104, "ECONNRESET"), ProtocolViolation, "ECONNRESET"),
             (SysCallError(-1, "Unexpected EOF"), ProtocolViolation, "Unexpected EOF"),
@@ -89,6 +88,22 @@ class LayerTests(SynchronousTestCase):
             error = layer.explain(reason, "peer")
             self.assertIs(type(error), kind)
             self.assertIn(text, str(error))
+
+    def test_refused_certificates(self) -> None:
+        """What a client says of a service's certificate is told as that; the service's own alerts are none of it."""
+        for said in (
+            "sslv3 alert bad certificate",
+            "ssl/tls alert certificate expired",
+            "sslv3 alert certificate unknown",
+            "tlsv1 alert unknown ca",
+            "tlsv1 unrecognized name",
+        ):
+            error = server_layer().explain(Error([("SSL routines", "", said)]), "peer")
+            self.assertIs(type(error), PeerRefused)
+            self.assertIn(f"peer: the client does not take this service's certificate ({said}); see its tls-ca", str(error))
+            self.assertIs(type(trusting_layer().explain(Error([("SSL routines", "", said)]), "peer")), ProtocolViolation)
+        other = server_layer().explain(Error([("SSL routines", "", "tlsv1 alert protocol version")]), "peer")
+        self.assertIs(type(other), ProtocolViolation)
 
     def test_odd_certificates(self) -> None:
         """A certificate that OpenSSL takes and cryptography does not read proves nothing, and is said to."""

@@ -326,11 +326,13 @@ class ExchangeProtocol(Protocol):
         side = "the service at" if self._side.initiator else "the client at"
         principal = printable(identity.principal)
         proved = f"proved to be {principal}" if principal else "IS NOT PROVEN to be anybody, and may be anybody"
-        package, protection, flags = identity.package, identity.protection.value, _flag_names(identity.flags)
+        package, protection, flags = identity.package, identity.protection.value, int(identity.flags)
+        if self._bound_to is not None and self._bound_to.between_peers:
+            flags |= Flag.CHANNEL_BOUND  # a client's context does not say so: the service has confirmed it
         # Written out here: the one line of every connection, and Twisted's formatting takes long for each field.
         (self._log.info if principal else self._log.warn)(
             "{line}",
-            line=f"{side} {self._peer} {proved} ({package}, {protection}; {flags};"
+            line=f"{side} {self._peer} {proved} ({package}, {protection}; {_flag_names(flags)};"
             f" token bytes: {', '.join(self._tokens)})",
             peer=self._peer,
             principal=principal,

@@ -10,6 +10,7 @@ has two channels, and not the key of the service's certificate.
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -22,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import NameOID
 from OpenSSL.crypto import X509, PKey
-from OpenSSL.SSL import NO_OVERLAPPING_PROTOCOLS, Connection
+from OpenSSL.SSL import NO_OVERLAPPING_PROTOCOLS, VERIFY_PEER, Connection
 from OpenSSL.SSL import Error as TLSError
 from service_identity import CertificateError, VerificationError
 from service_identity.hazmat import DNS_ID
@@ -46,6 +47,7 @@ from mutauth_twisted.errors import (
     MutualAuthError,
     NetworkError,
     PeerNotProven,
+    PeerRefused,
     ProtocolViolation,
     UsageError,
 )
@@ -118,8 +120,7 @@ class Layer:
             try:
                 _verify(connection, self._expected)
             except (VerificationError, CertificateError, ValueError) as error:
-                cause = f"its certificate is not for {self._expected}"
-                raise PeerNotProven(peer, cause, "give the name that is in it") from error
+                raise _not_for(self._expected, _names_in(connection), peer) from error
         if transport.negotiatedProtocol == ALPN:
             exported = connection.export_keying_material(_EXPORTER_LABEL, _EXPORTER_SIZE)
             return ChannelBinding(TLS_EXPORTER, exported)
@@ -143,13 +144,81 @@ class Layer:
                 "the peer closed the connection during the TLS handshake",
                 "give both sides the same protection; the peer's log says more",
             )
+        if isinstance(reason, _NotTrusted):
+            return PeerNotProven(peer, *_UNTRUSTED.get(reason.code, (_OTHERWISE.format(code=reason.code), _SIGNER)))
         # OpenSSL's errors, each with its reason last; a system call that failed has a number and a text.
         errors = reason.args[0] if reason.args and isinstance(reason.args[0], list) else [reason.args or ("no reason",)]
         said = ", ".join(str(error[-1]) for error in errors)
-        if "certificate verify failed" in said:
-            cause = "its certificate has expired, or does not come from the authority that was given"
-            return PeerNotProven(peer, cause, "give the one that signed it, or have it renewed")
+        if not self._client and _ITS_REFUSAL.search(said):
+            cause = f"the client does not take this service's certificate ({said})"
+            return PeerRefused(peer, cause, "see its tls-ca and tls-name, and when the certificate expires")
         return ProtocolViolation(peer, f"the TLS handshake failed: {said}", "give both sides the same protection")
+
+
+class _NotTrusted(TLSError):
+    """OpenSSL has refused the service's certificate.
+
+    :ivar code: why, as in its ``x509_vfy.h``.
+    """
+
+    def __init__(self, code: int) -> None:
+        super().__init__([("SSL routines", "", "certificate verify failed")])
+        self.code = code
+
+
+def _trusted(connection: Connection, certificate: X509, code: int, depth: int, is_good: int) -> bool:
+    """OpenSSL's question for each certificate of a chain; what is raised here, it ends the handshake with."""
+    if not is_good:
+        raise _NotTrusted(code)
+    return True
+
+
+_SIGNER = "give tls-ca the certificate of the authority that signed it"
+_FOREIGN = ("its certificate does not come from the authority that tls-ca names", _SIGNER)
+_OTHERWISE = "its certificate is refused (X509_V_ERR {code})"
+#: By the numbers of OpenSSL's x509_vfy.h: what is wrong, and the next step.
+_UNTRUSTED = {
+    2: _FOREIGN,  # UNABLE_TO_GET_ISSUER_CERT
+    7: _FOREIGN,  # CERT_SIGNATURE_FAILURE: another authority of the same name
+    9: ("its certificate is not valid yet", "check the clocks of both sides, and from when it is valid"),
+    10: ("its certificate has expired", "have it renewed, or check this machine's clock"),
+    18: (  # DEPTH_ZERO_SELF_SIGNED_CERT
+        "it has signed its certificate itself, as services do that were given none",
+        "leave tls-ca out: the exchange proves the service; or give the service a certificate with tls-cert",
+    ),
+    19: _FOREIGN,  # SELF_SIGNED_CERT_IN_CHAIN
+    20: _FOREIGN,  # UNABLE_TO_GET_ISSUER_CERT_LOCALLY
+    21: _FOREIGN,  # UNABLE_TO_VERIFY_LEAF_SIGNATURE
+}
+# The alerts 42 to 46, 48 and 112 (RFC 8446 6.2), as OpenSSL names them.
+_ITS_REFUSAL = re.compile(
+    r"alert (bad certificate|unsupported certificate|certificate (revoked|expired|unknown)|unknown ca)|unrecognized name"
+)
+_NAMES_SHOWN = 3
+_NAME_SHOWN = 80  # characters; a stranger may have written more of them
+
+
+def _names_in(connection: Connection) -> list[str]:
+    """The names that the peer's certificate is for, as far as they can be read."""
+    try:
+        certificate: Any = connection.get_peer_certificate()
+        extensions = certificate.to_cryptography().extensions
+        names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        texts = [*names.get_values_for_type(x509.DNSName), *map(str, names.get_values_for_type(x509.IPAddress))]
+    except Exception:  # cryptography has an error for each of its reasons, and whose certificate it is is refused already
+        return []
+    return [text if len(text) <= _NAME_SHOWN else f"{text[:_NAME_SHOWN]}..." for text in texts]
+
+
+def _not_for(expected: str, names: list[str], peer: str) -> PeerNotProven:
+    cause = f"its certificate is not for {expected}"
+    if not names:
+        return PeerNotProven(peer, f"{cause}, nor for any name", "have it issued with the service's name in it")
+    more = ", ..." if len(names) > _NAMES_SHOWN else ""
+    mentioned = f"it is for {', '.join(names[:_NAMES_SHOWN])}{more}"
+    plain = next((name for name in names if re.fullmatch(r"[A-Za-z0-9.:-]+", name)), None)
+    name = "NAME" if plain is None else plain.replace(":", "\\:")
+    return PeerNotProven(peer, cause, f"{mentioned}; tls-name={name} if you mean that")
 
 
 @frozen
@@ -174,6 +243,8 @@ class _ClientConnections:
     def __init__(self, options: CertificateOptions, server_name: str | None = None) -> None:
         self._context = options.getContext()
         self._context.set_alpn_protos([ALPN])
+        if options.verify:
+            self._context.set_verify(VERIFY_PEER, _trusted)  # Twisted's own callback does not tell why
         self._server_name = server_name
 
     def clientConnectionForTLS(self, tlsProtocol: object) -> Connection:
@@ -193,10 +264,14 @@ def checking_layer(authority: Authority, host: str) -> Layer:
     """TLS for a client that has the service's certificate checked in addition.
 
     :param host: where the service is.
-    :raises CredentialError: when the authority's file cannot be used.
+    :raises UsageError: when the authority's file cannot be used.
     """
     name = _checked_name(authority.name or host)
-    trusted = [Certificate(X509.from_cryptography(each)) for each in _certificates(authority.ca_file)]
+    try:
+        certificates = _certificates(authority.ca_file)
+    except CredentialError as error:  # others' certificates are no credentials of ours
+        raise UsageError(f"tls-ca {authority.ca_file}", error.cause, error.remedy) from error
+    trusted = [Certificate(X509.from_cryptography(each)) for each in certificates]
     options = CertificateOptions(trustRoot=trustRootFromCertificates(trusted), raiseMinimumTo=TLSVersion.TLSv1_3)
     return Layer(_ClientConnections(options, name), client=True, expected=name)
 

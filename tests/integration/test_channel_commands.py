@@ -27,6 +27,7 @@ class ChannelTests(CommandTestCase):
             for package in ("kerberos", "negotiate"):
                 said = self.said(f"{self.endpoint}:protection=tls:package={package}")
                 self.assertIn(f"({package}, tls;", said)
+                self.assertIn(", channel bound;", said)
             refused = self.mutauth("connect", self.endpoint)
             self.refused(refused, 4, "it offers protection 'tls', and 'seal' was asked for; add protection=tls")
         self.assertIn("negotiate, tls; mutual, replay, sequence, integrity, channel bound", service.log)
@@ -36,12 +37,14 @@ class ChannelTests(CommandTestCase):
         directory = Path(self.state)
         ca, other = Certificates(directory / "ca"), Certificates(directory / "other")
         endpoint = f"{self.endpoint}:protection=tls:tls-ca="
-        with self.service("--protection", "tls", "--tls-cert", ca.issue(self.host)):
+        with self.service("--protection", "tls", "--tls-cert", ca.issue(self.host)) as service:
             self.said(endpoint + ca.ca_file)
             wrong = self.mutauth("connect", endpoint + other.ca_file)
-            self.refused(wrong, 4, "or does not come from the authority that was given")
+            self.refused(wrong, 4, "its certificate does not come from the authority that tls-ca names; give tls-ca")
             wrong = self.mutauth("connect", f"{endpoint}{ca.ca_file}:tls-name=elsewhere.example.com")
-            self.refused(wrong, 4, "its certificate is not for elsewhere.example.com; give the name that is in it")
+            self.refused(wrong, 4, f"not for elsewhere.example.com; it is for {self.host}; tls-name={self.host} if you")
+            self.refused(self.mutauth("connect", f"{endpoint}/nowhere.pem"), 2, "tls-ca /nowhere.pem: it cannot be read")
+        self.assertIn("the client does not take this service's certificate (tlsv1 alert unknown ca); see its", service.log)
         refused = self.start_refused("--protection", "tls", "--tls-cert", ca.ca_file)
         self.refused(refused, 4, f"certificate file {ca.ca_file}: it holds no key in PEM form")
 

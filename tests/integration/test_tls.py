@@ -36,6 +36,7 @@ from mutauth_twisted.errors import (
     PeerRefused,
     ProtocolViolation,
     StreamCut,
+    UsageError,
 )
 from mutauth_twisted.net import transport
 from mutauth_twisted.net.endpoints import MutualAuthClientEndpoint
@@ -355,11 +356,14 @@ class CertificateTests(TLSTestCase):
         ca, other = self.certificates(), self.certificates("other")
         authority = Authority(ca.ca_file)
         for tls, cause in (
-            (server_layer(ca.issue("elsewhere.example.com")), f"its certificate is not for {self.by_dn.host}"),
-            (server_layer(ca.issue(self.by_dn.host, names=False)), f"its certificate is not for {self.by_dn.host}"),
-            (server_layer(other.issue(self.by_dn.host)), "or does not come from the authority"),
-            (server_layer(ca.issue(self.by_dn.host, days=-1)), "has expired"),
-            (None, "or does not come from the authority"),
+            (
+                server_layer(ca.issue("elsewhere.example.com")),
+                f"its certificate is not for {self.by_dn.host}; it is for elsewhere.example.com; tls-name=elsewhere",
+            ),
+            (server_layer(ca.issue(self.by_dn.host, names=False)), f"is not for {self.by_dn.host}, nor for any name"),
+            (server_layer(other.issue(self.by_dn.host)), "its certificate does not come from the authority"),
+            (server_layer(ca.issue(self.by_dn.host, days=-1)), "its certificate has expired; have it renewed"),
+            (None, "it has signed its certificate itself"),
         ):
             port = await self.listen(channel=TLS, tls=tls, keys=cast(Any, self))
             await self.refused(self.connect_checking(port, authority), PeerNotProven, cause)
@@ -387,8 +391,13 @@ class CertificateTests(TLSTestCase):
             with self.assertRaises(CredentialError) as caught:
                 server_layer(*arguments)
             self.assertIn(text, str(caught.exception))
-        with self.assertRaises(CredentialError):
-            checking_layer(Authority(os.devnull), "a.example.com")
+        for path, text in (
+            (os.devnull, "it holds no certificate in PEM form"),
+            ("/nowhere.pem", "tls-ca /nowhere.pem: it cannot be read: no such file"),
+        ):
+            with self.assertRaises(UsageError) as refused:
+                checking_layer(Authority(path), "a.example.com")
+            self.assertIn(text, str(refused.exception))
 
 
 class RelayTests(TLSTestCase):
