@@ -202,6 +202,18 @@ class ServerStringTests(SynchronousTestCase):
         self.assertEqual(made.call_args.args[3], AccessPolicy(("*@X", "bob@Y"), ("eve@X",)))
         self.assertEqual(made.call_args.args[4], Channel(timeout=3.0))
 
+    def test_accounts(self) -> None:
+        """An account of a domain has its backslash doubled, as everywhere in such a string."""
+        with (
+            mock.patch.object(strings, "service_keys"),
+            mock.patch.object(strings, "MutualAuthServerEndpoint", wraps=MutualAuthServerEndpoint) as made,
+        ):
+            self.parse("mutauth:tcp\\:9000:keytab=/etc/k:allow=LAB\\\\*:deny=LAB\\\\bob,eve@X")
+        self.assertEqual(made.call_args.args[3], AccessPolicy(("LAB\\*",), ("LAB\\bob", "eve@X")))
+        for wrong in ("LAB\\bob", "LAB\\\\bob@X"):
+            with self.assertRaisesRegex(UsageError, "write"):
+                self.parse(f"mutauth:tcp\\:9000:keytab=/etc/k:allow-all=yes:deny={wrong}")
+
     def test_limits(self) -> None:
         """Limits are keywords of servers, named as the options are; mistakes are named."""
         words = "max-handshakes=9:max-handshakes-per-address=3:max-connections=7:idle-timeout=60:max-session=3600"

@@ -96,6 +96,11 @@ class AccessPolicyTests(SynchronousTestCase):
             self.assertIn("@*", str(error))
             self.assertRaises(UsageError, AccessPolicy, deny=[pattern])
 
+    def test_blanks_around(self) -> None:
+        """Blanks around a pattern are none of it, so that no denial misses for one."""
+        self.assertFalse(permits(AccessPolicy(allow_all=True, deny=[" bob@R "]), "bob@R"))
+        self.assertFalse(permits(AccessPolicy(allow_all=True, deny=[" R\\bob\n"]), "bob@R"))
+
 
 class AccountTests(SynchronousTestCase):
     """The name on the ticket is the client's choice; the PAC's is not."""
@@ -134,6 +139,19 @@ class AccountTests(SynchronousTestCase):
         self.assertTrue(AccessPolicy(allow=["srv1$@R"]).permits("srv1@R", lambda: computer))
         self.assertFalse(AccessPolicy(allow_all=True, deny=["srv1$@R"]).permits("srv1@R", lambda: computer))
 
+    def test_denied_computers(self) -> None:
+        """A denial finds a computer without its $ too, under each of its names; a user's neighbours are left alone."""
+        computer = Logon("SRV1$", "R", upn="host/srv1.r@r")
+        for pattern in ("srv1@R", "srv1$@R", "S?V1@*", "R\\srv1", "r\\srv1$", "srv\uff11@R"):
+            policy = AccessPolicy(allow_all=True, deny=[pattern])
+            for name in ("SRV1$", "srv1", "host\\/srv1.r", "SRV1\uff04"):
+                self.assertFalse(policy.permits(f"{name}@R", lambda: computer), (pattern, name))
+            for name in ("srv10$", "srv1x"):
+                self.assertTrue(policy.permits(f"{name}@R", lambda name=name: Logon(name, "R")), (pattern, name))
+        user = Logon("srv1", "R")
+        self.assertTrue(AccessPolicy(allow_all=True, deny=["srv1$@R"]).permits("srv1@R", lambda: user))
+        self.assertFalse(AccessPolicy(allow=["R\\srv1"]).permits("srv1@R", lambda: computer))
+
     def test_strange_names(self) -> None:
         """What a principal must escape is escaped in patterns too, so that no name reaches over into the realm."""
         for name, pattern in (("a@b", "a\\@b@R"), ("a\\b", "a\\\\b@R"), ("a/b", "a\\/b@R")):
@@ -170,11 +188,33 @@ class AccountTests(SynchronousTestCase):
                 self.assertIs(policy.permits(f"{name}@R", lambda: Logon("", "R", groups=(group,))), permitted, policy)
 
     def test_reasons(self) -> None:
-        """A refusal names the account, or says that it cannot be known."""
-        policy = AccessPolicy(allow=["alice@R"])
-        self.assertIn("it is account LAB\\mallory", str(policy.refusal("alice@R", lambda: Logon("mallory", "LAB"))))
-        self.assertIn("no PAC", str(policy.refusal("alice@R")))
-        self.assertIsNone(policy.refusal("alice@R", lambda: Logon("alice", "LAB")))
+        """A refusal names the rule that keeps out, or the account that none lets in and what would."""
+        group, other = GroupTests.GROUP, "S-1-5-21-1-2-3-1105"
+        mallory, member = Logon("mallory", "LAB"), Logon("mallory", "LAB", groups=(group,), deny_only=(other,))
+        unspoken = Logon("mal@lory", "LAB", groups_known=False)
+        calls = {group: "LAB\\banned"}
+        for policy, logon, words in (
+            (AccessPolicy(allow=["alice@R"]), mallory, ("nothing lets it in", "mallory@R (LAB\\mallory)", "--allow that")),
+            (AccessPolicy(allow=["bob@S", "b*@T"]), mallory, ("nothing lets it in: no --allow is about R", "NAME@R")),
+            (AccessPolicy(allow=["alice@R"]), None, ("no PAC",)),
+            (AccessPolicy(allow_all=True, deny=["x@R", "al*@R"]), mallory, ("kept out by --deny al*@R",)),
+            (AccessPolicy(allow_all=True, deny=["x@R", "m*@*"]), mallory, ("kept out by --deny m*@*", "LAB\\mallory")),
+            (AccessPolicy(allow_all=True, deny=["LAB\\x", "lab\\m*"]), mallory, ("kept out by --deny lab\\m*;", "LAB\\mal")),
+            (AccessPolicy(allow_all=True, deny_groups=[other]), member, (f"kept out by --deny-group {other}", "LAB\\mal")),
+            (
+                AccessPolicy(allow_all=True, deny_groups=[group], group_names=calls),
+                member,
+                ("kept out by --deny-group LAB\\banned", "LAB\\mallory"),
+            ),
+            (AccessPolicy(allow=["x@R"], allow_groups=[other]), unspoken, ("mal\\@lory@R (LAB\\mal@lory)", "its groups")),
+            (AccessPolicy(allow_all=True, deny_groups=[group]), unspoken, ("nothing tells its groups",)),
+        ):
+            refusal = policy.refusal("alice@R", lambda logon=logon: logon)
+            assert refusal is not None
+            self.assertTrue(refusal.remedy)
+            for word in words:
+                self.assertIn(word, f"{refusal.cause}; {refusal.remedy}")
+        self.assertIsNone(AccessPolicy(allow=["alice@R"]).refusal("alice@R", lambda: Logon("alice", "LAB")))
 
     def test_read_when_it_decides(self) -> None:
         """The PAC is not read where the realm alone decides, or the name on the ticket keeps out."""
@@ -187,6 +227,81 @@ class AccountTests(SynchronousTestCase):
         self.assertTrue(AccessPolicy(allow=["*@R"], allow_groups=["S-1-18-1"]).permits("alice@R", unread))
         self.assertFalse(AccessPolicy(deny=["alice@R"], allow_groups=["S-1-18-1"]).permits("alice@R", unread))
         self.assertFalse(AccessPolicy(allow=["alice@S"]).permits("alice@R", unread))
+
+
+class DomainTests(SynchronousTestCase):
+    """Accounts as the log names them, DOMAIN\\name."""
+
+    BOB = Logon("Bob", "LAB", upn="robert@lab.example")
+
+    def test_allowed(self) -> None:
+        """The account of that name in that domain comes in, under each of its names, and nobody else."""
+        for pattern, permitted in (
+            ("LAB\\bob", True),
+            ("lab\\B?b", True),
+            ("LAB\\*", True),
+            ("lab.example\\bob", True),
+            ("OTHER\\bob", False),
+            ("LA\\bob", False),
+            ("LABS\\bob", False),
+            ("other.example\\bob", False),
+            ("LAB\\robert", False),
+            ("LAB\\bo", False),
+            ("\uff2cAB\\bob", False),
+            ("LAB\\b\u2134b", False),
+        ):
+            for name in ("bob", "robert", "alice"):
+                policy = AccessPolicy(allow=[pattern])
+                self.assertIs(policy.permits(f"{name}@LAB.EXAMPLE", lambda: self.BOB), permitted, (pattern, name))
+        # A realm that has the domain's name is not the domain.
+        self.assertFalse(AccessPolicy(allow=["LAB\\bob"]).permits("bob@LAB", lambda: Logon("bob", "EVIL")))
+
+    def test_denied(self) -> None:
+        """It stays out under each of its names, whatever lets it in; the domain may be written as the realm."""
+        for pattern in ("LAB\\bob", "lab\\B*", "LAB\\b\u2134b", "\uff2cAB\\bob", "lab.example\\bob", "LAB.EXAMPLE\\BOB"):
+            for policy in (
+                AccessPolicy(allow_all=True, deny=[pattern]),
+                AccessPolicy(allow=["*@LAB.EXAMPLE", "LAB\\bob"], deny=[pattern], allow_groups=[GroupTests.GROUP]),
+            ):
+                for name in ("bob", "robert", "x", "bob\\@lab.example"):
+                    self.assertFalse(policy.permits(f"{name}@LAB.EXAMPLE", lambda: self.BOB), (pattern, name))
+                self.assertTrue(policy.permits("alice@LAB.EXAMPLE", lambda: Logon("alice", "LAB")), pattern)
+                other = AccessPolicy(allow_all=True, deny=[pattern])
+                self.assertTrue(other.permits("bob@OTHER.EXAMPLE", lambda: Logon("bob", "OTHER")), pattern)
+
+    def test_without_a_pac(self) -> None:
+        """Nothing tells whether it is the account: a denial keeps everybody out, and an allowance lets nobody in."""
+        for logon in (None, Logon("", "LAB")):
+            for realm in ("LAB.EXAMPLE", "OTHER"):
+                for policy in (
+                    AccessPolicy(allow_all=True, deny=["LAB\\bob"]),
+                    AccessPolicy(allow=["*@*"], deny=["LAB\\bob"]),
+                    AccessPolicy(allow=["LAB\\alice", "LAB\\*"]),
+                ):
+                    self.assertFalse(policy.permits(f"alice@{realm}", lambda logon=logon: logon), policy)
+
+    def test_both_or_neither(self) -> None:
+        """A name with a domain and a realm, which would match nobody, is refused, with the right one."""
+        for pattern, words in (
+            ("LAB\\bob@LAB.EXAMPLE", ("pattern 'LAB\\bob@LAB.EXAMPLE'", "write bob@LAB.EXAMPLE, or LAB\\bob with")),
+            ("LAB\\bob@*", ("would match nobody", "write bob@*, or LAB\\bob with")),
+            ("LAB\\nina@R", ("write nina@R, or LAB\\nina",)),
+            ("LAB\\*@R", ("write *@R, or LAB\\*",)),
+            ("a\\@b\\c@R", ("would match nobody",)),
+            ("LAB\\\\bob", ("more than one backslash; write LAB\\bob",)),
+            ("LAB\\", ("write DOMAIN\\name",)),
+            ("\\bob", ("write DOMAIN\\name",)),
+            ("LAB\\bob@", ("write DOMAIN\\name",)),
+            ("*\\bob", ("wildcards in the name only",)),
+            ("L[A]B\\bob", ("wildcards in the name only",)),
+            ("A/B\\bob", ("write DOMAIN\\name",)),
+            ("LAB\\a\\b", ("write DOMAIN\\name",)),
+            ("bob\\@lab.example", ("names no realm", "write bob\\@lab.example@REALM")),
+        ):
+            for option in ("allow", "deny"):
+                error = str(self.assertRaises(UsageError, AccessPolicy, **{option: [pattern]}))
+                for word in words:
+                    self.assertIn(word, error)
 
 
 class GroupTests(SynchronousTestCase):

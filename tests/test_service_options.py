@@ -130,6 +130,15 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual((settings.listen, settings.servers), (("tcp:1", "tcp:2"), ("ldap://dc",)))
         self.assertEqual(settings.policy, AccessPolicy(("*@EXAMPLE.COM", "a@B"), ("c@D",)))
 
+    def test_accounts(self) -> None:
+        """Who is named as the log does is taken; with a realm behind it the line has the right spelling."""
+        settings = self.settings(*MINIMAL, "--deny", "LAB\\bob", "--allow", "LAB\\al*")
+        self.assertEqual(settings.policy, AccessPolicy(("*@EXAMPLE.COM", "LAB\\al*"), ("LAB\\bob",)))
+        for option in ("--deny", "--allow"):
+            for realm in ("LAB.EXAMPLE", "*"):
+                line = self.refused(*MINIMAL, option, f"LAB\\bob@{realm}")
+                self.assertIn(f"write bob@{realm}, or LAB\\bob with the domain's NetBIOS name", line)
+
     def test_nothing_is_shared_between_two(self) -> None:
         """Two services in one process do not see each other's options."""
         self.settings(*MINIMAL, "--listen", "tcp:1")

@@ -146,8 +146,9 @@ class MutualAuthServerFactory:
 
     def _admit(self, identity: PeerIdentity) -> None:
         self._faults.over()
-        if cause := self.policy.refusal(identity.principal, identity.read_logon):
-            raise AccessDenied(identity.principal, cause, "allow its account or one of its groups if it should")
+        if refusal := self.policy.refusal(identity.principal, identity.read_logon):
+            cause = f"the access policy does not let this principal in: {refusal.cause}"
+            raise AccessDenied(identity.principal, cause, refusal.remedy)
         self.places.check_session(identity.principal)
 
     def doStart(self) -> None:

@@ -30,6 +30,7 @@ class NamedGroups:
         self._names = tuple(dict.fromkeys((*self._allow, *self._deny)))
         self._found: Mapping[str, Group] = {}
         self._denied: tuple[str, ...] = ()
+        self._called: Mapping[str, str] = {}
 
     def __bool__(self) -> bool:
         return bool(self._names)
@@ -56,6 +57,7 @@ class NamedGroups:
         """Take what was found at the start."""
         self._found = found
         self._denied = tuple(found[name].sid for name in self._deny)
+        self._called = {group.sid: name for name, group in found.items()}
 
     def compare(self, looked: Mapping[str, Group | MutualAuthError]) -> list[str]:
         """What has changed since the start, a line each."""
@@ -68,6 +70,7 @@ class NamedGroups:
                 wrong.append(f"group {name}: it is another group now, {now.sid} instead of {was.sid}; {self._remedy(name)}")
                 if name in self._deny:
                     self._denied = tuple(dict.fromkeys((*self._denied, now.sid)))
+                    self._called = {**self._called, now.sid: name}
         return wrong
 
     def _remedy(self, name: str) -> str:
@@ -83,4 +86,5 @@ class NamedGroups:
             self._policy,
             allow_groups=(*self._policy.allow_groups, *allowed),
             deny_groups=(*self._policy.deny_groups, *self._denied),
+            group_names=self._called,
         )

@@ -164,7 +164,7 @@ class Options(usage.Options):
         self._repeated["listen"].append(value)
 
     def opt_allow(self, value: str) -> None:
-        """Let in whom this pattern matches, such as *@EXAMPLE.COM; repeatable."""
+        """Let in whom this pattern matches, *@EXAMPLE.COM or DOMAIN\\name; repeatable."""
         self._repeated["allow"].append(value)
 
     def opt_allow_group(self, value: str) -> None:
@@ -172,7 +172,7 @@ class Options(usage.Options):
         self._repeated["allow-group"].append(value)
 
     def opt_deny(self, value: str) -> None:
-        """Keep out whom this pattern matches, whoever else is let in; repeatable."""
+        """Keep out whom this pattern matches, a computer without its $ too; beats what lets in; repeatable."""
         self._repeated["deny"].append(value)
 
     def opt_deny_group(self, value: str) -> None:

@@ -149,13 +149,30 @@ class AccountTests(AccountCase):
                 await self.kept_out(policy, self.as_name(name, *options))
             await self.let_in(policy, self.alice)
 
+    async def test_as_the_log_has_it(self) -> None:
+        """DOMAIN\\name lets in and keeps out that account, under each of its names; without a PAC nobody comes in."""
+        await self.add(self.mallory, f"{self.ghost}@lab.example")
+        for typed in (self.mallory, self.ghost):
+            who = self.as_name(typed)
+            for domain in (self.lab.domain, self.lab.domain.lower(), self.lab.realm):
+                account = f"{domain}\\{self.mallory}"
+                identity = await self.let_in(AccessPolicy(allow=[account]), who)
+                self.assertEqual(identity.account, f"{self.lab.domain}\\{self.mallory}")
+                denied = AccessPolicy(allow_all=True, deny=[account])
+                await self.kept_out(denied, who)
+                await self.let_in(denied, self.alice)
+                for policy in (denied, AccessPolicy(allow=[account])):
+                    await self.kept_out(policy, self.as_name(typed, "--no-request-pac"))
+            await self.kept_out(AccessPolicy(allow=[f"{self.lab.domain}\\{self.ghost}"]), who)
+
     async def test_computer(self) -> None:
         """A computer that leaves its $ out is no user of that name, and is denied by its own."""
         password = self.lab.password("srv1")
         for name in ("srv1", "SRV1", "srv1$"):
             who = self.as_name(name, password=password)
             await self.kept_out(AccessPolicy(allow=[self.named("srv1")]), who)
-            await self.kept_out(AccessPolicy(allow_all=True, deny=[self.named("SRV1$")]), who)
+            for denied in (self.named("SRV1$"), self.named("Srv1"), f"{self.lab.domain}\\srv1", "lab.example\\SRV1$"):
+                await self.kept_out(AccessPolicy(allow_all=True, deny=[denied]), who)
             identity = await self.let_in(AccessPolicy(allow=[self.named("srv1$")]), who)
             self.assertEqual(identity.account, f"{self.lab.domain}\\srv1$")
 
@@ -182,7 +199,7 @@ class AccountTests(AccountCase):
         globalLogPublisher.addObserver(observe)
         self.addCleanup(globalLogPublisher.removeObserver, observe)
         policy = AccessPolicy(allow=[self.named(self.ghost)])
-        account = f"it is account {self.lab.domain}\\{self.mallory}"
+        account = f"nothing lets it in; its account is {self.named(self.mallory)} ({self.lab.domain}\\{self.mallory})"
         for options, reason in (((), account), (("--no-request-pac",), "has no PAC")):
             lines.clear()
             await self.kept_out(policy, self.as_name(self.ghost, *options))

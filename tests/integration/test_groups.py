@@ -196,7 +196,7 @@ class CommandTests(CommandTestCase):
             bob = self.mutauth("connect", self.direct(service.port), given="hello\n", user="bob")
         self.assertEqual((alice.code, alice.output), (0, "hello\n"), alice)
         self.refused(bob, 4, "its access policy does not let this principal in")
-        self.assertIn("it is account LAB\\bob", service.log)
+        self.assertIn("nothing lets it in; its account is bob@LAB.EXAMPLE (LAB\\bob); --allow that", service.log)
 
     def test_denied(self) -> None:
         """Everybody but the members."""
@@ -207,6 +207,8 @@ class CommandTests(CommandTestCase):
             alice = self.mutauth("connect", self.direct(service.port), given="hello\n")
             bob = self.mutauth("connect", self.direct(service.port), given="hello\n", user="bob")
         self.refused(alice, 4, "its access policy does not let this principal in")
+        self.assertNotIn("echo-users", alice.errors)
+        self.assertIn("kept out by --deny-group echo-users@lab.example; its account is LAB\\alice", service.log)
         self.assertEqual((bob.code, bob.output), (0, "hello\n"), bob)
 
     def test_without_a_tcp_port(self) -> None:
