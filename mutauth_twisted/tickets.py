@@ -9,10 +9,12 @@ from __future__ import annotations
 import itertools
 import os
 import time
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from threading import Lock
+from threading import Lock, Thread
 
 import gssapi
 import krb5
@@ -20,10 +22,17 @@ from gssapi.raw.misc import GSSError
 
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.errors import CredentialError, MutualAuthError
-from mutauth_twisted.gsserrors import explain, keytab_keys
+from mutauth_twisted.gsserrors import explain, keytab_keys, minor_code
 from mutauth_twisted.policy import split_principal
 
-_memory_caches = itertools.count(1)
+#: A ticket that is refused is fetched anew at most once in this time, in seconds.
+REPLACE_INTERVAL = 30.0
+#: How long a connection waits for that, in seconds; then it goes on with the old one.
+_PATIENCE = 2.0
+#: How many older keys are tried: each is a wrong password to a KDC that counts them.
+_OLDER_KEYS = 2
+_PREAUTH_FAILED = -1765328360  # KDC_ERR_PREAUTH_FAILED (RFC 4120 7.5.9), with krb5's ERROR_TABLE_BASE_krb5
+_numbers = itertools.count(1)
 
 
 def check_keytab(path: str, principal: str | None = None) -> tuple[str, ...]:
@@ -116,6 +125,26 @@ def _file_state(path: str) -> tuple[int, ...] | None:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
+class _Memory:
+    """A ticket cache in memory, which is there for as long as anybody holds this object."""
+
+    def __init__(self) -> None:
+        self.name = f"MEMORY:mutauth-{os.getpid()}-{next(_numbers)}"
+        weakref.finalize(self, _destroy, self.name).atexit = False
+
+
+def _destroy(cache: str) -> None:
+    with suppress(krb5.Krb5Error):  # nothing was ever put into it
+        context = krb5.init_context()
+        krb5.cc_destroy(context, krb5.cc_resolve(context, cache.encode()))
+
+
+class _Credentials(gssapi.Credentials):
+    """GSSAPI's own, which keep the cache that their tickets are in."""
+
+    memory: _Memory | None = None
+
+
 class TicketSource:
     """Where one client's tickets come from, for any number of connections and threads.
 
@@ -123,19 +152,22 @@ class TicketSource:
     connections of this source, so the KDC is asked once; MIT asks it again when
     half of the ticket's time is over.  A keytab that was replaced is used at
     once; one that the KDC refuses is tried once, and the tickets that are there
-    serve on.
+    serve on.  Of a key that the KDC does not know yet, the older ones beside it
+    in the keytab are tried.
+
+    A ticket that is refused is replaced by a new one, once that is there, and
+    each not more often than :data:`REPLACE_INTERVAL`: whoever listens somewhere
+    can say, without any proof, that it refuses one.
     """
 
     def __init__(self, credentials: ClientCredentials) -> None:
         self.credentials = credentials
         self._lock = Lock()
-        self._cache = self._new_cache()
-        self._retired = ""
+        self._memory = _Memory()
         self._keytab_state: tuple[int, ...] | None = None
-
-    @staticmethod
-    def _new_cache() -> str:
-        return f"MEMORY:mutauth-{os.getpid()}-{next(_memory_caches)}"
+        # What was refused, and when each was last fetched anew for that; "": the client's own tickets.
+        self._suspects: set[str] = set()
+        self._replaced: dict[str, float] = {}
 
     @property
     def subject(self) -> str:
@@ -147,13 +179,16 @@ class TicketSource:
 
     @property
     def cache(self) -> str:
-        """The name of the cache in memory that is in use: what :meth:`discard` takes."""
-        return self._cache
+        """The name of the cache in memory that is in use."""
+        return self._memory.name
 
-    def acquire(self, mechanism: gssapi.OID = gssapi.MechType.kerberos) -> gssapi.Credentials:
+    def acquire(
+        self, mechanism: gssapi.OID = gssapi.MechType.kerberos, service: gssapi.Name | None = None
+    ) -> gssapi.Credentials:
         """The credentials to initiate with; each call makes new ones, whose options the caller may set.
 
         :param mechanism: the GSSAPI mechanism that they are for.
+        :param service: for whom a ticket will be needed, if there is one that :meth:`discard` may be told of.
         :raises CredentialError: without a ticket or a usable keytab.
         :raises KDCUnreachable: when the keytab's ticket cannot be fetched.
         """
@@ -164,32 +199,44 @@ class TicketSource:
             renewed = self._renew(mechanism)
             if renewed is not None:
                 return renewed
+        self._replace_suspects(service)
         try:
-            return self._open(mechanism, chosen.ccache or self._cache)
+            return self._open(mechanism, chosen.ccache or self._memory)
         except MutualAuthError:
             check_keytab(chosen.keytab, chosen.principal)  # has better words where the file is at fault
             raise
 
-    def discard(self, cache: str) -> None:
-        """Fetch new tickets for the next connection, as those in this cache were refused.
+    def discard(self, service: gssapi.Name | None = None) -> None:
+        """Have a new ticket fetched for the next connection, as the one that is there was refused.
 
-        Only those in memory: a cache that has a name is its owner's.
+        Only in memory: a cache that has a name is its owner's.
 
-        :param cache: :attr:`cache`, as it was when they were acquired; nothing
-            happens when they are replaced already.
+        :param service: who refused its ticket; None: the KDC refused our own.
         """
-        self._switch(cache, self._new_cache())
-
-    def _switch(self, old: str, new: str) -> None:
+        if self.credentials.keytab is None or self.credentials.ccache is not None:
+            return
+        name = "" if service is None else str(service)
+        now = time.monotonic()
         with self._lock:
-            if self._cache != old:
-                return
-            # One generation stays for the connections that are about to use it.
-            retired, self._retired, self._cache = self._retired, old, new
-        if retired:
-            context = _krb5()
-            with suppress(krb5.Krb5Error):  # nothing was ever put into it
-                krb5.cc_destroy(context, krb5.cc_resolve(context, retired.encode()))
+            self._replaced = {each: when for each, when in self._replaced.items() if now - when < REPLACE_INTERVAL}
+            if name not in self._replaced:
+                self._suspects.add(name)
+
+    def _replace_suspects(self, service: gssapi.Name | None) -> None:
+        """Fetch anew what was refused, of what this service needs; the old tickets serve until then, and if it fails."""
+        work: dict[str, Callable[[], None]] = {"": self._renew_quietly}
+        if service is not None:
+            work[str(service)] = lambda: self._replace(service)
+        for name, fetch in work.items():
+            with self._lock:
+                if name not in self._suspects:
+                    continue
+                self._suspects.remove(name)
+                self._replaced[name] = time.monotonic()
+            fetching = Thread(target=fetch, name=f"new ticket for {name or self.subject}", daemon=True)
+            fetching.start()
+            # A KDC that does not answer must not keep the connection from what is there.
+            fetching.join(_PATIENCE)
 
     def _keytab_replaced(self, keytab: str) -> bool:
         """Whether the file is another than the last one tried; true once for each."""
@@ -198,34 +245,104 @@ class TicketSource:
             before, self._keytab_state = self._keytab_state, state or self._keytab_state
         return state is not None and before is not None and before != state
 
+    def _renew_quietly(self) -> None:
+        with suppress(MutualAuthError):  # whoever needs them hears what is wrong
+            self._renew(gssapi.MechType.kerberos)
+
     def _renew(self, mechanism: gssapi.OID) -> gssapi.Credentials | None:
         """Tickets of the keytab as it is now; None when it cannot be used and the old ones still can."""
-        old, new = self._cache, self._new_cache()
+        old, new = self._memory, _Memory()
         chosen = self.credentials
         try:
             check_keytab(chosen.keytab or "", chosen.principal)
             credentials = self._open(mechanism, new)
         except MutualAuthError:
-            if not _holds_ticket(old):
+            if not _holds_ticket(old.name):
                 raise
             return None
-        self._switch(old, new)
+        with self._lock:
+            if self._memory is old:
+                self._memory = new
         return credentials
 
-    def _open(self, mechanism: gssapi.OID, ccache: str | None) -> gssapi.Credentials:
+    def _replace(self, service: gssapi.Name) -> None:
+        """Put a new ticket for a service into the cache, in the place of the old one; nothing happens if there is none."""
+        memory, scratch, wanted = self._memory, _Memory(), str(service)
+        try:
+            context = _krb5()
+            cache, new = (krb5.cc_resolve(context, each.name.encode()) for each in (memory, scratch))
+            old = [each for each in cache if _is_for(each, wanted)]
+            if not old or cache.principal is None:
+                return
+            krb5.cc_initialize(context, new, cache.principal)
+            for each in cache:
+                if not _is_for(each, wanted):
+                    krb5.cc_store_cred(context, new, each)
+            credentials = self._open(gssapi.MechType.kerberos, scratch)
+            # Its token goes nowhere: what counts is the ticket that it leaves in the cache.
+            gssapi.SecurityContext(
+                name=service, creds=credentials, usage="initiate", mech=gssapi.MechType.kerberos
+            ).step()
+            fetched = [each for each in new if _is_for(each, wanted)]
+            for each in old:
+                krb5.cc_remove_cred(context, cache, 0, each)
+            for each in fetched:
+                krb5.cc_store_cred(context, cache, each)
+        except (MutualAuthError, GSSError, krb5.Krb5Error):
+            return  # no new one can be had: whoever is refused again hears of it
+
+    def _open(self, mechanism: gssapi.OID, cache: _Memory | str | None) -> gssapi.Credentials:
+        keytab = self.credentials.keytab
+        try:
+            return self._open_with(keytab, mechanism, cache)
+        except CredentialError as error:
+            if keytab is None or not _is_key_refused(error):
+                raise
+            for older in self._older_keys(keytab):
+                try:
+                    return self._open_with(older, mechanism, cache)
+                except CredentialError as again:
+                    if not _is_key_refused(again):
+                        raise
+            raise
+
+    def _older_keys(self, keytab: str) -> Iterator[str]:
+        """Keytabs in memory, each with an older version of our key; each is there while the next is not asked for."""
+        try:
+            context = _krb5()
+            name = keytab if ":" in keytab else f"FILE:{keytab}"
+            entries = list(krb5.kt_resolve(context, name.encode()))
+            wanted = self.credentials.principal or str(entries[0].principal)
+            entries = [each for each in entries if _same(wanted, str(each.principal))]
+            for version in sorted({each.kvno for each in entries}, reverse=True)[1 : 1 + _OLDER_KEYS]:
+                scratch_name = f"MEMORY:mutauth-{os.getpid()}-{next(_numbers)}"
+                scratch = krb5.kt_resolve(context, scratch_name.encode())
+                for each in entries:
+                    if each.kvno == version:
+                        krb5.kt_add_entry(context, scratch, each.principal, version, each.timestamp, each.key)
+                yield scratch_name
+        except krb5.Krb5Error as error:
+            raise explain(error, self.subject) from error
+
+    def _open_with(
+        self, keytab: str | None, mechanism: gssapi.OID, cache: _Memory | str | None
+    ) -> gssapi.Credentials:
         chosen = self.credentials
         store: dict[str | bytes, str | bytes] = {}
-        if chosen.keytab is not None:
-            store["client_keytab"] = chosen.keytab
-        if ccache is not None:
-            store["ccache"] = ccache
+        if keytab is not None:
+            store["client_keytab"] = keytab
+        if cache is not None:
+            store["ccache"] = cache.name if isinstance(cache, _Memory) else cache
         try:
             name = None
             if chosen.principal is not None:
                 name = gssapi.Name(chosen.principal, gssapi.NameType.kerberos_principal)
-            return gssapi.Credentials(name=name, usage="initiate", mechs=[mechanism], store=store or None)
+            opened = _Credentials(name=name, usage="initiate", mechs=[mechanism], store=store or None)
         except GSSError as error:
             raise explain(error, self.subject) from error
+        if isinstance(cache, _Memory):
+            opened.memory = cache
+        return opened
 
     def realm(self) -> str:
         """The realm of whoever these credentials make us, or else krb5.conf's default.
@@ -252,6 +369,16 @@ class TicketSource:
             return krb5.get_default_realm(_krb5()).decode()
         except krb5.Krb5Error as error:
             raise explain(error, self.subject) from error
+
+
+def _is_key_refused(error: CredentialError) -> bool:
+    return error.__cause__ is not None and minor_code(error.__cause__) == _PREAUTH_FAILED
+
+
+def _is_for(ticket: krb5.Creds, service: str) -> bool:
+    """Whether a ticket is for a service, ``class/host[/name]``; its realm does not count."""
+    names = (split_principal(text)[0].casefold() for text in (str(ticket.server), service))
+    return len(set(names)) == 1
 
 
 def _holds_ticket(cache: str) -> bool:

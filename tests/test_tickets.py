@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+import time
 from pathlib import Path
+from threading import Event
+from unittest import mock
 
+import gssapi
 import krb5
 from twisted.trial.unittest import SynchronousTestCase
 
+from mutauth_twisted import tickets
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.errors import CredentialError, KDCUnreachable
 from mutauth_twisted.tickets import TicketSource, check_keytab
@@ -29,33 +35,103 @@ class CacheTests(SynchronousTestCase):
         self.keytab = self.realm.keytab("alice")
         self.source = TicketSource(ClientCredentials(keytab=self.keytab))
 
-    def fill(self) -> str:
-        """Put tickets into the cache in use."""
+    def fill(self, *spns: str) -> str:
+        """Put the client's own ticket, and those for some services, into the cache in use."""
         context = krb5.init_context()
-        genuine = krb5.cc_resolve(context, self.realm.ccache("alice", "krbtgt/TEST.EXAMPLE", "krbtgt").encode())
         cache = krb5.cc_resolve(context, self.source.cache.encode())
-        krb5.cc_initialize(context, cache, genuine.principal)
-        for ticket in genuine:
-            krb5.cc_store_cred(context, cache, ticket)
-        self.assertEqual(tickets_in(self.source.cache), 1)
+        for number, spn in enumerate(("krbtgt/TEST.EXAMPLE", *spns)):
+            genuine = krb5.cc_resolve(context, self.realm.ccache("alice", spn, "krbtgt").encode())
+            if not number:
+                krb5.cc_initialize(context, cache, genuine.principal)
+            for ticket in genuine:
+                krb5.cc_store_cred(context, cache, ticket)
+        self.assertEqual(tickets_in(self.source.cache), 1 + len(spns))
         return self.source.cache
 
-    def test_discard(self) -> None:
-        """What was refused is used no more; who says so late, of tickets that are replaced already, changes nothing."""
-        first = self.fill()
-        self.source.discard(first)
-        second = self.fill()
-        self.assertNotEqual(first, second)
-        self.source.discard(first)
-        self.assertEqual(self.source.cache, second)
+    @staticmethod
+    def name(spn: str) -> gssapi.Name:
+        """A service's name, as its tickets are asked for."""
+        return gssapi.Name(spn, gssapi.NameType.kerberos_principal)
+
+    def test_refused_without_a_kdc(self) -> None:
+        """Where nothing new can be had, what was refused stays, for the service and for the client itself."""
+        cache = self.fill("echoSvc/srv1.test.example")
+        before = tickets_in(cache)
+        self.assertEqual(before, 2)
+        for service in (self.name("echoSvc/srv1.test.example"), None):
+            self.source.discard(service)
+            self.assertIsNotNone(self.source.acquire(service=service))
+            self.assertEqual((self.source.cache, tickets_in(cache)), (cache, before))
+
+    def test_not_too_often(self) -> None:
+        """Each is fetched anew once in a while, however often it is refused, and for who needs it only."""
+        self.fill()
+        now, fetched = [1000.0], []
+        self.patch(tickets, "time", mock.Mock(monotonic=lambda: now[0], time=time.time))
+        self.patch(self.source, "_replace", lambda name: fetched.append(str(name)))
+        self.patch(self.source, "_renew_quietly", lambda: fetched.append("own"))
+        one, two = self.name("echoSvc/a"), self.name("echoSvc/b")
+        for refused, needed, expected in (
+            ((), one, []),
+            ((one, one), two, []),
+            ((), one, ["echoSvc/a"]),
+            ((one, two), one, []),
+            ((), two, ["echoSvc/b"]),
+            ((None,), one, ["own"]),
+            ((None, one, two), two, []),
+        ):
+            for name in refused:
+                self.source.discard(name)
+            fetched.clear()
+            self.source.acquire(service=needed)
+            self.assertEqual(fetched, expected)
+        now[0] += tickets.REPLACE_INTERVAL
+        for name in (one, two, None):
+            self.source.discard(name)
+        fetched.clear()
+        self.source.acquire(service=one)
+        self.source.acquire(service=two)
+        self.assertEqual(fetched, ["own", "echoSvc/a", "echoSvc/b"])
+
+    def test_silent_kdc(self) -> None:
+        """A KDC that does not answer keeps a connection from its tickets for a moment only."""
+        self.fill()
+        answered, over = Event(), Event()
+        self.addCleanup(answered.set)
+
+        def fetch(name: object) -> None:
+            answered.wait()
+            over.set()
+
+        self.patch(tickets, "_PATIENCE", 0.01)
+        self.patch(self.source, "_replace", fetch)
+        self.source.discard(self.name("echoSvc/a"))
+        self.assertIsNotNone(self.source.acquire(service=self.name("echoSvc/a")))
+        self.assertFalse(over.is_set())
+        answered.set()
+        self.assertTrue(over.wait(10))
+
+    def test_caches_of_others(self) -> None:
+        """A cache that has a name is its owner's: nothing is fetched anew for what is in it."""
+        named = self.realm.ccache("alice", "krbtgt/TEST.EXAMPLE", "krbtgt")
+        for credentials in (ClientCredentials(ccache=named), ClientCredentials(ccache=named, keytab=self.keytab)):
+            source = TicketSource(credentials)
+            self.patch(source, "_replace", self.fail)
+            self.patch(source, "_renew_quietly", self.fail)
+            for service in (None, self.name("echoSvc/a")):
+                source.discard(service)
+                self.assertIsNotNone(source.acquire(service=service))
 
     def test_memory(self) -> None:
-        """One generation stays for connections that are about to use it; older ones are freed."""
-        caches = []
-        for _ in range(4):
-            caches.append(self.fill())
-            self.source.discard(caches[-1])
-        self.assertEqual([tickets_in(cache) for cache in caches], [0, 0, 0, 1])
+        """Tickets in memory go with the last who may use them."""
+        cache = self.fill()
+        held = self.source.acquire()
+        del self.source
+        gc.collect()
+        self.assertEqual(tickets_in(cache), 1)
+        del held
+        gc.collect()
+        self.assertEqual(tickets_in(cache), 0)
 
     def test_valid_tickets_need_no_kdc(self) -> None:
         """With a ticket in memory no KDC is asked, not even when the keytab is gone, spoilt or replaced since."""

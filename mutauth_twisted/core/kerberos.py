@@ -268,7 +268,6 @@ class KerberosInitiator(_KerberosContext):
         super().__init__(str(spn), channel)
         self._spn = spn
         self._tickets = tickets_for(credentials)
-        self._cache = ""
         # Who is not of this package may ignore the bindings: TLS may then end at a relay, which must find nothing to read.
         self._sealed_inside = channel is not None and not channel.between_peers
         self._request = int((Protection.SEAL if self._sealed_inside else protection).required_flags)
@@ -280,8 +279,7 @@ class KerberosInitiator(_KerberosContext):
         """Make pyspnego's object, at the first step, where waiting is allowed."""
         name = kerberos_name(self._spn)
         mechanism = _KERBEROS_OID if self._package is Package.KERBEROS else _SPNEGO_OID
-        credential = self._tickets.acquire(mechanism)
-        self._cache = self._tickets.cache
+        credential = self._tickets.acquire(mechanism, name)
         if self._package is Package.NEGOTIATE:
             set_neg_mechs(credential, [_KERBEROS_OID])
         set_cred_option(_NO_CI_FLAGS_OID, credential)
@@ -315,10 +313,14 @@ class KerberosInitiator(_KerberosContext):
         try:
             outcome = super().step(token)
         except StepFailed as failed:
-            # What the KDC or the service takes no more must not be kept until it ends.
+            # What the KDC or the service takes no more must not be kept until it ends.  What comes with a token is the
+            # word of whoever listens, and about this service's ticket at most.
             error = failed.error
-            if isinstance(error, (CredentialError, PeerRefused)) or (isinstance(error, KDCRefused) and not error.of_service):
-                self._tickets.discard(self._cache)
+            refused = isinstance(error, CredentialError) or (isinstance(error, KDCRefused) and not error.of_service)
+            if token is not None and (refused or isinstance(error, PeerRefused)):
+                self._tickets.discard(kerberos_name(self._spn))
+            elif refused and self._proxy is not None:  # without one there was no ticket to begin with
+                self._tickets.discard()
             raise
         # Only the first step fetches a ticket; what follows is arithmetic.
         self.blocking = False
