@@ -147,6 +147,41 @@ def _parse(text: str) -> _Pattern:
     return _Pattern(text, account, domain=domain)
 
 
+@frozen
+class AccountRule:
+    """A rule about one account.
+
+    :param option: ``--allow`` or ``--deny``.
+    :param pattern: as it was written.
+    :param name: the account's sAMAccountName.
+    :param home: the realm or the domain that the pattern names.
+    """
+
+    option: str
+    pattern: str
+    name: str
+    home: str
+
+    def pattern_for(self, name: str) -> str:
+        """The pattern for another account of the same home."""
+        is_domain = _parse(self.pattern).domain
+        return f"{self.home}\\{name}" if is_domain else f"{_escape(name)}@{self.home}"
+
+
+def _account_rule(option: str, pattern: str) -> AccountRule | None:
+    """The rule, if its pattern has no wildcard."""
+    parsed = _parse(pattern)
+    if set("*?[") & set(pattern):
+        return None
+    name = parsed.name if parsed.domain else re.sub(r"\\(.)", r"\1", parsed.name)
+    return AccountRule(option, pattern, name, parsed.domain or parsed.realm)
+
+
+def _escape(name: str) -> str:
+    """A name as it stands in a principal."""
+    return re.sub(r"([\\@/])", r"\\\1", name)
+
+
 def _check_patterns(instance: object, attribute: object, patterns: tuple[str, ...]) -> None:
     for pattern in patterns:
         _parse(pattern)
@@ -236,7 +271,7 @@ class Logon:
         prefix, _, suffix = (self.upn or "").rpartition("@")
         if prefix and fold_ascii(suffix) == fold_ascii(realm):
             names.append(prefix)
-        return tuple(re.sub(r"([\\@/])", r"\\\1", name) for name in names)
+        return tuple(map(_escape, names))
 
 
 def _is_allowed(logon: Logon, realm: str, pattern: _Pattern) -> bool:
@@ -304,6 +339,13 @@ class AccessPolicy:
     def lets_nobody_in(self) -> bool:
         """Whether there is nobody whom it lets in."""
         return not (self.allow or self.allow_all or self.allow_groups)
+
+    @property
+    def account_rules(self) -> tuple[AccountRule, ...]:
+        """The rules about one account each."""
+        rules = (("--allow", self.allow), ("--deny", self.deny))
+        made = (_account_rule(option, pattern) for option, patterns in rules for pattern in patterns)
+        return tuple(rule for rule in made if rule is not None)
 
     def permits(self, principal: str, read_logon: Callable[[], Logon | None] = no_logon) -> bool:
         """Whether the principal may in; see :meth:`refusal`."""

@@ -280,6 +280,19 @@ class DomainTests(SynchronousTestCase):
                 ):
                     self.assertFalse(policy.permits(f"alice@{realm}", lambda logon=logon: logon), policy)
 
+    def test_rules_about_one_account(self) -> None:
+        """A policy tells which rules are about one account, and how another of the same place is written."""
+        policy = AccessPolicy(["*@R", "srv1@R", "LAB\\srv1"], ["a\\/b@R", "b?b@R", "LAB\\[x]", "eve@*"])
+        rules = [(each.option, each.name, each.home, each.pattern_for("x$")) for each in policy.account_rules]
+        self.assertEqual(
+            rules,
+            [
+                ("--allow", "srv1", "R", "x$@R"),
+                ("--allow", "srv1", "LAB", "LAB\\x$"),
+                ("--deny", "a/b", "R", "x$@R"),
+            ],
+        )
+
     def test_both_or_neither(self) -> None:
         """A name with a domain and a realm, which would match nobody, is refused, with the right one."""
         for pattern, words in (

@@ -14,9 +14,10 @@ from mutauth_twisted.directory.connection import Directory
 from mutauth_twisted.directory.startup import TakenByAnother
 from mutauth_twisted.dns import Resolver
 from mutauth_twisted.errors import MutualAuthError
-from mutauth_twisted.policy import AccessPolicy
+from mutauth_twisted.policy import AccessPolicy, split_principal
 from mutauth_twisted.service.entries import Entry, Inspection, Standing, entry_of
 from mutauth_twisted.service.groups import NamedGroups
+from mutauth_twisted.service.names import NamedAccounts
 from mutauth_twisted.service.neighbours import Neighbours
 from mutauth_twisted.service.options import Settings
 from mutauth_twisted.service.watch import Watch
@@ -41,6 +42,7 @@ class Publisher:
         self._settings = settings
         self._entry = entry_of(settings, settings.account or principal) if _has_entry(settings) else None
         self._groups = NamedGroups(settings)
+        self._names = NamedAccounts(settings, settings.realm or split_principal(principal)[1])
         self._use: Callable[[AccessPolicy], None] | None = None
         self._directory = Directory(
             reactor,
@@ -71,6 +73,8 @@ class Publisher:
     async def check(self, use: Callable[[AccessPolicy], None]) -> None:
         """Find the service's object and groups, and see that every SPN stands on our account and nowhere else.
 
+        Rules about accounts that are not there are named in the log.
+
         :param use: told who may in where groups have names, now and when that changes.
         :raises ServiceCheckFailed: when one does not, unless --spn-check says otherwise.
         :raises NotFound: when the object or a group is not there.
@@ -81,6 +85,15 @@ class Publisher:
             await self._find_groups(use)
         if self._entry is not None:
             await self._check_entry(self._entry)
+        if self._names:
+            await self._look_for_names()
+
+    async def _look_for_names(self) -> None:
+        try:
+            for line in await self._directory.run(self._names.look):
+                self._log.warn("{line}", line=line)
+        except MutualAuthError as error:
+            self._log.warn("the names of --allow and --deny were not looked up: {error}", error=error)
 
     async def _find_groups(self, use: Callable[[AccessPolicy], None]) -> None:
         found = await self._directory.run_with_catalog(self._groups.find)

@@ -119,6 +119,39 @@ class TicketTests(test_accounts.AccountCase):
         return dn, parse_sid(entry.values("objectSid")[0])
 
 
+class NameTests(test_maintenance.MaintenanceCase):
+    """Accounts that a service's rules name, at its start."""
+
+    async def test_names(self) -> None:
+        """A name that nobody has is told in a line, with who may have been meant; other names are not."""
+        user = f"u (\u00eb) {uuid4().hex[:8]}"
+        dn = f"CN={user},CN=Users,{self.lab.base_dn}"
+        upn = f"robert-{uuid4().hex[:8]}"
+        attributes = {"objectClass": "user", "sAMAccountName": user, "userPrincipalName": f"{upn}@lab.example"}
+        await self.as_administrator(lambda session: session.add(dn, attributes))
+        self.addCleanup(self.as_administrator, lambda session: remove(session, dn))
+        missed = "no account has this sAMAccountName; did you mean"
+        cases = (
+            ("--allow", "srv1@LAB.EXAMPLE", f"{missed} srv1$@LAB.EXAMPLE?"),
+            ("--allow", "LAB\\srv1", f"{missed} LAB\\srv1$?"),
+            ("--allow", f"{upn}@lab.example", f"{missed} {user}@lab.example?"),
+            ("--deny", "nobody\\/x@LAB.EXAMPLE", "no account has this name; check its sAMAccountName"),
+            ("--deny", "lab\\bobby", "no account has this name"),
+            ("--deny", "Echo-Users@LAB.EXAMPLE", "it is a group, and no account; --deny-group echo-users"),
+        )
+        silent = (
+            *(("--allow", "ALICE@lab.example"), ("--allow", f"{user}@LAB.EXAMPLE"), ("--allow", "LAB\\srv1$")),
+            *(("--deny", "srv1@LAB.EXAMPLE"), ("--deny", f"{upn}@LAB.EXAMPLE"), ("--deny", "lab.example\\SRV1$")),
+            *(("--allow", "nob?dy@LAB.EXAMPLE"), ("--deny", "nobody@OTHER.EXAMPLE"), ("--deny", "OTHER\\nobody")),
+        )
+        options = [word for option, pattern, *_ in (*cases, *silent) for word in (option, pattern)]
+        await self.started("--spn-check", "off", "--publish", "none", "--allow-group", "echo-users", *options)
+        lines = [line for line in self.lines if line.startswith(("--allow", "--deny"))]
+        self.assertEqual(len(lines), len(cases), lines)
+        for line, (option, pattern, words) in zip(lines, cases, strict=True):
+            self.assertTrue(line.startswith(f"{option} {pattern}: {words}"), line)
+
+
 class WatchTests(test_maintenance.MaintenanceCase):
     """Groups that change while a service runs, which asks the directory for nothing else."""
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gc
+import shutil
 import struct
+import subprocess
 import time
 from pathlib import Path
+from uuid import uuid4
 
 import gssapi
 import krb5
@@ -17,6 +20,7 @@ from twisted.internet.threads import deferToThread
 from mutauth_twisted.core.kerberos import kerberos_name
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.errors import CredentialError, PeerRefused
+from mutauth_twisted.gsserrors import keytab_keys
 from mutauth_twisted.net.limits import Limits
 from mutauth_twisted.spn import SPN
 from mutauth_twisted.tickets import tickets_for
@@ -177,6 +181,26 @@ class NextKeyTests(SharedCase):
         keytab = self.client_keytab(self.user, following.key(), self.user.key()).keytab
         after = ClientCredentials(principal=self.user.principal, keytab=keytab)
         self.assertEqual(await self.served(self.port, credentials=after), self.user.principal)
+
+    async def test_as_the_readme_says(self) -> None:
+        """MIT's ktutil makes the next key; with both in the file there are tickets before the change and after."""
+        path = Path(self.client_keytab(self.user).keytab or "")
+        password = "Aa1-" + uuid4().hex
+        entry = f"addent -password -p {self.user.principal} -k {self.user.version + 1} -e aes256-cts-hmac-sha1-96 -f"
+        new = path.with_name("new.keytab")
+        shutil.copy(path, new)
+        words = f"{entry}\n{password}\nwkt {new}\n"
+        await deferToThread(subprocess.run, ["ktutil"], input=words, text=True, check=True, capture_output=True)
+        new.replace(path)
+        following = evolve(self.user, password=password, version=self.user.version + 1)
+        held = [(each.principal, each.version) for each in keytab_keys(str(path))]
+        self.assertEqual(held, [(each.principal, each.version) for each in (self.user, following)])
+        for changed in (False, True):
+            if changed:
+                self.assertEqual(await self.new_password(self.user, password), following)
+            again = shutil.copy(path, path.with_name(f"{changed}.keytab"))
+            credentials = ClientCredentials(principal=self.user.principal, keytab=str(again))
+            self.assertEqual(await self.served(self.port, credentials=credentials), self.user.principal)
 
     async def test_how_many(self) -> None:
         """Two older versions are tried and no more, each once; what a key is wrong for is said as ever."""

@@ -1,0 +1,45 @@
+"""The accounts that a service's rules name: whether there are any of that name."""
+
+from __future__ import annotations
+
+from mutauth_twisted.directory.accounts import Namesake, find_namesakes, netbios_name
+from mutauth_twisted.directory.session import Session
+from mutauth_twisted.policy import AccountRule, fold_ascii
+from mutauth_twisted.service.options import Settings
+
+
+class NamedAccounts:
+    """Looks for the accounts that ``--allow`` and ``--deny`` name without a wildcard, in the service's own domain.
+
+    A rule about nobody is no error: the account may be created later.
+
+    :param settings: the service.
+    :param realm: the service's own.
+    """
+
+    def __init__(self, settings: Settings, realm: str) -> None:
+        self._realm = fold_ascii(realm)
+        self._rules = settings.policy.account_rules
+
+    def __bool__(self) -> bool:
+        return bool(self._rules)
+
+    def look(self, session: Session) -> list[str]:
+        """What is wrong with these names, a line each; blocks."""
+        own = {fold_ascii(netbios_name(session)), self._realm}
+        rules = [rule for rule in self._rules if fold_ascii(rule.home) in own]
+        found = ((rule, _fault(rule, find_namesakes(session, rule.name))) for rule in rules)
+        return [f"{rule.option} {rule.pattern}: {fault}" for rule, fault in found if fault]
+
+
+def _fault(rule: AccountRule, found: tuple[Namesake, ...]) -> str:
+    """Why a rule is about nobody, and what may have been meant; empty: it is about somebody."""
+    accounts = [each.name for each in found if not each.is_group]
+    if any(fold_ascii(rule.name) == fold_ascii(name) for name in accounts) or (accounts and rule.option == "--deny"):
+        return ""
+    if accounts:
+        meant = " or ".join(rule.pattern_for(name) for name in accounts)
+        return f"no account has this sAMAccountName; did you mean {meant}?"
+    if found:
+        return f"it is a group, and no account; {rule.option}-group {found[0].name} is about its members"
+    return "no account has this name; check its sAMAccountName"
