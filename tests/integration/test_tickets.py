@@ -13,12 +13,16 @@ from uuid import uuid4
 import gssapi
 import krb5
 from attrs import evolve
+from twisted.internet import reactor
 from twisted.internet.defer import DeferredList
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.threads import deferToThread
 
 from mutauth_twisted.core.kerberos import kerberos_name
 from mutauth_twisted.credentials import ClientCredentials
+from mutauth_twisted.directory.connection import Directory
+from mutauth_twisted.directory.spns import find_account
+from mutauth_twisted.dns import Resolver
 from mutauth_twisted.errors import CredentialError, PeerRefused
 from mutauth_twisted.gsserrors import keytab_keys
 from mutauth_twisted.net.limits import Limits
@@ -201,6 +205,14 @@ class NextKeyTests(SharedCase):
             again = shutil.copy(path, path.with_name(f"{changed}.keytab"))
             credentials = ClientCredentials(principal=self.user.principal, keytab=str(again))
             self.assertEqual(await self.served(self.port, credentials=credentials), self.user.principal)
+
+    async def test_directory(self) -> None:
+        """A service that starts in between reaches the directory."""
+        following = evolve(self.user, password="Aa1-next", version=self.user.version + 1)
+        credentials = self.client_keytab(self.user, following.key(), self.user.key())
+        directory = Directory(reactor, resolver=Resolver(reactor, self.lab.nameserver), credentials=credentials)
+        self.addCleanup(directory.close)
+        self.assertEqual(await directory.run(lambda session: find_account(session, self.user.name).dn), self.user.dn)
 
     async def test_how_many(self) -> None:
         """Two older versions are tried and no more, each once; what a key is wrong for is said as ever."""
