@@ -41,6 +41,8 @@ def main(action: str, nameserver: str, *arguments: str) -> str:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] not in (["point"], ["unregister"]) or len(sys.argv) != (5 if sys.argv[1] == "point" else 4):
+        sys.exit(str(__doc__).strip())
     try:
         print(main(*sys.argv[1:]))
     except MutualAuthError as error:

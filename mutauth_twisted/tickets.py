@@ -107,6 +107,10 @@ def _ways_to_name(principal: str) -> tuple[str, ...]:
     return full, name, name.removesuffix("$")
 
 
+def _default_cache() -> str:
+    return f"the default ticket cache, {krb5.cc_default_name(_krb5()).decode(errors='replace')}"
+
+
 def _krb5() -> krb5.Context:
     try:
         return krb5.init_context()
@@ -175,7 +179,7 @@ class TicketSource:
         chosen = self.credentials
         if chosen.keytab:
             return f"keytab {chosen.keytab}"
-        return f"ticket cache {chosen.ccache}" if chosen.ccache else chosen.principal or "the default ticket cache"
+        return f"ticket cache {chosen.ccache}" if chosen.ccache else chosen.principal or _default_cache()
 
     @property
     def cache(self) -> str:

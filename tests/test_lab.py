@@ -124,7 +124,9 @@ class LabTests(LabDirectoryCase):
         process.kill()
         process.wait()
         error = self.assertRaises(LabError, Lab.load, made.directory)
-        self.assertIn("not running; start it with `mutauth lab up`", str(error))
+        self.assertIn(f"not running; start it with `mutauth lab up --dir {made.directory}`", str(error))
+        self.patch(os, "environ", {"MUTAUTH_LAB": str(made.directory)})
+        self.assertIn("not running; start it with `mutauth lab up`", str(self.assertRaises(LabError, Lab.load)))
 
     def test_current(self) -> None:
         """The environment names the current lab."""

@@ -13,8 +13,9 @@ from twisted.internet.stdio import StandardIO
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mutauth_twisted.cli.group import begin_logging, run_in_reactor
+from mutauth_twisted.cli.group import begin_logging, report, run_in_reactor
 from mutauth_twisted.cli.output import note
+from mutauth_twisted.endpoints.strings import CLIENT_KEYWORDS
 from mutauth_twisted.errors import MutualAuthError, NetworkError, UsageError
 from mutauth_twisted.net.endpoints import MutualAuthClientEndpoint, listen_on, parse_client
 from mutauth_twisted.net.protocol import describe
@@ -90,7 +91,7 @@ def _report(failure: Failure) -> None:
     """Why a local connection leads nowhere; the next one may."""
     if not failure.check(MutualAuthError):
         failure.raiseException()
-    click.echo(f"mutauth: {failure.value}", err=True)
+    report(failure.value)
 
 
 async def _through_port(reactor: Any, endpoint: IStreamClientEndpoint, listen: str) -> None:
@@ -105,7 +106,15 @@ async def _through_port(reactor: Any, endpoint: IStreamClientEndpoint, listen: s
         await port.stopListening()
 
 
-@click.command()
+def _keywords() -> str:
+    """The keywords of an endpoint string, a line each, as click leaves them."""
+    lines = []
+    for kind, words in CLIENT_KEYWORDS.items():
+        lines += ["\b", f"{kind}:", *(f"  {keyword + '=':13}{meaning}" for keyword, meaning in words.items()), ""]
+    return "\n".join(lines)
+
+
+@click.command(epilog=_keywords())
 @click.argument("endpoint")
 @click.option("--listen", metavar="STRPORT", help="Forward local connections instead, e.g. tcp:8080:interface=127.0.0.1.")
 @click.option("-v", "--verbose", is_flag=True, help="Tell each step and what it proved.")

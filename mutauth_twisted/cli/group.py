@@ -51,7 +51,7 @@ class OneLineGroup(click.Group):
 
     @staticmethod
     def _leave(line: str, code: int) -> None:
-        note(line)
+        report(line)
         sys.exit(code)
 
 
@@ -59,9 +59,19 @@ class OneLineGroup(click.Group):
 class _Lines:
     """Prints log events as plain lines on standard error."""
 
+    #: The last one.
+    last = ""
+
     def __call__(self, event: LogEvent) -> None:
         failure: Failure | None = event.get("log_failure")
-        note(f"{formatEvent(event)}{f': {failure.value}' if failure else ''}")
+        _Lines.last = f"{formatEvent(event)}{f': {failure.value}' if failure else ''}"
+        note(_Lines.last)
+
+
+def report(error: object) -> None:
+    """Print an error's line, unless the last step that was told ended with it."""
+    if not _Lines.last.endswith(f": {error}"):
+        note(str(error))
 
 
 def begin_logging(verbose: bool) -> None:

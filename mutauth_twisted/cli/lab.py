@@ -52,7 +52,16 @@ address_option = click.option("--address", metavar="IP", help="The domain contro
 
 @click.group(cls=OneLineGroup)
 def lab() -> None:
-    """A throw-away Active Directory on loopback (root, Samba)."""
+    """A throw-away Active Directory on loopback (root, Samba).
+
+    \b
+    Users       administrator, alice, bob (alice is in the group echo-users)
+    Services    svc-echo, svc-other
+    Computers   srv1 (127.0.0.21), srv2 (127.0.0.22), rogue (127.0.0.66)
+    Keys        $MUTAUTH_LAB/keytabs/NAME.keytab
+    Tickets     $MUTAUTH_LAB/ccaches/NAME
+    Samba       samba-tool ... -s $MUTAUTH_LAB/samba/etc/smb.conf
+    """
 
 
 @lab.command()

@@ -62,6 +62,8 @@ def list_points(base: str | None, for_programs: bool, **options: Any) -> None:
         options, lambda directory: directory.run(lambda session: list(list_scps(session, base)), domain=domain)
     )
     _print_points(found, for_programs)
+    if not found and not for_programs:
+        note(f"there is no service connection point {f'below {base}' if base else 'in the domain'}")
 
 
 @scp.command()

@@ -136,7 +136,7 @@ def find_computer(session: Session, host: str) -> str:
             f"host {host}", f"{len(found)} computer objects have this dNSHostName", "name one with --scp-parent"
         )
     if not found:
-        remedy = "join the host, or name another place for the SCP with --scp-parent"
+        remedy = "join the host, or name another place for the SCP with --scp-parent, to install and to serve"
         raise NotFound(f"host {host}", "no computer object has this dNSHostName", remedy)
     return found[0]
 

@@ -10,7 +10,6 @@ before the SPNs are known to be right.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Literal
 from uuid import UUID
 
@@ -91,12 +90,19 @@ def check(
         )
 
     place: str | None = None
-    with suppress(NotFound, UsageError):  # a service that is found by its GUID may have lost its place
-        place = scp_dn(session, service_class=service_class, host=host, scp_name=scp_name, scp_parent=scp_parent)
+    mended = f"run {command_for(scp_name, scp_parent)}"
     try:
-        point = read_scp(session, guid or place or _no_place(host))
+        place = scp_dn(session, service_class=service_class, host=host, scp_name=scp_name, scp_parent=scp_parent)
+    except (NotFound, UsageError) as error:
+        if guid is None:  # a service that is found by its GUID may have lost its place
+            raise
+        mended = error.remedy  # what the installation would say next
+    where = guid or place
+    assert where is not None, "without a GUID the place is known"
+    try:
+        point = read_scp(session, where)
     except NotFound as error:
-        raise NotFound(error.subject, error.cause, f"run {command_for(scp_name, scp_parent)}") from error
+        raise NotFound(error.subject, error.cause, mended) from error
     # Run as it was, the installation would make a second object where the first one had been.
     is_moved = place is None or not same_dn(place, point.dn)
     command = command_for(common_name(point.dn), parent_of(point.dn)) if is_moved else command_for(scp_name, scp_parent)
@@ -107,10 +113,6 @@ def check(
     if failures and spn_check == "refuse":
         raise failures[0]
     return Checked(point, holder, spns, guid is not None, tuple(map(str, failures)), command)
-
-
-def _no_place(host: str) -> str:
-    raise NotFound(f"host {host}", "no computer object has this dNSHostName")
 
 
 def publish(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,7 +117,8 @@ class Lab:
         lab = find(default_directory() if directory is None else Path(directory))
         if lab is None:
             where = default_directory() if directory is None else directory
-            raise LabError(f"lab {where}", "not running", "start it with `mutauth lab up`")
+            option = "" if Path(where) == default_directory() else f" --dir {shlex.quote(str(where))}"
+            raise LabError(f"lab {where}", "not running", f"start it with `mutauth lab up{option}`")
         return lab
 
     @classmethod

@@ -286,6 +286,8 @@ def parse_client(reactor: Any, text: str) -> IStreamClientEndpoint:
 
 
 def _no_endpoint(error: Exception) -> str:
+    if str(error).startswith("invalid literal for int()"):
+        return "its port or another number in it is none"
     return "a part of it is missing, or one too many" if isinstance(error, TypeError) else str(error)
 
 

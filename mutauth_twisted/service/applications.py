@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from functools import partial
 from typing import Any
 
@@ -9,7 +10,7 @@ from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocolFactory
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.python.reflect import namedAny
+from twisted.python.reflect import InvalidName, ModuleNotFound, ObjectNotFound, namedAny
 from zope.interface import implementer
 
 from mutauth_twisted.errors import UsageError
@@ -67,12 +68,36 @@ def application_factory(reactor: Any, settings: Settings) -> IProtocolFactory:
         return EchoFactory()
     if kind == "forward":
         return RelayFactory(parse_client(reactor, argument), partial(_plain_service_refused, argument))
+    return _named_factory(argument)
+
+
+def _named_factory(name: str) -> IProtocolFactory:
+    """The factory of this dotted name, or what the callable of this name makes."""
+    subject = f"--factory {name}"
     try:
-        named = namedAny(argument)
-        made = named if IProtocolFactory.providedBy(named) else named()
+        named = namedAny(name)
+    except (InvalidName, ModuleNotFound, ObjectNotFound, AttributeError) as error:
+        cause = "there is no such module, or nothing of this name in it"
+        raise UsageError(subject, cause, "write package.module.Name, and see that PYTHONPATH leads there") from error
     except Exception as error:
-        cause = f"{type(error).__name__}: {error}"
-        raise UsageError(f"--factory {argument}", cause, "give the dotted name of a factory") from error
+        cause = f"importing it fails with {type(error).__name__}: {error}"
+        raise UsageError(subject, cause, "mend the module: python -m pydoc shows where it fails") from error
+    if IProtocolFactory.providedBy(named):
+        return named
+    if not callable(named):
+        raise UsageError(subject, "it is neither a factory nor makes one", "name a Twisted factory, or what makes one")
+    try:
+        inspect.signature(named).bind()
+    except TypeError as error:
+        cause = f"it cannot be called without arguments: {error}"
+        raise UsageError(subject, cause, "name a factory that is made already, or a function that makes it") from error
+    except ValueError:  # a callable of C tells nobody what it takes
+        _log.debug("{name} has no signature", name=name)
+    try:
+        made = named()
+    except Exception as error:
+        raise UsageError(subject, f"making it fails with {type(error).__name__}: {error}", "mend what makes it") from error
     if not IProtocolFactory.providedBy(made):
-        raise UsageError(f"--factory {argument}", "it is no IProtocolFactory and makes none", "give a factory's name")
+        cause = f"it makes no factory (IProtocolFactory) but an object of {type(made).__name__}"
+        raise UsageError(subject, cause, "name a Twisted factory, or what makes one")
     return made

@@ -251,6 +251,11 @@ class ServiceRefusalTests(CommandTestCase):
         self.install("--spn-form", "guid")
         self.refused_start(1, f"{self.service_class}/{self.host}/CN=", "svc-echo", "run mutauth install")
 
+    def test_host_without_a_computer(self) -> None:
+        """A host that is in no domain is sent to what has to come first, and not to an installation that would say so."""
+        words = "host nowhere.lab.example: no computer object has this dNSHostName; join the host, or name another place"
+        self.refused_start(1, words, options=("--host", "nowhere.lab.example"))
+
     def test_missing_spn_may_be_let_pass(self) -> None:
         """--spn-check warn starts and warns."""
         self.install("--spn-form", "guid")
@@ -456,6 +461,13 @@ class ClientRefusalTests(CommandTestCase):
             self.assertEqual((allowed.code, allowed.output), (0, "hi\n"))
             service.stop()
         self.assertIn("alice@LAB.EXAMPLE", service.log)
+
+    def test_told_once(self) -> None:
+        """With -v what went wrong is the last step that is told, and is not told again."""
+        self.install()
+        with self.service("--allow", "bob@LAB.EXAMPLE"):
+            told = self.mutauth("connect", "-v", self.endpoint)
+        self.assertEqual((told.code, told.errors.count("access policy")), (4, 1), told)
 
     def test_impostor(self) -> None:
         """A service with the key of another account cannot use the ticket."""

@@ -167,7 +167,7 @@ class CredentialTests(DirectoryTestCase):
         """The same for the default cache."""
         self.set_environment("KRB5CCNAME", f"FILE:{self.mktemp()}")
         line = await self.refused()
-        self.assertIn("the default ticket cache: there is no Kerberos ticket", line)
+        self.assertIn(f"the default ticket cache, {os.environ['KRB5CCNAME']}: there is no Kerberos ticket", line)
 
     async def test_expired_ticket(self) -> None:
         """An expired ticket is told apart from none."""

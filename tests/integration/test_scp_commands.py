@@ -346,6 +346,9 @@ class ProcessTests(CommandTestCase):
         found = json.loads(self.mutauth("scp", "find", self.service_class, "--json", *server).output)
         self.assertEqual([each["class"] for each in found], [self.service_class])
         guid = found[0]["guid"]
+        empty = self.mutauth("scp", "list", "--base", f"CN=rogue,CN=Computers,{self.lab.base_dn}", *server)
+        self.assertEqual((empty.code, empty.output), (0, ""), empty)
+        self.assertIn("there is no service connection point below CN=rogue", empty.errors)
         listed = self.mutauth("scp", "list", *server)
         self.assertIn(guid, listed.output)
         self.assertIn("\\u202eevil\\x1b[2J", listed.output)
