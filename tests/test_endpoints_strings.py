@@ -202,6 +202,13 @@ class ServerStringTests(SynchronousTestCase):
         self.assertEqual(made.call_args.args[3], AccessPolicy(("*@X", "bob@Y"), ("eve@X",)))
         self.assertEqual(made.call_args.args[4], Channel(timeout=3.0))
 
+    def test_inner_endpoints(self) -> None:
+        """What is no endpoint, or has no port that there is, is said in one line."""
+        with mock.patch.object(strings, "service_keys"):
+            for inner in ("nonsense\\:1", "tcp\\:abc", "tcp", "tcp\\:99999"):
+                error = self.assertRaises(UsageError, self.parse, f"mutauth:{inner}:allow-all=yes")
+                self.assertNotIn("\n", str(error))
+
     def test_accounts(self) -> None:
         """An account of a domain has its backslash doubled, as everywhere in such a string."""
         with (

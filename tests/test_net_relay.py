@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost, ConnectionRefusedError
@@ -54,6 +54,20 @@ class _Target:
         service.makeConnection(self.transport)
         self.connecting.callback(service)
         return service
+
+
+class RefusedTests(SynchronousTestCase):
+    """A target that cannot be reached."""
+
+    def test_whoever_is_told_fails(self) -> None:
+        """The accepted connection is aborted, whatever becomes of telling why."""
+        target = _Target()
+        relay = RelayFactory(cast(Any, target), lambda failure: 1 / 0).buildProtocol(None)
+        transport = _Transport()
+        relay.makeConnection(transport)
+        target.connecting.errback(Failure(ConnectionRefusedError()))
+        self.assertTrue(transport.aborted)
+        self.failureResultOf(target.connecting, ZeroDivisionError)
 
 
 class RelayTests(SynchronousTestCase):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, cast
 
+from attrs import frozen
 from cryptography import x509
 from OpenSSL.SSL import Error, SysCallError
 from twisted.internet.error import ConnectionDone
@@ -15,8 +16,12 @@ from twisted.protocols.tls import BufferingTLSTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted.errors import CredentialError, NetworkError, PeerNotProven, PeerRefused, ProtocolViolation, UsageError
-from mutauth_twisted.net.protocol import Channel, ExchangeProtocol
+from mutauth_twisted.interfaces import PeerIdentity
+from mutauth_twisted.net.protocol import Channel, ExchangeProtocol, Side
 from mutauth_twisted.net.tls import Authority, checking_layer, server_layer, trusting_layer
+from mutauth_twisted.policy import Protection
+from mutauth_twisted.wire import NNS, WINSOCK
+from tests.fakes import SPN_ASKED
 
 KIB = 1024
 
@@ -25,7 +30,10 @@ class BoundTests(SynchronousTestCase):
     """A peer that goes on without saying anything."""
 
     def setUp(self) -> None:
-        self.below: Any = server_layer().under(Protocol())
+        self.said: list[str] = []
+        above: Any = Protocol()
+        above.violated = self.said.append
+        self.below: Any = server_layer().under(above)
         self.below.makeConnection(StringTransport())
         self.taken = 0
         self.aborted = 0
@@ -45,6 +53,7 @@ class BoundTests(SynchronousTestCase):
         self.assertEqual((self.taken, self.aborted), (128 * KIB, 0))
         self.below.dataReceived(b"x")
         self.assertEqual((self.taken, self.aborted), (128 * KIB, 1))
+        self.assertEqual(self.said, ["it has sent 131073 bytes on end that bring no data"])
 
     def test_small_records(self) -> None:
         """A stream of single bytes, each in a record of its own, is data."""
@@ -61,6 +70,17 @@ class BoundTests(SynchronousTestCase):
         self.assertGreater(self.aborted, 0)
 
 
+@frozen
+class Judge:
+    """An exchange that has ended like this."""
+
+    identity: PeerIdentity
+
+    def judge(self, protection: Protection) -> PeerIdentity:
+        """See Exchange."""
+        return self.identity
+
+
 class LayerTests(SynchronousTestCase):
     """What a layer makes of what it meets."""
 
@@ -74,6 +94,16 @@ class LayerTests(SynchronousTestCase):
         self.assertFalse(IHandshakeListener.providedBy(exchange))
         trusting_layer().under(exchange)
         self.assertTrue(IHandshakeListener.providedBy(exchange))
+
+    def test_what_is_proven_of_another_make(self) -> None:
+        """Towards a peer of another make a client says that it is sealed, on whichever wire, and not that TLS holds."""
+        for wire in (NNS, WINSOCK):
+            channel, admitted = Channel(wire, Protection.TLS), []
+            sealed = PeerIdentity("a@B", SPN_ASKED, "kerberos", Protection.SEAL, Protection.SEAL.required_flags, 0.0)
+            side = Side(True, cast(Any, None), admitted.append, cast(Any, None))
+            exchange: Any = ExchangeProtocol(cast(Any, None), cast(Any, None), channel, side)
+            exchange._exchange = Judge(sealed)
+            self.assertIs(exchange._judge().protection, Protection.SEAL)
 
     def test_ends(self) -> None:
         """Whatever ends a TLS handshake is one line."""

@@ -24,11 +24,12 @@ from mutauth_twisted.errors import (
     KDCUnreachable,
     MutualAuthError,
     NetworkError,
+    PeerNotProven,
     UsageError,
 )
 from mutauth_twisted.net.endpoints import MutualAuthClientEndpoint
 from mutauth_twisted.net.protocol import Channel
-from mutauth_twisted.net.tls import Authority, checking_layer
+from mutauth_twisted.net.tls import Authority, Layer, checking_layer
 from mutauth_twisted.policy import Protection
 from mutauth_twisted.wire import WIRES
 
@@ -113,6 +114,8 @@ class LocatedEndpoint:
         self._timeout = channel.timeout
         self._wire = wire
         self._authority = authority
+        if authority is not None:
+            checking_layer(authority, "localhost")  # what the user gave wrong shows before the search
         self._keep = keep
         self._known: list[Instance] = []
         self._known_since = 0.0
@@ -228,5 +231,13 @@ class LocatedEndpoint:
             self._credentials,
             evolve(self._channel, wire=wire, timeout=timeout),
             where=where,
-            tls=checking_layer(self._authority, instance.host) if self._authority is not None else None,
+            tls=self._layer(instance, where),
         )
+
+    def _layer(self, instance: Instance, where: str) -> Layer | None:
+        if self._authority is None:
+            return None
+        try:
+            return checking_layer(self._authority, instance.host)
+        except UsageError as error:  # of the SCP's host: a name that the user gave was looked at before
+            raise PeerNotProven(where, "its host's name can be in no certificate", "name another with tls-name") from error

@@ -23,7 +23,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any, Literal, TypeVar
 
-from twisted.internet.endpoints import HostnameEndpoint, serverFromString
+from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import (
     IStreamClientEndpoint,
     IStreamServerEndpoint,
@@ -34,7 +34,13 @@ from mutauth_twisted.directory.connection import Directory
 from mutauth_twisted.dns import Resolver
 from mutauth_twisted.endpoints.located import LocatedEndpoint, Selection
 from mutauth_twisted.errors import UsageError
-from mutauth_twisted.net.endpoints import MutualAuthClientEndpoint, MutualAuthServerEndpoint, parse_client, service_keys
+from mutauth_twisted.net.endpoints import (
+    MutualAuthClientEndpoint,
+    MutualAuthServerEndpoint,
+    parse_client,
+    parse_server,
+    service_keys,
+)
 from mutauth_twisted.net.limits import LIMITS, limits_of
 from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.net.tls import Authority, checking_layer, server_layer
@@ -296,4 +302,4 @@ def server_endpoint(reactor: Any, arguments: tuple[str, ...], keywords: Mapping[
     keys = service_keys(credentials, keywords.get("class"), channel.package)
     limits = limits_of(keywords, _SUBJECT + " keyword {name}={value}")
     tls = server_layer(keywords["tls-cert"], keywords.get("tls-key")) if "tls-cert" in keywords else None
-    return MutualAuthServerEndpoint(reactor, serverFromString(reactor, inner), keys, policy, channel, limits, tls)
+    return MutualAuthServerEndpoint(reactor, parse_server(reactor, inner), keys, policy, channel, limits, tls)

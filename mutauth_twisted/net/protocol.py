@@ -243,7 +243,7 @@ class ExchangeProtocol(Protocol):
         # The package has judged its flags; that this one may be missing is not for it alone to say.
         if not int(identity.flags) & _MUTUAL and self._channel.package.proves_service:
             raise PeerNotProven(self._peer, "the exchange ended without mutual authentication")
-        if not self._channel.wire.flags_decide:
+        if not self._channel.wire.flags_decide and self._channel.protection is not Protection.TLS:
             identity = evolve(identity, protection=self._channel.protection)
         self._side.admit(identity)
         return identity
@@ -298,9 +298,17 @@ class ExchangeProtocol(Protocol):
         if self._over and failure.check(CancelledError):
             return
         self._log.failure("internal error in the exchange with {peer}", failure, peer=self._peer)
-        if not self._over:
+        if not self.authenticated.called:
             self._leave()
             self._settle(failure)
+
+    def violated(self, cause: str) -> None:
+        """The layer below has found the peer to do what it may not."""
+        error = ProtocolViolation(self._peer, cause)
+        if self._protected is not None:
+            self._protected.fail(error)
+        else:
+            self._give_up(error)
 
     def _read_frames(self) -> None:
         try:

@@ -104,9 +104,9 @@ class _Accepted(Relay):
         if self._connecting is None:  # the accepted side has left, and the attempt was given up
             return
         self._connecting = None
-        self._refused(failure)
         transport: Any = self.transport
         transport.abortConnection()
+        self._refused(failure)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         connecting, self._connecting = self._connecting, None

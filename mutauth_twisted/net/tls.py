@@ -79,10 +79,12 @@ class _Bounded(BufferingTLSTransport):
     def dataReceived(self, data: bytes) -> None:
         """See IProtocol."""
         self._said_nothing += len(data)
-        if self._said_nothing > _MOST_BESIDES:
-            self.abortConnection()
-        else:
+        if self._said_nothing <= _MOST_BESIDES:
             super().dataReceived(data)
+        elif not self.disconnecting:
+            above: Any = self.wrappedProtocol
+            above.violated(f"it has sent {self._said_nothing} bytes on end that bring no data")
+            self.abortConnection()
 
     def said(self, size: int) -> None:
         """So many bytes came for the protocol above."""

@@ -128,7 +128,7 @@ class ProtectedTransport:
         try:
             self._records.feed(data)
         except MutualAuthError as error:
-            self._fail(error)
+            self.fail(error)
         else:
             self.deliver()
 
@@ -148,7 +148,7 @@ class ProtectedTransport:
                     self._touch()
                     self._call(application.dataReceived, event.data)
         except MutualAuthError as error:  # of the records: the application's own errors end in _call
-            self._fail(error)
+            self.fail(error)
         finally:
             self._delivering = False
 
@@ -183,7 +183,8 @@ class ProtectedTransport:
             )
             self._drop(failure)
 
-    def _fail(self, error: MutualAuthError) -> None:
+    def fail(self, error: MutualAuthError) -> None:
+        """The peer did what it may not: nothing more is delivered, and the connection is aborted."""
         self._log.error("connection with {principal} aborted: {error}", principal=self._who, error=error)
         self._drop(Failure(error))
 
@@ -305,7 +306,7 @@ class ProtectedTransport:
         try:
             frames = self._records.protect(data)
         except MutualAuthError as error:
-            self._fail(error)
+            self.fail(error)
             return
         if frames:
             self._touch()
@@ -346,7 +347,7 @@ class ProtectedTransport:
             try:
                 frame = self._records.end_of_stream()
             except MutualAuthError as error:  # the ticket has ended
-                self._fail(error)
+                self.fail(error)
             else:
                 self._transport.write(frame)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -151,8 +151,11 @@ class MutualAuthService(Service):
             withdrawing.addTimeout(STOP_DEADLINE, self._reactor)
             try:
                 await withdrawing
+            except TimeoutError:
+                text = "the directory did not answer within {seconds:g} s: what it says of this service may still stand"
+                self._log.error(text, seconds=STOP_DEADLINE)
             except Exception as error:
-                self._log.error("the SCP still points here: {error}", error=error)
+                self._log.error("what the directory says of this service may still stand: {error}", error=error)
         for port in self._ports:
             await port.stopListening()
         if left := await self._factory.drain(STOP_DEADLINE):
