@@ -12,7 +12,8 @@ from attrs.converters import optional
 class ClientCredentials:
     """The initiator's credentials.
 
-    With nothing given, the default ticket cache of the process is used.
+    With nothing given, the default ticket cache of the process is used, or on
+    Windows, where nothing can be given, the logon session.
 
     :param principal: the principal to be, ``user@REALM``; None: the cache's own.
     :param ccache: a ticket cache, ``FILE:/path`` or a bare path.

@@ -28,6 +28,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from mutauth_twisted.channelbinding import ChannelBinding
+from mutauth_twisted.core import kerberos
 from mutauth_twisted.core.kerberos import KerberosInitiator, ServiceKeys
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.errors import AccessDenied, MutualAuthError, NetworkError, PeerRefused, StreamCut, UsageError
@@ -279,7 +280,7 @@ class ClientEndpointTests(SynchronousTestCase):
             self.asked.append(args)
             return self.context
 
-        self.patch(module, "KerberosInitiator", initiator)
+        self.patch(kerberos, "KerberosInitiator", initiator)
         self.inner = FakeEndpoint()
         self.applications = RecorderFactory()
 

@@ -22,6 +22,7 @@ from mutauth_twisted.net.protocol import describe
 from mutauth_twisted.net.relay import RelayFactory
 
 
+@implementer(IHalfCloseableProtocol)
 class _Channel(Protocol):
     """The proven connection: what it brings goes to standard output."""
 
@@ -37,6 +38,15 @@ class _Channel(Protocol):
     def dataReceived(self, data: bytes) -> None:
         self._output.write(data)
 
+    def readConnectionLost(self) -> None:
+        """The service has ended the session: nobody waits for input that may never come."""
+        transport: Any = self.transport
+        transport.unregisterProducer()
+        transport.loseConnection()
+
+    def writeConnectionLost(self) -> None:
+        """All is sent."""
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._output is not None:
             self._output.unregisterProducer()
@@ -50,6 +60,8 @@ class _Console(Protocol):
     def __init__(self, channel: _Channel) -> None:
         self._channel: Any = channel
         self.ended: Deferred[None] = Deferred()
+        #: Whether standard input has ended.
+        self.said_all = False
 
     def connectionMade(self) -> None:
         transport: Any = self.transport
@@ -60,6 +72,7 @@ class _Console(Protocol):
         self._channel.transport.write(data)
 
     def readConnectionLost(self) -> None:
+        self.said_all = True
         self._channel.transport.unregisterProducer()
         self._channel.transport.loseWriteConnection()
 
@@ -78,6 +91,8 @@ async def _through_stdio(reactor: Any, endpoint: IStreamClientEndpoint) -> None:
     stdio = StandardIO(console, reactor=reactor)
     try:
         await channel.ended
+        if not console.said_all:
+            note("the service has ended the session: it has no more to say, or its --max-session or --idle-timeout is over")
     except (MutualAuthError, CancelledError):
         raise
     except Exception as error:

@@ -60,6 +60,7 @@ from spnego.iov import BufferType
 from mutauth_twisted.channelbinding import ChannelBinding
 from mutauth_twisted.core.context import Outcome, StepFailed
 from mutauth_twisted.core.pac import read_logon
+from mutauth_twisted.core.pyspnego import keep_quiet as _keep_quiet
 from mutauth_twisted.core.ticket import is_spnego, ticket_label, ticket_name
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.errors import (
@@ -95,10 +96,6 @@ _UPN_INFORMATION = b"urn:mspac:upn-dns-info"
 # As plain numbers: enum arithmetic takes as long as the rest of the judgement.
 _ALL_FLAGS = sum(Flag)
 _REQUIRED = {protection: int(protection.required_flags) for protection in Protection}
-
-
-def _keep_quiet(record: logging.LogRecord) -> bool:
-    return record.levelno > logging.DEBUG
 
 
 # A logger's own filters survive logging.config, and do not depend on levels that others may change.

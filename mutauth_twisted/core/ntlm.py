@@ -31,8 +31,9 @@ from attrs import field, frozen
 from spnego import ContextReq, NegotiateOptions
 
 from mutauth_twisted.channelbinding import ChannelBinding
-from mutauth_twisted.core.context import Outcome, StepFailed
-from mutauth_twisted.core.kerberos import _keep_quiet
+from mutauth_twisted.core.context import Outcome
+from mutauth_twisted.core.pyspnego import PublicContext
+from mutauth_twisted.core.pyspnego import keep_quiet as _keep_quiet
 from mutauth_twisted.credentials import NtlmCredentials
 from mutauth_twisted.errors import (
     AuthenticationError,
@@ -171,33 +172,16 @@ def _has_mic(pairs: bytes) -> bool:
     return False
 
 
-class _NtlmContext:
-    """What initiator and acceptor share: pyspnego's context, once there is one."""
+class _NtlmContext(PublicContext):
+    """What initiator and acceptor share."""
 
     #: Nothing waits for anybody: the passwords are in a file.
     blocking = False
 
     def __init__(self, subject: str) -> None:
-        self._subject = subject
-        self._proxy: Any = None
+        super().__init__(subject)
         self._sealed = False
         self._broken = False
-
-    def _advance(self, token: bytes | None) -> Outcome:
-        """Take the step; raises anything."""
-        raise AssertionError("a subclass takes the step")
-
-    def _explain(self, error: Exception) -> MutualAuthError:
-        """What a failed step means.  Nothing of pyspnego's own words, which nobody has looked over for secrets."""
-        raise AssertionError("a subclass knows what its peer should have sent")
-
-    def step(self, token: bytes | None) -> Outcome:
-        try:
-            return self._advance(token)
-        except MutualAuthError as error:
-            raise StepFailed(error) from error
-        except Exception as error:  # a hostile token can raise anything
-            raise StepFailed(self._explain(error)) from error
 
     def _prove(self, protection: Protection) -> tuple[Protection, Flag]:
         """What protection it came to, and the flags, all there but the one that is not to be had."""

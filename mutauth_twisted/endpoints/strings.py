@@ -29,10 +29,9 @@ from twisted.internet.interfaces import (
     IStreamServerEndpoint,
 )
 
+from mutauth_twisted.core.initiators import WINDOWS, refuse_on_windows
 from mutauth_twisted.credentials import ClientCredentials, NtlmCredentials, ServiceCredentials
-from mutauth_twisted.directory.connection import Directory
 from mutauth_twisted.dns import Resolver
-from mutauth_twisted.endpoints.located import LocatedEndpoint, Selection
 from mutauth_twisted.errors import UsageError
 from mutauth_twisted.net.endpoints import (
     MutualAuthClientEndpoint,
@@ -47,6 +46,11 @@ from mutauth_twisted.net.tls import Authority, checking_layer, server_layer
 from mutauth_twisted.policy import AccessPolicy, Package, Protection, is_sid
 from mutauth_twisted.spn import SPN
 from mutauth_twisted.wire import WIRES
+
+if not WINDOWS:
+    # The directory is asked with GSSAPI.
+    from mutauth_twisted.directory.connection import Directory
+    from mutauth_twisted.endpoints.located import LocatedEndpoint, Selection
 
 T = TypeVar("T")
 
@@ -242,6 +246,7 @@ def _located(
     reactor: Any, arguments: tuple[str, ...], keywords: Mapping[str, str], credentials: ClientCredentials
 ) -> IStreamClientEndpoint:
     kind: Literal["scp", "rnr"] = "scp" if "scp" in keywords else "rnr"
+    refuse_on_windows(f"{_SUBJECT} keyword {kind}")
     _check_keywords(keywords, _LOCATION[kind])
     if arguments:
         raise UsageError(

@@ -25,7 +25,7 @@ from zope.interface import implementer
 
 from mutauth_twisted.channelbinding import ChannelBinding
 from mutauth_twisted.core.context import Keys, SecurityContext
-from mutauth_twisted.core.kerberos import KerberosInitiator, ServiceKeys
+from mutauth_twisted.core.initiators import kerberos_initiators, refuse_on_windows
 from mutauth_twisted.core.ntlm import NtlmInitiator, NtlmUsers
 from mutauth_twisted.credentials import ClientCredentials, NtlmCredentials, ServiceCredentials
 from mutauth_twisted.errors import AccessDenied, MutualAuthError, NetworkError, UsageError
@@ -62,13 +62,17 @@ def service_keys(
 ) -> Keys:
     """What makes a service's contexts, for any package.
 
-    :param service_class: see :class:`ServiceKeys`; without meaning where no service is proven.
+    :param service_class: see :class:`mutauth_twisted.core.kerberos.ServiceKeys`; without meaning where no service is proven.
     :raises CredentialError: when the credentials cannot be used.
-    :raises UsageError: when they are another package's.
+    :raises UsageError: when they are another package's, or on Windows.
     """
+    refuse_on_windows("a service")
     _check_credentials(package, isinstance(credentials, NtlmCredentials))
     if isinstance(credentials, NtlmCredentials):
         return NtlmUsers(credentials)
+    # Not before: a client on Windows comes without what this needs.
+    from mutauth_twisted.core.kerberos import ServiceKeys
+
     return ServiceKeys(credentials, service_class, package)
 
 
@@ -353,8 +357,8 @@ def _initiators(
     if spn is None or isinstance(credentials, NtlmCredentials):
         ntlm = cast(NtlmCredentials, credentials)
         return lambda peer, _: NtlmInitiator(ntlm, asked.protection, peer)
-    kerberos: ClientCredentials = credentials
-    return lambda _, channel: KerberosInitiator(spn, kerberos, asked.protection, asked.package, channel)
+    new_context = kerberos_initiators(spn, credentials, asked.protection, asked.package)
+    return lambda _, channel: new_context(channel)
 
 
 @implementer(IStreamClientEndpoint)

@@ -8,7 +8,7 @@ from attrs import evolve
 
 from mutauth_twisted.directory.groups import Group, find_group
 from mutauth_twisted.directory.session import Session
-from mutauth_twisted.errors import MutualAuthError, NotFound, UsageError
+from mutauth_twisted.errors import DirectoryRefused, MutualAuthError, NotFound, UsageError
 from mutauth_twisted.policy import AccessPolicy
 from mutauth_twisted.service.options import Settings
 
@@ -44,13 +44,19 @@ class NamedGroups:
         return {name: find_group(session, catalog, name) for name in self._names}
 
     def look(self, session: Session, catalog: Session) -> Mapping[str, Group | MutualAuthError]:
-        """The same, with an error in the place of what is not there; blocks."""
+        """The same, with an error in the place of what is not there, or not to be read; blocks.
+
+        :raises DirectoryUnreachable: so that another domain controller is asked.
+        """
         looked: dict[str, Group | MutualAuthError] = {}
         for name in self._names:
             try:
                 looked[name] = find_group(session, catalog, name)
             except (NotFound, UsageError) as error:
                 looked[name] = error
+            except DirectoryRefused as error:
+                cause = f"it cannot be read: {error.cause}"
+                looked[name] = DirectoryRefused(f"group {name}", cause, error.remedy, code=error.code)
         return looked
 
     def settle(self, found: Mapping[str, Group]) -> None:

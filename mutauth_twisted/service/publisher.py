@@ -115,7 +115,8 @@ class Publisher:
         """Make the object say where the service listens, and watch over it from now on.
 
         Where the object says that another instance runs, and it does, that stays,
-        and is what is wrong, until that one has gone.
+        and is what is wrong; the periodic look publishes once that one has gone,
+        and without one a restart does.
 
         :param port: the TCP port; None: nothing is published.
         :param own: the addresses and TCP ports on which the service listens.
@@ -154,12 +155,16 @@ class Publisher:
         try:
             found = await self._directory.run_with_catalog(lambda own, catalog: entry.inspect(own, catalog, answers))
         except MutualAuthError as error:
-            return Inspection((*wrong, str(error)))
-        return evolve(found, wrong=(*wrong, *found.wrong))
+            found = Inspection((str(error),))
+        # Both may have failed for the same: a domain controller that does not answer.
+        return evolve(found, wrong=tuple(dict.fromkeys((*wrong, *found.wrong))))
 
     async def _inspect_groups(self) -> list[str]:
         before = self._groups.policy
-        wrong = self._groups.compare(await self._directory.run_with_catalog(self._groups.look))
+        try:
+            wrong = self._groups.compare(await self._directory.run_with_catalog(self._groups.look))
+        except MutualAuthError as error:
+            return [str(error)]
         if self._use is not None and self._groups.policy != before:
             self._use(self._groups.policy)
         return wrong

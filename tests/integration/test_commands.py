@@ -469,6 +469,25 @@ class ClientRefusalTests(CommandTestCase):
             told = self.mutauth("connect", "-v", self.endpoint)
         self.assertEqual((told.code, told.errors.count("access policy")), (4, 1), told)
 
+    def test_session_over(self) -> None:
+        """A session that the service ends, while there may be more to say, is said to have ended; the code is 0."""
+        self.install()
+        with self.service("--max-session", "1"):
+            process = subprocess.Popen(
+                [*self.program("mutauth"), "connect", self.endpoint],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=self.environment("alice"),
+                cwd=self.state,
+            )
+            self.addCleanup(process.kill)
+            process.wait(15)
+            output, errors = process.communicate()
+        self.assertEqual((process.returncode, output, len(errors.splitlines())), (0, "", 1), errors)
+        self.assertIn("the service has ended the session", errors)
+
     def test_impostor(self) -> None:
         """A service with the key of another account cannot use the ticket."""
         self.install()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+from unittest import mock
 from uuid import uuid4
 
 from mutauth_twisted.directory.groups import Group, find_group
 from mutauth_twisted.directory.security import parse_sid
 from mutauth_twisted.directory.session import Change, Session
-from mutauth_twisted.errors import MutualAuthError, NotFound, UsageError
+from mutauth_twisted.errors import DirectoryRefused, DirectoryUnreachable, MutualAuthError, NotFound, UsageError
 from mutauth_twisted.policy import AccessPolicy
+from mutauth_twisted.service import groups
 from tests.integration import test_accounts, test_maintenance
 from tests.integration.commands import CommandTestCase
 from tests.integration.directory_case import DirectoryTestCase
@@ -207,6 +210,51 @@ class WatchTests(test_maintenance.MaintenanceCase):
         await self.logged(f"group {name}: lab.example has no such group")
         await self.logged(f"SCP {found.guid}: the directory has no such object")
         self.assertEqual(len(publisher.wrong), 2)
+
+    async def test_unreadable(self) -> None:
+        """A group that cannot be read is told beside what is wrong with the others and the SCP, and keeps its SID."""
+        first, second = f"g{uuid4().hex[:8]}", f"g{uuid4().hex[:8]}"
+        dns = [await self.add(name) for name in (first, second)]
+        found = await self.install()
+        publisher = await self.started("--allow-group", first, "--allow-group", second, found=found)
+        (policy,) = self.policies
+        right = groups.find_group
+
+        def refused(session: Session, catalog: Session, name: str) -> groups.Group:
+            if name == first:
+                raise DirectoryRefused(dns[0], "insufficient access rights", "ask an administrator", code=50)
+            return right(session, catalog, name)
+
+        self.patch(groups, "find_group", refused)
+        await self.as_administrator(lambda session: session.delete(dns[1]))
+        await self.as_administrator(lambda session: session.delete(found.dn))
+        await self.logged(f"group {first}: it cannot be read: insufficient access rights; at the start", "still counts")
+        await self.logged(f"group {second}: lab.example has no such group")
+        await self.logged(f"SCP {found.guid}: the directory has no such object")
+        self.assertEqual((len(publisher.wrong), self.policies), (3, [policy]))
+
+    async def test_nobody_to_ask(self) -> None:
+        """Where the groups cannot be looked up at all the SCP is inspected all the same, and one fault is one line."""
+        name = f"g{uuid4().hex[:8]}"
+        await self.add(name)
+        found = await self.install()
+        publisher = await self.started("--allow-group", name, found=found)
+        gone = DirectoryUnreachable("domain controller dc1", "it went away", "try again")
+        run = publisher._directory.run_with_catalog
+
+        async def broken(work: Any) -> Any:
+            if getattr(work, "__func__", None) is groups.NamedGroups.look:
+                raise gone
+            return await run(work)
+
+        self.patch(publisher._directory, "run_with_catalog", broken)
+        await self.as_administrator(lambda session: session.delete(found.dn))
+        await self.logged(str(gone))
+        await self.logged(f"SCP {found.guid}: the directory has no such object")
+        self.assertEqual(len(publisher.wrong), 2)
+        self.patch(publisher._directory, "run_with_catalog", mock.AsyncMock(side_effect=gone))
+        await self.logged(f"no longer: SCP {found.guid}")
+        self.assertEqual(publisher.wrong, (str(gone),))
 
 
 class CommandTests(CommandTestCase):

@@ -16,10 +16,10 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from mutauth_twisted.channelbinding import TLS_EXPORTER, ChannelBinding
+from mutauth_twisted.core import kerberos
 from mutauth_twisted.core.confirmation import Confirming
 from mutauth_twisted.core.context import Outcome
 from mutauth_twisted.errors import MutualAuthError, NetworkError, PeerNotProven
-from mutauth_twisted.net import endpoints as module
 from mutauth_twisted.net import protocol
 from mutauth_twisted.net.endpoints import MutualAuthClientEndpoint, MutualAuthServerEndpoint
 from mutauth_twisted.net.protocol import Channel
@@ -146,7 +146,7 @@ class LegsTests(TestCase):
                 test.clients.append(Application())
                 return test.clients[-1]
 
-        self.patch(module, "KerberosInitiator", initiator)
+        self.patch(kerberos, "KerberosInitiator", initiator)
         inner = TCP4ClientEndpoint(reactor, LOOPBACK, port)
         endpoint = MutualAuthClientEndpoint(reactor, inner, SPN_ASKED, channel=channel)
         return cast("Deferred[Application]", endpoint.connect(Client()))
