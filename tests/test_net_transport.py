@@ -583,6 +583,32 @@ class EndingTests(Case):
         self.assertTrue(self.network.disconnecting)
         self.assertIsInstance(self.lose(ConnectionDone()), ConnectionDone)
 
+    def test_peer_ends_under_a_silent_producer(self) -> None:
+        """A producer that says nothing for a while, such as a keyboard, keeps nothing open; its stream is then cut."""
+        source = Source(self.transport)
+        self.transport.registerProducer(source, True)
+        self.peer_sends(end=True)
+        for _ in range(3):
+            self.transport.write(b"more")
+            self.clock.advance(LINGER)
+            self.assertEqual((self.sent(), source.told), ([Data(b"more")], []))
+        self.clock.advance(LINGER)
+        self.assertEqual((self.sent(), source.told), ([], ["stop"]))
+        self.assertTrue(self.network.disconnecting)
+        self.assertIsInstance(self.lose(ConnectionDone()), ConnectionDone)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_peer_ends_and_reads_slowly(self) -> None:
+        """What a finished producer said may take as long to be sent as it takes."""
+        source = Source(self.transport)
+        self.transport.registerProducer(source, True)
+        self.peer_sends(end=True)
+        self.transport.write(b"more")
+        self.transport.unregisterProducer()
+        self.clock.advance(10 * LINGER)
+        self.assertFalse(self.network.aborted)
+        self.assertEqual(self.sent(), [Data(b"more"), EndOfStream()])
+
     def test_cut(self) -> None:
         """A connection that ends without the peer's end was cut; the network's reason is the cause."""
         self.peer_sends(b"data")

@@ -15,7 +15,8 @@ application's ``connectionLost`` can tell apart::
 
 An application's protocol that provides IHalfCloseableProtocol learns of the
 peer's end by ``readConnectionLost`` and may go on writing; for any other the
-peer's end is the connection's, once its producer, if it has one, is finished.
+peer's end is the connection's, once its producer, if it has one, is finished
+or silent.
 
 Closing takes a round trip: this side sends its end of stream and ends its
 half of the TCP connection, and reads on until the peer does the same.  Closing
@@ -101,6 +102,7 @@ class ProtectedTransport:
         #: What the application is told; once it is known, nothing more is written.
         self._reason: Failure | None = None
         self._linger: IDelayedCall | None = None
+        self._wrote = False
         self._limits = limits
         self._lifetime: Lifetime | None = None
 
@@ -202,6 +204,8 @@ class ProtectedTransport:
         half_closeable: Any = IHalfCloseableProtocol(self._application, None)
         if half_closeable is None and self._producer is not None:
             self.loseConnection()  # once the producer has said what it has to say
+            self._wrote = False
+            self._wait(self._still_producing)
             return
         if half_closeable is None or (self.disconnecting and self._producer is None):
             self._send_end()
@@ -211,6 +215,14 @@ class ProtectedTransport:
             self._call(half_closeable.readConnectionLost)
         if self._end_sent:
             self._transport.loseConnection()
+
+    def _still_producing(self) -> None:
+        """A producer that has nothing to say for a while has nothing to say to a peer that has ended."""
+        if not self._wrote:
+            self._leave(Failure(ConnectionDone()))
+            return
+        self._wrote = False
+        self._wait(self._still_producing)
 
     def _leave(self, reason: Failure) -> None:
         """The connection is over: what we still have to say has little time."""
@@ -309,6 +321,7 @@ class ProtectedTransport:
             self.fail(error)
             return
         if frames:
+            self._wrote = True
             self._touch()
             # At once: the network may pause a producer in the middle, which may write again.
             if len(frames) == 1:
@@ -362,6 +375,7 @@ class ProtectedTransport:
             self._transport.loseWriteConnection()
 
     def _close(self) -> None:
+        self._stop_waiting()
         if not self._end_sent:
             self._end_output()
         elif self._input_over:
