@@ -29,6 +29,10 @@ from mutauth_twisted.policy import split_principal
 REPLACE_INTERVAL = 30.0
 #: How long a connection waits for that, in seconds; then it goes on with the old one.
 _PATIENCE = 2.0
+#: How many are fetched anew at once for one client; a KDC that does not answer keeps each of these threads.
+_MOST_FETCHING = 2
+#: How many refused tickets are remembered; each is one that this client asked for, and the oldest is forgotten.
+_MOST_SUSPECTS = 256
 #: How many older keys are tried: each is a wrong password to a KDC that counts them.
 _OLDER_KEYS = 2
 _PREAUTH_FAILED = -1765328360  # KDC_ERR_PREAUTH_FAILED (RFC 4120 7.5.9), with krb5's ERROR_TABLE_BASE_krb5
@@ -170,8 +174,9 @@ class TicketSource:
         self._memory = _Memory()
         self._keytab_state: tuple[int, ...] | None = None
         # What was refused, and when each was last fetched anew for that; "": the client's own tickets.
-        self._suspects: set[str] = set()
+        self._suspects: dict[str, None] = {}
         self._replaced: dict[str, float] = {}
+        self._fetching: dict[str, Thread] = {}
 
     @property
     def subject(self) -> str:
@@ -224,23 +229,36 @@ class TicketSource:
         with self._lock:
             self._replaced = {each: when for each, when in self._replaced.items() if now - when < REPLACE_INTERVAL}
             if name not in self._replaced:
-                self._suspects.add(name)
+                self._suspects[name] = None
+                while len(self._suspects) > _MOST_SUSPECTS:
+                    del self._suspects[next(iter(self._suspects))]
 
     def _replace_suspects(self, service: gssapi.Name | None) -> None:
-        """Fetch anew what was refused, of what this service needs; the old tickets serve until then, and if it fails."""
+        """Fetch anew what was refused, of what this service needs; the old tickets serve until then, and if it fails.
+
+        Anybody can say that a ticket is refused: while a KDC does not answer
+        there is one thread for each ticket, and :data:`_MOST_FETCHING` in all.
+        """
         work: dict[str, Callable[[], None]] = {"": self._renew_quietly}
         if service is not None:
             work[str(service)] = lambda: self._replace(service)
         for name, fetch in work.items():
-            with self._lock:
-                if name not in self._suspects:
-                    continue
-                self._suspects.remove(name)
-                self._replaced[name] = time.monotonic()
+            if (fetching := self._start(name, fetch)) is not None:
+                # A KDC that does not answer must not keep the connection from what is there.
+                fetching.join(_PATIENCE)
+
+    def _start(self, name: str, fetch: Callable[[], None]) -> Thread | None:
+        """The thread that fetches a ticket anew; None: it is not refused, or its turn has not come."""
+        with self._lock:
+            self._fetching = {each: thread for each, thread in self._fetching.items() if thread.is_alive()}
+            if name not in self._suspects or name in self._fetching or len(self._fetching) >= _MOST_FETCHING:
+                return None
             fetching = Thread(target=fetch, name=f"new ticket for {name or self.subject}", daemon=True)
             fetching.start()
-            # A KDC that does not answer must not keep the connection from what is there.
-            fetching.join(_PATIENCE)
+            self._fetching[name] = fetching
+            del self._suspects[name]
+            self._replaced[name] = time.monotonic()
+            return fetching
 
     def _keytab_replaced(self, keytab: str) -> bool:
         """Whether the file is another than the last one tried; true once for each."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import time
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
+from threading import enumerate as enumerate_threads
 from unittest import mock
 
 import gssapi
@@ -110,6 +111,64 @@ class CacheTests(SynchronousTestCase):
         self.assertFalse(over.is_set())
         answered.set()
         self.assertTrue(over.wait(10))
+
+    def test_threads(self) -> None:
+        """While a KDC does not answer one thread waits for each ticket and two in all; what is left comes afterwards."""
+        self.fill()
+        now, answered, fetched = [1000.0], Event(), []
+        self.addCleanup(answered.set)
+
+        def fetch(name: object = "own") -> None:
+            fetched.append(str(name))
+            answered.wait()
+
+        def threads() -> list[Thread]:
+            return [each for each in enumerate_threads() if each.name.startswith("new ticket for ")]
+
+        self.patch(tickets, "time", mock.Mock(monotonic=lambda: now[0], time=time.time))
+        self.patch(tickets, "_PATIENCE", 0.0)
+        self.patch(self.source, "_replace", fetch)
+        self.patch(self.source, "_renew_quietly", fetch)
+        one, two, three = (self.name(f"echoSvc/{host}") for host in "abc")
+
+        def refuse(*names: gssapi.Name | None) -> None:
+            for _ in range(20):
+                now[0] += tickets.REPLACE_INTERVAL
+                for name in names:
+                    self.source.discard(name)
+                    self.assertIsNotNone(self.source.acquire(service=name))
+
+        refuse(one)
+        self.assertEqual(len(threads()), 1)
+        refuse(two, three, None, one)
+        self.assertEqual(len(threads()), 2)
+        answered.set()
+        for needed, expected in (
+            (None, ["echoSvc/a", "echoSvc/b"]),
+            (three, ["echoSvc/c", "own"]),
+            (one, ["echoSvc/a"]),
+            (two, ["echoSvc/b"]),
+            (two, []),
+        ):
+            if needed is not None:
+                fetched.clear()
+                self.source.acquire(service=needed)
+            for thread in threads():
+                thread.join()
+            self.assertEqual(sorted(fetched), expected)
+
+    def test_remembered(self) -> None:
+        """Refused tickets that are never needed again are not remembered without end; the oldest go first."""
+        self.fill()
+        fetched: list[str] = []
+        self.patch(tickets, "_MOST_SUSPECTS", 2)
+        self.patch(self.source, "_replace", lambda name: fetched.append(str(name)))
+        names = [self.name(f"echoSvc/{number}") for number in range(4)]
+        for name in names:
+            self.source.discard(name)
+        for name in names:
+            self.source.acquire(service=name)
+        self.assertEqual(fetched, ["echoSvc/2", "echoSvc/3"])
 
     def test_caches_of_others(self) -> None:
         """A cache that has a name is its owner's: nothing is fetched anew for what is in it."""
