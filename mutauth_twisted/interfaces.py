@@ -19,7 +19,8 @@ class PeerIdentity:
     :param principal: on a server the client's ``user@REALM``, under whichever of
         the account's names it has come (:attr:`account` is what the account is);
         on a client the service's principal, that is, the SPN that was proven,
-        ``spn@REALM``, and empty with a package that proves no service.
+        ``spn@REALM`` (on Windows without the realm, which nobody tells), and
+        empty with a package that proves no service.
     :param spn: on a client, the SPN that was asked for and proven, or None with
         a package that proves no service; on a server None: one key stands for
         all SPNs of the account.
@@ -27,7 +28,8 @@ class PeerIdentity:
         ``negotiate``, or ``ntlm-service-unproven``, which proves the client only.
     :param protection: what is done to every application byte.
     :param flags: the context's flags, all judged.
-    :param expires: when the session's ticket ends, seconds since 1970; infinite without a ticket.
+    :param expires: when the session's ticket ends, seconds since 1970; infinite
+        without a ticket, and for a client on Windows, which is not told.
     :param claimed_spn: on a server, the SPN written on the client's ticket,
         ``class/host[/name]``.  Nothing protects it, so that it can tell a
         client's mistake and no more.
