@@ -15,6 +15,7 @@ can be seen from the keytab and from what the ticket says of itself.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from pathlib import Path
@@ -228,6 +229,8 @@ _OLD_TICKET = _Meaning(PeerNotProven, "its ticket has expired", "it gets a new o
 _ITS_SKEW = _Meaning(
     AuthenticationError, "its clock and this machine's differ by more than Kerberos allows", "set both by NTP"
 )
+#: How errors name what is wrong with this machine, whoever the client is that was turned away for it.
+REPLAY_CACHE = "the replay cache"
 _NO_REPLAY_CACHE = _Meaning(
     CredentialError,
     "the service cannot note which requests it has seen ({text})",
@@ -263,6 +266,13 @@ _UNOPENED = frozenset(_KRB5 + number for number in (35, 41, 44, 45, 144, 179, 18
 _COMPARE = "mutauth spn query tells on which account the SPN is, klist -k whose keys these are"
 _FAILURE = 0x000D0000  # GSS_S_FAILURE
 _ERRNO_LIMIT = 256  # a number below it is the system's, about the keytab's file
+#: What a system says of files that cannot be written, and no reader of tokens does (those say EINVAL, ENOMEM, ERANGE).
+_OF_FILES = frozenset(
+    (
+        *(errno.EPERM, errno.ENOENT, errno.EIO, errno.EACCES, errno.ENOTDIR, errno.EISDIR, errno.EFBIG, errno.ENOSPC),
+        *(errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.EDQUOT),
+    )
+)
 
 _TYPED = re.compile(r"[A-Za-z]+:")  # the type in front of the name of a keytab that is no plain path
 _KEYTAB_NAME = re.compile(r"FILE:(\S+)")
@@ -334,7 +344,8 @@ def _unopened(error: BaseException, subject: str, acceptor: Acceptor) -> MutualA
     if not held:
         whose = f" of {acceptor.principal}" if acceptor.principal else ""
         return CredentialError(f"keytab {path}", f"it holds no keys{whose}", "export the account's keys again")
-    if minor_code(error) > 0:  # the keytab is fine: what else is a file
+    if (number := minor_code(error)) > 0:  # the keytab is fine: what else is a file
+        subject = REPLAY_CACHE if number in _OF_FILES else subject
         return _NO_REPLAY_CACHE.kind(subject, _NO_REPLAY_CACHE.cause.format(text=_text(error)), _NO_REPLAY_CACHE.remedy)
     if acceptor.ticket is None:
         return PeerNotProven(subject, f"its ticket was made for another key than {path} holds", _COMPARE)
@@ -392,7 +403,8 @@ def explain(error: BaseException, subject: str, acceptor: Acceptor | None = None
     :param error: what was raised: a :class:`GSSError`, a ``Krb5Error``, or
         anything else that a hostile token makes these libraries raise.
     :param subject: what was attempted on: an SPN, a keytab, a principal; for
-        an acceptor the client.
+        an acceptor the client.  Where the fault is this machine's the error
+        names that instead: a keytab, or :data:`REPLAY_CACHE`.
     :param acceptor: what a service knows besides; None: a client failed, or
         got the service's KRB-ERROR.
     :return: an error to raise ``from`` the given one: :class:`CredentialError`
@@ -414,6 +426,8 @@ def explain(error: BaseException, subject: str, acceptor: Acceptor | None = None
     if meaning in (_NO_KEY, _NO_KEYTAB) and (fault := _keytab_fault(text)):
         return CredentialError(subject, fault, "name the service's keytab; an administrator exports it")
     cause = meaning.cause.format(text=text)
+    if meaning is _NO_REPLAY_CACHE:  # whose numbers nothing but the cache's own code knows
+        subject = REPLAY_CACHE
     if meaning.kind is KDCRefused:
         return KDCRefused(subject, cause, meaning.remedy, code=minor - _KRB5)
     return meaning.kind(subject, cause, meaning.remedy)

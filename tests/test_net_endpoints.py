@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -11,6 +12,7 @@ from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, fai
 from twisted.internet.error import (
     ConnectError,
     ConnectingCancelledError,
+    ConnectionDone,
     ConnectionRefusedError,
     DNSLookupError,
     NoRouteError,
@@ -43,7 +45,8 @@ from mutauth_twisted.net.protocol import Channel, describe
 from mutauth_twisted.policy import AccessPolicy, Package, Protection
 from mutauth_twisted.wire import NNS
 from tests.fakes import SECRET, SPN_ASKED, FakeContext, FakeTransport, Recorder, RecorderFactory, ThreadedReactor
-from tests.forge import make_realm
+from tests.forge import make_realm, set_environment
+from tests.middle import flipped
 
 ADDRESS = IPv4Address("TCP", "192.0.2.1", 9000)
 TOKEN_1 = NNS.token(SECRET + b"token 1", False)
@@ -241,10 +244,41 @@ class OwnFaultTests(SynchronousTestCase):
         self.assertIsNone(self.factory.fault)
         self.assertIn(f"no longer: keytab {self.path}", self.levels[-1][1])
 
+    def test_replay_cache(self) -> None:
+        """One that cannot be written is the service's fault until a client gets in again, however good the keytab is."""
+        where = os.environ["KRB5RCACHEDIR"]
+        for unusable in (f"{where}/away", str(self.path)):
+            set_environment(self, {"KRB5RCACHEDIR": unusable})
+            levels = [self.client(), self.client()]
+            self.assertEqual(levels, [["error"], ["info"]])
+            for _ in range(2):
+                self.assertIn("the replay cache: the service cannot note which requests", str(self.factory.fault))
+                self.assertIn(unusable, str(self.factory.fault))
+            set_environment(self, {"KRB5RCACHEDIR": where})
+            self.assertEqual(self.client(), ["info", "info"])
+            self.assertIsNone(self.factory.fault)
+            self.reactor.advance(61)
+
     def test_strangers(self) -> None:
         """A ticket made with somebody's own key is no fault of the service."""
         self.assertEqual(self.client("svc-other"), ["info"])
         self.assertIsNone(self.factory.fault)
+
+    def test_flipped(self) -> None:
+        """Nor is any token that somebody has changed, cut or lengthened, whatever number the libraries fail with."""
+        credentials = ClientCredentials(ccache=self.realm.ccache("alice", str(SPN_ASKED), "svc-echo"))
+        token = KerberosInitiator(SPN_ASKED, credentials, Protection.SEAL).step(None).token
+        changed = [flipped(token, position, bit) for position in range(len(token)) for bit in range(8)]
+        changed += [token[:end] for end in range(len(token))]
+        changed += [token[:at] + b"\xff" + token[at:] for at in range(len(token))]
+        faults = set()
+        for each in changed:
+            protocol: Any = self.factory.buildProtocol(ADDRESS)
+            protocol.makeConnection(FakeTransport())
+            protocol.dataReceived(NNS.token(each, False))
+            faults.add(self.factory.fault)
+            protocol.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(faults, {None})
 
 
 class ServerEndpointTests(SynchronousTestCase):

@@ -6,9 +6,11 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted.errors import CredentialError
-from mutauth_twisted.net.faults import AGAIN, OwnFaults
+from mutauth_twisted.gsserrors import REPLAY_CACHE
+from mutauth_twisted.net.faults import AGAIN, FORGOTTEN, OwnFaults
 
 GONE = CredentialError("keytab /k", "it does not exist")
+UNWRITTEN = CredentialError(REPLAY_CACHE, "the service cannot note which requests it has seen (No space left)")
 CLAIMED = CredentialError("192.0.2.1:9", "its ticket is for key version 9")
 
 
@@ -43,3 +45,23 @@ class OwnFaultsTests(SynchronousTestCase):
         self.assertIsNone(self.faults.standing)
         self.assertFalse(self.faults.noted(GONE, True))
         self.assertIsNotNone(self.faults.standing)
+
+    def test_replay_cache(self) -> None:
+        """What usable keys do not disprove stands until a client is in, or until nobody has failed for it for long."""
+        self.assertTrue(self.faults.noted(GONE, True))
+        self.assertTrue(self.faults.noted(UNWRITTEN, True))
+        self.faults.usable()
+        self.assertEqual((self.faults.standing, self.faults.elsewhere), (None, str(UNWRITTEN)))
+        self.faults.over()
+        self.assertIsNone(self.faults.elsewhere)
+        for _ in range(2):
+            self.faults.noted(UNWRITTEN, True)
+            self.clock.advance(FORGOTTEN - 1)
+            self.assertEqual(self.faults.elsewhere, str(UNWRITTEN))
+        self.clock.advance(1)
+        self.assertIsNone(self.faults.elsewhere)
+
+    def test_claimed_replay_cache(self) -> None:
+        """The same words about a client make the service no unhealthy one."""
+        self.assertTrue(self.faults.noted(CredentialError("192.0.2.1:9", UNWRITTEN.cause), False))
+        self.assertIsNone(self.faults.elsewhere)

@@ -136,17 +136,19 @@ class MutualAuthServerFactory:
 
     @property
     def fault(self) -> str | None:
-        """What is wrong with the service's own keys since a client failed for it; None: nothing is known to be.
+        """What is wrong with the service's own keys or replay cache since a client failed for it; None: nothing is known.
 
-        It is over when a client has proven itself, or when the keytab can be used again.
+        It is over when a client has proven itself; that of the keys also when
+        the keytab can be used again, that of the cache when nobody has failed
+        for it any more (:data:`~mutauth_twisted.net.faults.FORGOTTEN`).
         """
         if self._faults.standing is not None:
             try:
                 self._keys.check()
             except MutualAuthError as error:
                 return str(error)
-            self._faults.over()
-        return None
+            self._faults.usable()
+        return self._faults.elsewhere
 
     def _admit(self, identity: PeerIdentity) -> None:
         self._faults.over()

@@ -1,4 +1,4 @@
-"""What keeps a service from letting anybody in, and is its own fault: its keys."""
+"""What keeps a service from letting anybody in, and is its own fault: its keys, or its replay cache."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from typing import Any
 from twisted.logger import Logger
 
 from mutauth_twisted.errors import CredentialError
+from mutauth_twisted.gsserrors import REPLAY_CACHE
 
 #: Seconds between two lines of one kind in the log: every client fails alike.
 AGAIN = 60.0
+#: After how many seconds without another failure a fault is over that only clients can show: to a service that is not
+#: healthy none may come any more.
+FORGOTTEN = 600.0
 
 
 class OwnFaults:
@@ -21,15 +25,23 @@ class OwnFaults:
     worth a line in the log, and does not make the service an unhealthy one.
 
     :param clock: provides IReactorTime.
-    :ivar standing: the last fault that was seen here; None since a client's ticket could be read.
+    :ivar standing: the last fault of the keys that was seen here; None since a client's ticket could be read.
     """
 
     _log = Logger()
 
     def __init__(self, clock: Any) -> None:
         self._clock = clock
-        self._said: dict[bool, float] = {}
+        self._said: dict[str | None, float] = {}
+        self._replay_cache: tuple[str, float] | None = None
         self.standing: str | None = None
+
+    @property
+    def elsewhere(self) -> str | None:
+        """The last fault of the replay cache, which keys that can be used say nothing of; None: there is none now."""
+        if self._replay_cache is not None and self._clock.seconds() - self._replay_cache[1] >= FORGOTTEN:
+            self._replay_cache = None
+        return self._replay_cache[0] if self._replay_cache is not None else None
 
     def noted(self, error: CredentialError, seen_here: bool) -> bool:
         """Take a fault; whether it is to be logged as an error, which it is once a minute.
@@ -37,16 +49,27 @@ class OwnFaults:
         :param error: what a client failed for.
         :param seen_here: whether it was seen here, and not told by the client's ticket.
         """
-        if seen_here:
+        now = self._clock.seconds()
+        if seen_here and error.subject == REPLAY_CACHE:
+            self._replay_cache = str(error), now
+        elif seen_here:
             self.standing = str(error)
-        now, before = self._clock.seconds(), self._said.get(seen_here)
+        kind = error.subject if seen_here else None  # those seen here have few subjects: the keytab, the cache
+        before = self._said.get(kind)
         if before is not None and now - before < AGAIN:
             return False
-        self._said[seen_here] = now
+        self._said[kind] = now
         return True
 
-    def over(self) -> None:
+    def usable(self) -> None:
         """The keys can be used."""
         if self.standing is not None:
             self._log.info("no longer: {standing}", standing=self.standing)
             self.standing = None
+
+    def over(self) -> None:
+        """A client has proven itself."""
+        self.usable()
+        if self._replay_cache is not None:
+            self._log.info("no longer: {standing}", standing=self._replay_cache[0])
+            self._replay_cache = None
