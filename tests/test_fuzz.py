@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -13,10 +14,14 @@ from fuzz.inputs import Choices, edited
 from fuzz.targets import CORPUS, TARGETS, seeds
 from mutauth_twisted import policy
 from mutauth_twisted.core import handshake, kerberos, pac
+from mutauth_twisted.core.confirmation import Confirmed
 from mutauth_twisted.core.records import Records
+from mutauth_twisted.core.stream import Stream
 from mutauth_twisted.directory import binding, names
 from mutauth_twisted.net.protocol import ExchangeProtocol
 from mutauth_twisted.wire._base import BufferedReader
+
+README = CORPUS.parent / "README.md"
 
 
 class CorpusTests(SynchronousTestCase):
@@ -27,6 +32,11 @@ class CorpusTests(SynchronousTestCase):
         self.assertEqual({path.name for path in CORPUS.iterdir()}, set(TARGETS))
         for name in TARGETS:
             self.assertNotEqual(seeds(name), [], name)
+
+    def test_every_target_is_described(self) -> None:
+        """The README's table has every target once, and no other."""
+        rows = [line.split("|")[1] for line in README.read_text().splitlines() if line.startswith("| `")]
+        self.assertEqual(sorted(name for row in rows for name in re.findall("`([^`]+)`", row)), sorted(TARGETS))
 
     def check(self, name: str) -> None:
         """What must hold for any input holds for these."""
@@ -107,6 +117,16 @@ class FaultTests(SynchronousTestCase):
         self.patch(Records, "cut", lambda records: None)
         self.assert_found("records")
         self.assert_found("exchange")
+
+    def test_bytes_kept_back(self) -> None:
+        """The target of streams sees bytes that wait because they look like the beginning of a mark."""
+        self.patch(Stream, "protect", lambda stream, data: [data] if data else [])
+        self.assert_found("stream")
+
+    def test_an_unconfirmed_channel(self) -> None:
+        """The target of confirmations sees a client that does not compare them with its channel."""
+        self.patch(Confirmed, "_verify", lambda confirmed, confirmation: None)
+        self.assert_found("confirmation")
 
     def test_any_error(self) -> None:
         """The contexts' targets see an error that is none of those promised."""
