@@ -348,7 +348,7 @@ class AccessPolicy:
         return tuple(rule for rule in made if rule is not None)
 
     def permits(self, principal: str, read_logon: Callable[[], Logon | None] = no_logon) -> bool:
-        """Whether the principal may in; see :meth:`refusal`."""
+        """Whether the principal may in, for applications that have policies of their own; see :meth:`refusal`."""
         return self.refusal(principal, read_logon) is None
 
     def refusal(self, principal: str, read_logon: Callable[[], Logon | None] = no_logon) -> Refusal | None:

@@ -57,7 +57,9 @@ def own_host() -> str:
 class SPN:
     """A service principal name: ``class/host[:port-or-instance][/service-name]``.
 
-    Two names are equal when they differ in case only, as in the directory.
+    Two names are equal when they differ in case only, of all that Unicode calls
+    case, as the directory's own comparison knows more than ASCII's; what is
+    proven is compared more strictly (``core/kerberos.py``).
 
     :param service_class: the kind of service, such as ``echoSvc`` or ``HTTP``.
     :param host: the host's DNS or NetBIOS name.
@@ -101,11 +103,6 @@ class SPN:
     def port(self) -> int | None:
         """The port the name carries, or None; all digits mean a port."""
         return int(self.instance) if self.instance is not None and _is_number(self.instance) else None
-
-    @property
-    def is_three_part(self) -> bool:
-        """Whether only an administrator can have registered this name."""
-        return self.service_name is not None
 
     def __str__(self) -> str:
         text = f"{self.service_class}/{self.host}"

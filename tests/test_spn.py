@@ -36,7 +36,6 @@ class SPNTests(SynchronousTestCase):
             )
             self.assertEqual(str(spn), text)
             self.assertEqual(spn.port, int(instance) if instance and instance.isdecimal() else None)
-            self.assertEqual(spn.is_three_part, name is not None)
 
     def test_malformed(self) -> None:
         """What is no SPN is refused with one line, never read as another name."""

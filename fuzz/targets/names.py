@@ -50,7 +50,7 @@ def check_spn(data: bytes) -> None:
     parts = (spn.service_class, spn.host, spn.service_name, spn.instance)
     assert (again.service_class, again.host, again.service_name, again.instance) == parts
     assert spn.port is None or 0 < spn.port < 65536
-    assert spn.is_three_part is (text.count("/") == 2)
+    assert (spn.service_name is not None) is (text.count("/") == 2)
     try:
         cracked = crack_spn(text)
     except UsageError as error:

@@ -339,7 +339,7 @@ class KerberosInitiator(_KerberosContext):
     def judge(self, protection: Protection) -> PeerIdentity:
         principal, reached, flags, expires = self._prove(protection, target_name=True)
         proven = re.sub(r"\\(.)", r"\1", split_principal(principal)[0])
-        if proven.casefold() != str(self._spn).casefold():
+        if fold_ascii(proven) != fold_ascii(str(self._spn)):
             raise PeerNotProven(self._subject, f"the ticket names {proven} instead")
         if self._sealed_inside:
             # Whether TLS ends with the service only the service knows: what can be said is what its key seals.

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import Attribute, evolve, field, frozen
+from attrs import Attribute, field, frozen
 
 from mutauth_twisted.errors import UsageError
 
@@ -107,10 +107,6 @@ class BindingInformation:
             return cls(**values, extra=extra)
         except BindingError as error:
             raise BindingError(_subject(text), f"{error.subject}: {error.cause}", error.remedy) from None
-
-    def at_port(self, port: int) -> BindingInformation:
-        """The same with another port."""
-        return evolve(self, port=port)
 
 
 _KEYS = {"priority": "priority", "weight": "weight", "wire": "wire", "protection": "protection", "spn": "spn_form"}

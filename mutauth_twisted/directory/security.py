@@ -95,16 +95,6 @@ def _place(aces: list[Any]) -> int:
     return len(aces)
 
 
-def is_granted(descriptor: bytes, sid: str) -> bool:
-    """Whether both ACEs stand in the descriptor for this account.
-
-    :param descriptor: an nTSecurityDescriptor, self-relative.
-    :param sid: the account's SID as text.
-    """
-    aces = _parse(descriptor).Dacl.aces
-    return all(any(_grants(ace, sid, attribute) for ace in aces) for attribute in _PROPERTIES)
-
-
 def granted_to(descriptor: bytes) -> dict[str, bool]:
     """Whom the descriptor names in such ACEs: the SID as text, and whether both stand."""
     aces = _parse(descriptor).Dacl.aces

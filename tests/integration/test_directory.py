@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+from attrs import evolve
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint
@@ -399,7 +400,7 @@ class InstallationTests(DirectoryTestCase):
         await self.install(report=lines.append, keywords=[self.service_class, "new"])
         self.assertEqual(len(lines), 3, lines)
         after = await self.do("administrator", lambda session: installation.read_dacl(session, found.guid))
-        self.assertTrue(security.is_granted(after, sid))
+        self.assertTrue(security.granted_to(after)[sid])
 
     async def test_every_failure_undoes_what_was_done(self) -> None:
         """Whichever write fails, the directory is as it was before."""
@@ -600,7 +601,7 @@ class StartupTests(DirectoryTestCase):
         self.assertEqual(first.scp.binding, BINDING)
         second = await self.publish(found)
         self.assertEqual(second, Started((), (), first.scp))
-        other = BINDING.at_port(9001)
+        other = evolve(BINDING, port=9001)
         self.assertFalse(await self.do("svc-echo", lambda session: withdraw(session, found.guid, other)))
         self.assertTrue(await self.do("svc-echo", lambda session: withdraw(session, found.guid, BINDING)))
         self.assertFalse(await self.do("svc-echo", lambda session: withdraw(session, found.guid, BINDING)))
@@ -609,7 +610,7 @@ class StartupTests(DirectoryTestCase):
         """The two rights are what lets the account publish: before, after, and nobody else."""
 
         def update(session: Session) -> list[str]:
-            return update_binding(session, read_scp(session, guid), "other.lab.example", BINDING.at_port(9999))
+            return update_binding(session, read_scp(session, guid), "other.lab.example", evolve(BINDING, port=9999))
 
         created = await self.do(
             "administrator",
