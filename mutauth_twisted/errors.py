@@ -21,6 +21,9 @@ from unicodedata import category
 
 from twisted.internet.error import ConnectionLost
 
+#: The subject of an error about what is wrong on this machine, whoever the client is that was turned away for it.
+REPLAY_CACHE = "the replay cache"
+
 #: Controls, invisible formatting (text direction among it), surrogates, and line and paragraph separators.
 _UNPRINTABLE = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
 

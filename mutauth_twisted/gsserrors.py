@@ -25,6 +25,7 @@ from attrs import frozen
 from gssapi.raw.misc import GSSError
 
 from mutauth_twisted.errors import (
+    REPLAY_CACHE,
     AuthenticationError,
     CredentialError,
     KDCRefused,
@@ -229,8 +230,6 @@ _OLD_TICKET = _Meaning(PeerNotProven, "its ticket has expired", "it gets a new o
 _ITS_SKEW = _Meaning(
     AuthenticationError, "its clock and this machine's differ by more than Kerberos allows", "set both by NTP"
 )
-#: How errors name what is wrong with this machine, whoever the client is that was turned away for it.
-REPLAY_CACHE = "the replay cache"
 _NO_REPLAY_CACHE = _Meaning(
     CredentialError,
     "the service cannot note which requests it has seen ({text})",
@@ -404,7 +403,7 @@ def explain(error: BaseException, subject: str, acceptor: Acceptor | None = None
         anything else that a hostile token makes these libraries raise.
     :param subject: what was attempted on: an SPN, a keytab, a principal; for
         an acceptor the client.  Where the fault is this machine's the error
-        names that instead: a keytab, or :data:`REPLAY_CACHE`.
+        names that instead: a keytab, or :data:`~mutauth_twisted.errors.REPLAY_CACHE`.
     :param acceptor: what a service knows besides; None: a client failed, or
         got the service's KRB-ERROR.
     :return: an error to raise ``from`` the given one: :class:`CredentialError`

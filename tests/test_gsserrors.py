@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted import gsserrors
 from mutauth_twisted.errors import (
+    REPLAY_CACHE,
     AuthenticationError,
     CredentialError,
     KDCError,
@@ -256,7 +257,7 @@ class AcceptorTests(SynchronousTestCase):
         for number in (13, 28, -1765328220):
             error = self.said(number)
             self.assert_said(error, CredentialError, "which requests it has seen", "KRB5RCACHEDIR")
-            self.assertEqual(error.subject, gsserrors.REPLAY_CACHE)
+            self.assertEqual(error.subject, REPLAY_CACHE)
         # What a token that cannot be read may be refused with says nothing about this machine.
         for number in (12, 22, 34):
             self.assertEqual(self.said(number).subject, "client")

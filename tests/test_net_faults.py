@@ -5,8 +5,7 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from mutauth_twisted.errors import CredentialError
-from mutauth_twisted.gsserrors import REPLAY_CACHE
+from mutauth_twisted.errors import REPLAY_CACHE, CredentialError
 from mutauth_twisted.net.faults import AGAIN, FORGOTTEN, OwnFaults
 
 GONE = CredentialError("keytab /k", "it does not exist")

@@ -6,8 +6,7 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from mutauth_twisted.errors import CredentialError
-from mutauth_twisted.gsserrors import REPLAY_CACHE
+from mutauth_twisted.errors import REPLAY_CACHE, CredentialError
 
 #: Seconds between two lines of one kind in the log: every client fails alike.
 AGAIN = 60.0
