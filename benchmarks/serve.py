@@ -25,11 +25,12 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.protocols.wire import Echo
 from twisted.python.failure import Failure
 
+from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.core.kerberos import ServiceKeys
 from mutauth_twisted.credentials import ServiceCredentials
 from mutauth_twisted.net.endpoints import MutualAuthServerFactory
 from mutauth_twisted.net.protocol import Channel
-from mutauth_twisted.policy import AccessPolicy, Protection
+from mutauth_twisted.policy import Protection
 
 reactor: Any = _reactor
 

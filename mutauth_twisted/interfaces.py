@@ -8,7 +8,8 @@ from attrs import field, frozen
 from twisted.internet.interfaces import ITransport
 from zope.interface import Attribute, Interface
 
-from mutauth_twisted.policy import Flag, Logon, Protection, no_logon, split_principal
+from mutauth_twisted.access import Logon, no_logon
+from mutauth_twisted.policy import Flag, Protection, split_principal
 from mutauth_twisted.spn import SPN
 
 

@@ -18,11 +18,12 @@ from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mutauth_twisted.access import Logon
 from mutauth_twisted.core.context import Outcome, StepFailed
 from mutauth_twisted.errors import MutualAuthError, PeerNotProven, RecordError
 from mutauth_twisted.interfaces import PeerIdentity
 from mutauth_twisted.net.protocol import Channel, ExchangeProtocol, Side
-from mutauth_twisted.policy import Flag, Logon, Protection, flag_names, split_principal
+from mutauth_twisted.policy import Flag, Protection, flag_names, split_principal
 from mutauth_twisted.spn import SPN
 
 SPN_ASKED = SPN.parse("echoSvc/srv1.test.example")

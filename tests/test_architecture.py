@@ -22,6 +22,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         (
             {"errors"},
             {"spn", "policy"},
+            {"access"},
             {"interfaces", "credentials", "channelbinding"},
             {"wire", "dns", "threads", "gsserrors"},
             {"tickets"},

@@ -13,6 +13,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogLevel, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
+from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.credentials import ClientCredentials, NtlmCredentials, ServiceCredentials
 from mutauth_twisted.dns import Resolver
 from mutauth_twisted.endpoints import strings
@@ -27,7 +28,7 @@ from mutauth_twisted.net.endpoints import (
 )
 from mutauth_twisted.net.limits import Limits
 from mutauth_twisted.net.protocol import Channel
-from mutauth_twisted.policy import AccessPolicy, Package, Protection
+from mutauth_twisted.policy import Package, Protection
 from mutauth_twisted.spn import SPN
 from mutauth_twisted.wire import NNS, WINSOCK
 from tests.fakes import captured_log

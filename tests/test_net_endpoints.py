@@ -29,6 +29,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.channelbinding import ChannelBinding
 from mutauth_twisted.core import kerberos
 from mutauth_twisted.core.kerberos import KerberosInitiator, ServiceKeys
@@ -42,7 +43,7 @@ from mutauth_twisted.net.endpoints import (
     workers_for,
 )
 from mutauth_twisted.net.protocol import Channel, describe
-from mutauth_twisted.policy import AccessPolicy, Package, Protection
+from mutauth_twisted.policy import Package, Protection
 from mutauth_twisted.wire import NNS
 from tests.fakes import SECRET, SPN_ASKED, FakeContext, FakeTransport, Recorder, RecorderFactory, ThreadedReactor
 from tests.forge import make_realm, set_environment

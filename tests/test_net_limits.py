@@ -13,6 +13,7 @@ from twisted.protocols.policies import WrappingFactory
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
+from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.channelbinding import ChannelBinding
 from mutauth_twisted.core.records import EndOfStream, Records
 from mutauth_twisted.errors import AccessDenied, ServiceFull, SessionEnded, UsageError
@@ -21,7 +22,7 @@ from mutauth_twisted.net.endpoints import MutualAuthServerFactory
 from mutauth_twisted.net.limits import NOTICE, Limits, Places, limits_of
 from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.net.transport import LINGER, ProtectedTransport
-from mutauth_twisted.policy import AccessPolicy, Protection
+from mutauth_twisted.policy import Protection
 from mutauth_twisted.wire import NNS
 from tests.fakes import SECRET, FakeContext, FakeTransport, Recorder, RecorderFactory, ThreadedReactor, captured_log
 

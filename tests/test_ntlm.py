@@ -15,6 +15,7 @@ import spnego
 from spnego import ContextReq, NegotiateOptions
 from twisted.trial.unittest import SynchronousTestCase
 
+from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.channelbinding import TLS_EXPORTER, ChannelBinding
 from mutauth_twisted.core import ntlm as module
 from mutauth_twisted.core.context import StepFailed
@@ -22,7 +23,7 @@ from mutauth_twisted.core.ntlm import USERS_VARIABLE, NtlmAcceptor, NtlmInitiato
 from mutauth_twisted.credentials import NtlmCredentials
 from mutauth_twisted.errors import AuthenticationError, CredentialError, PeerNotProven, RecordError, UsageError
 from mutauth_twisted.net.protocol import Channel
-from mutauth_twisted.policy import AccessPolicy, Flag, Package, Protection
+from mutauth_twisted.policy import Flag, Package, Protection
 from mutauth_twisted.wire import NNS, WINSOCK
 from tests.fakes import Player, captured_log, converse
 from tests.users import users_file

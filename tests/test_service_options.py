@@ -8,8 +8,9 @@ from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.net.limits import Limits
-from mutauth_twisted.policy import AccessPolicy, Package, Protection
+from mutauth_twisted.policy import Package, Protection
 from mutauth_twisted.service.options import Options, Settings
 from mutauth_twisted.service.publisher import Publisher
 

@@ -10,13 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.core import kerberos
 from mutauth_twisted.core.kerberos import KerberosInitiator, ServiceKeys
 from mutauth_twisted.core.ticket import is_spnego, ticket_label, ticket_name
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.errors import MutualAuthError, PeerNotProven
 from mutauth_twisted.gsserrors import Acceptor, TicketLabel, explain
-from mutauth_twisted.policy import AccessPolicy, Package, Protection
+from mutauth_twisted.policy import Package, Protection
 from mutauth_twisted.spn import SPN
 from tests.forge import Realm, make_realm
 

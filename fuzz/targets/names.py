@@ -9,6 +9,7 @@ from unicodedata import category
 from ldap3.operation.search import parse_filter
 
 from fuzz.inputs import Choices
+from mutauth_twisted.access import AccessPolicy, Logon
 from mutauth_twisted.directory.names import (
     child_dn,
     common_name,
@@ -21,7 +22,7 @@ from mutauth_twisted.directory.names import (
     same_dn,
 )
 from mutauth_twisted.errors import UsageError, printable
-from mutauth_twisted.policy import AccessPolicy, Logon, fold_ascii, split_principal
+from mutauth_twisted.policy import fold_ascii, split_principal
 from mutauth_twisted.spn import SPN, crack_spn, make_spn
 
 _DOMAIN = "DC=test,DC=example"

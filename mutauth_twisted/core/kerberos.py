@@ -57,6 +57,7 @@ from spnego import ContextReq
 from spnego.exceptions import SpnegoError
 from spnego.iov import BufferType
 
+from mutauth_twisted.access import Logon
 from mutauth_twisted.channelbinding import ChannelBinding
 from mutauth_twisted.core.context import Outcome, StepFailed
 from mutauth_twisted.core.pac import read_logon
@@ -75,7 +76,7 @@ from mutauth_twisted.errors import (
 )
 from mutauth_twisted.gsserrors import Acceptor, explain, record_fault
 from mutauth_twisted.interfaces import PeerIdentity
-from mutauth_twisted.policy import Flag, Logon, Package, Protection, flag_names, fold_ascii, split_principal
+from mutauth_twisted.policy import Flag, Package, Protection, flag_names, fold_ascii, split_principal
 from mutauth_twisted.spn import SPN
 from mutauth_twisted.tickets import check_service_keytab, tickets_for
 

@@ -30,6 +30,7 @@ import spnego
 from attrs import field, frozen
 from spnego import ContextReq, NegotiateOptions
 
+from mutauth_twisted.access import Logon
 from mutauth_twisted.channelbinding import ChannelBinding
 from mutauth_twisted.core.context import Outcome
 from mutauth_twisted.core.pyspnego import PublicContext
@@ -44,7 +45,7 @@ from mutauth_twisted.errors import (
     UsageError,
 )
 from mutauth_twisted.interfaces import PeerIdentity
-from mutauth_twisted.policy import Flag, Logon, Package, Protection, flag_names, split_principal
+from mutauth_twisted.policy import Flag, Package, Protection, flag_names, split_principal
 
 # It logs whole tokens at debug level.
 logging.getLogger("spnego._ntlm").addFilter(_keep_quiet)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 from typing import Any, Final
 
-from mutauth_twisted.policy import Logon
+from mutauth_twisted.access import Logon
 
 _COMMON_HEADER: Final = b"\x01\x10\x08\x00"  # version 1, little-endian, its own length
 _HEADERS: Final = 16

@@ -6,11 +6,11 @@ from typing import Final
 
 from attrs import frozen
 
+from mutauth_twisted.access import check_group_sid
 from mutauth_twisted.directory.names import all_of, any_of, domain_of, equals, is_dn
 from mutauth_twisted.directory.security import parse_sid
 from mutauth_twisted.directory.session import Entry, Session
 from mutauth_twisted.errors import NotFound, UsageError
-from mutauth_twisted.policy import check_group_sid
 
 _ATTRIBUTES: Final = ("sAMAccountName", "objectSid", "objectClass", "groupType")
 # MS-ADTS 2.2.12: what groupType says.

@@ -29,6 +29,7 @@ from twisted.internet.interfaces import (
     IStreamServerEndpoint,
 )
 
+from mutauth_twisted.access import AccessPolicy, is_sid
 from mutauth_twisted.core.initiators import WINDOWS, refuse_on_windows
 from mutauth_twisted.credentials import ClientCredentials, NtlmCredentials, ServiceCredentials
 from mutauth_twisted.dns import Resolver
@@ -43,7 +44,7 @@ from mutauth_twisted.net.endpoints import (
 from mutauth_twisted.net.limits import LIMITS, limits_of
 from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.net.tls import Authority, checking_layer, server_layer
-from mutauth_twisted.policy import AccessPolicy, Package, Protection, is_sid
+from mutauth_twisted.policy import Package, Protection
 from mutauth_twisted.spn import SPN
 from mutauth_twisted.wire import WIRES
 

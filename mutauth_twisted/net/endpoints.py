@@ -23,6 +23,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.channelbinding import ChannelBinding
 from mutauth_twisted.core.context import Keys, SecurityContext
 from mutauth_twisted.core.initiators import kerberos_initiators, refuse_on_windows
@@ -34,7 +35,7 @@ from mutauth_twisted.net.faults import OwnFaults
 from mutauth_twisted.net.limits import Limits, Place, Places
 from mutauth_twisted.net.protocol import Channel, ExchangeProtocol, Side
 from mutauth_twisted.net.tls import Layer, server_layer, trusting_layer
-from mutauth_twisted.policy import AccessPolicy, Package, Protection
+from mutauth_twisted.policy import Package, Protection
 from mutauth_twisted.spn import SPN
 from mutauth_twisted.threads import Workers
 

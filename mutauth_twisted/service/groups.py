@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 from attrs import evolve
 
+from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.directory.groups import Group, find_group
 from mutauth_twisted.directory.session import Session
 from mutauth_twisted.errors import DirectoryRefused, MutualAuthError, NotFound, UsageError
-from mutauth_twisted.policy import AccessPolicy
 from mutauth_twisted.service.options import Settings
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from mutauth_twisted.access import AccountRule
 from mutauth_twisted.directory.accounts import Namesake, find_namesakes, netbios_name
 from mutauth_twisted.directory.session import Session
-from mutauth_twisted.policy import AccountRule, fold_ascii
+from mutauth_twisted.policy import fold_ascii
 from mutauth_twisted.service.options import Settings
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal, NoReturn, TypeVar
 from attrs import frozen
 from twisted.python import usage
 
+from mutauth_twisted.access import AccessPolicy, is_sid
 from mutauth_twisted.directory.commands import DEFAULT_SPN_FORMS
 from mutauth_twisted.directory.guidcache import DEFAULT_STATE_DIR
 from mutauth_twisted.directory.scp import SPN_FORMS
@@ -18,7 +19,7 @@ from mutauth_twisted.directory.startup import SpnCheck
 from mutauth_twisted.errors import MutualAuthError, UsageError
 from mutauth_twisted.net.limits import LIMITS, Limits, limits_of
 from mutauth_twisted.net.protocol import Channel
-from mutauth_twisted.policy import AccessPolicy, Package, Protection, is_sid
+from mutauth_twisted.policy import Package, Protection
 from mutauth_twisted.spn import own_host
 from mutauth_twisted.wire import WIRES
 

@@ -8,13 +8,14 @@ from typing import Any
 from attrs import evolve
 from twisted.logger import Logger
 
+from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.directory.binding import BindingInformation
 from mutauth_twisted.directory.connection import Directory
 from mutauth_twisted.directory.startup import TakenByAnother
 from mutauth_twisted.dns import Resolver
 from mutauth_twisted.errors import MutualAuthError
-from mutauth_twisted.policy import AccessPolicy, split_principal
+from mutauth_twisted.policy import split_principal
 from mutauth_twisted.service.entries import Entry, Inspection, Standing, entry_of
 from mutauth_twisted.service.groups import NamedGroups
 from mutauth_twisted.service.names import NamedAccounts

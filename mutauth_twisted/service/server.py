@@ -15,12 +15,12 @@ from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.core.context import Keys
 from mutauth_twisted.errors import MutualAuthError, UsageError
 from mutauth_twisted.net.endpoints import MutualAuthServerFactory, listen_on
 from mutauth_twisted.net.protocol import describe
 from mutauth_twisted.net.tls import Layer
-from mutauth_twisted.policy import AccessPolicy
 from mutauth_twisted.service.options import Settings
 from mutauth_twisted.service.publisher import Publisher
 from mutauth_twisted.service.status import Status, StatusFactory

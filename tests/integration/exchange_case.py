@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
+from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.core.kerberos import ServiceKeys
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.directory.connection import Directory
@@ -28,7 +29,7 @@ from mutauth_twisted.dns import Resolver
 from mutauth_twisted.errors import MutualAuthError
 from mutauth_twisted.net.endpoints import MutualAuthClientEndpoint, MutualAuthServerEndpoint
 from mutauth_twisted.net.protocol import Channel
-from mutauth_twisted.policy import AccessPolicy, Package
+from mutauth_twisted.policy import Package
 from mutauth_twisted.spn import SPN
 from mutauth_twisted.wire import NNS, Wire
 from tests.integration.support import require_lab

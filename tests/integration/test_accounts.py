@@ -12,13 +12,13 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
+from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.directory.connection import Directory
 from mutauth_twisted.directory.session import Change, Session
 from mutauth_twisted.directory.spns import find_account
 from mutauth_twisted.dns import Resolver
 from mutauth_twisted.errors import DirectoryRefused, PeerRefused
-from mutauth_twisted.policy import AccessPolicy
 from tests.integration.exchange_case import ExchangeTestCase
 
 T = TypeVar("T")

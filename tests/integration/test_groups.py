@@ -6,11 +6,11 @@ from typing import Any
 from unittest import mock
 from uuid import uuid4
 
+from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.directory.groups import Group, find_group
 from mutauth_twisted.directory.security import parse_sid
 from mutauth_twisted.directory.session import Change, Session
 from mutauth_twisted.errors import DirectoryRefused, DirectoryUnreachable, MutualAuthError, NotFound, UsageError
-from mutauth_twisted.policy import AccessPolicy
 from mutauth_twisted.service import groups
 from tests.integration import test_accounts, test_maintenance
 from tests.integration.commands import CommandTestCase

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from twisted.internet import reactor
 
+from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.core.kerberos import ServiceKeys
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.directory.connection import Directory
@@ -11,7 +12,6 @@ from mutauth_twisted.directory.security import parse_sid
 from mutauth_twisted.directory.session import Session
 from mutauth_twisted.dns import Resolver
 from mutauth_twisted.errors import PeerRefused
-from mutauth_twisted.policy import AccessPolicy
 from tests.integration.exchange_case import ExchangeTestCase
 
 

@@ -15,6 +15,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
+from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.channelbinding import TLS_EXPORTER, ChannelBinding
 from mutauth_twisted.core import kerberos
 from mutauth_twisted.core.confirmation import Confirming
@@ -23,7 +24,7 @@ from mutauth_twisted.errors import MutualAuthError, NetworkError, PeerNotProven
 from mutauth_twisted.net import protocol
 from mutauth_twisted.net.endpoints import MutualAuthClientEndpoint, MutualAuthServerEndpoint
 from mutauth_twisted.net.protocol import Channel
-from mutauth_twisted.policy import AccessPolicy, Protection
+from mutauth_twisted.policy import Protection
 from mutauth_twisted.wire import NNS, WINSOCK
 from tests.fakes import SPN_ASKED, FakeContext
 from tests.integration.exchange_case import LOOPBACK, Application, one

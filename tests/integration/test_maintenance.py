@@ -12,6 +12,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
+from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.directory import security
 from mutauth_twisted.directory.binding import BindingInformation
 from mutauth_twisted.directory.guidcache import GuidCache
@@ -21,7 +22,6 @@ from mutauth_twisted.directory.scp import delete_scp, read_scp
 from mutauth_twisted.directory.scpadmin import read_dacl, write_dacl
 from mutauth_twisted.directory.session import Change, Session
 from mutauth_twisted.directory.spns import add_spns, find_account, remove_spns
-from mutauth_twisted.policy import AccessPolicy
 from mutauth_twisted.service.neighbours import Neighbours
 from mutauth_twisted.service.options import Options
 from mutauth_twisted.service.publisher import Publisher

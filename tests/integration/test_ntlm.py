@@ -14,6 +14,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import LogLevel, formatEvent
 from twisted.python.failure import Failure
 
+from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.core.ntlm import NtlmUsers
 from mutauth_twisted.credentials import NtlmCredentials
 from mutauth_twisted.errors import (
@@ -25,7 +26,7 @@ from mutauth_twisted.errors import (
 )
 from mutauth_twisted.net.endpoints import MutualAuthClientEndpoint
 from mutauth_twisted.net.protocol import Channel
-from mutauth_twisted.policy import AccessPolicy, Flag, Package, Protection
+from mutauth_twisted.policy import Flag, Package, Protection
 from mutauth_twisted.wire import NNS, WINSOCK
 from tests.fakes import captured_log
 from tests.integration.commands import CommandTestCase

@@ -1,0 +1,329 @@
+"""Who may come in, once proven: patterns of accounts, groups, and what decides: values only."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from unicodedata import normalize
+
+from attrs import field, frozen
+
+from mutauth_twisted.errors import UsageError
+from mutauth_twisted.policy import fold_ascii, split_principal
+
+
+def _fold_everything(text: str) -> str:
+    return normalize("NFKC", normalize("NFKC", text).casefold())
+
+
+# A backslash that escapes nothing that a principal's name must escape.
+_BARE_BACKSLASH = re.compile(r"(?:[^\\]|\\[\\@/])*\\(?![\\@/])", re.DOTALL)
+_NOT_IN_DOMAIN = frozenset("@/*?[")
+_NOT_IN_ACCOUNT = frozenset("@/\\")
+
+
+@frozen
+class _Pattern:
+    """A pattern taken apart: ``name@REALM``, or ``DOMAIN\\name`` with an empty realm."""
+
+    text: str
+    name: str
+    realm: str = ""
+    domain: str = ""
+
+
+@lru_cache(maxsize=1024)
+def _parse(text: str) -> _Pattern:
+    """Take a pattern apart.
+
+    :raises UsageError: when it is none.
+    """
+    subject = f"pattern '{text}'"
+    name, realm = split_principal(text)
+    domain, backslash, account = text.partition("\\")
+    if realm and name:
+        if _BARE_BACKSLASH.match(name):
+            domain, _, account = name.partition("\\")
+            remedy = f"write {account}@{realm}, or {domain}\\{account} with the domain's NetBIOS name"
+            raise UsageError(subject, "it names its account by a domain and by a realm, and would match nobody", remedy)
+        return _Pattern(text, name, realm)
+    if backslash and account.startswith("\\"):
+        remedy = f"write {domain}\\{account.lstrip(chr(92))}"
+        raise UsageError(subject, "it names no realm, and a domain with more than one backslash", remedy)
+    if not _BARE_BACKSLASH.match(text):
+        name = name or "*"
+        remedy = f"write {name}@REALM, or {name}@* for any, or DOMAIN\\{name}"
+        raise UsageError(subject, "it names no realm", remedy)
+    if not domain or not account or _NOT_IN_DOMAIN & set(domain) or _NOT_IN_ACCOUNT & set(account):
+        remedy = "write DOMAIN\\name, with wildcards in the name only, or name@REALM"
+        raise UsageError(subject, "it is no account of a domain", remedy)
+    return _Pattern(text, account, domain=domain)
+
+
+@frozen
+class AccountRule:
+    """A rule about one account.
+
+    :param option: ``--allow`` or ``--deny``.
+    :param pattern: as it was written.
+    :param name: the account's sAMAccountName.
+    :param home: the realm or the domain that the pattern names.
+    """
+
+    option: str
+    pattern: str
+    name: str
+    home: str
+
+    def pattern_for(self, name: str) -> str:
+        """The pattern for another account of the same home."""
+        is_domain = _parse(self.pattern).domain
+        return f"{self.home}\\{name}" if is_domain else f"{_escape(name)}@{self.home}"
+
+
+def _account_rule(option: str, pattern: str) -> AccountRule | None:
+    """The rule, if its pattern has no wildcard."""
+    parsed = _parse(pattern)
+    if set("*?[") & set(pattern):
+        return None
+    name = parsed.name if parsed.domain else re.sub(r"\\(.)", r"\1", parsed.name)
+    return AccountRule(option, pattern, name, parsed.domain or parsed.realm)
+
+
+def _escape(name: str) -> str:
+    """A name as it stands in a principal."""
+    return re.sub(r"([\\@/])", r"\\\1", name)
+
+
+def _check_patterns(instance: object, attribute: object, patterns: tuple[str, ...]) -> None:
+    for pattern in patterns:
+        _parse(pattern)
+
+
+_SID = re.compile(r"S-1-\d{1,15}(-\d{1,10}){1,15}", re.ASCII)
+# MS-DTYP 2.4.2.4: what a machine adds to a session of its own accord (everyone, network, the groups of BUILTIN).
+_LOCAL_SID = re.compile(r"S-1-(?:[0-3]-.*|5-(?:[1-8]|1[0-4]|1[7-9]|20)|5-(?:5|32|64)-.*|16-.*)")
+
+
+def is_sid(text: str) -> bool:
+    """Whether a text has the form of a SID, with a small or a capital S."""
+    return _SID.fullmatch(text[:1].upper() + text[1:]) is not None
+
+
+def check_group_sid(sid: str, subject: str) -> None:
+    """See that a group can be among those of a client's ticket.
+
+    :param subject: how the error names the group.
+    :raises UsageError: when no ticket ever names it.
+    """
+    if _LOCAL_SID.fullmatch(sid):
+        cause = "no ticket names it: a machine adds it to its own sessions, and not a domain controller"
+        raise UsageError(subject, cause, "take a group of the domain, with the same members")
+
+
+def _check_sids(instance: object, attribute: object, sids: tuple[str, ...]) -> None:
+    for sid in sids:
+        if not is_sid(sid):
+            raise UsageError(f"group {sid!r}", "it is no SID", "give its objectSid, such as S-1-5-21-1-2-3-1104")
+        check_group_sid(sid, f"group {sid}")
+
+
+def _as_sids(sids: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sid[:1].upper() + sid[1:] for sid in sids)
+
+
+def _as_tuple(patterns: Iterable[str]) -> tuple[str, ...]:
+    return tuple(pattern.strip() for pattern in patterns)
+
+
+def _about(realm: str, patterns: tuple[str, ...], fold: Callable[[str], str]) -> tuple[_Pattern, ...]:
+    """The patterns that can be about somebody of a realm: that of an account's domain is not known beforehand."""
+    parsed = map(_parse, patterns)
+    return tuple(each for each in parsed if each.domain or fnmatchcase(fold(realm), fold(each.realm)))
+
+
+def _fits(name: str, pattern: _Pattern, fold: Callable[[str], str]) -> bool:
+    return fnmatchcase(fold(name), fold(pattern.name))
+
+
+def _denies(name: str, pattern: _Pattern) -> bool:
+    """Whether a denial finds the name: that of a computer with its ``$`` and without."""
+    folded, wanted = _fold_everything(name), _fold_everything(pattern.name)
+    return fnmatchcase(folded, wanted) or fnmatchcase(folded.removesuffix("$"), wanted)
+
+
+@frozen
+class Logon:
+    """What is known of an account: by a domain controller, in the PAC of the ticket (MS-PAC 2.5 and 2.10), or by NTLM.
+
+    :param name: its sAMAccountName, whichever of its names the client came under.
+    :param domain: the NetBIOS name of its domain.
+    :param sid: its SID; None: there is none.
+    :param groups: the SIDs of its groups that are enabled, and not for denials only.
+    :param deny_only: those that only denials may look at.
+    :param upn: its userPrincipalName, implied or set; None: unknown.
+    :param groups_known: whether the groups are all that there are; if not, none is known.
+    """
+
+    name: str
+    domain: str
+    sid: str | None = None
+    groups: tuple[str, ...] = ()
+    deny_only: tuple[str, ...] = ()
+    upn: str | None = None
+    groups_known: bool = True
+
+    @property
+    def account(self) -> str:
+        """The account, ``DOMAIN\\name``."""
+        return f"{self.domain}\\{self.name}"
+
+    def names_in(self, realm: str) -> tuple[str, ...]:
+        """The names that the account has in its realm, as they stand in a principal: the sAMAccountName first."""
+        names = [self.name]
+        prefix, _, suffix = (self.upn or "").rpartition("@")
+        if prefix and fold_ascii(suffix) == fold_ascii(realm):
+            names.append(prefix)
+        return tuple(map(_escape, names))
+
+
+def _is_allowed(logon: Logon, realm: str, pattern: _Pattern) -> bool:
+    """Whether an allowance that is about the realm, or about a domain, is for the account."""
+    if not pattern.domain:
+        return _fits(logon.names_in(realm)[0], pattern, fold_ascii)
+    home = realm if "." in pattern.domain else logon.domain
+    return fold_ascii(home) == fold_ascii(pattern.domain) and _fits(logon.name, pattern, fold_ascii)
+
+
+@frozen
+class Refusal:
+    """Why somebody may not in, for the service's own log.
+
+    :param cause: which rule keeps it out, or that none lets it in.
+    :param remedy: what would let it in.
+    """
+
+    cause: str
+    remedy: str
+
+
+def no_logon() -> Logon | None:
+    """What there is to read of a client whose ticket has no PAC."""
+    return None
+
+
+@frozen
+class AccessPolicy:
+    """Which proven principals a service lets in; a denial beats an allowance.
+
+    Patterns are ``name@REALM`` with shell wildcards in either part, and
+    ``DOMAIN\\name``, with the domain's NetBIOS name and wildcards in the name: the
+    account of that sAMAccountName.  A domain with a dot in it is the realm.  The
+    case of A to Z does not count, as in the directory; a denial also finds names
+    that only look like the one denied, and the computer ``name$`` by ``name``.
+
+    The realm is the ticket's.  The name on a ticket is one that the client chose
+    among those that its account answers to, some of which may be another
+    account's elsewhere; so an allowance is for the account's sAMAccountName, as
+    the PAC tells it, and a denial for that, for the UPN's prefix, and for the
+    name on the ticket.  A client decides by itself whether its ticket has a PAC:
+    without one only patterns for everybody of a realm (``*@REALM``) let it in,
+    and only where no denial is about somebody of that realm, an account or a group.
+
+    A domain's NetBIOS name is what the client's own domain controllers say;
+    where others' realms are trusted, an allowance should name the realm.
+
+    Groups are SIDs; they let in, and keep out, as patterns do.  A denial keeps out
+    whoever's groups nobody tells, as with NTLM.
+
+    :ivar group_names: what groups are called in a refusal, by SID.
+    :raises UsageError: for a pattern that names neither realm nor domain, or both, or a group that is no SID or in no PAC.
+    """
+
+    allow: tuple[str, ...] = field(default=(), converter=_as_tuple, validator=_check_patterns)
+    deny: tuple[str, ...] = field(default=(), converter=_as_tuple, validator=_check_patterns)
+    allow_all: bool = False
+    allow_groups: tuple[str, ...] = field(default=(), converter=_as_sids, validator=_check_sids)
+    deny_groups: tuple[str, ...] = field(default=(), converter=_as_sids, validator=_check_sids)
+
+    group_names: Mapping[str, str] = field(factory=dict, eq=False, repr=False)
+
+    @property
+    def lets_nobody_in(self) -> bool:
+        """Whether there is nobody whom it lets in."""
+        return not (self.allow or self.allow_all or self.allow_groups)
+
+    @property
+    def account_rules(self) -> tuple[AccountRule, ...]:
+        """The rules about one account each."""
+        rules = (("--allow", self.allow), ("--deny", self.deny))
+        made = (_account_rule(option, pattern) for option, patterns in rules for pattern in patterns)
+        return tuple(rule for rule in made if rule is not None)
+
+    def permits(self, principal: str, read_logon: Callable[[], Logon | None] = no_logon) -> bool:
+        """Whether the principal may in, for applications that have policies of their own; see :meth:`refusal`."""
+        return self.refusal(principal, read_logon) is None
+
+    def refusal(self, principal: str, read_logon: Callable[[], Logon | None] = no_logon) -> Refusal | None:
+        """Why the principal may not in; None: it may.
+
+        :param read_logon: reads the PAC; called only where it decides.
+        """
+        if self.allow_all and not self.deny and not self.deny_groups:
+            return None
+        name, realm = split_principal(principal)
+        if not name or not realm:
+            return Refusal("it has no name or no realm, so that no rule can be about it", "have it come as name@REALM")
+        denied = _about(realm, self.deny, _fold_everything)
+        for pattern in denied:
+            if not pattern.domain and _denies(name, pattern):
+                return self._kept_out(f"--deny {pattern.text}")
+        allowed = _about(realm, self.allow, fold_ascii)
+        everybody = self.allow_all or any(each.realm and not each.name.strip("*") for each in allowed)
+        if everybody and not denied and not self.deny_groups:
+            return None
+        if not everybody and not allowed and not self.allow_groups:
+            remedy = f"--allow NAME@{realm}, or --allow-group one of its groups, if it should come in"
+            return Refusal(f"nothing lets it in: no --allow is about {realm}", remedy)
+        logon = read_logon()
+        if logon is None or not logon.name:
+            return Refusal(
+                "its ticket has no PAC, which tells whose it is, and rules about accounts or groups have to be kept",
+                "have the client ask for a ticket with one, or let in and keep out whole realms only",
+            )
+        if self.deny_groups and not logon.groups_known:
+            return Refusal("nothing tells its groups, some of which are denied", "deny users instead")
+        if rule := self._denial(logon, realm, denied):
+            return self._kept_out(f"{rule}; its account is {logon.account}")
+        if (
+            everybody
+            or any(_is_allowed(logon, realm, pattern) for pattern in allowed)
+            or not set(self.allow_groups).isdisjoint(logon.groups)
+        ):
+            return None
+        account = f"{logon.names_in(realm)[0]}@{realm}"
+        cause = f"nothing lets it in; its account is {account} ({logon.account})"
+        return Refusal(cause, "--allow that, or --allow-group one of its groups, if it should come in")
+
+    @staticmethod
+    def _kept_out(rule: str) -> Refusal:
+        return Refusal(f"kept out by {rule}", "take that back if it should come in")
+
+    def _denial(self, logon: Logon, realm: str, denied: tuple[_Pattern, ...]) -> str | None:
+        """The rule that keeps an account out, as an option; None: there is none."""
+        for pattern in denied:
+            if pattern.domain:
+                # Either may be what was meant, and neither may be missed.
+                homes = {_fold_everything(logon.domain), _fold_everything(realm)}
+                found = _fold_everything(pattern.domain) in homes and _denies(logon.name, pattern)
+            else:
+                found = any(_denies(each, pattern) for each in logon.names_in(realm))
+            if found:
+                return f"--deny {pattern.text}"
+        groups = {*logon.groups, *logon.deny_only}
+        for sid in self.deny_groups:
+            if sid in groups:
+                return f"--deny-group {self.group_names.get(sid, sid)}"
+        return None
