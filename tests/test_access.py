@@ -6,6 +6,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted.access import AccessPolicy, Logon
 from mutauth_twisted.errors import UsageError
+from mutauth_twisted.policy import split_principal
+
+
+def permits(policy: AccessPolicy, principal: str, **told: tuple[str, ...]) -> bool:
+    """Whether an account of that very name may in."""
+    return policy.permits(principal, lambda: Logon(split_principal(principal)[0], "R", **told))  # type: ignore[arg-type]
 
 
 class AccessPolicyTests(SynchronousTestCase):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mutauth_twisted.access import AccessPolicy, Logon
 from mutauth_twisted.policy import Flag, Protection, flag_names, split_principal
 
 
@@ -38,8 +37,3 @@ class PrincipalTests(SynchronousTestCase):
             ("", ("", "")),
         ):
             self.assertEqual(split_principal(text), parts)
-
-
-def permits(policy: AccessPolicy, principal: str, **told: tuple[str, ...]) -> bool:
-    """Whether an account of that very name may in."""
-    return policy.permits(principal, lambda: Logon(split_principal(principal)[0], "R", **told))  # type: ignore[arg-type]
