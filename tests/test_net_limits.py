@@ -337,6 +337,15 @@ class LifetimeCase(SynchronousTestCase):
 class IdleTests(LifetimeCase):
     """Sessions in which nothing happens."""
 
+    def test_ending_for_ever(self) -> None:
+        """A session that is ending already, to a peer that reads nothing, is ended by its limits all the same."""
+        self.application.transport.loseConnection()
+        self.protocol.writeConnectionLost()
+        self.reactor.advance(LINGER)
+        self.assertFalse(self.network.aborted)
+        self.reactor.advance(100)
+        self.assertTrue(self.network.aborted)
+
     def test_silence(self) -> None:
         """A session without a byte ends, with an end of stream that its peer can tell from a cut."""
         self.reactor.advance(99)

@@ -12,7 +12,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener
 from twisted.internet.protocol import Protocol
 from twisted.internet.testing import StringTransport
-from twisted.protocols.tls import BufferingTLSTransport
+from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOProtocol
 from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted.errors import CredentialError, NetworkError, PeerNotProven, PeerRefused, ProtocolViolation, UsageError
@@ -79,6 +79,34 @@ class Judge:
     def judge(self, protection: Protection) -> PeerIdentity:
         """See Exchange."""
         return self.identity
+
+
+class EndTests(SynchronousTestCase):
+    """The end of TLS under a producer."""
+
+    def test_producer(self) -> None:
+        """A producer is stopped with TLS, so that the socket below need not wait for it."""
+        told: list[str] = []
+
+        class Producer:
+            def stopProducing(self) -> None:
+                told.append("stop")
+
+        below: Any = server_layer().under(Protocol())
+        below.makeConnection(StringTransport())
+        below._producer = Producer()
+        self.patch(below, "unregisterProducer", lambda: told.append("unregistered"))
+        below._tlsShutdownFinished(None)
+        self.assertEqual(told, ["stop", "unregistered"])
+
+    def test_twisted(self) -> None:
+        """Twisted says by this method that TLS has ended, whatever ended it: it is not a public one."""
+        calls: list[Any] = []
+        self.patch(TLSMemoryBIOProtocol, "_tlsShutdownFinished", lambda below, reason: calls.append(reason))
+        below: Any = server_layer().under(Protocol())
+        below.makeConnection(StringTransport())
+        below.dataReceived(b"GET / HTTP/1.0")
+        self.assertEqual(len(calls), 1)
 
 
 class LayerTests(SynchronousTestCase):

@@ -598,6 +598,17 @@ class EndingTests(Case):
         self.assertIsInstance(self.lose(ConnectionDone()), ConnectionDone)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_peer_ends_behind_our_end(self) -> None:
+        """What was written before we closed may take as long as it takes, though the peer has ended meanwhile."""
+        self.transport.write(b"much")
+        self.transport.loseConnection()
+        self.peer_sends(end=True)
+        self.assertTrue(self.network.disconnecting)
+        self.clock.advance(10 * LINGER)
+        self.assertFalse(self.network.aborted)
+        self.assertEqual(self.sent(), [Data(b"much"), EndOfStream()])
+        self.assertIsInstance(self.lose(ConnectionDone()), ConnectionDone)
+
     def test_peer_ends_and_reads_slowly(self) -> None:
         """What a finished producer said may take as long to be sent as it takes."""
         source = Source(self.transport)
@@ -794,6 +805,16 @@ class PlainNetworkTests(Case):
     def test_cut(self) -> None:
         """A connection that ends without the peer's end was cut."""
         self.assertIsInstance(self.lose(ConnectionDone()), StreamCut)
+
+    def test_silence_behind_both_ends(self) -> None:
+        """When both have ended, a network that waits for another word of the peer's is not waited for."""
+        self.transport.loseWriteConnection()
+        self.peer_sends(end=True)
+        self.assertTrue(self.network.disconnecting)
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        self.clock.advance(LINGER)
+        self.assertIsInstance(self.lose(ConnectionDone()), ConnectionDone)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_gone_at_once(self) -> None:
         """A network that is gone as soon as it is closed leaves no timer behind."""

@@ -86,6 +86,13 @@ class _Bounded(BufferingTLSTransport):
             above.violated(f"it has sent {self._said_nothing} bytes on end that bring no data")
             self.abortConnection()
 
+    def _tlsShutdownFinished(self, reason: Any) -> None:
+        # Twisted closes the socket, which waits for a producer that goes on writing, though nothing of it is sent any more.
+        super()._tlsShutdownFinished(reason)
+        if (producer := self._producer) is not None:
+            producer.stopProducing()
+            self.unregisterProducer()
+
     def said(self, size: int) -> None:
         """So many bytes came for the protocol above."""
         self._said_nothing = max(0, self._said_nothing - _BESIDES * size)

@@ -167,7 +167,8 @@ class ProtectedTransport:
 
     def _end_session(self, error: SessionEnded) -> None:
         self._log.info("the session with {principal} is over: {error}", principal=self._who, error=error)
-        if self._reason is not None:  # it is ending already
+        if self._reason is not None:  # it is ending already, and has had its time
+            self._transport.abortConnection()
             return
         self._send_end()
         self._leave(Failure(error))
@@ -207,6 +208,9 @@ class ProtectedTransport:
             self._wrote = False
             self._wait(self._still_producing)
             return
+        if self.disconnecting and self._end_sent:
+            self._end_output()  # however long what was written takes
+            return
         if half_closeable is None or (self.disconnecting and self._producer is None):
             self._send_end()
             self._leave(Failure(ConnectionDone()))
@@ -214,7 +218,7 @@ class ProtectedTransport:
         if not self.disconnecting:
             self._call(half_closeable.readConnectionLost)
         if self._end_sent:
-            self._transport.loseConnection()
+            self._end_output()
 
     def _still_producing(self) -> None:
         """A producer that has nothing to say for a while has nothing to say to a peer that has ended."""
@@ -376,10 +380,8 @@ class ProtectedTransport:
 
     def _close(self) -> None:
         self._stop_waiting()
-        if not self._end_sent:
+        if not self._end_sent or self._input_over:
             self._end_output()
-        elif self._input_over:
-            self._transport.loseConnection()
         else:
             self._wait(self._give_up_waiting)
         if self._paused:
