@@ -516,8 +516,8 @@ class SecrecyTests(Case):
     def test_pyspnego_logs_tokens(self) -> None:
         """Left alone, pyspnego writes whole tokens into the log: this is why it is not."""
         logger = logging.getLogger("spnego._gss")
-        logger.removeFilter(module._keep_quiet)
-        self.addCleanup(logger.addFilter, module._keep_quiet)
+        logger.removeFilter(module.keep_quiet)
+        self.addCleanup(logger.addFilter, module.keep_quiet)
         messages = self.listen()
         tokens = self.exchange()
         self.assertTrue(any(base64.b64encode(tokens[0]).decode() in message for message in messages))

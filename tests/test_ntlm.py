@@ -192,6 +192,15 @@ class RefusalTests(Case):
     def last_token(self, client: NtlmInitiator, server: NtlmAcceptor) -> bytes:
         return client.step(server.step(client.step(None).token).token).token
 
+    def test_pyspnego_refuses_to_begin(self) -> None:
+        """An error before there is any context of pyspnego's is a failed step like any other."""
+
+        def client(*arguments: object, **options: object) -> None:
+            raise ValueError("not like that")
+
+        self.patch(spnego, "client", client)
+        self.refused(self.client(), None, PeerNotProven, "the service's token cannot be taken")
+
     def test_wrong(self) -> None:
         """A wrong password, an unknown user, another domain's: refused alike."""
         for text in ("LAB:alice:wrong", "LAB:mallory:" + PASSWORD, "HOME:alice:" + PASSWORD, "LAB:Bob:" + PASSWORD):
@@ -524,8 +533,8 @@ class SecrecyTests(Case):
     def test_pyspnego_logs_tokens(self) -> None:
         """Left alone, pyspnego writes whole tokens into the log: this is why it is not."""
         own = logging.getLogger("spnego._ntlm")
-        own.removeFilter(module._keep_quiet)
-        self.addCleanup(own.addFilter, module._keep_quiet)
+        own.removeFilter(module.keep_quiet)
+        self.addCleanup(own.addFilter, module.keep_quiet)
         with self.assertLogs(own, 1) as told:
             token = self.client().step(None).token
         self.assertIn(base64.b64encode(token).decode(), "".join(told.output))

@@ -55,13 +55,12 @@ from gssapi.raw.exceptions import OperationUnavailableError
 from gssapi.raw.misc import GSSError
 from spnego import ContextReq
 from spnego.exceptions import SpnegoError
-from spnego.iov import BufferType
 
 from mutauth_twisted.access import Logon
 from mutauth_twisted.channelbinding import ChannelBinding
 from mutauth_twisted.core.context import Outcome, StepFailed
 from mutauth_twisted.core.pac import read_logon
-from mutauth_twisted.core.pyspnego import keep_quiet as _keep_quiet
+from mutauth_twisted.core.pyspnego import RecordsApart, keep_quiet
 from mutauth_twisted.core.ticket import is_spnego, ticket_label, ticket_name
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.errors import (
@@ -102,8 +101,7 @@ _REQUIRED = {protection: int(protection.required_flags) for protection in Protec
 # A logger's own filters survive logging.config, and do not depend on levels that others may change.
 for _name in list(logging.root.manager.loggerDict):
     if _name.partition(".")[0] == "spnego":
-        logging.getLogger(_name).addFilter(_keep_quiet)
-
+        logging.getLogger(_name).addFilter(keep_quiet)
 
 
 def kerberos_name(spn: SPN) -> gssapi.Name:
@@ -118,7 +116,7 @@ def _native(error: BaseException) -> BaseException:
     return error.__cause__ if isinstance(error, SpnegoError) and error.__cause__ is not None else error
 
 
-class _KerberosContext:
+class _KerberosContext(RecordsApart):
     """What initiator and acceptor share: GSSAPI's context, and a GSSAPIProxy with it in it."""
 
     #: pyspnego's object; its context is ours.
@@ -193,7 +191,7 @@ class _KerberosContext:
         try:
             wrapped = wrap(self._context, data, seal)
         except GSSError as error:
-            raise explain(error, self._subject) from error
+            raise self._spent(error) from error
         if seal and not wrapped.encrypted:
             raise AuthenticationError(self._subject, "the security package did not encrypt")
         return wrapped.message
@@ -204,6 +202,9 @@ class _KerberosContext:
         except Exception as error:  # any bytes can come in here, and raise anything
             raise self._not_next(error) from error
         return result.message, result.encrypted
+
+    def _spent(self, error: Exception) -> MutualAuthError:
+        return explain(_native(error), self._subject)
 
     def _not_next(self, error: Exception) -> RecordError:
         return RecordError(
@@ -221,28 +222,6 @@ class _KerberosContext:
             wrap_iov_length(self._context, sizes, False)
             self._signature_size = len(sizes[0].value or b"")
         return self._signature_size
-
-    def wrap_apart(self, data: bytes, *, seal: bool) -> tuple[bytes, bytes]:
-        try:
-            if not seal:
-                return self._proxy.sign(data), data
-            wrapped = self._proxy.wrap_iov([BufferType.header, data, BufferType.padding])
-        except SpnegoError as error:
-            raise explain(_native(error), self._subject) from error
-        if not wrapped.encrypted:
-            raise AuthenticationError(self._subject, "the security package did not encrypt")
-        header, sealed, padding = (buffer.data or b"" for buffer in wrapped.buffers)
-        return header, sealed + padding
-
-    def unwrap_apart(self, trailer: bytes, data: bytes, *, seal: bool) -> tuple[bytes, bool]:
-        try:
-            if not seal:
-                self._proxy.verify(data, trailer)
-                return data, False
-            result = self._proxy.unwrap_iov([(BufferType.header, trailer), data, BufferType.data])
-        except Exception as error:  # as above
-            raise self._not_next(error) from error
-        return result.buffers[1].data or b"", result.encrypted
 
 
 class KerberosInitiator(_KerberosContext):

@@ -33,8 +33,7 @@ from spnego import ContextReq, NegotiateOptions
 from mutauth_twisted.access import Logon
 from mutauth_twisted.channelbinding import ChannelBinding
 from mutauth_twisted.core.context import Outcome
-from mutauth_twisted.core.pyspnego import PublicContext
-from mutauth_twisted.core.pyspnego import keep_quiet as _keep_quiet
+from mutauth_twisted.core.pyspnego import PublicContext, keep_quiet
 from mutauth_twisted.credentials import NtlmCredentials
 from mutauth_twisted.errors import (
     AuthenticationError,
@@ -48,7 +47,7 @@ from mutauth_twisted.interfaces import PeerIdentity
 from mutauth_twisted.policy import Flag, Package, Protection, flag_names, split_principal
 
 # It logs whole tokens at debug level.
-logging.getLogger("spnego._ntlm").addFilter(_keep_quiet)
+logging.getLogger("spnego._ntlm").addFilter(keep_quiet)
 
 PACKAGE = Package.NTLM_SERVICE_UNPROVEN
 USERS_VARIABLE = "NTLM_USER_FILE"
@@ -279,7 +278,7 @@ class NtlmInitiator(_NtlmContext):
         return Outcome(reply, self._proxy.complete)
 
     def _explain(self, error: Exception) -> MutualAuthError:
-        reason = f" ({error})" if type(error) is ValueError and self._proxy.complete else ""
+        reason = f" ({error})" if type(error) is ValueError and self._proxy is not None and self._proxy.complete else ""
         cause = f"the service's token cannot be taken{reason}"
         return PeerNotProven(self._subject, cause, "it was altered on the way, or the service does not speak NTLM")
 

@@ -33,11 +33,10 @@ import spnego
 from spnego import ContextReq
 from spnego.channel_bindings import GssChannelBindings
 from spnego.exceptions import SpnegoError
-from spnego.iov import BufferType
 
 from mutauth_twisted.channelbinding import ChannelBinding
 from mutauth_twisted.core.context import Outcome
-from mutauth_twisted.core.pyspnego import PublicContext, keep_quiet
+from mutauth_twisted.core.pyspnego import PublicContext, RecordsApart, keep_quiet
 from mutauth_twisted.errors import (
     AuthenticationError,
     CredentialError,
@@ -76,7 +75,7 @@ def _windows_code(error: Exception) -> int:
     return int(getattr(native, "winerror", None) or 0) & 0xFFFFFFFF
 
 
-class SspiInitiator(PublicContext):
+class SspiInitiator(PublicContext, RecordsApart):
     """A client's context for one SPN, with the logon session's tickets.
 
     :param spn: the SPN the service must prove to have the key of.
@@ -214,25 +213,3 @@ class SspiInitiator(PublicContext):
         except Exception as error:
             cause, remedy = "Windows does not tell the size of its records' headers", "use wire nns"
             raise AuthenticationError(self._subject, cause, remedy) from error
-
-    def wrap_apart(self, data: bytes, *, seal: bool) -> tuple[bytes, bytes]:
-        try:
-            if not seal:
-                return bytes(self._proxy.sign(data)), data
-            wrapped = self._proxy.wrap_iov([BufferType.header, data, BufferType.padding])
-        except Exception as error:
-            raise self._spent(error) from error
-        if not wrapped.encrypted:
-            raise AuthenticationError(self._subject, "the security package did not encrypt")
-        header, sealed, padding = (buffer.data or b"" for buffer in wrapped.buffers)
-        return header, sealed + padding
-
-    def unwrap_apart(self, trailer: bytes, data: bytes, *, seal: bool) -> tuple[bytes, bool]:
-        try:
-            if not seal:
-                self._proxy.verify(data, trailer)
-                return data, False
-            result = self._proxy.unwrap_iov([(BufferType.header, trailer), data])
-        except Exception as error:  # as above
-            raise self._not_next(error) from error
-        return result.buffers[1].data or b"", bool(result.encrypted)
