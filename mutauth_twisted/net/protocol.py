@@ -46,6 +46,7 @@ from mutauth_twisted.errors import (
 from mutauth_twisted.interfaces import PeerIdentity
 from mutauth_twisted.net.limits import Limits
 from mutauth_twisted.net.outlet import Outlet, outlet
+from mutauth_twisted.net.sockets import prepare
 from mutauth_twisted.net.tls import Layer
 from mutauth_twisted.net.transport import LINGER, ProtectedTransport
 from mutauth_twisted.policy import Flag, Package, Protection, flag_names
@@ -141,6 +142,7 @@ class ExchangeProtocol(Protocol):
         self.authenticated: Deferred[IProtocol] = Deferred(self._cancelled)
 
     def connectionMade(self) -> None:
+        prepare(self.transport)
         self._transport: Any = outlet(self.transport)
         self._peer = describe(self._transport.getPeer())
         self._handshake: Handshake[PeerIdentity] = Handshake(

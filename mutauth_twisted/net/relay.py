@@ -16,6 +16,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mutauth_twisted.net.sockets import prepare
 from mutauth_twisted.net.transport import can_half_close
 
 
@@ -32,6 +33,9 @@ class Relay(Protocol):
         self._peer: Any = None
         self._early: list[bytes] = []
         self._input_over = False
+
+    def connectionMade(self) -> None:
+        prepare(self.transport)
 
     def join(self, peer: Relay) -> None:
         """Start passing bytes between two connected relays."""
@@ -89,6 +93,7 @@ class _Accepted(Relay):
         self._connecting: Deferred[Any] | None = None
 
     def connectionMade(self) -> None:
+        super().connectionMade()
         transport: Any = self.transport
         transport.pauseProducing()
         self._connecting = self._target.connect(_TargetFactory())

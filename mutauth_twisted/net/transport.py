@@ -42,7 +42,6 @@ from twisted.internet.interfaces import (
     IReactorTime,
 )
 from twisted.logger import Logger
-from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -52,6 +51,7 @@ from mutauth_twisted.errors import MutualAuthError, SessionEnded, printable
 from mutauth_twisted.interfaces import IMutualAuthTransport, ISessionEnding, PeerIdentity
 from mutauth_twisted.net.limits import Lifetime, Limits
 from mutauth_twisted.net.outlet import Outlet
+from mutauth_twisted.net.sockets import lowest
 
 #: How long, in seconds, a peer that is to be left may take to do its part.
 LINGER = 5.0
@@ -262,10 +262,7 @@ class ProtectedTransport:
         if self._reason is None:
             self._reason = Failure(ConnectionDone())
         # A wrapper such as TLS waits for the peer's word, and the socket below it for the sending only.
-        network = self._transport
-        while isinstance(network, ProtocolWrapper):
-            network = network.transport
-        network.loseConnection()
+        lowest(self._transport).loseConnection()
 
     def _wait(self, then: Callable[[], None]) -> None:
         self._stop_waiting()

@@ -160,6 +160,16 @@ class SessionTests(ExchangeTestCase):
         self.assertIsInstance(await client.ended, ConnectionDone)
         self.assertIsInstance(await self.servers[0].ended, SessionEnded)
 
+    async def test_small_writes(self) -> None:
+        """Neither side's small records wait for an acknowledgement, inside TLS as well."""
+        for protection in (Protection.SEAL, Protection.TLS):
+            channel = Channel(protection=protection)
+            client = await self.connect(await self.listen(channel=channel), channel=channel)
+            for side in (client, *self.servers):
+                self.assertTrue(side.protected.getTcpNoDelay())
+            await self.close(client)
+            self.servers.clear()
+
     async def test_tcp(self) -> None:
         """An application may set what TCP offers, and sees it set."""
         port = await self.listen()
