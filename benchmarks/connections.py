@@ -53,7 +53,7 @@ def measured(server: Server, endpoint: IStreamClientEndpoint, count: int, at_onc
 def bare(keytab: str, seal: bool, count: int) -> Callable[[], Awaitable[float]]:
     """Measures the CPU seconds of one connection's GSSAPI calls on a server."""
     credential = gssapi.Credentials(usage="accept", store={"keytab": keytab})
-    flags = int(Protection.SEAL.required_flags if seal else Protection.SIGN.required_flags)
+    flags = int(Protection.SEAL.requested_flags if seal else Protection.SIGN.requested_flags)
     name = gssapi.Name(SERVICE, gssapi.NameType.kerberos_principal)
 
     async def measure() -> float:

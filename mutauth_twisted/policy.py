@@ -35,9 +35,18 @@ class Protection(Enum):
 
     @property
     def required_flags(self) -> Flag:
-        """The flags without which no byte may flow."""
-        flags = Flag.MUTUAL | Flag.INTEGRITY | Flag.REPLAY | Flag.SEQUENCE
+        """The flags without which no byte may flow.
+
+        Replay and sequence detection are not among them: .NET on Linux asks for
+        neither, and Kerberos' records are checked for both whatever the flags say.
+        """
+        flags = Flag.MUTUAL | Flag.INTEGRITY
         return flags | Flag.CONFIDENTIALITY if self is Protection.SEAL else flags
+
+    @property
+    def requested_flags(self) -> Flag:
+        """The flags that a client asks for: a third-party service may detect replays for those only who ask for it."""
+        return self.required_flags | Flag.REPLAY | Flag.SEQUENCE
 
 
 class Package(Enum):
@@ -57,7 +66,7 @@ class Package(Enum):
 
     def required_flags(self, protection: Protection) -> Flag:
         """The flags without which no byte may flow."""
-        return protection.required_flags if self.proves_service else protection.required_flags & ~Flag.MUTUAL
+        return protection.required_flags if self.proves_service else protection.requested_flags & ~Flag.MUTUAL
 
 
 def flag_names(flags: int) -> str:

@@ -27,7 +27,7 @@ from mutauth_twisted.policy import Flag, Protection, flag_names, split_principal
 from mutauth_twisted.spn import SPN
 
 SPN_ASKED = SPN.parse("echoSvc/srv1.test.example")
-ALL_FLAGS = Protection.SEAL.required_flags
+ALL_FLAGS = Protection.SEAL.requested_flags
 #: What a log must never show: the start of every fake token and every fake key.
 SECRET = b"secret-"
 

@@ -62,7 +62,8 @@ def encrypt(key: bytes, usage: int, plaintext: bytes) -> bytes:
     return stolen[: len(data)] + hmac.new(_derive(key, usage, 0x55), data, hashlib.sha1).digest()[:12]
 
 
-def _der(tag: int, *contents: bytes) -> bytes:
+def der(tag: int, *contents: bytes) -> bytes:
+    """A DER element with a tag of one byte."""
     body = b"".join(contents)
     length = len(body)
     if length < 0x80:
@@ -72,23 +73,23 @@ def _der(tag: int, *contents: bytes) -> bytes:
 
 
 def _integer(value: int) -> bytes:
-    return _der(0x02, value.to_bytes(value.bit_length() // 8 + 1, "big"))
+    return der(0x02, value.to_bytes(value.bit_length() // 8 + 1, "big"))
 
 
 def _sequence(*fields: tuple[int, bytes]) -> bytes:
-    return _der(0x30, *(_der(0xA0 | number, content) for number, content in fields))
+    return der(0x30, *(der(0xA0 | number, content) for number, content in fields))
 
 
 def _string(text: str) -> bytes:
-    return _der(0x1B, text.encode())
+    return der(0x1B, text.encode())
 
 
 def _name(components: Iterable[str]) -> bytes:
-    return _sequence((0, _integer(_PRINCIPAL)), (1, _der(0x30, *map(_string, components))))
+    return _sequence((0, _integer(_PRINCIPAL)), (1, der(0x30, *map(_string, components))))
 
 
 def _time(seconds: float) -> bytes:
-    return _der(0x18, time.strftime("%Y%m%d%H%M%SZ", time.gmtime(seconds)).encode())
+    return der(0x18, time.strftime("%Y%m%d%H%M%SZ", time.gmtime(seconds)).encode())
 
 
 def _data(data: bytes) -> bytes:
@@ -152,27 +153,27 @@ class Realm:
         """
         session_key, now = os.urandom(32), int(time.time())
         begin, end = now - int(age), now + int(lifetime)
-        part = _der(
+        part = der(
             0x63,
             _sequence(
-                (0, _der(0x03, b"\0" + struct.pack(">I", 0x00200000))),
-                (1, _sequence((0, _integer(AES256)), (1, _der(0x04, session_key)))),
+                (0, der(0x03, b"\0" + struct.pack(">I", 0x00200000))),
+                (1, _sequence((0, _integer(AES256)), (1, der(0x04, session_key)))),
                 (2, _string(self.name)),
                 (3, _name(client.split("/"))),
-                (4, _sequence((0, _integer(0)), (1, _der(0x04)))),
+                (4, _sequence((0, _integer(0)), (1, der(0x04)))),
                 (5, _time(begin)),
                 (6, _time(begin)),
                 (7, _time(end)),
             ),
         )
         cipher = encrypt(self.key(account), _TICKET_USAGE, part)
-        ticket = _der(
+        ticket = der(
             0x61,
             _sequence(
                 (0, _integer(5)),
                 (1, _string(self.name)),
                 (2, _name(spn.split("/"))),
-                (3, _sequence((0, _integer(AES256)), (1, _integer(1)), (2, _der(0x04, cipher)))),
+                (3, _sequence((0, _integer(AES256)), (1, _integer(1)), (2, der(0x04, cipher)))),
             ),
         )
         credential = self._principal(client) + self._principal(spn) + struct.pack(">H", AES256) + _data(session_key)

@@ -172,7 +172,7 @@ def check(
     test.assertIn(attempt.spn, (None, spn), what)
     test.assertTrue(set(attempt.principals) <= {principal}, what)
     # MIT's contexts can always seal, where signing was agreed as well.
-    test.assertTrue(attempt.proofs <= {(protection, int(protection.required_flags))}, (what, attempt.proofs))
+    test.assertTrue(attempt.proofs <= {(protection, int(protection.requested_flags))}, (what, attempt.proofs))
     test.assertIn(attempt.server, (b"", question), what)
     test.assertIn(attempt.client, (b"", answer), what)
     for error in (attempt.error, attempt.server_error):

@@ -41,7 +41,7 @@ LAB = "lab"
 #: The only places that may import a library, as modules or whole units.
 RESERVED: dict[str, frozenset[str]] = {
     "spnego": frozenset({"core.kerberos", "core.ntlm", "core.pyspnego", "core.sspi"}),
-    "gssapi": frozenset({"core.kerberos", "gsserrors", "tickets", "directory.sealing"}),
+    "gssapi": frozenset({"core.kerberos", "core.lucid", "gsserrors", "tickets", "directory.sealing"}),
     "krb5": frozenset({"core.kerberos", "gsserrors", "tickets"}),
     "ldap3": frozenset({"directory"}),
     "winacl": frozenset({"directory"}),

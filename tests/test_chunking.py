@@ -123,4 +123,4 @@ class ConversationTests(MiddleCase):
             self.assertEqual(b"".join(application.received), said_to_it)
             identity = application.transport.peer_identity  # type: ignore[union-attr]
             self.assertEqual(identity.protection, channel.protection)
-            self.assertEqual(int(identity.flags), int(channel.protection.required_flags))
+            self.assertEqual(int(identity.flags), int(channel.protection.requested_flags))

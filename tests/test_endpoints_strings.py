@@ -201,7 +201,8 @@ class ServerStringTests(SynchronousTestCase):
             self.parse("mutauth:tcp\\:9000:keytab=/etc/k:principal=svc@X:allow=*@X,bob@Y:deny=eve@X:timeout=3")
         self.assertEqual((keys.call_args.args[0].keytab, keys.call_args.args[0].principal), ("/etc/k", "svc@X"))
         self.assertEqual(made.call_args.args[3], AccessPolicy(("*@X", "bob@Y"), ("eve@X",)))
-        self.assertEqual(made.call_args.args[4], Channel(timeout=3.0))
+        self.assertEqual(made.call_args.args[4], Channel(timeout=3.0, package=Package.NEGOTIATE))
+        self.assertEqual(keys.call_args.args[2], Package.NEGOTIATE)
 
     def test_inner_endpoints(self) -> None:
         """What is no endpoint, or has no port that there is, is said in one line."""

@@ -31,7 +31,7 @@ from tests.users import users_file
 SEAL, SIGN, TLS = Protection.SEAL, Protection.SIGN, Protection.TLS
 PASSWORD = "Pa55 \N{EURO SIGN} wort!"
 USERS = f"LAB:alice:{PASSWORD}\nLAB:Bob:other word\nWORK:alice:third word\n"
-FLAGS = SEAL.required_flags & ~Flag.MUTUAL
+FLAGS = SEAL.requested_flags & ~Flag.MUTUAL
 
 
 class Case(SynchronousTestCase):

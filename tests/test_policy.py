@@ -11,9 +11,11 @@ class FlagTests(SynchronousTestCase):
     """The flags of a finished context."""
 
     def test_required_flags(self) -> None:
-        """Sealing asks for confidentiality in addition to what signing asks for."""
-        self.assertEqual(int(Protection.SIGN.required_flags), 2 | 4 | 8 | 32)
+        """Sealing asks for confidentiality in addition to what signing asks for; a client for detection in addition."""
+        self.assertEqual(int(Protection.SIGN.required_flags), 2 | 32)
         self.assertEqual(Protection.SEAL.required_flags, Protection.SIGN.required_flags | Flag.CONFIDENTIALITY)
+        for protection in Protection:
+            self.assertEqual(int(protection.requested_flags ^ protection.required_flags), 4 | 8)
 
     def test_names(self) -> None:
         """Known flags have names, others numbers, none a word."""

@@ -41,6 +41,7 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual((settings.spn_forms, settings.priority, settings.weight), (("guid", "dn"), 0, 100))
         self.assertIs(settings.channel.protection, Protection.SEAL)
         self.assertEqual((settings.channel.wire.name, settings.channel.timeout), ("nns", 10.0))
+        self.assertIs(settings.channel.package, Package.NEGOTIATE)
         self.assertEqual(settings.policy, AccessPolicy(("*@EXAMPLE.COM",)))
 
     def test_tls(self) -> None:

@@ -81,7 +81,7 @@ class ExchangeTests(Case):
         for package in (KERBEROS, NEGOTIATE):
             client, server = self.established(package=package)
             known = client.judge(SEAL)
-            flags = SEAL.required_flags
+            flags = SEAL.requested_flags
             self.assertEqual(known, PeerIdentity(str(BY_HOST), BY_HOST, package.value, SEAL, flags, math.inf))
             self.assertEqual(known.realm, "")
             self.assertEqual(server.judge(SEAL).principal, "alice@TEST.EXAMPLE")
@@ -90,7 +90,7 @@ class ExchangeTests(Case):
         """What is asked for is what the protection requires; both sides see the same come of it (MIT seals anyway)."""
         for protection in (SEAL, SIGN):
             client, server = self.established(protection)
-            self.assertEqual(int(client._proxy.context_req), int(protection.required_flags))
+            self.assertEqual(int(client._proxy.context_req), int(protection.requested_flags))
             self.assertIs(client.judge(protection).protection, server.judge(protection).protection)
 
     def test_incomplete(self) -> None:
@@ -297,19 +297,19 @@ class JudgementTests(SynchronousTestCase):
 
     def test_good(self) -> None:
         """With everything there it is proven, and sealed where the flags say so; what nobody asks about is not claimed."""
-        self.assertEqual(self.judged(context_attr=ContextReq(0xFFF)).flags, SEAL.required_flags)
+        self.assertEqual(self.judged(context_attr=ContextReq(0xFFF)).flags, SEAL.requested_flags)
         self.assertIs(self.judged(SIGN).protection, SEAL)
         signed = self.judged(SIGN, context_attr=ContextReq(0x2E))
-        self.assertEqual((signed.protection, signed.flags), (SIGN, SIGN.required_flags))
+        self.assertEqual((signed.protection, signed.flags), (SIGN, SIGN.requested_flags))
 
     def test_flags(self) -> None:
         """Each flag that a protection requires is missed, and named."""
         foreign = ChannelBinding(TLS_SERVER_END_POINT, bytes(32))
         for protection, channel, required in (
-            (SEAL, None, SEAL.required_flags),
-            (SIGN, None, SIGN.required_flags),
-            (TLS, CHANNEL, TLS.required_flags),
-            (TLS, foreign, SEAL.required_flags),
+            (SEAL, None, SEAL.requested_flags),
+            (SIGN, None, SIGN.requested_flags),
+            (TLS, CHANNEL, TLS.requested_flags),
+            (TLS, foreign, SEAL.requested_flags),
         ):
             self.judged(protection, channel, context_attr=ContextReq(int(required)))
             for flag in required:

@@ -155,11 +155,9 @@ class ExchangeTests(SynchronousTestCase):
             self.assertEqual(side.results, [side.application])
 
     def test_missing_flags(self) -> None:
-        """Without any one of its flags neither side has a connection, nor gets the other a last token."""
-        for flag in Flag:
+        """Without any one of the flags required neither side has a connection, nor gets the other a last token."""
+        for flag in (Flag.MUTUAL, Flag.CONFIDENTIALITY, Flag.INTEGRITY):
             for initiator, token in ((False, TOKEN_1), (True, TOKEN_2)):
-                if not flag & ALL_FLAGS:
-                    continue
                 side = Player(FakeContext(initiator=initiator, flags=ALL_FLAGS & ~flag), channel=CHANNEL)
                 side.transport.take()
                 side.receive(token)

@@ -59,9 +59,10 @@ from spnego.exceptions import SpnegoError
 from mutauth_twisted.access import Logon
 from mutauth_twisted.channelbinding import ChannelBinding
 from mutauth_twisted.core.context import Outcome, StepFailed
+from mutauth_twisted.core.lucid import SEQUENCE_MASK, LucidContext, read_lucid
 from mutauth_twisted.core.pac import read_logon
 from mutauth_twisted.core.pyspnego import RecordsApart, keep_quiet
-from mutauth_twisted.core.ticket import is_spnego, ticket_label, ticket_name
+from mutauth_twisted.core.ticket import has_mech_list_mic, is_spnego, ticket_label, ticket_name
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.errors import (
     AuthenticationError,
@@ -88,6 +89,10 @@ _NO_CI_FLAGS_OID = gssapi.OID.from_int_seq("1.2.752.43.13.29")
 #: RFC 4121 4.1: the token identifier of a KRB-ERROR behind the mechanism's OID, and where it ends at the latest.
 _KRB_ERROR_AT_MOST = 24
 _KRB_ERROR_HEADER = b"\x06\x09\x2a\x86\x48\x86\xf7\x12\x01\x02\x02\x03\x00"
+#: RFC 4121 4.2.6: what messages start with; their sequence number is in bytes 8 to 15, which the rotation leaves alone.
+_WRAP_TOKEN = b"\x05\x04"
+_MIC_TOKEN = b"\x04\x04"
+_HEADER_SIZE = 16
 
 #: RFC 6680: where MIT puts two parts of a verified PAC.
 _LOGON_INFORMATION = b"urn:mspac:logon-info"
@@ -128,6 +133,11 @@ class _KerberosContext(RecordsApart):
         #: GSSAPI's own context; before the first step one that is good for nothing.
         self._context: Any = SecurityContextHandle()
         self._signature_size: int | None = None
+        #: Set when the context is complete.
+        self._lucid: LucidContext | None = None
+        #: The sequence number of the peer's next message; of no meaning before the context is complete.
+        self._expected = 0
+        self._signed_list = False
         self.blocking = False
 
     def _advance(self, token: bytes | None) -> Outcome:
@@ -140,7 +150,14 @@ class _KerberosContext(RecordsApart):
 
     def step(self, token: bytes | None) -> Outcome:
         try:
-            return self._advance(token)
+            outcome = self._advance(token)
+            # A token of ours and no token of the peer's, which anybody could have put something into.
+            self._signed_list = self._signed_list or has_mech_list_mic(outcome.token)
+            if outcome.complete:
+                self._lucid = read_lucid(self._context)
+                # Where SPNEGO's list of mechanisms is signed, both sides have done so (RFC 4178 5): with their first number.
+                self._expected = (self._lucid.recv_seq + self._signed_list) & SEQUENCE_MASK
+            return outcome
         except MutualAuthError as error:
             raise StepFailed(error) from error
         except Exception as error:  # a hostile token can raise anything, ValueError included
@@ -197,21 +214,43 @@ class _KerberosContext(RecordsApart):
         return wrapped.message
 
     def unwrap(self, body: bytes) -> tuple[bytes, bool]:
+        header = body[:_HEADER_SIZE]  # MIT before 1.22 writes into what it verifies
         try:
             result = unwrap(self._context, body)
         except Exception as error:  # any bytes can come in here, and raise anything
             raise self._not_next(error) from error
+        self._check_number(header, _WRAP_TOKEN)
         return result.message, result.encrypted
+
+    def unwrap_apart(self, trailer: bytes, data: bytes, *, seal: bool) -> tuple[bytes, bool]:
+        header = trailer[:_HEADER_SIZE]
+        opened = super().unwrap_apart(trailer, data, seal=seal)
+        self._check_number(header, _WRAP_TOKEN if seal else _MIC_TOKEN)
+        return opened
+
+    def _check_number(self, header: bytes, kind: bytes) -> None:
+        """See that a verified message is the peer's next one (RFC 4121 4.2.6).
+
+        MIT does so only for the flags of replay and sequence detection, which the initiator alone chooses.
+
+        :raises RecordError: when it is another one, or a message of RFC 1964.
+        """
+        number = int.from_bytes(header[8:], "big")
+        if header[:2] != kind or number != self._expected:
+            ahead = (number - self._expected) & SEQUENCE_MASK <= SEQUENCE_MASK >> 1
+            fault = "a message is missing" if ahead else "a message came twice, or out of order"
+            raise self._rejected(fault if header[:2] == kind else "it is not a message of RFC 4121")
+        self._expected = (number + 1) & SEQUENCE_MASK
 
     def _spent(self, error: Exception) -> MutualAuthError:
         return explain(_native(error), self._subject)
 
     def _not_next(self, error: Exception) -> RecordError:
-        return RecordError(
-            self._subject,
-            f"a record is not the peer's next one ({record_fault(_native(error))})",
-            "look for what stands between both sides",
-        )
+        return self._rejected(record_fault(_native(error)))
+
+    def _rejected(self, fault: str) -> RecordError:
+        cause = f"a record is not the peer's next one ({fault})"
+        return RecordError(self._subject, cause, "look for what stands between both sides")
 
     @property
     def signature_size(self) -> int:
@@ -247,7 +286,7 @@ class KerberosInitiator(_KerberosContext):
         self._tickets = tickets_for(credentials)
         # Who is not of this package may ignore the bindings: TLS may then end at a relay, which must find nothing to read.
         self._sealed_inside = channel is not None and not channel.between_peers
-        self._request = int((Protection.SEAL if self._sealed_inside else protection).required_flags)
+        self._request = int((Protection.SEAL if self._sealed_inside else protection).requested_flags)
         self._package = package
         self._proxy = None
         self.blocking = True

@@ -189,7 +189,7 @@ class _NtlmContext(PublicContext):
             raise PeerNotProven(self._subject, "NTLM cannot insist on being bound to a TLS channel", "use protection=seal")
         if self._proxy is None or not self._proxy.complete:
             raise PeerNotProven(self._subject, "the exchange did not end with NTLM")
-        flags = Flag(int(self._proxy.context_attr) & int(Protection.SEAL.required_flags & ~Flag.MUTUAL))
+        flags = Flag(int(self._proxy.context_attr) & int(Protection.SEAL.requested_flags & ~Flag.MUTUAL))
         if missing := PACKAGE.required_flags(protection) & ~flags:
             raise PeerNotProven(
                 self._subject,

@@ -101,7 +101,7 @@ class SspiInitiator(PublicContext, RecordsApart):
         self._channel = channel
         # As with KerberosInitiator: who may ignore the bindings must find nothing to read inside TLS.
         self._sealed_inside = channel is not None and not channel.between_peers
-        self._required = (Protection.SEAL if self._sealed_inside else protection).required_flags
+        self._required = (Protection.SEAL if self._sealed_inside else protection).requested_flags
         self._answered = False
 
     def _open(self) -> spnego.ContextProxy:
@@ -163,8 +163,8 @@ class SspiInitiator(PublicContext, RecordsApart):
             raise AuthenticationError(self._subject, "Windows does not say how the exchange ended") from error
         if not proven:
             raise PeerNotProven(self._subject, "the exchange did not end with Kerberos")
-        flags = Flag(shown & int(Protection.SEAL.required_flags))
-        required = protection.required_flags | (Flag.CONFIDENTIALITY if self._sealed_inside else Flag(0))
+        flags = Flag(shown & int(Protection.SEAL.requested_flags))
+        required = protection.requested_flags | (Flag.CONFIDENTIALITY if self._sealed_inside else Flag(0))
         if missing := required & ~flags:
             raise PeerNotProven(
                 self._subject,

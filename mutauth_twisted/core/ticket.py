@@ -63,6 +63,15 @@ def is_spnego(token: bytes) -> bool:
     return tag == _OID and token[start:stop] == _SPNEGO_OID
 
 
+def has_mech_list_mic(token: bytes) -> bool:
+    """Whether a token of SPNEGO's is a NegTokenResp (RFC 4178 4.2.2) that signs the list of mechanisms."""
+    try:
+        _field(token, *_enter(token, 0, len(token), _NEG_TOKEN_RESP, _SEQUENCE), 3)
+    except ValueError:
+        return False
+    return True
+
+
 def _integer(data: bytes, at: int, end: int) -> int:
     start, stop = _enter(data, at, end, _INTEGER)
     if not 1 <= stop - start <= 8:

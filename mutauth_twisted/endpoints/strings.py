@@ -149,12 +149,12 @@ def _is_ntlm(keywords: Mapping[str, str], known: frozenset[str]) -> bool:
     return True
 
 
-def _channel(keywords: Mapping[str, str]) -> Channel:
+def _channel(keywords: Mapping[str, str], package: Package = Package.KERBEROS) -> Channel:
     return Channel(
         wire=_choice("wire", keywords.get("wire", "nns"), WIRES),
         protection=_choice("protection", keywords.get("protection", "seal"), {kind.value: kind for kind in Protection}),
         timeout=_seconds("timeout", keywords.get("timeout", "10")),
-        package=_choice("package", keywords.get("package", "kerberos"), {kind.value: kind for kind in Package}),
+        package=_choice("package", keywords.get("package", package.value), {kind.value: kind for kind in Package}),
     )
 
 
@@ -298,7 +298,8 @@ def server_endpoint(reactor: Any, arguments: tuple[str, ...], keywords: Mapping[
     policy = AccessPolicy(_list(keywords, "allow"), _list(keywords, "deny"), allow_all, *groups)
     if policy.lets_nobody_in:
         raise UsageError(_SUBJECT, "nobody is let in", "add allow=PATTERN, allow-group=SID, or allow-all=yes")
-    channel = _channel(keywords)
+    # Third-party clients, .NET's among them, send SPNEGO unless they are told otherwise.
+    channel = _channel(keywords, Package.NEGOTIATE)
     _check_tls(keywords, channel, "tls-cert", "tls-key")
     credentials: ServiceCredentials | NtlmCredentials
     if ntlm:

@@ -148,7 +148,7 @@ class Options(usage.Options):
         ("factory", None, None, "Serve a Twisted factory: its dotted name, or a callable's that makes it."),
         ("wire", None, "nns", "The wire format: nns or winsock."),
         ("protection", None, "seal", "The least that is done to every byte: seal, sign (seal for who asks) or tls."),
-        ("package", None, "kerberos", "kerberos, negotiate (Kerberos inside SPNEGO as well), or ntlm-service-unproven."),
+        ("package", None, "negotiate", "negotiate (Kerberos, bare or inside SPNEGO), kerberos, or ntlm-service-unproven."),
         ("ntlm-users", None, None, "File of DOMAIN:user:password lines, for --package ntlm-service-unproven."),
         ("tls-cert", None, None, "Certificate chain (PEM) for --protection tls (one that is made up)."),
         ("tls-key", None, None, "The certificate's key (PEM), where it is not in the same file."),

@@ -14,6 +14,8 @@ import gssapi
 
 DONE, ERROR, IN_PROGRESS = 0x14, 0x15, 0x16
 ALL_FLAGS = 2 | 4 | 8 | 16 | 32
+KERBEROS = gssapi.MechType.kerberos
+SPNEGO = gssapi.OID.from_int_seq("1.3.6.1.5.5.2")
 
 
 class Refused(Exception):
@@ -30,11 +32,15 @@ def _bindings(application_data: bytes | None) -> gssapi.raw.ChannelBindings | No
 
 
 class NNSPeer:
-    """One end of a connection; its methods block."""
+    """One end of a connection; its methods block.
 
-    def __init__(self, connection: socket.socket) -> None:
+    :param seal: whether it seals what it sends, or signs it only.
+    """
+
+    def __init__(self, connection: socket.socket, *, seal: bool = True) -> None:
         self.socket = connection
         self.socket.settimeout(10)
+        self.seal = seal
         self.context: gssapi.SecurityContext
         self.empty_records = 0
 
@@ -55,19 +61,31 @@ class NNSPeer:
         return kind, self.read(size)
 
     def authenticate_as_client(
-        self, spn: str, ccache: str, flags: int = ALL_FLAGS, *, unprotected: bool = False, bindings: bytes | None = None
+        self,
+        spn: str,
+        ccache: str,
+        flags: int = ALL_FLAGS,
+        mechanism: gssapi.OID = KERBEROS,
+        *,
+        unprotected: bool = False,
+        bindings: bytes | None = None,
     ) -> None:
         """The client's side of the exchange.
 
         :param unprotected: keep MIT from asking for confidentiality and integrity by itself.
         :param bindings: the channel bindings to send.
         """
-        credential = gssapi.Credentials(usage="initiate", store={"ccache": ccache})
+        credential = gssapi.Credentials(usage="initiate", mechs=[mechanism], store={"ccache": ccache})
         if unprotected:
             gssapi.raw.set_cred_option(gssapi.OID.from_int_seq("1.2.752.43.13.29"), credential)
         name = gssapi.Name(spn.replace("\\", "\\\\"), gssapi.NameType.kerberos_principal)
         self.context = gssapi.SecurityContext(
-            name=name, creds=credential, usage="initiate", flags=flags, channel_bindings=_bindings(bindings)
+            name=name,
+            creds=credential,
+            usage="initiate",
+            mech=mechanism,
+            flags=flags,
+            channel_bindings=_bindings(bindings),
         )
         token, received, peer_done = None, b"", False
         while not (self.context.complete and peer_done):
@@ -92,17 +110,21 @@ class NNSPeer:
             reply = self.context.step(payload)
             self.send_frame(DONE if self.context.complete else IN_PROGRESS, reply or b"")
 
+    def record(self, data: bytes) -> bytes:
+        """One record, protected and framed; it has its sequence number now, sent or not."""
+        body = self.context.wrap(data, self.seal).message
+        return struct.pack("<I", len(body)) + body
+
     def send(self, data: bytes) -> None:
-        """One sealed record."""
-        body = self.context.wrap(data, True).message
-        self.socket.sendall(struct.pack("<I", len(body)) + body)
+        """One record."""
+        self.socket.sendall(self.record(data))
 
     def receive(self) -> bytes:
         """The next record that is not empty; nothing at the peer's end."""
         while header := self.read(4):
             (size,) = struct.unpack("<I", header)
             result = self.context.unwrap(self.read(size))
-            assert result.encrypted
+            assert result.encrypted is self.seal
             if result.message:
                 return bytes(result.message)
             self.empty_records += 1

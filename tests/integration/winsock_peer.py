@@ -16,6 +16,7 @@ from gssapi.raw import IOV, IOVBufferType, get_mic, unwrap_iov, verify_mic, wrap
 BUFFER = 12_000
 MIC_SIZE = 28  # of AES-256 (RFC 4121, RFC 3962)
 ALL_FLAGS = 2 | 4 | 8 | 16 | 32
+KERBEROS = gssapi.MechType.kerberos
 
 
 class WinsockPeer:
@@ -28,10 +29,14 @@ class WinsockPeer:
         self.context: gssapi.SecurityContext
         self.empty_records = 0
 
+    @staticmethod
+    def message(body: bytes) -> bytes:
+        """What the sample's SendMsg sends."""
+        return struct.pack("<I", len(body)) + body if body else b""
+
     def send_message(self, body: bytes) -> None:
         """The sample's SendMsg."""
-        if body:
-            self.socket.sendall(struct.pack("<I", len(body)) + body)
+        self.socket.sendall(self.message(body))
 
     def receive_message(self) -> bytes:
         """The sample's ReceiveMsg; nothing at the peer's end."""
@@ -48,12 +53,15 @@ class WinsockPeer:
             data += more
         return data
 
-    def authenticate_as_client(self, spn: str, ccache: str) -> None:
+    def authenticate_as_client(
+        self, spn: str, ccache: str, flags: int | None = None, mechanism: gssapi.OID = KERBEROS
+    ) -> None:
         """The client's side of the exchange; EOFError when the service closes instead of answering."""
-        credential = gssapi.Credentials(usage="initiate", store={"ccache": ccache})
+        credential = gssapi.Credentials(usage="initiate", mechs=[mechanism], store={"ccache": ccache})
         name = gssapi.Name(spn, gssapi.NameType.kerberos_principal)
-        flags = ALL_FLAGS if self.seal else ALL_FLAGS & ~16
-        self.context = gssapi.SecurityContext(name=name, creds=credential, usage="initiate", flags=flags)
+        if flags is None:
+            flags = ALL_FLAGS if self.seal else ALL_FLAGS & ~16
+        self.context = gssapi.SecurityContext(name=name, creds=credential, usage="initiate", mech=mechanism, flags=flags)
         token = self.context.step()
         while True:
             self.send_message(token or b"")
@@ -72,15 +80,18 @@ class WinsockPeer:
         while not self.context.complete:
             self.send_message(self.context.step(self.receive_message()) or b"")
 
-    def send(self, data: bytes) -> None:
+    def record(self, data: bytes) -> bytes:
         """One record: EncryptMessage's two buffers, the trailer's size before them; or MakeSignature's, and the data."""
         if not self.seal:
-            self.send_message(get_mic(self.context, data) + data)
-            return
+            return self.message(get_mic(self.context, data) + data)
         buffers = IOV(IOVBufferType.header, data, std_layout=False)
         wrap_iov(self.context, buffers, True)
         trailer, sealed = (buffer.value or b"" for buffer in buffers)
-        self.send_message(struct.pack("<I", len(trailer)) + trailer + sealed)
+        return self.message(struct.pack("<I", len(trailer)) + trailer + sealed)
+
+    def send(self, data: bytes) -> None:
+        """One record."""
+        self.socket.sendall(self.record(data))
 
     def receive(self) -> bytes:
         """The next record that is not empty; nothing at the peer's end."""
