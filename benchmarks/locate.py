@@ -21,7 +21,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
 from mutauth_twisted.directory.connection import Directory
-from mutauth_twisted.directory.location import locate
+from mutauth_twisted.directory.location import Selection, locate
 from mutauth_twisted.dns import Resolver
 from mutauth_twisted.lab import Lab
 
@@ -43,7 +43,7 @@ async def main(reactor: Any, scps: str, count: str = "100") -> None:
 
     async def find(number: int) -> None:
         wanted = number * step % int(scps)
-        (instance,) = await locate(directory, f"bench-{wanted}")
+        (instance,) = await locate(directory, Selection(f"bench-{wanted}", "benchSvc"))
         assert instance.host == f"h{wanted:05}.lab.example"
 
     async def read(number: int) -> None:

@@ -18,6 +18,25 @@ from mutauth_twisted.errors import UsageError
 
 _FORM = "write class/host[:port][/name]"
 _MAX_PORT = 65535
+# As those that are in use are: MSSQLSvc, MSOLAPSvc.3, exchange_ab, Dfsr-12F9A27C-BF97-4787-9364-D31B6C55EB04,
+# {14E52635-0A95-4A5C-BDB1-E0D0C703B6C8}, Microsoft Virtual Console Service.  ASCII only: nothing else is the same
+# text to us, to the directory and to every KDC, whatever the case.
+_CLASS = re.compile(r"[A-Za-z0-9{]([A-Za-z0-9._{}-]| (?! ))*(?<! )")
+
+
+def check_service_class(name: str, subject: str | None = None) -> str:
+    """Make sure that a name can be a service class, the first part of an SPN; return it.
+
+    :param subject: the error's, such as the option that gave the name.
+    :raises UsageError: when it cannot.
+    """
+    if not _CLASS.fullmatch(name):
+        raise UsageError(
+            subject or f"service class {name!r}",
+            "it is not a valid service class",
+            "use letters A to Z, digits, and - . _ { } or single spaces between them",
+        )
+    return name
 
 
 def _check_part(spn: SPN, name: str, value: str) -> None:
@@ -61,7 +80,8 @@ class SPN:
     case, as the directory's own comparison knows more than ASCII's; what is
     proven is compared more strictly (``core/kerberos.py``).
 
-    :param service_class: the kind of service, such as ``echoSvc`` or ``HTTP``.
+    :param service_class: the kind of service, such as ``echoSvc`` or ``HTTP``;
+        see :func:`check_service_class`.
     :param host: the host's DNS or NetBIOS name.
     :param instance: a port in decimal digits, or an instance name.
     :param service_name: the third part: the DN or GUID of the service's
@@ -75,11 +95,12 @@ class SPN:
     instance: str | None = None
 
     def __attrs_post_init__(self) -> None:
-        _check_part(self, "service class", self.service_class)
+        if not self.service_class:
+            raise UsageError(f"SPN {str(self)!r}", "its service class is empty", _FORM)
+        check_service_class(self.service_class, f"SPN {str(self)!r}, service class {self.service_class!r}")
         _check_part(self, "host", self.host)
-        for name, value in (("class", self.service_class), ("host", self.host)):
-            if ":" in value or "@" in value:
-                raise UsageError(f"SPN {name} {value!r}", "it holds ':' or '@'", _FORM)
+        if ":" in self.host or "@" in self.host:
+            raise UsageError(f"SPN host {self.host!r}", "it holds ':' or '@'", _FORM)
         if self.instance is not None:
             _check_part(self, "instance", self.instance)
             if _is_number(self.instance) and not (len(self.instance) <= 5 and 0 < int(self.instance) <= _MAX_PORT):

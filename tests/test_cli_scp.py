@@ -89,6 +89,8 @@ class PrintingTests(SynchronousTestCase):
             f"SPN echo/h.x/{GUID} on svc",
             "port 9000",
             "unknown port 1",
+            "clients connect with mutauth:scp=echo",
+            "clients connect with mutauth:keyword=two:class=echo",
         ):
             self.assertIn(line, lines)
         wrong = Inspection(BARE, None, (), ((ACCOUNT, "echo/h/CN=old,DC=x"),), ("it is wrong",))

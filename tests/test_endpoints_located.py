@@ -10,7 +10,8 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted.credentials import ClientCredentials
-from mutauth_twisted.endpoints.located import LocatedEndpoint, Selection
+from mutauth_twisted.directory.location import Selection
+from mutauth_twisted.endpoints.located import LocatedEndpoint
 from mutauth_twisted.errors import CredentialError, PeerNotProven, UsageError
 from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.net.tls import Authority

@@ -15,9 +15,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.credentials import ClientCredentials, NtlmCredentials, ServiceCredentials
+from mutauth_twisted.directory.location import Selection
 from mutauth_twisted.dns import Resolver
 from mutauth_twisted.endpoints import strings
-from mutauth_twisted.endpoints.located import LocatedEndpoint, Selection
+from mutauth_twisted.endpoints.located import LocatedEndpoint
 from mutauth_twisted.endpoints.parsers import MutualAuthClientParser, MutualAuthServerParser
 from mutauth_twisted.errors import CredentialError, UsageError
 from mutauth_twisted.net.endpoints import (
@@ -61,6 +62,29 @@ class ClientStringTests(SynchronousTestCase):
         channel = Channel(NNS, Protection.SIGN, 2.5)
         self.assertEqual(made.call_args.kwargs, {"channel": channel, "wire": "nns", "authority": None})
 
+    def test_keyword(self) -> None:
+        """keyword= takes any text, a GUID or a DN too, with the class that has to be found."""
+        for keyword in ("c1b2a390-0000-4000-8000-000000000001", "CN=a,DC=b", "two words!"):
+            with mock.patch.object(strings, "LocatedEndpoint", wraps=LocatedEndpoint) as made:
+                self.parse(f"mutauth:keyword={keyword}:class=echoSvc:hosts=*.lab.example:spn-form=host")
+            selection = made.call_args.args[2]
+            self.assertEqual((selection.kind, selection.selector, selection.guid), ("keyword", keyword, None))
+            self.assertEqual((selection.by_keyword, selection.wanted_class), (True, "echoSvc"))
+
+    def test_the_class_that_is_wanted(self) -> None:
+        """By keyword the keyword itself, unless class= says otherwise; by DN and GUID the object's own."""
+        guid, dn = "c1b2a390-0000-4000-8000-000000000001", "CN=a,DC=b"
+        for selector, given, wanted in (
+            ("echoSvc", None, "echoSvc"),
+            ("other", "echoSvc", "echoSvc"),
+            (guid, None, None),
+            (f"{{{guid}}}", None, None),
+            (dn, None, None),
+            (dn, "echoSvc", "echoSvc"),
+        ):
+            selection = Selection(selector, given)
+            self.assertEqual((selection.wanted_class, selection.by_keyword), (wanted, selector in ("echoSvc", "other")))
+
     def test_rnr(self) -> None:
         """rnr= makes an endpoint that looks for an RnR service."""
         with mock.patch.object(strings, "LocatedEndpoint", wraps=LocatedEndpoint) as made:
@@ -88,6 +112,14 @@ class ClientStringTests(SynchronousTestCase):
             ("mutauth:tcp\\:a\\:1:spn=a/b:class=x", "class"),
             ("mutauth:tcp\\:a\\:1:scp=a", "scp"),
             ("mutauth:scp=a:bogus=1", "bogus"),
+            ("mutauth:keyword=a", "add class=CLASS, the first part of its SPN"),
+            ("mutauth:keyword=a:scp=a:class=b", "keyword keyword"),
+            ("mutauth:scp=Foo, Bar", "name the class: keyword=Foo, Bar:class=CLASS"),
+            ("mutauth:scp=*", "neither a DN of a domain, nor an objectGUID, nor a valid service class"),
+            ("mutauth:scp=a:class=*", "service class '*': it is not a valid service class"),
+            ("mutauth:scp=a:spn-form=host", "name the hosts to be believed with hosts"),
+            ("mutauth:scp=a:base=DC=lab,DC=example:spn-form=host", "name the hosts to be believed with hosts"),
+            ("mutauth:keyword=a:class=b:spn-form=host", "name the hosts to be believed with hosts"),
             ("mutauth:rnr=a:spn-form=guid", "spn-form"),
             ("mutauth:rnr=a:base=DC=x", "base"),
             ("mutauth:rnr=a:scp=b", "rnr"),
@@ -127,7 +159,7 @@ class ClientStringTests(SynchronousTestCase):
         for keyword in listed:
             error = self.assertRaises(UsageError, self.parse, f"mutauth:{keyword}=:bogus=1")
             self.assertNotIn(f"keyword {keyword}: there is no such", str(error))
-        for kind in ("scp=a", "rnr=a", "tcp\\:a\\:1:spn=a/b", f"tcp\\:a\\:1:{NTLM}"):
+        for kind in ("scp=a", "keyword=a:class=b", "rnr=a", "tcp\\:a\\:1:spn=a/b", f"tcp\\:a\\:1:{NTLM}"):
             error = self.assertRaises(UsageError, self.parse, f"mutauth:{kind}:bogus=1")
             known = str(error).partition("known: ")[2].split(", ")
             self.assertLessEqual(set(known), listed)

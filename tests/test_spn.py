@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted.errors import UsageError
-from mutauth_twisted.spn import SPN, CrackedSPN, SPNNameType, crack_spn, get_spns, make_spn
+from mutauth_twisted.spn import SPN, CrackedSPN, SPNNameType, check_service_class, crack_spn, get_spns, make_spn
 
 _PART = st.text(st.characters(exclude_characters="/:@", exclude_categories=["C", "Z"]), min_size=1, max_size=20)
+_CLASS = st.from_regex(r"[A-Za-z0-9{][A-Za-z0-9._{}-]{0,19}", fullmatch=True)
 _NAME = st.text(st.characters(exclude_characters="/", exclude_categories=["C"]), min_size=1, max_size=40)
 _INSTANCE = st.one_of(st.none(), st.integers(1, 65535).map(str), st.sampled_from(["SQLEXPRESS", "a:b"]))
 
@@ -49,7 +50,15 @@ class SPNTests(SynchronousTestCase):
             "HTTP/web/",
             "a/b/c/d",
             "echo/h/CN=a\\/b,DC=c",
-            "HT TP/web",
+            "HT  TP/web",
+            " HTTP/web",
+            "HTTP /web",
+            "*/web",
+            ")(cn=*/web",
+            "HTTP*/web",
+            "H\\TTP/web",
+            "payment\u017f/web",
+            "-HTTP/web",
             "HTTP/we b",
             "HTTP/web:",
             "HTTP/web:0",
@@ -73,14 +82,31 @@ class SPNTests(SynchronousTestCase):
         self.assertIn("no SPN can carry", str(error))
         self.assertIn("GUID", str(error))
 
-    @given(_PART, _PART, st.one_of(st.none(), _NAME), _INSTANCE)
+    def test_classes(self) -> None:
+        """Those in use are taken; what a filter, a DN or a shell could read otherwise is not."""
+        for name in (
+            "HTTP",
+            "MSOLAPSvc.3",
+            "exchange_ab",
+            "Dfsr-12F9A27C-BF97-4787-9364-D31B6C55EB04",
+            "{14E52635-0A95-4A5C-BDB1-E0D0C703B6C8}",
+            "Microsoft Virtual Console Service",
+        ):
+            self.assertEqual(check_service_class(name), name)
+            self.assertEqual(SPN.parse(f"{name}/h").service_class, name)
+        for name in (*"*/:@,;= ", "", ")(cn=*", "a*", "a\nb", "a\n", "\u212a", "payment\u017f", "$(id)", "a ", " a", "a  b"):
+            error = self.assertRaises(UsageError, check_service_class, name)
+            self.assertIn("it is not a valid service class", str(error))
+        self.assertTrue(str(self.assertRaises(UsageError, check_service_class, "*", "--class *")).startswith("--class *: "))
+
+    @given(_CLASS, _PART, st.one_of(st.none(), _NAME), _INSTANCE)
     def test_round_trip(self, service_class: str, host: str, name: str | None, instance: str | None) -> None:
         """What is written is read back as the same name."""
         spn = SPN(service_class, host, name, instance)
         self.assertEqual(SPN.parse(str(spn)), spn)
         self.assertEqual(str(SPN.parse(str(spn))), str(spn))
 
-    @given(_PART, _PART, st.one_of(st.none(), _NAME))
+    @given(_CLASS, _PART, st.one_of(st.none(), _NAME))
     def test_case_does_not_count(self, service_class: str, host: str, name: str | None) -> None:
         """Names that differ in case only are equal and hash alike."""
         spn = SPN(service_class, host, name)
@@ -147,7 +173,7 @@ class MakeTests(SynchronousTestCase):
             error = self.assertRaises(UsageError, make_spn, *given_)
             self.assertIn(cause, str(error))
 
-    @given(_PART, _NAME, _PART, st.integers(0, 65535))
+    @given(_CLASS, _NAME, _PART, st.integers(0, 65535))
     def test_what_is_made_is_cracked_into_the_same(self, kind: str, name: str, instance: str, port: int) -> None:
         """DsCrackSpn gives back what DsMakeSpn was given."""
         try:

@@ -9,17 +9,17 @@ from typing import Any, TypeVar
 import click
 
 from mutauth_twisted.cli.group import begin_logging, run_in_reactor
-from mutauth_twisted.cli.output import line
+from mutauth_twisted.cli.output import line, note
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.directory import installation
 from mutauth_twisted.directory.connection import Directory
 from mutauth_twisted.directory.guidcache import DEFAULT_STATE_DIR, GuidCache
-from mutauth_twisted.directory.scp import SPN_FORMS
+from mutauth_twisted.directory.scp import SPN_FORMS, client_strings
 from mutauth_twisted.directory.session import INSUFFICIENT_RIGHTS, Session
 from mutauth_twisted.directory.undo import Undo
 from mutauth_twisted.dns import Resolver
 from mutauth_twisted.errors import DirectoryRefused, UsageError
-from mutauth_twisted.spn import own_host
+from mutauth_twisted.spn import check_service_class, own_host
 
 Command = Callable[..., Any]
 T = TypeVar("T")
@@ -103,6 +103,15 @@ def _written(value: Any) -> str:
     return ",".join(value) if isinstance(value, tuple) else str(value)
 
 
+def service_class_option(help: str) -> Callable[[Command], Command]:
+    """The option ``--service-class``, whose value can be the first part of an SPN."""
+
+    def check(context: click.Context, parameter: click.Parameter, value: str) -> str:
+        return check_service_class(value, f"--service-class {value}")
+
+    return click.option("--service-class", metavar="NAME", required=True, callback=check, help=help)
+
+
 def _service_options(command: Command) -> Command:
     for option in (
         click.option(
@@ -116,7 +125,7 @@ def _service_options(command: Command) -> Command:
         ),
         click.option("--scp-name", metavar="CN", help="The SCP's common name (the service class)."),
         click.option("--host", metavar="FQDN", default=own_host, help="Second part of the SPNs (this machine)."),
-        click.option("--service-class", metavar="NAME", required=True, help="First part of the SPNs."),
+        service_class_option("First part of the SPNs."),
     ):
         command = option(command)
     return command
@@ -134,7 +143,9 @@ def spn_forms(context: click.Context, parameter: click.Parameter, value: str) ->
 @click.command()
 @_service_options
 @click.option("--account", required=True, help="The account that runs the service: name, UPN or DN.")
-@click.option("--keyword", "keywords", multiple=True, help="What clients find it by; repeatable (the service class).")
+@click.option(
+    "--keyword", "keywords", multiple=True, help="What clients find it by, with class=; repeatable (the service class)."
+)
 @click.option("--spn-form", "forms", default="guid,dn", show_default=True, callback=spn_forms, help="SPNs to register.")
 @directory_options
 def install(
@@ -181,6 +192,11 @@ def install(
     )
     line(f"cached GUID {done.guid} in {cache.path(service_class, host, scp_name)}")
     line(f"{service_class} on {host} is ready to run as {done.account.name}")
+    strings = client_strings(done.scp)
+    if strings:
+        line(f"clients connect with {' or '.join(strings)}")
+    if not strings or "class=" in strings[0]:
+        note(f"no keyword is the service class: clients need class={service_class}; see --keyword")
 
 
 @click.command()

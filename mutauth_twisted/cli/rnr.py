@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from mutauth_twisted.cli.group import OneLineGroup
-from mutauth_twisted.cli.install import directory_options, in_directory
+from mutauth_twisted.cli.install import directory_options, in_directory, service_class_option
 from mutauth_twisted.cli.output import as_json, json_option, line, note, table
 from mutauth_twisted.directory import rnr as services
 from mutauth_twisted.directory.binding import BindingInformation
@@ -71,7 +71,7 @@ def _as_json(found: ServiceInstance) -> dict[str, Any]:
 
 @rnr.command()
 @click.argument("name")
-@click.option("--service-class", metavar="NAME", required=True, help="First part of the SPN.")
+@service_class_option("First part of the SPN.")
 @click.option("--host", metavar="FQDN", default=own_host, help="Second part of the SPN (this machine).")
 @click.option("--port", type=_PORT, help="Where the service listens (it publishes that itself).")
 @click.option("--priority", type=_SMALL, default=0, show_default=True, help="Clients try lower ones first.")

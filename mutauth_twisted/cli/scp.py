@@ -16,7 +16,7 @@ from mutauth_twisted.directory import scpadmin
 from mutauth_twisted.directory.binding import BindingError
 from mutauth_twisted.directory.connection import Directory
 from mutauth_twisted.directory.names import domain_of, is_dn
-from mutauth_twisted.directory.scp import ServiceConnectionPoint, list_scps
+from mutauth_twisted.directory.scp import ServiceConnectionPoint, client_strings, list_scps
 from mutauth_twisted.directory.scpadmin import Grant, Inspection
 from mutauth_twisted.directory.session import Session
 from mutauth_twisted.errors import UsageError
@@ -68,18 +68,24 @@ def list_points(base: str | None, for_programs: bool, **options: Any) -> None:
 
 @scp.command()
 @click.argument("keyword")
+@click.option("--service-class", "class_", metavar="NAME", help="Only those that say they are of this class (any).")
 @_base_option
 @json_option
 @directory_options
-def find(keyword: str, base: str | None, for_programs: bool, **options: Any) -> None:
+def find(keyword: str, class_: str | None, base: str | None, for_programs: bool, **options: Any) -> None:
     """Find service connection points by keyword, in the whole forest; exit code 1: there is none.
 
-    What is listed was not proven: any computer may publish any keyword.
+    What is listed is not authenticated: any computer may publish any keyword.
+    Clients of mutauth:scp=KEYWORD believe services of the class KEYWORD only;
+    those of mutauth:keyword=KEYWORD:class=CLASS of that class only.
     """
     found = in_directory(options, lambda directory: scpadmin.find_in_forest(directory, keyword, base))
+    if class_ is not None:
+        found = [point for point in found if (point.service_class or "").casefold() == class_.casefold()]
     _print_points(found, for_programs)
     if not found:
-        note(f"no service connection point has the keyword {keyword}")
+        of_class = f" and is of service class {class_}" if class_ is not None else ""
+        note(f"no service connection point has the keyword {keyword}{of_class}")
         sys.exit(1)
 
 
@@ -242,6 +248,7 @@ def _inspection_json(found: Inspection) -> dict[str, Any]:
         **_point_json(found.scp),
         "grants": grants,
         "spns": [{"spn": str(spn), "account": holder.name, "dn": holder.dn} for holder, spn in found.spns],
+        "endpoints": client_strings(found.scp),
         "advertised_spn": str(found.advertised) if found.advertised else None,
         "stale_spns": [{"spn": text, "account": holder.name, "dn": holder.dn} for holder, text in found.stale],
         "problems": found.problems,
@@ -265,6 +272,7 @@ def _inspection_rows(found: Inspection) -> list[tuple[str, str]]:
     if found.grants is None:
         rows.append(("may update", "this account may not read who"))
     rows += [("may update", _grant_text(grant)) for grant in found.grants or ()]
+    rows += [("clients connect with", text) for text in client_strings(point)]
     if found.advertised is not None:
         rows.append(("clients ask for", str(found.advertised)))
     rows += [("SPN", f"{spn} on {holder.name}") for holder, spn in found.spns]

@@ -5,12 +5,20 @@ SCP*, the client: the global catalog is searched for a keyword, the rest is
 read from a domain controller of the object's own domain, and the SPN is
 composed from both.
 
-What a keyword proves: nothing.  Any computer account can put a connection
-point with any keyword below itself, and can register ``class/its-own-host``.
-It cannot register a three-part SPN; only an administrator can.  So a service
-that was found by keyword is asked for a three-part SPN, and is left out when
-nobody holds that one; a two-part SPN needs ``hosts`` or ``base`` to say which
-hosts may be believed.
+A keyword proves nothing.  Any computer account can put a connection point with
+any keyword below itself, and can register ``class/its-own-host``.  It cannot
+register a three-part SPN; only an administrator can.  So a service that is
+found by keyword is asked for a three-part SPN of the wanted service class, and
+is left out when nobody holds that one.  The class is what an administrator
+decided: a host may delete its own connection point and make it anew at the same
+DN with any keyword, and the SPN with that DN still stands, but it names the
+class that was installed there.  Two parts are asked for only of the hosts that
+the client itself names (``hosts``).
+
+A DN or an objectGUID pins the object, and stays what it is: one that is not
+there is an error and never a keyword.  Where DNS has the hosts (an SRV record),
+a two-part SPN would be whatever DNS says, pinned or not: that takes ``hosts``
+as well.
 
 An RnR service is found by its name or DN in the domain's own container, where
 only an administrator can have put it; its SPN has three parts as well.
@@ -21,7 +29,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from attrs import evolve, frozen
@@ -36,8 +44,8 @@ from mutauth_twisted.directory.scp import SPN_FORMS, ServiceConnectionPoint, fin
 from mutauth_twisted.directory.session import Session
 from mutauth_twisted.directory.spns import find_holders_of
 from mutauth_twisted.dns import weighted_order
-from mutauth_twisted.errors import MutualAuthError, NotFound, ServiceCheckFailed, UsageError
-from mutauth_twisted.spn import SPN
+from mutauth_twisted.errors import MutualAuthError, NotFound, ServiceCheckFailed, UsageError, printable
+from mutauth_twisted.spn import SPN, check_service_class
 
 
 @frozen
@@ -61,64 +69,101 @@ class Instance:
 
 
 @frozen
-class _Query:
+class Selection:
+    """Which service to look for.
+
+    :param selector: for kind ``scp`` a connection point's keyword, DN or
+        objectGUID; for ``keyword`` a keyword, whatever it looks like; for
+        ``rnr`` an RnR service's name or DN.
+    :param service_class: what its class has to be.  None: by keyword the
+        keyword itself (which kind ``keyword`` does not allow), otherwise any.
+    :param base: the DN below which to look for a keyword; None: the whole forest.
+    :param spn_form: ``guid``, ``dn`` or ``host``; None: what the SCP advertises,
+        but only a form of three parts is believed.
+    :param hosts: a shell pattern its host has to match; None: anything.
+    :raises UsageError: for what does not go together.
+    """
+
     selector: str
-    service_class: str | None
-    base: str | None
-    spn_form: str | None
-    hosts: str | None
+    service_class: str | None = None
+    base: str | None = None
+    spn_form: str | None = None
+    hosts: str | None = None
+    kind: Literal["scp", "keyword", "rnr"] = "scp"
+
+    def __attrs_post_init__(self) -> None:
+        if self.spn_form is not None and self.spn_form not in SPN_FORMS:
+            raise UsageError(f"SPN form {self.spn_form!r}", "it is unknown", f"use one of {', '.join(SPN_FORMS)}")
+        if self.service_class is not None:
+            check_service_class(self.service_class)
+        if not self.by_keyword:
+            return
+        if self.service_class is None:
+            if self.kind == "keyword":
+                cause = "any computer can publish any keyword, and nothing says which service class to believe"
+                raise UsageError(self.subject, cause, "add class=CLASS, the first part of its SPN")
+            remedy = f"name the class: keyword={self.selector}:class=CLASS, the first part of its SPN"
+            try:
+                check_service_class(self.selector)
+            except UsageError as error:
+                cause = "this keyword is neither a DN of a domain, nor an objectGUID, nor a valid service class"
+                raise UsageError(self.subject, cause, remedy) from error
+        if self.spn_form == "host" and not self.hosts:
+            raise UsageError(
+                self.subject,
+                "any computer can publish a keyword and a two-part SPN of its own",
+                "name the hosts to be believed with hosts, or use spn-form guid or dn",
+            )
+
+    @property
+    def guid(self) -> UUID | None:
+        """The objectGUID that is meant, if it is one."""
+        return parse_guid(self.selector) if self.kind == "scp" else None
+
+    @property
+    def by_keyword(self) -> bool:
+        """Whether the object is looked for by what anybody may publish."""
+        if self.kind == "scp":
+            return self.guid is None and not is_dn(self.selector)
+        return self.kind == "keyword"
+
+    @property
+    def wanted_class(self) -> str | None:
+        """The service class that the SPN must be of; None: that of the pinned object."""
+        return self.service_class or (self.selector if self.by_keyword else None)
 
     @property
     def subject(self) -> str:
+        """What an error is about."""
         return f"service {self.selector!r}" + (f" below {self.base}" if self.base else "")
 
     def form_for(self, binding: BindingInformation) -> str:
         """The SPN form to ask for: a three-part one unless the user said otherwise."""
-        if self.spn_form is not None:
-            return self.spn_form
-        return advertised_form(binding)
+        return self.spn_form or advertised_form(binding)
+
+    def wants(self, host: str) -> bool:
+        """Whether a host is one of those to be believed."""
+        return self.hosts is None or fnmatchcase(host.casefold(), self.hosts.casefold())
 
 
 def locate(
-    directory: Directory,
-    selector: str,
-    *,
-    service_class: str | None = None,
-    base: str | None = None,
-    spn_form: str | None = None,
-    hosts: str | None = None,
-    randrange: Callable[[int], int] = random.randrange,
+    directory: Directory, selection: Selection, randrange: Callable[[int], int] = random.randrange
 ) -> Deferred[list[Instance]]:
     """Find the instances of a service, in the order to try them.
 
-    :param selector: a keyword, or the connection point's DN or objectGUID.
-    :param service_class: the class it must be of.
-    :param base: believe only what is below this DN.
-    :param spn_form: ``guid``, ``dn`` or ``host``; None: what the service
-        published, but only a three-part form is believed.
-    :param hosts: a shell pattern that the host's name must match.
     :param randrange: the random source for the order by weight (RFC 2782).
     :return: fires with at least one instance.
     :raises NotFound: when there is none.
     :raises ServiceCheckFailed: when those that there are cannot be used.
-    :raises UsageError: for options that do not go together.
     """
-    query = _Query(selector, service_class, base, spn_form, hosts)
-    return Deferred.fromCoroutine(_locate(directory, query, randrange))
+    find = _locate_rnr if selection.kind == "rnr" else _locate_scp
+    return Deferred.fromCoroutine(find(directory, selection, randrange))
 
 
-async def _locate(directory: Directory, query: _Query, randrange: Callable[[int], int]) -> list[Instance]:
-    if query.spn_form is not None and query.spn_form not in SPN_FORMS:
-        raise UsageError(f"SPN form {query.spn_form!r}", "it is unknown", f"use one of {', '.join(SPN_FORMS)}")
-    points, pinned = await _points(directory, query)
-    if not pinned and query.spn_form == "host" and not (query.hosts or query.base):
-        raise UsageError(
-            query.subject,
-            "any computer can publish a keyword and a two-part SPN of its own",
-            "name those to be believed with hosts or base, or use spn-form guid or dn",
-        )
+async def _locate_scp(directory: Directory, query: Selection, randrange: Callable[[int], int]) -> list[Instance]:
+    points = await _points(directory, query)
     instances, faults = await _instances(directory, query, points)
-    if not pinned and query.spn_form != "host" and instances:
+    if query.by_keyword and query.spn_form != "host" and instances:
         instances, unheld = await _held(directory, instances)
         faults += unheld
     if not instances:
@@ -131,27 +176,7 @@ def in_order(instances: Iterable[Instance], randrange: Callable[[int], int] = ra
     return weighted_order(instances, lambda found: (found.binding.priority, found.binding.weight), randrange)
 
 
-def locate_rnr(
-    directory: Directory,
-    name: str,
-    *,
-    service_class: str | None = None,
-    hosts: str | None = None,
-    randrange: Callable[[int], int] = random.randrange,
-) -> Deferred[list[Instance]]:
-    """Find the instances of an RnR service, in the order to try them.
-
-    :param name: its name in our own domain, or its DN.
-    :param service_class: the class it must be of.
-    :param hosts: a shell pattern that the host's name must match.
-    :return: fires with at least one instance.
-    :raises NotFound: when there is none.
-    :raises ServiceCheckFailed: when it cannot be used.
-    """
-    return Deferred.fromCoroutine(_locate_rnr(directory, _Query(name, service_class, None, None, hosts), randrange))
-
-
-async def _locate_rnr(directory: Directory, query: _Query, randrange: Callable[[int], int]) -> list[Instance]:
+async def _locate_rnr(directory: Directory, query: Selection, randrange: Callable[[int], int]) -> list[Instance]:
     domain = domain_of(query.selector) if is_dn(query.selector) else None
     found = await directory.run(lambda session: read_instance(session, query.selector), domain=domain)
     subject = f"RnR service {found.dn}"
@@ -161,7 +186,7 @@ async def _locate_rnr(directory: Directory, query: _Query, randrange: Callable[[
         publish = directory.command("rnr", "publish", found.dn, *words)
         also = f" that can be read here ({found.foreign} others)" if found.foreign else ""
         raise ServiceCheckFailed(subject, f"it has published no address{also}", f"an administrator runs {publish}")
-    instances = [each for each in _of_rnr(found) if _is_wanted(query, each.host)]
+    instances = [each for each in _of_rnr(found) if query.wants(each.host)]
     if not instances:
         remedy = f"see them with {directory.command('rnr', 'list')}"
         raise NotFound(subject, f"none of its hosts matches {query.hosts!r}", remedy)
@@ -175,7 +200,7 @@ def _of_rnr(found: ServiceInstance) -> list[Instance]:
     ]
 
 
-def _nothing(directory: Directory, query: _Query) -> NotFound:
+def _nothing(directory: Directory, query: Selection) -> NotFound:
     narrowed = " of these hosts" if query.hosts else ""
     return NotFound(
         query.subject,
@@ -184,17 +209,13 @@ def _nothing(directory: Directory, query: _Query) -> NotFound:
     )
 
 
-async def _points(directory: Directory, query: _Query) -> tuple[list[ServiceConnectionPoint], bool]:
-    """The connection points that are meant, read in full, and whether the user named the very object."""
-    guid = parse_guid(query.selector)
-    if guid is None and is_dn(query.selector):
+async def _points(directory: Directory, query: Selection) -> list[ServiceConnectionPoint]:
+    """The connection points that are meant, read in full."""
+    if query.guid is not None:
+        return [await _read_by_guid(directory, query.guid)]
+    if not query.by_keyword:
         domain = domain_of(query.selector)
-        return [await directory.run(lambda session: read_scp(session, query.selector), domain=domain)], True
-    if guid is not None:
-        try:
-            return [await _read_by_guid(directory, guid)], True
-        except NotFound:
-            pass  # products also use GUIDs as keywords
+        return [await directory.run(lambda session: read_scp(session, query.selector), domain=domain)]
     found = await directory.run(_search(query), global_catalog=True)
     by_domain: dict[str, list[UUID]] = {}
     for point in found:
@@ -204,20 +225,24 @@ async def _points(directory: Directory, query: _Query) -> tuple[list[ServiceConn
         # The same search again, on the objects' own domain controller: what the global catalog does not have is there.
         there = await directory.run(_search(query), domain=domain)
         points += [point for point in there if point.guid in guids]
-    return points, False
+    return points
 
 
 async def _read_by_guid(directory: Directory, guid: UUID) -> ServiceConnectionPoint:
-    found = await directory.run(lambda session: read_scp(session, guid), global_catalog=True)
+    try:
+        found = await directory.run(lambda session: read_scp(session, guid), global_catalog=True)
+    except NotFound as error:
+        remedy = f"check it; a product's GUID among the keywords of an SCP is written keyword={guid}:class=CLASS"
+        raise NotFound(error.subject, error.cause, remedy) from error
     return await directory.run(lambda session: read_scp(session, guid), domain=domain_of(found.dn))
 
 
-def _search(query: _Query) -> Callable[[Session], list[ServiceConnectionPoint]]:
+def _search(query: Selection) -> Callable[[Session], list[ServiceConnectionPoint]]:
     return lambda session: list(find_by_keyword(session, query.selector, base=query.base))
 
 
 async def _instances(
-    directory: Directory, query: _Query, points: Sequence[ServiceConnectionPoint]
+    directory: Directory, query: Selection, points: Sequence[ServiceConnectionPoint]
 ) -> tuple[list[Instance], list[MutualAuthError]]:
     instances: list[Instance] = []
     faults: list[MutualAuthError] = []
@@ -226,7 +251,7 @@ async def _instances(
     outcomes: list[tuple[bool, Any]] = await DeferredList(looking, consumeErrors=True)
     for worked, found in outcomes:
         if worked:
-            instances += [each for each in found if _is_wanted(query, each.host)]
+            instances += [each for each in found if query.wants(each.host)]
         elif isinstance(found.value, MutualAuthError):
             faults.append(found.value)
         else:
@@ -234,11 +259,7 @@ async def _instances(
     return instances, faults
 
 
-def _is_wanted(query: _Query, host: str) -> bool:
-    return query.hosts is None or fnmatchcase(host.casefold(), query.hosts.casefold())
-
-
-async def _of_point(directory: Directory, query: _Query, point: ServiceConnectionPoint) -> list[Instance]:
+async def _of_point(directory: Directory, query: Selection, point: ServiceConnectionPoint) -> list[Instance]:
     subject = f"SCP {point.dn}"
     _check_class(query, subject, point.service_class)
     try:
@@ -251,25 +272,37 @@ async def _of_point(directory: Directory, query: _Query, point: ServiceConnectio
         raise ServiceCheckFailed(subject, "it has published no port", "is the service running?")
     if not point.dns_name:
         raise ServiceCheckFailed(subject, "it names no host", "start the service again: it publishes its host")
-    spn = point.spn(query.form_for(binding))
+    spn = point.spn(query.form_for(binding), service_class=query.wanted_class)
     return [Instance(point.dn, point.guid, spn.host, binding.port, spn, binding)]
 
 
-def _check_class(query: _Query, subject: str, service_class: str | None) -> None:
-    wanted = query.service_class
-    if wanted is not None and (service_class or "").casefold() != wanted.casefold():
-        raise ServiceCheckFailed(
-            subject, f"it is of service class {service_class}, not {wanted}", "check the selector and the class"
-        )
+def _check_class(query: Selection, subject: str, service_class: str | None) -> None:
+    wanted = query.wanted_class
+    if wanted is None or (service_class or "").casefold() == wanted.casefold():
+        return
+    remedy = "check the selector and the class"
+    if query.service_class is None:
+        remedy = "check the keyword, or name the class that you trust with class=CLASS"
+    raise ServiceCheckFailed(subject, f"it is of service class {service_class}, not {wanted}", remedy)
 
 
 async def _of_srv_record(
-    directory: Directory, query: _Query, point: ServiceConnectionPoint, published: BindingInformation | None
+    directory: Directory, query: Selection, point: ServiceConnectionPoint, published: BindingInformation | None
 ) -> list[Instance]:
     """One connection point for many hosts: serviceDNSName is an SRV record's name, and DNS has hosts and ports.
 
-    Nothing vouches for what DNS says; a host that it makes up has no SPN.
+    Nothing vouches for what DNS says; a host that it makes up has no SPN with
+    the object's DN or GUID, but may have any of two parts.
+
+    :raises UsageError: for two parts of hosts that the client does not name.
     """
+    if query.spn_form == "host" and not query.hosts:
+        raise UsageError(
+            f"SCP {point.dn}",
+            f"its hosts come from DNS ({printable(point.dns_name or '')}), which nobody vouches for, "
+            "and spn-form host would believe any of them",
+            "name the hosts to be believed with hosts, or use spn-form guid or dn",
+        )
     targets = await directory.resolver.lookup_srv(point.dns_name or "")
     instances = []
     for target in targets:
@@ -279,7 +312,7 @@ async def _of_srv_record(
             priority=target.priority,
             weight=target.weight,
         )
-        spn = point.spn(query.form_for(ranked), target.host)
+        spn = point.spn(query.form_for(ranked), target.host, query.wanted_class)
         instances.append(Instance(point.dn, point.guid, target.host, target.port, spn, ranked))
     return instances
 

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 from uuid import UUID
 
 from attrs import frozen
+from twisted.internet.endpoints import quoteStringArgument
 
 from mutauth_twisted.directory.binding import BindingInformation
 from mutauth_twisted.directory.names import all_of, equals, parent_of
 from mutauth_twisted.directory.session import NO_SUCH_ATTRIBUTE, Change, Entry, Session
 from mutauth_twisted.errors import DirectoryRefused, NotFound, UsageError
-from mutauth_twisted.spn import SPN
+from mutauth_twisted.spn import SPN, check_service_class
 
 OBJECT_CLASS = "serviceConnectionPoint"
 #: The forms of an SPN's service name that a service connection point gives.
@@ -75,6 +76,22 @@ class ServiceConnectionPoint:
             raise UsageError(f"SPN form {form!r}", "it is unknown", f"use one of {', '.join(SPN_FORMS)}")
         names = {"guid": str(self.guid), "dn": self.dn, "host": None}
         return SPN(service_class, host.rstrip("."), names[form])
+
+
+def client_strings(point: ServiceConnectionPoint) -> list[str]:
+    """The client endpoint strings that find this service, one for each of its keywords.
+
+    By keyword a client has to know the service class, which is what an
+    administrator registered; that may be the keyword itself.  None where it is
+    not a valid one.
+    """
+    try:
+        name = check_service_class(point.service_class or "")
+    except UsageError:
+        return []
+    others = [keyword for keyword in point.keywords if keyword.casefold() != name.casefold()]
+    strings = [f"mutauth:keyword={quoteStringArgument(keyword)}:class={name}" for keyword in others]
+    return strings if len(others) == len(point.keywords) else [f"mutauth:scp={name}", *strings]
 
 
 def _scp(entry: Entry) -> ServiceConnectionPoint:

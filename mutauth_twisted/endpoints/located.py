@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
-from attrs import evolve, frozen
+from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
@@ -16,7 +16,7 @@ from zope.interface import implementer
 
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.directory.connection import Directory
-from mutauth_twisted.directory.location import Instance, in_order, locate, locate_rnr
+from mutauth_twisted.directory.location import Instance, Selection, in_order, locate
 from mutauth_twisted.errors import (
     AuthenticationError,
     KDCError,
@@ -32,27 +32,6 @@ from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.net.tls import Authority, Layer, checking_layer
 from mutauth_twisted.policy import Protection
 from mutauth_twisted.wire import WIRES
-
-
-@frozen
-class Selection:
-    """Which service to look for.
-
-    :param selector: a connection point's keyword, DN or objectGUID; or an RnR
-        service's name or DN.
-    :param kind: ``scp`` or ``rnr``: of which kind it is.
-    :param service_class: what its class has to be; None: anything.
-    :param base: the DN below which to look; None: the whole forest.
-    :param spn_form: ``guid``, ``dn`` or ``host``; None: what the SCP advertises.
-    :param hosts: a shell pattern its host has to match; None: anything.
-    """
-
-    selector: str
-    service_class: str | None = None
-    base: str | None = None
-    spn_form: str | None = None
-    hosts: str | None = None
-    kind: Literal["scp", "rnr"] = "scp"
 
 
 def _kind(failures: Sequence[MutualAuthError]) -> type[MutualAuthError]:
@@ -163,20 +142,7 @@ class LocatedEndpoint:
         ) from worst
 
     async def _find(self) -> list[Instance]:
-        selection = self._selection
-        if selection.kind == "rnr":
-            found = await locate_rnr(
-                self._directory, selection.selector, service_class=selection.service_class, hosts=selection.hosts
-            )
-        else:
-            found = await locate(
-                self._directory,
-                selection.selector,
-                service_class=selection.service_class,
-                base=selection.base,
-                spn_form=selection.spn_form,
-                hosts=selection.hosts,
-            )
+        found = await locate(self._directory, self._selection)
         self._known, self._known_since = found, time.monotonic()
         return found
 

@@ -3,12 +3,16 @@
 Clients::
 
     mutauth:scp=SELECTOR[:class=..][:base=DN][:hosts=PATTERN][:spn-form=guid|dn|host]...
+    mutauth:keyword=KEYWORD:class=CLASS[:base=DN][:hosts=PATTERN][:spn-form=guid|dn|host]...
     mutauth:rnr=NAME[:class=..][:hosts=PATTERN]...
     mutauth:ENDPOINT:spn=class/host[/name]...
     mutauth:ENDPOINT:package=ntlm-service-unproven:ntlm-users=FILE...
 
 where SELECTOR is a keyword, a DN or an objectGUID, NAME is an RnR service's name
-or DN, and ENDPOINT is any client endpoint string with its colons escaped.  Servers::
+or DN, and ENDPOINT is any client endpoint string with its colons escaped.  By
+keyword the service's class has to be ``class=``, by default the keyword itself;
+what looks like a GUID or a DN is one, and ``keyword=`` is for keywords that do.
+Servers::
 
     mutauth:ENDPOINT:keytab=FILE:allow=PATTERN...
     mutauth:ENDPOINT:package=ntlm-service-unproven:ntlm-users=FILE:allow=PATTERN...
@@ -45,13 +49,14 @@ from mutauth_twisted.net.limits import LIMITS, limits_of
 from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.net.tls import Authority, checking_layer, server_layer
 from mutauth_twisted.policy import Package, Protection
-from mutauth_twisted.spn import SPN
+from mutauth_twisted.spn import SPN, check_service_class
 from mutauth_twisted.wire import WIRES
 
 if not WINDOWS:
     # The directory is asked with GSSAPI.
     from mutauth_twisted.directory.connection import Directory
-    from mutauth_twisted.endpoints.located import LocatedEndpoint, Selection
+    from mutauth_twisted.directory.location import Selection
+    from mutauth_twisted.endpoints.located import LocatedEndpoint
 
 T = TypeVar("T")
 
@@ -59,20 +64,21 @@ _SUBJECT = "mutauth endpoint"
 #: All that a client's string takes, by kind, with a word on each: ``mutauth connect --help`` shows it.
 CLIENT_KEYWORDS: Mapping[str, Mapping[str, str]] = {
     "Which service, one of": {
-        "scp": "keyword, DN or objectGUID of its SCP",
+        "scp": "keyword (its class too), DN or GUID of its SCP",
+        "keyword": "any keyword of its SCP; needs class=",
         "rnr": "name or DN of an RnR service",
         "spn": "what the one at ENDPOINT must prove to be",
     },
-    "With scp= or rnr=": {
-        "class": "the service class that it must have",
+    "With scp=, keyword= or rnr=": {
+        "class": "the class its SPN must have (scp='s keyword)",
         "hosts": "a pattern of hosts, *.example.com",
         "directory": "ldap:// or ldaps:// servers (from DNS)",
         "ca": "certificates (PEM) for ldaps://",
         "realm": "the realm (the ticket's)",
     },
-    "With scp= only": {
+    "With scp= or keyword=": {
         "base": "the DN below which to look (the forest)",
-        "spn-form": "guid, dn or host (what the SCP says)",
+        "spn-form": "guid, dn; or host, with hosts= (the SCP's)",
     },
     "The client": {
         "principal": "who to be, user@REALM",
@@ -94,7 +100,11 @@ _SERVICE, _SEARCH, _SCP_SEARCH = (CLIENT_KEYWORDS[kind].keys() for kind in list(
 _KNOWN = frozenset().union(*CLIENT_KEYWORDS.values())
 _CHANNEL = frozenset({"wire", "protection", "package", "timeout"})
 _CLIENT = _KNOWN - _SERVICE - _SEARCH - _SCP_SEARCH - {"ntlm-users"}
-_LOCATION = {"scp": _CLIENT | _SEARCH | _SCP_SEARCH | {"scp"}, "rnr": _CLIENT | _SEARCH | {"rnr"}}
+_LOCATION: Mapping[Literal["scp", "keyword", "rnr"], frozenset[str]] = {
+    "scp": _CLIENT | _SEARCH | _SCP_SEARCH | {"scp"},
+    "keyword": _CLIENT | _SEARCH | _SCP_SEARCH | {"keyword"},
+    "rnr": _CLIENT | _SEARCH | {"rnr"},
+}
 _ACCESS = frozenset({"allow", "allow-group", "deny", "deny-group", "allow-all"})
 _SERVER = _CHANNEL | LIMITS.keys() | {"keytab", "principal", "class", "tls-cert", "tls-key"} | _ACCESS
 # Where no service is proven: no ticket, no TLS, no groups, and nothing found in the directory.
@@ -246,7 +256,7 @@ def _unproven(reactor: Any, arguments: tuple[str, ...], keywords: Mapping[str, s
 def _located(
     reactor: Any, arguments: tuple[str, ...], keywords: Mapping[str, str], credentials: ClientCredentials
 ) -> IStreamClientEndpoint:
-    kind: Literal["scp", "rnr"] = "scp" if "scp" in keywords else "rnr"
+    kind = next(each for each in _LOCATION if each in keywords)
     refuse_on_windows(f"{_SUBJECT} keyword {kind}")
     _check_keywords(keywords, _LOCATION[kind])
     if arguments:
@@ -306,6 +316,8 @@ def server_endpoint(reactor: Any, arguments: tuple[str, ...], keywords: Mapping[
         credentials = NtlmCredentials(keywords["ntlm-users"])
     else:
         credentials = ServiceCredentials(keywords.get("keytab"), keywords.get("principal"))
+    if "class" in keywords:
+        check_service_class(keywords["class"], f"{_SUBJECT} keyword class={keywords['class']}")
     keys = service_keys(credentials, keywords.get("class"), channel.package)
     limits = limits_of(keywords, _SUBJECT + " keyword {name}={value}")
     tls = server_layer(keywords["tls-cert"], keywords.get("tls-key")) if "tls-cert" in keywords else None

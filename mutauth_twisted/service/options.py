@@ -20,7 +20,7 @@ from mutauth_twisted.errors import MutualAuthError, UsageError
 from mutauth_twisted.net.limits import LIMITS, Limits, limits_of
 from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.policy import Package, Protection
-from mutauth_twisted.spn import own_host
+from mutauth_twisted.spn import check_service_class, own_host
 from mutauth_twisted.wire import WIRES
 
 T = TypeVar("T")
@@ -206,6 +206,7 @@ class Options(usage.Options):
     def _settings(self) -> Settings:
         if not self["service-class"]:
             raise UsageError("--service-class", "it is missing", "give the first part of the SPN, such as echoSvc")
+        check_service_class(self["service-class"], f"--service-class {self['service-class']}")
         return Settings(
             service_class=self["service-class"],
             host=self["host"] or own_host(),

@@ -144,8 +144,14 @@ class CommandTestCase(TestCase):
     @contextlib.contextmanager
     def service(self, *options: str, user: str = "alice") -> Iterator[Running]:
         """A service that runs until the end of the block, at the latest."""
+        with self.twistd(self.service_words(*options), user) as running:
+            yield running
+
+    @contextlib.contextmanager
+    def twistd(self, words: tuple[str, ...], user: str = "alice") -> Iterator[Running]:
+        """The same for all words of its command line."""
         process = subprocess.Popen(
-            [*self.program("twistd"), *self.service_words(*options)],
+            [*self.program("twistd"), *words],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -25,13 +25,13 @@ from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.directory import sealing
 from mutauth_twisted.directory.binding import BindingInformation
 from mutauth_twisted.directory.connection import Directory
-from mutauth_twisted.directory.location import locate
+from mutauth_twisted.directory.location import Selection, locate
 from mutauth_twisted.directory.names import child_dn
 from mutauth_twisted.directory.scp import ServiceConnectionPoint, create_scp
 from mutauth_twisted.directory.session import Change, Session
 from mutauth_twisted.directory.spns import add_spns, find_account
 from mutauth_twisted.dns import Resolver
-from mutauth_twisted.endpoints.located import LocatedEndpoint, Selection
+from mutauth_twisted.endpoints.located import LocatedEndpoint
 from mutauth_twisted.errors import (
     DirectoryUnreachable,
     MutualAuthError,
@@ -238,7 +238,7 @@ class TLSTests(DirectoryTestCase):
         found = await self.install()
         await self.publish(found)
         directory = self.secured(self.lab.dc_host, user="administrator")
-        (instance,) = await locate(directory, self.service_class)
+        (instance,) = await locate(directory, Selection(self.service_class))
         self.assertEqual((instance.guid, instance.port), (found.guid, 9000))
         change = [Change("replace", "description", ("over TLS",))]
         await directory.run(lambda session: session.modify(found.guid, change))
@@ -399,7 +399,7 @@ class ReplicaTests(ServingTestCase):
     async def test_by_priority_then_the_next(self) -> None:
         """The first in DNS is taken; when it is down, and when it is an impostor, the next one."""
         await self.installed()
-        instances = await locate(self.as_user("alice"), self.service_class)
+        instances = await locate(self.as_user("alice"), Selection(self.service_class))
         places = [(each.host, each.port) for each in instances]
         self.assertEqual(places, [("srv1.lab.example", 9401), ("srv2.lab.example", 9402)])
         first, second = await self.serve("srv1", 9401), await self.serve("srv2", 9402)
@@ -415,7 +415,7 @@ class ReplicaTests(ServingTestCase):
     async def test_a_host_that_only_dns_vouches_for(self) -> None:
         """A replica without an SPN is left out, whatever DNS says."""
         await self.installed(("srv2",))
-        (instance,) = await locate(self.as_user("alice"), self.service_class)
+        (instance,) = await locate(self.as_user("alice"), Selection(self.service_class))
         self.assertEqual(instance.host, "srv2.lab.example")
 
     async def test_no_such_record(self) -> None:
@@ -504,7 +504,7 @@ class SecondControllerTests(ServingTestCase):
         second = self.directory(
             servers=[f"ldap://{self.lab.host('dc2')}"], credentials=ClientCredentials(ccache=self.lab.ccache("alice"))
         )
-        (instance,) = await self.eventually(lambda: locate(second, self.service_class))
+        (instance,) = await self.eventually(lambda: locate(second, Selection(self.service_class)))
         self.assertEqual((instance.guid, instance.port), (found.guid, 9421))
         await self.eventually(lambda: second.run(self.knows_its_name))
         first = ProcessIdentity.read(identity_file(mine))

@@ -7,7 +7,7 @@ from typing import Any
 from attrs import evolve
 
 from mutauth_twisted.directory import installation, security
-from mutauth_twisted.directory.location import Instance, locate
+from mutauth_twisted.directory.location import Instance, Selection, locate
 from mutauth_twisted.directory.names import child_dn
 from mutauth_twisted.directory.scp import (
     create_scp,
@@ -217,7 +217,7 @@ class InstallationTests(DirectoryTestCase):
 
     async def _published(self, found: installation.Installation) -> list[Instance]:
         await self.publish(found)
-        return await locate(self.as_user("alice"), found.dn)
+        return await locate(self.as_user("alice"), Selection(found.dn))
 
 
 class _FailingSession:

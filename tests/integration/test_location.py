@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from mutauth_twisted.directory.binding import BindingInformation
-from mutauth_twisted.directory.location import Instance, locate
+from mutauth_twisted.directory.location import Instance, Selection, locate
 from mutauth_twisted.directory.names import child_dn, parent_of
 from mutauth_twisted.directory.scp import (
     create_scp,
@@ -28,7 +28,7 @@ class LocationTests(DirectoryTestCase):
     """The client's side: what is found, what is believed, and why not."""
 
     async def located(self, selector: str, **options: Any) -> list[Instance]:
-        return await locate(self.as_user("alice"), selector, **options)
+        return await locate(self.as_user("alice"), Selection(selector, **options))
 
     async def rogue_publishes(self, dns_name: str | None = None) -> None:
         """A rogue computer puts the same keyword below itself and registers what it can."""
@@ -62,13 +62,36 @@ class LocationTests(DirectoryTestCase):
         (instance,) = await self.located(self.service_class)
         self.assertEqual(instance.spn.service_name, str(found.guid))
 
-    async def test_a_guid_may_be_a_keyword(self) -> None:
-        """Product GUIDs are keywords too."""
+    async def test_a_guid_stays_one(self) -> None:
+        """A selector that looks like a GUID is an objectGUID, and one that looks like a DN a DN: never keywords."""
         product = str(uuid4())
-        found = await self.install(keywords=[self.service_class, product])
+        dn = f"CN={product},{self.lab.base_dn}"
+        found = await self.install(keywords=[self.service_class, product, dn])
         await self.publish(found)
-        (instance,) = await self.located(product)
-        self.assertEqual(instance.guid, found.guid)
+        for selector in (product, f"{{{product}}}"):
+            line = await self.failure_of(self.located(selector, service_class=self.service_class), NotFound)
+            self.assertIn(f"is written keyword={product}:class=CLASS", line)
+        await self.failure_of(self.located(dn, service_class=self.service_class), NotFound)
+        for keyword in (product, dn, self.service_class):
+            (instance,) = await self.located(keyword, kind="keyword", service_class=self.service_class)
+            self.assertEqual(instance.guid, found.guid)
+
+    async def test_another_class(self) -> None:
+        """By keyword the class is the keyword, or the one that the client names; by DN it is the object's own."""
+        keyword = self.service_class + "-other"
+        found = await self.install(keywords=[keyword])
+        await self.publish(found)
+        line = await self.failure_of(self.located(keyword), ServiceCheckFailed)
+        self.assertIn(f"it is of service class {self.service_class}, not {keyword}", line)
+        self.assertIn("class=CLASS", line)
+        for kind in ("scp", "keyword"):
+            (instance,) = await self.located(keyword, kind=kind, service_class=self.service_class.upper())
+            self.assertEqual(instance.spn, SPN(self.service_class, self.host, found.dn))
+        for kind in ("scp", "keyword"):
+            line = await self.failure_of(self.located(keyword, kind=kind, service_class="other"), ServiceCheckFailed)
+            self.assertIn(f"it is of service class {self.service_class}, not other", line)
+        (instance,) = await self.located(found.dn)
+        self.assertEqual(instance.spn.service_class, self.service_class)
 
     async def test_a_rogue_computer_is_never_located(self) -> None:
         """A computer that publishes the keyword and registers its own SPN stays unseen."""
@@ -84,7 +107,8 @@ class LocationTests(DirectoryTestCase):
         (instance,) = await self.located(self.service_class, spn_form="host", hosts="srv*.lab.example")
         self.assertEqual(instance.host, self.host)
         base = parent_of(found.dn)
-        (instance,) = await self.located(self.service_class, spn_form="host", base=base)
+        await self.failure_of(self.located(self.service_class, spn_form="host", base=base), UsageError)
+        (instance,) = await self.located(self.service_class, base=base)
         self.assertEqual(instance.host, self.host)
 
     async def test_a_rogue_computer_cannot_pose_as_another_host(self) -> None:
@@ -105,9 +129,11 @@ class LocationTests(DirectoryTestCase):
 
     async def test_nothing_found(self) -> None:
         """What is not there is named, as it was selected."""
-        for selector in ("no-such-keyword", "*)(objectClass=*", str(UUID(int=7))):
+        for selector in ("no-such-keyword", str(UUID(int=7))):
             line = await self.failure_of(self.located(selector), NotFound)
             self.assertIn(selector, line)
+        line = await self.failure_of(self.located("*)(objectClass=*", service_class="x"), NotFound)
+        self.assertIn("*)(objectClass=*", line)
         dn = f"CN=nothing,{self.lab.base_dn}"
         self.assertIn(dn, await self.failure_of(self.located(dn), NotFound))
         line = await self.failure_of(self.located("no-such-keyword", base=self.lab.base_dn), NotFound)

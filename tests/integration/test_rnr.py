@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+from typing import Any
 
 from mutauth_twisted.directory import rnr
 from mutauth_twisted.directory.binding import BindingInformation
-from mutauth_twisted.directory.location import Instance, locate_rnr
+from mutauth_twisted.directory.location import Instance, Selection, locate
 from mutauth_twisted.directory.rnr import Address
 from mutauth_twisted.directory.session import Change, Session
 from mutauth_twisted.errors import DirectoryRefused, NotFound, ServiceCheckFailed
@@ -39,8 +40,8 @@ class RnrDirectoryTests(DirectoryTestCase):
             user, lambda session: rnr.publish(session, self.service_class, self.service_class, addresses)
         )
 
-    async def located(self, name: str | None = None, **options: str) -> list[Instance]:
-        return await locate_rnr(self.as_user("alice"), name or self.service_class, **options)
+    async def located(self, name: str | None = None, **options: Any) -> list[Instance]:
+        return await locate(self.as_user("alice"), Selection(name or self.service_class, kind="rnr", **options))
 
     async def test_publish_find_and_remove(self) -> None:
         """A service is created with its class, found by name and DN, and removed with its class."""
