@@ -48,6 +48,7 @@ class MutualAuthError(Exception):
     :param subject: the object the error is about (an SPN, a file, a DN, ...).
     :param cause: what is wrong with it.
     :param remedy: the next step for the reader; may be empty.
+    :ivar left_behind: what could not be taken back of work that this error ended.
     """
 
     #: The exit code with which a command ends on this error: 1 the answer is
@@ -59,9 +60,12 @@ class MutualAuthError(Exception):
         self.subject = subject
         self.cause = cause
         self.remedy = remedy
+        self.left_behind: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         line = f"{self.subject}: {self.cause}"
+        if self.left_behind:
+            line = f"{line}; left behind: {', '.join(self.left_behind)}"
         if self.remedy:
             line = f"{line}; {self.remedy}"
         return printable(" ".join(line.split()))
@@ -77,6 +81,10 @@ class NotFound(MutualAuthError):
     """The directory answered, and what was asked for is not there."""
 
     exit_code = 1
+
+
+class OtherObject(NotFound):
+    """An object of this name is there, and is of another class."""
 
 
 class ServiceCheckFailed(MutualAuthError):

@@ -70,8 +70,7 @@ def in_directory(
         return run_in_reactor(main, to_the_end=writes)
     except DirectoryRefused as error:
         if whole and error.code == INSUFFICIENT_RIGHTS:
-            left = error.remedy.rpartition("; ")[0] if error.remedy.startswith("left behind: ") else ""
-            error.remedy = f"{left}{'; ' if left else ''}an administrator runs {command_again(click.get_current_context())}"
+            error.remedy = f"an administrator runs {command_again(click.get_current_context())}"
         raise
 
 
@@ -219,7 +218,7 @@ def uninstall(
     cache = GuidCache(state_dir)
     cached = cache.read(service_class, host, scp_name)
 
-    def work(session: Session, catalog: Session) -> list[str]:
+    def work(session: Session, catalog: Session) -> list[installation.Removed]:
         return installation.uninstall(
             session,
             catalog,

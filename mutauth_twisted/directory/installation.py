@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TypeVar
+from typing import Literal, TypeVar
 from uuid import UUID
 
 from attrs import frozen
@@ -41,6 +41,7 @@ from mutauth_twisted.errors import (
     DirectoryUnreachable,
     MutualAuthError,
     NotFound,
+    OtherObject,
     ServiceCheckFailed,
     UsageError,
 )
@@ -75,6 +76,32 @@ class Installation:
     def guid(self) -> UUID:
         """The service connection point's objectGUID: what the service caches."""
         return self.scp.guid
+
+
+@frozen
+class Removed:
+    """One thing that :func:`uninstall` took away; ``str()`` is the line for people.
+
+    :param kind: what it was.
+    :param name: the SPN as it stood, or the object's DN.
+    :param holder: the account that held the SPN; None: it was an object.
+    :param is_stale: whether the SPN's DN was one from before the service connection point was moved.
+    """
+
+    kind: Literal["SPN", "SCP", "container"]
+    name: str
+    holder: Account | None = None
+    is_stale: bool = False
+
+    def __str__(self) -> str:
+        if self.holder is None:
+            return f"deleted {self.kind} {self.name}"
+        stale = ", with a DN from before the SCP was moved" if self.is_stale else ""
+        return f"removed {self.kind} {self.name} from {self.holder.name}{stale}"
+
+    def was(self, holder: Account, spn: SPN) -> bool:
+        """Whether it was this SPN of this account."""
+        return self.holder is not None and same_dn(self.holder.dn, holder.dn) and self.name.casefold() == str(spn).casefold()
 
 
 def install(
@@ -166,7 +193,7 @@ async def all_or_nothing(
             with suppress(MutualAuthError):
                 await directory.run(undo.run)
         if undo.left:
-            error.remedy = f"left behind: {', '.join(undo.left)}; {error.remedy}"
+            error.left_behind = tuple(undo.left)
         raise
 
 
@@ -205,7 +232,7 @@ def _deleted(session: Session, dn: str) -> bool:
     return True
 
 
-def _delete_container(session: Session, dn: str, done: Report) -> None:
+def _delete_container(session: Session, dn: str, done: Callable[[Removed], None]) -> None:
     """Delete a container that installation made, unless something is in it."""
     try:
         is_ours = session.read(dn, ["description"]).text("description") == _CONTAINER_MARK
@@ -214,15 +241,15 @@ def _delete_container(session: Session, dn: str, done: Report) -> None:
         return
     if is_ours and is_empty:
         session.delete(dn)
-        done(f"deleted container {dn}")
+        done(Removed("container", dn))
 
 
 def _existing(session: Session, dn: str, service_class: str) -> ServiceConnectionPoint | None:
     try:
         point = read_scp(session, dn)
-    except NotFound as error:
-        if error.__cause__ is None:  # there is an object, of another class
-            raise
+    except OtherObject:
+        raise
+    except NotFound:
         return None
     if (point.service_class or "").casefold() != service_class.casefold():
         raise ServiceCheckFailed(
@@ -339,7 +366,7 @@ def uninstall(
     guid: UUID | None = None,
     spn_forms: Sequence[str] = DEFAULT_SPN_FORMS,
     report: Report = lambda _: None,
-) -> list[str]:
+) -> list[Removed]:
     """Remove what :func:`install` made: the SPNs first, then the service connection point; blocks.
 
     SPNs that carry a DN which the object had before it was moved go too, when
@@ -349,13 +376,14 @@ def uninstall(
     :param container: given to :func:`install`; deleted when that made it and
         nothing is left in it.
     :param guid: the cached GUID, which finds the object wherever it was moved.
-    :return: what was removed, a line each; none when nothing was there.
+    :param report: is told what was removed, and what was kept, a line each.
+    :return: what was removed; none when nothing was there.
     """
-    removed: list[str] = []
+    removed: list[Removed] = []
 
-    def done(line: str) -> None:
-        removed.append(line)
-        report(line)
+    def done(what: Removed) -> None:
+        removed.append(what)
+        report(str(what))
 
     scp_parent = _parent(session, scp_parent, container)
     point, is_there = _find_installed(session, guid, service_class, host, scp_name, scp_parent)
@@ -369,27 +397,29 @@ def uninstall(
         holders = [only]
     for holder in holders:
         for spn in remove_spns(session, holder, [spn for spn in spns if holder.holds(spn)]):
-            done(f"removed SPN {spn} from {holder.name}")
+            done(Removed("SPN", str(spn), holder))
         if only or holder.holds(point.spn("guid", host, service_class)):
             stale = find_stale(catalog, point, holder, service_class=service_class, host=host)
             for text in remove_spns(session, holder, stale):
-                done(f"removed SPN {text} from {holder.name}, with a DN from before the SCP was moved")
+                done(Removed("SPN", text, holder, is_stale=True))
     if is_there and (others := _still_used(catalog, point, removed)):
         report(f"kept SCP {point.dn}: {', '.join(others)} still name it")
         return removed
     if is_there:
         delete_scp(session, point)
-        done(f"deleted SCP {point.dn}")
+        done(Removed("SCP", point.dn))
     if container and scp_parent:
         _delete_container(session, scp_parent, done)
     return removed
 
 
-def _still_used(catalog: Session, point: ServiceConnectionPoint, removed: Sequence[str]) -> list[str]:
+def _still_used(catalog: Session, point: ServiceConnectionPoint, removed: Sequence[Removed]) -> list[str]:
     """The SPNs, of other hosts, that name the object; those just removed may still be in the global catalog."""
-    named = [f"SPN {spn} on {holder.name}" for holder, spn in spns_naming(catalog, point)]
-    gone = {line.partition(" SPN ")[2].replace(" from ", " on ", 1) for line in removed}
-    return [text for text in named if text.removeprefix("SPN ") not in gone]
+    return [
+        f"SPN {spn} on {holder.name}"
+        for holder, spn in spns_naming(catalog, point)
+        if not any(each.was(holder, spn) for each in removed)
+    ]
 
 
 def _check_only(holders: Sequence[Account], only: Account, spns: Sequence[SPN]) -> None:

@@ -32,7 +32,7 @@ from attrs import field, frozen
 from mutauth_twisted.directory.binding import BindingInformation
 from mutauth_twisted.directory.names import all_of, child_dn, equals, is_dn, is_host_name, parent_of
 from mutauth_twisted.directory.session import INSUFFICIENT_RIGHTS, Change, Entry, Session, Value
-from mutauth_twisted.errors import DirectoryRefused, NotFound, ServiceCheckFailed, UsageError
+from mutauth_twisted.errors import DirectoryRefused, NotFound, OtherObject, ServiceCheckFailed, UsageError
 from mutauth_twisted.spn import SPN
 
 INSTANCE_CLASS = "serviceInstance"
@@ -138,6 +138,7 @@ def read_instance(session: Session, name: str) -> ServiceInstance:
 
     :param name: its common name in our domain, or its DN.
     :raises NotFound: when there is no such service.
+    :raises OtherObject: when the object of that name is something else.
     """
     subject = f"RnR service {name}"
     remedy = f"check the name; {session.command('rnr', 'list')} names those that are there"
@@ -147,7 +148,7 @@ def read_instance(session: Session, name: str) -> ServiceInstance:
     except NotFound as error:
         raise NotFound(subject, error.cause, remedy) from error
     if INSTANCE_CLASS not in entry.texts("objectClass"):
-        raise NotFound(subject, "the object of that name is no serviceInstance", "check the name")
+        raise OtherObject(subject, "the object of that name is no serviceInstance", "check the name")
     return _instance(entry, _classes(session, parent_of(dn)))
 
 
@@ -208,9 +209,9 @@ def publish(
     dn = instance_dn(session, name)
     try:
         instance = read_instance(session, dn)
-    except NotFound as error:
-        if error.__cause__ is None:  # there is an object, of another kind
-            raise
+    except OtherObject:
+        raise
+    except NotFound:
         _as_administrator(dn, lambda: _create(session, dn, service_class, report))
         instance = read_instance(session, dn)
     check_class(session, instance, service_class)

@@ -11,7 +11,7 @@ from twisted.internet.endpoints import quoteStringArgument
 from mutauth_twisted.directory.binding import BindingInformation
 from mutauth_twisted.directory.names import all_of, equals, parent_of
 from mutauth_twisted.directory.session import NO_SUCH_ATTRIBUTE, Change, Entry, Session
-from mutauth_twisted.errors import DirectoryRefused, NotFound, UsageError
+from mutauth_twisted.errors import DirectoryRefused, NotFound, OtherObject, UsageError
 from mutauth_twisted.spn import SPN, check_service_class
 
 OBJECT_CLASS = "serviceConnectionPoint"
@@ -109,7 +109,8 @@ def _scp(entry: Entry) -> ServiceConnectionPoint:
 def read_scp(session: Session, name: str | UUID) -> ServiceConnectionPoint:
     """Read one service connection point by its DN, or by its GUID wherever it is.
 
-    :raises NotFound: when there is no such object, or it is something else.
+    :raises NotFound: when there is no such object.
+    :raises OtherObject: when it is something else.
     """
     subject = f"SCP {name}"
     try:
@@ -118,7 +119,7 @@ def read_scp(session: Session, name: str | UUID) -> ServiceConnectionPoint:
         remedy = f"check the name; {session.command('scp', 'list')} names those that are there"
         raise NotFound(subject, error.cause, remedy) from error
     if OBJECT_CLASS.casefold() not in (kind.casefold() for kind in entry.texts("objectClass")):
-        raise NotFound(subject, "it is no service connection point", "check the name")
+        raise OtherObject(subject, "it is no service connection point", "check the name")
     return _scp(entry)
 
 

@@ -28,7 +28,7 @@ class SCPTestCase(DirectoryTestCase):
             lambda session, catalog: scpadmin.inspect(session, catalog, name, **options)
         )
 
-    async def uninstall(self, **options: Any) -> list[str]:
+    async def uninstall(self, **options: Any) -> list[installation.Removed]:
         given: dict[str, Any] = {"service_class": self.service_class, "host": self.host, **options}
         return await self.as_user("administrator").run_with_catalog(
             lambda session, catalog: installation.uninstall(session, catalog, **given)
@@ -287,9 +287,9 @@ class InstallationTests(SCPTestCase):
         self.assertEqual(lines[0], f"created container {container}")
         second = await self.install(container=name, scp_name="second")
         removed = await self.uninstall(container=name)
-        self.assertNotIn(f"deleted container {container}", removed)
+        self.assertNotIn("container", [each.kind for each in removed])
         removed = await self.uninstall(container=name, scp_name="second", guid=second.guid)
-        self.assertEqual(removed[-1], f"deleted container {container}")
+        self.assertEqual(str(removed[-1]), f"deleted container {container}")
         await self.failure_of(self.do("alice", lambda session: session.read(container, ["cn"])), NotFound)
 
     async def test_container_refused(self) -> None:
@@ -331,7 +331,8 @@ class InstallationTests(SCPTestCase):
         foreign = SPN(self.service_class, self.host, child_dn(self.service_class, f"OU=Gone,{self.lab.base_dn}"))
         await self.do("administrator", lambda session: add_spns(session, find_account(session, "svc-other"), [foreign]))
         removed = await self.uninstall(guid=found.guid)
-        self.assertIn(f"removed SPN {former} from svc-echo, with a DN from before the SCP was moved", removed)
+        lines = [str(each) for each in removed]
+        self.assertIn(f"removed SPN {former} from svc-echo, with a DN from before the SCP was moved", lines)
         self.assertEqual(await self.spns_of("svc-echo"), set(map(str, keep)))
         self.assertEqual(await self.spns_of("svc-other"), {str(foreign)})
 
