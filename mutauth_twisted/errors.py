@@ -16,30 +16,15 @@ No message ever holds a token, a key or a password.
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
-from unicodedata import category
 
 from twisted.internet.error import ConnectionLost
 
+from mutauth_twisted.text import one_line
+
 #: The subject of an error about what is wrong on this machine, whoever the client is that was turned away for it.
 REPLAY_CACHE = "the replay cache"
-
-#: Controls, invisible formatting (text direction among it), surrogates, and line and paragraph separators.
-_UNPRINTABLE = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
-
-
-def printable(text: str) -> str:
-    """The text with everything that a terminal or a log might obey or hide written as an escape, ``\\x1b``.
-
-    For names that others chose: principals, DNs, what a peer sent.
-    """
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(_escaped(each) if category(each) in _UNPRINTABLE else each for each in text)
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
 class MutualAuthError(Exception):
@@ -68,7 +53,12 @@ class MutualAuthError(Exception):
             line = f"{line}; left behind: {', '.join(self.left_behind)}"
         if self.remedy:
             line = f"{line}; {self.remedy}"
-        return printable(" ".join(line.split()))
+        return one_line(line)
+
+    @property
+    def kind(self) -> str:
+        """The error's kind in words, for counts: ``protocol violation``."""
+        return re.sub(r"(?<=[a-z])([A-Z])", r" \1", type(self).__name__).lower()
 
 
 class UsageError(MutualAuthError, ValueError):

@@ -35,6 +35,7 @@ from mutauth_twisted.errors import (
     ProtocolViolation,
     RecordError,
 )
+from mutauth_twisted.text import short_name
 
 _KRB5 = -1765328384  # ERROR_TABLE_BASE_krb5; KRB-ERROR codes are added to it (RFC 4120, section 7.5.9)
 _K5G = 39756032  # ERROR_TABLE_BASE_k5g, the errors of the mechanism itself
@@ -275,6 +276,8 @@ _OF_FILES = frozenset(
 
 _TYPED = re.compile(r"[A-Za-z]+:")  # the type in front of the name of a keytab that is no plain path
 _KEYTAB_NAME = re.compile(r"FILE:(\S+)")
+#: Of the library's words, which can quote what a KDC or a token says.
+_LONGEST_TEXT = 1000
 _MINOR_TEXT = re.compile(r"Minor \(\d+\): (.*)", re.DOTALL)
 
 
@@ -291,7 +294,7 @@ def _text(error: BaseException) -> str:
     """The library's own words, without its numbers; they name files and principals, never keys."""
     match = _MINOR_TEXT.search(str(error))
     text = match.group(1) if match else str(error).removesuffix(f" {getattr(error, 'err_code', '')}")
-    return text.strip() or type(error).__name__
+    return short_name(text.strip(), _LONGEST_TEXT) or type(error).__name__
 
 
 def _file_fault(path: Path) -> str:
@@ -352,7 +355,7 @@ def _unopened(error: BaseException, subject: str, acceptor: Acceptor) -> MutualA
 
 
 def _missing_key(subject: str, path: str, ticket: TicketLabel, held: tuple[KeytabKey, ...]) -> MutualAuthError:
-    what = f"its ticket for {ticket.name}"
+    what = f"its ticket for {short_name(ticket.name)}"
     versions = sorted({key.version for key in held})
     if ticket.version is not None and ticket.version not in versions:
         cause = f"{what} is for key version {ticket.version}, and {path} holds {', '.join(map(str, versions))}"

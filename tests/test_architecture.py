@@ -20,7 +20,8 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
     map(
         frozenset,
         (
-            {"errors"},
+            {"text"},
+            {"errors", "log"},
             {"spn", "policy"},
             {"access"},
             {"interfaces", "credentials", "channelbinding"},
@@ -100,7 +101,7 @@ def allowed(importer: str, target: str) -> bool:
     if importer == target:
         return True
     if importer == LAB:
-        return target == "errors"
+        return target in ("errors", "text")
     if target == LAB:
         return importer == "cli"
     return floor(target) < floor(importer)
@@ -149,6 +150,18 @@ class ArchitectureTests(SynchronousTestCase):
             for target in imported(name, tree):
                 if any(within(target, foreign) for foreign in FORBIDDEN.get(unit(name), ())):
                     wrong.append(f"{name} imports {target}")
+        self.assertEqual(wrong, [])
+
+    def test_one_way_into_the_log(self) -> None:
+        """Nobody makes a logger but the module whose logger escapes what it is given."""
+        loggers = ("twisted.logger.Logger", "twisted.python.log")
+        wrong = [
+            f"{name} imports {target}"
+            for name, tree in modules()
+            if name != "log"
+            for target in imported(name, tree)
+            if any(within(target, logger) for logger in loggers)
+        ]
         self.assertEqual(wrong, [])
 
     def test_the_lab_needs_the_standard_library_only(self) -> None:

@@ -15,7 +15,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted.cli import output
 from mutauth_twisted.cli.group import OneLineGroup
-from mutauth_twisted.errors import NotFound, printable
+from mutauth_twisted.errors import NotFound
+from mutauth_twisted.text import printable
 
 
 def printed(function: object, *arguments: object) -> str:

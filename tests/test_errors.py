@@ -17,8 +17,8 @@ from mutauth_twisted.errors import (
     PeerRefused,
     StreamCut,
     UsageError,
-    printable,
 )
+from mutauth_twisted.text import printable
 
 
 class LineTests(SynchronousTestCase):

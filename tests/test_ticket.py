@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted.access import AccessPolicy
-from mutauth_twisted.core import kerberos
+from mutauth_twisted.core import kerberos, ticket
+from mutauth_twisted.core.context import StepFailed
 from mutauth_twisted.core.kerberos import KerberosInitiator, ServiceKeys
 from mutauth_twisted.core.ticket import is_spnego, ticket_label, ticket_name
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
@@ -19,7 +20,9 @@ from mutauth_twisted.errors import MutualAuthError, PeerNotProven
 from mutauth_twisted.gsserrors import Acceptor, TicketLabel, explain
 from mutauth_twisted.policy import Package, Protection
 from mutauth_twisted.spn import SPN
-from tests.forge import Realm, make_realm
+from mutauth_twisted.text import LONGEST_STRANGER
+from tests.forge import Realm, _name, make_realm
+from tests.hostile import ap_req, raw_in, worst_tokens
 
 BY_DN = SPN("echoSvc", "srv1.test.example", "CN=echoSvc,CN=SRV1,CN=Computers,DC=test,DC=example")
 LONG = SPN("echoSvc", "srv1.test.example", "CN=" + "x" * 300)
@@ -94,6 +97,34 @@ class NameTests(SynchronousTestCase):
                 self.assertIsInstance(error, MutualAuthError)
                 self.assertTrue(str(error).isprintable())
         self.assertTrue(keys.acceptor("client").step(token).complete)
+
+    def test_worst(self) -> None:
+        """The worst tokens are refused with a short line that no terminal obeys, read in few steps."""
+        keys = ServiceKeys(ServiceCredentials(self.realm.keytab("svc-echo")))
+        steps = 0
+
+        def counted(data: bytes, at: int, end: int) -> tuple[int, int, int]:
+            nonlocal steps
+            steps += 1
+            return element(data, at, end)
+
+        element = ticket._element
+        self.patch(ticket, "_element", counted)
+        for what, token in worst_tokens().items():
+            steps = 0
+            error = self.assertRaises(StepFailed, keys.acceptor("10.0.0.1:1").step, token).error
+            self.assertIsInstance(error, MutualAuthError, what)
+            self.assertLess(len(str(error)), LONGEST_STRANGER, what)
+            self.assertEqual(raw_in(str(error)), [], what)
+            self.assertLess(steps, 100, what)
+
+    def test_name_is_cut(self) -> None:
+        """A refusal shows the beginning of the name on the ticket."""
+        token = ap_req(_name(["echoSvc", "x" * 3000]), kind=23)
+        self.assertEqual(len(ticket_name(token)), 3008)
+        keys = ServiceKeys(ServiceCredentials(self.realm.keytab("svc-echo")))
+        error = self.assertRaises(StepFailed, keys.acceptor("10.0.0.1:1").step, token).error
+        self.assertIn(f"for echoSvc/{'x' * 92}... is encrypted", str(error))
 
     def test_cut(self) -> None:
         """A token that is cut anywhere is refused."""

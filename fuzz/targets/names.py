@@ -21,9 +21,10 @@ from mutauth_twisted.directory.names import (
     parse_guid,
     same_dn,
 )
-from mutauth_twisted.errors import UsageError, printable
+from mutauth_twisted.errors import UsageError
 from mutauth_twisted.policy import fold_ascii, split_principal
 from mutauth_twisted.spn import SPN, crack_spn, make_spn
+from mutauth_twisted.text import printable
 
 _DOMAIN = "DC=test,DC=example"
 _REALM = "TEST.EXAMPLE"

@@ -17,7 +17,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from mutauth_twisted.errors import printable
+from mutauth_twisted.text import printable
 
 Command = Callable[..., Any]
 

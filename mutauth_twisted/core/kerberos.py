@@ -62,7 +62,7 @@ from mutauth_twisted.core.context import Outcome, StepFailed
 from mutauth_twisted.core.lucid import SEQUENCE_MASK, LucidContext, read_lucid
 from mutauth_twisted.core.pac import read_logon
 from mutauth_twisted.core.pyspnego import RecordsApart, keep_quiet
-from mutauth_twisted.core.ticket import has_mech_list_mic, is_spnego, ticket_label, ticket_name
+from mutauth_twisted.core.ticket import Excessive, has_mech_list_mic, is_spnego, ticket_label, ticket_name
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.errors import (
     AuthenticationError,
@@ -72,12 +72,14 @@ from mutauth_twisted.errors import (
     MutualAuthError,
     PeerNotProven,
     PeerRefused,
+    ProtocolViolation,
     RecordError,
 )
 from mutauth_twisted.gsserrors import Acceptor, explain, record_fault
 from mutauth_twisted.interfaces import PeerIdentity
 from mutauth_twisted.policy import Flag, Package, Protection, flag_names, fold_ascii, split_principal
 from mutauth_twisted.spn import SPN
+from mutauth_twisted.text import short_name
 from mutauth_twisted.tickets import check_service_keytab, tickets_for
 
 KERBEROS = "kerberos"
@@ -359,7 +361,7 @@ class KerberosInitiator(_KerberosContext):
         principal, reached, flags, expires = self._prove(protection, target_name=True)
         proven = re.sub(r"\\(.)", r"\1", split_principal(principal)[0])
         if fold_ascii(proven) != fold_ascii(str(self._spn)):
-            raise PeerNotProven(self._subject, f"the ticket names {proven} instead")
+            raise PeerNotProven(self._subject, f"the ticket names {short_name(proven)} instead")
         if self._sealed_inside:
             # Whether TLS ends with the service only the service knows: what can be said is what its key seals.
             reached = Protection.SEAL
@@ -397,12 +399,19 @@ class KerberosAcceptor(_KerberosContext):
         return Outcome(accepted.token or b"", not accepted.more_steps)
 
     def step(self, token: bytes | None) -> Outcome:
+        claimed = None
+        if token and self._claimed is None:
+            try:
+                claimed = ticket_name(token)
+            except Excessive as error:  # it would cost GSSAPI a millisecond and more
+                raise StepFailed(ProtocolViolation(self._subject, f"its token cannot be read: {error}")) from error
+            except ValueError:  # GSSAPI says what it is
+                pass
         outcome = super().step(token)
         if token and self._package is None:
             self._package = Package.NEGOTIATE if is_spnego(token) else Package.KERBEROS
-        if token and self._claimed is None:
-            with suppress(ValueError):  # GSSAPI has understood it, which is what counts
-                self._claimed = ticket_name(token)
+        if claimed is not None:  # and GSSAPI has understood it, which is what counts
+            self._claimed = claimed
         return outcome
 
     def _explain(self, error: BaseException, token: bytes | None) -> MutualAuthError:
@@ -428,9 +437,8 @@ class KerberosAcceptor(_KerberosContext):
     def _check_class(self) -> None:
         wanted, claimed = self._keys.service_class, self._claimed or "no service"
         if wanted is not None and fold_ascii(claimed.partition("/")[0]) != fold_ascii(wanted):
-            raise PeerNotProven(
-                self._subject, f"its ticket is for {claimed}, not for {wanted}", "connect it to the service that it means"
-            )
+            cause = f"its ticket is for {short_name(claimed)}, not for {wanted}"
+            raise PeerNotProven(self._subject, cause, "connect it to the service that it means")
 
     def read_logon(self) -> Logon | None:
         """See :attr:`PeerIdentity.account`."""

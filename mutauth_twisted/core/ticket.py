@@ -15,6 +15,15 @@ _AP_REQ_ID = b"\x01\x00"
 _SPNEGO_OID = b"\x2b\x06\x01\x05\x05\x02"
 _OCTETS, _NEG_TOKEN_INIT, _NEG_TOKEN_RESP = 0x04, 0xA0, 0xA1
 _FIELD = 0xA0  # the context tag of field 0
+# Anybody may send a token, so that reading one takes a bounded number of steps: a ticket has 4 fields, an AP-REQ 5 and
+# SPNEGO's first token 4; an SPN has 3 parts.
+_MOST_FIELDS = 8
+_MOST_PARTS = 8
+_LONGEST_NAME = 4096
+
+
+class Excessive(ValueError):
+    """A token has more of something than any ticket has, and would be work to read."""
 
 
 def _element(data: bytes, at: int, end: int) -> tuple[int, int, int]:
@@ -46,11 +55,12 @@ def _enter(data: bytes, at: int, end: int, *tags: int) -> tuple[int, int]:
 
 def _field(data: bytes, at: int, end: int, number: int) -> tuple[int, int]:
     """The content of a sequence's field."""
-    while True:
+    for _ in range(_MOST_FIELDS):
         tag, start, stop = _element(data, at, end)
         if tag == _FIELD + number:
             return start, stop
         at = stop
+    raise Excessive("a sequence has too many fields")
 
 
 def is_spnego(token: bytes) -> bool:
@@ -85,6 +95,7 @@ def ticket_name(token: bytes) -> str:
     Nothing protects it: who has a ticket for one of an account's SPNs can
     write another one on it.
 
+    :raises Excessive: when it is not worth reading, by GSSAPI either.
     :raises ValueError: when the token is no AP-REQ.
     """
     return _name(token, *_ticket(token))
@@ -118,8 +129,12 @@ def _name(token: bytes, at: int, end: int) -> str:
     at, end = _field(token, at, end, 2)
     at, end = _field(token, *_enter(token, at, end, _SEQUENCE), 1)
     at, end = _enter(token, at, end, _SEQUENCE)
-    parts = []
+    if end - at > _LONGEST_NAME:
+        raise Excessive("the name on its ticket is too long")
+    parts: list[str] = []
     while at < end:
+        if len(parts) == _MOST_PARTS:
+            raise Excessive("the name on its ticket has too many parts")
         tag, start, at = _element(token, at, end)
         if tag != _STRING:
             raise ValueError("a part of the name is no string")

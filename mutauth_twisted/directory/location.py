@@ -44,8 +44,9 @@ from mutauth_twisted.directory.scp import SPN_FORMS, ServiceConnectionPoint, fin
 from mutauth_twisted.directory.session import Session
 from mutauth_twisted.directory.spns import find_holders_of
 from mutauth_twisted.dns import weighted_order
-from mutauth_twisted.errors import MutualAuthError, NotFound, ServiceCheckFailed, UsageError, printable
+from mutauth_twisted.errors import MutualAuthError, NotFound, ServiceCheckFailed, UsageError
 from mutauth_twisted.spn import SPN, check_service_class
+from mutauth_twisted.text import short_name
 
 
 @frozen
@@ -299,7 +300,7 @@ async def _of_srv_record(
     if query.spn_form == "host" and not query.hosts:
         raise UsageError(
             f"SCP {point.dn}",
-            f"its hosts come from DNS ({printable(point.dns_name or '')}), which nobody vouches for, "
+            f"its hosts come from DNS ({short_name(point.dns_name or '')}), which nobody vouches for, "
             "and spn-form host would believe any of them",
             "name the hosts to be believed with hosts, or use spn-form guid or dn",
         )

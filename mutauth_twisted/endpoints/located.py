@@ -10,7 +10,6 @@ from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -27,6 +26,7 @@ from mutauth_twisted.errors import (
     PeerNotProven,
     UsageError,
 )
+from mutauth_twisted.log import Log
 from mutauth_twisted.net.endpoints import MutualAuthClientEndpoint
 from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.net.tls import Authority, Layer, checking_layer
@@ -68,7 +68,7 @@ class LocatedEndpoint:
     :raises UsageError: when the package proves no service.
     """
 
-    _log = Logger()
+    _log = Log()
 
     def __init__(
         self,

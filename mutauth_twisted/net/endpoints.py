@@ -19,7 +19,6 @@ from twisted.internet.interfaces import (
     IStreamServerEndpoint,
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -31,12 +30,15 @@ from mutauth_twisted.core.ntlm import NtlmInitiator, NtlmUsers
 from mutauth_twisted.credentials import ClientCredentials, NtlmCredentials, ServiceCredentials
 from mutauth_twisted.errors import AccessDenied, MutualAuthError, NetworkError, UsageError
 from mutauth_twisted.interfaces import PeerIdentity
+from mutauth_twisted.log import Log
 from mutauth_twisted.net.faults import OwnFaults
 from mutauth_twisted.net.limits import Limits, Place, Places
 from mutauth_twisted.net.protocol import Channel, ExchangeProtocol, Side
+from mutauth_twisted.net.refusals import Refusals
 from mutauth_twisted.net.tls import Layer, server_layer, trusting_layer
 from mutauth_twisted.policy import Package, Protection
 from mutauth_twisted.spn import SPN
+from mutauth_twisted.text import short_name
 from mutauth_twisted.threads import Workers
 
 #: KDC look-ups under way at once for one domain; further connections queue for their ticket.
@@ -99,7 +101,7 @@ class MutualAuthServerFactory:
         with a certificate that is made up.
     """
 
-    _log = Logger()
+    _log = Log()
     noisy = False
 
     def __init__(
@@ -120,6 +122,7 @@ class MutualAuthServerFactory:
         self._channel = channel
         self._keys = keys
         self._faults = OwnFaults(reactor)
+        self._refusals = Refusals(reactor)
         self._live: set[_Served] = set()
         self._drained: Deferred[None] | None = None
         #: How many exchanges and sessions there are.
@@ -133,6 +136,7 @@ class MutualAuthServerFactory:
             limits=limits,
             tls=self._tls,
             own_fault=self._faults.noted,
+            refusals=self._refusals,
         )
 
     @property
@@ -155,8 +159,8 @@ class MutualAuthServerFactory:
         self._faults.over()
         if refusal := self.policy.refusal(identity.principal, identity.read_logon):
             cause = f"the access policy does not let this principal in: {refusal.cause}"
-            raise AccessDenied(identity.principal, cause, refusal.remedy)
-        self.places.check_session(identity.principal)
+            raise AccessDenied(short_name(identity.principal), cause, refusal.remedy)
+        self.places.check_session(short_name(identity.principal))
 
     def doStart(self) -> None:
         """Called when a port starts listening; see IProtocolFactory."""
@@ -170,6 +174,7 @@ class MutualAuthServerFactory:
 
     def doStop(self) -> None:
         """Called when a port stops listening; see IProtocolFactory."""
+        self._refusals.flush()
         self._wrapped.doStop()
 
     def buildProtocol(self, addr: IAddress) -> IProtocol | None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.logger import Logger
-
 from mutauth_twisted.errors import REPLAY_CACHE, CredentialError
+from mutauth_twisted.log import Log
 
 #: Seconds between two lines of one kind in the log: every client fails alike.
 AGAIN = 60.0
@@ -27,7 +26,7 @@ class OwnFaults:
     :ivar standing: the last fault of the keys that was seen here; None since a client's ticket could be read.
     """
 
-    _log = Logger()
+    _log = Log()
 
     def __init__(self, clock: Any) -> None:
         self._clock = clock

@@ -14,9 +14,9 @@ from typing import Any
 
 from attrs import field, frozen
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
-from twisted.logger import Logger
 
 from mutauth_twisted.errors import ServiceFull, SessionEnded, UsageError
+from mutauth_twisted.log import Log
 
 #: How long before its end a session is told of it, in seconds.
 NOTICE = 60.0
@@ -55,7 +55,7 @@ class Cap:
     :param what: what is counted, as the log names it.
     """
 
-    _log = Logger()
+    _log = Log()
 
     def __init__(self, limit: int, what: str) -> None:
         self._limit = limit
@@ -86,7 +86,7 @@ class Cap:
             self._refused = 0
 
 
-def _network(address: IAddress) -> str:
+def network_of(address: IAddress) -> str:
     """Whose places a connection takes: who has one IPv6 address has a network of them."""
     host = str(getattr(address, "host", ""))
     if ":" not in host:
@@ -122,7 +122,7 @@ class Places:
 
     def take(self, address: IAddress) -> Place | None:
         """A place for a new connection, or None when there is none."""
-        network = _network(address)
+        network = network_of(address)
         cap = self._networks.get(network)
         if cap is None:
             cap = Cap(self._limits.handshakes_per_address, f"half-open exchanges of {network or 'local sockets'}")

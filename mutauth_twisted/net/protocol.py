@@ -24,7 +24,6 @@ from twisted.internet.interfaces import (
     IReactorTime,
 )
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -41,15 +40,17 @@ from mutauth_twisted.errors import (
     PeerNotProven,
     ProtocolViolation,
     UsageError,
-    printable,
 )
 from mutauth_twisted.interfaces import PeerIdentity
-from mutauth_twisted.net.limits import Limits
+from mutauth_twisted.log import Log
+from mutauth_twisted.net.limits import Limits, network_of
 from mutauth_twisted.net.outlet import Outlet, outlet
+from mutauth_twisted.net.refusals import Refusals
 from mutauth_twisted.net.sockets import prepare
 from mutauth_twisted.net.tls import Layer
 from mutauth_twisted.net.transport import LINGER, ProtectedTransport
 from mutauth_twisted.policy import Flag, Package, Protection, flag_names
+from mutauth_twisted.text import short_name
 from mutauth_twisted.threads import Workers
 from mutauth_twisted.wire import NNS, FrameError, Token, Wire
 
@@ -94,6 +95,7 @@ class Side:
     :param tls: the layer below, where protection is by TLS.
     :param own_fault: is told of a service's own fault, and whether it was seen
         here and not told by the client; returns whether it is to be logged as an error.
+    :param refusals: logs why connections failed, where that can be often; None: each has its line.
     """
 
     initiator: bool
@@ -103,6 +105,7 @@ class Side:
     limits: Limits | None = None
     tls: Layer | None = None
     own_fault: Callable[[CredentialError, bool], bool] = lambda error, seen_here: False
+    refusals: Refusals | None = None
 
 
 def describe(address: IAddress) -> str:
@@ -123,7 +126,7 @@ class ExchangeProtocol(Protocol):
     :param side: the client's or the server's part.
     """
 
-    _log = Logger()
+    _log = Log()
 
     def __init__(self, reactor: IReactorTime, workers: Workers, channel: Channel, side: Side) -> None:
         self._reactor = reactor
@@ -299,7 +302,9 @@ class ExchangeProtocol(Protocol):
         """Something raised that must not: the peer is not proven, and whoever waits sees the bug itself."""
         if self._over and failure.check(CancelledError):
             return
-        self._log.failure("internal error in the exchange with {peer}", failure, peer=self._peer)
+        refusals = self._side.refusals
+        if refusals is None or refusals.broken(failure, self._source()):
+            self._log.failure("internal error in the exchange with {peer}", failure, peer=self._peer)
         if not self.authenticated.called:
             self._leave()
             self._settle(failure)
@@ -334,7 +339,7 @@ class ExchangeProtocol(Protocol):
         self._over = True
         self._stop()
         side = "the service at" if self._side.initiator else "the client at"
-        principal = printable(identity.principal)
+        principal = short_name(identity.principal)
         proved = f"proved to be {principal}" if principal else "IS NOT PROVEN to be anybody, and may be anybody"
         package, protection, flags = identity.package, identity.protection.value, int(identity.flags)
         if self._bound_to is not None and self._bound_to.between_peers:
@@ -383,9 +388,15 @@ class ExchangeProtocol(Protocol):
         who = "" if error.subject == self._peer else f" with {self._peer}"
         # Whose subject is the peer is told from what the peer sent.
         is_news = isinstance(error, CredentialError) and self._side.own_fault(error, error.subject != self._peer)
-        (self._log.error if is_news else self._log.info)("no connection{who}: {error}", who=who, error=error)
+        if is_news or self._side.refusals is None:
+            (self._log.error if is_news else self._log.info)("no connection{who}: {error}", who=who, error=error)
+        else:
+            self._side.refusals.refused(error, self._source(), f"no connection{who}")
         self._leave()
         self._settle(Failure(error))
+
+    def _source(self) -> str:
+        return network_of(self._transport.getPeer())
 
     def _leave(self) -> None:
         """Let the code out that tells the peer; one that does not read it gets no more of our time than that."""

@@ -51,6 +51,7 @@ from mutauth_twisted.errors import (
     ProtocolViolation,
     UsageError,
 )
+from mutauth_twisted.text import short_name
 
 #: By which peers of this package know each other.
 ALPN = b"mutauth"
@@ -204,7 +205,6 @@ _ITS_REFUSAL = re.compile(
     r"alert (bad certificate|unsupported certificate|certificate (revoked|expired|unknown)|unknown ca)|unrecognized name"
 )
 _NAMES_SHOWN = 3
-_NAME_SHOWN = 80  # characters; a stranger may have written more of them
 
 
 def _names_in(connection: Connection) -> list[str]:
@@ -216,7 +216,7 @@ def _names_in(connection: Connection) -> list[str]:
         texts = [*names.get_values_for_type(x509.DNSName), *map(str, names.get_values_for_type(x509.IPAddress))]
     except Exception:  # cryptography has an error for each of its reasons, and whose certificate it is is refused already
         return []
-    return [text if len(text) <= _NAME_SHOWN else f"{text[:_NAME_SHOWN]}..." for text in texts]
+    return [short_name(text) for text in texts[: _NAMES_SHOWN + 1]]
 
 
 def _not_for(expected: str, names: list[str], peer: str) -> PeerNotProven:
@@ -225,7 +225,7 @@ def _not_for(expected: str, names: list[str], peer: str) -> PeerNotProven:
         return PeerNotProven(peer, f"{cause}, nor for any name", "have it issued with the service's name in it")
     more = ", ..." if len(names) > _NAMES_SHOWN else ""
     mentioned = f"it is for {', '.join(names[:_NAMES_SHOWN])}{more}"
-    plain = next((name for name in names if re.fullmatch(r"[A-Za-z0-9.:-]+", name)), None)
+    plain = next((name for name in names if re.fullmatch(r"(?!.*\.\.)[A-Za-z0-9.:-]+", name)), None)
     name = "NAME" if plain is None else plain.replace(":", "\\:")
     return PeerNotProven(peer, cause, f"{mentioned}; tls-name={name} if you mean that")
 

@@ -41,17 +41,18 @@ from twisted.internet.interfaces import (
     IPushProducer,
     IReactorTime,
 )
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mutauth_twisted.core.records import EndOfStream, Records
 from mutauth_twisted.core.stream import Stream
-from mutauth_twisted.errors import MutualAuthError, SessionEnded, printable
+from mutauth_twisted.errors import MutualAuthError, SessionEnded
 from mutauth_twisted.interfaces import IMutualAuthTransport, ISessionEnding, PeerIdentity
+from mutauth_twisted.log import Log
 from mutauth_twisted.net.limits import Lifetime, Limits
 from mutauth_twisted.net.outlet import Outlet
 from mutauth_twisted.net.sockets import lowest
+from mutauth_twisted.text import short_name
 
 #: How long, in seconds, a peer that is to be left may take to do its part.
 LINGER = 5.0
@@ -75,7 +76,7 @@ class ProtectedTransport:
     :param limits: how long the session may be idle or last; None: for ever.
     """
 
-    _log = Logger()
+    _log = Log()
 
     def __init__(
         self,
@@ -89,7 +90,7 @@ class ProtectedTransport:
         self._transport = transport
         self._records = records
         self.peer_identity = identity
-        self._who = printable(identity.principal) or "an unproven service"
+        self._who = short_name(identity.principal) or "an unproven service"
         self.disconnecting = False
         #: None before the start and after the end.
         self._application: IProtocol | None = None

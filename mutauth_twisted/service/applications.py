@@ -8,17 +8,17 @@ from typing import Any
 
 from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocolFactory
 from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.reflect import InvalidName, ModuleNotFound, ObjectNotFound, namedAny
 from zope.interface import implementer
 
 from mutauth_twisted.errors import UsageError
+from mutauth_twisted.log import Log
 from mutauth_twisted.net.endpoints import parse_client
 from mutauth_twisted.net.relay import RelayFactory
 from mutauth_twisted.service.options import Settings
 
-_log = Logger()
+_log = Log()
 
 
 @implementer(IHalfCloseableProtocol)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from attrs import evolve
-from twisted.logger import Logger
 
 from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.credentials import ClientCredentials
@@ -15,6 +14,7 @@ from mutauth_twisted.directory.connection import Directory
 from mutauth_twisted.directory.startup import TakenByAnother
 from mutauth_twisted.dns import Resolver
 from mutauth_twisted.errors import MutualAuthError
+from mutauth_twisted.log import Log
 from mutauth_twisted.policy import split_principal
 from mutauth_twisted.service.entries import Entry, Inspection, Standing, entry_of
 from mutauth_twisted.service.groups import NamedGroups
@@ -37,7 +37,7 @@ class Publisher:
     :ivar watch: the periodic look at the directory; None: there is none.
     """
 
-    _log = Logger()
+    _log = Log()
 
     def __init__(self, reactor: Any, settings: Settings, principal: str) -> None:
         self._settings = settings

@@ -12,12 +12,12 @@ from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.interfaces import IProtocolFactory
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.core.context import Keys
 from mutauth_twisted.errors import MutualAuthError, UsageError
+from mutauth_twisted.log import Log
 from mutauth_twisted.net.endpoints import MutualAuthServerFactory, listen_on
 from mutauth_twisted.net.protocol import describe
 from mutauth_twisted.net.tls import Layer
@@ -43,7 +43,7 @@ class MutualAuthService(Service):
     :param tls: its TLS, where it has a certificate of its own.
     """
 
-    _log = Logger()
+    _log = Log()
 
     def __init__(
         self,

@@ -20,7 +20,7 @@ from twisted.web.http import Request
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
-from mutauth_twisted.errors import printable
+from mutauth_twisted.text import printable
 
 
 @frozen

@@ -7,9 +7,9 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
-from twisted.logger import Logger
 
 from mutauth_twisted.errors import MutualAuthError
+from mutauth_twisted.log import Log
 from mutauth_twisted.service.entries import Inspection
 
 
@@ -24,7 +24,7 @@ class Watch:
     :ivar looked: whether there has been one.
     """
 
-    _log = Logger()
+    _log = Log()
 
     def __init__(self, clock: Any, interval: float, inspect: Callable[[], Awaitable[Inspection]]) -> None:
         self._inspect = inspect

@@ -32,8 +32,9 @@ from mutauth_twisted.directory.connection import Directory
 from mutauth_twisted.directory.session import Change, Session
 from mutauth_twisted.directory.spns import add_spns, find_account
 from mutauth_twisted.dns import Resolver
-from mutauth_twisted.errors import MutualAuthError, printable
+from mutauth_twisted.errors import MutualAuthError
 from mutauth_twisted.spn import SPN
+from mutauth_twisted.text import printable
 from tests.integration.test_exchange import ExchangeTestCase
 
 T = TypeVar("T")

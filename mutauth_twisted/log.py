@@ -1,0 +1,107 @@
+"""The package's log: safe lines only, and few of those that anybody can cause.
+
+Every line passes :func:`mutauth_twisted.text.one_line`, whatever its fields hold,
+so that no call can forget it.  A line that strangers can cause as often as they
+like goes through a :class:`LimitedLog` in addition.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Final
+
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger, LogLevel
+
+from mutauth_twisted.text import LONGEST_STRANGER, one_line
+
+
+class Log(Logger):
+    """Twisted's logger, whose events' text is formatted at once, escaped and bounded; their fields stay as they are."""
+
+    def emit(self, level: Any, format: str | None = None, **fields: Any) -> None:
+        """See twisted.logger.Logger."""
+        if format is not None:
+            format = one_line(format.format(**fields)).replace("{", "{{").replace("}", "}}")
+        super().emit(level, format, **fields)
+
+
+class LimitedLog:
+    """Lines that can be caused at will: the first ones in full, and one summary with counts for the others.
+
+    A source is given two thirds of the lines at most, so that the first lines about
+    the others are seen during a flood from a single one.
+
+    :param clock: provides IReactorTime.
+    :param log: takes the summaries.
+    :param what: what is counted, in the plural, as the summary names it.
+    """
+
+    #: Seconds that a count lasts.
+    INTERVAL: Final = 10.0
+    #: Lines in full in that time, and how many of them one source may have.
+    LINES: Final = 30
+    LINES_OF_ONE: Final = 20
+    #: Sources that are told apart; kinds of lines likewise.
+    MOST_SOURCES: Final = 1000
+    MOST_KINDS: Final = 12
+
+    def __init__(self, clock: Any, log: Logger, what: str) -> None:
+        self._clock = clock
+        self._log = log
+        self._what = what
+        self._begun: float | None = None
+        self._in_full: Counter[str] = Counter()
+        self._left_out: Counter[str] = Counter()
+        self._sources: set[str] = set()
+        self._timer: IDelayedCall | None = None
+
+    def line(self, kind: str, source: str, render: Callable[[], str], level: Any = LogLevel.info, **fields: Any) -> None:
+        """Log one line, or count it; its text is not even made then.
+
+        :param kind: what the summary counts it as; of few words and few different ones.
+        :param source: who caused it: a network, an account.
+        :param render: makes the line.
+        :param fields: for the event.
+        """
+        if self.admits(kind, source):
+            self._log.emit(level, "{line}", line=one_line(render(), LONGEST_STRANGER), **fields)
+
+    def admits(self, kind: str, source: str) -> bool:
+        """Whether a line may be logged in full now; if not, it is counted."""
+        now = self._clock.seconds()
+        if self._begun is None or now - self._begun >= self.INTERVAL:
+            self.flush()
+            self._begun = now
+        full = self._in_full
+        if full.total() < self.LINES and full[source] < self.LINES_OF_ONE:
+            full[source] += 1
+            return True
+        self._left_out[kind if kind in self._left_out or len(self._left_out) < self.MOST_KINDS else "other"] += 1
+        if len(self._sources) < self.MOST_SOURCES:
+            self._sources.add(source)
+        if self._timer is None:
+            self._timer = self._clock.callLater(self.INTERVAL - (now - self._begun), self.flush)
+        return False
+
+    def flush(self) -> None:
+        """Write the summary of what was counted, and begin anew."""
+        timer, self._timer = self._timer, None
+        if timer is not None and timer.active():
+            timer.cancel()
+        left_out, sources, begun = self._left_out, self._sources, self._begun
+        self._left_out, self._sources, self._begun = Counter(), set(), None
+        self._in_full.clear()
+        if not left_out or begun is None:
+            return
+        many = "or more " if len(sources) == self.MOST_SOURCES else ""
+        self._log.warn(
+            "{count} more {what} in {seconds:.0f} s, of {sources} {many}source(s): {kinds}",
+            count=left_out.total(),
+            what=self._what,
+            seconds=max(1.0, self._clock.seconds() - begun),
+            sources=len(sources),
+            many=many,
+            kinds=", ".join(f"{kind} {count}" for kind, count in left_out.most_common()),
+        )
