@@ -29,8 +29,9 @@ class PeerIdentity:
         ``negotiate``, or ``ntlm-service-unproven``, which proves the client only.
     :param protection: what is done to every application byte.
     :param flags: the context's flags, all judged.
-    :param expires: when the session's ticket ends, seconds since 1970; infinite
-        without a ticket, and for a client on Windows, which is not told.
+    :param expires: when the session's ticket ends, seconds since 1970, by the
+        KDC's clock and without any tolerance; infinite without a ticket, and
+        for a client on Windows, which is not told.
     :param claimed_spn: on a server, the SPN written on the client's ticket,
         ``class/host[/name]``.  Nothing protects it, so that it can tell a
         client's mistake and no more.

@@ -145,11 +145,14 @@ class Realm:
         path.write_bytes(b"\x05\x02" + struct.pack(">i", len(entry)) + entry)
         return str(path)
 
-    def ccache(self, client: str, spn: str, account: str, *, lifetime: float = 3600, age: float = 60) -> str:
+    def ccache(
+        self, client: str, spn: str, account: str, *, lifetime: float = 3600, age: float = 60, said: float | None = None
+    ) -> str:
         """A ticket cache with one ticket, for an SPN that the account has.
 
         :param lifetime: the seconds from now until the ticket ends; negative: it has ended.
         :param age: the seconds since it was issued.
+        :param said: the lifetime that the cache tells the client, if it is another one.
         """
         session_key, now = os.urandom(32), int(time.time())
         begin, end = now - int(age), now + int(lifetime)
@@ -177,7 +180,8 @@ class Realm:
             ),
         )
         credential = self._principal(client) + self._principal(spn) + struct.pack(">H", AES256) + _data(session_key)
-        credential += struct.pack(">IIII", begin, begin, end, 0) + b"\0" + struct.pack(">III", 0x00200000, 0, 0)
+        told = end if said is None else now + int(said)
+        credential += struct.pack(">IIII", begin, begin, told, 0) + b"\0" + struct.pack(">III", 0x00200000, 0, 0)
         credential += _data(ticket) + _data(b"")
         path = self.directory / f"ccache-{os.urandom(8).hex()}"
         path.write_bytes(b"\x05\x04\0\0" + self._principal(client) + credential)

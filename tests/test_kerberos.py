@@ -10,12 +10,13 @@ import base64
 import logging
 import logging.config
 import os
+import time
 from itertools import product
 from typing import Any, cast
 
 import gssapi
 import spnego
-from gssapi.raw import set_cred_option, set_neg_mechs
+from gssapi.raw import inquire_context, set_cred_option, set_neg_mechs
 from gssapi.raw.misc import GSSError
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -127,7 +128,8 @@ class ExchangeTests(Case):
         self.assertEqual(seen.realm, "TEST.EXAMPLE")
         principal = server.judge(SEAL)
         self.assertEqual((principal.principal, principal.spn), ("alice@TEST.EXAMPLE", None))
-        self.assertGreater(seen.expires, 1_700_000_000)
+        self.assertTrue(time.time() + 3590 < seen.expires <= time.time() + 3600)
+        self.assertEqual(principal.expires, seen.expires)
 
     def test_three_part_names(self) -> None:
         """SPNs with a DN or a GUID as third part can be asked for, which pyspnego by itself cannot."""
@@ -307,6 +309,26 @@ class RefusalTests(Case):
         """A service refuses a ticket that ended longer ago than clocks may differ."""
         client = self.client(lifetime=-3600, age=7200)
         self.assertIsInstance(self.step_fails(client, None).error, MutualAuthError)
+
+    def test_ticket_that_has_just_ended(self) -> None:
+        """A service refuses a ticket from its end on, by its own clock: what MIT takes for five more minutes."""
+        for lifetime in (-1, -10, -200):
+            client, server = self.client(lifetime=lifetime, age=600, said=3600), self.keys.acceptor("client")
+            failed = self.step_fails(server, client.step(None).token)
+            self.assertIs(type(failed.error), PeerNotProven)
+            self.assertIn("its ticket has expired", str(failed.error))
+            raw = inquire_context(server._context)
+            self.assertTrue(raw.complete and raw.lifetime > 0, "it is MIT that has refused it")
+
+    def test_own_ticket_that_has_just_ended(self) -> None:
+        """A client whose ticket ends while it waits for the service's answer is told so."""
+        client, server = self.client(lifetime=1000), self.keys.acceptor("client")
+        reply = server.step(client.step(None).token).token
+        later = time.time() + 1001
+        self.patch(module.time, "time", lambda: later)
+        failed = self.step_fails(client, reply)
+        self.assertIsInstance(failed.error, CredentialError)
+        self.assertIn("the Kerberos ticket has expired", str(failed.error))
 
     def test_other_packages(self) -> None:
         """NTLM, and Kerberos inside SPNEGO, are not Kerberos."""

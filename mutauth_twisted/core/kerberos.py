@@ -16,7 +16,7 @@ The only file that touches private parts of pyspnego, and why:
 - Its own SPNEGO asks for host-based names only, and falls back on NTLM: the
   context of package *negotiate* is MIT's SPNEGO with Kerberos as its one choice.
 - It shows neither channel bindings nor whether the peer had any.
-- It shows neither the lifetime nor the names: they are read from ``_context``.
+- It shows neither the ticket's end nor the names: they are read from ``_context``.
 - It logs whole tokens at debug level: nobody's logging configuration may let
   them out.
 
@@ -51,7 +51,7 @@ from gssapi.raw import (
 from gssapi.raw import (
     SecurityContext as SecurityContextHandle,
 )
-from gssapi.raw.exceptions import OperationUnavailableError
+from gssapi.raw.exceptions import ExpiredCredentialsError, OperationUnavailableError
 from gssapi.raw.misc import GSSError
 from spnego import ContextReq
 from spnego.exceptions import SpnegoError
@@ -88,6 +88,8 @@ _KERBEROS_OID = gssapi.MechType.kerberos
 _SPNEGO_OID = gssapi.OID.from_int_seq("1.3.6.1.5.5.2")
 #: MIT: ask for confidentiality only where it was asked for, and not always.
 _NO_CI_FLAGS_OID = gssapi.OID.from_int_seq("1.2.752.43.13.29")
+#: RFC 2744 3.9.1: GSS_S_CREDENTIALS_EXPIRED.
+_CREDENTIALS_EXPIRED = 0x000B0000
 #: RFC 4121 4.1: the token identifier of a KRB-ERROR behind the mechanism's OID, and where it ends at the latest.
 _KRB_ERROR_AT_MOST = 24
 _KRB_ERROR_HEADER = b"\x06\x09\x2a\x86\x48\x86\xf7\x12\x01\x02\x02\x03\x00"
@@ -156,9 +158,7 @@ class _KerberosContext(RecordsApart):
             # A token of ours and no token of the peer's, which anybody could have put something into.
             self._signed_list = self._signed_list or has_mech_list_mic(outcome.token)
             if outcome.complete:
-                self._lucid = read_lucid(self._context)
-                # Where SPNEGO's list of mechanisms is signed, both sides have done so (RFC 4178 5): with their first number.
-                self._expected = (self._lucid.recv_seq + self._signed_list) & SEQUENCE_MASK
+                self._complete()
             return outcome
         except MutualAuthError as error:
             raise StepFailed(error) from error
@@ -168,6 +168,17 @@ class _KerberosContext(RecordsApart):
             # For who gets the error and not the StepFailed around it; its frames would keep this context alive.
             reason.__cause__ = native.with_traceback(None)
             raise StepFailed(reason, getattr(native, "token", None) or b"") from error
+
+    def _complete(self) -> None:
+        """Read what the context says of itself, now that it is complete.
+
+        :raises ExpiredCredentialsError: when the ticket has ended, which MIT takes for as long again as clocks may differ.
+        """
+        lucid = self._lucid = read_lucid(self._context)
+        # Where SPNEGO's list of mechanisms is signed, both sides have done so (RFC 4178 5): with their first number.
+        self._expected = (lucid.recv_seq + self._signed_list) & SEQUENCE_MASK
+        if lucid.endtime <= time.time():
+            raise ExpiredCredentialsError(_CREDENTIALS_EXPIRED, 0)
 
     def _explain(self, error: BaseException, token: bytes | None) -> MutualAuthError:
         return explain(error, self._subject)
@@ -181,9 +192,10 @@ class _KerberosContext(RecordsApart):
         if (protection is Protection.TLS) is (self._channel is None):
             raise PeerNotProven(self._subject, "the exchange is not bound to a TLS channel as it has to be")
         proven: Any
+        lucid = self._lucid
         try:
-            proven = inquire_context(self._context, initiator_name=False, target_name=target_name)
-            if proven.mech != _KERBEROS_OID or not proven.complete:
+            proven = inquire_context(self._context, initiator_name=False, target_name=target_name, lifetime=False)
+            if lucid is None or proven.mech != _KERBEROS_OID or not proven.complete:
                 raise PeerNotProven(self._subject, "the exchange did not end with Kerberos")
             # GSSAPI hands out the terminating NUL of some names.
             name = display_name(self._peer_name(proven), False).name.rstrip(b"\0").decode()
@@ -204,7 +216,7 @@ class _KerberosContext(RecordsApart):
                 "its ticket is not bound to this TLS channel",
                 "look for what terminates TLS between both sides; a client of another make must send its bindings",
             )
-        return name, protection, Flag(flags), time.time() + proven.lifetime
+        return name, protection, Flag(flags), float(lucid.endtime)
 
     def wrap(self, data: bytes, *, seal: bool) -> bytes:
         try:

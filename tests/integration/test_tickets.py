@@ -28,7 +28,7 @@ from mutauth_twisted.gsserrors import keytab_keys
 from mutauth_twisted.net.limits import Limits
 from mutauth_twisted.spn import SPN
 from mutauth_twisted.tickets import tickets_for
-from tests.forge import _der, _integer, _name, _sequence, _string, _time
+from tests.forge import _integer, _name, _sequence, _string, _time, der
 from tests.integration.kerberos_case import KerberosTestCase
 from tests.integration.test_keys import GAVE_UP
 
@@ -39,9 +39,9 @@ _IN_PROGRESS = 0x16  # MS-NNS 2.2.1
 def forged_refusal(realm: str) -> bytes:
     """A frame with a KRB-ERROR (RFC 4120 5.9.1), as anybody can write it."""
     fields = [(0, _integer(5)), (1, _integer(30)), (4, _time(time.time())), (5, _integer(0)), (6, _integer(_MODIFIED))]
-    body = _der(0x7E, _sequence(*fields, (9, _string(realm)), (10, _name(["x"]))))
+    body = der(0x7E, _sequence(*fields, (9, _string(realm)), (10, _name(["x"]))))
     # RFC 4121 4.1: the mechanism, and the identifier of a KRB-ERROR.
-    token = _der(0x60, bytes.fromhex("06092a864886f712010202") + b"\x03\x00" + body)
+    token = der(0x60, bytes.fromhex("06092a864886f712010202") + b"\x03\x00" + body)
     return struct.pack(">BBBH", _IN_PROGRESS, 1, 0, len(token)) + token
 
 
