@@ -80,7 +80,7 @@ class MutualAuthService(Service):
         if self._publisher is not None:
             await self._publisher.publish(self._tcp_port() if self._settings.publish else None, self._own())
         if self._settings.status is not None:
-            page = await listen_on(self._reactor, self._settings.status, StatusFactory(self.status))
+            page = await listen_on(self._reactor, self._settings.status, StatusFactory(self._reactor, self.status))
             self._status_ports.append(page)
             self._log.info("status on {where}", where=describe(page.getHost()))
         for port in self._ports:

@@ -4,21 +4,24 @@
 all is right and 503 when it is not.  Nobody is asked who he is: nothing is
 told that the directory does not tell everybody anyway, and whoever may see it
 is for the listening address to say.
+
+Whoever reaches the port can send anything, so it speaks as little of HTTP
+(RFC 9112) as watchers need: GET and HEAD, one request for each connection,
+headers of a few KB, never a body.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
-from typing import Any
+from http import HTTPStatus
+from typing import Any, Final
 
 from attrs import asdict, frozen
-from twisted.internet.interfaces import IAddress
-from twisted.internet.protocol import Protocol
-from twisted.protocols.policies import WrappingFactory
-from twisted.web.http import Request
-from twisted.web.resource import Resource
-from twisted.web.server import Site
+from twisted.internet.interfaces import IAddress, IDelayedCall
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
 
 from mutauth_twisted.text import printable
 
@@ -46,23 +49,6 @@ class Status:
         return bool(self.serving) and not self.wrong
 
 
-class _Page(Resource):
-    isLeaf = True
-
-    def __init__(self, look: Callable[[], Status], kind: str, render: Callable[[Status], str]) -> None:
-        super().__init__()
-        self._look = look
-        self._kind = kind
-        self._render = render
-
-    def render_GET(self, request: Any) -> bytes:
-        status = self._look()
-        request.setResponseCode(200 if status.healthy else 503)
-        request.setHeader("content-type", f"{self._kind}; charset=utf-8")
-        request.setHeader("cache-control", "no-store")
-        return self._render(status).encode()
-
-
 def _as_text(status: Status) -> str:
     lines = [
         f"{status.service}: {'healthy' if status.healthy else 'NOT healthy'}",
@@ -77,48 +63,142 @@ def _as_json(status: Status) -> str:
     return json.dumps({"healthy": status.healthy, **asdict(status)})
 
 
-_PATIENCE = 10  # seconds without a byte after which a watcher is not waited for any more
-_AT_ONCE = 32  # watchers; each asks for a moment only
+#: Seconds from the connection to its end, whatever is sent or read meanwhile.
+PATIENCE: Final = 5.0
+#: Watchers at once; each asks for a moment only.
+AT_ONCE: Final = 32
+#: The most bytes of a request: its line and its headers.
+LONGEST_REQUEST: Final = 8192
+_END = re.compile(rb"\r?\n\r?\n")
+_REQUEST = re.compile(rb"([!-~]{1,32}) (/[!-~]*) HTTP/1\.[01]", re.ASCII)
+_PAGES: Final[dict[str, tuple[str, Callable[[Status], str]]]] = {
+    "/": ("text/plain", _as_text),
+    "/health": ("application/json", _as_json),
+}
 
 
-class StatusSite(Site):
-    """The pages of one service.
+def _announces_body(headers: list[bytes]) -> bool:
+    for header in headers:
+        name, _, value = header.partition(b":")
+        name, value = name.strip().lower(), value.strip()
+        if name == b"transfer-encoding" or (name == b"content-length" and value != b"0"):
+            return True
+    return False
 
+
+def _response(code: HTTPStatus, kind: str, body: str, *, with_body: bool = True) -> bytes:
+    encoded = body.encode()
+    lines = [
+        f"HTTP/1.1 {code.value} {code.phrase}",
+        f"Content-Type: {kind}; charset=utf-8",
+        f"Content-Length: {len(encoded)}",
+        "Cache-Control: no-store",
+        "X-Content-Type-Options: nosniff",
+        "Connection: close",
+    ]
+    if code is HTTPStatus.METHOD_NOT_ALLOWED:
+        lines.append("Allow: GET, HEAD")
+    head = "".join(f"{line}\r\n" for line in lines) + "\r\n"
+    return head.encode() + (encoded if with_body else b"")
+
+
+def answer(request: bytes, look: Callable[[], Status]) -> bytes:
+    """The response to a request.
+
+    :param request: its line and its headers.
     :param look: says how the service is.
     """
+    first, *headers = request.splitlines() or [b""]
+    parsed = _REQUEST.fullmatch(first)
+    if parsed is None:
+        return _refusal(HTTPStatus.BAD_REQUEST)
+    method, target = parsed.group(1), parsed.group(2).decode("ascii").partition("?")[0]
+    if method not in (b"GET", b"HEAD"):
+        return _refusal(HTTPStatus.METHOD_NOT_ALLOWED)
+    if _announces_body(headers):
+        return _refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+    if target not in _PAGES:
+        return _refusal(HTTPStatus.NOT_FOUND)
+    kind, render = _PAGES[target]
+    status = look()
+    code = HTTPStatus.OK if status.healthy else HTTPStatus.SERVICE_UNAVAILABLE
+    return _response(code, kind, render(status), with_body=method == b"GET")
 
-    noisy = False
-    displayTracebacks = False
 
-    def __init__(self, look: Callable[[], Status]) -> None:
-        root = Resource()
-        root.putChild(b"", _Page(look, "text/plain", _as_text))
-        root.putChild(b"health", _Page(look, "application/json", _as_json))
-        super().__init__(root, timeout=_PATIENCE)
-
-    def log(self, request: Request) -> None:
-        """Nothing: a watcher that asks every second is no news."""
+def _refusal(code: HTTPStatus) -> bytes:
+    return _response(code, "text/plain", f"{code.phrase}\n")
 
 
-class _TooMany(Protocol):
-    """A watcher too many."""
+class _Watcher(Protocol):
+    """One connection: a request, its answer, the end."""
+
+    def __init__(self, factory: StatusFactory) -> None:
+        self._factory = factory
+        self._request = b""
+        self._deadline: IDelayedCall | None = None
+        #: Whether the whole request has come.
+        self.has_asked = False
 
     def connectionMade(self) -> None:
+        self._deadline = self._factory.reactor.callLater(PATIENCE, self.drop)
+        self._factory.came(self)
+
+    def drop(self) -> None:
+        """End it now."""
         transport: Any = self.transport
+        transport.abortConnection()
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.has_asked:
+            return
+        seen, self._request = len(self._request), self._request + data
+        end = _END.search(self._request, max(0, seen - 3))
+        if end is not None and end.start() <= LONGEST_REQUEST:
+            self._end(answer(self._request[: end.start()], self._factory.look))
+        elif len(self._request) > LONGEST_REQUEST:
+            self._end(_refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE))
+
+    def _end(self, response: bytes) -> None:
+        self.has_asked, self._request = True, b""
+        transport: Any = self.transport
+        transport.write(response)
         transport.loseConnection()
 
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+        self._factory.left(self)
 
-class StatusFactory(WrappingFactory):
-    """The pages of one service, for a few watchers at once: nobody of them has to prove anything.
 
+class StatusFactory(Factory):
+    """The pages of one service, for a few watchers at once: none of them is authenticated.
+
+    One watcher too many takes the place of the oldest one that has not asked yet.
+
+    :param reactor: provides IReactorTime.
     :param look: says how the service is.
     """
 
     noisy = False
 
-    def __init__(self, look: Callable[[], Status]) -> None:
-        super().__init__(StatusSite(look))
+    def __init__(self, reactor: Any, look: Callable[[], Status]) -> None:
+        self.reactor = reactor
+        self.look = look
+        # In the order in which they came.
+        self._watchers: dict[_Watcher, None] = {}
 
-    def buildProtocol(self, addr: IAddress | None) -> Any:
-        """One watcher's connection, or while there are too many its end; see IProtocolFactory."""
-        return _TooMany() if len(self.protocols) >= _AT_ONCE else super().buildProtocol(addr)
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+        """One watcher's connection; see IProtocolFactory."""
+        return _Watcher(self)
+
+    def came(self, watcher: _Watcher) -> None:
+        """There is one more."""
+        if len(self._watchers) >= AT_ONCE:
+            oldest = next((each for each in self._watchers if not each.has_asked), next(iter(self._watchers)))
+            del self._watchers[oldest]
+            oldest.drop()
+        self._watchers[watcher] = None
+
+    def left(self, watcher: _Watcher) -> None:
+        """There is one less."""
+        self._watchers.pop(watcher, None)

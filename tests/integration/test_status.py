@@ -1,0 +1,72 @@
+"""The status port of a real service, under what anybody who reaches it can send."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+from tests.integration.commands import CommandTestCase, Running
+
+WATCHERS = 32
+MEGABYTE = 1 << 20
+
+
+class StatusPortTests(CommandTestCase):
+    """Attacks on the port, and what an honest watcher sees meanwhile."""
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[tuple[Running, tuple[str, int]]]:
+        """A service, and where its status is."""
+        bare = ("--publish", "none", "--spn-check", "off", "--status", "tcp:0:interface=127.0.0.1")
+        with self.service(*bare) as service:
+            line = next(line for line in service.lines if "status on" in line)
+            yield service, ("127.0.0.1", int(line.rpartition(":")[2]))
+
+    def health(self, where: tuple[str, int]) -> int:
+        try:
+            with urlopen(f"http://{where[0]}:{where[1]}/health", timeout=10) as answer:
+                return int(answer.status)
+        except HTTPError as error:
+            return error.code
+
+    @staticmethod
+    def resident(service: Running) -> int:
+        """The bytes of memory that the process has had at most."""
+        status = Path(f"/proc/{service.process.pid}/status").read_text()
+        return int(next(line for line in status.splitlines() if line.startswith("VmHWM:")).split()[1]) * 1024
+
+    def test_bodies(self) -> None:
+        """32 MiB of body, with a length or in chunks, are not taken: memory does not grow and watchers are served."""
+        with self.watched() as (service, where):
+            self.assertEqual(self.health(where), 200)
+            before = self.resident(service)
+            for head in (
+                b"POST / HTTP/1.1\r\nContent-Length: 33554432\r\n\r\n",
+                b"GET / HTTP/1.1\r\nContent-Length: 33554432\r\n\r\n",
+                b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2000000\r\n",
+                b"GET / HTTP/1.1\r\nX: ",
+            ):
+                with socket.create_connection(where, 10) as attacker, contextlib.suppress(OSError):
+                    attacker.sendall(head + bytes(32 * MEGABYTE))
+                self.assertEqual(self.health(where), 200)
+            self.assertLess(self.resident(service) - before, 4 * MEGABYTE)
+
+    def test_drips(self) -> None:
+        """Many that drip, and come again when they are dropped, keep no watcher out; each ends within its deadline."""
+        with self.watched() as (_, where), contextlib.ExitStack() as stack:
+            dripping = [stack.enter_context(socket.create_connection(where, 10)) for _ in range(WATCHERS + 8)]
+            for _ in range(3):
+                for each in dripping:
+                    with contextlib.suppress(OSError):
+                        each.sendall(b"GET / HTTP/1.1\r\nX: y")
+                self.assertEqual(self.health(where), 200)
+            give_up_at = time.monotonic() + 30
+            for each in dripping:
+                each.settimeout(max(0.1, give_up_at - time.monotonic()))
+                with contextlib.suppress(ConnectionError):
+                    self.assertEqual(each.recv(1), b"")  # a TimeoutError says that it is still there
