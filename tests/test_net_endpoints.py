@@ -23,6 +23,7 @@ from twisted.internet.interfaces import (
     IStreamServerEndpoint,
 )
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -40,6 +41,7 @@ from mutauth_twisted.net.endpoints import (
     MutualAuthClientEndpoint,
     MutualAuthServerEndpoint,
     MutualAuthServerFactory,
+    parse_server,
     workers_for,
 )
 from mutauth_twisted.net.protocol import Channel, describe
@@ -301,6 +303,40 @@ class ServerEndpointTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(endpoint.listen(wrapped)), "a port")
         (factory,) = listening
         self.assertIsInstance(factory, MutualAuthServerFactory)
+
+
+class BacklogTests(SynchronousTestCase):
+    """How many connections the kernel keeps for a port."""
+
+    def backlog(self, text: str) -> int:
+        """What a server endpoint string asks the reactor for."""
+        reactor = MemoryReactorClock()
+        self.successResultOf(parse_server(reactor, text).listen(Factory()))
+        ((*_, backlog, _interface),) = reactor.tcpServers
+        return cast(int, backlog)
+
+    def test_backlog(self) -> None:
+        """It is one for bursts unless the string says otherwise, in whichever way."""
+        for text, backlog in (
+            ("tcp:9000", 1024),
+            ("tcp:9000:interface=127.0.0.1", 1024),
+            ("tcp:9000:interface=\\:\\:1", 1024),
+            ("tcp6:9000", 1024),
+            ("haproxy:tcp:9000", 1024),
+            ("tcp:9000:backlog=7", 7),
+            ("tcp:backlog=7:port=9000", 7),
+            ("tcp:9000:127.0.0.1:7", 7),
+            ("haproxy:tcp:9000:backlog=7", 7),
+        ):
+            self.assertEqual(self.backlog(text), backlog, text)
+
+    def test_no_endpoint(self) -> None:
+        """What is no endpoint is refused by what was written."""
+        error = self.assertRaises(UsageError, parse_server, MemoryReactorClock(), "tcp:")
+        self.assertEqual(
+            str(error),
+            "endpoint tcp:: its port or another number in it is none; write a server endpoint, such as tcp:9000",
+        )
 
 
 class ClientEndpointTests(SynchronousTestCase):

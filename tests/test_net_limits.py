@@ -18,6 +18,7 @@ from mutauth_twisted.channelbinding import ChannelBinding
 from mutauth_twisted.core.records import EndOfStream, Records
 from mutauth_twisted.errors import AccessDenied, ServiceFull, SessionEnded, UsageError
 from mutauth_twisted.interfaces import ISessionEnding
+from mutauth_twisted.log import LimitedLog
 from mutauth_twisted.net.endpoints import MutualAuthServerFactory
 from mutauth_twisted.net.limits import NOTICE, Limits, Places, limits_of
 from mutauth_twisted.net.protocol import Channel
@@ -53,19 +54,21 @@ class ValueTests(SynchronousTestCase):
 
     def test_defaults(self) -> None:
         """Every limit that is not given is there."""
-        self.assertEqual(Limits(), Limits(256, 32, 10_000, 3600.0, None))
+        self.assertEqual(Limits(), Limits(256, 32, 10_000, 3600.0, None, 1024, 256))
 
     def test_texts(self) -> None:
         """Options and endpoint strings give them as texts, among other keywords."""
         given = {
             "max-handshakes": "3",
             "max-handshakes-per-address": "2",
+            "max-waiting": "8",
+            "max-waiting-per-address": "7",
             "max-connections": "5",
             "idle-timeout": "0.5",
             "max-session": "60",
             "keytab": "/etc/k",
         }
-        self.assertEqual(limits_of(given, "{name}"), Limits(3, 2, 5, 0.5, 60.0))
+        self.assertEqual(limits_of(given, "{name}"), Limits(3, 2, 5, 0.5, 60.0, 8, 7))
 
     def test_refused(self) -> None:
         """What is no number, or none to bound anything with, is refused by name."""
@@ -87,7 +90,7 @@ class ValueTests(SynchronousTestCase):
 class ServiceCase(SynchronousTestCase):
     """A service with small limits."""
 
-    limits = Limits(handshakes=4, handshakes_per_address=2, connections=3)
+    limits = Limits(handshakes=4, handshakes_per_address=2, connections=3, waiting=6, waiting_per_address=3)
 
     def setUp(self) -> None:
         self.reactor = ThreadedReactor()
@@ -130,44 +133,106 @@ class ServiceCase(SynchronousTestCase):
 class StrangerTests(ServiceCase):
     """Sockets that prove nothing."""
 
+    def reads(self) -> list[bool]:
+        """Which of the open connections are read."""
+        return [transport.producerState == "producing" for _, transport in self.open]
+
     def test_half_open(self) -> None:
-        """When all places are taken new sockets are closed at once, and one that ends makes room for one."""
-        self.assertNotIn(None, [self.connect(number) for number in range(4)])
-        self.assertIsNone(self.connect(9))
+        """When all slots are taken new sockets wait unread, and one that ends has the first of them read."""
+        for number in range(6):
+            self.connect(number)
+        self.assertEqual(self.reads(), [True] * 4 + [False] * 2)
+        self.assertEqual((self.factory.places.handshakes, self.factory.places.waiting), (4, 2))
         self.lose()
-        self.assertIsNotNone(self.connect(9))
-        self.assertIsNone(self.connect(10))
+        self.assertEqual(self.reads(), [True] * 4 + [False])
+        self.lose(4)
+        self.assertEqual((self.factory.places.handshakes, self.factory.places.waiting), (4, 0))
+
+    def test_a_session_makes_room(self) -> None:
+        """A client that is authenticated has left the handshakes, so that the next one is read."""
+        for number in range(5):
+            self.connect(number)
+        self.open[0][0].dataReceived(TOKEN_1)
+        self.assertEqual(self.reads(), [True] * 5)
+        self.open[4][0].dataReceived(TOKEN_1)
+        self.assertEqual(len(self.applications.built), 2)
 
     def test_one_address(self) -> None:
-        """One address gets its share, and others are not kept out."""
-        self.assertNotIn(None, [self.connect(1), self.connect(1)])
+        """One address gets its share of slots and of waiting; others are neither kept out nor held up."""
+        self.assertNotIn(None, [self.connect(1) for _ in range(5)])
+        self.assertEqual(self.reads(), [True] * 2 + [False] * 3)
         self.assertIsNone(self.connect(1))
-        self.assertIsNotNone(self.connect(2))
+        self.connect(2)
+        self.assertEqual(self.reads(), [True] * 2 + [False] * 3 + [True])
         self.lose()
-        self.assertIsNotNone(self.connect(1))
+        self.assertEqual(self.reads(), [True] * 2 + [False] * 2 + [True])
+
+    def test_turns(self) -> None:
+        """Addresses take turns: who came later than many of one address is not behind all of them."""
+        for number in (1, 1, 2, 2, 3, 3, 3, 4):
+            self.connect(number)
+        order = []
+        waiting = dict(enumerate(self.open[4:], 4))
+        for _ in range(4):
+            self.lose()
+            order += [each for each, pair in waiting.items() if pair[1].producerState == "producing" and each not in order]
+        self.assertEqual(order, [4, 7, 5])  # the last of address 3 has to wait for one of its own
+        self.lose()
+        self.assertEqual(self.reads(), [True] * 3)
+
+    def test_full_queue(self) -> None:
+        """In a full queue the address with the most waiting makes room for one with fewer."""
+        for number in (1, 1, 2, 2, 3, 3, 3, 4, 4, 4):
+            self.connect(number)
+        self.assertEqual(self.factory.places.waiting, 6)
+        transport = self.connect(5)
+        self.assertIsNotNone(transport)
+        self.assertEqual([transport.aborted for _, transport in self.open], [*[False] * 6, True, *[False] * 4])
+        self.lose(6)
+        self.assertEqual(self.factory.places.waiting, 6)
+        self.connect(6)
+        self.assertEqual(self.factory.places.waiting, 6)
+        # Now there are two waiting of two addresses and one each of others: who has one already displaces nobody.
+        self.assertIsNone(self.connect(5))
+
+    def test_dropped_before_it_is_connected(self) -> None:
+        """One that has lost its place before its transport is there is closed then."""
+        for number in (1, 1, 2, 2, 3, 3):
+            self.connect(number)
+        late: Any = self.factory.buildProtocol(address(3))
+        for number in (4, 4, 4, 5):
+            self.connect(number)
+        transport = FakeTransport()
+        late.makeConnection(transport)
+        self.assertTrue(transport.aborted)
+        late.connectionLost()
+        self.assertEqual(self.factory.places.waiting, 6)
 
     def test_what_is_refused_takes_no_place(self) -> None:
         """Refused sockets leave nothing behind, neither for their address nor for all."""
-        for number in range(4):
+        for number in range(10):
             self.connect(number)
         for _ in range(50):
-            for number in range(4, 60):
+            for number in range(10, 60):
                 self.assertIsNone(self.connect(number))
         self.assertEqual(len(self.factory.places._networks), 4)
         while self.open:
             self.lose()
-        self.assertEqual((self.factory.places.handshakes, self.factory.places._networks), (0, {}))
+        places = self.factory.places
+        self.assertEqual((places.handshakes, places._networks, places.waiting, places._waiting._queues), (0, {}, 0, {}))
         self.assertIsNotNone(self.connect(5))
 
     def test_wrapped(self) -> None:
-        """Behind one of Twisted's wrappers a socket too many is closed at once as well."""
+        """Behind one of Twisted's wrappers a socket too many waits, or is closed at once, as well."""
         wrapping = WrappingFactory(cast(Any, self.factory))
-        for number in range(4):
+        for number in range(9):
             self.connect(number)
-        protocol: Any = wrapping.buildProtocol(address(9))
-        transport = FakeTransport()
-        protocol.makeConnection(transport)
+        for _ in range(2):
+            protocol: Any = wrapping.buildProtocol(address(9))
+            transport = FakeTransport()
+            protocol.makeConnection(transport)
         self.assertTrue(transport.disconnecting)
+        self.assertEqual(self.factory.places.waiting, 6)
 
     def test_deadline(self) -> None:
         """At the deadline silent and dripping sockets go, and a client gets in."""
@@ -176,43 +241,59 @@ class StrangerTests(ServiceCase):
         for _ in range(9):
             self.reactor.advance(TIMEOUT / 10)
             self.open[0][0].dataReceived(TOKEN_1[:1] if not self.open[0][0]._reader.pending else b"\x01")
-        self.assertIsNone(self.connect(9))
+        self.connect(9)
         self.reactor.advance(TIMEOUT / 10)
-        self.assertTrue(all(transport.disconnecting for _, transport in self.open))
-        # A stranger that was told to leave has its place until it is gone.
-        self.assertIsNone(self.connect(9))
+        self.assertTrue(all(transport.disconnecting for _, transport in self.open[:4]))
+        # A stranger that was told to leave has its slot until it is gone.
+        self.assertEqual(self.reads()[4], False)
         self.reactor.advance(LINGER)
-        self.assertTrue(all(transport.aborted for _, transport in self.open))
-        while self.open:
+        self.assertTrue(all(transport.aborted for _, transport in self.open[:4]))
+        while len(self.open) > 1:
             self.lose()
-        self.prove(9)
+        self.assertEqual(self.reads(), [True])
+        self.open[0][0].dataReceived(TOKEN_1)
         self.assertEqual(len(self.applications.built), 1)
+
+    def test_deadline_of_who_waits(self) -> None:
+        """The deadline runs from the start, whether it is a connection's turn or not."""
+        self.reactor.advance(1)
+        for number in range(5):
+            self.connect(number)
+            self.reactor.advance(1)
+        _, transport = self.open[4]
+        with captured_log() as events:
+            self.reactor.advance(TIMEOUT - 1)
+        self.assertTrue(transport.disconnecting)
+        self.assertEqual(len(lines(events, f"no slot for its handshake became free within {TIMEOUT:g} s")), 1)
+        self.lose(4)
+        self.assertEqual(self.factory.places.waiting, 0)
+        # Its turn came late: what is left of its time is all that it has.
+        self.connect(5)
+        self.reactor.advance(TIMEOUT - 1)
+        self.lose(0)
+        self.assertEqual(self.reads()[-1], True)
+        self.assertFalse(self.open[-1][1].disconnecting)
+        self.reactor.advance(1)
+        self.assertTrue(self.open[-1][1].disconnecting)
 
 
 class ShortageTests(ServiceCase):
     """What the log says of floods."""
 
-    limits = Limits(handshakes=8)
+    limits = Limits(handshakes=8, waiting=2)
 
-    def test_one_line_for_each_shortage(self) -> None:
-        """The log has one line when a shortage begins and one when it is over, however many sockets come."""
+    def test_few_lines(self) -> None:
+        """However many sockets are refused, the log has few lines of them, and a count of the others."""
         with captured_log() as events:
-            for round_ in (1, 2):
-                for number in range(8):
-                    self.connect(number)
-                for _ in range(100):
-                    self.assertIsNone(self.connect(9))
-                # At the edge it begins no new one.
-                self.lose()
-                self.connect(8)
+            for number in range(10):
+                self.connect(number)
+            for _ in range(1000):
                 self.assertIsNone(self.connect(9))
-                self.assertEqual(len(lines(events, "no more are taken")), round_)
-                self.assertEqual(len(lines(events, "there is room again")), round_ - 1)
-                self.lose()
-                self.lose()
-                self.assertEqual(len(lines(events, "there is room again; 101 were refused")), round_)
-                while self.open:
-                    self.lose()
+            refused = lines(events, "as many connections as may are waiting for their handshake; raise max-waiting or")
+            self.assertEqual(len(refused), LimitedLog.LINES_OF_ONE)
+            self.reactor.advance(LimitedLog.INTERVAL)
+        (summary,) = lines(events, "more connections of strangers failed")
+        self.assertIn(f"{1000 - LimitedLog.LINES_OF_ONE} more", summary)
 
 
 class NetworkTests(SynchronousTestCase):
@@ -230,7 +311,7 @@ class NetworkTests(SynchronousTestCase):
         ):
             places = Places(Limits(handshakes_per_address=1))
             self.assertIsNotNone(places.take(cast(Any, first)))
-            self.assertIs(places.take(cast(Any, second)) is None, same, (first, second))
+            self.assertEqual(cast(Any, places.take(cast(Any, second))).waits, same, (first, second))
 
 
 class SessionTests(ServiceCase):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -32,8 +33,8 @@ from mutauth_twisted.errors import AccessDenied, MutualAuthError, NetworkError, 
 from mutauth_twisted.interfaces import PeerIdentity
 from mutauth_twisted.log import Log
 from mutauth_twisted.net.faults import OwnFaults
-from mutauth_twisted.net.limits import Limits, Place, Places
-from mutauth_twisted.net.protocol import Channel, ExchangeProtocol, Side
+from mutauth_twisted.net.limits import Limits, Place, Places, network_of
+from mutauth_twisted.net.protocol import Channel, ExchangeProtocol, Side, describe
 from mutauth_twisted.net.refusals import Refusals
 from mutauth_twisted.net.tls import Layer, server_layer, trusting_layer
 from mutauth_twisted.policy import Package, Protection
@@ -181,6 +182,7 @@ class MutualAuthServerFactory:
         """The exchange for one connection, or while there are too many its end; see IProtocolFactory."""
         place = self.places.take(addr)
         if place is None:
+            self._refusals.refused(_too_many(describe(addr)), network_of(addr), "no connection")
             # Not None: Twisted's wrappers, TLS and PROXY among them, go on with a None as if it were a protocol.
             return _TurnedAway()
         protocol = _Served(self._reactor, workers_for(self._reactor), self._channel, self._side)
@@ -218,6 +220,11 @@ class MutualAuthServerFactory:
         return len(left)
 
 
+def _too_many(peer: str) -> NetworkError:
+    cause = "as many connections as may are waiting for their handshake"
+    return NetworkError(peer, cause, "raise max-waiting or max-waiting-per-address if these are honest clients")
+
+
 class _TurnedAway(Protocol):
     """A connection too many."""
 
@@ -231,6 +238,22 @@ class _Served(ExchangeProtocol):
 
     lost: Callable[[_Served], None]
     place: Place
+
+    def connectionMade(self) -> None:
+        # The deadline runs from here on, whether or not it is its turn.
+        super().connectionMade()
+        self.place.hold(self.transport, self._dropped)
+
+    def _dropped(self) -> None:
+        self._give_up(_too_many(self._peer))
+        self.abort()
+
+    def _timed_out(self) -> None:
+        if not self.place.waits:
+            super()._timed_out()
+            return
+        cause = f"no slot for its handshake became free within {self._channel.timeout:g} s"
+        self._give_up(NetworkError(self._peer, cause, "raise max-handshakes if the service can serve more"))
 
     def _established(self, identity: PeerIdentity) -> None:
         self.place.promote()
@@ -303,15 +326,28 @@ def _no_endpoint(error: Exception) -> str:
     return "a part of it is missing, or one too many" if isinstance(error, TypeError) else str(error)
 
 
+#: Connections that the kernel keeps until they are accepted.  With Twisted's own 50, those of a burst are dropped, and
+#: try again after a second.
+BACKLOG = 1024
+_TAKES_BACKLOG = re.compile(r"(?:haproxy:)?(?:tcp6?|ssl|tls|unix):")
+
+
+def _server_endpoint(reactor: Any, text: str) -> IStreamServerEndpoint:
+    if _TAKES_BACKLOG.match(text) and ":backlog=" not in text:
+        with suppress(TypeError):  # it has one already, without its name
+            return cast(IStreamServerEndpoint, serverFromString(reactor, f"{text}:backlog={BACKLOG}"))
+    return cast(IStreamServerEndpoint, serverFromString(reactor, text))
+
+
 def parse_server(reactor: Any, text: str) -> IStreamServerEndpoint:
     """The server endpoint that a string describes; nothing listens yet.
 
-    :param text: such as ``tcp:9000:interface=127.0.0.1``.
+    :param text: such as ``tcp:9000:interface=127.0.0.1``; the backlog is :data:`BACKLOG` unless it says otherwise.
     :raises UsageError: when it describes none, or its port is no port.
     """
     remedy = "write a server endpoint, such as tcp:9000"
     try:
-        endpoint = cast(IStreamServerEndpoint, serverFromString(reactor, text))
+        endpoint = _server_endpoint(reactor, text)
     except UsageError:
         raise
     except (ValueError, TypeError) as error:

@@ -1,8 +1,9 @@
 """What a service spends on its peers: how many, for how long.
 
-A socket that has proven nothing takes a place among the half-open exchanges,
-of which there are few for one address; a proven session takes a place among
-the sessions, which strangers can therefore not fill.
+A socket that is not authenticated takes a slot among the handshakes, of which
+there are few for one address; while there is none it waits, unread, for its
+turn.  An authenticated session takes a slot among the sessions, which
+strangers can therefore not fill.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 
 from mutauth_twisted.errors import ServiceFull, SessionEnded, UsageError
 from mutauth_twisted.log import Log
+from mutauth_twisted.net.waiting import WaitingQueue
 
 #: How long before its end a session is told of it, in seconds.
 NOTICE = 60.0
@@ -31,13 +33,15 @@ def _positive(instance: object, attribute: Any, value: float | None) -> None:
 class Limits:
     """The limits of a service; every one is a bound.
 
-    :param handshakes: half-open exchanges at once, over all addresses.
-    :param handshakes_per_address: half-open exchanges of one IPv4 address or
+    :param handshakes: handshakes at once, over all addresses.
+    :param handshakes_per_address: handshakes of one IPv4 address or
         one IPv6 network of 64 bits.
     :param connections: proven sessions at once.
     :param idle: seconds without a byte of either application after which a session ends.
     :param session: seconds after which a session ends; at the latest, and
         with None only then, it ends with its ticket.
+    :param waiting: connections at once that wait for their handshake, over all addresses.
+    :param waiting_per_address: connections of one IPv4 address or IPv6 network that wait.
     :raises UsageError: for a limit that is not above 0.
     """
 
@@ -46,6 +50,8 @@ class Limits:
     connections: int = field(default=10_000, validator=_positive)
     idle: float = field(default=3600.0, validator=_positive)
     session: float | None = field(default=None, validator=_positive)
+    waiting: int = field(default=1024, validator=_positive)
+    waiting_per_address: int = field(default=256, validator=_positive)
 
 
 class Cap:
@@ -99,21 +105,23 @@ def network_of(address: IAddress) -> str:
 
 
 class Places:
-    """The places of one service, over all its ports.
+    """The slots of one service, over all its ports.
 
     :param limits: how many there are of each kind.
     """
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._handshakes = Cap(limits.handshakes, "half-open exchanges")
         self._sessions = Cap(limits.connections, "sessions")
-        self._networks: dict[str, Cap] = {}
+        self._networks: dict[str, int] = {}
+        self._waiting: WaitingQueue[Place] = WaitingQueue(limits.waiting, limits.waiting_per_address)
+        #: How many handshakes are under way.
+        self.handshakes = 0
 
     @property
-    def handshakes(self) -> int:
-        """How many exchanges are half-open."""
-        return self._handshakes.count
+    def waiting(self) -> int:
+        """How many connections wait for their handshake."""
+        return self._waiting.count
 
     @property
     def sessions(self) -> int:
@@ -121,25 +129,44 @@ class Places:
         return self._sessions.count
 
     def take(self, address: IAddress) -> Place | None:
-        """A place for a new connection, or None when there is none."""
+        """A place for a new connection: a slot among the handshakes, or among those who wait for one.
+
+        :return: None when there is neither.
+        """
         network = network_of(address)
-        cap = self._networks.get(network)
-        if cap is None:
-            cap = Cap(self._limits.handshakes_per_address, f"half-open exchanges of {network or 'local sockets'}")
-        if not (cap.has_room() and self._handshakes.has_room()):
+        place = Place(self, network)
+        if self._has_slot(network):
+            self._enter_handshake(place)
+            return place
+        loser = self._waiting.add(network, place)
+        if loser is place:
             return None
-        self._networks[network] = cap
-        cap.take()
-        self._handshakes.take()
-        return Place(self, network)
+        if loser is not None:
+            loser.drop()
+        return place
+
+    def _has_slot(self, network: str) -> bool:
+        limits = self._limits
+        own = self._networks.get(network, 0)
+        return self.handshakes < limits.handshakes and own < limits.handshakes_per_address
+
+    def _enter_handshake(self, place: Place) -> None:
+        self.handshakes += 1
+        self._networks[place.network] = self._networks.get(place.network, 0) + 1
+        place.enter_handshake()
 
     def leave_handshake(self, network: str) -> None:
-        """An exchange is over."""
-        self._handshakes.give_back()
-        cap = self._networks[network]
-        cap.give_back()
-        if not cap.count:
+        """A handshake is over: who waits has a turn."""
+        self.handshakes -= 1
+        self._networks[network] -= 1
+        if not self._networks[network]:
             del self._networks[network]
+        while (place := self._waiting.next(self._has_slot)) is not None:
+            self._enter_handshake(place)
+
+    def leave_queue(self, place: Place) -> None:
+        """A connection waits no more."""
+        self._waiting.discard(place.network, place)
 
     def check_session(self, principal: str) -> None:
         """Whether there is a place for a session of this principal.
@@ -160,16 +187,64 @@ class Places:
 
 
 class Place:
-    """One connection's place: first among the exchanges, then among the sessions."""
+    """One connection's place: among those who wait, then among the handshakes, then among the sessions.
 
-    __slots__ = ("_give_back", "_places")
+    :param network: whose it is.
+    """
+
+    __slots__ = ("_dropped", "_give_back", "_held", "_places", "network")
 
     def __init__(self, places: Places, network: str) -> None:
+        self.network = network
         self._places = places
-        self._give_back: Callable[[], None] | None = lambda: places.leave_handshake(network)
+        #: The transport of a connection that waits.
+        self._held: Any = None
+        self._dropped: Callable[[], None] | None = None
+        #: None when it has no place any more.
+        self._give_back: Callable[[], None] | None = self._leave_queue
+
+    def _leave_queue(self) -> None:
+        self._places.leave_queue(self)
+
+    def _leave_handshake(self) -> None:
+        self._places.leave_handshake(self.network)
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is not its turn yet."""
+        return self._give_back == self._leave_queue
+
+    def hold(self, transport: Any, dropped: Callable[[], None]) -> None:
+        """Read nothing of the connection until it is its turn.
+
+        :param transport: provides IPushProducer.
+        :param dropped: is called when it has to make room for another.
+        """
+        if self._give_back is None:
+            dropped()
+        elif self.waits:
+            self._held, self._dropped = transport, dropped
+            transport.pauseProducing()
+
+    def enter_handshake(self) -> None:
+        """It is its turn."""
+        self._give_back = self._leave_handshake
+        if (held := self._release()[0]) is not None:
+            held.resumeProducing()
+
+    def drop(self) -> None:
+        """It has to make room for another that waits."""
+        self._give_back = None
+        if (dropped := self._release()[1]) is not None:
+            dropped()
+
+    def _release(self) -> tuple[Any, Callable[[], None] | None]:
+        released = self._held, self._dropped
+        self._held = self._dropped = None
+        return released
 
     def promote(self) -> None:
-        """The exchange has become a session."""
+        """The handshake has become a session."""
         self.give_back()
         self._places.enter_session()
         self._give_back = self._places.leave_session
@@ -177,6 +252,7 @@ class Place:
     def give_back(self) -> None:
         """The connection is over; further calls do nothing."""
         give_back, self._give_back = self._give_back, None
+        self._release()
         if give_back is not None:
             give_back()
 
@@ -249,8 +325,10 @@ class Lifetime:
 
 #: The limits by the names that options and endpoint strings use: attribute, most, and what it is for.
 LIMITS: dict[str, tuple[str, float, str]] = {
-    "max-handshakes": ("handshakes", 100_000, "Half-open exchanges at once."),
-    "max-handshakes-per-address": ("handshakes_per_address", 100_000, "Half-open exchanges of one address at once."),
+    "max-handshakes": ("handshakes", 100_000, "Handshakes at once."),
+    "max-handshakes-per-address": ("handshakes_per_address", 100_000, "Handshakes of one address at once."),
+    "max-waiting": ("waiting", 100_000, "Connections at once that wait for their handshake."),
+    "max-waiting-per-address": ("waiting_per_address", 100_000, "Connections of one address at once that wait."),
     "max-connections": ("connections", 1_000_000, "Sessions at once."),
     "idle-timeout": ("idle", 604_800, "Seconds without a byte after which a session ends."),
     "max-session": ("session", 604_800, "Seconds after which a session ends (when its ticket does)."),

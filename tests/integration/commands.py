@@ -40,6 +40,7 @@ class Running:
         self.process = process
         self.lines = lines
         self.sign = sign
+        self._reading: threading.Thread | None = None
 
     @property
     def log(self) -> str:
@@ -51,10 +52,24 @@ class Running:
         """Where it serves."""
         return int(next(line for line in self.lines if self.sign in line).rsplit(":", 1)[1])
 
+    def read_on(self) -> None:
+        """Take what it prints from now on: a pipe that nobody reads holds up who writes much into it."""
+
+        def read() -> None:
+            assert self.process.stdout is not None
+            self.lines.extend(iter(self.process.stdout.readline, ""))
+
+        self._reading = threading.Thread(target=read, daemon=True)
+        self._reading.start()
+
     def stop(self) -> int:
         """End it as a service manager does; returns the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
+        if self._reading is not None:
+            self.process.wait(WAIT)
+            self._reading.join(WAIT)
+            return self.process.returncode
         rest, _ = self.process.communicate(timeout=WAIT)
         self.lines.extend(rest.splitlines(keepends=True))
         return self.process.returncode

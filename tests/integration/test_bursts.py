@@ -1,0 +1,55 @@
+"""Many clients at once, through the commands as users run them."""
+
+from __future__ import annotations
+
+import selectors
+import socket
+
+from tests.integration.commands import WAIT, CommandTestCase
+
+
+class BurstTests(CommandTestCase):
+    """``twistd mutauth`` behind ``mutauth connect --listen``: for the service, all clients are of one address."""
+
+    timeout = 180
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.install()
+
+    @staticmethod
+    def ask(port: int, count: int) -> list[bytes]:
+        """What so many clients that come at once are answered by an echo, each after it has ended what it says."""
+        waiting = selectors.DefaultSelector()
+        answers = [b""] * count
+        for number in range(count):
+            client = socket.socket()
+            client.setblocking(False)
+            client.connect_ex(("127.0.0.1", port))
+            waiting.register(client, selectors.EVENT_WRITE, number)
+        left = count
+        while left and (ready := waiting.select(WAIT)):
+            for key, _ in ready:
+                client = key.fileobj  # type: ignore[assignment]
+                if key.events == selectors.EVENT_WRITE:
+                    client.send(b"%d" % key.data)
+                    client.shutdown(socket.SHUT_WR)
+                    waiting.modify(client, selectors.EVENT_READ, key.data)
+                elif data := client.recv(100):
+                    answers[key.data] += data
+                else:
+                    waiting.unregister(client)
+                    client.close()
+                    left -= 1
+        return answers
+
+    def test_bursts(self) -> None:
+        """200 clients at once, three times in a row, are all served."""
+        name = f"{self.service_class}/{self.host}/CN={self.service_class},CN=srv1,CN=Computers,{self.lab.base_dn}"
+        with self.service() as service:
+            service.read_on()
+            address = f"tcp\\:{self.lab.address_of(self.host)}\\:{service.port}"
+            with self.forwarder(f"mutauth:{address}:spn={name}") as forwarder:
+                forwarder.read_on()
+                for _ in range(3):
+                    self.assertEqual(self.ask(forwarder.port, 200), [b"%d" % number for number in range(200)])
