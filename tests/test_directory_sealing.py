@@ -16,8 +16,11 @@ from ldap3.strategy.base import BaseStrategy
 from ldap3.strategy.sync import SyncStrategy
 from twisted.trial.unittest import SynchronousTestCase
 
-from mutauth_twisted.directory.sealing import BoundedSocket, SealedSocket, adopt, open_sealed
+from mutauth_twisted.credentials import ClientCredentials
+from mutauth_twisted.directory.sealing import BoundedSocket, SealedSocket, Target, adopt, open_sealed
 from mutauth_twisted.errors import DirectoryUnreachable
+from mutauth_twisted.tickets import tickets_for
+from tests.forge import make_realm
 
 
 class _Context:
@@ -143,17 +146,16 @@ class ContractTests(SynchronousTestCase):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
         free.close()
+        realm, spn = make_realm(self), "ldap/dc.test.example/test.example"
         error = self.assertRaises(
             DirectoryUnreachable,
             open_sealed,
-            "127.0.0.1",
-            port,
-            "dc.example",
-            None,
+            Target("127.0.0.1", port, "dc.test.example", f"{spn}@{realm.name}"),
+            tickets_for(ClientCredentials(ccache=realm.ccache("alice", spn, "dc"))).acquire(),
             connect_timeout=1,
             receive_timeout=1,
         )
-        self.assertIn(f"domain controller dc.example:{port}: 127.0.0.1: connection refused", str(error))
+        self.assertIn(f"domain controller dc.test.example:{port}: 127.0.0.1: connection refused", str(error))
 
 
 class BoundedSocketTests(SynchronousTestCase):

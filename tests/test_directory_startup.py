@@ -8,7 +8,7 @@ from uuid import UUID
 from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted.directory.commands import install_command
-from mutauth_twisted.directory.connection import Server, parse_server
+from mutauth_twisted.directory.controllers import Server, parse_server
 from mutauth_twisted.directory.scp import ServiceConnectionPoint
 from mutauth_twisted.errors import UsageError
 from mutauth_twisted.spn import SPN

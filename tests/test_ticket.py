@@ -14,7 +14,7 @@ from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.core import kerberos, ticket
 from mutauth_twisted.core.context import StepFailed
 from mutauth_twisted.core.kerberos import KerberosInitiator, ServiceKeys
-from mutauth_twisted.core.ticket import is_spnego, ticket_label, ticket_name
+from mutauth_twisted.core.ticket import is_spnego, ticket_label, ticket_name, ticket_principal
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.errors import MutualAuthError, PeerNotProven
 from mutauth_twisted.gsserrors import Acceptor, TicketLabel, explain
@@ -43,7 +43,9 @@ class NameTests(SynchronousTestCase):
     def test_names(self) -> None:
         """Names of two and three parts, and with lengths of one to three bytes, are read from real tokens."""
         for spn in (SPN("echoSvc", "srv1"), BY_DN, LONG):
-            self.assertEqual(ticket_name(first_token(self.realm, spn)), str(spn))
+            token = first_token(self.realm, spn)
+            self.assertEqual(ticket_name(token), str(spn))
+            self.assertEqual(ticket_principal(token), f"{spn}@TEST.EXAMPLE")
 
     def test_inside_a_later_token(self) -> None:
         """A client that guessed wrong first sends its ticket in an answer of SPNEGO's."""

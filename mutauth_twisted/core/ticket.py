@@ -101,6 +101,19 @@ def ticket_name(token: bytes) -> str:
     return _name(token, *_ticket(token))
 
 
+def ticket_principal(token: bytes) -> str:
+    """The service and realm that a client's own token says its ticket is for, ``ldap/dc1.example.com@EXAMPLE.COM``.
+
+    To a client whose ticket it is both are the KDC's word: its reply repeats them under the session key
+    (RFC 4120 5.4.2), and krb5 compares.
+
+    :raises ValueError: when the token is no AP-REQ.
+    """
+    at, end = _ticket(token)
+    start, stop = _enter(token, *_field(token, at, end, 1), _STRING)
+    return f"{_name(token, at, end)}@{token[start:stop].decode()}"
+
+
 def _ticket(token: bytes) -> tuple[int, int]:
     """Where the fields of the ticket are."""
     at, end = _kerberos(token)

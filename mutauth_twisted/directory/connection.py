@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from threading import Lock
 from typing import Any, TypeVar
 
-from attrs import frozen
 from twisted.internet.defer import Deferred
 
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.directory.commands import reach_of
-from mutauth_twisted.directory.names import domain_of
-from mutauth_twisted.directory.sealing import open_sealed
+from mutauth_twisted.directory.controllers import Forest, Role, Server, parse_server, read_forest
+from mutauth_twisted.directory.names import is_host_name
+from mutauth_twisted.directory.sealing import Target, open_sealed
 from mutauth_twisted.directory.session import Session
 from mutauth_twisted.directory.tls import Authority
 from mutauth_twisted.dns import Resolver
@@ -35,49 +35,13 @@ from mutauth_twisted.tickets import tickets_for
 
 T = TypeVar("T")
 
-LDAP_PORT, LDAPS_PORT = 389, 636
-GLOBAL_CATALOG_PORT, GLOBAL_CATALOG_TLS_PORT = 3268, 3269
 _DEFAULT_CREDENTIALS = ClientCredentials()
 _THREADS = 8  # operations under way in one Directory; each has one connection
-_SERVER = re.compile(r"(?:(?P<scheme>[A-Za-z]+)://)?(?P<host>[^:/\s]+)(?::(?P<port>[0-9]{1,5}))?/?")
-
-
-@frozen
-class Server:
-    """A domain controller to try.
-
-    :param host: its DNS name, which makes its SPN; an address will not do.
-    :param tls: whether to use TLS instead of sealing with Kerberos.
-    """
-
-    host: str
-    port: int
-    tls: bool = False
-
-    @property
-    def catalog(self) -> Server:
-        """Its global catalog."""
-        return Server(self.host, GLOBAL_CATALOG_TLS_PORT if self.tls else GLOBAL_CATALOG_PORT, self.tls)
-
-
-def parse_server(text: str) -> Server:
-    """Read ``ldap://HOST[:PORT]``, ``ldaps://HOST[:PORT]`` or ``HOST[:PORT]``.
-
-    :raises UsageError: for anything else.
-    """
-    match = _SERVER.fullmatch(text)
-    if match is None:
-        raise UsageError(f"directory {text!r}", "it is no LDAP server", "write ldap://HOST or ldap://HOST:PORT")
-    scheme = (match["scheme"] or "ldap").lower()
-    if scheme not in ("ldap", "ldaps"):
-        raise UsageError(f"directory {text!r}", f"{scheme} is no directory protocol", "write ldap://HOST or ldaps://HOST")
-    tls = scheme == "ldaps"
-    host, port = match["host"], int(match["port"] or (LDAPS_PORT if tls else LDAP_PORT))
-    if re.fullmatch(r"[0-9.]+", host):
-        raise UsageError(f"directory {text!r}", "an address cannot prove who it is", "write the server's DNS name")
-    if not 0 < port < 65536:
-        raise UsageError(f"directory {text!r}", f"port {port} is out of range", "use 1 to 65535")
-    return Server(host.rstrip("."), port, tls)
+#: A server that failed is tried after the others for this time, in seconds.
+_DEMOTED = 60.0
+#: What was learnt of the forest is asked anew after this time, in seconds: it may get another domain.
+_FOREST_KEPT = 600.0
+_UNKNOWN_SERVICE = 7  # KDC_ERR_S_PRINCIPAL_UNKNOWN (RFC 4120 7.5.9)
 
 
 def _authority(servers: Sequence[Server], ca_file: str | None) -> Authority | None:
@@ -95,7 +59,11 @@ def _authority(servers: Sequence[Server], ca_file: str | None) -> Authority | No
 
 
 class _IdleSessions:
-    """Open sessions waiting for their next use, for a short time."""
+    """Open sessions waiting for their next use, for a short time.
+
+    A :class:`Server` holds what it authenticated as: a session with a host that the user named
+    is never lent where DNS named it.
+    """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -183,7 +151,9 @@ class Directory:
         self._idle = _IdleSessions(keep)
         self._sweep: Any = None
         self._closed = False
-        self._forests: dict[str, str] = {}
+        self._forest_of: dict[str, tuple[float, Forest]] = {}
+        self._failed: dict[tuple[str, int], float] = {}
+        self._until: float | None = None
 
     def command(self, *words: str) -> str:
         """See :meth:`Session.command`."""
@@ -206,64 +176,94 @@ class Directory:
         :param global_catalog: whether to use the global catalog of the forest.
         :param domain: the DNS name of the domain; None: our own.
         :return: fires with what the work returned.
-        :raises DirectoryUnreachable: when no domain controller answers; each
-            one that was tried is named.
+        :raises DirectoryUnreachable: when no domain controller answers, in time
+            (:meth:`within`), or authenticates; each one that was tried is named.
         :raises CredentialError: without a usable ticket.
         :raises KDCUnreachable: when a ticket cannot be fetched.
         :raises KDCRefused: when the KDC grants us none, whichever domain controller it is for.
         """
-        return Deferred.fromCoroutine(self._run(work, global_catalog, domain))
+        return self._timed(lambda progress: self._run(work, global_catalog, domain, progress), global_catalog, domain)
 
     def run_with_catalog(self, work: Callable[[Session, Session], T], *, domain: str | None = None) -> Deferred[T]:
         """Do blocking work with a domain controller and a global catalog, in a thread.
 
         As :meth:`run` does; the work gets two sessions.
         """
-        return Deferred.fromCoroutine(self._run_with_catalog(work, domain))
+        return self._timed(lambda progress: self._run_with_catalog(work, domain, progress), False, domain)
 
-    async def _run_with_catalog(self, work: Callable[[Session, Session], T], domain: str | None) -> T:
+    @contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """Give all operations that begin in this block one deadline together.
+
+        One that has not ended by then fails, and names whom it waited for.
+        """
+        before, self._until = self._until, self._reactor.seconds() + seconds
+        try:
+            yield
+        finally:
+            self._until = before
+
+    def _timed(
+        self, start: Callable[[_Progress], Coroutine[Deferred[Any], Any, T]], global_catalog: bool, domain: str | None
+    ) -> Deferred[T]:
+        progress = _Progress()
+        done: Deferred[T] = Deferred.fromCoroutine(start(progress))
+        if self._until is not None:
+            began = self._reactor.seconds()
+
+            def too_late(result: object, seconds: float) -> None:
+                failed = [*progress.failures, f"{progress.waiting_for} does not answer"]
+                cause = f"gave up after {self._reactor.seconds() - began:.0f} s: " + ", ".join(failed)
+                remedy = "check that it runs and is not overloaded"
+                raise DirectoryUnreachable(self._subject(global_catalog, domain), cause, remedy)
+
+            done.addTimeout(max(0.0, self._until - began), self._reactor, too_late)
+        return done
+
+    async def _run_with_catalog(self, work: Callable[[Session, Session], T], domain: str | None, progress: _Progress) -> T:
         routes: list[tuple[Server, str]] = []
-        failures: list[str] = []
-        for server in await self._find(True, None):
-            try:
-                routes += [(server, address) for address in await self.resolver.lookup_addresses(server.host)]
-            except NetworkError as error:
-                failures.append(f"{error.subject}: {error.cause}")
+        for server in await self._find(True, None, progress):
+            routes += [(server, address) for address in await self._addresses(server, progress)]
 
         def with_catalog(session: Session) -> T:
             for server, address in routes:
                 try:
-                    return self._attempt(server, address, lambda catalog: work(session, catalog))
+                    return self._attempt(server, address, lambda catalog: work(session, catalog), progress)
                 except _ServerFailedError as reason:
-                    failures.append(str(reason))
+                    progress.failures.append(str(reason))
                     if session.wrote:
                         break
-            raise self._unreachable(True, domain, failures)
+            raise self._unreachable(True, domain, progress)
 
-        return await self._run(with_catalog, False, domain)
+        return await self._run(with_catalog, False, domain, progress)
 
-    async def _run(self, work: Callable[[Session], T], global_catalog: bool, domain: str | None) -> T:
-        failures: list[str] = []
-        for server in await self._find(global_catalog, domain):
-            try:
-                addresses = await self.resolver.lookup_addresses(server.host)
-            except NetworkError as error:
-                failures.append(f"{error.subject}: {error.cause}")
-                continue
-            for address in addresses:
+    async def _run(
+        self, work: Callable[[Session], T], global_catalog: bool, domain: str | None, progress: _Progress
+    ) -> T:
+        for server in await self._find(global_catalog, domain, progress):
+            for address in await self._addresses(server, progress):
                 try:
-                    return await self._workers.run(self._attempt, server, address, work)
+                    return await self._workers.run(self._attempt, server, address, work, progress)
                 except _ServerFailedError as reason:
-                    failures.append(str(reason))
+                    progress.failures.append(str(reason))
                 finally:
                     self._schedule_sweep()
-        raise self._unreachable(global_catalog, domain, failures)
+        raise self._unreachable(global_catalog, domain, progress)
 
-    def _unreachable(self, global_catalog: bool, domain: str | None, failures: Sequence[str]) -> DirectoryUnreachable:
+    async def _addresses(self, server: Server, progress: _Progress) -> list[str]:
+        """A server's addresses; none when DNS has none, which is a failure of that server's."""
+        progress.waiting_for = f"DNS (for {server.host})"
+        try:
+            return await self.resolver.lookup_addresses(server.host)
+        except NetworkError as error:
+            progress.failures.append(f"{error.subject}: {error.cause}")
+            return []
+
+    def _unreachable(self, global_catalog: bool, domain: str | None, progress: _Progress) -> DirectoryUnreachable:
         return DirectoryUnreachable(
             self._subject(global_catalog, domain),
-            "no domain controller could be used: " + ", ".join(failures),
-            "check that one runs and is not behind a firewall, or name one with directory",
+            "no domain controller could be used: " + ", ".join(dict.fromkeys(progress.failures)),
+            progress.remedy,
         )
 
     def _subject(self, global_catalog: bool, domain: str | None) -> str:
@@ -271,9 +271,10 @@ class Directory:
         name = domain or self._realm or self._tickets.credentials.principal
         return f"{kind} of {name}" if name else f"the {kind}"
 
-    def _attempt(self, server: Server, address: str, work: Callable[[Session], T]) -> T:
+    def _attempt(self, server: Server, address: str, work: Callable[[Session], T], progress: _Progress) -> T:
         """In a thread: one try with one address of one server."""
-        session = self._idle.take(server, address) or self._open(server, address)
+        session = self._idle.take(server, address) or self._open(server, address, progress)
+        progress.waiting_for = f"{server} ({address})"
         try:
             result = work(session)
         except DirectoryUnreachable as error:
@@ -281,6 +282,7 @@ class Directory:
                 self._idle.give(server, address, session)
                 raise
             session.close()
+            self._demote(server)
             if session.wrote:
                 raise
             raise _ServerFailedError(f"{error.subject}: {error.cause}") from error
@@ -293,25 +295,56 @@ class Directory:
         self._idle.give(server, address, session)
         return result
 
-    def _open(self, server: Server, address: str) -> Session:
+    def _open(self, server: Server, address: str, progress: _Progress) -> Session:
         try:
+            target = self._target(server, address)
+            progress.wait_for(f"the KDC of {target.realm}")
             connection = open_sealed(
-                address,
-                server.port,
-                server.host,
+                target,
                 self._tickets.acquire(),
                 connect_timeout=self._timeout,
                 receive_timeout=self._timeout,
                 authority=self._authority if server.tls else None,
+                waiting_for=progress.wait_for,
             )
         except CredentialError as error:
             raise CredentialError(self._tickets.subject, error.cause, error.remedy) from error
         except (DirectoryUnreachable, DirectoryRefused, PeerNotProven, KDCRefused) as error:
             if isinstance(error, KDCRefused) and not error.of_service:
                 raise
-            raise _ServerFailedError(f"{error.subject}: {error.cause}") from error
-        is_catalog = server.port in (GLOBAL_CATALOG_PORT, GLOBAL_CATALOG_TLS_PORT)
-        return Session(connection, server.host, catalog=is_catalog, reach=self.reach)
+            self._demote(server)
+            raise _ServerFailedError(progress.explain(server, error)) from error
+        return Session(connection, server.host, catalog=server.is_catalog, reach=self.reach)
+
+    def _target(self, server: Server, address: str) -> Target:
+        if server.role is None:
+            # Its KDC refers us where the host is of another realm; DNS has no say in it (RFC 6806).
+            principal, realms = f"{server.spn}@{self._own_realm()}", None
+        else:
+            principal, realms = f"{server.spn}@{server.role.realm}", server.role.realms
+        return Target(address, server.port, server.host, principal, realms)
+
+    def _demote(self, server: Server) -> None:
+        now = time.monotonic()
+        # Rebuilt, so that names made up by whoever answers DNS do not pile up.
+        kept = {each: when for each, when in self._failed.items() if now - when < _DEMOTED}
+        self._failed = {**kept, (server.host, server.port): now}
+
+    def _best_first(self, servers: Sequence[Server]) -> list[Server]:
+        """The order given, with those last that failed a short while ago."""
+        now = time.monotonic()
+
+        def failed(server: Server) -> bool:
+            return now - self._failed.get((server.host, server.port), now - _DEMOTED) < _DEMOTED
+
+        return sorted(servers, key=failed)
+
+    def _own_realm(self) -> str:
+        """In a thread: the realm of our own domain.
+
+        :raises CredentialError: when none is known.
+        """
+        return (self._realm or self._tickets.realm()).upper()
 
     async def domain(self) -> str:
         """The DNS name of our own domain.
@@ -320,38 +353,45 @@ class Directory:
         """
         if self._realm:
             return self._realm.lower()
-        return (await self._workers.run(self._tickets.realm)).lower()
+        return (await self._workers.run(self._own_realm)).lower()
 
-    async def _find(self, global_catalog: bool, domain: str | None) -> list[Server]:
+    async def _find(self, global_catalog: bool, domain: str | None, progress: _Progress) -> list[Server]:
         """The servers to try, in order."""
+        progress.waiting_for = "DNS"
         if self._servers and (global_catalog or domain is None or domain in await self._given_domains()):
-            if not global_catalog:
-                return self._servers
-            return [given.catalog for given in self._servers]
-        name = domain or await self.domain()
-        if global_catalog:
-            return await self._find_global_catalogs(name)
-        return await self._from_dns(f"_ldap._tcp.dc._msdcs.{name}")
+            return self._best_first([given.catalog if global_catalog else given for given in self._servers])
+        own = await self.domain()
+        if not global_catalog:
+            role = Role.of_domain(domain or own)
+            return await self._from_dns(f"_ldap._tcp.dc._msdcs.{role.of}", lambda host: role, progress)
+        forest = await self._forest(own, progress)
+        return await self._from_dns(f"_gc._tcp.{forest.name}", lambda host: forest.catalog_role(host, own), progress)
 
     async def _given_domains(self) -> set[str]:
         """The domains for which the given servers stand: that of the realm, and those in their names."""
         return {await self.domain()} | {server.host.partition(".")[2].lower() for server in self._servers}
 
-    async def _find_global_catalogs(self, domain: str) -> list[Server]:
-        """Global catalogs are registered below the forest's name, which may be that of another domain."""
-        if domain not in self._forests:
-            try:
-                return await self._from_dns(f"_gc._tcp.{domain}")
-            except NotFound:
-                forest = await self.run(lambda session: session.forest_dn, domain=domain)
-                self._forests[domain] = domain_of(forest)
-        return await self._from_dns(f"_gc._tcp.{self._forests[domain]}")
+    async def _forest(self, own: str, progress: _Progress) -> Forest:
+        """Our own domain's forest, as an authenticated domain controller of ours names it, and not DNS."""
+        asked, forest = self._forest_of.get(own, (0.0, None))
+        if forest is None or self._reactor.seconds() - asked > _FOREST_KEPT:
+            forest = await self._run(read_forest, False, own, progress)
+            self._forest_of[own] = self._reactor.seconds(), forest
+            progress.failures.clear()  # of domain controllers; the catalogs are others
+        return forest
 
-    async def _from_dns(self, name: str) -> list[Server]:
+    async def _from_dns(self, name: str, role: Callable[[str], Role], progress: _Progress) -> list[Server]:
+        progress.srv_name = name
         targets = await self.resolver.lookup_srv(name)
         if not targets:
             raise NotFound(name, "DNS says that the service is not offered", "name a server with directory")
-        return [Server(target.host, target.port) for target in targets]
+        servers = []
+        for target in targets:
+            if is_host_name(target.host):
+                servers.append(Server(target.host, target.port, role=role(target.host)))
+            else:  # it could be read as another principal: "rogue.example@REALM"
+                progress.failures.append(f"{target.host!r} is not a valid host name")
+        return self._best_first(servers)
 
     def _schedule_sweep(self) -> None:
         if self._sweep is None and not self._closed:
@@ -374,3 +414,44 @@ class Directory:
 
 class _ServerFailedError(Exception):
     """This server cannot be used for the work; another one may."""
+
+
+class _Progress:
+    """How far one operation has come: for its error, when it fails or takes too long.
+
+    :ivar waiting_for: who is waited for.
+    :ivar failures: the servers that could not be used, and why.
+    :ivar srv_name: the SRV records that named the servers, if DNS did.
+    """
+
+    def __init__(self) -> None:
+        self.waiting_for = "DNS"
+        self.failures: list[str] = []
+        self.srv_name = ""
+        self._impostor = False
+
+    def wait_for(self, whom: str) -> None:
+        """Note who is waited for next."""
+        self.waiting_for = whom
+
+    def explain(self, server: Server, error: MutualAuthError) -> str:
+        """One server's failure in words."""
+        if server.role is not None and isinstance(error, (KDCRefused, PeerNotProven)):
+            self._impostor = True
+            if isinstance(error, KDCRefused) and error.code == _UNKNOWN_SERVICE:
+                kind = "domain controller" if server.role.service == "ldap" else "global catalog"
+                return (
+                    f"{server}: it is NOT AUTHENTICATED: the KDC of {server.role.realm} knows no {kind} "
+                    f"of this name in {server.role.of} (no account holds the SPN {server.spn})"
+                )
+        return f"{error.subject}: {error.cause}"
+
+    @property
+    def remedy(self) -> str:
+        """The next step when no server could be used."""
+        if self._impostor:
+            return (
+                f"find out who answers DNS for {self.srv_name}; a domain controller of yours that lacks this SPN "
+                "registers it itself (Samba: samba_spnupdate)"
+            )
+        return "check that one runs and is not behind a firewall, or name one with directory"

@@ -9,6 +9,10 @@ a :class:`SealedSocket`, so that ldap3 sees plain LDAP on a plain socket.
 
 Inside TLS there is no second sealing: Active Directory refuses it there.
 
+The ticket comes first: a server for which the KDC grants none, or one of another
+realm, is not even connected to (but inside TLS, whose bindings the ticket's
+authenticator needs).
+
 What a server may send is bounded in size and time (:class:`BoundedSocket`),
 little before it is proven and much afterwards: ldap3 itself would collect an
 answer without end.
@@ -24,10 +28,12 @@ from __future__ import annotations
 import socket
 import struct
 import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import gssapi
 import ldap3
+from attrs import frozen
 from gssapi.raw.chan_bindings import ChannelBindings
 from gssapi.raw.ext_set_cred_opt import set_cred_option
 from gssapi.raw.misc import GSSError
@@ -35,8 +41,9 @@ from gssapi.raw.types import RequirementFlag
 from ldap3.core.exceptions import LDAPExceptionError
 from ldap3.protocol.sasl.sasl import send_sasl_negotiation
 
+from mutauth_twisted.core.ticket import ticket_principal
 from mutauth_twisted.directory.tls import Authority
-from mutauth_twisted.errors import DirectoryError, DirectoryRefused, DirectoryUnreachable
+from mutauth_twisted.errors import DirectoryError, DirectoryRefused, DirectoryUnreachable, PeerNotProven
 from mutauth_twisted.gsserrors import explain
 
 _NO_LAYER, _CONFIDENTIALITY = 1, 4  # RFC 4752, section 3.3: the security layers' bit mask
@@ -181,46 +188,74 @@ class SealedSocket:
         return getattr(self._inner, name)
 
 
+@frozen
+class Target:
+    """A server to connect to, and what it has to authenticate as.
+
+    :param address: the IP address to connect to.
+    :param host: its DNS name, which its certificate has to carry inside TLS.
+    :param principal: its Kerberos principal with the realm, ``ldap/HOST/DOMAIN@REALM``.
+    :param realms: the realms that its ticket may be of; None: any that our KDC refers us to.
+    """
+
+    address: str
+    port: int
+    host: str
+    principal: str
+    realms: frozenset[str] | None = None
+
+    @property
+    def subject(self) -> str:
+        """How errors name it."""
+        return f"domain controller {self.host}:{self.port}"
+
+    @property
+    def realm(self) -> str:
+        """The realm whose KDC grants the ticket."""
+        return self.principal.rpartition("@")[2]
+
+
 def open_sealed(
-    address: str,
-    port: int,
-    host: str,
+    target: Target,
     credentials: gssapi.Credentials | None,
     *,
     connect_timeout: float,
     receive_timeout: float,
     authority: Authority | None = None,
+    waiting_for: Callable[[str], None] = lambda whom: None,
 ) -> ldap3.Connection:
     """Connect, authenticate both sides, and seal, or rely on TLS.  Blocks.
 
-    :param address: the IP address to connect to.
-    :param host: the DC's DNS name, from which its SPN ``ldap/host`` is made.
     :param credentials: whose tickets to use; None: the default cache's.
         Inside TLS they are marked for that use.
     :param authority: use TLS, with a certificate of this authority.
+    :param waiting_for: told who is waited for next: the KDC, or the server.
     :raises DirectoryUnreachable: when nothing answers, or not in time.
-    :raises PeerNotProven: when the certificate is not good.
+    :raises PeerNotProven: when the certificate is not good, or the ticket is another realm's.
     :raises MutualAuthError: from :func:`gsserrors.explain` when Kerberos fails.
     """
-    subject = f"domain controller {host}:{port}"
-    bindings = None
+    bind = _Bind(target, credentials, waiting_for)
+    if authority is None:
+        bind.fetch_ticket(None)
+    waiting_for(f"{target.subject} ({target.address})")
     try:
-        raw = socket.create_connection((address, port), connect_timeout)
+        raw = socket.create_connection((target.address, target.port), connect_timeout)
         raw.settimeout(receive_timeout)
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except OSError as error:
-        raise DirectoryUnreachable(subject, f"{address}: {_reason(error)}", "check that it runs") from error
+        raise DirectoryUnreachable(target.subject, f"{target.address}: {_reason(error)}", "check that it runs") from error
     try:
         if authority is not None:
-            raw, bindings = authority.secure(raw, host)
+            raw, bindings = authority.secure(raw, target.host)
+            bind.fetch_ticket(bindings)
         bounded = BoundedSocket(raw, receive_timeout, LOGIN_LIMIT)
-        return _bind(adopt(bounded, address, port), host, credentials, subject, bindings)
+        return bind.log_in(adopt(bounded, target.address, target.port))
     except GSSError as error:
         raw.close()
-        raise explain(error, f"ldap/{host}") from error
+        raise explain(error, target.principal) from error
     except (OSError, LDAPExceptionError) as error:
         raw.close()
-        raise DirectoryUnreachable(subject, f"{address}: {_reason(error)}", "try again") from error
+        raise DirectoryUnreachable(target.subject, f"{target.address}: {_reason(error)}", "try again") from error
     except BaseException:
         raw.close()
         raise
@@ -257,44 +292,72 @@ def adopt(raw: socket.socket | BoundedSocket, address: str, port: int) -> ldap3.
     return connection
 
 
-def _bind(
-    connection: ldap3.Connection,
-    host: str,
-    credentials: gssapi.Credentials | None,
-    subject: str,
-    bindings: bytes | None,
-) -> ldap3.Connection:
-    """Log in; with channel bindings the socket is protected already, without them it is sealed."""
-    wanted, layer = (_FLAGS, _CONFIDENTIALITY) if bindings is None else (_FLAGS_IN_TLS, _NO_LAYER)
-    context = _context(host, credentials, wanted, bindings)
-    connection.sasl_in_progress = True
-    challenge = b""
-    while not context.complete:
-        token = context.step(challenge or None)
-        challenge = _exchange(connection, token or b"", subject)
-    if not all(flag in context.actual_flags for flag in wanted):
-        raise DirectoryError(subject, "the Kerberos exchange gave no mutual authentication with sealing")
-    limits = context.unwrap(challenge).message
-    if len(limits) != 4 or not limits[0] & layer:
-        raise DirectoryError(subject, "the server offers no such protection", "this is no domain controller to trust")
-    # Without a layer there is no buffer, and the size has to be zero.
-    receive_limit = MAX_BUFFER if layer == _CONFIDENTIALITY else 0
-    _exchange(connection, context.wrap(bytes([layer]) + receive_limit.to_bytes(3, "big"), False).message, subject)
-    connection.sasl_in_progress = False
-    if layer == _CONFIDENTIALITY:
-        send_limit = int.from_bytes(limits[1:], "big")
-        connection.socket = SealedSocket(connection.socket, context, send_limit, receive_limit)
-    connection.bound = True
-    connection.raise_exceptions = True
-    return connection
+class _Bind:
+    """The login, in two parts: getting a ticket, and showing it.
+
+    With channel bindings the socket is protected already, without them it gets sealed.
+    """
+
+    def __init__(
+        self, target: Target, credentials: gssapi.Credentials | None, waiting_for: Callable[[str], None]
+    ) -> None:
+        self._target = target
+        self._credentials = credentials
+        self._waiting_for = waiting_for
+
+    def fetch_ticket(self, bindings: bytes | None) -> None:
+        """Get a ticket for the server, and see that it is one for what it has to be; asks the KDC."""
+        target = self._target
+        self._waiting_for(f"the KDC of {target.realm}")
+        self._wanted, self._layer = (_FLAGS, _CONFIDENTIALITY) if bindings is None else (_FLAGS_IN_TLS, _NO_LAYER)
+        self._context = _context(target.principal, self._credentials, self._wanted, bindings)
+        try:
+            self._token = self._context.step() or b""
+        except GSSError as error:
+            raise explain(error, target.principal) from error
+        granted = ticket_principal(self._token)
+        name, _, realm = granted.rpartition("@")
+        wanted = target.principal.rpartition("@")[0]
+        if name.casefold() != wanted.casefold() or (target.realms is not None and realm not in target.realms):
+            # A KDC refers us to whichever trusted realm it thinks the host is in, and krb5 follows.
+            raise PeerNotProven(
+                target.subject,
+                f"it is NOT AUTHENTICATED: the KDC grants a ticket for {granted}, not for {target.principal}",
+                "check the SRV records in DNS, and which realms are trusted",
+            )
+        self._waiting_for(f"{target.subject} ({target.address})")
+
+    def log_in(self, connection: ldap3.Connection) -> ldap3.Connection:
+        """Show the ticket, verify the server, and seal."""
+        context, subject, layer = self._context, self._target.subject, self._layer
+        connection.sasl_in_progress = True
+        challenge = _exchange(connection, self._token, subject)
+        while not context.complete:
+            token = context.step(challenge or None)
+            challenge = _exchange(connection, token or b"", subject)
+        if not all(flag in context.actual_flags for flag in self._wanted):
+            raise DirectoryError(subject, "the Kerberos exchange gave no mutual authentication with sealing")
+        limits = context.unwrap(challenge).message
+        if len(limits) != 4 or not limits[0] & layer:
+            raise DirectoryError(subject, "the server offers no such protection", "this is no domain controller to trust")
+        # Without a layer there is no buffer, and the size has to be zero.
+        receive_limit = MAX_BUFFER if layer == _CONFIDENTIALITY else 0
+        _exchange(connection, context.wrap(bytes([layer]) + receive_limit.to_bytes(3, "big"), False).message, subject)
+        connection.sasl_in_progress = False
+        if layer == _CONFIDENTIALITY:
+            send_limit = int.from_bytes(limits[1:], "big")
+            connection.socket = SealedSocket(connection.socket, context, send_limit, receive_limit)
+        connection.bound = True
+        connection.raise_exceptions = True
+        return connection
 
 
 def _context(
-    host: str, credentials: gssapi.Credentials | None, wanted: list[RequirementFlag], bindings: bytes | None
+    principal: str, credentials: gssapi.Credentials | None, wanted: list[RequirementFlag], bindings: bytes | None
 ) -> Any:
-    # An empty realm lets the KDC say where the DC is, and the name is taken as it stands:
-    # a host-based name would be changed by whatever the reverse DNS says.
-    target = gssapi.Name(f"ldap/{host}@", gssapi.NameType.kerberos_principal)
+    # The realm is named, so that neither DNS nor a guess chooses it, and the name is taken as it
+    # stands: a host-based name would be changed by whatever the reverse DNS says.
+    target = gssapi.Name(principal, gssapi.NameType.kerberos_principal)
     if bindings is not None:
         credentials = credentials or gssapi.Credentials(usage="initiate", mechs=[gssapi.MechType.kerberos])
         set_cred_option(_NO_CI_FLAGS, credentials)

@@ -201,7 +201,7 @@ class CredentialTests(DirectoryTestCase):
             servers=["ldap://rogue.lab.example"], credentials=ClientCredentials(ccache=self.lab.ccache("alice"))
         )
         line = await self.failure_of(directory.run(lambda session: None), DirectoryUnreachable)
-        self.assertIn("ldap/rogue.lab.example: the KDC knows no such service", line)
+        self.assertIn("ldap/rogue.lab.example@LAB.EXAMPLE: the KDC knows no such service", line)
 
 
 class DNSTests(DirectoryTestCase):
