@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
@@ -30,6 +32,16 @@ class RogueCase(CommandTestCase):
         self.ask_rogue = ("--nameserver", self.dns.nameserver)
         self.addCleanup(self.register, "delete")
         self.register("add")
+
+    def environment(self, user: str, **changes: str) -> dict[str, str]:
+        return super().environment(user, KRB5CCNAME=self.ccache(user), **changes)
+
+    def ccache(self, user: str) -> str:
+        """Somebody's tickets in a file of this test's own: one for the rogue must not stay behind."""
+        mine = Path(self.state) / f"{user}.ccache"
+        if not mine.exists():
+            shutil.copyfile(self.lab.ccache(user).removeprefix("FILE:"), mine)
+        return f"FILE:{mine}"
 
     def register(self, what: str) -> None:
         """The computer does this itself, by a validated write."""
@@ -191,7 +203,7 @@ class SessionTests(RogueCase):
 
     def as_alice(self, **options: Any) -> Directory:
         """The directory as the rogue's DNS has it."""
-        credentials = ClientCredentials(ccache=self.lab.ccache("alice"))
+        credentials = ClientCredentials(ccache=self.ccache("alice"))
         directory = Directory(reactor, resolver=Resolver(reactor, self.dns.nameserver), credentials=credentials, **options)
         self.addCleanup(directory.close)
         return directory
