@@ -60,7 +60,17 @@ class ClientStringTests(SynchronousTestCase):
         )
         self.assertEqual((credentials.principal, credentials.ccache), ("alice@LAB.EXAMPLE", "FILE:/tmp/cc"))
         channel = Channel(NNS, Protection.SIGN, 2.5)
-        self.assertEqual(made.call_args.kwargs, {"channel": channel, "wire": "nns", "authority": None})
+        self.assertEqual(made.call_args.kwargs, {"channel": channel, "wire": "nns", "authority": None, "keep": 60.0})
+
+    def test_cache(self) -> None:
+        """How long what was found is kept; 0 is nothing, and no negative time."""
+        for text, seconds in (("cache=0", 0.0), ("cache=2.5", 2.5), ("cache=3600", 3600.0)):
+            for service in ("scp=a", "keyword=a:class=b", "rnr=a"):
+                with mock.patch.object(strings, "LocatedEndpoint", wraps=LocatedEndpoint) as made:
+                    self.parse(f"mutauth:{service}:{text}")
+                self.assertEqual(made.call_args.kwargs["keep"], seconds)
+        for text in ("cache=-1", "cache=3601", "cache=nan", "cache=", "cache=a"):
+            self.assertIn("it is no time", str(self.assertRaises(UsageError, self.parse, f"mutauth:scp=a:{text}")))
 
     def test_keyword(self) -> None:
         """keyword= takes any text, a GUID or a DN too, with the class that has to be found."""

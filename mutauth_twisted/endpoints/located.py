@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,17 +12,21 @@ from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClie
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mutauth_twisted.core.handshake import ACCESS_DENIED
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.directory.connection import Directory
 from mutauth_twisted.directory.location import Instance, Selection, in_order, locate
+from mutauth_twisted.endpoints.locations import Found, Locations
 from mutauth_twisted.errors import (
     AuthenticationError,
+    CredentialError,
     KDCError,
     KDCRefused,
     KDCUnreachable,
     MutualAuthError,
     NetworkError,
     PeerNotProven,
+    PeerRefused,
     UsageError,
 )
 from mutauth_twisted.log import Log
@@ -31,6 +34,7 @@ from mutauth_twisted.net.endpoints import MutualAuthClientEndpoint
 from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.net.tls import Authority, Layer, checking_layer
 from mutauth_twisted.policy import Protection
+from mutauth_twisted.text import one_line
 from mutauth_twisted.wire import WIRES
 
 
@@ -42,12 +46,27 @@ def _kind(failures: Sequence[MutualAuthError]) -> type[MutualAuthError]:
     return AuthenticationError if any(isinstance(error, AuthenticationError) for error in failures) else NetworkError
 
 
+def _may_have_moved(error: MutualAuthError) -> bool:
+    """Whether the failure of a connection is what a service that is elsewhere now would cause.
+
+    A client whose own credentials or KDC fail, or whom the service's policy does
+    not allow, has come to the right place.
+    """
+    if isinstance(error, KDCError):
+        return isinstance(error, KDCRefused) and error.of_service
+    if isinstance(error, PeerRefused):
+        return error.code != ACCESS_DENIED
+    return not isinstance(error, CredentialError)
+
+
 # What a client adds where the SCP offers another protection.
 _REMEDIES = {
     Protection.SEAL.value: "add protection=seal",
     Protection.SIGN.value: "allow it with protection=sign if everybody may read what is sent",
     Protection.TLS.value: "add protection=tls",
 }
+#: Seconds for which what was found is used, unless said otherwise.
+KEEP = 60.0
 _SHORTEST = 0.5  # seconds; less than that no instance is worth trying
 
 
@@ -63,8 +82,11 @@ class LocatedEndpoint:
         connection and exchange.  What the SCP offers cannot lower the protection.
     :param wire: the wire's name, which has to be what the SCP says; None: that.
     :param authority: who has to vouch for a TLS certificate in addition; None: nobody.
-    :param keep: seconds for which what was found is used again.  When nothing
-        of it can be used any more, it is looked for anew.
+    :param keep: seconds for which connections use what one search found
+        (:mod:`~mutauth_twisted.endpoints.locations`), each in an order of its
+        own; 0: only those that start together share a search.  A connection that
+        fails with what was known, in a way that a moved service would cause,
+        has it searched for again.
     :raises UsageError: when the package proves no service.
     """
 
@@ -80,7 +102,7 @@ class LocatedEndpoint:
         channel: Channel = Channel(),
         wire: str | None = None,
         authority: Authority | None = None,
-        keep: float = 5.0,
+        keep: float = KEEP,
     ) -> None:
         if not channel.package.proves_service:
             cause = "it proves no service, and what is found in the directory has to be proven"
@@ -95,9 +117,7 @@ class LocatedEndpoint:
         self._authority = authority
         if authority is not None:
             checking_layer(authority, "localhost")  # what the user gave wrong shows before the search
-        self._keep = keep
-        self._known: list[Instance] = []
-        self._known_since = 0.0
+        self._locations: Locations[Instance] = Locations(reactor, self._search, keep)
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """Find, connect and authenticate; see IStreamClientEndpoint.
@@ -120,19 +140,19 @@ class LocatedEndpoint:
         )
 
     async def _connect(self, factory: IProtocolFactory, failures: list[MutualAuthError]) -> IProtocol:
-        known = self._known if time.monotonic() - self._known_since < self._keep else []
         # A little before the deadline of all this, so that what ends an attempt can say whom it was with.
         deadline = self._reactor.seconds() + self._timeout * 0.97
-        if known:
-            connected = await self._try(in_order(known), factory, failures, deadline)
+        known = self._locations.known
+        if known is not None:
+            connected = await self._try(known, known.items, factory, failures, deadline, search_left=True)
             if connected is not None:
                 return connected
-        # They may have moved since.
-        found = [each for each in await self._find() if each not in known]
-        connected = await self._try(found, factory, failures, deadline)
-        if connected is not None:
-            return connected
-        self._known = []
+        if known is None or any(map(_may_have_moved, failures)):
+            found = await self._locations.find(newer_than=known)
+            new = [each for each in found.items if known is None or each not in known.items]
+            connected = await self._try(found, new, factory, failures, deadline)
+            if connected is not None:
+                return connected
         if len(failures) == 1:
             raise failures[0]
         worst = next((error for error in failures if isinstance(error, AuthenticationError)), failures[0])
@@ -141,32 +161,46 @@ class LocatedEndpoint:
             f"none of its {len(failures)} instances could be used: " + " | ".join(map(str, failures)),
         ) from worst
 
-    async def _find(self) -> list[Instance]:
-        found = await locate(self._directory, self._selection)
-        self._known, self._known_since = found, time.monotonic()
+    def _search(self) -> Deferred[list[Instance]]:
+        return locate(self._directory, self._selection).addCallback(self._told)
+
+    def _told(self, found: list[Instance]) -> list[Instance]:
+        for each in found:
+            self._log.info(
+                "found {dn}: {host}:{port}, SPN {spn}",
+                dn=one_line(each.dn),
+                host=each.host,
+                port=each.port,
+                spn=one_line(str(each.spn)),
+            )
         return found
 
     async def _try(
-        self, instances: list[Instance], factory: IProtocolFactory, failures: list[MutualAuthError], deadline: float
+        self,
+        found: Found[Instance],
+        instances: Sequence[Instance],
+        factory: IProtocolFactory,
+        failures: list[MutualAuthError],
+        deadline: float,
+        *,
+        search_left: bool = False,
     ) -> IProtocol | None:
         """Connect to the first instance that proves itself; None: none did, and why is in the failures.
 
         Each gets its share of the time that is left: a silent one must not use up that of the others.
+
+        :param search_left: whether time is needed for another search as well.
         """
-        for place, instance in enumerate(instances):
-            share = max(_SHORTEST, (deadline - self._reactor.seconds()) / (len(instances) - place))
-            self._log.info(
-                "found {dn}: {host}:{port}, SPN {spn}",
-                dn=instance.dn,
-                host=instance.host,
-                port=instance.port,
-                spn=instance.spn,
-            )
+        shares = len(instances) + search_left
+        for place, instance in enumerate(in_order(instances)):
+            share = max(_SHORTEST, (deadline - self._reactor.seconds()) / (shares - place))
+            self._log.debug("trying {host}:{port}", host=instance.host, port=instance.port)
             try:
                 connected: IProtocol = await self._endpoint(instance, share).connect(factory)
             # A KDC's error too: another instance may have another SPN, a KDC of its own domain, or a ticket already.
             except (NetworkError, AuthenticationError, KDCError) as error:
-                self._known = []
+                if _may_have_moved(error):
+                    self._locations.doubt(found)
                 failures.append(error)
             else:
                 return connected

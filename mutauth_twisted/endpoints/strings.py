@@ -56,7 +56,7 @@ if not WINDOWS:
     # The directory is asked with GSSAPI.
     from mutauth_twisted.directory.connection import Directory
     from mutauth_twisted.directory.location import Selection
-    from mutauth_twisted.endpoints.located import LocatedEndpoint
+    from mutauth_twisted.endpoints.located import KEEP, LocatedEndpoint
 
 T = TypeVar("T")
 
@@ -75,6 +75,7 @@ CLIENT_KEYWORDS: Mapping[str, Mapping[str, str]] = {
         "directory": "ldap:// or ldaps:// servers (from DNS)",
         "ca": "certificates (PEM) for ldaps://",
         "realm": "the realm (the ticket's)",
+        "cache": "seconds to keep what was found (60; 0: none)",
     },
     "With scp= or keyword=": {
         "base": "the DN below which to look (the forest)",
@@ -123,12 +124,12 @@ def _choice(keyword: str, value: str, choices: Mapping[str, T]) -> T:
         ) from None
 
 
-def _seconds(keyword: str, value: str) -> float:
+def _seconds(keyword: str, value: str, *, or_zero: bool = False) -> float:
     try:
         seconds = float(value)
     except ValueError:
-        seconds = 0.0
-    if not 0 < seconds <= _MAX_TIMEOUT:
+        seconds = -1.0
+    if not (0 < seconds <= _MAX_TIMEOUT or (or_zero and seconds == 0)):
         raise UsageError(f"{_SUBJECT} keyword {keyword}={value}", "it is no time", f"give seconds, up to {_MAX_TIMEOUT:g}")
     return seconds
 
@@ -289,6 +290,7 @@ def _located(
         channel=channel,
         wire=keywords.get("wire"),
         authority=_authority(keywords, channel),
+        keep=_seconds("cache", keywords.get("cache", f"{KEEP:g}"), or_zero=True),
     )
 
 

@@ -351,10 +351,10 @@ class ServingTestCase(DirectoryTestCase):
         self.set_environment("KRB5RCACHEDIR", str(self.lab.directory / "rcache"))
         self.set_environment("KRB5CCNAME", self.lab.ccache("alice"))
 
-    async def serve(self, host: str, port: int, keytab: str = "svc-echo") -> Any:
+    async def serve(self, host: str, port: int, keytab: str = "svc-echo", access: str = "allow-all=yes") -> Any:
         """A service on one host of the lab."""
         address = self.lab.address_of(host)
-        text = f"mutauth:tcp\\:{port}\\:interface\\={address}:keytab={self.lab.keytab(keytab)}:allow-all=yes"
+        text = f"mutauth:tcp\\:{port}\\:interface\\={address}:keytab={self.lab.keytab(keytab)}:{access}"
         listening = await serverFromString(reactor, text).listen(Factory.forProtocol(Echo))
         self.addCleanup(listening.stopListening)
         return listening
