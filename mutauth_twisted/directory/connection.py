@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from threading import Lock
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.directory.commands import reach_of
@@ -246,6 +246,10 @@ class Directory:
                     return await self._workers.run(self._attempt, server, address, work, progress)
                 except _ServerFailedError as reason:
                     progress.failures.append(str(reason))
+                except CancelledError:
+                    # Its thread goes on until the server answers, and may write nothing then.
+                    progress.given_up = True
+                    raise
                 finally:
                     self._schedule_sweep()
         raise self._unreachable(global_catalog, domain, progress)
@@ -275,6 +279,7 @@ class Directory:
         """In a thread: one try with one address of one server."""
         session = self._idle.take(server, address) or self._open(server, address, progress)
         progress.waiting_for = f"{server} ({address})"
+        session.given_up = lambda: progress.given_up
         try:
             result = work(session)
         except DirectoryUnreachable as error:
@@ -421,12 +426,14 @@ class _Progress:
 
     :ivar waiting_for: who is waited for.
     :ivar failures: the servers that could not be used, and why.
+    :ivar given_up: whether nobody waits for the operation any more.
     :ivar srv_name: the SRV records that named the servers, if DNS did.
     """
 
     def __init__(self) -> None:
         self.waiting_for = "DNS"
         self.failures: list[str] = []
+        self.given_up = False
         self.srv_name = ""
         self._impostor = False
 

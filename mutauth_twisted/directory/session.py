@@ -123,6 +123,7 @@ class Session:
     :param server: the domain controller's name, for errors.
     :param catalog: whether this is the global catalog's port.
     :param reach: the options with which a command reaches the same directory.
+    :ivar given_up: whether nobody waits for the work any more, which then changes nothing.
     :ivar wrote: whether anything was asked to change on it since it was lent.
     """
 
@@ -134,6 +135,7 @@ class Session:
         self.catalog = catalog
         self.reach = tuple(reach)
         self.wrote = False
+        self.given_up: Callable[[], bool] = lambda: False
         self._root: Entry | None = None
 
     def command(self, *words: str) -> str:
@@ -154,6 +156,8 @@ class Session:
             raise DirectoryUnreachable(f"domain controller {self.server}", cause, "try again") from error
 
     def _write(self, subject: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        if self.given_up():
+            raise DirectoryRefused(subject, "it is not changed: the operation was given up", "try again")
         self.wrote = True
         self._call(subject, function, *args, **kwargs)
 

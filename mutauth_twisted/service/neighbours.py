@@ -24,6 +24,7 @@ class Neighbours:
 
     :param reactor: Twisted's reactor.
     :param resolver: finds hosts.
+    :ivar found: where somebody was found when asked last; None: nobody was.
     :ivar own: addresses and TCP ports on which this service listens, which is no neighbour of itself.
     """
 
@@ -31,11 +32,14 @@ class Neighbours:
         self._reactor = reactor
         self._resolver = resolver
         self.own: frozenset[tuple[str, int]] = frozenset()
+        self.found: tuple[str, int] | None = None
 
     def answers(self, host: str, port: int) -> bool:
         """Whether somebody else accepts connections there; blocks, so not in the reactor's thread."""
         ask: Any = blockingCallFromThread
-        return bool(ask(self._reactor, self.knock, host, port))
+        answered = bool(ask(self._reactor, self.knock, host, port))
+        self.found = (host, port) if answered else None
+        return answered
 
     def knock(self, host: str, port: int) -> Deferred[bool]:
         """The same, without blocking."""

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 from attrs import evolve
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.internet.interfaces import IDelayedCall
+from twisted.python.failure import Failure
 
 from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.credentials import ClientCredentials
@@ -22,6 +26,11 @@ from mutauth_twisted.service.names import NamedAccounts
 from mutauth_twisted.service.neighbours import Neighbours
 from mutauth_twisted.service.options import Settings
 from mutauth_twisted.service.watch import Watch
+
+#: Seconds between looks at another instance to which the object points.
+FOLLOW = 5.0
+#: Seconds that a look at the directory which is under way gets when the service stops.
+GRACE = 1.0
 
 
 def _has_entry(settings: Settings) -> bool:
@@ -54,9 +63,13 @@ class Publisher:
             credentials=ClientCredentials(principal=principal, keytab=settings.keytab),
         )
         self._standing: Standing | None = None
+        self._binding: BindingInformation | None = None
         self._neighbours = Neighbours(reactor, self._directory.resolver)
         self._taken: tuple[str, ...] = ()
         self._publishes = False
+        self._reactor = reactor
+        self._following: IDelayedCall | None = None
+        self._taking_over: Deferred[None] | None = None
         self.watch = Watch(reactor, settings.check_interval, self._inspect) if settings.check_interval else None
 
     @staticmethod
@@ -116,8 +129,7 @@ class Publisher:
         """Make the object say where the service listens, and watch over it from now on.
 
         Where the object says that another instance runs, and it does, that stays,
-        and is what is wrong; the periodic look publishes once that one has gone,
-        and without one a restart does.
+        and is what is wrong, until soon after that one has gone.
 
         :param port: the TCP port; None: nothing is published.
         :param own: the addresses and TCP ports on which the service listens.
@@ -134,12 +146,14 @@ class Publisher:
             )
             self._publishes = True
             self._neighbours.own = frozenset(own)
+            self._binding = binding
             await self._publish(entry, binding)
         if self.watch is not None:
             self.watch.start()
 
     async def _publish(self, entry: Entry, binding: BindingInformation) -> None:
-        answers = self._neighbours.answers
+        answers, self._taken = self._neighbours.answers, ()
+        self._neighbours.found = None
         try:
             done = await self._directory.run(lambda session: entry.publish(session, binding, answers))
         except TakenByAnother as error:
@@ -147,16 +161,43 @@ class Publisher:
             self._log.error("{error}", error=error)
         else:
             self._log.info("{done}", done=done)
+        self._follow()
+
+    def _follow(self) -> None:
+        """Look again soon after the end of another instance to which the object points, if there is one."""
+        if self._publishes and self._following is None and self._neighbours.found is not None:
+            self._following = self._reactor.callLater(FOLLOW, self._knock, *self._neighbours.found)
+
+    def _knock(self, host: str, port: int) -> None:
+        self._following = None
+        self._taking_over = Deferred.fromCoroutine(self._take_over(host, port)).addErrback(self._not_taken_over)
+
+    async def _take_over(self, host: str, port: int) -> None:
+        if await self._neighbours.knock(host, port) or self._entry is None or self._binding is None:
+            self._follow()
+        elif self.watch is not None:
+            await self.watch.look()
+        else:
+            await self._publish(self._entry, self._binding)
+
+    def _not_taken_over(self, failure: Failure) -> None:
+        if failure.check(MutualAuthError):
+            self._log.error("the address could not be published: {error}", error=failure.value)
+            self._follow()
+        elif not failure.check(CancelledError):
+            self._log.failure("internal error while the address was published", failure)
 
     async def _inspect(self) -> Inspection:
         wrong = await self._inspect_groups() if self._groups else []
         entry, answers = self._entry, self._neighbours.answers
         if entry is None:
             return Inspection(tuple(wrong))
+        self._neighbours.found = None
         try:
             found = await self._directory.run_with_catalog(lambda own, catalog: entry.inspect(own, catalog, answers))
         except MutualAuthError as error:
             found = Inspection((str(error),))
+        self._follow()
         # Both may have failed for the same: a domain controller that does not answer.
         return evolve(found, wrong=tuple(dict.fromkeys((*wrong, *found.wrong))))
 
@@ -171,13 +212,24 @@ class Publisher:
         return wrong
 
     async def withdraw(self) -> None:
-        """Take back the address, unless another instance has published its own since."""
+        """Take back the address, unless another instance has published its own since.
+
+        What is under way with the directory gets a moment, in which it may end
+        by itself, and is given up then: its thread writes nothing any more.
+        """
+        publishes, self._publishes = self._publishes, False
+        if self._following is not None:
+            self._following.cancel()
+            self._following = None
+        if self._taking_over is not None:
+            self._taking_over.cancel()
         if self.watch is not None:
-            await self.watch.stop()
-        standing = self._standing
-        if self._publishes and standing is not None and self._entry is not None:
-            self._publishes = False
-            if await self._directory.run(self._entry.withdraw):
-                kind = "RnR service" if self._settings.entry == "rnr" else "SCP"
-                self._log.info("{kind} withdrawn: {dn}", kind=kind, dn=standing.dn)
+            stopping = Deferred.fromCoroutine(self.watch.stop())
+            stopping.addTimeout(GRACE, self._reactor)
+            with suppress(TimeoutError):
+                await stopping
+        standing, entry = self._standing, self._entry if publishes else None
+        if entry is not None and standing is not None and await self._directory.run(entry.withdraw):
+            kind = "RnR service" if self._settings.entry == "rnr" else "SCP"
+            self._log.info("{kind} withdrawn: {dn}", kind=kind, dn=standing.dn)
         self._directory.close()

@@ -16,16 +16,16 @@ from twisted.python.failure import Failure
 
 from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.core.context import Keys
-from mutauth_twisted.errors import MutualAuthError, UsageError
+from mutauth_twisted.errors import DirectoryError, MutualAuthError, UsageError
 from mutauth_twisted.log import Log
 from mutauth_twisted.net.endpoints import MutualAuthServerFactory, listen_on
 from mutauth_twisted.net.protocol import describe
 from mutauth_twisted.net.tls import Layer
 from mutauth_twisted.service.options import Settings
-from mutauth_twisted.service.publisher import Publisher
+from mutauth_twisted.service.publisher import GRACE, Publisher
 from mutauth_twisted.service.status import Status, StatusFactory
 
-#: How long a stopping service waits: for the directory, and then for its connections, in seconds.
+#: How long a stopping service waits for the directory and for its connections together, in seconds.
 STOP_DEADLINE = 5.0
 
 
@@ -67,6 +67,9 @@ class MutualAuthService(Service):
     def startService(self) -> None:
         """Start; see IService."""
         super().startService()
+        # Until there is something to reload. Ignored, as nohup has it, it stays so.
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL and hasattr(self._reactor, "sigTerm"):
+            signal.signal(signal.SIGHUP, self._reactor.sigTerm)
         starting = self._starting = Deferred.fromCoroutine(self._start())
         starting.addErrback(self._refuse)
 
@@ -76,9 +79,15 @@ class MutualAuthService(Service):
         if not self.running:  # stopped in the meantime
             return
         for listen in self._settings.listen:
-            self._ports.append(await listen_on(self._reactor, listen, self._factory))
+            port = await listen_on(self._reactor, listen, self._factory)
+            if not self.running:
+                await port.stopListening()
+                return
+            self._ports.append(port)
         if self._publisher is not None:
             await self._publisher.publish(self._tcp_port() if self._settings.publish else None, self._own())
+        if not self.running:
+            return
         if self._settings.status is not None:
             page = await listen_on(self._reactor, self._settings.status, StatusFactory(self._reactor, self.status))
             self._status_ports.append(page)
@@ -118,15 +127,15 @@ class MutualAuthService(Service):
             return
         if isinstance(failure.value, MutualAuthError):
             self._log.critical("{name} does not start: {error}", name=self._settings.service_class, error=failure.value)
-            end_with(failure.value.exit_code)
+            end_with(failure.value.exit_code, self._reactor)
         else:
             self._log.failure("internal error at start", failure)
-            end_with(1)
+            end_with(1, self._reactor)
         # What fails at once fails before the reactor runs, which cannot be stopped until it does.
         self._reactor.callWhenRunning(self._reactor.stop)
 
     def stopService(self) -> Deferred[None]:
-        """Withdraw, stop listening, and let the connections end; see IService."""
+        """Stop listening, withdraw, and let the connections end; see IService."""
         super().stopService()
         self._expect_no_more_signals()
         return Deferred.fromCoroutine(self._stop())
@@ -138,39 +147,52 @@ class MutualAuthService(Service):
             name = signal.Signals(number).name
             self._reactor.callFromThread(self._log.info, "{name} again: stopping already", name=name)
 
-        for number, usual in ((signal.SIGTERM, "sigTerm"), (signal.SIGINT, "sigInt")):
+        for number, usual in ((signal.SIGTERM, "sigTerm"), (signal.SIGINT, "sigInt"), (signal.SIGHUP, "sigTerm")):
             if signal.getsignal(number) == getattr(self._reactor, usual, self):
                 signal.signal(number, again)
 
     async def _stop(self) -> None:
-        if self._starting is not None:
-            # Not cancelled at once: what a thread is about to publish could not be withdrawn before it is there.
-            await self._starting.addTimeout(STOP_DEADLINE, self._reactor)
-        if self._publisher is not None:
-            withdrawing = Deferred.fromCoroutine(self._publisher.withdraw())
-            withdrawing.addTimeout(STOP_DEADLINE, self._reactor)
-            try:
-                await withdrawing
-            except TimeoutError:
-                text = "the directory did not answer within {seconds:g} s: what it says of this service may still stand"
-                self._log.error(text, seconds=STOP_DEADLINE)
-            except Exception as error:
-                self._log.error("what the directory says of this service may still stand: {error}", error=error)
+        """One deadline for everything: nobody waits longer for a service that stops than :data:`STOP_DEADLINE`."""
         for port in self._ports:
             await port.stopListening()
-        if left := await self._factory.drain(STOP_DEADLINE):
+        draining = Deferred.fromCoroutine(self._factory.drain(STOP_DEADLINE))
+        withdrawing = Deferred.fromCoroutine(self._withdraw()).addTimeout(STOP_DEADLINE, self._reactor)
+        stale = ""
+        try:
+            await withdrawing
+        except TimeoutError:
+            stale = f"the directory did not answer within {STOP_DEADLINE:g} s"
+        except MutualAuthError as error:
+            stale = str(error)
+        except Exception:
+            self._log.failure("internal error while the address was withdrawn")
+            stale = "internal error"
+        if stale:
+            text = "{name}: what the directory says of it may be stale: {stale}"
+            self._log.error(text, name=self._settings.service_class, stale=stale)
+            end_with(DirectoryError.exit_code, self._reactor)
+        if left := await draining:
             self._log.warn("{left} connection(s) were cut, as they did not end by themselves", left=left)
         for port in self._status_ports:
             await port.stopListening()
 
+    async def _withdraw(self) -> None:
+        if self._starting is not None and not self._starting.called:
+            # Not cancelled at once: what a thread is about to publish could not be withdrawn before it is there.
+            await self._starting.addTimeout(GRACE, self._reactor)
+        if self._publisher is not None:
+            await self._publisher.withdraw()
 
-def end_with(code: int) -> None:
+
+def end_with(code: int, reactor: Any) -> None:
     """Make the process end with this exit code, whatever the runner thinks of it.
 
     twistd has no way for a service to choose the code: it ends with 0 when the
-    reactor was stopped.  Handlers run last in, first out, so this one runs
-    before any other, when twistd has removed its pid file.
+    reactor was stopped, or by the signal that stopped it, which it finds in a
+    private attribute of the reactor.  Handlers run last in, first out, so this
+    one runs before any other, when twistd has removed its pid file.
     """
+    reactor._exitSignal = None
 
     def end() -> None:
         sys.stdout.flush()

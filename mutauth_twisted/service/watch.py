@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import LoopingCall
 
 from mutauth_twisted.errors import MutualAuthError
@@ -29,7 +29,7 @@ class Watch:
     def __init__(self, clock: Any, interval: float, inspect: Callable[[], Awaitable[Inspection]]) -> None:
         self._inspect = inspect
         self._interval = interval
-        self._loop = LoopingCall(self._run)
+        self._loop = LoopingCall(self.look)
         self._loop.clock = clock
         self._running: Deferred[None] | None = None
         self.wrong: tuple[str, ...] = ()
@@ -40,15 +40,19 @@ class Watch:
         self._loop.start(self._interval, now=False)
 
     async def stop(self) -> None:
-        """End; returns when nothing is under way any more that could still write."""
+        """End; returns when nothing is under way any more that could still write.
+
+        Cancelled, it gives up the inspection that is under way.
+        """
         if self._loop.running:
             self._loop.stop()
         if self._running is not None:
             await self._running
 
-    def _run(self) -> Deferred[None]:
-        # Whatever it ends with, the loop goes on.
-        self._running = Deferred.fromCoroutine(self._once()).addErrback(lambda _: None)
+    def look(self) -> Deferred[None]:
+        """Inspect now, unless an inspection is under way; fires when it has ended, whatever it ended with."""
+        if self._running is None or self._running.called:
+            self._running = Deferred.fromCoroutine(self._once()).addErrback(lambda _: None)
         return self._running
 
     async def _once(self) -> None:
@@ -56,6 +60,8 @@ class Watch:
             found = await self._inspect()
         except MutualAuthError as error:
             found = Inspection((str(error),))
+        except CancelledError:
+            return
         except Exception:
             self._log.failure("internal error while the directory was checked")
             found = Inspection(("the directory could not be checked: internal error; see the log",))
