@@ -108,6 +108,14 @@ class NetworkError(MutualAuthError):
     """A host does not resolve, a port is closed, a connection broke or stalled."""
 
 
+class DescriptorsUsedUp(MutualAuthError):
+    """This process has as many files and sockets open as it may: nobody's credentials, peer or file is at fault."""
+
+    def __init__(self, subject: str) -> None:
+        cause = "this process has no file descriptor left (EMFILE)"
+        super().__init__(subject, cause, "raise LimitNOFILE= (or ulimit -n), or lower max-connections")
+
+
 class AuthenticationError(MutualAuthError):
     """Base of everything that ends an exchange of tokens without a proof."""
 

@@ -28,6 +28,7 @@ from mutauth_twisted.errors import (
     REPLAY_CACHE,
     AuthenticationError,
     CredentialError,
+    DescriptorsUsedUp,
     KDCRefused,
     KDCUnreachable,
     MutualAuthError,
@@ -274,6 +275,8 @@ _OF_FILES = frozenset(
     )
 )
 
+_USED_UP = frozenset((errno.EMFILE, errno.ENFILE))
+
 _TYPED = re.compile(r"[A-Za-z]+:")  # the type in front of the name of a keytab that is no plain path
 _KEYTAB_NAME = re.compile(r"FILE:(\S+)")
 #: Of the library's words, which can quote what a KDC or a token says.
@@ -340,6 +343,8 @@ def _unopened(error: BaseException, subject: str, acceptor: Acceptor) -> MutualA
             return CredentialError(f"keytab {path}", f"it {fault}", back)
         held = keytab_keys(path)
     except krb5.Krb5Error as unusable:
+        if minor_code(unusable) in _USED_UP:
+            return DescriptorsUsedUp(subject)
         return CredentialError(f"keytab {path}", f"it cannot be used: {_text(unusable)}", back)
     if acceptor.principal is not None:
         held = tuple(key for key in held if acceptor.principal in (key.principal, key.principal.rpartition("@")[0]))
@@ -417,6 +422,8 @@ def explain(error: BaseException, subject: str, acceptor: Acceptor | None = None
     if isinstance(error, MutualAuthError):
         return error
     minor = minor_code(error)
+    if minor in _USED_UP:
+        return DescriptorsUsedUp(subject)
     if acceptor is not None and (minor in _UNOPENED or 0 < minor < _ERRNO_LIMIT):
         return _unopened(error, subject, acceptor)
     text = _text(error)

@@ -54,7 +54,7 @@ class ValueTests(SynchronousTestCase):
 
     def test_defaults(self) -> None:
         """Every limit that is not given is there."""
-        self.assertEqual(Limits(), Limits(256, 32, 10_000, 3600.0, None, 1024, 256))
+        self.assertEqual(Limits(), Limits(256, 32, 10_000, 3600.0, None, 1024, 256, None))
 
     def test_texts(self) -> None:
         """Options and endpoint strings give them as texts, among other keywords."""
@@ -63,12 +63,13 @@ class ValueTests(SynchronousTestCase):
             "max-handshakes-per-address": "2",
             "max-waiting": "8",
             "max-waiting-per-address": "7",
+            "max-connections-per-principal": "4",
             "max-connections": "5",
             "idle-timeout": "0.5",
             "max-session": "60",
             "keytab": "/etc/k",
         }
-        self.assertEqual(limits_of(given, "{name}"), Limits(3, 2, 5, 0.5, 60.0, 8, 7))
+        self.assertEqual(limits_of(given, "{name}"), Limits(3, 2, 5, 0.5, 60.0, 8, 7, 4))
 
     def test_refused(self) -> None:
         """What is no number, or none to bound anything with, is refused by name."""
@@ -329,6 +330,28 @@ class SessionTests(ServiceCase):
         self.prove(10)
         self.assertEqual(len(self.applications.built), 4)
 
+    def test_taken_meanwhile(self) -> None:
+        """A client that was let in and finds the last slot taken since is dropped, and leaves nothing behind."""
+        transport = self.connect(1)
+        assert transport is not None
+        protocol = self.open[0][0]
+        judge = protocol._judge
+
+        def slow() -> Any:
+            identity = judge()
+            for number in range(2, 5):
+                self.prove(number)
+            return identity
+
+        protocol._handshake._core.judge = slow
+        protocol.dataReceived(TOKEN_1)
+        self.assertTrue(transport.disconnecting)
+        self.assertEqual(len(self.applications.built), 3)
+        self.assertEqual((self.factory.places.handshakes, self.factory.places.sessions), (1, 3))
+        while self.open:
+            self.lose()
+        self.assertEqual((self.factory.places.handshakes, self.factory.places.sessions), (0, 0))
+
     def test_strangers_fill_no_session(self) -> None:
         """Sockets that prove nothing, or whom the policy keeps out, leave all places of sessions free."""
         self.principal = "eve@TEST.EXAMPLE"
@@ -367,6 +390,33 @@ class SessionTests(ServiceCase):
                 self.prove(number)
         self.assertEqual(len(lines(events, "all sessions of the service are taken; raise max-connections")), 1)
         self.assertNotIsInstance(ServiceFull("a", "b"), AccessDenied)
+
+
+class PrincipalTests(ServiceCase):
+    """Sessions of one account."""
+
+    limits = Limits(handshakes=8, per_principal=2)
+
+    def test_one_account(self) -> None:
+        """One account gets its share, under whatever case of its name; others are let in, and a session that ends makes
+        room for another."""
+        for name in ("alice@TEST.EXAMPLE", "Alice@TEST.EXAMPLE"):
+            self.principal = name
+            self.prove(1)
+        with captured_log() as events:
+            self.assertEqual(self.prove(2).value(), NNS.fault(71))
+        cause = "its account has 2 session(s), as many as one account may have; raise max-connections-per-principal"
+        self.assertEqual(len(lines(events, cause)), 1)
+        self.principal = "alice@OTHER.EXAMPLE"
+        self.prove(3)
+        self.assertEqual(len(self.applications.built), 3)
+        self.principal = "alice@TEST.EXAMPLE"
+        self.lose()
+        self.prove(4)
+        self.assertEqual(len(self.applications.built), 4)
+        while self.open:
+            self.lose()
+        self.assertEqual((self.factory.places.sessions, self.factory.places._accounts), (0, {}))
 
 
 class LifetimeCase(SynchronousTestCase):

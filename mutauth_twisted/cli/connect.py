@@ -17,6 +17,7 @@ from mutauth_twisted.cli.group import begin_logging, report, run_in_reactor
 from mutauth_twisted.cli.output import note
 from mutauth_twisted.endpoints.strings import CLIENT_KEYWORDS
 from mutauth_twisted.errors import MutualAuthError, NetworkError, UsageError
+from mutauth_twisted.net.descriptors import raise_limit
 from mutauth_twisted.net.endpoints import MutualAuthClientEndpoint, listen_on, parse_client
 from mutauth_twisted.net.protocol import describe
 from mutauth_twisted.net.relay import RelayFactory
@@ -110,6 +111,7 @@ def _report(failure: Failure) -> None:
 
 
 async def _through_port(reactor: Any, endpoint: IStreamClientEndpoint, listen: str) -> None:
+    raise_limit()
     port = await listen_on(reactor, listen, RelayFactory(endpoint, _report))
     where = describe(port.getHost())
     click.echo(f"mutauth: listening on {where}", err=True)

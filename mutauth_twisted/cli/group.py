@@ -77,6 +77,8 @@ def report(error: object) -> None:
 def begin_logging(verbose: bool) -> None:
     """Show what happens on standard error: every step, or only what should never happen."""
     level = LogLevelFilterPredicate(defaultLogLevel=LogLevel.critical)
+    # What is wrong with this machine, and no step of anything.
+    level.setLogLevelForNamespace("mutauth_twisted.net.descriptors", LogLevel.error)
     if verbose:
         level.setLogLevelForNamespace("mutauth_twisted", LogLevel.debug)
     globalLogBeginner.beginLoggingTo([FilteringLogObserver(_Lines(), [level])], redirectStandardIO=False)

@@ -29,9 +29,10 @@ from mutauth_twisted.core.context import Keys, SecurityContext
 from mutauth_twisted.core.initiators import kerberos_initiators, refuse_on_windows
 from mutauth_twisted.core.ntlm import NtlmInitiator, NtlmUsers
 from mutauth_twisted.credentials import ClientCredentials, NtlmCredentials, ServiceCredentials
-from mutauth_twisted.errors import AccessDenied, MutualAuthError, NetworkError, UsageError
+from mutauth_twisted.errors import AccessDenied, MutualAuthError, NetworkError, ServiceFull, UsageError
 from mutauth_twisted.interfaces import PeerIdentity
 from mutauth_twisted.log import Log
+from mutauth_twisted.net.descriptors import guard
 from mutauth_twisted.net.faults import OwnFaults
 from mutauth_twisted.net.limits import Limits, Place, Places, network_of
 from mutauth_twisted.net.protocol import Channel, ExchangeProtocol, Side, describe
@@ -161,7 +162,7 @@ class MutualAuthServerFactory:
         if refusal := self.policy.refusal(identity.principal, identity.read_logon):
             cause = f"the access policy does not let this principal in: {refusal.cause}"
             raise AccessDenied(short_name(identity.principal), cause, refusal.remedy)
-        self.places.check_session(short_name(identity.principal))
+        self.places.check_session(identity)
 
     def doStart(self) -> None:
         """Called when a port starts listening; see IProtocolFactory."""
@@ -256,8 +257,12 @@ class _Served(ExchangeProtocol):
         self._give_up(NetworkError(self._peer, cause, "raise max-handshakes if the service can serve more"))
 
     def _established(self, identity: PeerIdentity) -> None:
-        self.place.promote()
-        super()._established(identity)
+        try:
+            self.place.promote(identity)
+        except ServiceFull as error:
+            self._failed(error)
+        else:
+            super()._established(identity)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         try:
@@ -296,6 +301,7 @@ class MutualAuthServerEndpoint:
         limits: Limits = Limits(),
         tls: Layer | None = None,
     ) -> None:
+        self._reactor = reactor
         self._inner = inner
         self._wrap: Callable[[IProtocolFactory], MutualAuthServerFactory] = lambda factory: MutualAuthServerFactory(
             reactor, factory, keys, policy, channel, limits, tls
@@ -303,7 +309,7 @@ class MutualAuthServerEndpoint:
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
         """Start listening; see IStreamServerEndpoint."""
-        return self._inner.listen(self._wrap(protocolFactory))
+        return self._inner.listen(self._wrap(protocolFactory)).addCallback(guard, self._reactor)
 
 
 def parse_client(reactor: Any, text: str) -> IStreamClientEndpoint:
@@ -367,7 +373,7 @@ async def listen_on(reactor: Any, text: str, factory: IProtocolFactory) -> Any:
     :raises NetworkError: when that place is taken or not ours.
     """
     try:
-        return await parse_server(reactor, text).listen(factory)
+        return guard(await parse_server(reactor, text).listen(factory), reactor)
     except UsageError:
         raise
     except (ValueError, OverflowError, TypeError) as error:

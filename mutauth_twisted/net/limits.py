@@ -9,6 +9,7 @@ strangers can therefore not fill.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from ipaddress import IPv6Address
 from typing import Any
@@ -17,8 +18,10 @@ from attrs import field, frozen
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 
 from mutauth_twisted.errors import ServiceFull, SessionEnded, UsageError
+from mutauth_twisted.interfaces import PeerIdentity
 from mutauth_twisted.log import Log
 from mutauth_twisted.net.waiting import WaitingQueue
+from mutauth_twisted.text import short_name
 
 #: How long before its end a session is told of it, in seconds.
 NOTICE = 60.0
@@ -40,6 +43,7 @@ class Limits:
     :param idle: seconds without a byte of either application after which a session ends.
     :param session: seconds after which a session ends; at the latest, and
         with None only then, it ends with its ticket.
+    :param per_principal: sessions of one account at once; None: as many as there may be.
     :param waiting: connections at once that wait for their handshake, over all addresses.
     :param waiting_per_address: connections of one IPv4 address or IPv6 network that wait.
     :raises UsageError: for a limit that is not above 0.
@@ -52,6 +56,7 @@ class Limits:
     session: float | None = field(default=None, validator=_positive)
     waiting: int = field(default=1024, validator=_positive)
     waiting_per_address: int = field(default=256, validator=_positive)
+    per_principal: int | None = field(default=None, validator=_positive)
 
 
 class Cap:
@@ -114,6 +119,7 @@ class Places:
         self._limits = limits
         self._sessions = Cap(limits.connections, "sessions")
         self._networks: dict[str, int] = {}
+        self._accounts: Counter[str] = Counter()
         self._waiting: WaitingQueue[Place] = WaitingQueue(limits.waiting, limits.waiting_per_address)
         #: How many handshakes are under way.
         self.handshakes = 0
@@ -168,22 +174,39 @@ class Places:
         """A connection waits no more."""
         self._waiting.discard(place.network, place)
 
-    def check_session(self, principal: str) -> None:
-        """Whether there is a place for a session of this principal.
+    def check_session(self, identity: PeerIdentity) -> None:
+        """Whether there is a slot for a session of this client.
 
         :raises ServiceFull: when there is none.
         """
+        principal, most = short_name(identity.principal), self._limits.per_principal
+        if most is not None and self._accounts[_account(identity)] >= most:
+            cause = f"its account has {most} session(s), as many as one account may have"
+            raise ServiceFull(principal, cause, "raise max-connections-per-principal if it should have more")
         if not self._sessions.has_room():
             remedy = "raise max-connections if it can serve more"
             raise ServiceFull(principal, "all sessions of the service are taken", remedy)
 
-    def enter_session(self) -> None:
-        """A client has proven itself."""
+    def enter_session(self, identity: PeerIdentity) -> Callable[[], None]:
+        """A client is authenticated and authorized; returns what its session calls when it is over."""
         self._sessions.take()
+        if self._limits.per_principal is None:  # then the account is nobody's business, and reading it takes time
+            return self._sessions.give_back
+        account = _account(identity)
+        self._accounts[account] += 1
 
-    def leave_session(self) -> None:
-        """A session is over."""
-        self._sessions.give_back()
+        def leave() -> None:
+            self._sessions.give_back()
+            self._accounts[account] -= 1
+            if not self._accounts[account]:
+                del self._accounts[account]
+
+        return leave
+
+
+def _account(identity: PeerIdentity) -> str:
+    """Whose session it is: a client may come under several names of one account."""
+    return identity.sid or identity.principal.casefold()
 
 
 class Place:
@@ -243,11 +266,14 @@ class Place:
         self._held = self._dropped = None
         return released
 
-    def promote(self) -> None:
-        """The handshake has become a session."""
+    def promote(self, identity: PeerIdentity) -> None:
+        """The handshake has become a session.
+
+        :raises ServiceFull: when others have taken the last slot since :meth:`Places.check_session`.
+        """
+        self._places.check_session(identity)
         self.give_back()
-        self._places.enter_session()
-        self._give_back = self._places.leave_session
+        self._give_back = self._places.enter_session(identity)
 
     def give_back(self) -> None:
         """The connection is over; further calls do nothing."""
@@ -330,6 +356,7 @@ LIMITS: dict[str, tuple[str, float, str]] = {
     "max-waiting": ("waiting", 100_000, "Connections at once that wait for their handshake."),
     "max-waiting-per-address": ("waiting_per_address", 100_000, "Connections of one address at once that wait."),
     "max-connections": ("connections", 1_000_000, "Sessions at once."),
+    "max-connections-per-principal": ("per_principal", 1_000_000, "Sessions of one account at once (no such limit)."),
     "idle-timeout": ("idle", 604_800, "Seconds without a byte after which a session ends."),
     "max-session": ("session", 604_800, "Seconds after which a session ends (when its ticket does)."),
 }

@@ -50,6 +50,7 @@ class Settings:
     :param policy: who may in, as far as no directory has to be asked.
     :param allow_groups: names of groups whose members may in too.
     :param deny_groups: names of groups whose members may not.
+    :param explicit_limits: the names of those limits that are no defaults.
     """
 
     service_class: str
@@ -81,6 +82,7 @@ class Settings:
     channel: Channel
     tls_files: tuple[str, str | None] | None
     limits: Limits
+    explicit_limits: frozenset[str]
 
 
 def leave(error: MutualAuthError) -> NoReturn:
@@ -242,6 +244,7 @@ class Options(usage.Options):
             ),
             tls_files=self._tls_files(),
             limits=limits_of({name: str(self[name]) for name in LIMITS if self[name] is not None}, "--{name} {value}"),
+            explicit_limits=frozenset(name for name in LIMITS if isinstance(self[name], str)),  # defaults are numbers
         )
 
     def _ntlm_users(self) -> str | None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from attrs import evolve
 from twisted.application.service import IService
 
 from mutauth_twisted.credentials import NtlmCredentials, ServiceCredentials
 from mutauth_twisted.errors import MutualAuthError
+from mutauth_twisted.log import Log
+from mutauth_twisted.net.descriptors import REMEDY, fit, most, raise_limit
 from mutauth_twisted.net.endpoints import parse_server, service_keys
 from mutauth_twisted.net.tls import server_layer
 from mutauth_twisted.service.applications import application_factory
@@ -15,6 +18,8 @@ from mutauth_twisted.service.server import MutualAuthService
 from mutauth_twisted.tickets import keytab_principal
 
 __all__ = ["Options", "makeService"]
+
+_log = Log()
 
 
 def makeService(options: Options) -> IService:
@@ -30,7 +35,24 @@ def makeService(options: Options) -> IService:
         leave(error)
 
 
+def _fitting(settings: Settings) -> Settings:
+    """The service with limits that this process has descriptors for."""
+    raise_limit()
+    each = 2 if settings.serve[0] == "forward" else 1
+    limits = fit(settings.limits, settings.explicit_limits, each, most())
+    if limits != settings.limits:
+        _log.warn(
+            "this process may have {available} descriptors: lowering max-handshakes to {limits.handshakes}, max-waiting to"
+            " {limits.waiting} and max-connections to {limits.connections}; {remedy}",
+            available=most(),
+            limits=limits,
+            remedy=REMEDY,
+        )
+    return evolve(settings, limits=limits)
+
+
 def _make(reactor: object, settings: Settings) -> IService:
+    settings = _fitting(settings)
     for listen in (*settings.listen, *((settings.status,) if settings.status is not None else ())):
         parse_server(reactor, listen)
     credentials: ServiceCredentials | NtlmCredentials

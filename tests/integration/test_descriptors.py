@@ -1,0 +1,236 @@
+"""Services and forwarders that may have few file descriptors."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import selectors
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+from twisted.internet import reactor
+from twisted.internet.defer import DeferredList, ensureDeferred
+from twisted.internet.endpoints import clientFromString
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
+
+from tests.integration.commands import CommandTestCase, Running
+from tests.integration.exchange_case import Application, one
+
+CLOCK = cast(IReactorTime, reactor)
+
+
+def descriptors(running: Running) -> int:
+    """How many a process has open."""
+    return len(os.listdir(f"/proc/{running.process.pid}/fd"))
+
+
+class DescriptorCase(CommandTestCase):
+    """Commands with a limit of their own."""
+
+    timeout = 120
+    nofile = "256"
+
+    def program(self, name: str) -> list[str]:  # type: ignore[override]
+        """How a command is started: with that limit."""
+        return ["prlimit", f"--nofile={self.nofile}", *CommandTestCase.program(name)]
+
+
+class ServiceTests(DescriptorCase):
+    """``twistd mutauth`` with 256 descriptors."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.install()
+        self.clients: list[Application] = []
+        self.addCleanup(self.leave)
+
+    async def leave(self) -> None:
+        """Have all clients go."""
+        for client in self.clients:
+            client.protected.abortConnection()
+        await DeferredList([client.ended for client in self.clients])
+
+    def endpoint_at(self, port: int, user: str) -> str:
+        """How a user reaches the service, without a search."""
+        name = f"{self.service_class}/{self.host}/CN={self.service_class},CN=srv1,CN=Computers,{self.lab.base_dn}"
+        ccache = self.lab.ccache(user).replace(":", "\\:")
+        return f"mutauth:tcp\\:{self.lab.address_of(self.host)}\\:{port}:spn={name}:ccache={ccache}:timeout=20"
+
+    async def come(self, port: int, user: str = "alice") -> str:
+        """Connect and stay; why not, or nothing when an echo has come back."""
+        client = Application()
+        try:
+            await cast(Any, clientFromString(reactor, self.endpoint_at(port, user))).connect(one(client))
+        except Exception as error:
+            return str(error)
+        self.clients.append(client)
+        client.protected.write(b"hello")
+        answer = await client.wait_for(5)
+        return "" if answer == b"hello" else f"answered {answer!r}"
+
+    async def crowd(self, port: int, count: int) -> list[str]:
+        """So many of one user, 20 at a time."""
+        said: list[str] = []
+        while len(said) < count:
+            results = await DeferredList([ensureDeferred(self.come(port)) for _ in range(min(20, count - len(said)))])
+            said += [cast(str, text) for _, text in cast(Any, results)]
+        return said
+
+    @contextlib.contextmanager
+    def small(self, *options: str) -> Iterator[Running]:
+        """Such a service, whose log is read on."""
+        with self.service(*options) as service:
+            service.read_on()
+            yield service
+
+    async def test_one_client_takes_all(self) -> None:
+        """Who opens sessions without end gets those that fit and is told then; the status page answers, the directory is
+        checked, and when a session ends another begins."""
+        words = ("--status", "tcp:0:interface=127.0.0.1", "--check-interval", "1")
+        with self.small(*words) as service:
+            said = await self.crowd(service.port, 160)
+            served = said.count("")
+            lowered = re.search(r"may have 256 descriptors: lowering .* max-connections to (\d+);", service.log)
+            self.assertEqual(served, int(cast(Any, lowered)[1]))
+            self.assertTrue(all("as many sessions as it can take" in text for text in said if text), set(said))
+            checked = service.log.count("found by its GUID")
+            page = next(line for line in service.lines if "status on" in line).rsplit(" ", 1)[1].strip()
+            health = json.loads(await deferToThread(self.read, f"http://{page}/health"))
+            self.assertEqual(health["sessions"], served)
+            await deferLater(CLOCK, 1.5)
+            self.assertGreaterEqual(service.log.count("found by its GUID"), checked)
+            self.clients[0].protected.loseConnection()
+            await self.clients[0].ended
+            self.assertEqual(await self.come(service.port), "")
+        self.assertNotIn("keytab", service.log)
+        self.assertNotIn("EMFILE", service.log)
+        self.assertNotIn("cannot be reached", service.log)
+
+    @staticmethod
+    def read(url: str) -> bytes:
+        """What is at a URL, whatever its code."""
+        try:
+            with urlopen(url, timeout=10) as answer:
+                return cast(bytes, answer.read())
+        except HTTPError as error:
+            return error.read()
+
+    async def test_forward(self) -> None:
+        """A session with a plain service behind it counts twice: each that is let in is served."""
+        with socket.create_server(("127.0.0.1", 0), backlog=200) as plain:
+            serving = deferToThread(self.echo, plain)
+            try:
+                with self.small("--forward", f"tcp:127.0.0.1:{plain.getsockname()[1]}") as service:
+                    said = await self.crowd(service.port, 100)
+                    lowered = re.search(r"max-connections to (\d+);", service.log)
+                    self.assertEqual(said.count(""), int(cast(Any, lowered)[1]))
+                    self.assertLessEqual(descriptors(service), 256)
+                    await self.leave()
+                    self.clients.clear()
+                    self.assertEqual(set(await self.crowd(service.port, 20)), {""})
+                self.assertNotIn("keytab", service.log)
+            finally:
+                plain.shutdown(socket.SHUT_RDWR)
+                await serving
+
+    @staticmethod
+    def echo(plain: socket.socket) -> None:
+        """Be a plain echo until the listening socket is shut down."""
+        ready = selectors.DefaultSelector()
+        ready.register(plain, selectors.EVENT_READ)
+        while True:
+            for key, _ in ready.select():
+                connection: Any = key.fileobj
+                if connection is plain:
+                    try:
+                        accepted, _ = plain.accept()
+                    except OSError:
+                        for each in list(ready.get_map().values()):
+                            cast(Any, each.fileobj).close()
+                        return
+                    ready.register(accepted, selectors.EVENT_READ)
+                    continue
+                try:
+                    data = connection.recv(100)
+                except ConnectionError:
+                    data = b""
+                if data:
+                    connection.send(data)
+                else:
+                    ready.unregister(connection)
+                    connection.close()
+
+    async def test_of_one_account(self) -> None:
+        """One account gets as many sessions as it may have; another is let in."""
+        with self.small("--max-connections-per-principal", "5") as service:
+            self.assertEqual((await self.crowd(service.port, 20)).count(""), 5)
+            self.assertEqual(await self.come(service.port, "bob"), "")
+            self.assertIn("its account has 5 session(s), as many as one account may have", service.log)
+
+    def test_given(self) -> None:
+        """Limits that cannot be had are refused at the start, in words."""
+        forward = ("--forward", "tcp:127.0.0.1:9")
+        for options, cause in (
+            (("--max-connections", "1000"), "--max-connections 1000: 1066 descriptors are needed, 1 for a session"),
+            (("--max-connections", "150", *forward), "--max-connections 150: 366 descriptors are needed, 2 for a session"),
+        ):
+            line = self.refused(self.start_refused(*options), 2, cause)
+            self.assertIn("and this process may have 256; raise LimitNOFILE= (or ulimit -n), or lower it", line)
+
+    def test_soft_limit(self) -> None:
+        """The soft limit is raised to the hard one."""
+        self.nofile = "100:3000"
+        with self.service() as service:
+            limits = Path(f"/proc/{service.process.pid}/limits").read_text()
+            self.assertRegex(limits, r"Max open files +3000 +3000")
+        self.assertIn("may have 3000 descriptors", service.log)
+
+
+class ForwarderTests(DescriptorCase):
+    """``mutauth connect --listen`` with 100 descriptors, behind which nobody answers."""
+
+    nofile = "100"
+
+    def test_more_than_it_can_have(self) -> None:
+        """It takes as many as it can, says so once, does not spin, and takes the others when the first are given up."""
+        self.install()
+        name = f"{self.service_class}/{self.host}/CN={self.service_class},CN=srv1,CN=Computers,{self.lab.base_dn}"
+        with socket.create_server(("127.0.0.1", 0), backlog=500) as silent:
+            endpoint = f"mutauth:tcp\\:127.0.0.1\\:{silent.getsockname()[1]}:spn={name}:timeout=4"
+            with self.forwarder(endpoint) as forwarder:
+                forwarder.read_on()
+                address = ("127.0.0.1", forwarder.port)
+                clients = [socket.create_connection(address) for _ in range(90)]
+                text = "this process has no file descriptor left for another connection, accepting none for now"
+                self.await_(lambda: text in forwarder.log)
+                before = self.cpu(forwarder)
+                time.sleep(1)
+                self.assertLess(self.cpu(forwarder) - before, 0.5)
+                self.assertEqual(forwarder.log.count(text), 1)
+                self.assertLess(descriptors(forwarder), 100)
+                # Each that is taken has a connection of its own.
+                silent.settimeout(20)
+                taken = [silent.accept()[0] for _ in clients]
+                for each in (*clients, *taken):
+                    each.close()
+
+    def await_(self, condition: Any) -> None:
+        """Wait until something holds."""
+        until = time.monotonic() + 20
+        while not condition():
+            self.assertLess(time.monotonic(), until)
+            time.sleep(0.05)
+
+    @staticmethod
+    def cpu(running: Running) -> float:
+        """The CPU seconds that a process has used."""
+        return time.clock_gettime(~running.process.pid << 3 | 2)
