@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 
 from attrs import frozen
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.error import ConnectError, ConnectionLost
 from twisted.internet.interfaces import (
@@ -331,7 +331,7 @@ class _Resolution:
 class _HostnameResolver:
     """IHostnameResolver on top of a :class:`Resolver`."""
 
-    def __init__(self, resolver: Resolver) -> None:
+    def __init__(self, resolver: Resolver | _Resolved) -> None:
         self._resolver = resolver
 
     def resolveHostName(
@@ -359,11 +359,26 @@ class _HostnameResolver:
         return resolution
 
 
+class _Resolved:
+    """Stands for a :class:`Resolver` that knows one host's addresses."""
+
+    def __init__(self, addresses: Sequence[str]) -> None:
+        self._addresses = list(addresses)
+
+    def lookup_addresses(self, host: str) -> Deferred[list[str]]:
+        return succeed(self._addresses)
+
+
+def endpoint_at(reactor: Any, host: str, addresses: Sequence[str], port: int) -> HostnameEndpoint:
+    """A client endpoint for a host whose addresses are known; they are tried as RFC 8305 has it."""
+    return HostnameEndpoint(_ResolvingReactor(reactor, _Resolved(addresses)), host, port)
+
+
 @implementer(IReactorPluggableNameResolver, IReactorTCP, IReactorTime)
 class _ResolvingReactor:
     """The real reactor with another name resolver."""
 
-    def __init__(self, reactor: Any, resolver: Resolver) -> None:
+    def __init__(self, reactor: Any, resolver: Resolver | _Resolved) -> None:
         self._reactor = reactor
         self.nameResolver = _HostnameResolver(resolver)
 

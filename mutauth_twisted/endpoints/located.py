@@ -7,7 +7,6 @@ from typing import Any
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -16,6 +15,7 @@ from mutauth_twisted.core.handshake import ACCESS_DENIED
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.directory.connection import Directory
 from mutauth_twisted.directory.location import Instance, Selection, in_order, locate
+from mutauth_twisted.endpoints.hosts import HostEndpoint
 from mutauth_twisted.endpoints.locations import Found, Locations
 from mutauth_twisted.errors import (
     AuthenticationError,
@@ -117,7 +117,11 @@ class LocatedEndpoint:
         self._authority = authority
         if authority is not None:
             checking_layer(authority, "localhost")  # what the user gave wrong shows before the search
+        self._keep = keep
         self._locations: Locations[Instance] = Locations(reactor, self._search, keep)
+        #: By host, of those that were found last.
+        self._addresses: dict[str, Locations[str]] = {}
+        self._layers: dict[str, Layer] = {}
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """Find, connect and authenticate; see IStreamClientEndpoint.
@@ -144,13 +148,13 @@ class LocatedEndpoint:
         deadline = self._reactor.seconds() + self._timeout * 0.97
         known = self._locations.known
         if known is not None:
-            connected = await self._try(known, known.items, factory, failures, deadline, search_left=True)
+            connected = await self._try(known, factory, failures, deadline)
             if connected is not None:
                 return connected
         if known is None or any(map(_may_have_moved, failures)):
             found = await self._locations.find(newer_than=known)
-            new = [each for each in found.items if known is None or each not in known.items]
-            connected = await self._try(found, new, factory, failures, deadline)
+            failures.clear()  # those of now count, and an instance may have another address
+            connected = await self._try(found, factory, failures, deadline, last=True)
             if connected is not None:
                 return connected
         if len(failures) == 1:
@@ -165,6 +169,9 @@ class LocatedEndpoint:
         return locate(self._directory, self._selection).addCallback(self._told)
 
     def _told(self, found: list[Instance]) -> list[Instance]:
+        hosts = {each.host for each in found}
+        self._addresses = {host: addresses for host, addresses in self._addresses.items() if host in hosts}
+        self._layers.clear()  # the file of authorities may be another one
         for each in found:
             self._log.info(
                 "found {dn}: {host}:{port}, SPN {spn}",
@@ -178,35 +185,43 @@ class LocatedEndpoint:
     async def _try(
         self,
         found: Found[Instance],
-        instances: Sequence[Instance],
         factory: IProtocolFactory,
         failures: list[MutualAuthError],
         deadline: float,
         *,
-        search_left: bool = False,
+        last: bool = False,
     ) -> IProtocol | None:
         """Connect to the first instance that proves itself; None: none did, and why is in the failures.
 
         Each gets its share of the time that is left: a silent one must not use up that of the others.
 
-        :param search_left: whether time is needed for another search as well.
+        :param last: whether this is what a search has just found; otherwise time is needed for one as well.
         """
-        shares = len(instances) + search_left
-        for place, instance in enumerate(in_order(instances)):
+        shares = len(found.items) + (not last)
+        for place, instance in enumerate(in_order(found.items)):
             share = max(_SHORTEST, (deadline - self._reactor.seconds()) / (shares - place))
             self._log.debug("trying {host}:{port}", host=instance.host, port=instance.port)
+            addresses = self._addresses_of(instance.host)
+            host = HostEndpoint(self._reactor, instance.host, instance.port, addresses, again=last)
             try:
-                connected: IProtocol = await self._endpoint(instance, share).connect(factory)
+                connected: IProtocol = await self._endpoint(instance, host, share).connect(factory)
             # A KDC's error too: another instance may have another SPN, a KDC of its own domain, or a ticket already.
             except (NetworkError, AuthenticationError, KDCError) as error:
                 if _may_have_moved(error):
                     self._locations.doubt(found)
+                    host.doubt()
                 failures.append(error)
             else:
                 return connected
         return None
 
-    def _endpoint(self, instance: Instance, timeout: float) -> MutualAuthClientEndpoint:
+    def _addresses_of(self, host: str) -> Locations[str]:
+        if host not in self._addresses:
+            lookup = self._directory.resolver.lookup_addresses
+            self._addresses[host] = Locations(self._reactor, lambda: lookup(host), self._keep)
+        return self._addresses[host]
+
+    def _endpoint(self, instance: Instance, host: HostEndpoint, timeout: float) -> MutualAuthClientEndpoint:
         where = f"{instance.host}:{instance.port}"
         if self._wire not in (None, instance.binding.wire):
             cause = f"it speaks wire {instance.binding.wire!r}, and {self._wire!r} was asked for"
@@ -223,10 +238,9 @@ class LocatedEndpoint:
                 f"it offers protection {offered!r}, and {asked.value!r} was asked for",
                 _REMEDIES.get(offered, "have its SCP corrected, with mutauth scp publish --protection"),
             )
-        reactor = self._directory.resolver.reactor_for_endpoints()
         return MutualAuthClientEndpoint(
             self._reactor,
-            HostnameEndpoint(reactor, instance.host, instance.port),
+            host,
             instance.spn,
             self._credentials,
             evolve(self._channel, wire=wire, timeout=timeout),
@@ -238,6 +252,8 @@ class LocatedEndpoint:
         if self._authority is None:
             return None
         try:
-            return checking_layer(self._authority, instance.host)
+            if instance.host not in self._layers:
+                self._layers[instance.host] = checking_layer(self._authority, instance.host)
+            return self._layers[instance.host]
         except UsageError as error:  # of the SCP's host: a name that the user gave was looked at before
             raise PeerNotProven(where, "its host's name can be in no certificate", "name another with tls-name") from error

@@ -92,6 +92,11 @@ class Locations(Generic[T]):
         self._found = None
         return None
 
+    @property
+    def undoubted(self) -> Found[T] | None:
+        """The same, unless a connection has failed with it."""
+        return None if self._doubted else self.known
+
     def doubt(self, found: Found[T]) -> None:
         """Have the directory asked again soon: something of this answer did not lead where it should."""
         if found is self._found:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.protocol import Factory, Protocol
 
 from mutauth_twisted.credentials import ClientCredentials
@@ -123,6 +123,33 @@ class SearchTests(ServingTestCase):
             answers = await gatherResults([Deferred.fromCoroutine(self.talk(endpoint)) for _ in range(10)])
             self.assertEqual(set(answers), {f"{self.lab.address_of('srv1')}:{new}"}, successor.__name__)
             self.assertEqual(self.searches, before + 1, successor.__name__)
+
+    async def test_an_address_that_has_changed(self) -> None:
+        """A host's addresses are looked up once for many connections, and anew when a connection fails."""
+        found = await self.install()
+        service = await self.serve("srv1", 9453)
+        await self.publish(found, binding=BindingInformation(9453))
+        resolver = self.resolver
+        lookup, where, asked = resolver.lookup_addresses, self.lab.address_of("srv1"), [""]
+
+        def answer(host: str) -> Deferred[list[str]]:
+            if host != self.host:
+                return lookup(host)
+            asked.append(where)
+            return succeed([where])
+
+        self.patch(resolver, "lookup_addresses", answer)
+        endpoint = self.endpoint()
+        for _ in range(5):
+            self.assertEqual(await self.talk(endpoint), f"{where}:9453")
+        self.assertEqual(len(asked), 2)
+        await service.stopListening()
+        where = self.lab.address_of("srv2")
+        await self.serve("srv2", 9453)
+        for _ in range(5):
+            self.assertEqual(await self.talk(endpoint), f"{where}:9453")
+        self.assertEqual(asked[-2:], [self.lab.address_of("srv1"), where])
+        self.assertEqual(self.searches, 2)
 
     async def test_an_spn_that_is_gone(self) -> None:
         """A KDC that does not know the SPN any more has the directory asked for the one that there is now."""
