@@ -51,16 +51,20 @@ class _Meaning:
 
 @frozen
 class TicketLabel:
-    """What a ticket says of itself in the clear (RFC 4120, section 5.3); nothing protects it.
+    """What a request and its ticket say of themselves in the clear (RFC 4120, sections 5.3 and 5.5.1).
+
+    Nothing protects it: who has a ticket for one of an account's SPNs can write another one on it.
 
     :ivar name: the service it is for, ``echoSvc/srv1.example.com``.
     :ivar kind: the encryption type of its key, as in RFC 3961; 18: aes256-cts-hmac-sha1-96.
     :ivar version: the number of its key; None: it names none.
+    :ivar session: the encryption type of its session key.
     """
 
     name: str
     kind: int
     version: int | None
+    session: int
 
 
 @frozen
@@ -370,14 +374,15 @@ def _missing_key(subject: str, path: str, ticket: TicketLabel, held: tuple[Keyta
             subject, cause, "export the keytab again, or see with mutauth spn query whether the SPN is on another account"
         )
     if ticket.kind not in {key.kind for key in held if ticket.version in (None, key.version)}:
-        cause = f"{what} is encrypted with {_kind_name(ticket.kind)}, of which {path} holds no key"
+        cause = f"{what} is encrypted with {kind_name(ticket.kind)}, of which {path} holds no key"
         return CredentialError(
             subject, cause, "export all of the account's keys, or allow AES on the account (msDS-SupportedEncryptionTypes)"
         )
     return PeerNotProven(subject, f"{what} was made for another key than {path} holds", _COMPARE)
 
 
-def _kind_name(kind: int) -> str:
+def kind_name(kind: int) -> str:
+    """The name of an encryption type, or its number where it has no name."""
     try:
         return krb5.enctype_to_name(kind)
     except (ValueError, OverflowError):  # a stranger's ticket may name any number

@@ -19,6 +19,11 @@ class Flag(IntFlag):
     CHANNEL_BOUND = 0x800
 
 
+#: AES by the numbers of RFC 3962 and RFC 8009: all that a session's keys, and a ticket's, may be of.  RC4's keys are the
+#: account's unsalted password hash, which is guessed a thousand times as fast, and Windows' KDCs give it up in 2026.
+AES_TYPES = frozenset((17, 18, 19, 20))
+
+
 class Protection(Enum):
     """How application data is protected once both sides are proven.
 

@@ -3,8 +3,8 @@
 Whoever holds a service's key can make any ticket for it: :class:`Realm` makes
 up a key, writes a keytab with it and ticket caches whose tickets are encrypted
 with it, and so lets real GSSAPI contexts meet without network or directory.
-Formats: RFC 4120 (tickets), RFC 3961 and 3962 (aes256-cts-hmac-sha1-96), MIT
-krb5's documentation of its ccache and keytab files.
+Formats: RFC 4120 (tickets), RFC 3961 and 3962 (aes256-cts-hmac-sha1-96), RFC
+4757 (arcfour-hmac), MIT krb5's documentation of its ccache and keytab files.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from twisted.trial.unittest import SynchronousTestCase
 
-AES256 = 18
+AES128, AES256, RC4 = 17, 18, 23
+_KEY_SIZES = {AES128: 16, AES256: 32, RC4: 16}
 _TICKET_USAGE = 2
 _PRINCIPAL = 1  # KRB_NT_PRINCIPAL
 
@@ -60,6 +61,28 @@ def encrypt(key: bytes, usage: int, plaintext: bytes) -> bytes:
     blocks = _aes(_derive(key, usage, 0xAA), data + bytes(-len(data) % 16))
     stolen = blocks[:-32] + blocks[-16:] + blocks[-32:-16]
     return stolen[: len(data)] + hmac.new(_derive(key, usage, 0x55), data, hashlib.sha1).digest()[:12]
+
+
+def _rc4(key: bytes, data: bytes) -> bytes:
+    state, j = list(range(256)), 0
+    for i in range(256):
+        j = (j + state[i] + key[i % len(key)]) & 0xFF
+        state[i], state[j] = state[j], state[i]
+    result, i, j = bytearray(), 0, 0
+    for byte in data:
+        i = (i + 1) & 0xFF
+        j = (j + state[i]) & 0xFF
+        state[i], state[j] = state[j], state[i]
+        result.append(byte ^ state[(state[i] + state[j]) & 0xFF])
+    return bytes(result)
+
+
+def encrypt_rc4(key: bytes, usage: int, plaintext: bytes) -> bytes:
+    """RFC 4757, section 5: RC4 and HMAC-MD5, each with a key of its own."""
+    data = os.urandom(8) + plaintext
+    first = hmac.digest(key, struct.pack("<I", usage), "md5")
+    checksum = hmac.digest(first, data, "md5")
+    return checksum + _rc4(hmac.digest(first, checksum, "md5"), data)
 
 
 def der(tag: int, *contents: bytes) -> bytes:
@@ -106,13 +129,15 @@ class Realm:
     def __init__(self, directory: str, name: str = "TEST.EXAMPLE") -> None:
         self.directory = Path(directory)
         self.name = name
-        self._keys: dict[str, bytes] = {}
+        self._keys: dict[tuple[str, int], bytes] = {}
 
     def environment(self) -> dict[str, str]:
         """The variables under which Kerberos knows this realm and none of its KDCs answers."""
         conf = self.directory / "krb5.conf"
         conf.write_text(
             f"[libdefaults]\ndefault_realm = {self.name}\ndns_lookup_kdc = false\ndns_lookup_realm = false\n"
+            # What is left to the library no longer takes RC4 by itself since MIT krb5 1.21.
+            "allow_rc4 = true\nallow_weak_crypto = true\n"
             f"dns_canonicalize_hostname = false\nrdns = false\n[realms]\n{self.name} = {{\n}}\n"
         )
         return {
@@ -122,9 +147,9 @@ class Realm:
             "KRB5RCACHEDIR": str(self.directory),
         }
 
-    def key(self, account: str) -> bytes:
-        """The account's key; made up when first asked for."""
-        return self._keys.setdefault(account, os.urandom(32))
+    def key(self, account: str, kind: int = AES256) -> bytes:
+        """The account's key of a type; made up when first asked for."""
+        return self._keys.setdefault((account, kind), os.urandom(_KEY_SIZES[kind]))
 
     def _principal(self, name: str) -> bytes:
         parts = name.split("/")
@@ -134,33 +159,47 @@ class Realm:
             + b"".join(_data(part.encode()) for part in parts)
         )
 
-    def keytab(self, account: str) -> str:
-        """A keytab with the account's key."""
+    def keytab(self, account: str, kinds: Iterable[int] = (AES256,)) -> str:
+        """A keytab with the account's keys of these types."""
         parts = [self.name, *account.split("/")]
-        entry = struct.pack(">H", len(parts) - 1)
-        entry += b"".join(struct.pack(">H", len(part)) + part.encode() for part in parts)
-        key = self.key(account)
-        entry += struct.pack(">IIBHH", _PRINCIPAL, int(time.time()), 1, AES256, len(key)) + key
+        content = b"\x05\x02"
+        for kind in kinds:
+            entry = struct.pack(">H", len(parts) - 1)
+            entry += b"".join(struct.pack(">H", len(part)) + part.encode() for part in parts)
+            key = self.key(account, kind)
+            entry += struct.pack(">IIBHH", _PRINCIPAL, int(time.time()), 1, kind, len(key)) + key
+            content += struct.pack(">i", len(entry)) + entry
         path = self.directory / f"{account.replace('/', '_')}.keytab"
-        path.write_bytes(b"\x05\x02" + struct.pack(">i", len(entry)) + entry)
+        path.write_bytes(content)
         return str(path)
 
     def ccache(
-        self, client: str, spn: str, account: str, *, lifetime: float = 3600, age: float = 60, said: float | None = None
+        self,
+        client: str,
+        spn: str,
+        account: str,
+        *,
+        lifetime: float = 3600,
+        age: float = 60,
+        said: float | None = None,
+        kind: int = AES256,
+        session: int = AES256,
     ) -> str:
         """A ticket cache with one ticket, for an SPN that the account has.
 
         :param lifetime: the seconds from now until the ticket ends; negative: it has ended.
         :param age: the seconds since it was issued.
         :param said: the lifetime that the cache tells the client, if it is another one.
+        :param kind: the encryption type of the account's key; AES256 or RC4.
+        :param session: that of the session's key.
         """
-        session_key, now = os.urandom(32), int(time.time())
+        session_key, now = os.urandom(_KEY_SIZES[session]), int(time.time())
         begin, end = now - int(age), now + int(lifetime)
         part = der(
             0x63,
             _sequence(
                 (0, der(0x03, b"\0" + struct.pack(">I", 0x00200000))),
-                (1, _sequence((0, _integer(AES256)), (1, der(0x04, session_key)))),
+                (1, _sequence((0, _integer(session)), (1, der(0x04, session_key)))),
                 (2, _string(self.name)),
                 (3, _name(client.split("/"))),
                 (4, _sequence((0, _integer(0)), (1, der(0x04)))),
@@ -169,17 +208,17 @@ class Realm:
                 (7, _time(end)),
             ),
         )
-        cipher = encrypt(self.key(account), _TICKET_USAGE, part)
+        cipher = (encrypt_rc4 if kind == RC4 else encrypt)(self.key(account, kind), _TICKET_USAGE, part)
         ticket = der(
             0x61,
             _sequence(
                 (0, _integer(5)),
                 (1, _string(self.name)),
                 (2, _name(spn.split("/"))),
-                (3, _sequence((0, _integer(AES256)), (1, _integer(1)), (2, der(0x04, cipher)))),
+                (3, _sequence((0, _integer(kind)), (1, _integer(1)), (2, der(0x04, cipher)))),
             ),
         )
-        credential = self._principal(client) + self._principal(spn) + struct.pack(">H", AES256) + _data(session_key)
+        credential = self._principal(client) + self._principal(spn) + struct.pack(">H", session) + _data(session_key)
         told = end if said is None else now + int(said)
         credential += struct.pack(">IIII", begin, begin, told, 0) + b"\0" + struct.pack(">III", 0x00200000, 0, 0)
         credential += _data(ticket) + _data(b"")

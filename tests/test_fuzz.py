@@ -134,7 +134,7 @@ class FaultTests(SynchronousTestCase):
         def broken(*arguments: object) -> Any:
             raise KeyError("planted")
 
-        self.patch(kerberos, "ticket_name", broken)
+        self.patch(kerberos, "ticket_label", broken)
         self.assert_found("acceptor", KeyError)
         self.patch(kerberos.KerberosInitiator, "_explain", broken)
         self.assert_found("initiator", KeyError)

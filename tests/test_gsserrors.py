@@ -159,7 +159,7 @@ class AcceptorTests(SynchronousTestCase):
 
     def said(self, minor: int = -1765328349, major: int = FAILURE, **ticket: int | None) -> MutualAuthError:
         """What the service says: of no key for the ticket (KRB_AP_ERR_NOT_US), if no other number is given."""
-        label = TicketLabel(self.name, **{"kind": 18, "version": 1, **ticket}) if ticket else None  # type: ignore[arg-type]
+        label = TicketLabel(self.name, **{"kind": 18, "version": 1, "session": 18, **ticket}) if ticket else None  # type: ignore[arg-type]
         error = explain(gss(minor, major), "client", Acceptor(str(self.path), label))
         self.assertNotIn("\n", str(error))
         self.assertTrue(error.remedy, str(error))
@@ -236,7 +236,7 @@ class AcceptorTests(SynchronousTestCase):
 
     def test_one_principal(self) -> None:
         """Where one principal's keys count, the others' in the keytab do not."""
-        label = TicketLabel(self.name, 18, 1)
+        label = TicketLabel(self.name, 18, 1, 18)
         for principal in ("svc-echo@TEST.EXAMPLE", "svc-echo"):
             error = explain(gss(-1765328349), "client", Acceptor(str(self.path), label, principal))
             self.assert_said(error, PeerNotProven, "made for another key")
@@ -245,7 +245,7 @@ class AcceptorTests(SynchronousTestCase):
 
     def test_other_keytabs(self) -> None:
         """A keytab that is no file, and one whose type is spelt out."""
-        label = TicketLabel(self.name, 18, 1)
+        label = TicketLabel(self.name, 18, 1, 18)
         error = explain(gss(-1765328349), "client", Acceptor("MEMORY:nothing", label))
         self.assert_said(error, CredentialError, "keytab MEMORY:nothing: it ")
         self.assertNotIn("does not exist", str(error))
@@ -265,7 +265,7 @@ class AcceptorTests(SynchronousTestCase):
     def test_the_default_keytab(self) -> None:
         """Without a path it is the default keytab that counts."""
         os.environ["KRB5_KTNAME"] = f"FILE:{self.path}"
-        error = explain(gss(-1765328349), "client", Acceptor(None, TicketLabel(self.name, 18, 7)))
+        error = explain(gss(-1765328349), "client", Acceptor(None, TicketLabel(self.name, 18, 7, 18)))
         self.assert_said(error, CredentialError, "version 7", f"{self.path} holds 1")
 
     def test_keytab_keys(self) -> None:

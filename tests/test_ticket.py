@@ -14,7 +14,7 @@ from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.core import kerberos, ticket
 from mutauth_twisted.core.context import StepFailed
 from mutauth_twisted.core.kerberos import KerberosInitiator, ServiceKeys
-from mutauth_twisted.core.ticket import is_spnego, ticket_label, ticket_name, ticket_principal
+from mutauth_twisted.core.ticket import is_spnego, ticket_label, ticket_principal
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.errors import MutualAuthError, PeerNotProven
 from mutauth_twisted.gsserrors import Acceptor, TicketLabel, explain
@@ -44,7 +44,7 @@ class NameTests(SynchronousTestCase):
         """Names of two and three parts, and with lengths of one to three bytes, are read from real tokens."""
         for spn in (SPN("echoSvc", "srv1"), BY_DN, LONG):
             token = first_token(self.realm, spn)
-            self.assertEqual(ticket_name(token), str(spn))
+            self.assertEqual(ticket_label(token).name, str(spn))
             self.assertEqual(ticket_principal(token), f"{spn}@TEST.EXAMPLE")
 
     def test_inside_a_later_token(self) -> None:
@@ -54,33 +54,33 @@ class NameTests(SynchronousTestCase):
         inner = b"\xa2\x82" + (len(token) + 4).to_bytes(2, "big") + b"\x04\x82" + size + token
         body = b"\x30\x82" + len(inner).to_bytes(2, "big") + inner
         answer = b"\xa1\x82" + len(body).to_bytes(2, "big") + body
-        self.assertEqual(ticket_name(answer), str(BY_DN))
+        self.assertEqual(ticket_label(answer).name, str(BY_DN))
         for end in range(len(answer)):
-            self.assertRaises(ValueError, ticket_name, answer[:end])
+            self.assertRaises(ValueError, ticket_label, answer[:end])
 
     def test_inside_spnego(self) -> None:
         """The name is found in SPNEGO's first token as well, which is known for what it is."""
         for spn in (SPN("echoSvc", "srv1"), BY_DN, LONG):
             credentials = ClientCredentials(ccache=self.realm.ccache("alice", str(spn), "svc-echo"))
             token = KerberosInitiator(spn, credentials, Protection.SEAL, Package.NEGOTIATE).step(None).token
-            self.assertEqual((ticket_name(token), is_spnego(token)), (str(spn), True))
+            self.assertEqual((ticket_label(token).name, is_spnego(token)), (str(spn), True))
             self.assertFalse(is_spnego(first_token(self.realm, spn)))
             for size in range(len(token)):
-                self.assertRaises(ValueError, ticket_name, token[:size])
+                self.assertRaises(ValueError, ticket_label, token[:size])
         for size in range(10):
             self.assertFalse(is_spnego(token[:size]))
 
     def test_labels(self) -> None:
         """So are the kind and version of the key, and a version that is not there."""
         token = first_token(self.realm, BY_DN)
-        self.assertEqual(ticket_label(token), TicketLabel(str(BY_DN), 18, 1))
+        self.assertEqual(ticket_label(token), TicketLabel(str(BY_DN), 18, 1, 18))
         kind = token.index(b"\xa0\x03\x02\x01\x12\xa1\x03\x02\x01\x01")
         other = token[: kind + 4] + b"\x17\xa1\x03\x02\x01\x07" + token[kind + 10 :]
-        self.assertEqual(ticket_label(other), TicketLabel(str(BY_DN), 23, 7))
+        self.assertEqual(ticket_label(other), TicketLabel(str(BY_DN), 23, 7, 18))
         without = token[: kind + 5] + b"\xa3" + token[kind + 6 :]
-        self.assertEqual(ticket_label(without), TicketLabel(str(BY_DN), 18, None))
+        self.assertEqual(ticket_label(without), TicketLabel(str(BY_DN), 18, None, 18))
         empty = token[: kind + 5] + b"\xa1\x03\x02\x00\x01" + token[kind + 10 :]
-        self.assertEqual(ticket_label(empty), TicketLabel(str(BY_DN), 18, None))
+        self.assertEqual(ticket_label(empty), TicketLabel(str(BY_DN), 18, None, 18))
         self.assertRaises(ValueError, ticket_label, b"")
 
     def test_hostile_labels(self) -> None:
@@ -123,7 +123,7 @@ class NameTests(SynchronousTestCase):
     def test_name_is_cut(self) -> None:
         """A refusal shows the beginning of the name on the ticket."""
         token = ap_req(_name(["echoSvc", "x" * 3000]), kind=23)
-        self.assertEqual(len(ticket_name(token)), 3008)
+        self.assertEqual(len(ticket_label(token).name), 3008)
         keys = ServiceKeys(ServiceCredentials(self.realm.keytab("svc-echo")))
         error = self.assertRaises(StepFailed, keys.acceptor("10.0.0.1:1").step, token).error
         self.assertIn(f"for echoSvc/{'x' * 92}... is encrypted", str(error))
@@ -132,7 +132,7 @@ class NameTests(SynchronousTestCase):
         """A token that is cut anywhere is refused."""
         token = first_token(self.realm, BY_DN)
         for size in range(len(token)):
-            self.assertRaises(ValueError, ticket_name, token[:size])
+            self.assertRaises(ValueError, ticket_label, token[:size])
 
     def test_other_tags(self) -> None:
         """Elements of another kind than RFC 4120 has there are refused, whatever is in them."""
@@ -140,14 +140,14 @@ class NameTests(SynchronousTestCase):
         name = token.index(b"echoSvc")
         for position in (0, token.index(b"\x06\x09"), token.index(b"\x6e\x82"), token.index(b"\x61\x82"), name - 2):
             changed = token[:position] + bytes([token[position] ^ 1]) + token[position + 1 :]
-            self.assertRaises(ValueError, ticket_name, changed)
+            self.assertRaises(ValueError, ticket_label, changed)
 
     def test_other_messages(self) -> None:
         """A service's answer is no AP-REQ."""
         token = first_token(self.realm, BY_DN)
         keys = ServiceKeys(ServiceCredentials(self.realm.keytab("svc-echo")))
-        self.assertRaises(ValueError, ticket_name, keys.acceptor("client").step(token).token)
-        self.assertRaises(ValueError, ticket_name, b"NTLMSSP\0" + bytes(40))
+        self.assertRaises(ValueError, ticket_label, keys.acceptor("client").step(token).token)
+        self.assertRaises(ValueError, ticket_label, b"NTLMSSP\0" + bytes(40))
 
     @settings(max_examples=400, deadline=None)
     @given(data=st.data())
@@ -160,7 +160,7 @@ class NameTests(SynchronousTestCase):
             changed[position] ^= mask
         for candidate in (bytes(changed), data.draw(st.binary(max_size=100))):
             try:
-                name = ticket_name(candidate)
+                name = ticket_label(candidate).name
             except ValueError as error:
                 self.assertNotEqual(str(error), "")
             else:

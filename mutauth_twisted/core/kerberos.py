@@ -59,10 +59,11 @@ from spnego.exceptions import SpnegoError
 from mutauth_twisted.access import Logon
 from mutauth_twisted.channelbinding import ChannelBinding
 from mutauth_twisted.core.context import Outcome, StepFailed
+from mutauth_twisted.core.enctypes import AES_FOR_ACCOUNT, check_keys, check_request, check_session
 from mutauth_twisted.core.lucid import SEQUENCE_MASK, LucidContext, read_lucid
 from mutauth_twisted.core.pac import read_logon
 from mutauth_twisted.core.pyspnego import RecordsApart, keep_quiet
-from mutauth_twisted.core.ticket import Excessive, has_mech_list_mic, is_spnego, ticket_label, ticket_name
+from mutauth_twisted.core.ticket import Excessive, carries_answer, has_mech_list_mic, is_spnego, ticket_label
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.errors import (
     AuthenticationError,
@@ -75,9 +76,9 @@ from mutauth_twisted.errors import (
     ProtocolViolation,
     RecordError,
 )
-from mutauth_twisted.gsserrors import Acceptor, explain, record_fault
+from mutauth_twisted.gsserrors import Acceptor, TicketLabel, explain, kind_name, record_fault
 from mutauth_twisted.interfaces import PeerIdentity
-from mutauth_twisted.policy import Flag, Package, Protection, flag_names, fold_ascii, split_principal
+from mutauth_twisted.policy import AES_TYPES, Flag, Package, Protection, flag_names, fold_ascii, split_principal
 from mutauth_twisted.spn import SPN
 from mutauth_twisted.text import short_name
 from mutauth_twisted.tickets import check_service_keytab, tickets_for
@@ -172,11 +173,13 @@ class _KerberosContext(RecordsApart):
     def _complete(self) -> None:
         """Read what the context says of itself, now that it is complete.
 
+        :raises AuthenticationError: when a key of it is not AES.
         :raises ExpiredCredentialsError: when the ticket has ended, which MIT takes for as long again as clocks may differ.
         """
         lucid = self._lucid = read_lucid(self._context)
         # Where SPNEGO's list of mechanisms is signed, both sides have done so (RFC 4178 5): with their first number.
         self._expected = (lucid.recv_seq + self._signed_list) & SEQUENCE_MASK
+        check_keys(lucid, self._subject)
         if lucid.endtime <= time.time():
             raise ExpiredCredentialsError(_CREDENTIALS_EXPIRED, 0)
 
@@ -336,8 +339,15 @@ class KerberosInitiator(_KerberosContext):
             self._context = self._proxy._context
             # Errors are raised at once, with the token for the peer, instead of by some later call.
             self._context.__DEFER_STEP_ERRORS__ = False
-        reply = self._proxy.step(token)
-        return Outcome(reply or b"", self._proxy.complete)
+        reply = self._proxy.step(token) or b""
+        if token is None:
+            try:
+                check_request(reply, self._subject)
+            except AuthenticationError:
+                # The account may have been put right by the next connection.
+                self._tickets.discard(kerberos_name(self._spn))
+                raise
+        return Outcome(reply, self._proxy.complete)
 
     def step(self, token: bytes | None) -> Outcome:
         try:
@@ -392,7 +402,9 @@ class KerberosAcceptor(_KerberosContext):
         #: The client's name, when the context is complete.
         self._initiator: Any = None
         self._package: Package | None = None
-        self._claimed: str | None = None
+        #: What the request in the token at hand says of itself, and what that said which was accepted.
+        self._shown: TicketLabel | None = None
+        self._label: TicketLabel | None = None
         self._logon: Logon | None = None
 
     @property
@@ -408,13 +420,18 @@ class KerberosAcceptor(_KerberosContext):
             raise ValueError("a client starts")
         accepted = accept_sec_context(token, self._keys.acquired, self._context, self._bindings)
         self._context, self._initiator = accepted.context, accepted.initiator_name
-        return Outcome(accepted.token or b"", not accepted.more_steps)
+        reply = accepted.token or b""
+        # Only the token that GSSAPI has answered: SPNEGO's first and last may hold others, at which nobody looks.
+        if self._label is None and carries_answer(reply):
+            self._label = self._shown
+            self._check_types()
+        return Outcome(reply, not accepted.more_steps)
 
     def step(self, token: bytes | None) -> Outcome:
-        claimed = None
-        if token and self._claimed is None:
+        self._shown = None
+        if token and self._label is None:
             try:
-                claimed = ticket_name(token)
+                self._shown = ticket_label(token)
             except Excessive as error:  # it would cost GSSAPI a millisecond and more
                 raise StepFailed(ProtocolViolation(self._subject, f"its token cannot be read: {error}")) from error
             except ValueError:  # GSSAPI says what it is
@@ -422,9 +439,21 @@ class KerberosAcceptor(_KerberosContext):
         outcome = super().step(token)
         if token and self._package is None:
             self._package = Package.NEGOTIATE if is_spnego(token) else Package.KERBEROS
-        if claimed is not None:  # and GSSAPI has understood it, which is what counts
-            self._claimed = claimed
         return outcome
+
+    def _check_types(self) -> None:
+        """See that ticket and session key are AES.
+
+        :raises AuthenticationError: when one of them is not, or nobody can tell.
+        """
+        label = self._label
+        if label is None:
+            raise ProtocolViolation(self._subject, "its request cannot be read")
+        if label.kind not in AES_TYPES:
+            what = f"its ticket for {short_name(label.name)}"
+            cause = f"{what} is encrypted with {kind_name(label.kind)}, and only AES is accepted"
+            raise CredentialError(self._subject, cause, AES_FOR_ACCOUNT)
+        check_session(label.session, self._subject)
 
     def _explain(self, error: BaseException, token: bytes | None) -> MutualAuthError:
         label = None
@@ -442,12 +471,11 @@ class KerberosAcceptor(_KerberosContext):
         self._initiator = None
         self._check_class()
         package = self._package or Package.KERBEROS
-        return PeerIdentity(
-            principal, None, package.value, reached, flags, expires, self._claimed, read_logon=self.read_logon
-        )
+        claimed = self._label.name if self._label is not None else None
+        return PeerIdentity(principal, None, package.value, reached, flags, expires, claimed, read_logon=self.read_logon)
 
     def _check_class(self) -> None:
-        wanted, claimed = self._keys.service_class, self._claimed or "no service"
+        wanted, claimed = self._keys.service_class, self._label.name if self._label is not None else "no service"
         if wanted is not None and fold_ascii(claimed.partition("/")[0]) != fold_ascii(wanted):
             cause = f"its ticket is for {short_name(claimed)}, not for {wanted}"
             raise PeerNotProven(self._subject, cause, "connect it to the service that it means")

@@ -2,7 +2,8 @@
 
 A GSSAPI initial token (RFC 2743 3.1) with Kerberos' mechanism holds an AP-REQ
 (RFC 4120 5.5.1), whose ticket (5.3) carries the service's name and its key's
-kind and version in the clear.
+kind and version in the clear.  What is encrypted names the type of the key that
+opens it: GSSAPI takes no other, so that of an accepted token both types are true.
 SPNEGO's tokens (RFC 4178 4.2) hold such a one, the first if its sender guessed well.
 """
 
@@ -74,9 +75,20 @@ def is_spnego(token: bytes) -> bool:
 
 
 def has_mech_list_mic(token: bytes) -> bool:
-    """Whether a token of SPNEGO's is a NegTokenResp (RFC 4178 4.2.2) that signs the list of mechanisms."""
+    """Tell whether a token of SPNEGO's is a NegTokenResp (RFC 4178 4.2.2) that signs the list of mechanisms."""
+    return _responds(token, 3)
+
+
+def carries_answer(token: bytes) -> bool:
+    """Tell whether an acceptor's token is Kerberos' own, or a NegTokenResp with one in it."""
+    return token[:1] == bytes((_TOKEN,)) or _responds(token, 2)
+
+
+def _responds(token: bytes, number: int) -> bool:
+    if token[:1] != bytes((_NEG_TOKEN_RESP,)):
+        return False
     try:
-        _field(token, *_enter(token, 0, len(token), _NEG_TOKEN_RESP, _SEQUENCE), 3)
+        _field(token, *_enter(token, 0, len(token), _NEG_TOKEN_RESP, _SEQUENCE), number)
     except ValueError:
         return False
     return True
@@ -89,16 +101,21 @@ def _integer(data: bytes, at: int, end: int) -> int:
     return int.from_bytes(data[start:stop], "big", signed=True)
 
 
-def ticket_name(token: bytes) -> str:
-    """The service that a client's token says its ticket is for, such as ``echoSvc/srv1.example.com``.
-
-    Nothing protects it: who has a ticket for one of an account's SPNs can
-    write another one on it.
+def ticket_label(token: bytes) -> TicketLabel:
+    """The label of the ticket in a client's token.
 
     :raises Excessive: when it is not worth reading, by GSSAPI either.
     :raises ValueError: when the token is no AP-REQ.
     """
-    return _name(token, *_ticket(token))
+    # Fields come in their order, for MIT as well: each is looked for behind the one before.
+    at, end = _request(token)
+    start, at = _field(token, at, end, 3)
+    session, _ = _encrypted(token, *_field(token, at, end, 4))
+    at, end = _enter(token, start, at, _TICKET, _SEQUENCE)
+    start, at = _field(token, at, end, 2)
+    name = _name(token, start, at)
+    kind, version = _encrypted(token, *_field(token, at, end, 3))
+    return TicketLabel(name, kind, version, session)
 
 
 def ticket_principal(token: bytes) -> str:
@@ -109,19 +126,19 @@ def ticket_principal(token: bytes) -> str:
 
     :raises ValueError: when the token is no AP-REQ.
     """
-    at, end = _ticket(token)
-    start, stop = _enter(token, *_field(token, at, end, 1), _STRING)
-    return f"{_name(token, at, end)}@{token[start:stop].decode()}"
+    at, end = _enter(token, *_field(token, *_request(token), 3), _TICKET, _SEQUENCE)
+    start, at = _field(token, at, end, 1)
+    start, stop = _enter(token, start, at, _STRING)
+    return f"{_name(token, *_field(token, at, end, 2))}@{token[start:stop].decode()}"
 
 
-def _ticket(token: bytes) -> tuple[int, int]:
-    """Where the fields of the ticket are."""
+def _request(token: bytes) -> tuple[int, int]:
+    """Where the fields of the AP-REQ are."""
     at, end = _kerberos(token)
     tag, _, at = _element(token, at, end)
     if tag != _OID or token[at : at + 2] != _AP_REQ_ID:
         raise ValueError("the token is no AP-REQ")
-    at, end = _field(token, *_enter(token, at + 2, end, _AP_REQ, _SEQUENCE), 3)
-    return _enter(token, at, end, _TICKET, _SEQUENCE)
+    return _enter(token, at + 2, end, _AP_REQ, _SEQUENCE)
 
 
 def _kerberos(token: bytes) -> tuple[int, int]:
@@ -139,7 +156,6 @@ def _kerberos(token: bytes) -> tuple[int, int]:
 
 
 def _name(token: bytes, at: int, end: int) -> str:
-    at, end = _field(token, at, end, 2)
     at, end = _field(token, *_enter(token, at, end, _SEQUENCE), 1)
     at, end = _enter(token, at, end, _SEQUENCE)
     if end - at > _LONGEST_NAME:
@@ -155,15 +171,13 @@ def _name(token: bytes, at: int, end: int) -> str:
     return "/".join(parts)
 
 
-def ticket_label(token: bytes) -> TicketLabel:
-    """The service, and the kind and version of its key, that a client's first token says its ticket is for.
-
-    :raises ValueError: when the token is no AP-REQ.
-    """
-    encrypted = _enter(token, *_field(token, *_ticket(token), 3), _SEQUENCE)  # EncryptedData (RFC 4120 5.2.9)
-    kind = _integer(token, *_field(token, *encrypted, 0))
+def _encrypted(token: bytes, at: int, end: int) -> tuple[int, int | None]:
+    """The type and the version of the key of an EncryptedData (RFC 4120 5.2.9)."""
+    at, end = _enter(token, at, end, _SEQUENCE)
+    start, at = _field(token, at, end, 0)
+    kind = _integer(token, start, at)
     try:
-        version = _integer(token, *_field(token, *encrypted, 1))
+        version = _integer(token, *_field(token, at, end, 1))
     except ValueError:
         version = None
-    return TicketLabel(ticket_name(token), kind, version)
+    return kind, version
