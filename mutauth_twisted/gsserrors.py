@@ -38,6 +38,11 @@ from mutauth_twisted.errors import (
 )
 from mutauth_twisted.text import short_name
 
+#: The fix for an account whose tickets are not AES, for an administrator.
+AES_FOR_ACCOUNT = (
+    "set msDS-SupportedEncryptionTypes of the service's account to 24, then a new password; export its keytab again"
+)
+
 _KRB5 = -1765328384  # ERROR_TABLE_BASE_krb5; KRB-ERROR codes are added to it (RFC 4120, section 7.5.9)
 _K5G = 39756032  # ERROR_TABLE_BASE_k5g, the errors of the mechanism itself
 

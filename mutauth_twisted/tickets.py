@@ -22,8 +22,8 @@ from gssapi.raw.misc import GSSError
 
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.errors import CredentialError, MutualAuthError
-from mutauth_twisted.gsserrors import explain, keytab_keys, minor_code
-from mutauth_twisted.policy import split_principal
+from mutauth_twisted.gsserrors import AES_FOR_ACCOUNT, explain, keytab_keys, kind_name, minor_code
+from mutauth_twisted.policy import AES_TYPES, split_principal
 
 #: A ticket that is refused is fetched anew at most once in this time, in seconds.
 REPLACE_INTERVAL = 30.0
@@ -79,9 +79,14 @@ def check_service_keytab(keytab: str | None, principal: str | None = None) -> No
 
     :param keytab: None: KRB5_KTNAME, then the system's.
     :param principal: as for :func:`check_keytab`.
-    :raises CredentialError: as :func:`check_keytab` does.
+    :raises CredentialError: as :func:`check_keytab` does, and when no key that counts is AES.
     """
-    check_keytab(keytab or krb5.kt_default_name(_krb5()).decode(), principal)
+    path = keytab or krb5.kt_default_name(_krb5()).decode()
+    check_keytab(path, principal)
+    kinds = {key.kind for key in keytab_keys(path) if principal is None or _same(principal, key.principal)}
+    if not kinds & AES_TYPES:
+        cause = f"it holds no AES key, only {', '.join(sorted(map(kind_name, kinds)))}"
+        raise CredentialError(f"keytab {path.removeprefix('FILE:')}", cause, AES_FOR_ACCOUNT)
 
 
 def keytab_principal(keytab: str | None, account: str | None) -> str:

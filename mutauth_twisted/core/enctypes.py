@@ -5,13 +5,9 @@ from __future__ import annotations
 from mutauth_twisted.core.lucid import LucidContext
 from mutauth_twisted.core.ticket import ticket_label
 from mutauth_twisted.errors import AuthenticationError
-from mutauth_twisted.gsserrors import kind_name
+from mutauth_twisted.gsserrors import AES_FOR_ACCOUNT, kind_name
 from mutauth_twisted.policy import AES_TYPES
 
-#: The fix for an account whose tickets are not AES, for an administrator.
-AES_FOR_ACCOUNT = (
-    "set msDS-SupportedEncryptionTypes of the service's account to 24, then a new password; export its keytab again"
-)
 _AES_FOR_SESSION = "allow AES on both accounts (msDS-SupportedEncryptionTypes 24) and in krb5.conf (permitted_enctypes)"
 
 

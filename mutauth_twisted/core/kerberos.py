@@ -59,7 +59,7 @@ from spnego.exceptions import SpnegoError
 from mutauth_twisted.access import Logon
 from mutauth_twisted.channelbinding import ChannelBinding
 from mutauth_twisted.core.context import Outcome, StepFailed
-from mutauth_twisted.core.enctypes import AES_FOR_ACCOUNT, check_keys, check_request, check_session
+from mutauth_twisted.core.enctypes import check_keys, check_request, check_session
 from mutauth_twisted.core.lucid import SEQUENCE_MASK, LucidContext, read_lucid
 from mutauth_twisted.core.pac import read_logon
 from mutauth_twisted.core.pyspnego import RecordsApart, keep_quiet
@@ -76,7 +76,7 @@ from mutauth_twisted.errors import (
     ProtocolViolation,
     RecordError,
 )
-from mutauth_twisted.gsserrors import Acceptor, TicketLabel, explain, kind_name, record_fault
+from mutauth_twisted.gsserrors import AES_FOR_ACCOUNT, Acceptor, TicketLabel, explain, kind_name, record_fault
 from mutauth_twisted.interfaces import PeerIdentity
 from mutauth_twisted.policy import AES_TYPES, Flag, Package, Protection, flag_names, fold_ascii, split_principal
 from mutauth_twisted.spn import SPN
@@ -518,7 +518,7 @@ class ServiceKeys:
         name; None: any.  A guard against mix-ups and no proof: clients could
         write another name on a ticket for the same account.
     :param package: whose tokens to take; with NEGOTIATE Kerberos' own as well.
-    :raises CredentialError: when the keytab is missing, unreadable, or has no such key.
+    :raises CredentialError: when the keytab is missing, unreadable, or has no such key of AES.
     """
 
     def __init__(
@@ -545,13 +545,14 @@ class ServiceKeys:
                 set_neg_mechs(self.acquired, [_KERBEROS_OID])
         except GSSError as error:
             raise explain(error, subject) from error
+        self.check()
         #: pyspnego's object for such a service, with no context in it yet.
         self.template: Any = spnego.server(protocol=KERBEROS, _gssapi_credential=self.acquired)
 
     def check(self) -> None:
         """See whether the keytab can be used now.
 
-        :raises CredentialError: when it is missing, unreadable, or has no such key.
+        :raises CredentialError: when it is missing, unreadable, or has no such key of AES.
         """
         check_service_keytab(self.credentials.keytab, self.credentials.principal)
 

@@ -41,6 +41,8 @@ from gssapi.raw.types import RequirementFlag
 from ldap3.core.exceptions import LDAPExceptionError
 from ldap3.protocol.sasl.sasl import send_sasl_negotiation
 
+from mutauth_twisted.core.enctypes import check_keys, check_request
+from mutauth_twisted.core.lucid import read_lucid
 from mutauth_twisted.core.ticket import ticket_principal
 from mutauth_twisted.directory.tls import Authority
 from mutauth_twisted.errors import DirectoryError, DirectoryRefused, DirectoryUnreachable, PeerNotProven
@@ -315,6 +317,7 @@ class _Bind:
             self._token = self._context.step() or b""
         except GSSError as error:
             raise explain(error, target.principal) from error
+        check_request(self._token, target.subject)
         granted = ticket_principal(self._token)
         name, _, realm = granted.rpartition("@")
         wanted = target.principal.rpartition("@")[0]
@@ -335,6 +338,7 @@ class _Bind:
         while not context.complete:
             token = context.step(challenge or None)
             challenge = _exchange(connection, token or b"", subject)
+        check_keys(read_lucid(context), subject)
         if not all(flag in context.actual_flags for flag in self._wanted):
             raise DirectoryError(subject, "the Kerberos exchange gave no mutual authentication with sealing")
         limits = context.unwrap(challenge).message

@@ -33,6 +33,7 @@ ACCOUNT_ATTRIBUTES = (
     "objectClass",
     "dNSHostName",
     "servicePrincipalName",
+    "msDS-SupportedEncryptionTypes",
 )
 
 
@@ -48,6 +49,8 @@ class Account:
     :param is_computer: whether it is a computer's.
     :param dns_host_name: a computer's DNS name.
     :param is_group: whether it is a group after all, which may have rights.
+    :param encryption_types: its msDS-SupportedEncryptionTypes (MS-KILE 2.2.7); None: it has none, or a global catalog
+        was asked, which does not know.
     """
 
     dn: str
@@ -57,6 +60,7 @@ class Account:
     is_computer: bool
     dns_host_name: str | None
     is_group: bool = False
+    encryption_types: int | None = None
 
     def holds(self, spn: SPN | str) -> bool:
         """Whether this SPN stands on the account; case does not count."""
@@ -73,7 +77,12 @@ def account_of(entry: Entry) -> Account:
         is_computer="computer" in entry.texts("objectClass"),
         dns_host_name=entry.text("dNSHostName"),
         is_group="group" in entry.texts("objectClass"),
+        encryption_types=_number(entry.text("msDS-SupportedEncryptionTypes")),
     )
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.lstrip("-").isdecimal() else None
 
 
 def find_account(session: Session, name: str) -> Account:

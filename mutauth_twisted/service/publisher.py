@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 
 from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.credentials import ClientCredentials
+from mutauth_twisted.directory.accountkeys import weak_keys
 from mutauth_twisted.directory.binding import BindingInformation
 from mutauth_twisted.directory.connection import Directory
 from mutauth_twisted.directory.startup import TakenByAnother
@@ -119,7 +120,7 @@ class Publisher:
     async def _check_entry(self, entry: Entry) -> None:
         standing = self._standing = await self._directory.run_with_catalog(entry.check)
         self._log.info("{subject}", subject=standing.subject)
-        for warning in standing.warnings:
+        for warning in (*standing.warnings, *filter(None, (weak_keys(standing.account),))):
             self._log.warn("{warning}", warning=warning)
         if self._settings.spn_check != "off" and not standing.warnings:
             spns = ", ".join(map(str, standing.spns))

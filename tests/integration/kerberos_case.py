@@ -38,9 +38,9 @@ from mutauth_twisted.text import printable
 from tests.integration.test_exchange import ExchangeTestCase
 
 T = TypeVar("T")
-AES128, AES256 = 17, 18
+AES128, AES256, RC4 = 17, 18, 23
 #: msDS-SupportedEncryptionTypes (MS-KILE 2.2.7).
-RC4_ONLY, AES_ONLY = 4, 24
+RC4_ONLY, AES128_ONLY, AES_ONLY = 4, 8, 24
 #: userAccountControl (MS-ADTS 2.2.16): an ordinary account, and a disabled one.
 NORMAL, DISABLED = 0x200, 0x202
 _PRINCIPAL = 1  # KRB_NT_PRINCIPAL

@@ -1,0 +1,34 @@
+"""Whether an account's keys are good enough to run a service with: values only."""
+
+from __future__ import annotations
+
+from mutauth_twisted.directory.spns import Account
+
+#: MS-KILE 2.2.7: AES-128 and AES-256.
+_AES = 0x08 | 0x10
+
+
+def weak_keys(account: Account) -> str | None:
+    """A warning where a KDC makes, or may make, tickets for an account that are not AES; None: there is no such reason.
+
+    :param account: read from a domain controller, and not from a global catalog.
+    """
+    types = account.encryption_types
+    if types and types & _AES:
+        return None
+    # A KDC's default is RC4, on Windows until 2026, or whatever its administrator has set.
+    cause = "allows no AES" if types else "is not set, so that KDCs may choose RC4"
+    return (
+        f"account {account.name}: msDS-SupportedEncryptionTypes {cause}, and sessions with such tickets are refused;"
+        " set it to 24, then a new password, and export the keytab again"
+    )
+
+
+def guessable_password(account: Account) -> str | None:
+    """A hint where a person may have chosen an account's password; None: machines choose it."""
+    if account.is_computer:  # group managed service accounts are computers too
+        return None
+    return (
+        f"account {account.name} is a user's: whoever has an account can get tickets for its SPNs, and try passwords on them"
+        " offline; give it a random one of 25 characters and more, or use a group managed service account"
+    )

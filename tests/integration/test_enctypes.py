@@ -1,0 +1,136 @@
+"""Accounts whose tickets are not AES, against a real KDC: refused by clients, services, commands, and for controllers."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import ensureDeferred
+from twisted.internet.threads import deferToThread
+
+from mutauth_twisted.core import enctypes
+from mutauth_twisted.credentials import ClientCredentials
+from mutauth_twisted.directory.connection import Directory
+from mutauth_twisted.directory.session import Change, Session
+from mutauth_twisted.directory.spns import find_account
+from mutauth_twisted.dns import Resolver
+from mutauth_twisted.errors import AuthenticationError, CredentialError
+from tests.fakes import captured_log
+from tests.forge import set_environment
+from tests.integration.commands import CommandTestCase
+from tests.integration.exchange_case import LOOPBACK
+from tests.integration.kerberos_case import AES128, AES256, RC4, RC4_ONLY, KerberosTestCase
+from tests.integration.nns_peer import NNSPeer, Refused
+
+
+class FloorTests(KerberosTestCase):
+    """A service whose account gets RC4 tickets, with a keytab that has all of its keys."""
+
+    async def _register(self) -> None:
+        await super()._register()
+        self.put(self.file, self.account.key(), self.account.key(AES128), self.account.key(RC4))
+
+    async def test_client(self) -> None:
+        """Our client does not even send such a ticket, and says what an administrator has to do."""
+        port = await self.listen(self.service_keys())
+        name = "msDS-SupportedEncryptionTypes"
+        for change in (Change("replace", name, (str(RC4_ONLY),)), Change("delete", name, ())):
+            await self.do(lambda session, change=change: session.modify(self.account.dn, [change]))
+            error = await self.assertFailure(self.connect(port, self.spn, self.fresh()), AuthenticationError)
+            self.assertIn(f"{self.spn}: the KDC encrypts tickets for it with arcfour-hmac", str(error))
+            self.assertIn("msDS-SupportedEncryptionTypes", str(error))
+        self.assertEqual(self.servers, [])
+
+    async def test_mended(self) -> None:
+        """A client with a keytab gets a new ticket once the account has been put right."""
+        port = await self.listen(self.service_keys())
+        client = self.client_keytab(await self.create("client"))
+        await self.change(self.account, msDS_SupportedEncryptionTypes=RC4_ONLY)
+        await self.assertFailure(self.connect(port, self.spn, client), AuthenticationError)
+        await self.change(self.account, msDS_SupportedEncryptionTypes=24)
+        await self.served(port, credentials=client)
+
+    async def test_service(self) -> None:
+        """Our service refuses such a ticket of a third-party client, and its log says why."""
+        await self.change(self.account, msDS_SupportedEncryptionTypes=RC4_ONLY)
+        port = await self.listen(self.service_keys())
+
+        def come() -> None:
+            peer = NNSPeer(socket.create_connection((LOOPBACK, port), 10))
+            try:
+                peer.authenticate_as_client(str(self.spn), str(self.fresh().ccache))
+            finally:
+                peer.close()
+
+        with captured_log():
+            refused: Any = await self.assertFailure(deferToThread(come), Refused)
+        self.assertEqual(refused.code, 1326)
+        (error,) = self.heard
+        self.assertIsInstance(error, CredentialError)
+        self.assertIn(f"its ticket for {self.spn} is encrypted with arcfour-hmac, and only AES is accepted", str(error))
+        self.assertEqual(self.servers, [])
+
+    async def test_keytab(self) -> None:
+        """A service whose keytab has no AES key does not start."""
+        self.put(self.file, self.account.key(RC4))
+        error = self.assertRaises(CredentialError, self.service_keys)
+        self.assertIn(f"keytab {self.file}: it holds no AES key, only arcfour-hmac; set msDS-Supported", str(error))
+        self.put(self.file, self.account.key(RC4), self.account.key(AES256))
+        self.service_keys()
+
+    async def test_directory(self) -> None:
+        """A domain controller is not asked anything either when its tickets are of another type than is accepted."""
+        other = Directory(
+            reactor,
+            resolver=Resolver(reactor, self.lab.nameserver),
+            credentials=ClientCredentials(ccache=self.lab.ccache("alice")),
+        )
+        self.addCleanup(other.close)
+        # Samba gives its controllers AES tickets whatever their attribute says: what is not accepted is that here.
+        self.patch(enctypes, "AES_TYPES", frozenset((AES128,)))
+        error = await self.assertFailure(other.run(lambda session: session.domain_dn), AuthenticationError)
+        self.assertIn("the KDC encrypts tickets for it with aes256-cts-hmac-sha1-96", str(error))
+
+
+class CommandTests(CommandTestCase):
+    """What the commands say of accounts."""
+
+    async def types(self, value: str | None) -> None:
+        """Set what the service's account supports; None: nothing is said."""
+        name = "msDS-SupportedEncryptionTypes"
+        change = Change("delete", name, ()) if value is None else Change("replace", name, (value,))
+
+        def work(session: Session) -> None:
+            session.modify(find_account(session, "svc-echo").dn, [change])
+
+        await self.directory_as_administrator.run(work)
+
+    async def test_warned(self) -> None:
+        """Installation and start warn of an account without AES; installation of a user's password besides."""
+        set_environment(self, {"KRB5_CONFIG": str(self.lab.krb5_conf)})
+        self.directory_as_administrator = Directory(
+            reactor,
+            resolver=Resolver(reactor, self.lab.nameserver),
+            credentials=ClientCredentials(ccache=self.lab.ccache("administrator")),
+        )
+        self.addCleanup(self.directory_as_administrator.close)
+        well = await deferToThread(self.install)
+        self.assertEqual(well.code, 0, well)
+        self.assertNotIn("msDS-SupportedEncryptionTypes", well.errors)
+        self.assertIn("account svc-echo is a user's", well.errors)
+        self.addCleanup(lambda: ensureDeferred(self.types("24")))
+        for value, text in (("4", "allows no AES"), (None, "is not set")):
+            await self.types(value)
+            ended = await deferToThread(self.install)
+            self.assertEqual(ended.code, 0, ended)
+            self.assertIn(f"account svc-echo: msDS-SupportedEncryptionTypes {text}", ended.errors)
+        log = await deferToThread(self.started)
+        self.assertIn("account svc-echo: msDS-SupportedEncryptionTypes is not set", log)
+        self.assertNotIn("is a user's", log)
+
+    def started(self) -> str:
+        """The log of a service that was started and stopped."""
+        with self.service() as running:
+            running.stop()
+        return running.log
