@@ -24,7 +24,7 @@ def check_ticket(token: bytes) -> None:
         assert str(error), "an error says nothing"
         return
     for part in label.name.split("/"):
-        assert part.encode() in token, "the name is not in the token"
+        assert "\ufffd" in part or part.encode() in token, "the name is not in the token"
     assert ticket_label(token + b"\0") == label, "what follows the token changes the label"
     assert isinstance(is_spnego(token), bool)
 

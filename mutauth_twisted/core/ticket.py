@@ -167,7 +167,7 @@ def _name(token: bytes, at: int, end: int) -> str:
         tag, start, at = _element(token, at, end)
         if tag != _STRING:
             raise ValueError("a part of the name is no string")
-        parts.append(token[start:at].decode())
+        parts.append(token[start:at].decode(errors="replace"))
     return "/".join(parts)
 
 
