@@ -20,6 +20,7 @@ def _fold_everything(text: str) -> str:
 
 # A backslash that escapes nothing that a principal's name must escape.
 _BARE_BACKSLASH = re.compile(r"(?:[^\\]|\\[\\@/])*\\(?![\\@/])", re.DOTALL)
+_WILDCARDS = frozenset("*?[")
 _NOT_IN_DOMAIN = frozenset("@/*?[")
 _NOT_IN_ACCOUNT = frozenset("@/\\")
 
@@ -86,7 +87,7 @@ class AccountRule:
 def _account_rule(option: str, pattern: str) -> AccountRule | None:
     """The rule, if its pattern has no wildcard."""
     parsed = _parse(pattern)
-    if set("*?[") & set(pattern):
+    if _WILDCARDS & set(pattern):
         return None
     name = parsed.name if parsed.domain else re.sub(r"\\(.)", r"\1", parsed.name)
     return AccountRule(option, pattern, name, parsed.domain or parsed.realm)
@@ -102,14 +103,39 @@ def _check_patterns(instance: object, attribute: object, patterns: tuple[str, ..
         _parse(pattern)
 
 
-_SID = re.compile(r"S-1-\d{1,15}(-\d{1,10}){1,15}", re.ASCII)
+_SID = re.compile(r"[Ss]-([0-9]{1,20})-(0[xX][0-9A-Fa-f]{1,20}|[0-9]{1,20})((?:-[0-9]{1,20})*)", re.ASCII)
+# MS-DTYP 2.4.2: the authority has 48 bits, and there are 15 subauthorities of 32 bits at most.
+_MOST_AUTHORITY, _MOST_SUBAUTHORITY, _MOST_SUBAUTHORITIES = 2**48 - 1, 2**32 - 1, 15
 # MS-DTYP 2.4.2.4: what a machine adds to a session of its own accord (everyone, network, the groups of BUILTIN).
 _LOCAL_SID = re.compile(r"S-1-(?:[0-3]-.*|5-(?:[1-8]|1[0-4]|1[7-9]|20)|5-(?:5|32|64)-.*|16-.*)")
 
 
 def is_sid(text: str) -> bool:
-    """Whether a text has the form of a SID, with a small or a capital S."""
-    return _SID.fullmatch(text[:1].upper() + text[1:]) is not None
+    """Whether a text is meant as a SID, which does not say that it is a valid one."""
+    return _SID.fullmatch(text.strip()) is not None
+
+
+def parse_sid(text: str) -> str:
+    """A SID in the one form in which a PAC's are compared: small numbers without zeros in front, decimal throughout.
+
+    Source: MS-DTYP 2.4.2.1, whose texts have an authority of more than 32 bits
+    in hexadecimal.
+
+    :raises UsageError: when it is not a valid SID, or none that can be.
+    """
+    match = _SID.fullmatch(text.strip())
+    subauthorities = [int(part) for part in match.group(3).split("-")[1:]] if match is not None else []
+    if match is None or int(match.group(1)) != 1 or not subauthorities:
+        raise UsageError(f"group {text!r}", "it is no SID", "give its objectSid, such as S-1-5-21-1-2-3-1104")
+    authority = int(match.group(2), 16 if match.group(2)[:2] in ("0x", "0X") else 10)
+    if (
+        authority > _MOST_AUTHORITY
+        or len(subauthorities) > _MOST_SUBAUTHORITIES
+        or max(subauthorities) > _MOST_SUBAUTHORITY
+    ):
+        cause = "a number in it, or their number, is too large for a SID"
+        raise UsageError(f"group {text!r}", cause, "give its objectSid, such as S-1-5-21-1-2-3-1104")
+    return "-".join(["S-1", str(authority), *map(str, subauthorities)])
 
 
 def check_group_sid(sid: str, subject: str) -> None:
@@ -125,13 +151,11 @@ def check_group_sid(sid: str, subject: str) -> None:
 
 def _check_sids(instance: object, attribute: object, sids: tuple[str, ...]) -> None:
     for sid in sids:
-        if not is_sid(sid):
-            raise UsageError(f"group {sid!r}", "it is no SID", "give its objectSid, such as S-1-5-21-1-2-3-1104")
         check_group_sid(sid, f"group {sid}")
 
 
 def _as_sids(sids: Iterable[str]) -> tuple[str, ...]:
-    return tuple(sid[:1].upper() + sid[1:] for sid in sids)
+    return tuple(map(parse_sid, sids))
 
 
 def _as_tuple(patterns: Iterable[str]) -> tuple[str, ...]:
@@ -180,6 +204,11 @@ class Logon:
         """The account, ``DOMAIN\\name``."""
         return f"{self.domain}\\{self.name}"
 
+    @property
+    def is_computer(self) -> bool:
+        """Whether it has the name of a computer, or of a managed service account."""
+        return self.name.endswith("$")
+
     def names_in(self, realm: str) -> tuple[str, ...]:
         """The names that the account has in its realm, as they stand in a principal: the sAMAccountName first."""
         names = [self.name]
@@ -189,8 +218,16 @@ class Logon:
         return tuple(map(_escape, names))
 
 
+def _is_for_users(pattern: _Pattern) -> bool:
+    """Whether an allowance with wildcards is for users only: any user may create computers, of any name that is free."""
+    has_wildcard = not _WILDCARDS.isdisjoint(pattern.name)
+    return has_wildcard and bool(pattern.name.strip("*")) and not pattern.name.endswith("$")
+
+
 def _is_allowed(logon: Logon, realm: str, pattern: _Pattern) -> bool:
     """Whether an allowance that is about the realm, or about a domain, is for the account."""
+    if logon.is_computer and _is_for_users(pattern):
+        return False
     if not pattern.domain:
         return _fits(logon.names_in(realm)[0], pattern, fold_ascii)
     home = realm if "." in pattern.domain else logon.domain
@@ -223,6 +260,10 @@ class AccessPolicy:
     account of that sAMAccountName.  A domain with a dot in it is the realm.  The
     case of A to Z does not count, as in the directory; a denial also finds names
     that only look like the one denied, and the computer ``name$`` by ``name``.
+
+    An allowance with wildcards is for computers only when its name ends in ``$``:
+    by default any user may create ten computers, and choose their names.  The
+    name ``*`` alone is for everybody, computers included.
 
     The realm is the ticket's.  The name on a ticket is one that the client chose
     among those that its account answers to, some of which may be another
@@ -305,6 +346,8 @@ class AccessPolicy:
             return None
         account = f"{logon.names_in(realm)[0]}@{realm}"
         cause = f"nothing lets it in; its account is {account} ({logon.account})"
+        if logon.is_computer and any(map(_is_for_users, allowed)):
+            cause = f"{cause}, and a wildcard is for computers only in a pattern that ends in $"
         return Refusal(cause, "--allow that, or --allow-group one of its groups, if it should come in")
 
     @staticmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mutauth_twisted.access import AccessPolicy, Logon
+from mutauth_twisted.access import AccessPolicy, Logon, is_sid
 from mutauth_twisted.errors import UsageError
 from mutauth_twisted.policy import split_principal
 
@@ -64,6 +64,47 @@ class AccessPolicyTests(SynchronousTestCase):
             error = self.assertRaises(UsageError, AccessPolicy, allow=[pattern])
             self.assertIn("@*", str(error))
             self.assertRaises(UsageError, AccessPolicy, deny=[pattern])
+
+    def test_computers(self) -> None:
+        """A wildcard is for computers, which any user may create, only in a pattern that ends in $, or that is * alone."""
+        evil, user = Logon("svc-evil$", "LAB"), Logon("svc-good", "LAB")
+        for pattern, computer_too in (
+            ("svc-*@R", False),
+            ("svc-*@*", False),
+            ("*-*@R", False),
+            ("?*@R", False),
+            ("svc-evil?@R", False),
+            ("svc-evil[$]@R", False),
+            ("svc-*[!x]@R", False),
+            ("LAB\\svc-*", False),
+            ("R.EXAMPLE\\svc-*", False),
+            ("*@R", True),
+            ("**@*", True),
+            ("LAB\\*", True),
+            ("svc-*$@R", True),
+            ("*$@R", True),
+            ("LAB\\svc-*$", True),
+            ("svc-evil$@R", True),
+            ("LAB\\SVC-EVIL$", True),
+        ):
+            policy = AccessPolicy(allow=[pattern])
+            self.assertIs(policy.permits("svc-evil@R", lambda: evil), computer_too, pattern)
+            self.assertIs(policy.permits("svc-evil$@R", lambda: evil), computer_too, pattern)
+            if not pattern.upper().endswith(("$", "$@R", "[$]@R")) and "evil" not in pattern and "EXAMPLE" not in pattern:
+                self.assertTrue(policy.permits("svc-good@R", lambda: user), pattern)
+        refusal = AccessPolicy(allow=["svc-*@R"]).refusal("svc-evil@R", lambda: evil)
+        self.assertIn("a wildcard is for computers only in a pattern that ends in $", str(refusal))
+
+    def test_denials_stay_wide(self) -> None:
+        """A denial with a wildcard is for computers as for users, however it ends."""
+        evil, user = Logon("svc-evil$", "LAB"), Logon("svc-evil", "LAB")
+        for pattern in ("svc-*@R", "svc-*@*", "?*@R", "*@R", "LAB\\svc-*", "svc-evi?@R", "svc-evil[$]@R", "svc-*$@R"):
+            for everybody in ({"allow_all": True}, {"allow": ["*@R", "svc-evil$@R", "svc-evil@R"]}):
+                policy = AccessPolicy(deny=[pattern], **everybody)
+                self.assertFalse(policy.permits("svc-evil$@R", lambda: evil), pattern)
+                self.assertFalse(policy.permits("x@R", lambda: evil), pattern)
+                if "$" not in pattern:
+                    self.assertFalse(policy.permits("x@R", lambda: user), pattern)
 
     def test_blanks_around(self) -> None:
         """Blanks around a pattern are none of it, so that no denial misses for one."""
@@ -316,6 +357,41 @@ class GroupTests(SynchronousTestCase):
         self.assertTrue(AccessPolicy(deny=["a@R"]).lets_nobody_in)
         for policy in (AccessPolicy(["a@R"]), AccessPolicy(allow_all=True), AccessPolicy(allow_groups=[self.GROUP])):
             self.assertFalse(policy.lets_nobody_in)
+
+    def test_one_form(self) -> None:
+        """However a SID is written, it is compared as a PAC has it: no denial misses for a zero or a capital letter."""
+        for text, sid in (
+            ("S-1-5-21-0000000001-02-3-01104", self.GROUP),
+            ("s-01-005-21-1-2-3-1104", self.GROUP),
+            (f" {self.GROUP} ", self.GROUP),
+            ("S-1-0x5-21-1-2-3-1104", self.GROUP),
+            ("S-1-0XABCDEF012345-4294967295", "S-1-188900966474565-4294967295"),
+            ("S-1-188900966474565-4294967295", "S-1-188900966474565-4294967295"),
+        ):
+            self.assertEqual(AccessPolicy(deny_groups=[text]).deny_groups, (sid,))
+            policy = AccessPolicy(allow_all=True, deny_groups=[text])
+            self.assertFalse(permits(policy, "alice@R", groups=(sid,)), text)
+            self.assertTrue(permits(AccessPolicy(allow_groups=[text]), "alice@R", groups=(sid,)), text)
+
+    def test_bounds(self) -> None:
+        """What no SID can be is refused, and never a rule that matches nobody."""
+        for text in (
+            "S-1-5-21-1-2-3-4294967296",
+            "S-1-281474976710656-1",
+            "S-1-0x1000000000000-1",
+            "S-1-5" + "-1" * 16,
+            "S-1-5-21-99999999999",
+        ):
+            self.assertTrue(is_sid(text), text)
+            for option in ("allow_groups", "deny_groups"):
+                error = str(self.assertRaises(UsageError, AccessPolicy, **{option: [text]}))
+                self.assertIn("too large for a SID", error)
+        self.assertEqual(AccessPolicy(deny_groups=["S-1-5" + "-1" * 15]).deny_groups, ("S-1-5" + "-1" * 15,))
+
+    def test_local_in_disguise(self) -> None:
+        """A group that no ticket names is refused in whatever form."""
+        for text in ("S-1-0x5-32-544", "S-1-05-032-00544", "S-1-00000001-0"):
+            self.assertIn("no ticket names it", str(self.assertRaises(UsageError, AccessPolicy, deny_groups=[text])))
 
     def test_no_sid(self) -> None:
         """What is no SID is refused by name."""

@@ -167,7 +167,8 @@ class Options(usage.Options):
         self._repeated["listen"].append(value)
 
     def opt_allow(self, value: str) -> None:
-        """Let in whom this pattern matches, *@EXAMPLE.COM or DOMAIN\\name; repeatable."""
+        """Let in whom this pattern matches, *@EXAMPLE.COM (everybody, computers too), svc-*@EXAMPLE.COM (no computers:
+        svc-*$@EXAMPLE.COM) or DOMAIN\\name; repeatable."""
         self._repeated["allow"].append(value)
 
     def opt_allow_group(self, value: str) -> None:
