@@ -337,6 +337,10 @@ def _dns() -> Seeds:
     yield "srv-none", srv + answer(dns.Record_SRV(0, 0, 0, b""))
     yield "srv-not-ascii", srv + answer(dns.Record_SRV(0, 0, 1, b"srv\xc3\xbc.example"))
     yield "srv-other-type", srv + answer(dns.Record_A("10.0.0.1"))
+    question = len(answer()) + 2
+    yield "srv-records", b"\3" + _cuts() + b"\0\2" + answer(first, second)[question - 2 :]
+    loop = (0xC000 | question).to_bytes(2, "big")
+    yield "srv-pointer-loop", b"\3" + _cuts() + b"\0\1" + loop + b"\0\x21\0\1\0\0\0\0\0\7" + bytes(7)
     yield "no-such-name", srv + answer(code=3)
     yield "failed", srv + answer(code=2)
     yield "empty", srv

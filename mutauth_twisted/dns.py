@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import random
+import secrets
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from attrs import frozen
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, TimeoutError, succeed
 from twisted.internet.endpoints import HostnameEndpoint
-from twisted.internet.error import ConnectError, ConnectionLost
+from twisted.internet.error import ConnectError, ConnectingCancelledError
 from twisted.internet.interfaces import (
     IAddress,
     IHostnameResolver,
@@ -23,17 +23,24 @@ from twisted.internet.interfaces import (
     IReactorTime,
     IResolutionReceiver,
 )
-from twisted.internet.protocol import Factory
-from twisted.names import common, dns
-from twisted.names import error as dns_error
+from twisted.internet.protocol import Factory, connectionDone
+from twisted.names import dns
+from twisted.protocols.basic import Int16StringReceiver
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mutauth_twisted.errors import NetworkError, NotFound, UsageError
 
 T = TypeVar("T")
 
-_TIMEOUT = 2.0  # seconds for a server to connect, and again to answer
-_CODES = common.ResolverBase()
+_TIMEOUT = 2.0  # seconds for a server to take the connection and to answer
+#: The longest answer that is read, in bytes: the SRV records of some 250 domain controllers.  A hostile one of
+#: this size costs 30 ms at most: Twisted follows no more than 1,000 compression pointers in a message.
+MAX_MESSAGE = 16384
+_MOST_TARGETS = 256  # SRV records that are used; putting them in order takes the square of their number
+_MOST_DROPPED = 16  # messages that answer no question before a server is given up on
+_HEADER, _RESPONSE, _RCODE = 12, 0x80, 0x0F  # RFC 1035, section 4.1.1
+_RCODES = {1: "FORMERR", 2: "SERVFAIL", 4: "NOTIMP", 5: "REFUSED"}
 _RESOLV_CONF = Path("/etc/resolv.conf")
 
 
@@ -118,67 +125,80 @@ def system_nameservers(path: Path = _RESOLV_CONF) -> list[tuple[str, int]]:
     return servers or [("127.0.0.1", 53)]
 
 
-class _TCPClient:
-    """Asks servers one after the other, over TCP.
+class _ServerFailedError(Exception):
+    """This server gave no usable answer; another one may."""
+
+
+class _QuestionProtocol(Int16StringReceiver):
+    """One question to one server over TCP (RFC 1035, section 4.2.2).
 
     Every DNS server speaks TCP (RFC 7766), nobody off the path can forge an
     answer over it, and Twisted logs four lines for each UDP socket.
+
+    :param question: the message to send.
+    :ivar answered: fires with the first message that answers the question; cancelling it cuts the connection.
     """
 
-    def __init__(self, reactor: Any, servers: Sequence[tuple[str, int]]) -> None:
-        self._reactor = reactor
-        self._servers = servers
+    MAX_LENGTH = MAX_MESSAGE
 
-    # DNSProtocol tells its controller of these.
+    def __init__(self, question: bytes) -> None:
+        self._question = question
+        self._dropped = 0
+        self.answered: Deferred[bytes] = Deferred(lambda _: self._cut())
 
-    def connectionMade(self, protocol: dns.DNSProtocol) -> None:
-        pass
+    def connectionMade(self) -> None:
+        self.sendString(self._question)
 
-    def connectionLost(self, protocol: dns.DNSProtocol) -> None:
-        pass
+    def stringReceived(self, string: bytes) -> None:
+        if self.answered.called:
+            return
+        if _answers(string, self._question):
+            self.transport.loseConnection()  # type: ignore[union-attr]
+            self.answered.callback(string)
+            return
+        self._dropped += 1
+        if self._dropped == _MOST_DROPPED:
+            self._fail("it answers other questions")
 
-    def messageReceived(self, message: dns.Message, protocol: dns.DNSProtocol) -> None:
-        """A message that answers no question; nobody waits for it."""
+    def lengthLimitExceeded(self, length: int) -> None:
+        self._fail(f"its answer has {length} bytes, more than {MAX_MESSAGE}")
 
-    async def query(self, question: dns.Query) -> Sequence[Any]:
-        """The records of the first server's answer.
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._fail("it closed the connection without an answer")
 
-        :raises DNSNameError: when there is no such name; other errors when every server failed.
-        """
-        failure: Exception = dns_error.DNSServerError("no server")
-        for host, port in self._servers:
-            try:
-                message = await self._exchange(host, port, question)
-            except (ConnectError, ConnectionLost, dns_error.DNSQueryTimeoutError) as error:
-                failure = error
-                continue
-            if message.rCode == dns.OK:
-                return message.answers  # type: ignore[no-any-return]
-            failure = _CODES.exceptionForCode(message.rCode)(message)
-            if isinstance(failure, dns_error.DNSNameError):
-                break
-        raise failure
+    def _fail(self, reason: str) -> None:
+        if not self.answered.called:
+            self.answered.errback(_ServerFailedError(reason))
+        self._cut()
 
-    async def _exchange(self, host: str, port: int, question: dns.Query) -> Any:
-        endpoint = HostnameEndpoint(self._reactor, host, port, timeout=_TIMEOUT)
-        protocol: Any = await endpoint.connect(_QuestionFactory(self, self._reactor))
-        try:
-            return await protocol.query([question], _TIMEOUT)
-        finally:
-            protocol.transport.loseConnection()
+    def _cut(self) -> None:
+        if self.transport is not None:
+            self.transport.abortConnection()  # type: ignore[attr-defined]
 
 
-class _QuestionFactory(Factory):
-    """Makes the protocol of one connection to a server, and logs nothing of it."""
+def _answers(message: bytes, question: bytes) -> bool:
+    """Whether a message answers the question: a response with its identifier that repeats it, or an error without.
 
-    noisy = False
+    Looks at no more than the header and as many bytes as the question has.
+    """
+    if len(message) < _HEADER or message[:2] != question[:2] or not message[2] & _RESPONSE:
+        return False
+    if message[4:6] == b"\0\0":  # a server that could not read the question may leave it out
+        return bool(message[3] & _RCODE)
+    end = len(question)
+    return message[4:6] == question[4:6] and message[_HEADER:end].lower() == question[_HEADER:].lower()
 
-    def __init__(self, client: _TCPClient, reactor: Any) -> None:
-        self._client = client
-        self._reactor = reactor
 
-    def buildProtocol(self, addr: IAddress | None) -> Any:
-        return dns.DNSProtocol(self._client, reactor=self._reactor)
+def _decode(message: bytes) -> Any:
+    """The message up to the end of its answers; nothing is asked for what follows them."""
+    decoded = dns.Message()
+    try:
+        decoded.fromStr(message[:8] + bytes(4) + message[_HEADER:])
+    except Exception as error:  # Twisted promises no set of errors for bytes that are no DNS
+        raise _ServerFailedError(f"its answer cannot be read ({type(error).__name__})") from error
+    if len(decoded.answers) != int.from_bytes(message[6:8], "big"):
+        raise _ServerFailedError("its answer cannot be read (it is cut)")
+    return decoded
 
 
 class Resolver:
@@ -202,7 +222,6 @@ class Resolver:
         self.nameserver = nameserver
         self._server = parse_nameserver(nameserver) if nameserver else None
         self._randrange = randrange
-        self._client: Callable[[Sequence[tuple[str, int]]], _TCPClient] = partial(_TCPClient, reactor)
 
     async def _ask(self, kind: int, name: str) -> list[Any]:
         """The answer's records of one type; none when the name exists without them.
@@ -211,21 +230,52 @@ class Resolver:
         :raises NetworkError: when no server answers, or one fails.
         """
         servers = [self._server] if self._server else system_nameservers()
-        asked = "DNS (" + ", ".join(f"{host}:{port}" for host, port in servers) + ")"
         try:
-            question = dns.Query(name.encode("idna"), kind, dns.IN)
-            answers = await self._client(servers).query(question)
-        except dns_error.DNSNameError:
-            remedy = "check the name, or ask another DNS server with nameserver"
-            raise NotFound(name, f"{asked} knows no such name", remedy) from None
-        except (dns_error.DNSQueryTimeoutError, ConnectError, ConnectionLost) as error:
-            remedy = "check the DNS server, or ask another with nameserver"
-            raise NetworkError(name, f"{asked} does not answer", remedy) from error
-        except (dns_error.ResolverError, dns_error.DomainError, OSError) as error:
-            raise NetworkError(name, f"{asked} failed ({type(error).__name__})", "ask again, or another") from error
+            query = dns.Query(name.encode("idna"), kind, dns.IN)
         except UnicodeError as error:
             raise UsageError(f"host name {name!r}", "it is no DNS name") from error
-        return [record.payload for record in answers if record.type == kind]
+        failures = []
+        for host, port in servers:
+            try:
+                message = await self._answer(host, port, query)
+            except _ServerFailedError as failure:
+                failures.append(f"DNS ({host}:{port}) {failure}")
+                continue
+            if message.rCode == dns.OK:
+                return [record.payload for record in message.answers if record.type == kind and record.cls == dns.IN]
+            if message.rCode == dns.ENAME:
+                remedy = "check the name, or ask another DNS server with nameserver"
+                raise NotFound(name, f"DNS ({host}:{port}) knows no such name", remedy)
+            failures.append(f"DNS ({host}:{port}) failed ({_RCODES.get(message.rCode, f'code {message.rCode}')})")
+        remedy = "check the DNS server, or ask another with nameserver"
+        raise NetworkError(name, ", ".join(failures), remedy)
+
+    async def _answer(self, host: str, port: int, query: dns.Query) -> Any:
+        """One server's answer, connecting included within the time limit, however its bytes come.
+
+        :raises _ServerFailedError: when there is no usable one.
+        """
+        question = dns.Message(secrets.randbits(16), recDes=1)
+        question.queries = [query]
+        protocol = _QuestionProtocol(question.toStr())
+        try:
+            message = await Deferred.fromCoroutine(self._exchange(host, port, protocol)).addTimeout(
+                _TIMEOUT, self._reactor
+            )
+        except TimeoutError:
+            raise _ServerFailedError("does not answer") from None
+        except (ConnectError, OSError) as error:
+            raise _ServerFailedError(f"does not answer ({error})") from error
+        return _decode(message)
+
+    async def _exchange(self, host: str, port: int, protocol: _QuestionProtocol) -> bytes:
+        factory = Factory.forProtocol(lambda: protocol)
+        factory.noisy = False
+        try:
+            await HostnameEndpoint(self._reactor, host, port).connect(factory)
+        except ConnectingCancelledError as error:
+            raise CancelledError from error  # as everything else that is cancelled ends
+        return await protocol.answered
 
     def lookup_srv(self, name: str) -> Deferred[list[SRVTarget]]:
         """The instances of a service in the order to try them (RFC 2782).
@@ -246,7 +296,8 @@ class Resolver:
             targets = self._targets(records)
         except UnicodeDecodeError:
             raise NetworkError(name, "DNS answers with a host name that is none", "check the record") from None
-        offered = (target for target in targets if target.host)
+        # Nobody has more replicas, and who repeats one is not asked twice.
+        offered = list(dict.fromkeys(target for target in targets if target.host))[:_MOST_TARGETS]
         return weighted_order(offered, lambda target: (target.priority, target.weight), self._randrange)
 
     @staticmethod
