@@ -540,6 +540,64 @@ class SecrecyTests(Case):
         self.assertIn(base64.b64encode(token).decode(), "".join(told.output))
 
 
+def stripped(token: bytes, gap: int, flags: int = 0) -> bytes:
+    """An AUTHENTICATE message without the last bytes in front of its payload, where the code is (MS-NLMP 2.2.1.3).
+
+    :param gap: how many; 16: the code, 24: Version too.
+    :param flags: NegotiateFlags to clear.
+    """
+    message = bytearray(token[: 88 - gap] + token[88:])
+    for at in range(16, 60, 8):
+        (offset,) = struct.unpack_from("<I", message, at)
+        struct.pack_into("<I", message, at, max(0, offset - gap))
+    (asked,) = struct.unpack_from("<I", message, 60)
+    struct.pack_into("<I", message, 60, asked & ~flags)
+    return bytes(message)
+
+
+class StrippedTests(Case):
+    """Somebody on the way takes the code out that protects the tokens, which a flag announces."""
+
+    SEALING = 0x20  # NTLMSSP_NEGOTIATE_SEAL
+
+    def last(self) -> tuple[NtlmAcceptor, bytes]:
+        """A service that waits for the client's last token, and that token."""
+        client, server = self.client(), self.server()
+        return server, client.step(server.step(client.step(None).token).token).token
+
+    def test_refused(self) -> None:
+        """Without the code nobody comes in, whatever else was changed, and however much is gone."""
+        for gap in (1, 8, 16, 23, 24):
+            for flags in (0, self.SEALING):
+                server, token = self.last()
+                self.refused(server, stripped(token, gap, flags), PeerNotProven, "is not there")
+
+    def test_one_payload_in_its_place(self) -> None:
+        """Nor with one payload where the code has to be, an empty one included."""
+        for at in range(16, 60, 8):
+            server, token = self.last()
+            message = bytearray(token)
+            struct.pack_into("<I", message, at, 64)
+            failed = self.assertRaises(StepFailed, server.step, bytes(message))
+            self.assertIsInstance(failed.error, PeerNotProven, at)
+
+    def test_sealing_cleared(self) -> None:
+        """The flag that asks to seal cannot be taken out, with the code in its place or without."""
+        server, token = self.last()
+        changed = bytearray(token)
+        changed[60] &= ~self.SEALING
+        self.refused(server, bytes(changed), PeerNotProven, "proves none of the users")
+        server, token = self.last()
+        self.refused(server, stripped(token, 24, self.SEALING), PeerNotProven, "is not there")
+
+    def test_pyspnego_alone(self) -> None:
+        """This is why: pyspnego compares nothing where there is nothing, and has a session in plain text."""
+        server, token = self.last()
+        self.patch(module, "_check_authenticate", lambda token: None)
+        self.assertTrue(server.step(stripped(token, 24, self.SEALING)).complete)
+        self.assertNotIn(Flag.CONFIDENTIALITY, server.judge(SIGN).flags)
+
+
 class PackageTests(SynchronousTestCase):
     """What the package's name says."""
 

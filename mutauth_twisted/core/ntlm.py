@@ -57,6 +57,9 @@ SIGNATURE_SIZE = 16
 # MS-NLMP 2.2.1.3: signature, type, LmChallengeResponseFields, and length and offset of the NtChallengeResponse.
 _AUTHENTICATE = struct.Struct("<8sI8xHxxI")
 _FLAGS = struct.Struct("<60xI")
+# Where the six fields' payloads are, and what is in front of the first: fixed parts, Version and MIC.
+_OFFSETS = struct.Struct("<16xI4xI4xI4xI4xI4xI")
+_PAYLOAD_AT = 88
 # MS-NLMP 2.2.2.5.
 _WEAKER_WITHOUT = {
     0x00080000: "extended session security",
@@ -155,11 +158,14 @@ def _check_authenticate(token: bytes) -> None:
     for flag, without in _WEAKER_WITHOUT.items():
         if not flags & flag:
             raise ValueError(f"NTLM would do without {without}")
-    if not _has_mic(token[at + _AV_PAIRS_AT : at + size]):
+    if not _announces_mic(token[at + _AV_PAIRS_AT : at + size]):
         raise ValueError("no code protects the tokens that were exchanged")
+    # A payload where the code has to be would take its place, and pyspnego would have nothing to compare.
+    if len(token) < _PAYLOAD_AT or any(0 < offset < _PAYLOAD_AT for offset in _OFFSETS.unpack_from(token)):
+        raise ValueError("the code that protects the tokens is not there")
 
 
-def _has_mic(pairs: bytes) -> bool:
+def _announces_mic(pairs: bytes) -> bool:
     at = 0
     while at + _AV_PAIR.size <= len(pairs):
         kind, size = _AV_PAIR.unpack_from(pairs, at)
