@@ -42,9 +42,9 @@ from tests.forge import Realm  # noqa: E402
 ACCOUNT, SERVICE = "svc-bench", "bench/localhost"
 #: The name in the TLS certificates.
 HOST = "localhost"
-#: What a sealed connection sends, client and server in turn, in bytes: tokens (the service's with its announcement),
-#: data (the client's with its announcement), ends of stream.
-MESSAGES = (538, 224, 132, 68, 64, 64)
+#: What a sealed connection sends, client and server in turn, in bytes: tokens, data (the client's with its opening), ends
+#: of stream.
+MESSAGES = (538, 160, 132, 68, 64, 64)
 
 
 @dataclass(frozen=True)

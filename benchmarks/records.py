@@ -61,11 +61,10 @@ def established(keys: ServiceKeys, protection: Protection) -> tuple[Any, Any, An
 def echo(keys: ServiceKeys, protection: Protection, piece: bytes) -> Callable[[], Awaitable[float]]:
     """Measures the CPU seconds of one piece there and back, through the package."""
     client, service, identity = established(keys, protection)
-    records = Records(service, protection, NNS, NNS.reader(), "client")
+    records = Records(service, protection, NNS, NNS.reader(), "client", mutauth=True)
     transport = ProtectedTransport(Clock(), Nowhere(), records, identity, Limits())
     transport.start(Echo())
-    sender = Records(client, protection, NNS, NNS.reader(), "service")
-    transport.dataReceived(sender.announcement())
+    sender = Records(client, protection, NNS, NNS.reader(), "service", mutauth=True)
 
     async def measure() -> float:
         stream = b"".join(frame for _ in range(_PIECES) for frame in sender.protect(piece))

@@ -73,25 +73,30 @@ def _handshake() -> Seeds:
     for wire, name in enumerate(("nns", "winsock")):
         done = b"\1" if wire == 0 else b""
         for verdict in range(4):
-            start = bytes([wire, 0, verdict])
+            start = bytes([wire, 0, verdict, 0])
             yield f"{name}-acceptor-{verdict}", start + b"\0\x05" + done.replace(b"\1", b"\0") + b"\3\1\x07"
-            start = bytes([wire, 1, verdict])
+            start = bytes([wire, 1, verdict, 0])
             ending = b"\0\x05" + done + b"\3\1\0"
             yield f"{name}-initiator-{verdict}", start + b"\3\0\x09" + ending
-        yield f"{name}-three-legs", bytes([wire, 1, 0]) + b"\3\0\x09" + b"\0\x05" + done[:0] + b"\0\3\1\4\0\0\1"
-        yield f"{name}-too-large", bytes([wire, 1, 0]) + b"\3\1\xff"
-        yield f"{name}-fault", bytes([wire, 1, 0]) + b"\3\0\x09\2\0\0\5\x2e"
-        yield f"{name}-late", bytes([wire, 1, 0]) + b"\5\3\1\5\5"
-        yield f"{name}-step-failed", bytes([wire, 0, 0]) + b"\0\x05\0\4\x08\5"
+        yield f"{name}-three-legs", bytes([wire, 1, 0, 0]) + b"\3\0\x09" + b"\0\x05" + done[:0] + b"\0\3\1\4\0\0\1"
+        known = bytes([wire, 0, 0, 1]) + b"\0\x05" + done.replace(b"\1", b"\0") + b"\3\1\x07"
+        yield f"{name}-opening", known + b"\0"
+        yield f"{name}-no-opening", known + b"\5\0"
+        yield f"{name}-marked", bytes([wire, 1, 0, 0]) + b"\3\0\x09\1\x05" + done + b"\3\1\0"
+        yield f"{name}-too-large", bytes([wire, 1, 0, 0]) + b"\3\1\xff"
+        yield f"{name}-fault", bytes([wire, 1, 0, 0]) + b"\3\0\x09\2\0\0\5\x2e"
+        yield f"{name}-late", bytes([wire, 1, 0, 0]) + b"\5\3\1\5\5"
+        yield f"{name}-step-failed", bytes([wire, 0, 0, 0]) + b"\0\x05\0\4\x08\5"
 
 
-def _opening(wire: Wire, initiator: bool, legs: int) -> bytes:
-    """What a genuine peer sends before its records."""
+def _opening(wire: Wire, initiator: bool, legs: int, *, mutauth: bool = True) -> bytes:
+    """What a genuine peer, of a mutauth one or not, sends before its records."""
     tokens = FakeContext(initiator=not initiator, legs=legs)
     numbers = range(2 if initiator else 1, legs + 1, 2)
-    stream = b"".join(wire.token(tokens.token(number), number == legs) for number in numbers)
+    mark = mutauth and initiator
+    stream = b"".join(wire.token(tokens.token(number), number == legs, mark and number == legs) for number in numbers)
     if initiator and legs == 3:
-        stream += wire.token(b"", True)
+        stream += wire.token(b"", True, mark)
     return stream
 
 
@@ -101,40 +106,48 @@ def _exchange() -> Seeds:
             for seal in (False, True):
                 for legs in (2, 3):
                     context = FakeContext(initiator=initiator, legs=legs)
-                    records = conversation(wire, peer_of(context), seal=seal)
+                    # Where the client has the last token, and nothing follows it on the wire, nothing can be marked.
+                    mutauth = legs == 2 or wire.says_done
+                    records = conversation(wire, peer_of(context), seal=seal, mutauth=mutauth)
                     stream = _opening(wire, initiator, legs) + b"".join(records)
                     side = bytes([number, seal, initiator, legs - 2])
                     name = f"{wire.name}-{'client' if initiator else 'service'}-{'seal' if seal else 'sign'}-{legs}"
-                    yield name, side + b"\1\0\0" + _cuts(3, 30, 90) + stream
+                    yield name, side + b"\1\1\0\0" + _cuts(3, 30, 90) + stream
                     if legs == 2 and seal:
                         for manner in range(1, len(MANNERS)):
-                            yield f"{name}-{MANNERS[manner]}", side + bytes([1, manner & 1, manner]) + _cuts(90) + stream
+                            yield f"{name}-{MANNERS[manner]}", side + bytes([1, 1, manner & 1, manner]) + _cuts(90) + stream
                     if legs == 2:
-                        yield f"{name}-cut", side + b"\1\0\0" + _cuts(9) + stream[: -len(b"".join(records[-2:]))]
-        yield f"{wire.name}-stranger", bytes([number, 1, 0, 0, 0, 1, 0]) + _cuts() + wire.token(b"secret-token 1", False)
-        yield f"{wire.name}-silence", bytes([number, 1, 1, 0, 1, 1, 0]) + _cuts()
-        yield f"{wire.name}-refused", bytes([number, 1, 1, 0, 1, 0, 0]) + _cuts() + NNS.fault(1326)
-        yield f"{wire.name}-http", bytes([number, 1, 0, 0, 1, 0, 0]) + _cuts(1) + b"GET / HTTP/1.1\r\n\r\n"
-        foreign = conversation(wire, FakeContext(initiator=True), seal=True, announced=False)
-        stream = _opening(wire, False, 2) + b"".join(foreign)
-        yield f"{wire.name}-dotnet", bytes([number, 1, 0, 0, 1, 0, 1]) + _cuts(50) + stream
+                        yield f"{name}-cut", side + b"\1\1\0\0" + _cuts(9) + stream[: -len(b"".join(records[-2:]))]
+        yield f"{wire.name}-stranger", bytes([number, 1, 0, 0, 0, 1, 1, 0]) + _cuts() + wire.token(b"secret-token 1", False)
+        copied = wire.token(b"secret-token 1", False)
+        yield f"{wire.name}-copied", bytes([number, 1, 0, 0, 1, 1, 1, 0]) + _cuts() + copied
+        unmarked = conversation(wire, FakeContext(initiator=True), seal=True, opens=False)
+        yield f"{wire.name}-unmarked", bytes([number, 1, 0, 0, 1, 1, 0, 0]) + _cuts() + copied + b"".join(unmarked)
+        yield f"{wire.name}-silence", bytes([number, 1, 1, 0, 1, 1, 1, 0]) + _cuts()
+        yield f"{wire.name}-refused", bytes([number, 1, 1, 0, 1, 1, 0, 0]) + _cuts() + NNS.fault(1326)
+        yield f"{wire.name}-http", bytes([number, 1, 0, 0, 1, 1, 0, 0]) + _cuts(1) + b"GET / HTTP/1.1\r\n\r\n"
+        for initiator, side in ((False, "client"), (True, "service")):
+            foreign = conversation(wire, FakeContext(initiator=not initiator), seal=True, mutauth=False)
+            stream = _opening(wire, initiator, 2, mutauth=False) + b"".join(foreign)
+            yield f"{wire.name}-dotnet-{side}", bytes([number, 1, initiator, 0, 1, 0, 0, 1]) + _cuts(50) + stream
 
 
 def _records() -> Seeds:
     for number, wire in enumerate(_WIRES):
         for initiator in (False, True):
             for seal in (False, True):
-                for announced in (False, True):
+                for mutauth in (False, True):
                     context = peer_of(FakeContext(initiator=initiator))
-                    frames = conversation(wire, context, seal=seal, announced=announced)
-                    start = bytes([number, seal, initiator]) + _cuts(2, 40)
+                    frames = conversation(wire, context, seal=seal, mutauth=mutauth, opens=False)
+                    start = bytes([number, seal, initiator, mutauth]) + _cuts(2, 40)
                     name = f"{wire.name}-{'client' if initiator else 'service'}-{'seal' if seal else 'sign'}"
-                    yield f"{name}-{'ended' if announced else 'foreign'}", start + b"".join(frames)
-                    if announced:
+                    yield f"{name}-{'ended' if mutauth else 'foreign'}", start + b"".join(frames)
+                    if mutauth:
                         swapped = [frames[0], frames[2], frames[1], *frames[3:]]
                         yield f"{name}-swapped", start + b"".join(swapped)
                         yield f"{name}-repeated", start + b"".join([*frames, frames[-1]])
-                        yield f"{name}-other-protection", bytes([number, not seal, initiator]) + _cuts() + b"".join(frames)
+                        other = bytes([number, not seal, initiator, 1])
+                        yield f"{name}-other-protection", other + _cuts() + b"".join(frames)
 
 
 def _edits(first: bytes) -> Seeds:

@@ -1,4 +1,4 @@
-"""What names a TLS channel, so that an exchange can be bound to it (RFC 5056): values only."""
+"""What an exchange of tokens is bound to (RFC 5056): a TLS channel, or the client's word that it is a mutauth one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives import hashes
 # The names under which RFC 9266 4.2 and RFC 5929 4.1 register the two kinds.
 TLS_EXPORTER = "tls-exporter"
 TLS_SERVER_END_POINT = "tls-server-end-point"
+_MUTAUTH = "mutauth"
 
 
 @frozen
@@ -16,9 +17,10 @@ class ChannelBinding:
     """A channel's bindings.
 
     :param kind: ``tls-exporter``, which peers of this package use, or
-        ``tls-server-end-point``.
+        ``tls-server-end-point``; ``mutauth`` without TLS.
     :param data: what both ends of the channel know; with ``tls-exporter``
-        nobody else does.
+        nobody else does.  With ``mutauth`` the version of what mutauth peers
+        do between them: there is no channel, and the client says only who made it.
     """
 
     kind: str
@@ -32,7 +34,12 @@ class ChannelBinding:
     @property
     def between_peers(self) -> bool:
         """Whether both ends are this package's."""
-        return self.kind == TLS_EXPORTER
+        return self.kind in (TLS_EXPORTER, _MUTAUTH)
+
+
+#: A mutauth client's where there is no TLS.  Acceptors that know of no bindings ignore them (RFC 4121 4.1.1.2); a mutauth
+#: service learns from them, under the session's key, that the client is another mutauth peer.
+WITHOUT_TLS = ChannelBinding(_MUTAUTH, b"1")
 
 
 def server_end_point(certificate: x509.Certificate) -> ChannelBinding:

@@ -35,6 +35,9 @@ class PeerIdentity:
     :param claimed_spn: on a server, the SPN written on the client's ticket,
         ``class/host[/name]``.  Nothing protects it, so that it can tell a
         client's mistake and no more.
+    :param mutauth: whether the peer is another mutauth peer, so that a stream
+        that was cut is told apart from one that it ended.  A third-party peer's
+        is known to be cut only where it ends in a record or before the first.
     :param read_logon: on a server, reads :attr:`account`, :attr:`sid` and :attr:`groups`.
     """
 
@@ -45,6 +48,7 @@ class PeerIdentity:
     flags: Flag
     expires: float
     claimed_spn: str | None = field(default=None, eq=False)
+    mutauth: bool = False
     read_logon: Callable[[], Logon | None] = field(default=no_logon, eq=False, repr=False)
 
     @property

@@ -42,6 +42,7 @@ class FakeContext:
 
     :param legs: how many tokens the exchange takes altogether.
     :param initiator: whether this side makes the first one.
+    :param mutauth: on an acceptor, whether the client is another mutauth peer.
     """
 
     def __init__(
@@ -55,8 +56,10 @@ class FakeContext:
         blocking: bool = False,
         lifetime: float = 36_000.0,
         groups: tuple[str, ...] = (),
+        mutauth: bool = False,
     ) -> None:
         self.initiator = initiator
+        self.mutauth = mutauth
         self.legs = legs
         self.flags = Flag(flags)
         self.package = package
@@ -97,7 +100,16 @@ class FakeContext:
         spn = SPN_ASKED if self.initiator else None
         expires = time.time() + self.lifetime
         logon = Logon(split_principal(self.principal)[0], "TEST", groups=self.groups)
-        return PeerIdentity(self.principal, spn, self.package, protection, self.flags, expires, read_logon=lambda: logon)
+        return PeerIdentity(
+            self.principal,
+            spn,
+            self.package,
+            protection,
+            self.flags,
+            expires,
+            mutauth=self.mutauth,
+            read_logon=lambda: logon,
+        )
 
     def _digest(self, kind: bytes, initiators: bool, number: int, data: bytes) -> bytes:
         return hashlib.sha256(SECRET + kind + struct.pack(">?Q", initiators, number) + data).digest()[:16]

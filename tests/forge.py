@@ -18,8 +18,13 @@ from collections.abc import Iterable
 from math import lcm
 from pathlib import Path
 
+import gssapi
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from gssapi.raw import ChannelBindings
 from twisted.trial.unittest import SynchronousTestCase
+
+from mutauth_twisted.policy import Protection
+from mutauth_twisted.spn import SPN
 
 AES128, AES256, RC4 = 17, 18, 23
 _KEY_SIZES = {AES128: 16, AES256: 32, RC4: 16}
@@ -131,14 +136,18 @@ class Realm:
         self.name = name
         self._keys: dict[tuple[str, int], bytes] = {}
 
-    def environment(self) -> dict[str, str]:
-        """The variables under which Kerberos knows this realm and none of its KDCs answers."""
+    def environment(self, *settings: str) -> dict[str, str]:
+        """The variables under which Kerberos knows this realm and none of its KDCs answers.
+
+        :param settings: further lines of krb5.conf's ``[libdefaults]``.
+        """
         conf = self.directory / "krb5.conf"
         conf.write_text(
             f"[libdefaults]\ndefault_realm = {self.name}\ndns_lookup_kdc = false\ndns_lookup_realm = false\n"
             # What is left to the library no longer takes RC4 by itself since MIT krb5 1.21.
             "allow_rc4 = true\nallow_weak_crypto = true\n"
-            f"dns_canonicalize_hostname = false\nrdns = false\n[realms]\n{self.name} = {{\n}}\n"
+            f"dns_canonicalize_hostname = false\nrdns = false\n{''.join(f'{line}{chr(10)}' for line in settings)}"
+            f"[realms]\n{self.name} = {{\n}}\n"
         )
         return {
             "KRB5_CONFIG": str(conf),
@@ -229,6 +238,22 @@ class Realm:
         path = self.directory / f"ccache-{os.urandom(8).hex()}"
         path.write_bytes(b"\x05\x04\0\0" + self._principal(client) + credential)
         return f"FILE:{path}"
+
+
+def third_party_initiator(
+    spn: SPN, ccache: str, application_data: bytes | None = None, mechanism: gssapi.OID = gssapi.MechType.kerberos
+) -> gssapi.SecurityContext:
+    """A client's context of GSSAPI's own, with everything that this package asks for but its bindings.
+
+    :param application_data: of the channel bindings; None: it has none.
+    """
+    bindings = None if application_data is None else ChannelBindings(application_data=application_data)
+    credentials = gssapi.Credentials(usage="initiate", mechs=[mechanism], store={"ccache": ccache})
+    name = gssapi.Name(str(spn), gssapi.NameType.kerberos_principal)
+    flags = int(Protection.SEAL.required_flags)
+    return gssapi.SecurityContext(
+        name=name, creds=credentials, usage="initiate", mech=mechanism, flags=flags, channel_bindings=bindings
+    )
 
 
 def set_environment(test: SynchronousTestCase, variables: dict[str, str]) -> None:

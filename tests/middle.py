@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Any, Final, cast
 
 from attrs import define, field
@@ -33,8 +34,10 @@ from tests.fakes import FakeTransport, Recorder, RecorderFactory, ThreadedReacto
 from tests.forge import make_realm
 
 UP, DOWN = "to the service", "to the client"
-#: Which of each side's messages is which, between two peers of ours that say one thing each.
-TOKEN, ANNOUNCEMENT, DATA, END = range(4)
+#: Which of each side's messages is which, between two mutauth peers that say one thing each; only the client opens.
+TOKEN, OPENING, DATA, END = range(4)
+#: The records of each direction.
+RECORDS = {UP: (OPENING, DATA, END), DOWN: (DATA, END)}
 #: What becomes of one message on its way: none, one or more in its place; a None among them closes the connection.
 Change = Callable[[bytes], list[bytes | None]]
 #: The same for every message: takes the direction, the message's number in it and the message.
@@ -96,6 +99,11 @@ def silence(direction: str, number: int, end: int) -> Tamper:
     return tamper
 
 
+def numbers(direction: str) -> Iterator[int]:
+    """The numbers of a direction's messages, in their order."""
+    return (number for number in count() if direction == UP or number != OPENING)
+
+
 class Splitter:
     """Finds the messages of one direction.
 
@@ -123,8 +131,8 @@ class Splitter:
         return rest
 
     def _size(self) -> int | None:
-        if self._records:
-            return 4 + struct.unpack_from("<I", self._buffer)[0] if len(self._buffer) >= 4 else None
+        if self._records:  # on winsock the highest bit may be the service's mark
+            return 4 + (struct.unpack_from("<I", self._buffer)[0] & 0x7FFFFFFF) if len(self._buffer) >= 4 else None
         return 5 + struct.unpack_from(">H", self._buffer, 3)[0] if len(self._buffer) >= 5 else None
 
 
@@ -299,7 +307,7 @@ class Conversation:
         self._tamper = tamper
         self._mute = mute
         self._splitters = {direction: Splitter(channel.wire, direction) for direction in self._ways}
-        self._numbers = {UP: 0, DOWN: 0}
+        self._numbers = {direction: numbers(direction) for direction in self._ways}
         self._ended: set[str] = set()
         self._gave_up = False
 
@@ -333,8 +341,7 @@ class Conversation:
         source, target = self._ways[direction]
         data = source.transport.take()
         for message in self._splitters[direction].feed(data):
-            number, self._numbers[direction] = self._numbers[direction], self._numbers[direction] + 1
-            for piece in self._tamper(direction, number, message):
+            for piece in self._tamper(direction, next(self._numbers[direction]), message):
                 if piece is None:
                     source.lose()
                     target.lose()

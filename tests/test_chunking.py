@@ -27,7 +27,7 @@ pieces = st.lists(st.binary(min_size=1, max_size=200), max_size=6)
 
 def read(context: Any, channel: Channel, data: bytes, cuts: Sequence[int]) -> tuple[list[Data | EndOfStream], Records]:
     """The events of a stream that comes in pieces, and what read it."""
-    records = Records(context, channel.protection, channel.wire, channel.wire.reader(), "peer")
+    records = Records(context, channel.protection, channel.wire, channel.wire.reader(), "peer", mutauth=True)
     events = []
     for chunk in chunked(data, cuts):
         records.feed(chunk)
@@ -38,10 +38,8 @@ def read(context: Any, channel: Channel, data: bytes, cuts: Sequence[int]) -> tu
 
 def stream(context: Any, channel: Channel, pieces: Sequence[bytes]) -> bytes:
     """A whole stream of records."""
-    records = Records(context, channel.protection, channel.wire, channel.wire.reader(), "peer")
-    frames = [records.announcement()]
-    for piece in pieces:
-        frames += records.protect(piece)
+    records = Records(context, channel.protection, channel.wire, channel.wire.reader(), "peer", mutauth=True)
+    frames = [frame for piece in pieces for frame in records.protect(piece)]
     return b"".join((*frames, records.end_of_stream()))
 
 
@@ -79,7 +77,8 @@ class RecordTests(SynchronousTestCase):
         data = bytearray(stream(FakeContext(initiator=True), channel, pieces))
         data[position % len(data)] ^= change
         seen: list[Data | EndOfStream] = []
-        records = Records(FakeContext(initiator=False), channel.protection, channel.wire, channel.wire.reader(), "peer")
+        context, wire = FakeContext(initiator=False), channel.wire
+        records = Records(context, channel.protection, wire, wire.reader(), "peer", mutauth=True)
         try:
             for chunk in chunked(bytes(data), cuts):
                 records.feed(chunk)

@@ -6,6 +6,7 @@ import hashlib
 from datetime import UTC, datetime
 from typing import Any, cast
 
+import gssapi
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
@@ -24,7 +25,7 @@ from mutauth_twisted.errors import AuthenticationError, PeerNotProven, ProtocolV
 from mutauth_twisted.policy import Flag, Package, Protection
 from mutauth_twisted.spn import SPN
 from tests.fakes import FakeContext
-from tests.forge import make_realm
+from tests.forge import make_realm, third_party_initiator
 
 CHANNEL = ChannelBinding(TLS_EXPORTER, bytes(range(32)))
 OTHER = ChannelBinding(TLS_EXPORTER, bytes(32))
@@ -43,6 +44,11 @@ class Case(SynchronousTestCase):
         ccache = self.realm.ccache("alice", str(SERVICE), "svc-echo")
         protection = Protection.SIGN if channel is None else Protection.TLS
         return KerberosInitiator(SERVICE, ClientCredentials(ccache=ccache), protection, package, channel)
+
+    def third_party(self, application_data: bytes | None) -> gssapi.SecurityContext:
+        """A client of GSSAPI's own, with such bindings or none."""
+        ccache = self.realm.ccache("alice", str(SERVICE), "svc-echo")
+        return third_party_initiator(SERVICE, ccache, application_data)
 
     def refused(self, context: Any, token: bytes, kind: type[AuthenticationError], text: str) -> None:
         """A step fails for this reason."""
@@ -73,9 +79,15 @@ class BindingTests(Case):
     def test_no_bindings(self) -> None:
         """A client that sends none passes MIT's own check, and not ours."""
         server = self.keys.acceptor("client", CHANNEL)
-        self.assertTrue(server.step(self.initiator(None).step(None).token).complete)
+        self.assertTrue(server.step(self.third_party(None).step()).complete)
         error = self.assertRaises(PeerNotProven, server.judge, Protection.TLS)
         self.assertIn("its ticket is not bound to this TLS channel", str(error))
+
+    def test_bindings_of_no_channel(self) -> None:
+        """Inside TLS the word that a client is a mutauth one is bindings as any other wrong ones, sent twice or not."""
+        token = self.initiator(None).step(None).token
+        self.refused(self.keys.acceptor("client", CHANNEL), token, AuthenticationError, "bound to another TLS channel")
+        self.refused(self.keys.acceptor("client", CHANNEL), token, AuthenticationError, "replay")
 
     def test_protection_and_channel_go_together(self) -> None:
         """Neither is TLS judged without a channel nor a channel without TLS."""

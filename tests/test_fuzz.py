@@ -92,11 +92,23 @@ class FaultTests(SynchronousTestCase):
     def test_established_without_a_judgement(self) -> None:
         """The machine's target and the connection's see it."""
 
-        def conclude(core: Any, last_token: bytes | None) -> None:
-            core.events.append(handshake.Established("anybody"))
+        def conclude(core: Any, inputs: Any, last_token: bytes | None) -> None:
+            inputs.verified("anybody", False)
 
         self.patch(handshake._Core, "conclude", conclude)
         self.assert_found("handshake")
+
+    def test_established_without_an_opening(self) -> None:
+        """The machine's target and the connection's see a copied token that is taken for its client."""
+        right = handshake.Handshake.stepped
+
+        def stepped(machine: Any, token: bytes, complete: bool) -> Any:
+            events = right(machine, token, complete)
+            return [*events, *(machine.opened() if machine.wants_opening else [])]
+
+        self.patch(handshake.Handshake, "stepped", stepped)
+        self.assert_found("handshake")
+        self.assert_found("exchange")
 
     def test_an_application_too_early(self) -> None:
         """The connection's target sees an application that nobody has proven himself to."""

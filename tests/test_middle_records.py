@@ -13,19 +13,28 @@ from typing import Any
 from mutauth_twisted.core.kerberos import KerberosInitiator
 from mutauth_twisted.core.records import Data, Records
 from mutauth_twisted.credentials import ClientCredentials
-from mutauth_twisted.errors import AuthenticationError, ProtocolViolation, RecordError, SessionEnded, StreamCut
+from mutauth_twisted.errors import (
+    AuthenticationError,
+    NetworkError,
+    ProtocolViolation,
+    RecordError,
+    SessionEnded,
+    StreamCut,
+)
 from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.policy import Protection
 from mutauth_twisted.spn import SPN
 from mutauth_twisted.wire import NNS, WINSOCK
 from tests.middle import (
-    ANNOUNCEMENT,
+    ALICE,
     ANSWER,
     CHANNELS,
     DATA,
     DOWN,
     END,
+    OPENING,
     QUESTION,
+    RECORDS,
     TOKEN,
     UP,
     Attempt,
@@ -47,7 +56,10 @@ from tests.unread import HEADER, Bit, unread_in_record
 SAID = {UP: QUESTION, DOWN: ANSWER}
 #: How a receiver ends that got what its peer did not send so.
 NOTICED = (RecordError, ProtocolViolation, StreamCut)
+#: The same for a service without the client's opening, which is no session yet: that the client left, or that time is up.
+UNOPENED = (RecordError, ProtocolViolation, NetworkError)
 EVERYWHERE = tuple(product(CHANNELS, (UP, DOWN)))
+EVERY_RECORD = tuple((channel, direction, number) for channel, direction in EVERYWHERE for number in RECORDS[direction])
 #: The bytes of which every bit is changed: a record's size, a trailer's size, and a token's header (RFC 4121 4.2.6).
 HEADERS = 4 + 4 + 16
 
@@ -59,12 +71,16 @@ class RecordCase(MiddleCase):
         """What the receiver of a direction got, and how it ended."""
         return (attempt.server, attempt.server_error) if direction == UP else (attempt.client, attempt.error)
 
-    def noticed(self, channel: Channel, direction: str, tamper: Tamper, what: str, said: bytes) -> None:
-        """The receiver notices, and got this much before."""
+    def noticed(self, channel: Channel, direction: str, number: int, tamper: Tamper, what: str, said: bytes) -> Attempt:
+        """The receiver notices at this message, and got so much before; without an opening there is no application."""
         attempt = self.attempt(channel, tamper, f"{direction}: {what}", closes=direction)
+        where = (name(channel), direction, number, what)
         received, error = self.received(attempt, direction)
-        self.assertEqual(received, said, (name(channel), direction, what))
-        self.assertIsInstance(error, NOTICED, (name(channel), direction, what))
+        self.assertEqual(received, said, where)
+        self.assertIsInstance(error, UNOPENED if number == OPENING else NOTICED, where)
+        if number == OPENING:
+            self.assertEqual(attempt.principals, (), where)
+        return attempt
 
     def contexts(self, channel: Channel) -> dict[str, tuple[Any, Any]]:
         """The sender and the receiver of each direction."""
@@ -77,8 +93,8 @@ class FlipTests(RecordCase):
     """One bit changed."""
 
     def test_every_byte(self) -> None:
-        """Every byte of the announcement, of data and of the end of stream; what means the same goes unnoticed."""
-        for (channel, direction), number in product(EVERYWHERE, (ANNOUNCEMENT, DATA, END)):
+        """Every byte of the opening, of data and of the end of stream; what means the same goes unnoticed."""
+        for channel, direction, number in EVERY_RECORD:
             frame = self.messages(channel, closes=direction)[direction, number]
             unnoticed: set[Bit] = set()
             for position in range(len(frame)):
@@ -91,7 +107,9 @@ class FlipTests(RecordCase):
                         continue
                     received, error = self.received(attempt, direction)
                     self.assertEqual(received, SAID[direction] if number == END else b"", (name(channel), what))
-                    self.assertIsInstance(error, NOTICED, (name(channel), what))
+                    self.assertIsInstance(error, UNOPENED if number == OPENING else NOTICED, (name(channel), what))
+                    if number == OPENING:
+                        self.assertEqual(attempt.principals, (), (name(channel), what))
             self.assertEqual(unnoticed, unread_in_record(frame, channel.wire) if number == DATA else set(), name(channel))
 
     def test_every_bit(self) -> None:
@@ -110,7 +128,7 @@ class FlipTests(RecordCase):
 
     def read(self, channel: Channel, context: Any, frame: bytes) -> Any:
         """What a receiver makes of a frame: an event, None where it waits for more, or RecordError for what is refused."""
-        records = Records(context, channel.protection, channel.wire, channel.wire.reader(), "peer")
+        records = Records(context, channel.protection, channel.wire, channel.wire.reader(), "peer", mutauth=True)
         records.feed(frame)
         try:
             event = records.next_event()
@@ -127,7 +145,7 @@ class CutTests(RecordCase):
         """Every byte at which a stream can be cut, and what was said before."""
         for channel, direction in EVERYWHERE:
             messages = self.messages(channel, closes=direction)
-            for number in (ANNOUNCEMENT, DATA, END):
+            for number in RECORDS[direction]:
                 for end in range(len(messages[direction, number])):
                     yield channel, direction, number, end, SAID[direction] if number == END else b""
 
@@ -137,7 +155,9 @@ class CutTests(RecordCase):
             attempt = self.attempt(channel, cut(direction, number, end), f"{number} cut at {end}", closes=direction)
             received, error = self.received(attempt, direction)
             self.assertEqual(received, said)
-            self.assertIs(type(error), StreamCut, (name(channel), direction, number, end))
+            expected = NetworkError if number == OPENING else StreamCut
+            self.assertIs(type(error), expected, (name(channel), direction, number, end))
+            self.assertEqual(attempt.principals, () if number == OPENING else (ALICE,))
 
     def test_silent(self) -> None:
         """A service from whose client nothing more comes ends the session when it has been idle; a client waits."""
@@ -146,7 +166,11 @@ class CutTests(RecordCase):
             attempt = self.attempt(channel, tamper, f"{number} silent from {end}", closes=direction, mute=direction)
             received, error = self.received(attempt, direction)
             self.assertEqual(received, said)
-            if direction == UP:
+            if number == OPENING:
+                self.assertIs(type(error), NetworkError)
+                self.assertIn("a mutauth client's first record did not come within 10 s", str(error))
+                self.assertEqual(attempt.principals, ())
+            elif direction == UP:
                 self.assertIs(type(error), SessionEnded, (name(channel), number, end))
             else:
                 self.assertTrue(attempt.gave_up)
@@ -157,13 +181,14 @@ class OrderTests(RecordCase):
 
     def everywhere(self, what: str, make: Callable[[str, int], Tamper], *numbers: int) -> None:
         """Every one of these records, in both directions, is missed or refused."""
-        for (channel, direction), number in product(EVERYWHERE, numbers):
-            said = SAID[direction] if number == END else b""
-            self.noticed(channel, direction, make(direction, number), f"{what} {number}", said)
+        for channel, direction, number in EVERY_RECORD:
+            if number in numbers:
+                said = SAID[direction] if number == END else b""
+                self.noticed(channel, direction, number, make(direction, number), what, said)
 
     def test_dropped(self) -> None:
         """A record that does not come is missed."""
-        self.everywhere("dropped", lambda where, number: replace(where, number, lambda m: []), ANNOUNCEMENT, DATA, END)
+        self.everywhere("dropped", lambda where, number: replace(where, number, lambda m: []), OPENING, DATA, END)
 
     def test_swapped(self) -> None:
         """Of two records that come in the other order neither is delivered."""
@@ -179,32 +204,37 @@ class OrderTests(RecordCase):
 
             return tamper
 
-        self.everywhere("swapped", swap, ANNOUNCEMENT, DATA)
+        self.everywhere("swapped", swap, OPENING, DATA)
 
     def test_repeated(self) -> None:
         """A record that comes again is delivered once, and ends the connection; nothing is read after the end."""
-        for (channel, direction), number in product(EVERYWHERE, (ANNOUNCEMENT, DATA)):
-            twice = replace(direction, number, lambda message: [message, message])
-            said = SAID[direction] if number == DATA else b""
-            self.noticed(channel, direction, twice, f"repeated {number}", said)
+        for channel, direction, number in EVERY_RECORD:
+            if number != END:
+                twice = replace(direction, number, lambda message: [message, message])
+                # Behind the opening, which has come once, there is a session.
+                said = SAID[direction] if number == DATA else b""
+                self.noticed(channel, direction, DATA, twice, f"{number} repeated", said)
         for channel, direction in EVERYWHERE:
             twice = replace(direction, END, lambda message: [message, message])
             self.assertTrue(self.attempt(channel, twice, "repeated end", closes=direction).harmless)
 
     def test_from_before(self) -> None:
-        """An earlier record of the session cannot stand for a later one: an announcement is no end of stream."""
+        """An earlier record of the session cannot stand for a later one: an opening is no end of stream."""
 
         def old(direction: str, number: int) -> Tamper:
             first: list[bytes | None] = []
 
             def tamper(where: str, which: int, message: bytes) -> list[bytes | None]:
-                if (where, which) == (direction, ANNOUNCEMENT):
+                if where == direction and not first and which != TOKEN:
                     first.append(message)
                 return first if (where, which) == (direction, number) else [message]
 
             return tamper
 
-        self.everywhere("from before", old, DATA, END)
+        for channel, direction in EVERYWHERE:
+            for number in RECORDS[direction][1:]:
+                said = SAID[direction] if number == END else b""
+                self.noticed(channel, direction, number, old(direction, number), "from before", said)
 
     def test_reflected(self) -> None:
         """What a side said itself is nothing that its peer said."""
@@ -218,24 +248,24 @@ class OrderTests(RecordCase):
 
             return tamper
 
-        self.everywhere("reflected", reflect, ANNOUNCEMENT, DATA, END)
+        self.everywhere("reflected", reflect, OPENING, DATA, END)
 
     def test_from_another_session(self) -> None:
         """A record of another session of the same client and service, in the same place, is refused."""
         for channel, direction in EVERYWHERE:
             others = self.messages(channel, closes=direction)
-            for number in (ANNOUNCEMENT, DATA, END):
+            for number in RECORDS[direction]:
                 other = others[direction, number]
                 said = SAID[direction] if number == END else b""
                 tamper = replace(direction, number, lambda message, other=other: [other])  # type: ignore[misc]
-                self.noticed(channel, direction, tamper, f"another session's {number}", said)
+                self.noticed(channel, direction, number, tamper, "another session's", said)
 
     def test_of_the_other_protection(self) -> None:
         """A genuine record with less protection than agreed is refused, and so is one with more."""
         for channel, direction in EVERYWHERE:
             sender, receiver = self.contexts(channel)[direction]
             seal = channel.protection is Protection.SIGN
-            records = Records(receiver, channel.protection, channel.wire, channel.wire.reader(), "peer")
+            records = Records(receiver, channel.protection, channel.wire, channel.wire.reader(), "peer", mutauth=True)
             records.feed(channel.wire.protect(sender, QUESTION, seal))
             with self.assertRaises((RecordError, ProtocolViolation)):
                 records.next_event()
@@ -245,7 +275,7 @@ class OrderTests(RecordCase):
         for channel, direction in EVERYWHERE:
             plain = channel.wire.record(b"what is the question, in the clear, and long enough for a header and a signature?")
             tamper = replace(direction, DATA, lambda message, plain=plain: [plain, message])  # type: ignore[misc]
-            self.noticed(channel, direction, tamper, "plain text", b"")
+            self.noticed(channel, direction, DATA, tamper, "plain text", b"")
 
 
 class TokenTests(MiddleCase):
@@ -256,7 +286,7 @@ class TokenTests(MiddleCase):
         for channel in CHANNELS:
             messages = self.messages(channel)
             server = answering(self.keys.acceptor("client"), channel)
-            for number in (TOKEN, ANNOUNCEMENT, DATA, END):
+            for number in (TOKEN, OPENING, DATA, END):
                 server.receive(messages[UP, number])
             self.assertEqual(server.factory.built, [])
             self.assertIn("the same request was seen before (replay)", str(server.error))
@@ -297,7 +327,7 @@ class SizeTests(RecordCase):
             sender, receiver = self.contexts(channel)[direction]
             most = self.LARGEST[wire] - self.ADDED[wire, channel.protection]
             for size in (most, most + 1):
-                records = Records(receiver, channel.protection, wire, wire.reader(), "peer")
+                records = Records(receiver, channel.protection, wire, wire.reader(), "peer", mutauth=True)
                 frame = wire.protect(sender, bytes(size), seal)
                 self.assertEqual(len(frame), 4 + self.LARGEST[wire] + size - most, name(channel))
                 records.feed(frame)

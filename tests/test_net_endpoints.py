@@ -46,7 +46,7 @@ from mutauth_twisted.net.endpoints import (
 )
 from mutauth_twisted.net.protocol import Channel, describe
 from mutauth_twisted.policy import Package, Protection
-from mutauth_twisted.wire import NNS
+from mutauth_twisted.wire import NNS, Token
 from tests.fakes import SECRET, SPN_ASKED, FakeContext, FakeTransport, Recorder, RecorderFactory, ThreadedReactor
 from tests.forge import make_realm, set_environment
 from tests.middle import flipped
@@ -219,9 +219,15 @@ class OwnFaultTests(SynchronousTestCase):
         self.levels.clear()
         credentials = ClientCredentials(ccache=self.realm.ccache("alice", str(SPN_ASKED), account))
         protocol: Any = self.factory.buildProtocol(ADDRESS)
-        protocol.makeConnection(FakeTransport())
-        token = KerberosInitiator(SPN_ASKED, credentials, Protection.SEAL).step(None).token
-        protocol.dataReceived(NNS.token(token, False))
+        transport = FakeTransport()
+        protocol.makeConnection(transport)
+        context = KerberosInitiator(SPN_ASKED, credentials, Protection.SEAL)
+        protocol.dataReceived(NNS.token(context.step(None).token, False))
+        reader = NNS.reader()
+        reader.feed(transport.take())
+        if isinstance(frame := reader.next_frame(), Token) and frame.done:
+            context.step(frame.payload)
+            protocol.dataReceived(NNS.protect(context, b"", True))
         return [level for level, _ in self.levels]
 
     def test_keytab_away(self) -> None:

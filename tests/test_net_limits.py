@@ -97,6 +97,7 @@ class ServiceCase(SynchronousTestCase):
         self.reactor = ThreadedReactor()
         self.applications = RecorderFactory()
         self.refuse = False
+        self.mutauth = False
         keys = cast(Any, self)
         policy = AccessPolicy(allow=("alice@*",))
         self.factory = MutualAuthServerFactory(self.reactor, cast(Any, self.applications), keys, policy, limits=self.limits)
@@ -105,7 +106,7 @@ class ServiceCase(SynchronousTestCase):
 
     def acceptor(self, peer: str, channel: ChannelBinding | None = None) -> FakeContext:
         """A context; the service's keys are this test's."""
-        return FakeContext(initiator=False, principal=self.principal)
+        return FakeContext(initiator=False, principal=self.principal, mutauth=self.mutauth)
 
     def connect(self, number: int) -> FakeTransport | None:
         """A connection from an address, that says nothing; None: it was closed at once."""
@@ -371,6 +372,22 @@ class SessionTests(ServiceCase):
             self.lose()
         self.assertEqual((self.factory.places.handshakes, self.factory.places.sessions), (0, 0))
 
+    def test_without_an_opening(self) -> None:
+        """A mutauth client takes a session's place with its opening, and a handshake's until then; there is one for each."""
+        self.mutauth = True
+        opening = NNS.protect(FakeContext(initiator=True), b"", True)
+        with captured_log() as events:
+            for number in range(4):
+                self.prove(number)
+            self.assertEqual((self.factory.places.handshakes, self.factory.places.sessions), (4, 0))
+            self.assertEqual((self.applications.built, lines(events, "proved to be")), ([], []))
+            for protocol, _ in self.open:
+                protocol.dataReceived(opening)
+        self.assertEqual((self.factory.places.handshakes, self.factory.places.sessions), (1, 3))
+        self.assertEqual((len(self.applications.built), len(lines(events, "proved to be"))), (3, 3))
+        self.assertEqual(len(lines(events, "all sessions of the service are taken; raise max-connections")), 1)
+        self.assertTrue(self.open[-1][1].disconnecting)
+
     def test_application_that_fails(self) -> None:
         """A connection that the application does not take gives its place back, once."""
 
@@ -440,12 +457,12 @@ class LifetimeCase(SynchronousTestCase):
         self.protocol.makeConnection(self.network)
         self.protocol.dataReceived(TOKEN_1)
         self.network.take()
-        self.peer = Records(FakeContext(initiator=True), Protection.SEAL, NNS, NNS.reader(), "service")
-        self.protocol.dataReceived(self.peer.announcement())
+        self.peer = Records(FakeContext(initiator=True), Protection.SEAL, NNS, NNS.reader(), "service", mutauth=True)
+        self.protocol.dataReceived(self.peer.opening())
 
     def acceptor(self, peer: str, channel: ChannelBinding | None = None) -> FakeContext:
         """The context; the service's keys are this test's."""
-        return FakeContext(initiator=False, lifetime=self.lifetime)
+        return FakeContext(initiator=False, lifetime=self.lifetime, mutauth=True)
 
     @property
     def transport(self) -> Any:
@@ -482,10 +499,8 @@ class IdleTests(LifetimeCase):
         self.reactor.advance(99)
         self.assertFalse(self.network.disconnecting)
         self.reactor.advance(1)
-        announced = Records(FakeContext(initiator=True), Protection.SEAL, NNS, NNS.reader(), "service")
-        context = FakeContext(initiator=False)
-        announced.feed(NNS.record(context.wrap(b"", seal=True)) + self.network.value())
-        self.assertEqual(announced.next_event(), EndOfStream())
+        self.peer.feed(self.network.value())
+        self.assertEqual(self.peer.next_event(), EndOfStream())
         self.assert_over("no byte has flowed for 100 s")
 
     def test_bytes(self) -> None:
@@ -611,7 +626,7 @@ class TcpTests(SynchronousTestCase):
     def test_without_tcp(self) -> None:
         """On a transport that knows nothing of it, asking changes nothing and says no."""
         context = FakeContext(initiator=False)
-        records = Records(context, Protection.SEAL, NNS, NNS.reader(), "peer")
+        records = Records(context, Protection.SEAL, NNS, NNS.reader(), "peer", mutauth=False)
         transport = ProtectedTransport(Clock(), FakeTransport(), records, context.judge(Protection.SEAL))
         transport.start(Protocol())
         transport.setTcpKeepAlive(True)

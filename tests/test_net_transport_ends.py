@@ -15,7 +15,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from mutauth_twisted.core.records import Data, EndOfStream
 from mutauth_twisted.errors import RecordError, StreamCut
 from mutauth_twisted.net.transport import LINGER, can_half_close
-from tests.fakes import FakeTransport, captured_log
+from mutauth_twisted.wire import NNS
+from tests.fakes import FakeContext, FakeTransport, captured_log
 from tests.transport_case import Case, HalfCloseable, PlainTransport, Source
 
 
@@ -237,22 +238,44 @@ class EndingTests(Case):
         self.assertIsInstance(self.lose(ConnectionAborted()), StreamCut)
 
 
-class OtherPeerTests(Case):
-    """A peer such as .NET's, without announcement and end of stream."""
+class ThirdPartyTests(Case):
+    """A peer such as .NET's, without an end of stream."""
 
-    def start(self) -> None:
-        """Connect the application; the peer says nothing."""
-        self.transport.start(self.application)
+    mutauth = False
 
     def test_plain_close(self) -> None:
         """Its plain close between records is a clean end, and what was written still goes out."""
         self.peer_sends(b"hello")
         self.transport.write(b"goodbye")
         self.transport.readConnectionLost()
-        self.assertEqual(self.sent(), [Data(b"goodbye"), EndOfStream()])
+        self.assertEqual(self.network.value(), b"".join(self.expected(b"goodbye")))
         self.assertTrue(self.network.disconnecting)
         self.assertFalse(self.network.aborted)
         self.assertIsInstance(self.lose(ConnectionDone()), ConnectionDone)
+
+    def expected(self, *data: bytes) -> list[bytes]:
+        """The frames of this data, and of nothing besides."""
+        context = FakeContext(initiator=False)
+        return [NNS.record(context.wrap(each, seal=True)) for each in data]
+
+    def test_our_close(self) -> None:
+        """When this side closes TCP ends, behind what was written, and no empty record comes before that."""
+        self.peer_sends(b"hello")
+        self.transport.write(b"goodbye")
+        self.transport.loseConnection()
+        self.assertEqual(self.network.value(), b"".join(self.expected(b"goodbye")))
+        self.assertTrue(self.network.write_closing)
+        self.transport.readConnectionLost()
+        self.assertIsInstance(self.lose(ConnectionDone()), ConnectionDone)
+
+    def test_our_half(self) -> None:
+        """When this side ends its half, so does TCP, and the peer may go on."""
+        self.transport.write(b"question")
+        self.transport.loseWriteConnection()
+        self.assertEqual(self.network.value(), b"".join(self.expected(b"question")))
+        self.assertTrue(self.network.write_closing)
+        self.peer_sends(b"answer")
+        self.assertEqual(self.application.received, [b"answer"])
 
     def test_reset(self) -> None:
         """A connection that was reset is a lost one."""

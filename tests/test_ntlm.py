@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import logging
 import math
 import os
@@ -13,6 +14,7 @@ from typing import Any, cast
 
 import spnego
 from spnego import ContextReq, NegotiateOptions
+from spnego.channel_bindings import GssChannelBindings
 from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted.access import AccessPolicy
@@ -31,6 +33,7 @@ from tests.users import users_file
 SEAL, SIGN, TLS = Protection.SEAL, Protection.SIGN, Protection.TLS
 PASSWORD = "Pa55 \N{EURO SIGN} wort!"
 USERS = f"LAB:alice:{PASSWORD}\nLAB:Bob:other word\nWORK:alice:third word\n"
+FOREIGN = GssChannelBindings(application_data=b"tls-server-end-point:" + bytes(32))
 FLAGS = SEAL.requested_flags & ~Flag.MUTUAL
 
 
@@ -90,6 +93,25 @@ class ExchangeTests(Case):
         self.assertEqual((known.principal, known.spn, known.account), ("alice@LAB", None, "LAB\\alice"))
         self.assertEqual((known.package, known.protection, known.flags), ("ntlm-service-unproven", SEAL, FLAGS))
         self.assertEqual((known.sid, known.groups, known.expires), (None, (), math.inf))
+
+    def test_mutauth_client(self) -> None:
+        """A mutauth client says so in its response, which its password protects; any other is a third-party one."""
+        for bindings, mutauth in ((module._BINDINGS, True), (FOREIGN, False), (None, False)):
+            self.patch(module, "_BINDINGS", bindings)
+            client, server = self.client(), self.server()
+            self.exchange(client, server)
+            self.assertIs(server.judge(SEAL).mutauth, mutauth)
+            self.assertFalse(client.judge(SEAL).mutauth)
+
+    def test_changed_word(self) -> None:
+        """Nobody on the way can put that word into a response, nor take it out."""
+        word, other = module._HASH_OF_BINDINGS, hashlib.md5(FOREIGN.pack()).digest()
+        for bindings, before, after in ((module._BINDINGS, word, other), (FOREIGN, other, word)):
+            self.patch(module, "_BINDINGS", bindings)
+            client, server = self.client(), self.server()
+            last = client.step(server.step(client.step(None).token).token).token
+            self.assertEqual(last.count(before), 1)
+            self.refused(server, last.replace(before, after), PeerNotProven, "its NTLM proves none of the users")
 
     def test_service_is_not(self) -> None:
         """What the client knows of the service is nothing, and the flag is not there."""

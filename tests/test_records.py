@@ -13,9 +13,9 @@ from mutauth_twisted.wire import NNS
 from tests.fakes import FakeContext, chunked
 
 
-def records(initiator: bool, protection: Protection = Protection.SEAL) -> Records:
+def records(initiator: bool, protection: Protection = Protection.SEAL, *, mutauth: bool = True) -> Records:
     """One side of an established connection."""
-    return Records(FakeContext(initiator=initiator), protection, NNS, NNS.reader(), "peer")
+    return Records(FakeContext(initiator=initiator), protection, NNS, NNS.reader(), "peer", mutauth=mutauth)
 
 
 def events(side: Records, data: bytes) -> list[Data | EndOfStream]:
@@ -28,14 +28,14 @@ def events(side: Records, data: bytes) -> list[Data | EndOfStream]:
 
 
 class StreamTests(SynchronousTestCase):
-    """Two of our own peers."""
+    """Two mutauth peers."""
 
     def setUp(self) -> None:
         self.sender, self.receiver = records(True), records(False)
 
     def test_data(self) -> None:
-        """Bytes arrive as they were sent, record by record; the announcement is not among them."""
-        data = self.sender.announcement() + b"".join(self.sender.protect(b"one") + self.sender.protect(b"two"))
+        """Bytes arrive as they were sent, record by record."""
+        data = b"".join(self.sender.protect(b"one") + self.sender.protect(b"two"))
         self.assertEqual(events(self.receiver, data), [Data(b"one"), Data(b"two")])
 
     def test_nothing_to_send(self) -> None:
@@ -60,24 +60,24 @@ class StreamTests(SynchronousTestCase):
 
     def test_end_of_stream(self) -> None:
         """The end of the stream is seen after all data, and then the connection is no cut one."""
-        data = self.sender.announcement() + self.sender.protect(b"x")[0] + self.sender.end_of_stream()
+        data = self.sender.protect(b"x")[0] + self.sender.end_of_stream()
         self.assertEqual(events(self.receiver, data), [Data(b"x"), EndOfStream()])
         self.assertTrue(self.receiver.ended)
         self.assertIsNone(self.receiver.cut())
 
     def test_end_without_data(self) -> None:
         """A stream without data ends too."""
-        self.assertEqual(events(self.receiver, self.sender.announcement() + self.sender.end_of_stream()), [EndOfStream()])
+        self.assertEqual(events(self.receiver, self.sender.end_of_stream()), [EndOfStream()])
 
     def test_nothing_follows_the_end(self) -> None:
         """A record after the end of the stream is refused, even a genuine one."""
-        events(self.receiver, self.sender.announcement() + self.sender.end_of_stream())
+        events(self.receiver, self.sender.end_of_stream())
         with self.assertRaisesRegex(RecordError, "follows the end"):
             events(self.receiver, self.sender.protect(b"more")[0])
 
     def test_cut_everywhere(self) -> None:
         """A stream that stops at any byte before its end is a cut one."""
-        data = self.sender.announcement() + self.sender.protect(b"some data")[0] + self.sender.end_of_stream()
+        data = self.sender.protect(b"some data")[0] + self.sender.end_of_stream()
         for end in range(len(data)):
             receiver = records(False)
             found = events(receiver, data[:end])
@@ -92,7 +92,7 @@ class StreamTests(SynchronousTestCase):
     def test_any_chunks(self, pieces: list[bytes], cuts: list[int]) -> None:
         """Any data in any chunks arrives whole, in order and with its end."""
         sender, receiver = records(True), records(False)
-        stream = sender.announcement()
+        stream = b""
         for piece in pieces:
             stream += b"".join(sender.protect(piece))
         stream += sender.end_of_stream()
@@ -105,7 +105,7 @@ class AttackTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.sender, self.receiver = records(True), records(False)
-        self.frames = [self.sender.announcement(), *self.sender.protect(b"one"), *self.sender.protect(b"two")]
+        self.frames = [frame for data in (b"zero", b"one", b"two") for frame in self.sender.protect(data)]
 
     def refused(self, *frames: bytes) -> None:
         """The last of the frames is refused, and those before are not."""
@@ -122,14 +122,13 @@ class AttackTests(SynchronousTestCase):
         """A record whose predecessor is missing is refused."""
         self.refused(self.frames[0], self.frames[2])
 
-    def test_dropped_announcement(self) -> None:
-        """The announcement cannot be taken away: without it the next record is refused."""
+    def test_dropped_first(self) -> None:
+        """The first record cannot be taken away either."""
         self.refused(self.frames[1])
 
     def test_reflected(self) -> None:
         """What a side sent itself is no record of its peer."""
-        frame = self.receiver.announcement()
-        self.refused(frame)
+        self.refused(self.receiver.protect(b"mine")[0])
 
     def test_flipped(self) -> None:
         """A record with any bit of its body changed is refused."""
@@ -141,7 +140,7 @@ class AttackTests(SynchronousTestCase):
     def test_signed_where_sealed_was_agreed(self) -> None:
         """A record that is only signed is refused when sealing was agreed, genuine as it is."""
         with self.assertRaisesRegex(RecordError, "signed only where sealed"):
-            events(self.receiver, records(True, Protection.SIGN).announcement())
+            events(self.receiver, records(True, Protection.SIGN).protect(b"zero")[0])
 
     def test_sealed_where_signed_was_agreed(self) -> None:
         """A sealed record where signing was agreed tells that the sides were set up differently."""
@@ -166,16 +165,59 @@ class SignedTests(SynchronousTestCase):
     def test_data(self) -> None:
         """Signed records carry data between two sides that agreed to sign."""
         sender, receiver = records(True, Protection.SIGN), records(False, Protection.SIGN)
-        found = events(receiver, sender.announcement() + sender.protect(b"open")[0] + sender.end_of_stream())
+        found = events(receiver, sender.protect(b"open")[0] + sender.end_of_stream())
         self.assertEqual(found, [Data(b"open"), EndOfStream()])
 
 
-class OtherPeerTests(SynchronousTestCase):
-    """A peer such as .NET's, which knows neither announcement nor end of stream."""
+class OpeningTests(SynchronousTestCase):
+    """A mutauth client's first record, with which it shows that it holds the key."""
+
+    def setUp(self) -> None:
+        self.client, self.service = records(True), records(False)
+
+    def test_opening(self) -> None:
+        """It comes in any pieces, once, and is not taken for the end of the stream; what follows is data."""
+        opening, (data,) = self.client.opening(), self.client.protect(b"hello")
+        for byte in opening[:-1]:
+            self.service.feed(bytes([byte]))
+            self.assertFalse(self.service.take_opening())
+        self.service.feed(opening[-1:] + data)
+        self.assertTrue(self.service.take_opening())
+        self.assertFalse(self.service.ended)
+        self.assertEqual(self.service.next_event(), Data(b"hello"))
+
+    def test_cut_behind_it(self) -> None:
+        """A stream that ends behind the opening, or before it, was cut."""
+        self.assertIsInstance(self.service.cut(), StreamCut)
+        self.service.feed(self.client.opening())
+        self.assertTrue(self.service.take_opening())
+        self.assertIsInstance(self.service.cut(), StreamCut)
+
+    def test_something_else(self) -> None:
+        """Data instead of it says that the client does not know this service for a mutauth one."""
+        self.service.feed(records(True, mutauth=False).protect(b"hello")[0])
+        error = self.assertRaises(RecordError, self.service.take_opening)
+        self.assertIn("something on the way has removed this service's mark", str(error))
+
+    def test_not_the_clients(self) -> None:
+        """What nobody with the key made is no opening, nor is one that is protected otherwise or no record at all."""
+        for frame in (
+            NNS.record(bytes(60)),
+            self.service.opening(),
+            NNS.record(FakeContext(initiator=True).wrap(b"", seal=False)),
+            bytes(4),
+        ):
+            self.service = records(False)
+            self.service.feed(frame)
+            self.assertRaises((RecordError, ProtocolViolation), self.service.take_opening)
+
+
+class ThirdPartyTests(SynchronousTestCase):
+    """A peer such as .NET's, which knows neither opening nor end of stream."""
 
     def setUp(self) -> None:
         self.context = FakeContext(initiator=True)
-        self.receiver = records(False)
+        self.receiver = records(False, mutauth=False)
 
     def frame(self, data: bytes) -> bytes:
         """A record as such a peer makes it."""
@@ -195,6 +237,11 @@ class OtherPeerTests(SynchronousTestCase):
     def test_silent_close(self) -> None:
         """A close before any record may be anybody's, and counts as a cut."""
         self.assertIsInstance(self.receiver.cut(), StreamCut)
+
+    def test_nothing_empty_for_it(self) -> None:
+        """It gets no empty record, at the start or at the end: .NET Framework and .NET Core 3.1 hang on one."""
+        side = self.receiver
+        self.assertEqual((side.opening(), side.protect(b""), side.end_of_stream()), (b"", [], b""))
 
     def test_empty_records(self) -> None:
         """Empty records between its data mean nothing."""

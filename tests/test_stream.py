@@ -40,7 +40,7 @@ class StreamTests(SynchronousTestCase):
         event = service.next_event()
         assert isinstance(event, Data)
         self.assertIs(event.data, data)
-        self.assertEqual((client.protect(b""), client.announcement()), ([], b""))
+        self.assertEqual((client.protect(b""), client.opening()), ([], b""))
 
     def test_end(self) -> None:
         """The end is seen, and anything behind it is an error."""

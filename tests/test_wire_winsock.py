@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from itertools import product
 from typing import Any, cast
 
 from hypothesis import given, settings
@@ -131,17 +132,20 @@ class ExchangeTests(SynchronousTestCase):
 
     def test_any_number_of_tokens(self) -> None:
         """One to seven tokens end with both applications, and data flows, in one chunk and byte by byte."""
-        for legs in range(1, 8):
-            for bytewise in (False, True):
-                client = Player(FakeContext(initiator=True, legs=legs), channel=CHANNEL)
-                server = Player(FakeContext(initiator=False, legs=legs), channel=CHANNEL)
-                converse(client, server, bytewise=bytewise)
-                self.assertEqual((client.results, server.results), ([client.application], [server.application]))
-                self.assertEqual((client.context.judged, server.context.judged), (1, 1))
-                cast(Any, client.application.transport).write(b"question")
-                cast(Any, server.application.transport).write(b"answer")
-                converse(client, server, bytewise=bytewise)
-                self.assertEqual((server.application.received, client.application.received), ([b"question"], [b"answer"]))
+        for legs, bytewise, mutauth in product(range(1, 8), (False, True), (False, True)):
+            client = Player(FakeContext(initiator=True, legs=legs), channel=CHANNEL)
+            server = Player(FakeContext(initiator=False, legs=legs, mutauth=mutauth), channel=CHANNEL)
+            converse(client, server, bytewise=bytewise)
+            self.assertEqual((client.results, server.results), ([client.application], [server.application]))
+            self.assertEqual((client.context.judged, server.context.judged), (1, 1))
+            for side in (client, server):
+                # Where the client has the last token there is none of the service's that could be marked.
+                identity = cast(Any, side.application.transport).peer_identity
+                self.assertIs(identity.mutauth, mutauth and legs % 2 == 0, (legs, mutauth))
+            cast(Any, client.application.transport).write(b"question")
+            cast(Any, server.application.transport).write(b"answer")
+            converse(client, server, bytewise=bytewise)
+            self.assertEqual((server.application.received, client.application.received), ([b"question"], [b"answer"]))
 
     def test_nothing_early(self) -> None:
         """Neither side builds an application or says more before the other's last byte."""
@@ -220,8 +224,8 @@ class RecordCase(SynchronousTestCase):
         server: Any = ServiceKeys(ServiceCredentials(realm.keytab("svc-echo"))).acceptor("client")
         client.step(server.step(client.step(None).token).token)
         self.client, self.server = client, server
-        self.sender = Records(client, self.protection, WINSOCK, WINSOCK.reader(), "service")
-        self.receiver = Records(server, self.protection, WINSOCK, WINSOCK.reader(), "client")
+        self.sender = Records(client, self.protection, WINSOCK, WINSOCK.reader(), "service", mutauth=True)
+        self.receiver = Records(server, self.protection, WINSOCK, WINSOCK.reader(), "client", mutauth=True)
 
     def receive(self, data: bytes) -> list[Any]:
         """What comes out at the other end."""
@@ -246,8 +250,8 @@ class SealedTests(RecordCase):
     def test_stream(self) -> None:
         """Data of any size, one byte among them, and the end arrive."""
         data = bytes(range(256)) * 200
-        frames = [self.sender.announcement(), *self.sender.protect(b"x"), *self.sender.protect(data)]
-        self.assertEqual(len(frames), 2 + -(-len(data) // WINSOCK.max_plaintext))
+        frames = [*self.sender.protect(b"x"), *self.sender.protect(data)]
+        self.assertEqual(len(frames), 1 + -(-len(data) // WINSOCK.max_plaintext))
         events = self.receive(b"".join(frames) + self.sender.end_of_stream())
         self.assertEqual(events[0], Data(b"x"))
         self.assertEqual(b"".join(event.data for event in events[1:-1]), data)
@@ -256,12 +260,11 @@ class SealedTests(RecordCase):
 
     def test_flipped(self) -> None:
         """A record with any bit changed, in its length, its trailer's size or anywhere else, is not delivered."""
-        self.receive(self.sender.announcement())
         (frame,) = self.sender.protect(b"genuine")
         for position in range(len(frame)):
             for bit in (0, 7):
                 changed = frame[:position] + bytes([frame[position] ^ 1 << bit]) + frame[position + 1 :]
-                receiver = Records(self.server, self.protection, WINSOCK, WINSOCK.reader(), "client")
+                receiver = Records(self.server, self.protection, WINSOCK, WINSOCK.reader(), "client", mutauth=True)
                 receiver.feed(changed)
                 try:
                     event = receiver.next_event()
@@ -294,7 +297,7 @@ class SealedTests(RecordCase):
     def test_short(self) -> None:
         """A body without room for a trailer is no record."""
         for body in (b"x", bytes(3), struct.pack("<I", 1), struct.pack("<I", 0xFFFFFFFF) + bytes(60)):
-            receiver = Records(self.server, self.protection, WINSOCK, WINSOCK.reader(), "client")
+            receiver = Records(self.server, self.protection, WINSOCK, WINSOCK.reader(), "client", mutauth=True)
             receiver.feed(WINSOCK.record(body))
             self.assertRaises(ProtocolViolation, receiver.next_event)
 
@@ -313,13 +316,13 @@ class SignedTests(RecordCase):
 
     def test_stream(self) -> None:
         """Data and the end arrive."""
-        frames = [self.sender.announcement(), *self.sender.protect(b"hello"), self.sender.end_of_stream()]
+        frames = [*self.sender.protect(b"hello"), self.sender.end_of_stream()]
         self.assertEqual(self.receive(b"".join(frames)), [Data(b"hello"), EndOfStream()])
 
     def test_attacks(self) -> None:
         """What is changed, repeated or dropped is not delivered."""
-        frames = [self.sender.announcement(), *self.sender.protect(b"one"), *self.sender.protect(b"two")]
-        self.assertEqual(self.receive(frames[0]), [])
+        frames = [frame for data in (b"zero", b"one", b"two") for frame in self.sender.protect(data)]
+        self.assertEqual(self.receive(frames[0]), [Data(b"zero")])
         for position in range(4, len(frames[1])):
             changed = frames[1][:position] + bytes([frames[1][position] ^ 1]) + frames[1][position + 1 :]
             self.assertRaises(RecordError, self.receive, changed)

@@ -70,22 +70,24 @@ class Case(SynchronousTestCase):
 
     application_class: type[Recorder] = Recorder
     network_class: type[Any] = FakeTransport
+    #: Whether the two are mutauth peers; else third-party ones to each other.
+    mutauth = True
 
     def setUp(self) -> None:
         self.clock = Clock()
         self.network: Any = self.network_class()
         context = FakeContext(initiator=False)
-        records = Records(context, Protection.SEAL, NNS, NNS.reader(), "peer")
+        records = Records(context, Protection.SEAL, NNS, NNS.reader(), "peer", mutauth=self.mutauth)
         self.context = context
         self.transport = ProtectedTransport(self.clock, self.network, records, context.judge(Protection.SEAL))
         self.application = self.application_class()
-        self.peer = Records(FakeContext(initiator=True), Protection.SEAL, NNS, NNS.reader(), "service")
+        peer = FakeContext(initiator=True)
+        self.peer = Records(peer, Protection.SEAL, NNS, NNS.reader(), "service", mutauth=self.mutauth)
         self.start()
 
     def start(self) -> None:
-        """Connect the application, and have the peer announce itself."""
+        """Connect the application."""
         self.transport.start(self.application)
-        self.transport.dataReceived(self.peer.announcement())
 
     def sent(self) -> list[Data | EndOfStream]:
         """What the peer reads of all that was written since the last time."""

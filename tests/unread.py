@@ -57,10 +57,19 @@ def parts(frame: bytes, wire: Wire) -> Iterator[tuple[Path, int, int]]:
     return elements(frame, inside + 2, len(frame))
 
 
-def unread_in_token(frame: bytes, wire: Wire) -> set[Bit]:
-    """The bits of a side's frame that nobody reads."""
-    # The version, which MS-NNS 2.2.1 has receivers ignore.
+def mark_in_token(wire: Wire) -> set[Bit]:
+    """The bits of a service's last frame, any of which makes a marked one an unmarked one."""
+    return {(2, bit) for bit in range(8)} if wire is NNS else {(3, 7)}
+
+
+def unread_in_token(frame: bytes, wire: Wire, *, from_service: bool = False) -> set[Bit]:
+    """The bits of a side's frame that nobody reads.
+
+    :param from_service: whether it is a service's last one, for another mutauth peer.
+    """
+    # Of a client's frame the version, which MS-NNS 2.2.1 has receivers ignore, and where a service's is marked.
     bits = {(position, bit) for position in (1, 2) for bit in range(8)} if wire is NNS else set()
+    bits = bits - mark_in_token(wire) if from_service else bits | mark_in_token(wire)
     if wire is NNS and frame[0] == 0x16:
         # A client that calls itself done with its first token: the service goes by its own context.
         bits.add((0, 1))

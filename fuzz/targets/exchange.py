@@ -39,10 +39,13 @@ def peer_of(context: FakeContext) -> FakeContext:
     return FakeContext(initiator=not context.initiator, legs=context.legs)
 
 
-def conversation(wire: Wire, context: FakeContext, *, seal: bool, announced: bool = True) -> list[bytes]:
-    """The frames of a peer's records, from its announcement to its end of stream."""
-    ends = [b""] if announced else []
-    return [wire.protect(context, each, seal) for each in [*ends, *SAID, *ends]]
+def conversation(wire: Wire, context: FakeContext, *, seal: bool, mutauth: bool = True, opens: bool = True) -> list[bytes]:
+    """The frames of a peer's records: what it says, and of a mutauth peer its end of stream.
+
+    :param opens: whether a mutauth client's opening comes first.
+    """
+    opening = [b""] if mutauth and opens and context.initiator else []
+    return [wire.protect(context, each, seal) for each in [*opening, *SAID, *([b""] if mutauth else [])]]
 
 
 class _Stranger(FakeContext):
@@ -63,9 +66,11 @@ class _Connection:
     :param choices: what kind of side it is.
     """
 
-    def __init__(self, wire: Wire, seal: bool, initiator: bool, legs: int, genuine: bool, manner: str) -> None:
+    def __init__(
+        self, wire: Wire, seal: bool, initiator: bool, legs: int, genuine: bool, mutauth: bool, manner: str
+    ) -> None:
         kind = FakeContext if genuine else _Stranger
-        self.context = kind(initiator=initiator, legs=legs, blocking=initiator)
+        self.context = kind(initiator=initiator, legs=legs, blocking=initiator, mutauth=mutauth and not initiator)
         self.genuine = genuine
         protection = Protection.SEAL if seal else Protection.SIGN
         self.channel = Channel(wire=wire, protection=protection, timeout=_TIMEOUT)
@@ -89,6 +94,8 @@ class _Connection:
             assert self.genuine, "a stranger got an application"
             assert self.context.judged == 1, "an application was built without a judgement"
             assert self.context.legs <= 2 * len(self.context.steps), "an application was built on an unfinished context"
+            identity = cast(Any, self.player.application.transport).peer_identity
+            assert self.context.received or not identity.mutauth or self.context.initiator, "there was no opening"
         assert len(self.player.factory.built) <= 1
 
     def feed(self, chunk: bytes) -> None:
@@ -149,13 +156,13 @@ def check(data: bytes) -> None:
     """A connection of either kind: no application without a proof, no more than was said, and an end to it all."""
     choices = Choices(data)
     wire, seal, initiator = choices.wire(), choices.flag(), choices.flag()
-    legs, genuine, late = 2 + choices.below(2), choices.flag(), choices.flag()
+    legs, genuine, mutauth, late = 2 + choices.below(2), choices.flag(), choices.flag(), choices.flag()
     manner = MANNERS[choices.below(len(MANNERS))]
     cuts, stream = choices.cuts(), choices.rest()
     with captured_log() as events:
         outcomes = []
         for chunks in ([stream] if stream else [], chunked(stream, cuts), _bytewise(stream)):
-            connection = _Connection(wire, seal, initiator, legs, genuine, manner)
+            connection = _Connection(wire, seal, initiator, legs, genuine, mutauth, manner)
             for chunk in chunks:
                 connection.feed(chunk)
             outcomes.append(connection.outcome())
@@ -173,18 +180,20 @@ def _bytewise(stream: bytes) -> Iterable[bytes]:
 def check_records(data: bytes) -> None:
     """The records of an established connection: what was said, as far as it is unharmed, and one error."""
     choices = Choices(data)
-    wire, seal, initiator = choices.wire(), choices.flag(), choices.flag()
+    wire, seal, initiator, mutauth = choices.wire(), choices.flag(), choices.flag(), choices.flag()
     cuts, stream = choices.cuts(), choices.rest()
-    whole = _read(wire, seal, initiator, [stream] if stream else [])
-    assert _read(wire, seal, initiator, chunked(stream, cuts)) == whole, "pieces are read as something else"
-    assert _read(wire, seal, initiator, _bytewise(stream)) == whole, "single bytes are read as something else"
+    whole = _read(wire, seal, initiator, mutauth, [stream] if stream else [])
+    assert _read(wire, seal, initiator, mutauth, chunked(stream, cuts)) == whole, "pieces are read as something else"
+    assert _read(wire, seal, initiator, mutauth, _bytewise(stream)) == whole, "single bytes are read as something else"
 
 
-def _read(wire: Wire, seal: bool, initiator: bool, chunks: Iterable[bytes]) -> tuple[bytes, bool, str | None, bool]:
+def _read(
+    wire: Wire, seal: bool, initiator: bool, mutauth: bool, chunks: Iterable[bytes]
+) -> tuple[bytes, bool, str | None, bool]:
     """What came out, whether the peer ended it, the error, and whether an end would be a cut now."""
     reader = wire.reader()
     protection = Protection.SEAL if seal else Protection.SIGN
-    records = Records(FakeContext(initiator=initiator), protection, wire, reader, "peer")
+    records = Records(FakeContext(initiator=initiator), protection, wire, reader, "peer", mutauth=mutauth)
     assert records.cut() is not None, "a stream without any record is taken for a finished one"
     received = b""
     error: MutualAuthError | None = None
@@ -204,6 +213,7 @@ def _read(wire: Wire, seal: bool, initiator: bool, chunks: Iterable[bytes]) -> t
     if records.ended:
         assert received == _WORDS and cut is None
     elif cut is None and error is None:
+        assert not mutauth, "a mutauth peer's stream that does not end is taken for a finished one"
         assert not reader.pending, "a stream that ends within a record is no cut one"
     # After an error the connection is over, whatever waits.
     return received, records.ended, str(error) if error else None, error is None and cut is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fuzz.inputs import Choices
-from mutauth_twisted.core.handshake import Established, Event, Failed, Handshake, Send, Step
+from mutauth_twisted.core.handshake import AwaitOpening, Established, Event, Failed, Handshake, Send, Step
 from mutauth_twisted.errors import AccessDenied, MutualAuthError, PeerNotProven, ServiceFull
 from mutauth_twisted.wire import Fault, Token
 
@@ -13,13 +13,18 @@ _VERDICTS = (None, PeerNotProven, AccessDenied, ServiceFull)
 class _Driver:
     """Does what the events say, and checks that they may say it.
 
-    :param choices: the wire, the side, and what the judge will say.
+    :param choices: the wire, the side, what the judge will say, and whether it finds another mutauth peer.
     """
 
     def __init__(self, choices: Choices) -> None:
         self.wire = choices.wire()
         self.initiator = choices.flag()
         self._verdict = _VERDICTS[choices.below(len(_VERDICTS))]
+        self._mutauth = choices.flag()
+        self._marked = False
+        self.peer_mark = False
+        self.awaiting = False
+        self.opened = False
         self.stepping = False
         self.complete = False
         self.peer_done = False
@@ -27,7 +32,11 @@ class _Driver:
         self._sent = 0
         self.end: Event[str] | None = None
         self.machine: Handshake[str] = Handshake(
-            initiator=self.initiator, wire=self.wire, peer="peer", judge=self._judge
+            initiator=self.initiator,
+            wire=self.wire,
+            peer="peer",
+            judge=self._judge,
+            is_mutauth=lambda identity: self._mutauth,
         )
 
     def _judge(self) -> str:
@@ -49,6 +58,9 @@ class _Driver:
                 self.stepping = True
             elif isinstance(event, Send):
                 self._check_sent(event)
+            elif isinstance(event, AwaitOpening):
+                assert self._marked and not self.awaiting, "an opening is awaited of somebody who knows nothing of it"
+                self.awaiting = True
             else:
                 self.end = event
         if isinstance(self.end, Established):
@@ -56,6 +68,11 @@ class _Driver:
             assert self.complete, "established with an unfinished context"
             if self.initiator and self.wire.says_done:
                 assert self.peer_done, "established without the service's done"
+            if self.initiator:
+                assert self.peer_mark or not self.end.mutauth, "a mark was seen that was not there"
+            else:
+                assert self.end.mutauth is self.opened is self._marked, "established without the client's opening"
+        assert self.machine.wants_opening == (self.awaiting and self.end is None)
         if self.end is not None:
             assert not self.machine.wants_frame, "a frame is wanted after the end"
         if self.initiator:
@@ -71,6 +88,9 @@ class _Driver:
         frame = reader.next_frame()
         assert frame is not None and not reader.pending, "what was sent is not one frame"
         assert (len(frame.payload) if isinstance(frame, Token) else None) == event.size
+        if isinstance(frame, Token) and frame.mutauth:
+            assert self._mutauth and not self.initiator, "a third-party peer gets a mark"
+            self._marked = True
         if self.initiator:
             assert not self.peer_done, "a service that has finished was sent a frame"
         if isinstance(frame, Token) and frame.done:
@@ -94,9 +114,14 @@ def check(data: bytes) -> None:
     error: MutualAuthError = PeerNotProven("peer", "the step failed")
     while choices:
         action, late = choices.below(6), driver.end is not None
-        if action in (0, 1) and machine.wants_frame:
-            token = Token(_payload(choices)[: driver.wire.max_token], driver.wire.says_done and choices.flag())
-            driver.peer_done = token.done
+        if action in (0, 1) and machine.wants_opening:
+            driver.opened = True
+            driver.perform(machine.opened())
+            assert isinstance(driver.end, Established)
+        elif action in (0, 1) and machine.wants_frame:
+            payload, mark = _payload(choices)[: driver.wire.max_token], action == 1
+            token = Token(payload, driver.wire.says_done and choices.flag(), mark)
+            driver.peer_done, driver.peer_mark = token.done, mark
             driver.perform(machine.received(token))
         elif action == 2 and machine.wants_frame:
             driver.perform(machine.received(Fault(choices.number(4))))

@@ -80,7 +80,7 @@ def _check_item(wire: Wire, item: Item) -> None:
 
 def _written(wire: Wire, item: Item) -> bytes:
     if isinstance(item, Token):
-        return wire.token(item.payload, item.done)
+        return wire.token(item.payload, item.done, item.mutauth)
     return wire.fault(item.code) if isinstance(item, Fault) else wire.record(item)
 
 

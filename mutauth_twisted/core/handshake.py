@@ -7,7 +7,8 @@ in order::
 
       begin()                   -> Step(None) on an initiator, nothing on an acceptor
       received(frame)           -> Step(token), Established or Failed
-      stepped(token, complete)  -> Send(frame), and Established when that was the last
+      stepped(token, complete)  -> Send(frame), and Established or AwaitOpening when that was the last
+      opened()                  -> Established
       step_failed(error, token) -> Send(what tells the peer), Failed
       abandon(error)            -> Failed
 
@@ -21,6 +22,13 @@ it has the acceptor's *done* and its own context is complete.  Both have the
 finished context judged - its flags, its package, who the peer is - before
 anything counts as established, and never before it is finished: the flags of
 an unfinished context are only wishes.
+
+Between two mutauth peers the acceptor marks its last frame, and the initiator
+sends at once a protected empty record, the *opening* (see
+:mod:`mutauth_twisted.core.records`).  Only with that, ``opened()``, is the
+exchange established for the acceptor: before, whoever copied the initiator's
+token looks the same.  A third-party initiator sends none, and an acceptor must
+not wait for its first record, as its application may be the one to speak first.
 
 Once the acceptor has said *done* it reads records, not frames.  An initiator
 that fails after that, on the acceptor's last token or on its own judgement,
@@ -91,10 +99,22 @@ class Send:
 
 
 @frozen
-class Established(Generic[Identity]):
-    """Both sides are proven; from here on there are only records."""
+class AwaitOpening(Generic[Identity]):
+    """The initiator is another mutauth peer: its first record has to be the opening, and counts for the handshake."""
 
     identity: Identity
+
+
+@frozen
+class Established(Generic[Identity]):
+    """Both sides are proven; from here on there are only records.
+
+    :param mutauth: whether the peer is another mutauth peer.  On an initiator
+        this is the acceptor's unauthenticated word: see docs/security.md.
+    """
+
+    identity: Identity
+    mutauth: bool = False
 
 
 @frozen
@@ -104,7 +124,7 @@ class Failed:
     error: MutualAuthError
 
 
-Event = Step | Send | Established[Identity] | Failed
+Event = Step | Send | AwaitOpening[Identity] | Established[Identity] | Failed
 
 
 class _Inputs(Protocol):
@@ -125,6 +145,15 @@ class _Inputs(Protocol):
     def stepped_to_end(self, token: bytes) -> None:
         """The context is complete, and the peer has said all it will say."""
 
+    def verified(self, identity: Identity, mutauth: bool) -> None:
+        """The finished context has proven all that it must, and nothing more is to come."""
+
+    def verified_but_opening(self, identity: Identity) -> None:
+        """The finished context has proven all that it must; the initiator's opening is still to come."""
+
+    def opened(self) -> None:
+        """The initiator's opening has come."""
+
     def end(self, error: MutualAuthError, token: bytes, code: int | None) -> None:
         """The exchange cannot go on; the token and the code, if any, tell the peer."""
 
@@ -137,17 +166,26 @@ class _Core(Generic[Identity]):
     peer: str
     judge: Callable[[], Identity]
     initiator: bool
+    is_mutauth: Callable[[Identity], bool]
     peer_done: bool = False
+    peer_mark: bool = False
     wants_frame: bool = False
+    opening_of: Identity | None = None
     events: list[Event[Identity]] = Factory(list)
 
     def take_events(self) -> list[Event[Identity]]:
         events, self.events = self.events, []
         return events
 
-    def send(self, payload: bytes, done: bool) -> None:
-        if frame := self.wire.token(payload, done):
+    def took(self, token: Token) -> None:
+        self.wants_frame = False
+        self.peer_done, self.peer_mark = token.done, token.mutauth
+
+    def send(self, payload: bytes, done: bool, mutauth: bool = False) -> bool:
+        """Send a token; whether the wire has a frame for it."""
+        if frame := self.wire.token(payload, done, mutauth):
             self.events.append(Send(frame, len(payload)))
+        return bool(frame)
 
     def fail(self, error: MutualAuthError, code: int | None, token: bytes = b"") -> None:
         """End the exchange; an acceptor that has finished, or may have, reads no frame that could tell it."""
@@ -158,20 +196,24 @@ class _Core(Generic[Identity]):
                 self.events.append(Send(frame))
         self.events.append(Failed(error))
 
-    def conclude(self, last_token: bytes | None) -> None:
+    def conclude(self, inputs: _Inputs, last_token: bytes | None) -> None:
         """Have the finished context judged, then tell the peer that all is done, or that it is not."""
         try:
             identity = self.judge()
         except AccessDenied as error:
-            self.fail(error, ACCESS_DENIED)
+            inputs.end(error, b"", ACCESS_DENIED)
         except ServiceFull as error:
-            self.fail(error, SERVICE_FULL)
+            inputs.end(error, b"", SERVICE_FULL)
         except MutualAuthError as error:
-            self.fail(error, TARGET_MISMATCH)
+            inputs.end(error, b"", TARGET_MISMATCH)
         else:
-            if last_token is not None:
-                self.send(last_token, done=True)
-            self.events.append(Established(identity))
+            mark = not self.initiator and self.is_mutauth(identity)
+            sent = last_token is not None and self.send(last_token, done=True, mutauth=mark)
+            if mark and sent:
+                inputs.verified_but_opening(identity)
+            else:
+                # A mark that came before this side's last token was not on the peer's last one.
+                inputs.verified(identity, self.initiator and self.peer_mark and not sent)
 
     def violation(self, cause: str) -> ProtocolViolation:
         return ProtocolViolation(self.peer, cause, "check that the port belongs to a service of this protocol")
@@ -183,12 +225,13 @@ def _make_machine(initiator: bool) -> Callable[[_Core[Identity]], _Inputs]:
     waiting = builder.state("waiting for the peer's token")
     stepping = builder.state("stepping")
     confirming = builder.state("waiting for the peer's done")
+    concluding = builder.state("judging")
     over = builder.state("over")
+    unfinished = [idle, waiting, stepping, confirming, concluding]
 
     @waiting.upon(_Inputs.token).to(stepping)
     def step(inputs: _Inputs, core: _Core[Identity], token: Token) -> None:
-        core.wants_frame = False
-        core.peer_done = token.done
+        core.took(token)
         core.events.append(Step(token.payload))
 
     @stepping.upon(_Inputs.stepped).to(waiting)
@@ -207,38 +250,56 @@ def _make_machine(initiator: bool) -> Callable[[_Core[Identity]], _Inputs]:
             core.wants_frame = True
             core.send(token, done=True)
 
-        @confirming.upon(_Inputs.token).to(over)
+        @confirming.upon(_Inputs.token).to(concluding)
         def confirmed(inputs: _Inputs, core: _Core[Identity], token: Token) -> None:
-            core.wants_frame = False
-            core.peer_done = token.done
+            core.took(token)
             if token.payload or not token.done:
-                core.fail(core.violation("the peer sent a token after the exchange was complete"), LOGON_FAILURE)
+                error = core.violation("the peer sent a token after the exchange was complete")
+                inputs.end(error, b"", LOGON_FAILURE)
             else:
-                core.conclude(None)
+                core.conclude(inputs, None)
 
-        @stepping.upon(_Inputs.stepped_to_end).to(over)
+        @stepping.upon(_Inputs.stepped_to_end).to(concluding)
         def finished(inputs: _Inputs, core: _Core[Identity], token: bytes) -> None:
             if not core.wire.says_done:
-                core.conclude(token)
+                core.conclude(inputs, token)
             elif token:
-                core.fail(core.violation("the peer called the exchange done too early"), LOGON_FAILURE)
+                inputs.end(core.violation("the peer called the exchange done too early"), b"", LOGON_FAILURE)
             else:
-                core.conclude(None)
+                core.conclude(inputs, None)
     else:
+        opening = builder.state("waiting for the initiator's opening")
 
         @idle.upon(_Inputs.begin).to(waiting)
         def listen(inputs: _Inputs, core: _Core[Identity]) -> None:
             core.wants_frame = True
 
-        @stepping.upon(_Inputs.stepped_to_end).to(over)
+        @stepping.upon(_Inputs.stepped_to_end).to(concluding)
         def finish(inputs: _Inputs, core: _Core[Identity], token: bytes) -> None:
-            core.conclude(token)
+            core.conclude(inputs, token)
 
-    for state in (idle, waiting, stepping, confirming):
+        @concluding.upon(_Inputs.verified_but_opening).to(opening)
+        def await_opening(inputs: _Inputs, core: _Core[Identity], identity: Identity) -> None:
+            core.opening_of = identity
+            core.events.append(AwaitOpening(identity))
+
+        @opening.upon(_Inputs.opened).to(over)
+        def established(inputs: _Inputs, core: _Core[Identity]) -> None:
+            identity, core.opening_of = core.opening_of, None
+            assert identity is not None, "this state has it"
+            core.events.append(Established(identity, mutauth=True))
+
+        unfinished.append(opening)
+
+    @concluding.upon(_Inputs.verified).to(over)
+    def conclude(inputs: _Inputs, core: _Core[Identity], identity: Identity, mutauth: bool) -> None:
+        core.events.append(Established(identity, mutauth))
+
+    for state in unfinished:
 
         @state.upon(_Inputs.end).to(over)
         def end(inputs: _Inputs, core: _Core[Identity], error: MutualAuthError, token: bytes, code: int | None) -> None:
-            core.wants_frame = False
+            core.wants_frame, core.opening_of = False, None
             core.fail(error, code, token)
 
     # A step still under way in a thread when the exchange ended comes too late to matter.
@@ -264,6 +325,8 @@ class Handshake(Generic[Identity]):
     :param judge: judges the finished context: returns the peer's identity, or
         raises an :class:`AuthenticationError`.
     :param package: whose tokens this side sends, for what a refusal may mean.
+    :param is_mutauth: on an acceptor, whether a proven initiator is another
+        mutauth peer, so that its opening is waited for.
     """
 
     def __init__(
@@ -274,17 +337,23 @@ class Handshake(Generic[Identity]):
         peer: str,
         judge: Callable[[], Identity],
         package: Package = Package.KERBEROS,
+        is_mutauth: Callable[[Identity], bool] = lambda identity: False,
     ) -> None:
         self._initiator = initiator
         self._package = package
         self._spoken = not initiator
-        self._core: _Core[Identity] = _Core(wire, peer, judge, initiator)
+        self._core: _Core[Identity] = _Core(wire, peer, judge, initiator, is_mutauth)
         self._machine = (_initiator_machine if initiator else _acceptor_machine)(self._core)
 
     @property
     def wants_frame(self) -> bool:
         """Whether the machine waits for a frame; only then may one be given to it."""
         return self._core.wants_frame
+
+    @property
+    def wants_opening(self) -> bool:
+        """Whether the machine waits for the initiator's opening; only then may it be told of one."""
+        return self._core.opening_of is not None
 
     @property
     def peer_must_wait(self) -> bool:
@@ -321,6 +390,10 @@ class Handshake(Generic[Identity]):
         if not token:
             return self._end(core.violation("the exchange came to a halt before it was complete"))
         return self._run(self._machine.stepped, token)
+
+    def opened(self) -> list[Event[Identity]]:
+        """The initiator's opening was verified; only while :attr:`wants_opening`."""
+        return self._run(self._machine.opened)
 
     def step_failed(self, error: MutualAuthError, token: bytes = b"") -> list[Event[Identity]]:
         """The step asked for failed; the context's error token, if it made one, goes to the peer."""

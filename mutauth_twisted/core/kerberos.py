@@ -51,13 +51,13 @@ from gssapi.raw import (
 from gssapi.raw import (
     SecurityContext as SecurityContextHandle,
 )
-from gssapi.raw.exceptions import ExpiredCredentialsError, OperationUnavailableError
+from gssapi.raw.exceptions import BadChannelBindingsError, ExpiredCredentialsError, OperationUnavailableError
 from gssapi.raw.misc import GSSError
 from spnego import ContextReq
 from spnego.exceptions import SpnegoError
 
 from mutauth_twisted.access import Logon
-from mutauth_twisted.channelbinding import ChannelBinding
+from mutauth_twisted.channelbinding import WITHOUT_TLS, ChannelBinding
 from mutauth_twisted.core.context import Outcome, StepFailed
 from mutauth_twisted.core.enctypes import check_keys, check_request, check_session
 from mutauth_twisted.core.lucid import SEQUENCE_MASK, LucidContext, read_lucid
@@ -150,8 +150,8 @@ class _KerberosContext(RecordsApart):
         raise AssertionError("a subclass takes the step")
 
     @property
-    def _bindings(self) -> ChannelBindings | None:
-        return ChannelBindings(application_data=self._channel.application_data) if self._channel is not None else None
+    def _bindings(self) -> ChannelBindings:
+        return ChannelBindings(application_data=(self._channel or WITHOUT_TLS).application_data)
 
     def step(self, token: bytes | None) -> Outcome:
         try:
@@ -389,7 +389,8 @@ class KerberosInitiator(_KerberosContext):
             reached = Protection.SEAL
             if not flags & Flag.CONFIDENTIALITY:
                 raise PeerNotProven(self._subject, "it is not of this package, and does not seal inside TLS")
-        return PeerIdentity(principal, self._spn, self._package.value, reached, flags, expires)
+        mutauth = self._channel is not None and self._channel.between_peers
+        return PeerIdentity(principal, self._spn, self._package.value, reached, flags, expires, mutauth=mutauth)
 
 
 class KerberosAcceptor(_KerberosContext):
@@ -399,6 +400,7 @@ class KerberosAcceptor(_KerberosContext):
         super().__init__(subject, channel)
         self._keys = keys
         self._copied: Any = None
+        self._started = False
         #: The client's name, when the context is complete.
         self._initiator: Any = None
         self._package: Package | None = None
@@ -418,7 +420,15 @@ class KerberosAcceptor(_KerberosContext):
     def _advance(self, token: bytes | None) -> Outcome:
         if token is None:
             raise ValueError("a client starts")
-        accepted = accept_sec_context(token, self._keys.acquired, self._context, self._bindings)
+        try:
+            accepted = accept_sec_context(token, self._keys.acquired, self._context, self._bindings)
+        except BadChannelBindingsError:
+            if self._channel is not None or self._started:
+                raise
+            # A third-party client with bindings of its own, or one that asserts to know of bindings (MS-KILE 3.2.5.8) and
+            # has none: without TLS that is its own business.  The replay cache has seen this token, and would refuse it.
+            accepted = accept_sec_context(token, self._keys.acquired_again, SecurityContextHandle())
+        self._started = True
         self._context, self._initiator = accepted.context, accepted.initiator_name
         reply = accepted.token or b""
         # Only the token that GSSAPI has answered: SPNEGO's first and last may hold others, at which nobody looks.
@@ -472,7 +482,12 @@ class KerberosAcceptor(_KerberosContext):
         self._check_class()
         package = self._package or Package.KERBEROS
         claimed = self._label.name if self._label is not None else None
-        return PeerIdentity(principal, None, package.value, reached, flags, expires, claimed, read_logon=self.read_logon)
+        mutauth = bool(flags & Flag.CHANNEL_BOUND) and (self._channel or WITHOUT_TLS).between_peers
+        if self._channel is None:
+            flags &= ~Flag.CHANNEL_BOUND  # there is no channel
+        return PeerIdentity(
+            principal, None, package.value, reached, flags, expires, claimed, mutauth, read_logon=self.read_logon
+        )
 
     def _check_class(self) -> None:
         wanted, claimed = self._keys.service_class, self._label.name if self._label is not None else "no service"
@@ -536,13 +551,20 @@ class ServiceKeys:
         if credentials.principal is not None:
             subject = f"{subject}, principal {credentials.principal}"
             name = gssapi.Name(credentials.principal, gssapi.NameType.kerberos_principal)
-        store: dict[str | bytes, str | bytes] | None = {"keytab": credentials.keytab} if credentials.keytab else None
+        store: dict[str | bytes, str | bytes] = {"keytab": credentials.keytab} if credentials.keytab else {}
         mechanisms = [_KERBEROS_OID, _SPNEGO_OID] if self.negotiates else [_KERBEROS_OID]
+
+        def acquire(store: dict[str | bytes, str | bytes]) -> gssapi.Credentials:
+            acquired = gssapi.Credentials(name=name, usage="accept", mechs=mechanisms, store=store or None)
+            if self.negotiates:
+                set_neg_mechs(acquired, [_KERBEROS_OID])
+            return acquired
+
         try:
             #: GSSAPI's own; MIT reads a keytab's file anew for each client.
-            self.acquired = gssapi.Credentials(name=name, usage="accept", mechs=mechanisms, store=store)
-            if self.negotiates:
-                set_neg_mechs(self.acquired, [_KERBEROS_OID])
+            self.acquired = acquire(store)
+            #: Without a replay cache: for a token that :attr:`acquired` has just looked up in it, and for no other.
+            self.acquired_again = acquire({**store, "rcache": "none:"})
         except GSSError as error:
             raise explain(error, subject) from error
         self.check()

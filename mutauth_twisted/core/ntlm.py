@@ -18,6 +18,7 @@ whole process.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import os
@@ -29,9 +30,10 @@ from typing import Any
 import spnego
 from attrs import field, frozen
 from spnego import ContextReq, NegotiateOptions
+from spnego.channel_bindings import GssChannelBindings
 
 from mutauth_twisted.access import Logon
-from mutauth_twisted.channelbinding import ChannelBinding
+from mutauth_twisted.channelbinding import WITHOUT_TLS, ChannelBinding
 from mutauth_twisted.core.context import Outcome
 from mutauth_twisted.core.pyspnego import PublicContext, keep_quiet
 from mutauth_twisted.credentials import NtlmCredentials
@@ -69,7 +71,12 @@ _WEAKER_WITHOUT = {
 # MS-NLMP 2.2.2.8 and 2.2.2.7: NTProofStr and the fixed part of NTLMv2_CLIENT_CHALLENGE, then AV_PAIRs.
 _AV_PAIRS_AT = 16 + 28
 _AV_PAIR = struct.Struct("<HH")
-_AV_END, _AV_FLAGS, _AV_HAS_MIC = 0, 6, 2
+_AV_END, _AV_FLAGS, _AV_HAS_MIC, _AV_CHANNEL_BINDINGS = 0, 6, 2, 10
+
+# In its response a client binds itself to nothing but the word that it is a mutauth one; NTProofStr authenticates it.
+_BINDINGS = GssChannelBindings(application_data=WITHOUT_TLS.application_data)
+# MS-NLMP 2.2.2.1, MsvAvChannelBindings: the MD5 of the bindings.
+_HASH_OF_BINDINGS = hashlib.md5(_BINDINGS.pack(), usedforsecurity=False).digest()
 
 # What no sAMAccountName may hold (MS-ADTS 3.1.1.6 and Windows' own dialogues), and '@'.
 _NAME = re.compile(r'[^"/\\\[\]:;|=,+*?<>@]+')
@@ -142,9 +149,10 @@ def _read_line(line: str, subject: str) -> _User:
     return _User(domain, name, credential)
 
 
-def _check_authenticate(token: bytes) -> None:
+def _check_authenticate(token: bytes) -> bool:
     """See that the client's last word, which the code in it protects, is one of today.
 
+    :return: whether it says that the client is a mutauth one; true only once the response was verified.
     :raises ValueError: when it is not, or no AUTHENTICATE message; the text says why.
     """
     if len(token) < _FLAGS.size:
@@ -158,24 +166,32 @@ def _check_authenticate(token: bytes) -> None:
     for flag, without in _WEAKER_WITHOUT.items():
         if not flags & flag:
             raise ValueError(f"NTLM would do without {without}")
-    if not _announces_mic(token[at + _AV_PAIRS_AT : at + size]):
+    pairs = token[at + _AV_PAIRS_AT : at + size]
+    if not _announces_mic(pairs):
         raise ValueError("no code protects the tokens that were exchanged")
     # A payload where the code has to be would take its place, and pyspnego would have nothing to compare.
     if len(token) < _PAYLOAD_AT or any(0 < offset < _PAYLOAD_AT for offset in _OFFSETS.unpack_from(token)):
         raise ValueError("the code that protects the tokens is not there")
+    return _av_value(pairs, _AV_CHANNEL_BINDINGS) == _HASH_OF_BINDINGS
 
 
 def _announces_mic(pairs: bytes) -> bool:
+    flags = _av_value(pairs, _AV_FLAGS)
+    return len(flags) == 4 and bool(int.from_bytes(flags, "little") & _AV_HAS_MIC)
+
+
+def _av_value(pairs: bytes, wanted: int) -> bytes:
+    """The value of one of the response's pairs; empty when it is not there."""
     at = 0
     while at + _AV_PAIR.size <= len(pairs):
         kind, size = _AV_PAIR.unpack_from(pairs, at)
         at += _AV_PAIR.size
         if kind == _AV_END:
             break
-        if kind == _AV_FLAGS and size == 4:
-            return bool(int.from_bytes(pairs[at : at + size], "little") & _AV_HAS_MIC)
+        if kind == wanted:
+            return pairs[at : at + size]
         at += size
-    return False
+    return b""
 
 
 class _NtlmContext(PublicContext):
@@ -274,6 +290,7 @@ class NtlmInitiator(_NtlmContext):
             # Its own NTLM, whatever GSSAPI may have on this machine.
             self._proxy = spnego.client(
                 self._user().credential,
+                channel_bindings=_BINDINGS,
                 context_req=self._request,
                 protocol="ntlm",
                 options=NegotiateOptions.use_ntlm,
@@ -299,6 +316,7 @@ class NtlmAcceptor(_NtlmContext):
     def __init__(self, users: str, peer: str) -> None:
         super().__init__(peer)
         self._users = users
+        self._mutauth = False
 
     def _advance(self, token: bytes | None) -> Outcome:
         if token is None:
@@ -307,7 +325,7 @@ class NtlmAcceptor(_NtlmContext):
             self._proxy = spnego.server(protocol="ntlm", options=NegotiateOptions.use_ntlm)
         else:
             try:
-                _check_authenticate(token)
+                self._mutauth = _check_authenticate(token)
             except ValueError as error:
                 raise PeerNotProven(self._subject, str(error), "a client of today sends NTLMv2 with its code") from error
         reply = self._proxy.step(token)
@@ -337,7 +355,9 @@ class NtlmAcceptor(_NtlmContext):
         client = self._client()
         logon = Logon(client.name, client.domain, groups_known=False)
         principal = f"{client.name}@{client.domain}"
-        return PeerIdentity(principal, None, PACKAGE.value, reached, flags, math.inf, read_logon=lambda: logon)
+        return PeerIdentity(
+            principal, None, PACKAGE.value, reached, flags, math.inf, mutauth=self._mutauth, read_logon=lambda: logon
+        )
 
 
 class NtlmUsers:

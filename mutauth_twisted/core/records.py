@@ -2,16 +2,17 @@
 
 Every application byte travels in a record that the context wrapped; the
 context's sequence numbers make any record that was dropped, repeated or
-reordered show.  Two empty records frame the stream between peers of this
-package, and mean nothing to others (a .NET reader skips an empty record):
+reordered show.  Two kinds of empty records mean something between two mutauth
+peers, and are never sent to any other (.NET Framework and .NET Core up to 3.1
+hang on an empty record):
 
-- the *announcement*, the first record of a direction, says that its sender
-  ends its stream with
-- the *end of stream*, after which no record follows.
+- the *opening*, a client's first record, shows that who sent its token also
+  holds the session's key;
+- the *end of stream* is each direction's last record.
 
-A connection that ends without the end of stream an announcement promised was
-cut, whoever cut it: both records are protected like any other, so nobody on
-the way can add or remove them.
+Both are protected like any other, so nobody on the way can add or remove them:
+between mutauth peers a connection that ends without the end of stream was cut.
+How they know each other: see :mod:`mutauth_twisted.core.handshake`.
 """
 
 from __future__ import annotations
@@ -43,29 +44,38 @@ class Records:
     :param wire: the format of the frames.
     :param reader: the connection's reader, which may hold the first records already.
     :param peer: the peer as errors name it.
+    :param mutauth: whether the peer is another mutauth peer.
     """
 
-    def __init__(self, context: Wrapping, protection: Protection, wire: Wire, reader: Reader, peer: str) -> None:
+    def __init__(
+        self, context: Wrapping, protection: Protection, wire: Wire, reader: Reader, peer: str, *, mutauth: bool
+    ) -> None:
         self._context = context
         self._seal = protection is Protection.SEAL
         self._wire = wire
         self._reader = reader
         self._peer = peer
+        self._mutauth = mutauth
         self._received_any = False
-        self._peer_announced = False
         #: Whether the peer's end of stream was seen.
         self.ended = False
 
     def _record(self, data: bytes) -> bytes:
         return self._wire.protect(self._context, data, self._seal)
 
-    def announcement(self) -> bytes:
-        """The frame to send before any other."""
-        return self._record(b"")
+    def opening(self) -> bytes:
+        """The frame that a client sends before any other; no bytes for a third-party service.
+
+        :raises AuthenticationError: when the context can protect nothing any more.
+        """
+        return self._record(b"") if self._mutauth else b""
 
     def end_of_stream(self) -> bytes:
-        """The frame to send after all others."""
-        return self._record(b"")
+        """The frame to send after all others; no bytes for a third-party peer, whose connection just ends.
+
+        :raises AuthenticationError: when the context can protect nothing any more.
+        """
+        return self._record(b"") if self._mutauth else b""
 
     def protect(self, data: bytes) -> list[bytes]:
         """The frames that carry these application bytes, in send order; none for no bytes.
@@ -88,6 +98,21 @@ class Records:
         except FrameError as error:
             raise ProtocolViolation(self._peer, str(error)) from error
 
+    def take_opening(self) -> bool:
+        """Whether a mutauth client's opening has come and was verified; False while it is incomplete.
+
+        :raises RecordError: for a first record that is anything else, or as :meth:`next_event` does.
+        :raises ProtocolViolation: for what is no record at all.
+        """
+        plaintext = self._next_plaintext()
+        if plaintext:
+            raise RecordError(
+                self._peer,
+                "its first record is not the opening that a mutauth client sends",
+                "something on the way has removed this service's mark: look for what stands between both sides",
+            )
+        return plaintext is not None
+
     def next_event(self) -> Data | EndOfStream | None:
         """The next bytes of the peer, verified, or None while its next record is incomplete.
 
@@ -95,43 +120,43 @@ class Records:
             less protected than agreed, or that follows the end of stream.
         :raises ProtocolViolation: for what is no record at all.
         """
-        while (record := self._next_record()) is not None:
-            plaintext, sealed = record
-            if sealed is not self._seal:
-                got, agreed = ("sealed", "signed") if sealed else ("signed only", "sealed")
-                raise RecordError(
-                    self._peer,
-                    f"a record is {got} where {agreed} records were agreed",
-                    "give both sides the same protection",
-                )
-            if self.ended:
-                raise RecordError(self._peer, "a record follows the end of the stream")
-            first, self._received_any = not self._received_any, True
+        while (plaintext := self._next_plaintext()) is not None:
             if plaintext:
                 return Data(plaintext)
-            if first:
-                self._peer_announced = True
-            elif self._peer_announced:
+            if self._mutauth:
                 self.ended = True
                 return EndOfStream()
         return None
 
-    def _next_record(self) -> tuple[bytes, bool] | None:
+    def _next_plaintext(self) -> bytes | None:
         try:
             body = self._reader.next_record()
-            return None if body is None else self._wire.unprotect(self._context, body, self._seal)
+            if body is None:
+                return None
+            plaintext, sealed = self._wire.unprotect(self._context, body, self._seal)
         except FrameError as error:
             raise ProtocolViolation(self._peer, str(error)) from error
+        if sealed is not self._seal:
+            got, agreed = ("sealed", "signed") if sealed else ("signed only", "sealed")
+            raise RecordError(
+                self._peer,
+                f"a record is {got} where {agreed} records were agreed",
+                "give both sides the same protection",
+            )
+        if self.ended:
+            raise RecordError(self._peer, "a record follows the end of the stream")
+        self._received_any = True
+        return plaintext
 
     def cut(self) -> StreamCut | None:
         """What a connection that ends now was: None if it was finished, else the error.
 
-        A peer that never announces (.NET) can only be caught in the middle of
-        a record, and a stream without any record counts as cut: whether its
-        end was announced cannot be known.
+        A third-party peer (.NET) can only be caught in the middle of a record.
+        A stream of it without any record counts as cut: a mutauth service whose
+        mark was removed on the way sends none.
         """
-        other_peer_finished = self._received_any and not self._peer_announced and not self._reader.pending
-        if self.ended or other_peer_finished:
+        third_party_finished = not self._mutauth and self._received_any and not self._reader.pending
+        if self.ended or third_party_finished:
             return None
         return StreamCut(
             self._peer,

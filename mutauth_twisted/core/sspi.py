@@ -34,7 +34,7 @@ from spnego import ContextReq
 from spnego.channel_bindings import GssChannelBindings
 from spnego.exceptions import SpnegoError
 
-from mutauth_twisted.channelbinding import ChannelBinding
+from mutauth_twisted.channelbinding import WITHOUT_TLS, ChannelBinding
 from mutauth_twisted.core.context import Outcome
 from mutauth_twisted.core.pyspnego import PublicContext, RecordsApart, keep_quiet
 from mutauth_twisted.errors import (
@@ -107,7 +107,7 @@ class SspiInitiator(PublicContext, RecordsApart):
     def _open(self) -> spnego.ContextProxy:
         """Make pyspnego's object, at the first step, where waiting is allowed."""
         service, _, hostname = str(self._spn).partition("/")
-        bindings = GssChannelBindings(application_data=self._channel.application_data) if self._channel else None
+        bindings = GssChannelBindings(application_data=(self._channel or WITHOUT_TLS).application_data)
         return spnego.client(
             hostname=hostname,
             service=service,
@@ -177,7 +177,8 @@ class SspiInitiator(PublicContext, RecordsApart):
             protection = Protection.SEAL if flags & Flag.CONFIDENTIALITY else Protection.SIGN
         # As a principal, in which a bare '@' would start the realm.
         principal = str(self._spn).replace("\\", "\\\\").replace("@", "\\@")
-        return PeerIdentity(principal, self._spn, self._package.value, protection, flags, math.inf)
+        mutauth = self._channel is not None and self._channel.between_peers
+        return PeerIdentity(principal, self._spn, self._package.value, protection, flags, math.inf, mutauth=mutauth)
 
     def _spent(self, error: Exception) -> AuthenticationError:
         code = _windows_code(error)

@@ -57,8 +57,8 @@ class Stream:
         #: Whether the peer's end of stream was seen.
         self.ended = False
 
-    def announcement(self) -> bytes:
-        """What to send before anything else: nothing, as both sides know that the other marks its end."""
+    def opening(self) -> bytes:
+        """What a client sends before anything else: nothing, as its token was made for this channel alone."""
         return b""
 
     def end_of_stream(self) -> bytes:

@@ -30,13 +30,14 @@ from zope.interface import implementer
 from mutauth_twisted.channelbinding import ChannelBinding
 from mutauth_twisted.core.confirmation import Confirmed, Confirming
 from mutauth_twisted.core.context import Exchange, Outcome, SecurityContext, StepFailed
-from mutauth_twisted.core.handshake import Established, Event, Failed, Handshake, Send, Step
+from mutauth_twisted.core.handshake import AwaitOpening, Established, Event, Failed, Handshake, Send, Step
 from mutauth_twisted.core.records import Records
 from mutauth_twisted.core.stream import Stream
 from mutauth_twisted.errors import (
     CredentialError,
     MutualAuthError,
     NetworkError,
+    PeerError,
     PeerNotProven,
     ProtocolViolation,
     UsageError,
@@ -108,6 +109,14 @@ class Side:
     refusals: Refusals | None = None
 
 
+def _sends_opening(identity: PeerIdentity) -> bool:
+    return identity.mutauth
+
+
+def _sends_none(identity: PeerIdentity) -> bool:
+    return False
+
+
 def describe(address: IAddress) -> str:
     """An address as messages name it."""
     host, port = getattr(address, "host", None), getattr(address, "port", None)
@@ -141,6 +150,7 @@ class ExchangeProtocol(Protocol):
         self._tokens: list[str] = []
         self._bound_to: ChannelBinding | None = None
         self._exchange: Exchange | None = None
+        self._records: Records | Stream | None = None
         #: Fires with the application's protocol, or fails: a MutualAuthError, or the application's own error.
         self.authenticated: Deferred[IProtocol] = Deferred(self._cancelled)
 
@@ -154,6 +164,8 @@ class ExchangeProtocol(Protocol):
             peer=self._peer,
             judge=self._judge,
             package=self._channel.package,
+            # What a client binds to this very TLS channel nobody can have copied from elsewhere: there is no opening.
+            is_mutauth=_sends_opening if self._side.tls is None else _sends_none,
         )
         self._timer = self._reactor.callLater(self._channel.timeout, self._timed_out)
         if self._side.tls is None:
@@ -261,8 +273,13 @@ class ExchangeProtocol(Protocol):
                 if event.size is not None:
                     self._tokens.append(f"{event.size} sent")
                 self._transport.write(event.data)
+            elif isinstance(event, AwaitOpening):
+                self._records = self._make_records(event.identity, mutauth=True)
             elif isinstance(event, Established):
-                self._established(event.identity)
+                identity = event.identity
+                if self._bound_to is None and identity.mutauth is not event.mutauth:
+                    identity = evolve(identity, mutauth=event.mutauth)
+                self._established(identity)
             elif isinstance(event, Failed):
                 self._failed(event.error)
 
@@ -318,13 +335,18 @@ class ExchangeProtocol(Protocol):
             self._give_up(error)
 
     def _read_frames(self) -> None:
+        handshake = self._handshake
         try:
-            while self._handshake.wants_frame and (frame := self._reader.next_frame()) is not None:
+            while handshake.wants_frame and (frame := self._reader.next_frame()) is not None:
                 if isinstance(frame, Token):
                     self._tokens.append(f"{len(frame.payload)} received")
-                self._perform(self._handshake.received(frame))
+                self._perform(handshake.received(frame))
+            if handshake.wants_opening and cast(Records, self._records).take_opening():
+                self._perform(handshake.opened())
         except FrameError as error:
             self._give_up(self._foreign(error))
+        except PeerError as error:  # of the opening: the others are events
+            self._give_up(error)
 
     def _foreign(self, error: FrameError) -> ProtocolViolation:
         return ProtocolViolation(
@@ -352,12 +374,19 @@ class ExchangeProtocol(Protocol):
             peer=self._peer,
             principal=principal,
         )
-        records = self._records(identity)
+        records = self._records or self._make_records(identity, mutauth=identity.mutauth)
         protected = ProtectedTransport(self._reactor, self._transport, records, identity, self._side.limits)
+        try:
+            opening = records.opening() if self._side.initiator else b""
+        except MutualAuthError as error:  # the ticket has ended
+            self._failed(error)
+            return
         try:
             application = self._side.build_application(self._transport.getPeer())
             if application is not None:
                 self._protected = protected
+                if opening:
+                    self._transport.write(opening)
                 protected.start(application)
         except Exception:
             # The application's error must not look like a failed login.
@@ -374,7 +403,7 @@ class ExchangeProtocol(Protocol):
         # The peer's first records may have come together with its last frame.
         protected.deliver()
 
-    def _records(self, identity: PeerIdentity) -> Records | Stream:
+    def _make_records(self, identity: PeerIdentity, *, mutauth: bool) -> Records | Stream:
         tls, protection = self._side.tls, identity.protection
         if tls is not None and self._bound_to is not None and self._bound_to.between_peers:
             own, theirs = tls.secrets(self._transport)
@@ -382,7 +411,7 @@ class ExchangeProtocol(Protocol):
         if protection is Protection.TLS:
             # A peer of another make protects its records inside TLS as well, as the flags say.
             protection = Protection.SEAL if identity.flags & Flag.CONFIDENTIALITY else Protection.SIGN
-        return Records(self._context, protection, self._channel.wire, self._reader, self._peer)
+        return Records(self._context, protection, self._channel.wire, self._reader, self._peer, mutauth=mutauth)
 
     def _failed(self, error: MutualAuthError) -> None:
         who = "" if error.subject == self._peer else f" with {self._peer}"
@@ -416,10 +445,20 @@ class ExchangeProtocol(Protocol):
             self._perform(self._handshake.abandon(error))
 
     def _timed_out(self) -> None:
+        within = f"within {self._channel.timeout:g} s"
+        if self._handshake.wants_opening:
+            self._give_up(
+                NetworkError(
+                    self._peer,
+                    f"a mutauth client's first record did not come {within}",
+                    "its ticket was good: whoever sent it has copied it, or lost its connection",
+                )
+            )
+            return
         self._give_up(
             NetworkError(
                 self._peer,
-                f"the exchange was not complete within {self._channel.timeout:g} s",
+                f"the exchange was not complete {within}",
                 "check that the port belongs to a service of this protocol, and that a KDC answers",
             )
         )

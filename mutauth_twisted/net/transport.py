@@ -3,11 +3,12 @@
 Theory of operation.  A connection ends in one of these ways, which the
 application's ``connectionLost`` can tell apart::
 
-    ConnectionDone     the peer's end of stream was seen, or this side closed, or the
-                       peer is not one of this package's and closed between two records
-    ConnectionLost     the peer is not one of this package's and dropped the connection
+    ConnectionDone     the peer's end of stream was seen, or this side closed, or a
+                       third-party peer closed between two records
+    ConnectionLost     a third-party peer dropped the connection
     SessionEnded       one of the service's limits ended the session
-    StreamCut          the peer's end of stream is missing
+    StreamCut          another mutauth peer's end of stream is missing, or a third-party
+                       peer's connection ended in a record or before the first
     RecordError,       what came is not what the peer sent: nothing of it was
     ProtocolViolation  delivered, and the connection was aborted
     ConnectionAborted  this side aborted it
@@ -18,8 +19,8 @@ peer's end by ``readConnectionLost`` and may go on writing; for any other the
 peer's end is the connection's, once its producer, if it has one, is finished
 or silent.
 
-Closing takes a round trip: this side sends its end of stream and ends its
-half of the TCP connection, and reads on until the peer does the same.  Closing
+Closing takes a round trip: this side sends its end of stream (to another
+mutauth peer) and ends its half of the TCP connection, and reads on until the peer does the same.  Closing
 the socket with the peer's bytes unread would have the kernel reset the
 connection and destroy, at the peer, the end of stream just sent.
 """
@@ -108,9 +109,7 @@ class ProtectedTransport:
         self._lifetime: Lifetime | None = None
 
     def start(self, application: IProtocol) -> None:
-        """Announce ourselves and connect the application's protocol; deliver nothing yet."""
-        if announcement := self._records.announcement():
-            self._transport.write(announcement)
+        """Connect the application's protocol; deliver nothing yet."""
         self._application = application
         if self._limits is not None:
             expires = self.peer_identity.expires
@@ -364,7 +363,8 @@ class ProtectedTransport:
             except MutualAuthError as error:  # the ticket has ended
                 self.fail(error)
             else:
-                self._transport.write(frame)
+                if frame:
+                    self._transport.write(frame)
 
     def _end_output(self) -> None:
         self._send_end()

@@ -17,10 +17,13 @@ class Token:
 
     :param payload: the token, opaque to us; may be empty.
     :param done: the peer says that its context is complete.
+    :param mutauth: the peer says that it is another mutauth peer.  Nothing
+        authenticates this; it means something with a service's last token only.
     """
 
     payload: bytes = field(repr=False)
     done: bool
+    mutauth: bool = False
 
 
 @frozen
@@ -150,8 +153,11 @@ class Wire(Protocol):
     def reader(self) -> Reader:
         """A new reader for one connection."""
 
-    def token(self, payload: bytes, done: bool) -> bytes:
-        """The frame of a token of at most ``max_token`` bytes; no bytes, where the format sends nothing for it."""
+    def token(self, payload: bytes, done: bool, mutauth: bool = False) -> bytes:
+        """The frame of a token of at most ``max_token`` bytes; no bytes, where the format sends nothing for it.
+
+        :param mutauth: mark it as another mutauth peer's; a third-party peer must never get such a frame.
+        """
 
     def fault(self, code: int) -> bytes:
         """The frame that ends the exchange with a code; no bytes, where the format has none."""

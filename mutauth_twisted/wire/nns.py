@@ -18,7 +18,10 @@ _FAULT: Final = struct.Struct(">Q")
 _ERROR: Final = 0x15
 _DONE: Final = 0x14
 _IN_PROGRESS: Final = 0x16
-_VERSION: Final = (1, 0)
+_MAJOR: Final = 1
+# Receivers ignore the version (MS-NNS 2.2.1): the minor one marks the frames of a mutauth service.
+_MINOR: Final = 0
+_MUTAUTH_MINOR: Final = 1
 
 # RFC 8446 5.1: TLS counts its records' kinds as MS-NNS does its frames'.  Versions are ignored otherwise.
 _TLS_MAJOR: Final = 3
@@ -43,7 +46,7 @@ class NNSReader(BufferedReader):
             raise FrameError(f"a frame starts with byte 0x{buffer[0]:02x}, which MS-NNS does not know")
         if len(buffer) < _HEADER.size:
             return None
-        kind, major, _minor, size = _HEADER.unpack_from(buffer)
+        kind, major, minor, size = _HEADER.unpack_from(buffer)
         if kind == _ERROR and size != _FAULT.size:
             if major == _TLS_MAJOR:
                 raise FrameError("it answers with a TLS alert, as one whose protection is tls does")
@@ -55,7 +58,7 @@ class NNSReader(BufferedReader):
             raise FrameError("it starts TLS")
         if kind == _ERROR:
             return Fault(_FAULT.unpack(payload)[0] & 0xFFFFFFFF)
-        return Token(payload, kind == _DONE)
+        return Token(payload, kind == _DONE, minor == _MUTAUTH_MINOR)
 
     def next_record(self) -> bytes | None:
         if len(self._buffer) < _SIZE.size:
@@ -79,11 +82,12 @@ class NNSWire:
     def reader(self) -> NNSReader:
         return NNSReader()
 
-    def token(self, payload: bytes, done: bool) -> bytes:
-        return _HEADER.pack(_DONE if done else _IN_PROGRESS, *_VERSION, len(payload)) + payload
+    def token(self, payload: bytes, done: bool, mutauth: bool = False) -> bytes:
+        kind, minor = _DONE if done else _IN_PROGRESS, _MUTAUTH_MINOR if mutauth else _MINOR
+        return _HEADER.pack(kind, _MAJOR, minor, len(payload)) + payload
 
     def fault(self, code: int) -> bytes:
-        return _HEADER.pack(_ERROR, *_VERSION, _FAULT.size) + _FAULT.pack(code)
+        return _HEADER.pack(_ERROR, _MAJOR, _MINOR, _FAULT.size) + _FAULT.pack(code)
 
     def record(self, body: bytes) -> bytes:
         return _SIZE.pack(len(body)) + body

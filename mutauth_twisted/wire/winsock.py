@@ -10,6 +10,9 @@ A sealed record's body is ``size(4, little-endian) trailer ciphertext``, what
 EncryptMessage makes in its two buffers; a signed one's is ``signature data``,
 as MakeSignature has it.  The sample sends its one record without a length
 before it; for a stream of them each is a message.
+
+The sample has no version.  A mutauth service marks its last token to another
+mutauth peer in the highest bit of the length, which no other peer ever gets.
 """
 
 from __future__ import annotations
@@ -23,6 +26,9 @@ _SIZE: Final = struct.Struct("<I")
 
 #: The most a message may hold, in bytes; the sample's own buffers take 12,000.
 MAX_MESSAGE: Final = 0xFFFF
+_MUTAUTH: Final = 0x80000000
+# The last of a length's four bytes, where it has that bit.
+_MARKED: Final = b"\x80"
 
 
 class WinsockReader(BufferedReader):
@@ -30,21 +36,26 @@ class WinsockReader(BufferedReader):
 
     __slots__ = ()
 
-    def _message(self) -> bytes | None:
+    def _message(self, marked: bool = False) -> bytes | None:
+        """The next message's body.
+
+        :param marked: whether its length has the mark's bit.
+        """
         buffer = self._buffer
         # A length within the limit has two bytes: a stranger is known before it has sent four.
-        if any(buffer[2:4]):
+        if any(buffer[2:3] if marked else buffer[2:4]):
             raise FrameError(f"a message claims more than {MAX_MESSAGE} bytes")
         if len(buffer) < _SIZE.size:
             return None
-        (size,) = _SIZE.unpack_from(buffer)
+        size = _SIZE.unpack_from(buffer)[0] & MAX_MESSAGE
         if not size:
             raise FrameError("a message claims to be empty")
         return self._take(_SIZE.size, size)
 
     def next_frame(self) -> Token | Fault | None:
-        payload = self._message()
-        return None if payload is None else Token(payload, done=False)
+        marked = self._buffer[3:4] == _MARKED
+        payload = self._message(marked)
+        return None if payload is None else Token(payload, done=False, mutauth=marked)
 
     def next_record(self) -> bytes | None:
         return self._message()
@@ -63,8 +74,8 @@ class WinsockWire:
     def reader(self) -> WinsockReader:
         return WinsockReader()
 
-    def token(self, payload: bytes, done: bool) -> bytes:
-        return self.record(payload) if payload else b""
+    def token(self, payload: bytes, done: bool, mutauth: bool = False) -> bytes:
+        return _SIZE.pack(len(payload) | (_MUTAUTH if mutauth else 0)) + payload if payload else b""
 
     def fault(self, code: int) -> bytes:
         return b""

@@ -6,7 +6,6 @@ import os
 import shutil
 import socket
 from collections.abc import Callable
-from itertools import count
 from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
@@ -14,8 +13,9 @@ from uuid import uuid4
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
-from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
 from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
@@ -33,7 +33,7 @@ from mutauth_twisted.policy import Package
 from mutauth_twisted.spn import SPN
 from mutauth_twisted.wire import NNS, Wire
 from tests.integration.support import require_lab
-from tests.middle import DOWN, UP, Splitter, Tamper
+from tests.middle import DOWN, UP, Splitter, Tamper, numbers
 
 LOOPBACK = "127.0.0.1"
 
@@ -89,7 +89,7 @@ class _Middle(Protocol):
         self._early: list[bytes | None] = []
         self._closed = False
         self.ended = False
-        self._numbers = count()
+        self._numbers = numbers(direction)
 
     def dataReceived(self, data: bytes) -> None:
         for message in self._splitter.feed(data):
@@ -187,6 +187,7 @@ class ExchangeTestCase(TestCase):
         self.by_guid = SPN(service, host, str(uuid4()))
         self.keys = ServiceKeys(ServiceCredentials(str(self.lab.keytab("svc-echo"))))
         self.servers: list[Application] = []
+        self._listens, self._built, self._connected = False, 0, 0
         return ensureDeferred(self._register())
 
     async def _register(self) -> None:
@@ -229,8 +230,10 @@ class ExchangeTestCase(TestCase):
             def buildProtocol(factory, addr: object) -> Application:  # noqa: N805
                 made = application(answer=bytes.upper)
                 self.servers.append(made)
+                self._built += 1
                 return made
 
+        self._listens = True
         inner = TCP4ServerEndpoint(reactor, 0, interface=LOOPBACK)
         policy = policy or AccessPolicy(allow=(f"*@{self.lab.realm}",))
         listening = MutualAuthServerEndpoint(reactor, inner, keys or self.keys, policy, **options).listen(Served())
@@ -247,6 +250,24 @@ class ExchangeTestCase(TestCase):
         return listening.addCallback(self._listening)
 
     def connect(
+        self,
+        port: int,
+        spn: SPN | None = None,
+        credentials: ClientCredentials | None = None,
+        channel: Channel = Channel(),
+    ) -> Deferred[Application]:
+        """Connect and authenticate, and see a mutauth service have its application too, which takes this side's opening."""
+        return ensureDeferred(self._connect(port, spn, credentials, channel))
+
+    async def _connect(self, *arguments: Any) -> Application:
+        client = await self.connect_only(*arguments)
+        self._connected += 1
+        number, mutauth = self._connected, client.protected.peer_identity.mutauth
+        while self._listens and mutauth and self._built < number and not client.ended.called:
+            await deferLater(cast(IReactorTime, reactor), 0.002)
+        return client
+
+    def connect_only(
         self,
         port: int,
         spn: SPN | None = None,

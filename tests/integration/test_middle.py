@@ -28,15 +28,15 @@ from mutauth_twisted.errors import (
     StreamCut,
 )
 from mutauth_twisted.net.protocol import Channel
-from mutauth_twisted.wire import NNS, WINSOCK, Wire
+from mutauth_twisted.wire import NNS, WINSOCK, Token, Wire
 from tests.fakes import captured_log
 from tests.integration.exchange_case import LOOPBACK, ExchangeTestCase, MiddleFactory, say
 from tests.middle import (
-    ANNOUNCEMENT,
     CHANNELS,
     DATA,
     DOWN,
     END,
+    OPENING,
     QUESTION,
     TOKEN,
     UP,
@@ -54,7 +54,7 @@ from tests.middle import (
     name,
     replace,
 )
-from tests.unread import HEADER, unread_in_token
+from tests.unread import HEADER, mark_in_token, unread_in_token
 
 #: RFC 4121 4.1: a KRB-ERROR behind the mechanism's OID.
 KRB_ERROR = b"\x06\x09\x2a\x86\x48\x86\xf7\x12\x01\x02\x02\x03\x00"
@@ -82,7 +82,7 @@ class MiddleCase(ExchangeTestCase):
         factory = MiddleFactory(port, watch, channel.wire)
         middle = cast(Any, await TCP4ServerEndpoint(reactor, 0, interface=LOOPBACK).listen(factory))
         try:
-            client = await self.connect(middle.getHost().port, channel=channel)
+            client = await self.connect_only(middle.getHost().port, channel=channel)
             identity = client.protected.peer_identity
             result.spn = identity.spn
             result.proofs.add((identity.protection, int(identity.flags)))
@@ -154,7 +154,7 @@ class ExchangeTests(MiddleCase):
             expected = set()
             for direction, step in ((UP, 29), (DOWN, 11)):
                 frame = messages[direction, TOKEN]
-                unread = unread_in_token(frame, wire)
+                unread = unread_in_token(frame, wire, from_service=direction == DOWN)
                 for position in sorted({*range(0, 48, 3), *range(48, len(frame), step)}):
                     # A changed size makes the receiver wait for the deadline: test_wrong_sizes.
                     if position not in ((3, 4) if wire is NNS else (0, 1, 2, 3)):
@@ -169,7 +169,8 @@ class ExchangeTests(MiddleCase):
         await self.close(await self.connect(await self.listen()))  # the ticket is in the cache now
         for wire in (NNS, WINSOCK):
             channel = Channel(wire)
-            frame = self.client(channel).transport.take()
+            client = self.client(channel)
+            frame = client.transport.take()
             self.assertGreater(len(frame), 1200)
             unread = unread_in_token(frame, wire)
             for position in range(len(frame)):
@@ -187,6 +188,8 @@ class ExchangeTests(MiddleCase):
             # Nothing that was refused was remembered.
             service = answering(self.keys.acceptor("client"), channel)
             service.receive(frame)
+            client.receive(service.transport.take())
+            service.receive(client.transport.take())
             self.assertEqual(len(service.factory.built), 1)
 
     def client(self, channel: Channel) -> Peer:
@@ -230,7 +233,7 @@ class ExchangeTests(MiddleCase):
                     result = await self.attempt(port, cut(direction, TOKEN, end), channel)
                     self.check(result, channel, what)
                     self.assertIsInstance(result.error, NetworkError, what)
-                    self.assertEqual(result.principals, () if direction == UP else (self.lab.principal("alice"),))
+                    self.assertEqual(result.principals, ())
                     self.servers.clear()
 
     async def test_replayed(self) -> None:
@@ -257,12 +260,55 @@ class ExchangeTests(MiddleCase):
             self.assertIn("the same request was seen before (replay)", line)
 
     async def test_replayed_on_the_same_connection(self) -> None:
-        """A token that comes again on its own connection ends the session it opened, before a byte is delivered."""
+        """A token that comes again on its own connection, where the opening should, opens nothing."""
         twice = replace(UP, TOKEN, lambda message: [message, message])
         for wire in (NNS, WINSOCK):
             (result,) = (await self.many({"twice": twice}, Channel(wire))).values()
-            self.assertEqual((result.server, result.client), (b"", b""))
-            self.assertIsInstance(result.server_error, NOTICED)
+            self.assertEqual((result.principals, result.client), ((), b""))
+            self.assertIsInstance(result.error, StreamCut)
+
+    async def test_marks(self) -> None:
+        """A service's mark that is removed opens nothing on its side; the client, which sees none, is told of a cut.
+
+        What else there is in the version, in either direction, is read by nobody.
+        """
+        for channel in CHANNELS:
+            removed = {(DOWN, bit): replace(DOWN, TOKEN, flip(*bit)) for bit in mark_in_token(channel.wire)}
+            for what, result in (await self.many(removed, channel)).items():
+                self.assertEqual((result.principals, result.client), ((), b""), (name(channel), what))
+                self.assertIsInstance(result.error, StreamCut, (name(channel), what))
+            unread = {(UP, bit): replace(UP, TOKEN, flip(*bit)) for bit in mark_in_token(channel.wire)}
+            for what, result in (await self.many(unread, channel)).items():
+                self.assertTrue(result.harmless, (name(channel), what, result))
+
+    async def test_copied(self) -> None:
+        """A token, copied to a replica with the same key and a replay cache of its own, opens nothing there."""
+        self.set_environment(KRB5RCACHENAME="none:")
+        for channel in CHANNELS:
+            said: list[bytes] = []
+
+            def listen(direction: str, number: int, message: bytes, said: list[bytes] = said) -> list[bytes | None]:
+                if (direction, number) == (UP, TOKEN):
+                    said.append(message)
+                return [message]
+
+            brief = Channel(channel.wire, channel.protection, 0.5)
+            port, replica = await self.listen(channel=channel), await self.listen(channel=brief)
+            self.assertTrue((await self.attempt(port, listen, channel)).harmless)
+            self.servers.clear()
+            with captured_log() as events:
+                for rest in (b"", channel.wire.record(bytes(60))):
+                    reader = channel.wire.reader()
+                    reader.feed(await deferToThread(say, replica, said[0] + rest))
+                    # The service has answered, as it does to its own clients, and said nothing more.
+                    answer = reader.next_frame()
+                    assert isinstance(answer, Token)
+                    self.assertTrue(answer.mutauth)
+                    self.assertEqual(reader.pending, 0)
+            self.assertEqual(self.servers, [])
+            lines = [formatEvent(event) for event in events]
+            self.assertEqual([line for line in lines if "proved to be" in line], [])
+            self.assertEqual(len([line for line in lines if "a mutauth client's first record did not come" in line]), 1)
 
 
 class RecordTests(MiddleCase):
@@ -275,7 +321,7 @@ class RecordTests(MiddleCase):
             held: list[bytes | None] = []
 
             def tamper(where: str, number: int, message: bytes) -> list[bytes | None]:
-                if where != direction or number not in (ANNOUNCEMENT, DATA):
+                if where != direction or number not in (OPENING, DATA):
                     return [message]
                 held.append(message)
                 return held[::-1] if number == DATA else []
@@ -306,10 +352,17 @@ class RecordTests(MiddleCase):
             for direction in (UP, DOWN):
                 other = others[direction, DATA]
                 tampers |= {(direction, what): replace(direction, DATA, change) for what, change in changes.items()}
-                tampers[direction, "swapped"] = swap(direction)
                 tampers[direction, "reflected"] = reflect(direction)
                 tampers[direction, "of another session"] = replace(direction, DATA, lambda _, other=other: [other])  # type: ignore[misc]
-                tampers[direction, "announcement dropped"] = replace(direction, ANNOUNCEMENT, lambda message: [])
+            unopened: dict[Any, Tamper] = {
+                "swapped": swap(UP),
+                "dropped": replace(UP, OPENING, lambda message: []),
+                "flipped": replace(UP, OPENING, flip(20, 3)),
+                "of another session": replace(UP, OPENING, lambda _, other=others[UP, OPENING]: [other]),  # type: ignore[misc]
+            }
+            for what, result in (await self.many(unopened, channel)).items():
+                self.assertEqual((result.principals, result.client), ((), b""), (name(channel), what))
+                self.assertIsInstance(result.error, StreamCut, (name(channel), what))
             for (direction, what), result in (await self.many(tampers, channel)).items():
                 where = (name(channel), direction, what)
                 receiver = (result.server, result.server_error) if direction == UP else (result.client, result.error)

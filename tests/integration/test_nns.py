@@ -19,7 +19,7 @@ class OtherPeerTests(ExchangeTestCase):
     """Between a peer of ours and one of another make."""
 
     async def test_its_client(self) -> None:
-        """Our service serves it; its plain close is a clean end, and our empty records mean nothing to it."""
+        """Our service serves it, without an empty record; its plain close is a clean end."""
         port = await self.listen()
 
         def talk() -> tuple[list[bytes], int]:
@@ -37,27 +37,28 @@ class OtherPeerTests(ExchangeTestCase):
 
         answers, empty = await deferToThread(talk)
         self.assertEqual(answers, [b"ONE", b"TWO" * 20_000])
-        self.assertEqual(empty, 1)
+        self.assertEqual(empty, 0)
+        self.assertFalse(self.servers[0].protected.peer_identity.mutauth)
         self.assertIsInstance(await self.servers[0].ended, ConnectionDone)
         self.assertEqual(self.servers[0].protected.peer_identity.principal, self.lab.principal("alice"))
 
     async def test_our_end_to_its_client(self) -> None:
-        """When our service closes, it reads the end of the stream."""
+        """When our service closes, it reads TCP's own end, and no empty record before it."""
         port = await self.listen()
 
-        def talk() -> tuple[bytes, bytes]:
+        def talk() -> tuple[bytes, bytes, int]:
             peer = NNSPeer(socket.create_connection((LOOPBACK, port), 10))
             peer.authenticate_as_client(str(self.by_dn), f"FILE:{self.ccache}")
             peer.send(b"bye")
             answers = peer.receive(), peer.receive()
             peer.close()
-            return answers
+            return *answers, peer.empty_records
 
         talking = deferToThread(talk)
         while not self.servers or not self.servers[0].received:
             await deferLater(cast(IReactorTime, reactor), 0.005)
         self.servers[0].protected.loseConnection()
-        self.assertEqual(await talking, (b"BYE", b""))
+        self.assertEqual(await talking, (b"BYE", b"", 0))
         await self.servers[0].ended
 
     async def test_its_service(self) -> None:
@@ -83,7 +84,7 @@ class OtherPeerTests(ExchangeTestCase):
                 client.protected.write(question)
                 await client.wait_for(len(client.received) + 3)
             received, name, empty = await serving
-        self.assertEqual((received, name, empty), ([b"one", b"two"], self.lab.principal("alice"), 1))
+        self.assertEqual((received, name, empty), ([b"one", b"two"], self.lab.principal("alice"), 0))
         self.assertEqual(client.received, b"ONETWO")
         self.assertIsInstance(await client.ended, ConnectionDone)
         self.assertEqual(client.protected.peer_identity.spn, self.by_dn)

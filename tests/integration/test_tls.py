@@ -502,21 +502,30 @@ class RelayTests(TLSTestCase):
                 bindings = b"tls-server-end-point:" + digest
             peer.authenticate_as_client(str(self.by_dn), str(self.alice.ccache), ALL_FLAGS, bindings=bindings)
             peer.send(b"from elsewhere")
-            return peer.receive()
+            answer, end = peer.receive(), peer.receive()
+            self.assertEqual((end, peer.empty_records), (b"", 0))
+            return answer
 
     async def test_a_client_of_another_make(self) -> None:
-        """It binds to the certificate, and its records are sealed inside TLS as well."""
-        port = await self.listen(channel=TLS)
+        """It binds to the certificate, its records are sealed inside TLS as well, and it gets no empty one."""
+
+        class Leaving(Application):
+            def dataReceived(self, data: bytes) -> None:
+                super().dataReceived(data)
+                self.protected.loseConnection()
+
+        port = await self.listen(channel=TLS, application=Leaving)
         self.assertEqual(await deferToThread(self.visit, port, b""), b"FROM ELSEWHERE")
         identity = self.servers[0].protected.peer_identity
         self.assertEqual(identity.protection, Protection.TLS)
         self.assertIn(Flag.CHANNEL_BOUND, identity.flags)
+        self.assertFalse(identity.mutauth)
         await self.servers.pop().ended
         error = await self.assertFailure(deferToThread(self.visit, port, b"tls-server-end-point:" + bytes(32)), Refused)
         self.assertEqual(error.code, 1326)
 
     async def test_a_service_of_another_make(self) -> None:
-        """It is bound to its certificate, which it may check or not, and seals inside TLS."""
+        """It is bound to its certificate, which it may check or not, seals inside TLS, and gets no empty record."""
         path = self.certificates().issue("service.example.com", hashes.SHA384())
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(path)
@@ -531,12 +540,15 @@ class RelayTests(TLSTestCase):
                 peer = NNSPeer(secured)
                 peer.authenticate_as_server(str(self.lab.keytab("svc-echo")), bindings=bindings)
                 peer.send(b"from elsewhere")
-                return peer.receive()
+                word, end = peer.receive(), peer.receive()
+                self.assertEqual((end, peer.empty_records), (b"", 0))
+                return word
 
         serving = deferToThread(serve, bindings)
         client = await self.connect(listening.getsockname()[1], channel=TLS)
         self.assertEqual(await client.wait_for(14), b"from elsewhere")
+        self.assertFalse(client.protected.peer_identity.mutauth)
         client.protected.write(b"to elsewhere")
-        self.assertEqual(await serving, b"to elsewhere")
         client.protected.loseConnection()
+        self.assertEqual(await serving, b"to elsewhere")
         await client.ended

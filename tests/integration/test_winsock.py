@@ -65,7 +65,7 @@ class OtherPeerTests(ExchangeTestCase):
     """A program made after the sample: see tests/integration/winsock_peer.py."""
 
     async def test_its_client(self) -> None:
-        """Our service serves it; its plain close is a clean end, and our empty records mean nothing to it."""
+        """Our service serves it, without an empty record; its plain close is a clean end."""
         for number, (protection, channel) in enumerate(CHANNELS.items()):
             port = await self.listen(channel=channel)
 
@@ -79,14 +79,14 @@ class OtherPeerTests(ExchangeTestCase):
                 peer.close()
                 return answers, peer.empty_records
 
-            self.assertEqual(await deferToThread(talk), ([b"ONE", b"T" * 11_900], 1))
+            self.assertEqual(await deferToThread(talk), ([b"ONE", b"T" * 11_900], 0))
             self.assertIsInstance(await self.servers[number].ended, ConnectionDone)
 
     async def test_our_end_to_its_client(self) -> None:
         """What our service writes at once is cut into messages that fit into its buffer, and then it reads the end."""
         port = await self.listen(channel=SEALED)
 
-        def talk() -> bytes:
+        def talk() -> tuple[bytes, int]:
             peer = WinsockPeer(socket.create_connection((LOOPBACK, port), 10))
             peer.authenticate_as_client(str(self.by_dn), f"FILE:{self.ccache}")
             peer.send(b"much, please")
@@ -94,11 +94,13 @@ class OtherPeerTests(ExchangeTestCase):
             while piece := peer.receive():
                 received += piece
             peer.close()
-            return received
+            return received, peer.empty_records
 
         talking = deferToThread(talk)
         await self.serve_one(b"m" * 100_000)
-        self.assertTrue(await talking == b"MUCH, PLEASE" + b"m" * 100_000)
+        received, empty = await talking
+        self.assertTrue(received == b"MUCH, PLEASE" + b"m" * 100_000)
+        self.assertEqual(empty, 0)
 
     async def serve_one(self, answer: bytes) -> None:
         """Answer the first client that comes once more, and close."""
@@ -116,19 +118,22 @@ class OtherPeerTests(ExchangeTestCase):
             with socket.create_server((LOOPBACK, 0)) as listening:
                 listening.settimeout(10)
 
-                def serve(listening: socket.socket = listening, seal: bool = protection is Protection.SEAL) -> str:
+                def serve(
+                    listening: socket.socket = listening, seal: bool = protection is Protection.SEAL
+                ) -> tuple[str, bytes, int]:
                     peer = WinsockPeer(listening.accept()[0], seal=seal)
                     peer.authenticate_as_server(str(self.lab.keytab("svc-echo")))
                     peer.send(peer.receive().upper())
-                    name = str(peer.context.initiator_name).rstrip("\0")
+                    name, end = str(peer.context.initiator_name).rstrip("\0"), peer.receive()
                     peer.close()
-                    return name
+                    return name, end, peer.empty_records
 
                 serving = deferToThread(serve)
                 client = await self.connect(listening.getsockname()[1], channel=channel)
                 client.protected.write(b"question")
                 self.assertEqual(await client.wait_for(8), b"QUESTION")
-                self.assertEqual(await serving, self.lab.principal("alice"))
+                client.protected.loseConnection()
+                self.assertEqual(await serving, (self.lab.principal("alice"), b"", 0))
             self.assertIsInstance(await client.ended, ConnectionDone)
             self.assertEqual(client.protected.peer_identity.spn, self.by_dn)
 
