@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import queue
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +29,15 @@ class _Reactor:
         self._calls.get(timeout=5)()
 
 
+class _Held:
+    """An argument and a result."""
+
+    def give(self, fails: bool) -> _Held:
+        if fails:
+            raise ValueError(self)
+        return self
+
+
 class WorkersTests(SynchronousTestCase):
     """The promises of Workers."""
 
@@ -46,6 +57,48 @@ class WorkersTests(SynchronousTestCase):
         result = self.workers.run(int, "x")
         self.reactor.turn()
         self.failureResultOf(result, ValueError)
+
+    def test_threads_are_used_again(self) -> None:
+        """Calls one after the other run in one thread; one beside a stuck one runs in another, and both go on."""
+        self.workers = Workers(self.reactor, 2, "test")  # type: ignore[arg-type]
+        seen = []
+        for _ in range(5):
+            result = self.workers.run(threading.current_thread)
+            self.reactor.turn()
+            seen.append(self.successResultOf(result))
+        self.assertEqual(len(set(seen)), 1)
+        gate = threading.Event()
+        stuck, other = self.workers.run(gate.wait), self.workers.run(threading.current_thread)
+        self.reactor.turn()
+        self.assertIsNot(self.successResultOf(other), seen[0])
+        gate.set()
+        self.reactor.turn()
+        self.successResultOf(stuck)
+
+    def test_idle_threads_end(self) -> None:
+        """A thread without work ends after a while, and the next call has one of its own, whenever it comes."""
+        self.workers = Workers(self.reactor, 1, "test", idle=0.0)  # type: ignore[arg-type]
+        for _ in range(200):  # some come at the very moment when the thread gives up
+            result = self.workers.run(threading.current_thread)
+            self.reactor.turn()
+            last = self.successResultOf(result)
+        last.join(5)
+        self.assertFalse(last.is_alive())
+
+    def test_nothing_is_kept(self) -> None:
+        """A thread that waits holds on to neither the call nor its result."""
+        for fails in (False, True):
+            held = _Held()
+            seen = weakref.ref(held)
+            result = self.workers.run(_Held.give, held, fails)
+            self.reactor.turn()
+            (self.failureResultOf if fails else self.successResultOf)(result)
+            del held, result
+            again = self.workers.run(int)  # in the same thread, which has let go by now
+            self.reactor.turn()
+            self.successResultOf(again)
+            gc.collect()
+            self.assertIsNone(seen())
 
     def test_limit(self) -> None:
         """A call beyond the limit waits for a place."""
