@@ -30,6 +30,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mutauth_twisted.errors import NetworkError, NotFound, UsageError
+from mutauth_twisted.files import read_file
 
 T = TypeVar("T")
 
@@ -115,7 +116,7 @@ def system_nameservers(path: Path = _RESOLV_CONF) -> list[tuple[str, int]]:
     """The nameservers of resolv.conf(5); the local one when it names none."""
     servers = []
     try:
-        lines = path.read_text(errors="replace").splitlines()
+        lines = read_file(path).decode(errors="replace").splitlines()
     except OSError:
         lines = []
     for line in lines:

@@ -314,7 +314,7 @@ def _file_fault(path: Path) -> str:
     if not path.exists():
         return "does not exist"
     if not path.is_file():
-        return "cannot be read: it is no file"
+        return "cannot be read: it is not a regular file"
     return "" if os.access(path, os.R_OK) else "cannot be read by this user"
 
 

@@ -22,6 +22,7 @@ from gssapi.raw.misc import GSSError
 
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.errors import CredentialError, MutualAuthError
+from mutauth_twisted.files import read_file
 from mutauth_twisted.gsserrors import AES_FOR_ACCOUNT, explain, keytab_keys, kind_name, minor_code
 from mutauth_twisted.policy import AES_TYPES, split_principal
 
@@ -50,12 +51,11 @@ def check_keytab(path: str, principal: str | None = None) -> tuple[str, ...]:
     file = Path(path.removeprefix("FILE:"))
     subject = f"keytab {file}"
     try:
-        with file.open("rb"):
-            pass
+        read_file(file)
     except FileNotFoundError:
         raise CredentialError(subject, "there is no such file", "name the account's keytab") from None
     except OSError as error:
-        reason = os.strerror(error.errno or 0).lower()
+        reason = (error.strerror or os.strerror(error.errno or 0)).lower()
         raise CredentialError(subject, f"it cannot be read: {reason}", "give this user the right to read it") from None
     try:
         _krb5()  # whose failure has a cause of its own
@@ -72,6 +72,18 @@ def check_keytab(path: str, principal: str | None = None) -> tuple[str, ...]:
 
 def _same(wanted: str, name: str) -> bool:
     return wanted in (name, split_principal(name)[0])
+
+
+def keytab_file(keytab: str | None) -> str | None:
+    """The path of a keytab's file; None: it is of another kind, such as ``MEMORY:``.
+
+    :param keytab: None: KRB5_KTNAME, then the system's.
+    """
+    path = keytab or krb5.kt_default_name(_krb5()).decode()
+    kind, colon, rest = path.partition(":")
+    if not colon or not kind.isalpha():
+        return path
+    return rest if kind in ("FILE", "WRFILE") else None
 
 
 def check_service_keytab(keytab: str | None, principal: str | None = None) -> None:

@@ -20,7 +20,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
     map(
         frozenset,
         (
-            {"text"},
+            {"text", "files"},
             {"errors", "log"},
             {"spn", "policy"},
             {"access"},

@@ -220,7 +220,7 @@ class AcceptorTests(SynchronousTestCase):
         content = self.path.read_bytes()
         for change, words in (
             (self.path.unlink, "it does not exist"),
-            (self.path.mkdir, "it cannot be read: it is no file"),
+            (self.path.mkdir, "it cannot be read: it is not a regular file"),
             (self.path.rmdir, "it does not exist"),
             (lambda: self.path.write_bytes(b""), "it cannot be used"),
             (lambda: self.path.write_bytes(b"garbage"), "it cannot be used"),

@@ -383,7 +383,8 @@ class FileTests(SynchronousTestCase):
 
     def test_no_files(self) -> None:
         """What does not exist, is a directory, or is no text."""
-        for path, text in (("/nonexistent/users", "No such file"), ("/", "cannot be read"), ("/dev/null", "it is no file")):
+        irregular = "it is not a regular file"
+        for path, text in (("/nonexistent/users", "No such file"), ("/", irregular), ("/dev/null", irregular)):
             error = self.assertRaises(CredentialError, NtlmUsers, NtlmCredentials(path))
             self.assertIn(text, str(error))
         path = users_file(self, USERS)

@@ -25,6 +25,7 @@ The only file that touches private parts of pyspnego, and why:
 
 from __future__ import annotations
 
+import errno
 import logging
 import re
 import time
@@ -76,12 +77,13 @@ from mutauth_twisted.errors import (
     ProtocolViolation,
     RecordError,
 )
+from mutauth_twisted.files import check_regular
 from mutauth_twisted.gsserrors import AES_FOR_ACCOUNT, Acceptor, TicketLabel, explain, kind_name, record_fault
 from mutauth_twisted.interfaces import PeerIdentity
 from mutauth_twisted.policy import AES_TYPES, Flag, Package, Protection, flag_names, fold_ascii, split_principal
 from mutauth_twisted.spn import SPN
 from mutauth_twisted.text import short_name
-from mutauth_twisted.tickets import check_service_keytab, tickets_for
+from mutauth_twisted.tickets import check_service_keytab, keytab_file, tickets_for
 
 KERBEROS = "kerberos"
 _KERBEROS_OID = gssapi.MechType.kerberos
@@ -420,6 +422,7 @@ class KerberosAcceptor(_KerberosContext):
     def _advance(self, token: bytes | None) -> Outcome:
         if token is None:
             raise ValueError("a client starts")
+        self._keys.check_file()
         try:
             accepted = accept_sec_context(token, self._keys.acquired, self._context, self._bindings)
         except BadChannelBindingsError:
@@ -546,6 +549,8 @@ class ServiceKeys:
         self.credentials = credentials
         #: Whether Kerberos is taken inside SPNEGO as well.
         self.negotiates = package is Package.NEGOTIATE
+        self._file = keytab_file(credentials.keytab)
+        self.check_file()
         subject = f"keytab {credentials.keytab}" if credentials.keytab else "the default keytab"
         name = None
         if credentials.principal is not None:
@@ -570,6 +575,20 @@ class ServiceKeys:
         self.check()
         #: pyspnego's object for such a service, with no context in it yet.
         self.template: Any = spnego.server(protocol=KERBEROS, _gssapi_credential=self.acquired)
+
+    def check_file(self) -> None:
+        """See that GSSAPI, which reads the keytab anew for each client, does not wait for what is in its place.
+
+        :raises CredentialError: when it is there, and not a regular file.
+        """
+        if self._file is None:
+            return
+        try:
+            check_regular(self._file)
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                cause = f"it cannot be read: {error.strerror}"
+                raise CredentialError(f"keytab {self._file}", cause, "put the keytab back") from error
 
     def check(self) -> None:
         """See whether the keytab can be used now.

@@ -18,13 +18,14 @@ whole process.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import math
 import os
 import re
-import stat
 import struct
+from contextlib import suppress
 from typing import Any
 
 import spnego
@@ -45,6 +46,7 @@ from mutauth_twisted.errors import (
     RecordError,
     UsageError,
 )
+from mutauth_twisted.files import check_regular, read_file
 from mutauth_twisted.interfaces import PeerIdentity
 from mutauth_twisted.policy import Flag, Package, Protection, flag_names, split_principal
 
@@ -103,14 +105,11 @@ def _read_users(path: str) -> tuple[_User, ...]:
     """
     subject = f"file {path} of NTLM users"
     try:
-        with open(path, "rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            if not stat.S_ISREG(mode):
-                raise CredentialError(subject, "it is no file", "name a file of lines DOMAIN:user:password")
-            if mode & (stat.S_IRWXG | stat.S_IRWXO):
-                raise CredentialError(subject, "others than its owner have access to its passwords", f"chmod 600 {path}")
-            text = file.read().decode()
+        text = read_file(path, private=True).decode()
     except OSError as error:
+        if error.errno == errno.EPERM:
+            cause = "others than its owner have access to its passwords"
+            raise CredentialError(subject, cause, f"chmod 600 {path}") from None
         raise CredentialError(subject, f"it cannot be read ({error.strerror})", "check the path and its owner") from error
     except UnicodeDecodeError:
         # Without its cause, which quotes the file.
@@ -321,6 +320,8 @@ class NtlmAcceptor(_NtlmContext):
     def _advance(self, token: bytes | None) -> Outcome:
         if token is None:
             raise ValueError("a client starts")
+        with suppress(FileNotFoundError):
+            check_regular(self._users)  # which pyspnego opens in a way of its own, for each of these steps
         if self._proxy is None:
             self._proxy = spnego.server(protocol="ntlm", options=NegotiateOptions.use_ntlm)
         else:

@@ -18,6 +18,7 @@ from attrs import frozen
 
 from mutauth_twisted.directory.names import parse_guid
 from mutauth_twisted.errors import MutualAuthError
+from mutauth_twisted.files import read_file
 
 DEFAULT_STATE_DIR = Path("/var/lib/mutauth")
 _SAFE = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_.")
@@ -26,6 +27,12 @@ _MAX_FILE = 4096
 
 class CacheError(MutualAuthError):
     """The cached GUID cannot be read or written."""
+
+
+def _make(directory: Path) -> None:
+    """Make a directory and those above it, each for its owner alone to write to, whatever the umask allows."""
+    for missing in reversed([each for each in (directory, *directory.parents) if not each.exists()]):
+        missing.mkdir(mode=0o755, exist_ok=True)
 
 
 @frozen
@@ -62,8 +69,7 @@ class GuidCache:
         """
         path = self.path(service_class, host, scp_name)
         try:
-            with path.open("rb") as file:
-                content = json.loads(file.read(_MAX_FILE))
+            content = json.loads(read_file(path, _MAX_FILE))
             guid = parse_guid(content["guid"])
             if guid is None:
                 raise ValueError("no GUID")
@@ -72,7 +78,7 @@ class GuidCache:
             return None
         except OSError as error:
             raise self._error(path, "cannot be read", error) from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CacheError(str(path), "it holds no GUID", "remove the file: the SCP is then found by its place") from error
 
     def write(self, service_class: str, host: str, guid: UUID, dn: str = "", scp_name: str | None = None) -> Path:
@@ -83,7 +89,7 @@ class GuidCache:
         path = self.path(service_class, host, scp_name)
         content = {"service_class": service_class, "host": host, "guid": str(guid), "dn": dn}
         try:
-            self.directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+            _make(self.directory)
             handle, temporary = tempfile.mkstemp(dir=self.directory, prefix=".scp-")
             try:
                 with os.fdopen(handle, "w", encoding="utf-8") as file:
@@ -113,5 +119,5 @@ class GuidCache:
         return True
 
     def _error(self, path: Path, what: str, error: OSError) -> CacheError:
-        reason = os.strerror(error.errno or 0).lower()
+        reason = (error.strerror or os.strerror(error.errno or 0)).lower()
         return CacheError(str(path), f"it {what}: {reason}", "run it as root, or name another place with --state-dir")

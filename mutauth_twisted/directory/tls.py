@@ -10,6 +10,7 @@ asks for the binding.
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 
@@ -19,6 +20,9 @@ from service_identity.cryptography import verify_certificate_hostname
 
 from mutauth_twisted.channelbinding import server_end_point
 from mutauth_twisted.errors import PeerNotProven, UsageError
+from mutauth_twisted.files import read_file
+
+_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----[\sA-Za-z0-9+/=]*-----END CERTIFICATE-----")
 
 
 class Authority:
@@ -33,8 +37,9 @@ class Authority:
         # service-identity does that below, from the same certificate.
         self._context.check_hostname = False
         try:
-            self._context.load_verify_locations(ca_file)
-        except ssl.SSLError as error:
+            certificates = _PEM.findall(read_file(ca_file))
+            self._context.load_verify_locations(cadata=b"\n".join(certificates).decode("ascii"))
+        except (ssl.SSLError, ValueError) as error:
             raise UsageError(self._subject, "it holds no certificates in PEM form", "name the authority's") from error
         except OSError as error:
             raise UsageError(self._subject, (error.strerror or str(error)).lower(), "name the authority's") from error

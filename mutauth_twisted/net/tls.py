@@ -13,7 +13,6 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from attrs import frozen
@@ -51,6 +50,7 @@ from mutauth_twisted.errors import (
     ProtocolViolation,
     UsageError,
 )
+from mutauth_twisted.files import read_file
 from mutauth_twisted.text import short_name
 
 #: By which peers of this package know each other.
@@ -345,7 +345,7 @@ def _choose_protocol(connection: Connection, offered: list[bytes]) -> Any:
 
 def _read(path: str) -> bytes:
     try:
-        return Path(path).read_bytes()
+        return read_file(path)
     except OSError as error:
         cause = f"it cannot be read: {(error.strerror or str(error)).lower()}"
         raise CredentialError(f"certificate file {path}", cause, "check its name and who may read it") from error

@@ -142,7 +142,7 @@ class RotationTests(RotatingTestCase):
             port = await self.listen(self.service_keys(principal=principal))
             for change, words, seen in (
                 (self.file.unlink, "it does not exist; put it back", REFUSED),
-                (self.file.mkdir, "it cannot be read: it is no file; put it back", of_garbage),
+                (self.file.mkdir, "it cannot be read: it is not a regular file; put it back", of_garbage),
                 (self.file.rmdir, "it does not exist; put it back", REFUSED),
                 (lambda: self.file.write_bytes(b"garbage"), "it cannot be used: Unsupported key table", of_garbage),
                 (lambda: self.file.write_bytes(keytab([])), "it holds no keys", REFUSED),

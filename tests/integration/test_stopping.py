@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import select
 import signal
 import socket
@@ -11,6 +12,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.threads import deferToThread
@@ -240,3 +242,56 @@ class GivenUpTests(DirectoryTestCase):
 
     def do_deferred(self, user: str, work: Callable[[Session], None]) -> Deferred[None]:
         return self.as_user(user).run(work)
+
+
+class FileTests(CommandTestCase):
+    """FIFOs in the place of the files that a service reads."""
+
+    def test_at_start(self) -> None:
+        """A service whose file is a FIFO says so and ends."""
+        self.assertEqual(self.install().code, 0)
+        fifo = f"{self.state}/fifo"
+        os.mkfifo(fifo, 0o600)
+        ntlm = ("--package", "ntlm-service-unproven", "--publish", "none", "--spn-check", "off", "--ntlm-users", fifo)
+        authority = ("--directory-ca", fifo, "--directory", f"ldaps://dc1.{self.lab.realm.lower()}")
+        for options, code in (
+            (("--keytab", fifo), 4),
+            (("--protection", "tls", "--tls-cert", fifo), 4),
+            (authority, 2),
+        ):
+            self.refused(self.start_refused(*options), code, fifo, "it is not a regular file")
+        words = [word for word in self.service_words(*ntlm) if word not in ("--keytab", str(self.lab.keytab("svc-echo")))]
+        self.refused(self.command("twistd", *words), 4, fifo, "it is not a regular file")
+        checked = f"{self.endpoint}:protection=tls:tls-ca={fifo}"
+        self.refused(self.mutauth("connect", checked), 2, fifo, "it is not a regular file")
+
+    def test_state_file(self) -> None:
+        """One in the place of the cached GUID ends the start and the installer's commands with a line."""
+        self.assertEqual(self.install().code, 0)
+        (cached,) = Path(self.state).glob("scp-*.json")
+        content = cached.read_bytes()
+        cached.unlink()
+        os.mkfifo(cached)
+        ended = self.start_refused()
+        self.assertEqual(ended.code, 3, ended)
+        self.assertIn("it is not a regular file", ended.output + ended.errors)
+        self.refused(self.mutauth("uninstall", *self.common, *self.directory, user="administrator"), 3, str(cached))
+        cached.unlink()
+        cached.write_bytes(content)
+
+    def test_while_it_runs(self) -> None:
+        """A keytab in whose place a FIFO comes keeps clients out, and neither the status port nor SIGTERM."""
+        keytab = Path(self.state) / "service.keytab"
+        keytab.write_bytes(self.lab.keytab("svc-echo").read_bytes())
+        self.assertEqual(self.install().code, 0)
+        with self.service("--keytab", str(keytab), "--status", "tcp:0:interface=127.0.0.1") as service:
+            line = next(line for line in service.lines if "status on" in line)
+            keytab.unlink()
+            os.mkfifo(keytab)
+            self.assertNotEqual(self.mutauth("connect", self.endpoint, given="hello\n").code, 0)
+            with socket.create_connection(("127.0.0.1", int(line.rpartition(":")[2])), WAIT) as watcher:
+                watcher.sendall(b"GET / HTTP/1.0\r\n\r\n")
+                answer = b"".join(iter(lambda: watcher.recv(4096), b"")).decode()
+            self.assertIn("NOT healthy", answer)
+            self.assertIn(f"keytab {keytab}: it cannot be read: it is not a regular file", answer)
+            self.assertEqual(service.stop(), -signal.SIGTERM)

@@ -1,0 +1,52 @@
+"""Files that others may have made: regular ones only, opened without waiting, and read up to a bound.
+
+A FIFO in a file's place would hold up whoever opens or reads it until somebody
+writes, in the reactor with all that it serves.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import Final
+
+#: The most bytes of a file of certificates, of users, or of settings.
+MOST: Final = 4 << 20
+
+
+def _not_regular(path: str | os.PathLike[str]) -> OSError:
+    return OSError(errno.EINVAL, "it is not a regular file", os.fspath(path))
+
+
+def check_regular(path: str | os.PathLike[str]) -> None:
+    """See that a library may open a file, which it does in a way of its own.
+
+    :raises OSError: when it is not a regular file, or cannot be looked at.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise _not_regular(path)
+
+
+def read_file(path: str | os.PathLike[str], most: int = MOST, *, private: bool = False) -> bytes:
+    """The content of a regular file.
+
+    :param most: how many bytes it may have.
+    :param private: whether nobody but its owner may have any right to it.
+    :raises PermissionError: with ``EPERM``, when others have rights to a private file.
+    :raises OSError: when it is no regular file, too large, or cannot be read.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        mode = os.fstat(handle).st_mode
+        if not stat.S_ISREG(mode):
+            raise _not_regular(path)
+        if private and mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise PermissionError(errno.EPERM, "others than its owner have access to it", os.fspath(path))
+        with open(handle, "rb", closefd=False) as file:
+            content = file.read(most + 1)
+    finally:
+        os.close(handle)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"it has more than {most} bytes", os.fspath(path))
+    return content
