@@ -6,7 +6,7 @@ import socket
 from collections.abc import Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -119,11 +119,57 @@ class FindTests(SynchronousTestCase):
     def test_those_that_failed_come_last(self) -> None:
         """For a while, in whatever way they were named, and then in the order given again."""
         directory = self.directory({}, servers=["ldap://a.lab.example", "ldap://b.lab.example", "ldap://c.lab.example"])
-        directory._demote(Server("a.lab.example", 389))
+        directory._demote(Server("a.lab.example", 389), "10.0.0.1")
         order = [spn for spn, _ in self.find(directory, False, None)]
         self.assertEqual(order, ["ldap/b.lab.example", "ldap/c.lab.example", "ldap/a.lab.example"])
+        self.assertTrue(directory._has_failed("10.0.0.1"))
         directory._failed = {key: when - 61 for key, when in directory._failed.items()}
         self.assertEqual(self.find(directory, False, None)[0][0], "ldap/a.lab.example")
+
+
+class DeadlineTests(SynchronousTestCase):
+    """A common deadline for several operations."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.waiting: Deferred[Any] = Deferred()
+        resolver = _Resolver({"_ldap._tcp.dc._msdcs.lab.example": ["dc1.lab.example"]})
+        resolver.lookup_addresses = lambda host: self.waiting  # type: ignore[attr-defined]
+        self.directory = Directory(self.clock, realm="LAB.EXAMPLE", resolver=resolver)  # type: ignore[arg-type]
+
+    def test_one_for_all(self) -> None:
+        """What begins later has less time; the error names who is waited for."""
+        with self.directory.within(15):
+            self.clock.advance(10)
+            found = self.directory.run(lambda session: None)
+            self.clock.advance(4.9)
+            self.assertNoResult(found)
+            self.clock.advance(0.2)
+        line = str(self.failureResultOf(found, DirectoryUnreachable).value)
+        self.assertIn("gave up after 5 s: DNS (for dc1.lab.example) does not answer; check that it runs", line)
+        self.assertFalse(self.clock.getDelayedCalls())
+
+    def test_what_cannot_be_cancelled(self) -> None:
+        """A step that goes on when it is cancelled holds nothing up, and its late result goes nowhere."""
+        self.waiting = Deferred(lambda waiting: waiting.callback([]))
+        with self.directory.within(1):
+            found = self.directory.run(lambda session: None)
+        self.clock.advance(1)
+        self.failureResultOf(found, DirectoryUnreachable)
+
+    def test_in_time(self) -> None:
+        """What ends by itself leaves no timer, and what begins behind the block has no deadline."""
+        with self.directory.within(1):
+            found = self.directory.run(lambda session: None)
+            self.waiting.callback([])
+            self.failureResultOf(found, DirectoryUnreachable)
+        self.waiting = Deferred()
+        found = self.directory.run(lambda session: None)
+        self.clock.advance(100)
+        self.assertNoResult(found)
+        self.assertFalse(self.clock.getDelayedCalls())
+        found.cancel()
+        self.failureResultOf(found, CancelledError)
 
 
 class _Session:
@@ -163,7 +209,7 @@ class TargetTests(SynchronousTestCase):
     def open(self, spn: str, realms: frozenset[str] | None, ticket: str = "ldap/dc1.x/test.example") -> None:
         credentials = tickets_for(ClientCredentials(ccache=self.realm.ccache("alice", ticket, "dc1"))).acquire()
         target = Target("127.0.0.1", self.listener.getsockname()[1], "dc1.x", f"{spn}@{self.realm.name}", realms)
-        open_sealed(target, credentials, connect_timeout=1, receive_timeout=0.1)
+        open_sealed(target, credentials, login_timeout=0.1, receive_timeout=1)
 
     def test_the_right_ticket(self) -> None:
         """With it the server is connected to; it does not answer here."""

@@ -152,7 +152,7 @@ class ContractTests(SynchronousTestCase):
             open_sealed,
             Target("127.0.0.1", port, "dc.test.example", f"{spn}@{realm.name}"),
             tickets_for(ClientCredentials(ccache=realm.ccache("alice", spn, "dc"))).acquire(),
-            connect_timeout=1,
+            login_timeout=1,
             receive_timeout=1,
         )
         self.assertIn(f"domain controller dc.test.example:{port}: 127.0.0.1: connection refused", str(error))

@@ -10,6 +10,7 @@ from threading import Lock
 from typing import Any, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
 
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.directory.commands import reach_of
@@ -37,6 +38,8 @@ T = TypeVar("T")
 
 _DEFAULT_CREDENTIALS = ClientCredentials()
 _THREADS = 8  # operations under way in one Directory; each has one connection
+#: How long a server may take for its connection, and again for the login, in seconds; both take milliseconds.
+_LOGIN_TIMEOUT = 5.0
 #: A server that failed is tried after the others for this time, in seconds.
 _DEMOTED = 60.0
 #: What was learnt of the forest is asked anew after this time, in seconds: it may get another domain.
@@ -121,7 +124,7 @@ class Directory:
         which are not used without.
     :param resolver: None: the system's DNS.
     :param credentials: whose tickets to use.
-    :param timeout: seconds to wait for a connection, and for each answer.
+    :param timeout: seconds to wait for each answer; for a connection and for the login at most five.
     :param keep: seconds for which an idle connection is kept for the next operation.
     """
 
@@ -152,7 +155,7 @@ class Directory:
         self._sweep: Any = None
         self._closed = False
         self._forest_of: dict[str, tuple[float, Forest]] = {}
-        self._failed: dict[tuple[str, int], float] = {}
+        self._failed: dict[str, float] = {}
         self._until: float | None = None
 
     def command(self, *words: str) -> str:
@@ -207,18 +210,30 @@ class Directory:
         self, start: Callable[[_Progress], Coroutine[Deferred[Any], Any, T]], global_catalog: bool, domain: str | None
     ) -> Deferred[T]:
         progress = _Progress()
-        done: Deferred[T] = Deferred.fromCoroutine(start(progress))
-        if self._until is not None:
-            began = self._reactor.seconds()
+        work: Deferred[T] = Deferred.fromCoroutine(start(progress))
+        if self._until is None:
+            return work
+        # Not addTimeout, which waits until what it cancels has ended.
+        result: Deferred[T] = Deferred(lambda _: work.cancel())
+        began = self._reactor.seconds()
 
-            def too_late(result: object, seconds: float) -> None:
-                failed = [*progress.failures, f"{progress.waiting_for} does not answer"]
-                cause = f"gave up after {self._reactor.seconds() - began:.0f} s: " + ", ".join(failed)
-                remedy = "check that it runs and is not overloaded"
-                raise DirectoryUnreachable(self._subject(global_catalog, domain), cause, remedy)
+        def too_late() -> None:
+            progress.given_up = True
+            failed = ", ".join([*progress.failures, f"{progress.waiting_for} does not answer"])
+            cause = f"gave up after {self._reactor.seconds() - began:.0f} s: {failed}"
+            remedy = "check that it runs and is not overloaded"
+            result.errback(DirectoryUnreachable(self._subject(global_catalog, domain), cause, remedy))
+            work.cancel()
 
-            done.addTimeout(max(0.0, self._until - began), self._reactor, too_late)
-        return done
+        timer = self._reactor.callLater(max(0.0, self._until - began), too_late)
+
+        def ended(outcome: T | Failure) -> None:
+            if timer.active():
+                timer.cancel()
+                result.callback(outcome)
+
+        work.addBoth(ended)
+        return result
 
     async def _run_with_catalog(self, work: Callable[[Session, Session], T], domain: str | None, progress: _Progress) -> T:
         routes: list[tuple[Server, str]] = []
@@ -226,7 +241,7 @@ class Directory:
             routes += [(server, address) for address in await self._addresses(server, progress)]
 
         def with_catalog(session: Session) -> T:
-            for server, address in routes:
+            for server, address in sorted(routes, key=lambda route: any(map(self._has_failed, (route[0].host, route[1])))):
                 try:
                     return self._attempt(server, address, lambda catalog: work(session, catalog), progress)
                 except _ServerFailedError as reason:
@@ -258,7 +273,7 @@ class Directory:
         """A server's addresses; none when DNS has none, which is a failure of that server's."""
         progress.waiting_for = f"DNS (for {server.host})"
         try:
-            return await self.resolver.lookup_addresses(server.host)
+            return sorted(await self.resolver.lookup_addresses(server.host), key=self._has_failed)
         except NetworkError as error:
             progress.failures.append(f"{error.subject}: {error.cause}")
             return []
@@ -287,7 +302,7 @@ class Directory:
                 self._idle.give(server, address, session)
                 raise
             session.close()
-            self._demote(server)
+            self._demote(server, address)
             if session.wrote:
                 raise
             raise _ServerFailedError(f"{error.subject}: {error.cause}") from error
@@ -307,7 +322,7 @@ class Directory:
             connection = open_sealed(
                 target,
                 self._tickets.acquire(),
-                connect_timeout=self._timeout,
+                login_timeout=min(self._timeout, _LOGIN_TIMEOUT),
                 receive_timeout=self._timeout,
                 authority=self._authority if server.tls else None,
                 waiting_for=progress.wait_for,
@@ -317,7 +332,7 @@ class Directory:
         except (DirectoryUnreachable, DirectoryRefused, PeerNotProven, KDCRefused) as error:
             if isinstance(error, KDCRefused) and not error.of_service:
                 raise
-            self._demote(server)
+            self._demote(server, address)
             raise _ServerFailedError(progress.explain(server, error)) from error
         return Session(connection, server.host, catalog=server.is_catalog, reach=self.reach)
 
@@ -329,20 +344,20 @@ class Directory:
             principal, realms = f"{server.spn}@{server.role.realm}", server.role.realms
         return Target(address, server.port, server.host, principal, realms)
 
-    def _demote(self, server: Server) -> None:
+    def _demote(self, server: Server, address: str) -> None:
         now = time.monotonic()
         # Rebuilt, so that names made up by whoever answers DNS do not pile up.
         kept = {each: when for each, when in self._failed.items() if now - when < _DEMOTED}
-        self._failed = {**kept, (server.host, server.port): now}
+        self._failed = {**kept, server.host: now, address: now}
+
+    def _has_failed(self, host: str) -> bool:
+        """Whether a host, or an address of one, failed a short while ago, in whatever role."""
+        when = self._failed.get(host)
+        return when is not None and time.monotonic() - when < _DEMOTED
 
     def _best_first(self, servers: Sequence[Server]) -> list[Server]:
         """The order given, with those last that failed a short while ago."""
-        now = time.monotonic()
-
-        def failed(server: Server) -> bool:
-            return now - self._failed.get((server.host, server.port), now - _DEMOTED) < _DEMOTED
-
-        return sorted(servers, key=failed)
+        return sorted(servers, key=lambda server: self._has_failed(server.host))
 
     def _own_realm(self) -> str:
         """In a thread: the realm of our own domain.

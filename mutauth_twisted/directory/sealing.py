@@ -97,9 +97,13 @@ class BoundedSocket:
         # A stranger that lets bytes drip gets no more time than a silent one.
         self._deadline = time.monotonic() + pause
 
-    def restart(self, limit: int = ANSWER_LIMIT) -> None:
-        """Begin a new answer of a server that is proven."""
+    def restart(self, limit: int = ANSWER_LIMIT, pause: float | None = None) -> None:
+        """Begin a new answer of a server that is proven.
+
+        :param pause: seconds without a byte that are too long from now on.
+        """
         self._left = limit
+        self._pause = pause or self._pause
         self._deadline = time.monotonic() + self._pause * _PATIENCE
 
     def recv(self, size: int) -> bytes:
@@ -221,7 +225,7 @@ def open_sealed(
     target: Target,
     credentials: gssapi.Credentials | None,
     *,
-    connect_timeout: float,
+    login_timeout: float,
     receive_timeout: float,
     authority: Authority | None = None,
     waiting_for: Callable[[str], None] = lambda whom: None,
@@ -230,6 +234,8 @@ def open_sealed(
 
     :param credentials: whose tickets to use; None: the default cache's.
         Inside TLS they are marked for that use.
+    :param login_timeout: seconds for the connection, and again for everything up to the end of the login.
+    :param receive_timeout: seconds without a byte that are too long afterwards.
     :param authority: use TLS, with a certificate of this authority.
     :param waiting_for: told who is waited for next: the KDC, or the server.
     :raises DirectoryUnreachable: when nothing answers, or not in time.
@@ -241,8 +247,8 @@ def open_sealed(
         bind.fetch_ticket(None)
     waiting_for(f"{target.subject} ({target.address})")
     try:
-        raw = socket.create_connection((target.address, target.port), connect_timeout)
-        raw.settimeout(receive_timeout)
+        raw = socket.create_connection((target.address, target.port), login_timeout)
+        raw.settimeout(login_timeout)
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except OSError as error:
         raise DirectoryUnreachable(target.subject, f"{target.address}: {_reason(error)}", "check that it runs") from error
@@ -250,8 +256,10 @@ def open_sealed(
         if authority is not None:
             raw, bindings = authority.secure(raw, target.host)
             bind.fetch_ticket(bindings)
-        bounded = BoundedSocket(raw, receive_timeout, LOGIN_LIMIT)
-        return bind.log_in(adopt(bounded, target.address, target.port))
+        bounded = BoundedSocket(raw, login_timeout, LOGIN_LIMIT)
+        connection = bind.log_in(adopt(bounded, target.address, target.port))
+        bounded.restart(pause=receive_timeout)
+        return connection
     except GSSError as error:
         raw.close()
         raise explain(error, target.principal) from error

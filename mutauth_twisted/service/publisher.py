@@ -28,6 +28,8 @@ from mutauth_twisted.service.neighbours import Neighbours
 from mutauth_twisted.service.options import Settings
 from mutauth_twisted.service.watch import Watch
 
+#: Seconds that a start gives to the directory: for everything it has to know, and again for publishing.
+START_DEADLINE = 15.0
 #: Seconds between looks at another instance to which the object points.
 FOLLOW = 5.0
 #: Seconds that a look at the directory which is under way gets when the service stops.
@@ -94,14 +96,16 @@ class Publisher:
         :raises ServiceCheckFailed: when one does not, unless --spn-check says otherwise.
         :raises NotFound: when the object or a group is not there.
         :raises UsageError: when a group can be in no client's ticket.
+        :raises DirectoryUnreachable: when the directory does not answer in time.
         """
         self._use = use
-        if self._groups:
-            await self._find_groups(use)
-        if self._entry is not None:
-            await self._check_entry(self._entry)
-        if self._names:
-            await self._look_for_names()
+        with self._directory.within(START_DEADLINE):
+            if self._groups:
+                await self._find_groups(use)
+            if self._entry is not None:
+                await self._check_entry(self._entry)
+            if self._names:
+                await self._look_for_names()
 
     async def _look_for_names(self) -> None:
         try:
@@ -148,7 +152,8 @@ class Publisher:
             self._publishes = True
             self._neighbours.own = frozenset(own)
             self._binding = binding
-            await self._publish(entry, binding)
+            with self._directory.within(START_DEADLINE):
+                await self._publish(entry, binding)
         if self.watch is not None:
             self.watch.start()
 

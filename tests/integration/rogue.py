@@ -46,7 +46,7 @@ def _elements(data: bytes) -> list[tuple[int, bytes]]:
     return found
 
 
-class _Listener:
+class Listener:
     """A TCP server with a thread for each connection."""
 
     def __init__(self, address: str, port: int = 0) -> None:
@@ -90,11 +90,11 @@ def _read(connection: socket.socket, size: int) -> bytes:
     return data
 
 
-class RogueDNS(_Listener):
+class RogueDNS(Listener):
     """DNS over TCP: some names have the attacker's answers, all others are the lab's.
 
     :ivar srv: targets by name: priority, host, port.
-    :ivar hosts: addresses by name.
+    :ivar hosts: addresses by name, with blanks between them.
     :ivar asked: the names that were asked for.
     """
 
@@ -129,7 +129,7 @@ class RogueDNS(_Listener):
             for record, (_, host, _) in zip(records, self.srv[name], strict=True):
                 record.target = _Raw(host)
         elif question.type == dns.A and name in self.hosts:
-            records = [dns.Record_A(self.hosts[name])]
+            records = [dns.Record_A(address) for address in self.hosts[name].split()]
         elif name in self.hosts:
             records = []
         else:
@@ -157,7 +157,7 @@ class _Raw:
         stream.write(b"\0")  # type: ignore[attr-defined]
 
 
-class RogueDirectory(_Listener):
+class RogueDirectory(Listener):
     """LDAP with SASL GSSAPI and sealing, by the key of one computer; believes everybody and lies to everybody.
 
     :param keytab: the computer's.
