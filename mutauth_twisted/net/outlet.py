@@ -40,6 +40,11 @@ class Outlet:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
+    @property
+    def below(self) -> Any:
+        """The transport itself."""
+        return self._transport
+
     def gather(self) -> None:
         """Keep what is written until it is released."""
         if self._direct:

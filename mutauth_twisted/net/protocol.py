@@ -47,7 +47,7 @@ from mutauth_twisted.log import Log
 from mutauth_twisted.net.limits import Limits, network_of
 from mutauth_twisted.net.outlet import Outlet, outlet
 from mutauth_twisted.net.refusals import Refusals
-from mutauth_twisted.net.sockets import prepare
+from mutauth_twisted.net.sockets import prepare, release
 from mutauth_twisted.net.tls import Layer
 from mutauth_twisted.net.transport import LINGER, ProtectedTransport
 from mutauth_twisted.policy import Flag, Package, Protection, flag_names
@@ -234,6 +234,7 @@ class ExchangeProtocol(Protocol):
             self._protected.writeConnectionLost()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        release(self.transport)
         if self._protected is not None:
             self._protected.connectionLost(reason)
         elif self._side.tls is not None and self._exchange is None:

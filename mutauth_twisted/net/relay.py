@@ -16,8 +16,8 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mutauth_twisted.net.sockets import prepare
-from mutauth_twisted.net.transport import can_half_close
+from mutauth_twisted.net.sockets import end_when_stalled, prepare, release
+from mutauth_twisted.net.transport import ProtectedTransport, can_half_close
 
 
 @implementer(IHalfCloseableProtocol)
@@ -72,12 +72,15 @@ class Relay(Protocol):
             transport.loseConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        release(self.transport)
         peer, self._peer = self._peer, None
         if peer is None:
             return
         if not self._input_over:
             peer.unregisterProducer()
         if reason.check(ConnectionDone):
+            # What it was sent has nobody behind it any more: it is worth waiting for as long as it is taken.
+            end_when_stalled(peer.network if isinstance(peer, ProtectedTransport) else peer)
             peer.loseConnection()
         else:
             peer.abortConnection()

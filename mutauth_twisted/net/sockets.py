@@ -1,30 +1,80 @@
-"""The TCP socket below a connection, whatever stands between: where there is one, its options are set here."""
+"""The TCP socket below a connection, whatever stands between: where there is one, it is looked after here."""
 
 from __future__ import annotations
 
-from typing import Any
+import socket
+from contextlib import suppress
+from typing import Any, Final
 
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.interfaces import ITCPTransport
+from twisted.internet.tcp import Connection
 from twisted.protocols.policies import ProtocolWrapper
+
+from mutauth_twisted.net.outlet import Outlet
+from mutauth_twisted.net.vanished import watcher_for
+
+#: After how many seconds of silence TCP asks whether the peer is still there, how often, and how many times (RFC 9293
+#: 3.8.4).  One that has gone without a word, or has closed what we go on reading, is noticed so.
+_KEEPALIVE: Final = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
+#: How long, in seconds, a peer that nobody has anything more to say to may take nothing of what was said.
+STALLED: Final = 60
 
 
 def lowest(transport: Any) -> Any:
     """The transport below all wrappers, such as TLS, of one."""
-    while isinstance(transport, ProtocolWrapper):
-        transport = transport.transport
-    return transport
+    while True:
+        if isinstance(transport, ProtocolWrapper):
+            transport = transport.transport
+        elif isinstance(transport, Outlet):
+            transport = transport.below
+        else:
+            return transport
+
+
+def _tcp(transport: Any) -> Connection | None:
+    """The TCP connection below a transport; None: there is none."""
+    transport = lowest(transport)
+    # Asked of the address too: Twisted's UNIX sockets are TCP connections to it.
+    if not isinstance(transport, Connection) or not transport.connected:
+        return None
+    return transport if isinstance(transport.getHost(), (IPv4Address, IPv6Address)) else None
 
 
 def prepare(transport: Any) -> None:
-    """Set what every TCP socket of this package has, accepted or connected: TCP_NODELAY (RFC 9293 3.7.4).
+    """Look after a TCP socket of this package, accepted or connected, until it is released.
 
-    A small record would otherwise wait in the kernel for the peer's delayed
-    acknowledgement of the one before.
+    It has TCP_NODELAY (RFC 9293 3.7.4), as a small record would otherwise wait
+    in the kernel for the peer's delayed acknowledgement of the one before, and
+    keep-alive; and a reset by the peer is noticed while nobody reads.
 
     :param transport: as a protocol gets it; one that is no TCP is left alone.
     """
-    transport = lowest(transport)
-    # Asked of the address too: Twisted's UNIX sockets claim to be TCP's, and complain in the log when taken at their word.
-    if ITCPTransport.providedBy(transport) and isinstance(transport.getHost(), (IPv4Address, IPv6Address)):
-        transport.setTcpNoDelay(True)
+    tcp = _tcp(transport)
+    if tcp is None:
+        return
+    tcp.setTcpNoDelay(True)
+    with suppress(OSError):  # the peer has gone again, which the reactor finds out
+        tcp.setTcpKeepAlive(True)
+        for name, value in _KEEPALIVE.items():
+            if hasattr(socket, name):
+                tcp.getHandle().setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    if (watcher := watcher_for(tcp.reactor)) is not None:
+        watcher.add(tcp)
+
+
+def release(transport: Any) -> None:
+    """The connection is over."""
+    tcp = lowest(transport)
+    if isinstance(tcp, Connection) and (watcher := watcher_for(tcp.reactor)) is not None:
+        watcher.remove(tcp)
+
+
+def end_when_stalled(transport: Any) -> None:
+    """Have the connection end when its peer takes nothing of what is still to be sent for :data:`STALLED` seconds.
+
+    By TCP_USER_TIMEOUT (RFC 5482), as far as the system has it: the kernel alone knows what the peer has taken.
+    """
+    tcp = _tcp(transport)
+    if tcp is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
+        with suppress(OSError):
+            tcp.getHandle().setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED * 1000)

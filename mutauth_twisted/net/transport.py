@@ -306,6 +306,11 @@ class ProtectedTransport:
             return Failure(cut)
         return reason
 
+    @property
+    def network(self) -> Any:
+        """The network's transport."""
+        return self._transport
+
     # For the application
 
     @property
