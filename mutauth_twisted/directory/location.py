@@ -33,7 +33,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from attrs import evolve, frozen
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore
 
 from mutauth_twisted.directory.binding import BindingError, BindingInformation, advertised_form
 from mutauth_twisted.directory.commands import install_command
@@ -42,11 +42,13 @@ from mutauth_twisted.directory.names import common_name, domain_of, is_dn, paren
 from mutauth_twisted.directory.rnr import ServiceInstance, read_instance
 from mutauth_twisted.directory.scp import SPN_FORMS, ServiceConnectionPoint, find_by_keyword, read_scp
 from mutauth_twisted.directory.session import Session
-from mutauth_twisted.directory.spns import find_holders_of
+from mutauth_twisted.directory.spns import find_holders_of, find_named
 from mutauth_twisted.dns import weighted_order
 from mutauth_twisted.errors import MutualAuthError, NotFound, ServiceCheckFailed, UsageError
 from mutauth_twisted.spn import SPN, check_service_class
 from mutauth_twisted.text import short_name
+
+_LOOKUPS = 20  # SRV records that are looked up at the same time
 
 
 @frozen
@@ -163,10 +165,15 @@ def locate(
 
 async def _locate_scp(directory: Directory, query: Selection, randrange: Callable[[int], int]) -> list[Instance]:
     points = await _points(directory, query)
-    instances, faults = await _instances(directory, query, points)
-    if query.by_keyword and query.spn_form != "host" and instances:
-        instances, unheld = await _held(directory, instances)
-        faults += unheld
+    faults: list[MutualAuthError] = []
+    has_to_be_held = query.by_keyword and query.spn_form != "host"
+    if has_to_be_held:
+        points, faults = await _named(directory, query, points)
+    instances, others = await _instances(directory, query, points)
+    faults += others
+    if has_to_be_held and instances:
+        instances, others = await _held(directory, instances)
+        faults += others
     if not instances:
         raise faults[0] if faults else _nothing(directory, query)
     return in_order(instances, randrange)
@@ -248,7 +255,8 @@ async def _instances(
     instances: list[Instance] = []
     faults: list[MutualAuthError] = []
     # At once: one whose DNS records somebody has spoilt holds up none of the others.
-    looking = [Deferred.fromCoroutine(_of_point(directory, query, point)) for point in points]
+    few = DeferredSemaphore(_LOOKUPS)
+    looking = [few.run(_look_at, directory, query, point) for point in points]
     outcomes: list[tuple[bool, Any]] = await DeferredList(looking, consumeErrors=True)
     for worked, found in outcomes:
         if worked:
@@ -258,6 +266,10 @@ async def _instances(
         else:
             found.raiseException()
     return instances, faults
+
+
+def _look_at(directory: Directory, query: Selection, point: ServiceConnectionPoint) -> Deferred[list[Instance]]:
+    return Deferred.fromCoroutine(_of_point(directory, query, point))
 
 
 async def _of_point(directory: Directory, query: Selection, point: ServiceConnectionPoint) -> list[Instance]:
@@ -277,9 +289,13 @@ async def _of_point(directory: Directory, query: Selection, point: ServiceConnec
     return [Instance(point.dn, point.guid, spn.host, binding.port, spn, binding)]
 
 
+def _is_of(service_class: str | None, wanted: str) -> bool:
+    return (service_class or "").casefold() == wanted.casefold()
+
+
 def _check_class(query: Selection, subject: str, service_class: str | None) -> None:
     wanted = query.wanted_class
-    if wanted is None or (service_class or "").casefold() == wanted.casefold():
+    if wanted is None or _is_of(service_class, wanted):
         return
     remedy = "check the selector and the class"
     if query.service_class is None:
@@ -318,13 +334,36 @@ async def _of_srv_record(
     return instances
 
 
+async def _named(
+    directory: Directory, query: Selection, points: Sequence[ServiceConnectionPoint]
+) -> tuple[list[ServiceConnectionPoint], list[MutualAuthError]]:
+    """Without the SRV records that no SPN of the wanted class vouches for: whoever can publish has nobody ask DNS."""
+    wanted = query.wanted_class or ""
+    records = [point for point in points if point.dns_name_type == "SRV" and _is_of(point.service_class, wanted)]
+    if not records:
+        return list(points), []
+    names = [name for point in records for name in (str(point.guid), point.dn)]
+    found = await directory.run(lambda session: find_named(session, wanted, names), global_catalog=True)
+    unnamed = {point.guid: point for point in records if found.isdisjoint((str(point.guid), point.dn.casefold()))}
+    faults: list[MutualAuthError] = [
+        ServiceCheckFailed(
+            f"SCP {point.dn}",
+            f"no account holds an SPN of class {wanted} that vouches for it",
+            "if it is to be trusted, an administrator installs it, or registers an SPN with its GUID for each host",
+        )
+        for point in unnamed.values()
+    ]
+    return [point for point in points if point.guid not in unnamed], faults
+
+
 async def _held(directory: Directory, instances: Sequence[Instance]) -> tuple[list[Instance], list[MutualAuthError]]:
     """Those whose SPN somebody holds, which only an administrator can have arranged."""
     spns = list(dict.fromkeys(instance.spn for instance in instances))
     accounts = await directory.run(lambda session: find_holders_of(session, spns), global_catalog=True)
+    standing = {text.casefold() for account in accounts for text in account.spns}
     held, faults = [], list[MutualAuthError]()
     for instance in instances:
-        if any(account.holds(instance.spn) for account in accounts):
+        if str(instance.spn).casefold() in standing:
             held.append(instance)
         else:
             command = install_command(

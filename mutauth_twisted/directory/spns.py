@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from attrs import frozen
 
-from mutauth_twisted.directory.names import all_of, any_of, domain_of, equals, is_dn, same_dn
+from mutauth_twisted.directory.names import all_of, any_of, domain_of, equals, is_dn, matches, same_dn
 from mutauth_twisted.directory.security import parse_sid, sid_bytes
 from mutauth_twisted.directory.session import (
     CONSTRAINT_VIOLATION,
@@ -130,6 +130,25 @@ def find_holders_of(session: Session, spns: Sequence[SPN]) -> list[Account]:
         for entry in session.search(session.root, wanted, ACCOUNT_ATTRIBUTES):
             found[entry.dn] = account_of(entry)
     return list(found.values())
+
+
+def find_named(session: Session, service_class: str, names: Sequence[str]) -> set[str]:
+    """Those of these service names that are in an SPN of this class, whatever its host, in lower case.
+
+    :param session: a global catalog searches the forest.
+    :param names: third parts of SPNs, such as GUIDs and DNs.
+    """
+    found: set[str] = set()
+    for begin in range(0, len(names), _AT_ONCE):
+        # A star in a DN is a wildcard to the search.
+        patterns = (f"{service_class}/*/{name}" for name in names[begin : begin + _AT_ONCE])
+        wanted = any_of(*(matches("servicePrincipalName", pattern) for pattern in patterns))
+        for entry in session.search(session.root, wanted, ["servicePrincipalName"]):
+            for text in entry.texts("servicePrincipalName"):
+                parts = text.casefold().split("/")
+                if len(parts) == 3 and parts[0] == service_class.casefold():
+                    found.add(parts[2])
+    return found & {name.casefold() for name in names}
 
 
 def spn_command(session: Session, kind: str, account: Account, *spns: SPN | str) -> str:

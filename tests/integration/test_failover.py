@@ -29,17 +29,19 @@ from mutauth_twisted.directory.location import Selection, locate
 from mutauth_twisted.directory.names import child_dn
 from mutauth_twisted.directory.scp import ServiceConnectionPoint, create_scp
 from mutauth_twisted.directory.session import Change, Session
-from mutauth_twisted.directory.spns import add_spns, find_account
+from mutauth_twisted.directory.spns import add_spns, find_account, remove_spns
 from mutauth_twisted.dns import Resolver
 from mutauth_twisted.endpoints.located import LocatedEndpoint
 from mutauth_twisted.errors import (
     DirectoryUnreachable,
     MutualAuthError,
     NetworkError,
+    ServiceCheckFailed,
     UsageError,
 )
 from mutauth_twisted.lab.state import ProcessIdentity, identity_file
 from mutauth_twisted.net.protocol import Channel
+from mutauth_twisted.spn import SPN
 from tests.integration.directory_case import DirectoryTestCase
 
 
@@ -391,7 +393,7 @@ class ReplicaTests(ServingTestCase):
                 dns_name_type="SRV",
                 keywords=[self.service_class],
             )
-            add_spns(session, find_account(session, "svc-echo"), [point.spn("dn", self.lab.host(host)) for host in hosts])
+            add_spns(session, find_account(session, "svc-echo"), self.spns(point, hosts))
             return point
 
         return await self.do("administrator", work)
@@ -445,6 +447,42 @@ class ReplicaTests(ServingTestCase):
 
         await self.do("rogue", rogue)
         self.assertEqual(await self.talk(self.endpoint()), f"{self.lab.address_of('srv1')}:9415")
+
+    async def test_records_that_nobody_vouches_for(self) -> None:
+        """A rogue computer that publishes many SRV records has no client ask DNS for one of them."""
+        point = await self.installed()
+        await self.serve("srv1", 9401)
+        container = f"CN=rogue,CN=Computers,{self.lab.base_dn}"
+
+        def rogue(session: Session) -> None:
+            for number in range(60):
+                create_scp(
+                    session,
+                    child_dn(f"{self.service_class}*{number}", container),
+                    service_class=self.service_class,
+                    dns_name=f"_x{number}._tcp.nowhere.invalid",
+                    dns_name_type="SRV",
+                    keywords=[self.service_class],
+                )
+
+        await self.do("rogue", rogue)
+        asked: list[str] = []
+        lookup = self.resolver.lookup_srv
+
+        def noted(name: str) -> Any:
+            asked.append(name)
+            return lookup(name)
+
+        self.patch(self.resolver, "lookup_srv", noted)
+        self.assertEqual(await self.talk(self.endpoint()), f"{self.lab.address_of('srv1')}:9401")
+        self.assertEqual([name for name in asked if "_msdcs" not in name and "_gc" not in name], [self.name])
+        gone = self.spns(point)
+        await self.do("administrator", lambda session: remove_spns(session, find_account(session, "svc-echo"), gone))
+        line = await self.failure_of(locate(self.as_user("alice"), Selection(self.service_class)), ServiceCheckFailed)
+        self.assertIn(f"no account holds an SPN of class {self.service_class} that vouches for it", line)
+
+    def spns(self, point: ServiceConnectionPoint, hosts: tuple[str, ...] = ("srv1", "srv2")) -> list[SPN]:
+        return [point.spn("dn", self.lab.host(host)) for host in hosts]
 
     async def test_silent_instance(self) -> None:
         """An instance that accepts and says nothing uses up its own share of the time, and not that of the next."""
