@@ -17,6 +17,7 @@ No message ever holds a token, a key or a password.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import ClassVar
 
 from twisted.internet.error import ConnectionLost
@@ -65,6 +66,20 @@ class UsageError(MutualAuthError, ValueError):
     """An option, a keyword or a value that cannot be used as given."""
 
     exit_code = 2
+
+
+def check_utf8(words: Iterable[object]) -> None:
+    """See that words which a user gave can be sent anywhere.
+
+    An argument that is not UTF-8 comes with a lone surrogate for each bad byte (PEP 383).
+
+    :raises UsageError: for the first that cannot.
+    """
+    for word in words:
+        try:
+            str(word).encode()
+        except UnicodeEncodeError:
+            raise UsageError(f"argument {str(word)!r}", "it is not UTF-8", "write it in UTF-8") from None
 
 
 class NotFound(MutualAuthError):

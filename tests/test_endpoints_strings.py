@@ -228,6 +228,17 @@ class ClientStringTests(SynchronousTestCase):
         self.assertEqual((MutualAuthClientParser.prefix, MutualAuthServerParser.prefix), ("mutauth", "mutauth"))
 
 
+class TextTests(SynchronousTestCase):
+    """Strings that cannot be sent anywhere."""
+
+    def test_surrogates(self) -> None:
+        """What is not UTF-8 is refused before anything is looked for."""
+        for text in ("mutauth:scp=\udcff", "mutauth:scp=x:base=CN=\udcff", "mutauth:tcp\\:\udcff\\:1:spn=a/b"):
+            self.assertIn("is not UTF-8", str(self.assertRaises(UsageError, clientFromString, MemoryReactorClock(), text)))
+        text = "mutauth:tcp\\:1:allow=\udcff@R"
+        self.assertIn("is not UTF-8", str(self.assertRaises(UsageError, serverFromString, MemoryReactorClock(), text)))
+
+
 class ServerStringTests(SynchronousTestCase):
     """``mutauth:...`` for servers."""
 

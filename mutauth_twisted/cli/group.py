@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mutauth_twisted.cli.output import note
-from mutauth_twisted.errors import MutualAuthError
+from mutauth_twisted.errors import MutualAuthError, check_utf8
 
 T = TypeVar("T")
 
@@ -34,6 +34,7 @@ class OneLineGroup(click.Group):
         """Run the command line; see click's Group.main."""
         kwargs["standalone_mode"] = False
         try:
+            check_utf8(args[0] if args and args[0] is not None else kwargs.get("args") or sys.argv[1:])
             result = super().main(*args, **kwargs)
         except MutualAuthError as error:
             self._leave(str(error), error.exit_code)
@@ -107,12 +108,24 @@ class _Run:
         if not self._interrupted:
             self._reactor.stop()
 
+    def _expect_no_more_signals(self) -> None:
+        """A second signal meanwhile must not stop a reactor that stops."""
+
+        def again(number: int, frame: object) -> None:
+            if self._to_the_end:
+                self._reactor.callFromThread(note, f"{signal.Signals(number).name} again: finishing what was begun")
+
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if callable(signal.getsignal(number)):
+                signal.signal(number, again)
+
     def interrupt(self) -> Deferred[Any] | None:
         """The reactor is to stop; it waits for the Deferred returned."""
         running = self._running
         if running is None:
             return None
         self._interrupted = True
+        self._expect_no_more_signals()
         if self._to_the_end:
             click.echo("mutauth: interrupted, finishing what was begun", err=True)
         else:

@@ -37,7 +37,7 @@ from mutauth_twisted.access import AccessPolicy, is_sid
 from mutauth_twisted.core.initiators import WINDOWS, refuse_on_windows
 from mutauth_twisted.credentials import ClientCredentials, NtlmCredentials, ServiceCredentials
 from mutauth_twisted.dns import Resolver
-from mutauth_twisted.errors import UsageError
+from mutauth_twisted.errors import UsageError, check_utf8
 from mutauth_twisted.net.endpoints import (
     MutualAuthClientEndpoint,
     MutualAuthServerEndpoint,
@@ -211,6 +211,7 @@ def client_endpoint(reactor: Any, arguments: tuple[str, ...], keywords: Mapping[
     :param keywords: those with one.
     :raises UsageError: for any unknown, missing or unusable part.
     """
+    check_utf8((*arguments, *keywords.values()))
     if _is_ntlm(keywords, _NTLM_CLIENT):
         return _unproven(reactor, arguments, keywords)
     credentials = ClientCredentials(keywords.get("principal"), keywords.get("ccache"), keywords.get("keytab"))
@@ -302,6 +303,7 @@ def server_endpoint(reactor: Any, arguments: tuple[str, ...], keywords: Mapping[
     :raises UsageError: for any unknown, missing or unusable part.
     :raises CredentialError: when the keytab cannot be used.
     """
+    check_utf8((*arguments, *keywords.values()))
     ntlm = _is_ntlm(keywords, _NTLM_SERVER)
     _check_keywords(keywords, _NTLM_SERVER if ntlm else _SERVER)
     inner = _one_endpoint(arguments, r"mutauth:tcp\:9000:keytab=/etc/echo.keytab:allow=*@EXAMPLE.COM")

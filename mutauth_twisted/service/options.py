@@ -16,7 +16,7 @@ from mutauth_twisted.directory.commands import DEFAULT_SPN_FORMS
 from mutauth_twisted.directory.guidcache import DEFAULT_STATE_DIR
 from mutauth_twisted.directory.scp import SPN_FORMS
 from mutauth_twisted.directory.startup import SpnCheck
-from mutauth_twisted.errors import MutualAuthError, UsageError
+from mutauth_twisted.errors import MutualAuthError, UsageError, check_utf8
 from mutauth_twisted.net.limits import LIMITS, Limits, limits_of
 from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.policy import Package, Protection
@@ -195,7 +195,10 @@ class Options(usage.Options):
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """Read the command line; a mistake ends the process with one line and code 2."""
         try:
+            check_utf8(options or ())
             super().parseOptions(options)
+        except UsageError as error:
+            leave(error)
         except usage.UsageError as error:
             leave(UsageError("twistd mutauth", str(error), "see twistd mutauth --help"))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -573,6 +574,50 @@ class InstallRefusalTests(CommandTestCase):
                 pass
             removed = self.mutauth("uninstall", *self.common, *self.directory, user="administrator")
             self.assertIn("deleted SCP", removed.output)
+
+    def test_interrupted_twice(self) -> None:
+        """A second signal, and a third, are noted in a line, and what was begun is finished all the same."""
+        words = ("install", *self.common, "--account", "svc-echo", *self.directory)
+        self.addCleanup(self._uninstall)
+        process = subprocess.Popen(
+            [*self.program("mutauth"), *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=self.environment("administrator"),
+            cwd=self.state,
+        )
+        assert process.stdout is not None
+        assert process.stderr is not None
+        self.assertIn("created SCP", process.stdout.readline())
+        process.send_signal(signal.SIGTERM)
+        said = []
+        while not said or "finishing what was begun" not in said[-1]:
+            said.append(process.stderr.readline())
+            self.assertNotEqual(said[-1], "")
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            process.send_signal(signum)
+        output, errors = process.communicate(timeout=30)
+        self.assertEqual(process.returncode, 0, errors)
+        self.assertIn("is ready to run as", output)
+        said += errors.splitlines()
+        self.assertEqual([line for line in said if not line.startswith("mutauth: ")], [])
+        self.assertNotIn("reactor", "".join(said))
+
+    def test_not_utf8(self) -> None:
+        """Arguments of any command that are not UTF-8 are named in one line."""
+        bad = os.fsdecode(b"x\xff")
+        for words in (
+            ("connect", f"mutauth:scp=x:base={bad}"),
+            ("scp", "find", bad),
+            ("spn", "query", bad),
+            ("install", *self.common, "--account", bad),
+            ("uninstall", *self.common, "--scp-name", bad),
+        ):
+            self.refused(self.mutauth(*words), 2, "argument '", "\\udcff': it is not UTF-8")
+        for option in ("--scp-name", "--scp-parent", "--account", "--deny-group", "--factory", "--allow", "--keytab"):
+            ended = self.start_refused(option, bad)
+            self.refused(ended, 2, "argument 'x\\udcff': it is not UTF-8")
 
     def test_guid_cannot_be_cached(self) -> None:
         """A state directory that cannot be written: everything is undone."""
