@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import struct
 from collections.abc import Iterator
 from itertools import product
@@ -9,7 +10,10 @@ from typing import Any, cast
 
 import gssapi
 from attrs import evolve
+from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.error import ConnectionDone
+from twisted.internet.tcp import Connection
+from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -236,6 +240,27 @@ class OpeningTests(SynchronousTestCase):
             transport.loseConnection()
             self.assertEqual(plaintexts(wire, client.transport.take(), from_client=True), [b"", b"hello", b""])
             client.lose()
+
+    def test_one_piece(self) -> None:
+        """The opening costs no send of its own: it leaves with what the application writes as it is connected."""
+        mine, peer = socket.socketpair()
+        self.addCleanup(mine.close)
+        self.addCleanup(peer.close)
+        factory = RecorderFactory(lambda made: setattr(made, "on_connect", lambda transport: transport.write(b"hello")))
+        client = Player(FakeContext(initiator=True), factory, start=False)
+        connection: Any = Connection(mine, client.protocol, cast(Any, MemoryReactorClock()))
+        connection.connected, sends = 1, list[bytes]()
+        self.patch(connection, "getPeer", lambda: IPv4Address("TCP", "192.0.2.1", 1))
+        self.patch(connection, "getHost", lambda: UNIXAddress(None))
+        self.patch(connection, "writeSomeData", lambda data: sends.append(bytes(data)) or len(data))
+        client.protocol.makeConnection(connection)
+        connection.doWrite()
+        self.assertEqual(sends, [token(NNS, 1)])
+        sends.clear()
+        client.protocol.dataReceived(token(NNS, 2, mutauth=True))
+        connection.doWrite()
+        self.assertEqual(len(sends), 1)
+        self.assertEqual(plaintexts(NNS, token(NNS, 2) + sends[0], from_client=True), [b"", b"hello"])
 
     def test_third_party_service(self) -> None:
         """A client that sees no mark sends no empty record, at the start or at the end."""
