@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from itertools import product
+from pathlib import Path
 from typing import Any, cast
 
 from attrs import frozen
@@ -17,11 +19,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted.errors import CredentialError, NetworkError, PeerNotProven, PeerRefused, ProtocolViolation, UsageError
 from mutauth_twisted.interfaces import PeerIdentity
+from mutauth_twisted.net.keychanges import DATA_PER_CHANGE, MOST_CHANGES
 from mutauth_twisted.net.protocol import Channel, ExchangeProtocol, Side
 from mutauth_twisted.net.tls import Authority, checking_layer, server_layer, trusting_layer
 from mutauth_twisted.policy import Protection
 from mutauth_twisted.wire import NNS, WINSOCK
 from tests.fakes import SPN_ASKED
+from tests.keyupdates import KeyChanger
 
 KIB = 1024
 
@@ -68,6 +72,93 @@ class BoundTests(SynchronousTestCase):
             self.below.dataReceived(bytes(KIB))
             self.below.said(1)
         self.assertGreater(self.aborted, 0)
+
+
+class KeyChangeTests(SynchronousTestCase):
+    """A peer that changes its keys, on real TLS."""
+
+    def setUp(self) -> None:
+        self.violations: list[str] = []
+        self.received = 0
+        test = self
+
+        class Above(Protocol):
+            def dataReceived(self, data: bytes) -> None:
+                test.received += len(data)
+                self.transport.said(len(data))  # type: ignore[union-attr]
+
+            def handshakeCompleted(self) -> None:
+                """See IHandshakeListener."""
+
+            def violated(self, cause: str) -> None:
+                test.violations.append(cause)
+
+        self.network = StringTransport()
+        self.below: Any = server_layer().under(Above())
+        self.below.makeConnection(self.network)
+        directory = Path(self.mktemp())
+        directory.mkdir()
+        self.client = KeyChanger(directory)
+        while not self.client.shake_hands():
+            self.pass_on(self.client.sent)
+            self.client.sent = b""
+            self.client.feed(self.network.value())
+            self.network.clear()
+        self.pass_on(self.client.sent)
+        self.network.clear()
+
+    def pass_on(self, data: bytes, step: int = 1 << 16) -> None:
+        """Have the service read it, in pieces."""
+        for at in range(0, len(data), step):
+            if not self.below.disconnecting:
+                self.below.dataReceived(data[at : at + step])
+
+    def test_with_data(self) -> None:
+        """Data does not pay for changes of keys: 2,000 bytes for each 2,000 of them were a licence once."""
+        for _ in range(20):
+            self.pass_on(self.client.data(bytes(2000)) + b"".join(self.client.key_update() for _ in range(2000)))
+        self.assertTrue(self.below.disconnecting)
+        (cause,) = self.violations
+        self.assertEqual(cause, f"it has changed its keys {MOST_CHANGES + 1} times for 2000 bytes of data")
+        # What waits for a client that does not read is as little.
+        self.assertLess(len(self.network.value()), 30 * (MOST_CHANGES + 2))
+
+    def test_any_mixture(self) -> None:
+        """Nor does it in any mixture, in any pieces, padded or not, with answers asked for or not."""
+        for size, padding, step in product((1, 2000), (0, 300), (1000, 1 << 16)):
+            self.setUp()
+            for number in range(MOST_CHANGES + 8):
+                record = self.client.data(bytes(size)) + self.client.key_update(requested=number % 2 == 0, padding=padding)
+                self.pass_on(record, step)
+            self.assertTrue(self.below.disconnecting, (size, padding, step))
+            self.assertLessEqual(self.received, (MOST_CHANGES + 8) * size)
+
+    def test_few(self) -> None:
+        """A peer may change its keys as any honest one does, at once and then every 4 MiB, and is answered."""
+        self.pass_on(b"".join(self.client.key_update() for _ in range(MOST_CHANGES)))
+        self.assertTrue(0 < len(self.network.value()) <= 27 * MOST_CHANGES)
+        for _ in range(3):
+            self.pass_on(b"".join(self.client.data(bytes(1 << 14)) for _ in range(DATA_PER_CHANGE >> 14)))
+            self.pass_on(self.client.key_update())
+        self.assertEqual((self.violations, self.received), ([], 3 * DATA_PER_CHANGE))
+        self.pass_on(self.client.key_update())
+        self.assertEqual(len(self.violations), 1)
+
+    def test_padding(self) -> None:
+        """A peer that pads its records changes no keys by that, however it sends them."""
+        for step in (1, 700, 1 << 16):
+            self.setUp()
+            records = [self.client.data(b"x", padding=8) for _ in range(3 * MOST_CHANGES)]
+            self.pass_on(b"".join(records), step)
+            self.assertEqual((self.violations, self.received), ([], 3 * MOST_CHANGES), step)
+
+    def test_ordinary(self) -> None:
+        """Records of any size, in any pieces, count for nothing."""
+        for step in (1, 7, 5000, 1 << 16):
+            self.setUp()
+            sizes = [1, 2, 5, 100, 1 << 14] * 3
+            self.pass_on(b"".join(self.client.data(bytes(size)) for size in sizes), step)
+            self.assertEqual((self.below._changes.count, self.received), (0, sum(sizes)), step)
 
 
 @frozen

@@ -51,6 +51,7 @@ from mutauth_twisted.errors import (
     UsageError,
 )
 from mutauth_twisted.files import read_file
+from mutauth_twisted.net.keychanges import KeyChanges, Records
 from mutauth_twisted.text import short_name
 
 #: By which peers of this package know each other.
@@ -71,20 +72,56 @@ class _Bounded(BufferingTLSTransport):
 
     Messages of TLS's own - a change of keys (RFC 8446 4.6.3), which has to be
     answered - bring nothing that the exchange or a session's limits could see.
+    They are counted apart from data, which does not pay for them: the answers
+    that a peer leaves unread can so not fill the memory either.
     """
 
     def __init__(self, factory: TLSMemoryBIOFactory, above: IProtocol) -> None:
         super().__init__(factory, above)
         self._said_nothing = 0
+        self._said = 0
+        self._records = Records()
+        self._changes = KeyChanges()
+        #: Whether the TLS handshake is complete, as far as the peer's part of it goes.
+        self._complete = False
 
     def dataReceived(self, data: bytes) -> None:
         """See IProtocol."""
         self._said_nothing += len(data)
-        if self._said_nothing <= _MOST_BESIDES:
-            super().dataReceived(data)
-        elif not self.disconnecting:
+        if self._said_nothing > _MOST_BESIDES:
+            self._violated(f"it has sent {self._said_nothing} bytes on end that bring no data")
+            return
+        records = self._records.feed(data)
+        if records and (not self._complete or self._changes.one_by_one):
+            start = 0
+            for end, size in records:
+                self._read(data[start:end], [size])
+                start = end
+            self._read(data[start:], [])
+        else:
+            self._read(data, [size for _, size in records])
+
+    def _read(self, data: bytes, sizes: list[int]) -> None:
+        """Let TLS read some bytes.
+
+        :param sizes: for each record that they complete, how much data it has at most.
+        """
+        if not data or self._changes.too_many:
+            return
+        # Records of the handshake itself have no data either, and do not count.
+        self._complete = self._complete or self.getHandle().get_peer_finished() is not None
+        self._said, counts = 0, self._complete and bool(sizes)
+        super().dataReceived(data)
+        if counts:
+            self._changes.read(sizes, self._said)
+            if self._changes.too_many:
+                said = f"{self._changes.data} bytes of data"
+                self._violated(f"it has changed its keys {self._changes.count} times for {said}")
+
+    def _violated(self, cause: str) -> None:
+        if not self.disconnecting:
             above: Any = self.wrappedProtocol
-            above.violated(f"it has sent {self._said_nothing} bytes on end that bring no data")
+            above.violated(cause)
             self.abortConnection()
 
     def _tlsShutdownFinished(self, reason: Any) -> None:
@@ -96,6 +133,7 @@ class _Bounded(BufferingTLSTransport):
 
     def said(self, size: int) -> None:
         """So many bytes came for the protocol above."""
+        self._said += size
         self._said_nothing = max(0, self._said_nothing - _BESIDES * size)
 
 

@@ -40,6 +40,7 @@ from mutauth_twisted.errors import (
 )
 from mutauth_twisted.net import transport
 from mutauth_twisted.net.endpoints import MutualAuthClientEndpoint
+from mutauth_twisted.net.keychanges import MOST_CHANGES
 from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.net.tls import ALPN, Authority, checking_layer, server_layer
 from mutauth_twisted.policy import Flag, Package, Protection
@@ -47,6 +48,7 @@ from mutauth_twisted.wire import NNS, WINSOCK, Wire
 from tests.integration.certificates import Certificates
 from tests.integration.exchange_case import LOOPBACK, Application, ExchangeTestCase, one
 from tests.integration.nns_peer import ALL_FLAGS, NNSPeer, Refused
+from tests.keyupdates import KeyChanger
 
 TLS = Channel(protection=Protection.TLS, timeout=5.0)
 SIGN = Channel(protection=Protection.SIGN, timeout=5.0)
@@ -385,14 +387,14 @@ class CertificateTests(TLSTestCase):
         for arguments, text in (
             (("/nowhere.pem", None), "certificate file /nowhere.pem: it cannot be read: no such file"),
             ((ca.ca_file, None), "it holds no key in PEM form"),
-            ((os.devnull, None), "it holds no key"),
+            ((os.devnull, None), "it cannot be read: it is not a regular file"),
             ((mine, theirs), "it cannot be used with its key"),
         ):
             with self.assertRaises(CredentialError) as caught:
                 server_layer(*arguments)
             self.assertIn(text, str(caught.exception))
         for path, text in (
-            (os.devnull, "it holds no certificate in PEM form"),
+            (os.devnull, "it cannot be read: it is not a regular file"),
             ("/nowhere.pem", "tls-ca /nowhere.pem: it cannot be read: no such file"),
         ):
             with self.assertRaises(UsageError) as refused:
@@ -487,6 +489,38 @@ class RelayTests(TLSTestCase):
             self.assertIsInstance(await self.servers[0].ended, ConnectionLost)
             await client.ended
             self.assertEqual(self.servers.pop().received, b"")
+
+    async def test_changes_of_keys(self) -> None:
+        """A client that changes its keys again and again, with data in between, loses its session, and only it does."""
+        port = await self.listen(channel=TLS)
+        other = await self.connect(port, channel=TLS)
+        directory = Path(self.mktemp())
+        directory.mkdir(parents=True)
+
+        def flood() -> tuple[int, bytes]:
+            with socket.create_connection((LOOPBACK, port), 10) as raw:
+                secured = KeyChanger(directory, raw)
+                peer = NNSPeer(cast(Any, secured))
+                digest = hashlib.sha256(secured.certificate()).digest()
+                bindings = b"tls-server-end-point:" + digest
+                peer.authenticate_as_client(str(self.by_dn), str(self.alice.ccache), ALL_FLAGS, bindings=bindings)
+                for answered in range(100):
+                    secured.send_raw(b"".join(secured.key_update() for _ in range(20)))
+                    try:
+                        peer.send(b"a word")
+                        if (answer := peer.receive()) != b"A WORD":
+                            return answered, answer
+                    except OSError:
+                        return answered, b""
+            return 100, b""
+
+        self.assertEqual(await deferToThread(flood), (MOST_CHANGES // 20, b""))
+        error = await self.servers[1].ended
+        self.assertIsInstance(error, ProtocolViolation)
+        self.assertIn("it has changed its keys 257 times", str(error))
+        other.protected.write(b"a word")
+        self.assertEqual(await other.wait_for(6), b"A WORD")
+        await self.close(other)
 
     # A peer of another make
 
