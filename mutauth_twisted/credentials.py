@@ -33,10 +33,16 @@ class ServiceCredentials:
     :param keytab: the keytab's path; None: KRB5_KTNAME, then the system's.
     :param principal: the one principal of the keytab whose keys count,
         ``svc-echo@REALM``; None: every key in it.
+    :param state_dir: a directory of the service's own, where its replay cache
+        is kept; see :mod:`mutauth_twisted.replaycache`.
+    :param accept_replays: do without a replay cache: whoever copies a client's
+        request opens sessions as that client, in which it can read and write nothing.
     """
 
     keytab: str | None = field(default=None, converter=optional(os.fspath))
     principal: str | None = None
+    state_dir: str | None = field(default=None, converter=optional(os.fspath))
+    accept_replays: bool = False
 
 
 def _absolute(path: str) -> str:

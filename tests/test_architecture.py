@@ -25,7 +25,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
             {"spn", "policy"},
             {"access"},
             {"interfaces", "credentials", "channelbinding"},
-            {"wire", "dns", "threads", "gsserrors"},
+            {"wire", "dns", "threads", "gsserrors", "replaycache"},
             {"tickets"},
             {"core"},
             {"net", "directory"},

@@ -24,7 +24,7 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock
-from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
@@ -47,7 +47,16 @@ from mutauth_twisted.net.endpoints import (
 from mutauth_twisted.net.protocol import Channel, describe
 from mutauth_twisted.policy import Package, Protection
 from mutauth_twisted.wire import NNS, Token
-from tests.fakes import SECRET, SPN_ASKED, FakeContext, FakeTransport, Recorder, RecorderFactory, ThreadedReactor
+from tests.fakes import (
+    SECRET,
+    SPN_ASKED,
+    FakeContext,
+    FakeTransport,
+    Recorder,
+    RecorderFactory,
+    ThreadedReactor,
+    captured_log,
+)
 from tests.forge import make_realm, set_environment
 from tests.middle import flipped
 
@@ -58,6 +67,8 @@ TOKEN_2 = NNS.token(SECRET + b"token 2", True)
 
 class FakeKeys:
     """A service's keys, whose contexts say what they are told to."""
+
+    accepts_replays = False
 
     def __init__(self, **options: Any) -> None:
         self.options = options
@@ -124,10 +135,21 @@ class ServerFactoryTests(SynchronousTestCase):
         wrapped = Factory.forProtocol(Recorder)
         wrapped.noisy = False
         factory = MutualAuthServerFactory(ThreadedReactor(), wrapped, cast(Any, FakeKeys()), AccessPolicy())
-        factory.doStart()
-        self.assertEqual(wrapped.numPorts, 1)
+        with captured_log() as events:
+            factory.doStart()
+        self.assertEqual((wrapped.numPorts, events), (1, []))
         factory.doStop()
         self.assertEqual(wrapped.numPorts, 0)
+
+    def test_without_replay_cache(self) -> None:
+        """A service that does without a replay cache says so at each start."""
+        keys = FakeKeys()
+        keys.accepts_replays = True
+        factory = MutualAuthServerFactory(ThreadedReactor(), Factory.forProtocol(Recorder), cast(Any, keys), AccessPolicy())
+        with captured_log() as events:
+            factory.doStart()
+        self.assertIn("HAS NO REPLAY CACHE", str(formatEvent(events[0])))
+        self.assertEqual(events[0]["log_level"], LogLevel.warn)
 
     def test_allowed(self) -> None:
         """A client whom the policy lets in gets the application."""
@@ -254,7 +276,7 @@ class OwnFaultTests(SynchronousTestCase):
         self.assertIn(f"no longer: keytab {self.path}", self.levels[-1][1])
 
     def test_replay_cache(self) -> None:
-        """One that cannot be written is the service's fault until a client gets in again, however good the keytab is."""
+        """One that cannot be written is the service's fault for a minute after, whoever gets in, however good the keytab."""
         where = os.environ["KRB5RCACHEDIR"]
         for unusable in (f"{where}/away", str(self.path)):
             set_environment(self, {"KRB5RCACHEDIR": unusable})
@@ -264,9 +286,10 @@ class OwnFaultTests(SynchronousTestCase):
                 self.assertIn("the replay cache: the service cannot note which requests", str(self.factory.fault))
                 self.assertIn(unusable, str(self.factory.fault))
             set_environment(self, {"KRB5RCACHEDIR": where})
-            self.assertEqual(self.client(), ["info", "info"])
-            self.assertIsNone(self.factory.fault)
+            self.assertEqual(self.client(), ["info"])
+            self.assertIn("the replay cache", str(self.factory.fault))
             self.reactor.advance(61)
+            self.assertIsNone(self.factory.fault)
 
     def test_strangers(self) -> None:
         """A ticket made with somebody's own key is no fault of the service."""

@@ -46,12 +46,20 @@ class OwnFaultsTests(SynchronousTestCase):
         self.assertIsNotNone(self.faults.standing)
 
     def test_replay_cache(self) -> None:
-        """What usable keys do not disprove stands until a client is in, or until nobody has failed for it for long."""
+        """What usable keys do not disprove stands for a minute once clients are in, and for longer while nobody comes."""
         self.assertTrue(self.faults.noted(GONE, True))
         self.assertTrue(self.faults.noted(UNWRITTEN, True))
         self.faults.usable()
         self.assertEqual((self.faults.standing, self.faults.elsewhere), (None, str(UNWRITTEN)))
+        for _ in range(2):
+            self.clock.advance(AGAIN - 1)
+            self.faults.over()
+            self.assertEqual(self.faults.elsewhere, str(UNWRITTEN))
+            self.faults.noted(UNWRITTEN, True)
         self.faults.over()
+        self.clock.advance(AGAIN - 1)
+        self.assertEqual(self.faults.elsewhere, str(UNWRITTEN))
+        self.clock.advance(1)
         self.assertIsNone(self.faults.elsewhere)
         for _ in range(2):
             self.faults.noted(UNWRITTEN, True)

@@ -104,6 +104,8 @@ class ServiceCase(SynchronousTestCase):
         self.principal = "alice@TEST.EXAMPLE"
         self.open: list[tuple[Any, FakeTransport]] = []
 
+    accepts_replays = False
+
     def acceptor(self, peer: str, channel: ChannelBinding | None = None) -> FakeContext:
         """A context; the service's keys are this test's."""
         return FakeContext(initiator=False, principal=self.principal, mutauth=self.mutauth)
@@ -459,6 +461,8 @@ class LifetimeCase(SynchronousTestCase):
         self.network.take()
         self.peer = Records(FakeContext(initiator=True), Protection.SEAL, NNS, NNS.reader(), "service", mutauth=True)
         self.protocol.dataReceived(self.peer.opening())
+
+    accepts_replays = False
 
     def acceptor(self, peer: str, channel: ChannelBinding | None = None) -> FakeContext:
         """The context; the service's keys are this test's."""

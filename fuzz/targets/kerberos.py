@@ -37,8 +37,8 @@ class _Parties:
     def __init__(self, directory: str) -> None:
         realm = Realm(directory)
         # Genuine tokens come again and again here.
-        os.environ.update(realm.environment(), KRB5RCACHENAME="none:")
-        self._keys = ServiceKeys(ServiceCredentials(realm.keytab("svc-echo")))
+        os.environ.update(realm.environment())
+        self._keys = ServiceKeys(ServiceCredentials(realm.keytab("svc-echo"), accept_replays=True))
         self._credentials = ClientCredentials(ccache=realm.ccache("alice", str(_SPN), "svc-echo", lifetime=86_400))
         self._request = b""
         self._made = 0.0
@@ -66,7 +66,7 @@ class _Parties:
 
 @contextmanager
 def parties_of_a_realm() -> Iterator[_Parties]:
-    names = ("KRB5_CONFIG", "KRB5CCNAME", "KRB5_KTNAME", "KRB5RCACHEDIR", "KRB5RCACHENAME")
+    names = ("KRB5_CONFIG", "KRB5CCNAME", "KRB5_KTNAME", "KRB5RCACHEDIR")
     before = {name: os.environ.pop(name, None) for name in names}
     try:
         with TemporaryDirectory() as directory:

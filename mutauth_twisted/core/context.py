@@ -68,6 +68,10 @@ class SecurityContext(Exchange, Wrapping, Protocol):
 class Keys(Protocol):
     """A service's own keys, whichever the package."""
 
+    @property
+    def accepts_replays(self) -> bool:
+        """Whether a copied request opens a session again, which the service says at its start."""
+
     def check(self) -> None:
         """See whether they can be used now.
 

@@ -81,6 +81,7 @@ from mutauth_twisted.files import check_regular
 from mutauth_twisted.gsserrors import AES_FOR_ACCOUNT, Acceptor, TicketLabel, explain, kind_name, record_fault
 from mutauth_twisted.interfaces import PeerIdentity
 from mutauth_twisted.policy import AES_TYPES, Flag, Package, Protection, flag_names, fold_ascii, split_principal
+from mutauth_twisted.replaycache import NONE, replay_cache
 from mutauth_twisted.spn import SPN
 from mutauth_twisted.text import short_name
 from mutauth_twisted.tickets import check_service_keytab, keytab_file, tickets_for
@@ -536,7 +537,8 @@ class ServiceKeys:
         name; None: any.  A guard against mix-ups and no proof: clients could
         write another name on a ticket for the same account.
     :param package: whose tokens to take; with NEGOTIATE Kerberos' own as well.
-    :raises CredentialError: when the keytab is missing, unreadable, or has no such key of AES.
+    :raises CredentialError: when the keytab is missing, unreadable, or has no such key of AES, or when there is no
+        replay cache that could be written.
     """
 
     def __init__(
@@ -557,6 +559,7 @@ class ServiceKeys:
             subject = f"{subject}, principal {credentials.principal}"
             name = gssapi.Name(credentials.principal, gssapi.NameType.kerberos_principal)
         store: dict[str | bytes, str | bytes] = {"keytab": credentials.keytab} if credentials.keytab else {}
+        cache = NONE if credentials.accept_replays else replay_cache(credentials.state_dir)
         mechanisms = [_KERBEROS_OID, _SPNEGO_OID] if self.negotiates else [_KERBEROS_OID]
 
         def acquire(store: dict[str | bytes, str | bytes]) -> gssapi.Credentials:
@@ -567,14 +570,19 @@ class ServiceKeys:
 
         try:
             #: GSSAPI's own; MIT reads a keytab's file anew for each client.
-            self.acquired = acquire(store)
+            self.acquired = acquire(store if cache is None else {**store, "rcache": cache})
             #: Without a replay cache: for a token that :attr:`acquired` has just looked up in it, and for no other.
-            self.acquired_again = acquire({**store, "rcache": "none:"})
+            self.acquired_again = acquire({**store, "rcache": NONE})
         except GSSError as error:
             raise explain(error, subject) from error
         self.check()
         #: pyspnego's object for such a service, with no context in it yet.
         self.template: Any = spnego.server(protocol=KERBEROS, _gssapi_credential=self.acquired)
+
+    @property
+    def accepts_replays(self) -> bool:
+        """See :class:`mutauth_twisted.core.context.Keys`."""
+        return self.credentials.accept_replays
 
     def check_file(self) -> None:
         """See that GSSAPI, which reads the keytab anew for each client, does not wait for what is in its place.

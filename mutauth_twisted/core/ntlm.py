@@ -379,6 +379,9 @@ class NtlmUsers:
                 "use one file for all services of a process",
             )
 
+    #: Each client answers a challenge of its own.
+    accepts_replays = False
+
     def check(self) -> None:
         """See whether the file can be used now.
 

@@ -172,6 +172,11 @@ class MutualAuthServerFactory:
                 " in its place, who may try passwords on what they send",
                 package=self._channel.package.value,
             )
+        if self._keys.accepts_replays is True:
+            self._log.warn(
+                "accept-replays: this service HAS NO REPLAY CACHE; whoever copies a client's request opens sessions as that"
+                " client, although it can read and write nothing in them"
+            )
         self._wrapped.doStart()
 
     def doStop(self) -> None:

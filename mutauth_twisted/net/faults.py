@@ -7,7 +7,8 @@ from typing import Any
 from mutauth_twisted.errors import REPLAY_CACHE, CredentialError
 from mutauth_twisted.log import Log
 
-#: Seconds between two lines of one kind in the log: every client fails alike.
+#: Seconds between two lines of one kind in the log: every client fails alike; and for which a failure of the replay cache
+#: counts, whoever gets in meanwhile: on a disk that is nearly full one in ten fails.
 AGAIN = 60.0
 #: After how many seconds without another failure a fault is over that only clients can show: to a service that is not
 #: healthy none may come any more.
@@ -32,14 +33,21 @@ class OwnFaults:
         self._clock = clock
         self._said: dict[str | None, float] = {}
         self._replay_cache: tuple[str, float] | None = None
+        #: Whether a client has been authenticated since the replay cache failed last.
+        self._written_since = False
         self.standing: str | None = None
 
     @property
     def elsewhere(self) -> str | None:
         """The last fault of the replay cache, which keys that can be used say nothing of; None: there is none now."""
-        if self._replay_cache is not None and self._clock.seconds() - self._replay_cache[1] >= FORGOTTEN:
-            self._replay_cache = None
-        return self._replay_cache[0] if self._replay_cache is not None else None
+        if self._replay_cache is None:
+            return None
+        fault, when = self._replay_cache
+        if self._clock.seconds() - when < (AGAIN if self._written_since else FORGOTTEN):
+            return fault
+        self._log.info("no longer: {standing}", standing=fault)
+        self._replay_cache = None
+        return None
 
     def noted(self, error: CredentialError, seen_here: bool) -> bool:
         """Take a fault; whether it is to be logged as an error, which it is once a minute.
@@ -49,7 +57,7 @@ class OwnFaults:
         """
         now = self._clock.seconds()
         if seen_here and error.subject == REPLAY_CACHE:
-            self._replay_cache = str(error), now
+            self._replay_cache, self._written_since = (str(error), now), False
         elif seen_here:
             self.standing = str(error)
         kind = error.subject if seen_here else None  # those seen here have few subjects: the keytab, the cache
@@ -68,6 +76,4 @@ class OwnFaults:
     def over(self) -> None:
         """A client has proven itself."""
         self.usable()
-        if self._replay_cache is not None:
-            self._log.info("no longer: {standing}", standing=self._replay_cache[0])
-            self._replay_cache = None
+        self._written_since = True

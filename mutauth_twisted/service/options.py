@@ -37,6 +37,7 @@ class Settings:
     :param spn_forms: the third parts that have to be registered.
     :param account: who runs the service; None: the keytab's principal.
     :param keytab: its keys; None: KRB5_KTNAME, then the system's.
+    :param accept_replays: whether to do without a replay cache.
     :param ntlm_users: the file of its users, where the package is NTLM.
     :param listen: server endpoint strings; the first one's port is published.
     :param publish: whether to keep the entry in the directory up to date.
@@ -58,6 +59,7 @@ class Settings:
     spn_forms: tuple[str, ...]
     account: str | None
     keytab: str | None
+    accept_replays: bool
     ntlm_users: str | None
     listen: tuple[str, ...]
     publish: bool
@@ -126,6 +128,7 @@ class Options(usage.Options):
     optFlags = (
         ("allow-all", None, "Let every proven client in."),
         ("echo", None, "Serve an echo."),
+        ("accept-replays", None, "Do without a replay cache: who copies a client's request opens sessions as that client."),
     )
     optParameters = (
         ("service-class", None, None, "First part of the SPN; required."),
@@ -219,6 +222,7 @@ class Options(usage.Options):
             spn_forms=self._forms(),
             account=self["account"],
             keytab=self["keytab"],
+            accept_replays=bool(self["accept-replays"]),
             ntlm_users=self._ntlm_users(),
             listen=tuple(self._repeated["listen"] or ["tcp:0"]),
             publish=self._choice("publish", {"scp": True, "rnr": True, "none": False}),
@@ -266,8 +270,8 @@ class Options(usage.Options):
             raise UsageError(subject, cause, "add --publish none")
         if self["spn-check"] != "off":
             raise UsageError(subject, "it proves no SPN, so that checking them says nothing", "add --spn-check off")
-        for option in ("keytab", "account"):
-            if self[option] is not None:
+        for option in ("keytab", "account", "accept-replays"):
+            if self[option]:
                 raise UsageError(f"--{option}", f"it means nothing with {subject}", "leave it out")
         for option in ("allow-group", "deny-group"):
             if self._repeated[option]:

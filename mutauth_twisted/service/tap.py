@@ -61,7 +61,7 @@ def _make(reactor: object, settings: Settings) -> IService:
         credentials = NtlmCredentials(settings.ntlm_users)
     else:
         principal = keytab_principal(settings.keytab, settings.account)
-        credentials = ServiceCredentials(settings.keytab, principal)
+        credentials = ServiceCredentials(settings.keytab, principal, str(settings.state_dir), settings.accept_replays)
     keys = service_keys(credentials, settings.service_class, settings.channel.package)
     tls = server_layer(*settings.tls_files) if settings.tls_files is not None else None
     # Without Kerberos there is nothing to ask the directory for, nor anybody to ask it as.

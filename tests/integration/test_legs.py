@@ -108,6 +108,8 @@ class LegsTests(TestCase):
         test = self
 
         class Keys:
+            accepts_replays = False
+
             def acceptor(self, peer: str, channel: ChannelBinding | None = None) -> Watched:
                 made = Watched(test, initiator=False, legs=legs, fails_at=fails_at, blocking=False)
                 made.channel = channel

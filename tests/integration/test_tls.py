@@ -370,6 +370,8 @@ class CertificateTests(TLSTestCase):
             port = await self.listen(channel=TLS, tls=tls, keys=cast(Any, self))
             await self.refused(self.connect_checking(port, authority), PeerNotProven, cause)
 
+    accepts_replays = False
+
     def acceptor(self, peer: str, channel: Any) -> Any:
         """This test is the keys of a service to which nobody may speak."""
         return self
