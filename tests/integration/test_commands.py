@@ -356,7 +356,8 @@ class ClientRefusalTests(CommandTestCase):
         """A keyword that nobody published, however it is spelled."""
         self.refused_connection(self.endpoint, 1, self.service_class)
         hostile = self.endpoint.replace(self.service_class, "*)(objectClass=*")
-        self.refused_connection(hostile, 1, "*)(objectClass=*")
+        self.refused_connection(hostile, 2, "*)(objectClass=*", "valid service class")
+        self.refused_connection(f"{hostile}:class=echoSvc", 1, "*)(objectClass=*")
 
     def test_no_binding_information(self) -> None:
         """An SCP whose service has not published its port."""
