@@ -47,6 +47,7 @@ from mutauth_twisted.core.ticket import ticket_principal
 from mutauth_twisted.directory.tls import Authority
 from mutauth_twisted.errors import DirectoryError, DirectoryRefused, DirectoryUnreachable, PeerNotProven
 from mutauth_twisted.gsserrors import explain
+from mutauth_twisted.text import short_name
 
 _NO_LAYER, _CONFIDENTIALITY = 1, 4  # RFC 4752, section 3.3: the security layers' bit mask
 #: The largest sealed buffer we take.  Active Directory and Samba send at most
@@ -59,6 +60,8 @@ ANSWER_LIMIT = 64 << 20
 _PATIENCE = 6  # an answer may take as many times longer than a pause in it
 #: GSS_KRB5_CRED_NO_CI_FLAGS_X: do not ask for what Active Directory refuses inside TLS.
 _NO_CI_FLAGS = gssapi.OID.from_int_seq("1.2.752.43.13.29")
+#: How much is shown of what a server says that is not proven; Active Directory's words take some hundred characters.
+_LONGEST_REASON = 200
 _HEADER = struct.Struct("!I")
 _RECEIVE = 65536
 _FLAGS = [
@@ -394,9 +397,10 @@ def _exchange(connection: ldap3.Connection, token: bytes, subject: str) -> bytes
     except Exception as error:  # ldap3 decodes on trust: anything may come of bytes that are no LDAP
         raise DirectoryUnreachable(subject, "its answer is no LDAP", "check the server's name and port") from error
     if result["result"] not in (ldap3.core.results.RESULT_SUCCESS, ldap3.core.results.RESULT_SASL_BIND_IN_PROGRESS):
+        words = short_name(result["message"].rstrip("\0 "), _LONGEST_REASON)
         raise DirectoryRefused(
             subject,
-            f"it refused the login: {result['description']} {result['message']}".rstrip("\0 "),
+            f"it refused the login: {result['description']} {words}".rstrip(),
             "check the account, and that the clocks agree",
             code=result["result"],
         )

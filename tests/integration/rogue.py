@@ -28,13 +28,14 @@ _BUFFER = struct.Struct("!I")
 FORGED_SPN = "forged/by.the.rogue"
 
 
-def _der(tag: int, *contents: bytes) -> bytes:
+def element(tag: int, *contents: bytes) -> bytes:
+    """A BER element, with its length as Active Directory writes it."""
     body = b"".join(contents)
     size = len(body).to_bytes(4, "big")
     return bytes((tag, 0x84)) + size + body
 
 
-def _elements(data: bytes) -> list[tuple[int, bytes]]:
+def elements(data: bytes) -> list[tuple[int, bytes]]:
     """The BER elements that follow each other: tag and content."""
     found, at = [], 0
     while at < len(data):
@@ -188,7 +189,7 @@ class RogueDirectory(Listener):
             else:
                 context.unwrap(token)  # the layer that the client chose
                 answer, code = b"", _SUCCESS
-            connection.sendall(self._message(number, 0x61, self._result(code), _der(0x87, answer)))
+            connection.sendall(self._message(number, 0x61, self._result(code), element(0x87, answer)))
             if code == _SUCCESS:
                 break
         while True:
@@ -205,35 +206,35 @@ class RogueDirectory(Listener):
         size = head[1]
         if size >= 0x80:
             size = int.from_bytes(_read(connection, size & 0x7F), "big")
-        number, (_, request) = (fields := _elements(_read(connection, size)))[0][1], fields[1]
-        credentials = _elements(_elements(request)[2][1])[1:]
+        number, (_, request) = (fields := elements(_read(connection, size)))[0][1], fields[1]
+        credentials = elements(elements(request)[2][1])[1:]
         return int.from_bytes(number, "big"), credentials[0][1] if credentials else b""
 
     @staticmethod
     def _result(code: int) -> bytes:
-        return _der(0x0A, bytes((code,))) + _der(0x04) + _der(0x04)
+        return element(0x0A, bytes((code,))) + element(0x04) + element(0x04)
 
     @staticmethod
     def _message(number: int, tag: int, *contents: bytes) -> bytes:
-        return _der(0x30, _der(0x02, number.to_bytes(4, "big")), _der(tag, *contents))
+        return element(0x30, element(0x02, number.to_bytes(4, "big")), element(tag, *contents))
 
     def _answers(self, data: bytes) -> Sequence[bytes]:
-        ((_, message),) = _elements(data)
-        (_, raw_number), (kind, operation), *_ = _elements(message)
+        ((_, message),) = elements(data)
+        (_, raw_number), (kind, operation), *_ = elements(message)
         number = int.from_bytes(raw_number, "big")
         if kind == _UNBIND:
             raise EOFError
         self.operations.append(kind)
         if kind != _SEARCH:
             return [self._message(number, _ANSWERS[kind], self._result(_SUCCESS))]
-        base = _elements(operation)[0][1].decode()
+        base = elements(operation)[0][1].decode()
         found = self._root() if not base else self._everybody()
         values = [
-            _der(0x30, _der(0x04, name.encode()), _der(0x31, *(_der(0x04, value) for value in each)))
+            element(0x30, element(0x04, name.encode()), element(0x31, *(element(0x04, value) for value in each)))
             for name, each in found.items()
         ]
         dn = base if not base else f"CN=alice,CN=Users,{self._lab.base_dn}"
-        entry = self._message(number, 0x64, _der(0x04, dn.encode()), _der(0x30, *values))
+        entry = self._message(number, 0x64, element(0x04, dn.encode()), element(0x30, *values))
         return [entry, self._message(number, 0x65, self._result(_SUCCESS))]
 
     def _root(self) -> Mapping[str, Sequence[bytes]]:

@@ -43,6 +43,7 @@ from mutauth_twisted.lab.state import ProcessIdentity, identity_file
 from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.spn import SPN
 from tests.integration.directory_case import DirectoryTestCase
+from tests.integration.rogue import element, elements
 
 
 class Proxy:
@@ -177,7 +178,7 @@ class HostileServerTests(DirectoryTestCase):
             try:
                 connection, _ = listener.accept()
                 with connection:
-                    connection.recv(65536)
+                    self.request = connection.recv(65536)
                     talk(connection)
             except OSError:
                 pass
@@ -217,6 +218,19 @@ class HostileServerTests(DirectoryTestCase):
         line = await self.refusal(drip, timeout=0.2)
         self.assertIn("no answer in time", line)
         self.assertLess(time.monotonic() - began, 5.0)
+
+    async def test_long_words(self) -> None:
+        """What a stranger says of a refused login is cut and escaped."""
+
+        def talk(connection: socket.socket) -> None:
+            number = elements(elements(self.request)[0][1])[0][1]
+            words = element(0x04, b"\x1b[31mno\n" + b"x" * 500_000)
+            refusal = element(0x61, element(0x0A, b"\x31"), element(0x04), words)
+            connection.sendall(element(0x30, element(0x02, number), refusal))
+
+        line = await self.refusal(talk)
+        self.assertIn("it refused the login: invalidCredentials \\x1b[31mno", line)
+        self.assertLess(len(line), 600)
 
     async def test_garbage(self) -> None:
         """What is no LDAP is refused with one line."""
