@@ -22,6 +22,9 @@ from tests.integration.support import require_lab
 
 CHECKOUT = Path(__file__).parents[2]
 WAIT = 30.0  # only a broken command takes that long
+#: Before a command that a test interrupts: whoever runs the tests may ignore SIGINT, as nohup and background jobs do, and
+#: commands inherit that.
+INTERRUPTIBLE = ("env", "--default-signal=INT")
 
 
 @frozen

@@ -13,7 +13,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from tests.integration.commands import CHECKOUT, CommandTestCase
+from tests.integration.commands import CHECKOUT, INTERRUPTIBLE, CommandTestCase
 
 
 class MainJobTests(CommandTestCase):
@@ -167,7 +167,7 @@ class MainJobTests(CommandTestCase):
         """Ctrl-C before everything is imported ends in the same line as later, and no traceback."""
         (Path(self.state) / "krb5.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
         process = subprocess.Popen(
-            [*self.program("mutauth"), "--help"],
+            [*INTERRUPTIBLE, *self.program("mutauth"), "--help"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -410,7 +410,7 @@ class ClientRefusalTests(CommandTestCase):
         self.install()
         with self.service():
             process = subprocess.Popen(
-                [*self.program("mutauth"), "connect", "-v", self.endpoint],
+                [*INTERRUPTIBLE, *self.program("mutauth"), "connect", "-v", self.endpoint],
                 stdin=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
