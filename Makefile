@@ -6,8 +6,9 @@ RUN := exec env PATH="$(CURDIR)/$(VENV)/bin:$(PATH)"
 # Labs of their own, beside one that somebody plays in (/run/mutauth-lab, 127.0.0.10).
 DEMO_LAB := --dir /run/mutauth-demo --address 127.0.40.10
 TEST_LAB := --dir /run/mutauth-test --address 127.0.41.10
+INTEROP_LAB := --dir /run/mutauth-interop --address 127.0.42.10
 
-.PHONY: demo test lint fuzz clean
+.PHONY: demo test interop lint fuzz clean
 
 demo:
 	@tools/bootstrap
@@ -16,6 +17,10 @@ demo:
 test:
 	@tools/bootstrap test
 	@$(RUN) mutauth lab run $(TEST_LAB) -- python tests/run.py --no-skips
+
+interop:
+	@tools/bootstrap interop
+	@$(RUN) mutauth lab run $(INTEROP_LAB) -- python tests/run.py --no-skips interop
 
 # Seconds for each of the targets, two of which run at a time.
 FUZZ_SECONDS := 4

@@ -13,7 +13,7 @@ import mutauth_twisted
 
 PACKAGE = Path(mutauth_twisted.__file__).parent
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = ("README.md", "docs/security.md", "fuzz/README.md", "benchmarks/README.md")
+DOCUMENTS = ("README.md", "docs/security.md", "docs/interop.md", "fuzz/README.md", "benchmarks/README.md")
 WIDTH = 125
 
 #: A file's path, with or without the folders above it.
