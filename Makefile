@@ -8,7 +8,7 @@ DEMO_LAB := --dir /run/mutauth-demo --address 127.0.40.10
 TEST_LAB := --dir /run/mutauth-test --address 127.0.41.10
 INTEROP_LAB := --dir /run/mutauth-interop --address 127.0.42.10
 
-.PHONY: demo test interop lint fuzz clean
+.PHONY: demo test interop constraints lint fuzz clean
 
 demo:
 	@tools/bootstrap
@@ -28,6 +28,10 @@ FUZZ_SECONDS := 4
 fuzz:
 	@tools/bootstrap fuzz
 	@$(RUN) python -m fuzz --seconds $(FUZZ_SECONDS)
+
+constraints:
+	@tools/bootstrap test
+	@tools/constraints
 
 lint:
 	@tools/bootstrap test
