@@ -5,7 +5,7 @@ from __future__ import annotations
 import selectors
 import socket
 
-from tests.integration.commands import WAIT, CommandTestCase
+from tests.integration.commands import WAIT, CommandTestCase, Running
 
 
 class BurstTests(CommandTestCase):
@@ -43,13 +43,24 @@ class BurstTests(CommandTestCase):
                     left -= 1
         return answers
 
-    def test_bursts(self) -> None:
+    def bursts(self, running: Running) -> None:
+        """Three times in a row, what is asked is answered."""
+        running.read_on()
+        for _ in range(3):
+            self.assertEqual(self.ask(running.port, 200), [b"%d" % number for number in range(200)])
+
+    def test_by_name(self) -> None:
         """200 clients at once, three times in a row, are all served."""
         name = f"{self.service_class}/{self.host}/CN={self.service_class},CN=srv1,CN=Computers,{self.lab.base_dn}"
         with self.service() as service:
             service.read_on()
             address = f"tcp\\:{self.lab.address_of(self.host)}\\:{service.port}"
             with self.forwarder(f"mutauth:{address}:spn={name}") as forwarder:
-                forwarder.read_on()
-                for _ in range(3):
-                    self.assertEqual(self.ask(forwarder.port, 200), [b"%d" % number for number in range(200)])
+                self.bursts(forwarder)
+
+    def test_through_the_directory(self) -> None:
+        """So they are where the forwarder has to find the service first."""
+        with self.service() as service:
+            service.read_on()
+            with self.forwarder(self.endpoint) as forwarder:
+                self.bursts(forwarder)
