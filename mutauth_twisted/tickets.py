@@ -102,23 +102,31 @@ def check_service_keytab(keytab: str | None, principal: str | None = None) -> No
 
 
 def keytab_principal(keytab: str | None, account: str | None) -> str:
-    """The principal under whose keys a service runs.
+    """The principal as which a service asks the directory: the account whose keys are in its keytab.
+
+    Tools write an account's keys under its own name and under its SPNs (msktutil,
+    adcli, samba-tool, ``net ads keytab``), or under one SPN alone (ktpass, which
+    makes that the account's UPN).
 
     :param keytab: None: KRB5_KTNAME, then the system's.
-    :param account: sAMAccountName or UPN; None, or a DN: the keytab must hold
-        one principal only.
+    :param account: sAMAccountName or UPN; None, or a DN: the one entry that is
+        not an SPN, or else the only one.
     :raises CredentialError: when the keytab cannot be used, has no such key,
         or leaves a choice.
     """
     path = keytab or krb5.kt_default_name(_krb5()).decode()
     names = check_keytab(path)
     wanted = None if account is None or "=" in account else account.rpartition("\\")[2].casefold()
-    found = [name for name in names if wanted is None or wanted in _ways_to_name(name)]
-    if len(found) == 1:
+    if wanted is None:
+        found = [name for name in names if "/" not in split_principal(name)[0]] or list(names)
+    else:
+        found = [name for name in names if wanted in _ways_to_name(name)]
+    if len({name.casefold() for name in found}) == 1:  # msktutil writes a computer's name in two ways
         return found[0]
     holders = ", ".join(names)
     if found:
-        raise CredentialError(f"keytab {path}", f"it has keys of several: {holders}", "choose one with --account")
+        cause = f"it has keys of several accounts, or of SPNs only: {holders}"
+        raise CredentialError(f"keytab {path}", cause, "choose one with --account, or export the account's own entry too")
     raise CredentialError(f"keytab {path}", f"it has no key of {account}, only of {holders}", "export the right account's")
 
 

@@ -35,7 +35,7 @@ class Settings:
     :param service_class: first part of the SPN.
     :param host: second part.
     :param spn_forms: the third parts that have to be registered.
-    :param account: who runs the service; None: the keytab's principal.
+    :param account: who runs the service; None: the one entry of the keytab that is not an SPN.
     :param keytab: its keys; None: KRB5_KTNAME, then the system's.
     :param accept_replays: whether to do without a replay cache.
     :param ntlm_users: the file of its users, where the package is NTLM.
@@ -134,7 +134,7 @@ class Options(usage.Options):
         ("service-class", None, None, "First part of the SPN; required."),
         ("host", None, None, "Second part of the SPN: this machine's DNS name."),
         ("spn-form", None, None, "Third parts that must be registered: guid, dn, host (guid,dn); or rnr alone."),
-        ("account", None, None, "The account that runs the service (the keytab's principal)."),
+        ("account", None, None, "The account that runs the service (the keytab's one entry that is not an SPN)."),
         ("keytab", None, None, "The account's keys (KRB5_KTNAME, then the system's)."),
         ("publish", None, "scp", "What to keep up to date in the directory: scp, rnr or none."),
         ("rnr-name", None, None, "Name or DN of the RnR service (the service class)."),

@@ -56,12 +56,14 @@ def _make(reactor: object, settings: Settings) -> IService:
     for listen in (*settings.listen, *((settings.status,) if settings.status is not None else ())):
         parse_server(reactor, listen)
     credentials: ServiceCredentials | NtlmCredentials
+    principal = None
     if settings.ntlm_users is not None:
-        principal = ""
         credentials = NtlmCredentials(settings.ntlm_users)
     else:
-        principal = keytab_principal(settings.keytab, settings.account)
-        credentials = ServiceCredentials(settings.keytab, principal, str(settings.state_dir), settings.accept_replays)
+        # Clients are accepted with any key of the keytab; the directory is asked as the account alone.
+        if Publisher.is_needed(settings) or settings.account is not None:
+            principal = keytab_principal(settings.keytab, settings.account)
+        credentials = ServiceCredentials(settings.keytab, None, str(settings.state_dir), settings.accept_replays)
     keys = service_keys(credentials, settings.service_class, settings.channel.package)
     tls = server_layer(*settings.tls_files) if settings.tls_files is not None else None
     # Without Kerberos there is nothing to ask the directory for, nor anybody to ask it as.
