@@ -181,6 +181,22 @@ class SignedListTests(SequenceCase):
     NTLM = b"\x06\x0a\x2b\x06\x01\x04\x01\x82\x37\x02\x02\x0a"
     KERBEROS = b"\x06\x09\x2a\x86\x48\x86\xf7\x12\x01\x02\x02"
 
+    def test_windows(self) -> None:
+        """Windows offers Kerberos under Microsoft's own number first, and signs nothing: it is served, in sequence."""
+        microsoft = b"\x06\x09\x2a\x86\x48\x82\xf7\x12\x01\x02\x02"
+        keys = ServiceKeys(ServiceCredentials(self.realm.keytab("svc-echo")), None, Package.NEGOTIATE)
+        server, client = keys.acceptor("client"), self.raw_client(int(Protection.SEAL.required_flags), unprotected=True)
+        mechanisms = der(0xA0, der(0x30, microsoft, self.KERBEROS, self.NTLM))
+        offer = der(0xA0, der(0x30, mechanisms, der(0xA2, der(0x04, client.step() or b""))))
+        answer = server.step(der(0x60, b"\x06\x06\x2b\x06\x01\x05\x05\x02", offer))
+        self.assertTrue(answer.complete)
+        inside = _field(answer.token, *_enter(answer.token, 0, len(answer.token), 0xA1, 0x30), 2)
+        client.step(answer.token[slice(*_enter(answer.token, *inside, 0x04))])
+        self.assertEqual(server.judge(Protection.SEAL).package, "negotiate")
+        self.assertEqual(server.unwrap(wrap(client, b"data", True).message), (b"data", True))
+        wrap(client, b"data", True)
+        self.assertRaises(RecordError, server.unwrap, wrap(client, b"data", True).message)
+
     def established_with_signatures(self, asked: Flag) -> tuple[gssapi.SecurityContext, Any]:
         """A client that prefers NTLM and has Kerberos as well; written out, as MIT's own offers nothing before Kerberos."""
         keys = ServiceKeys(ServiceCredentials(self.realm.keytab("svc-echo")), None, Package.NEGOTIATE)
