@@ -559,23 +559,24 @@ class ServiceKeys:
             subject = f"{subject}, principal {credentials.principal}"
             name = gssapi.Name(credentials.principal, gssapi.NameType.kerberos_principal)
         store: dict[str | bytes, str | bytes] = {"keytab": credentials.keytab} if credentials.keytab else {}
-        cache = NONE if credentials.accept_replays else replay_cache(credentials.state_dir)
         mechanisms = [_KERBEROS_OID, _SPNEGO_OID] if self.negotiates else [_KERBEROS_OID]
 
-        def acquire(store: dict[str | bytes, str | bytes]) -> gssapi.Credentials:
-            acquired = gssapi.Credentials(name=name, usage="accept", mechs=mechanisms, store=store or None)
-            if self.negotiates:
-                set_neg_mechs(acquired, [_KERBEROS_OID])
+        def acquire(cache: str | None) -> gssapi.Credentials:
+            chosen = store if cache is None else {**store, "rcache": cache}
+            try:
+                acquired = gssapi.Credentials(name=name, usage="accept", mechs=mechanisms, store=chosen or None)
+                if self.negotiates:
+                    set_neg_mechs(acquired, [_KERBEROS_OID])
+            except GSSError as error:
+                raise explain(error, subject) from error
             return acquired
 
-        try:
-            #: GSSAPI's own; MIT reads a keytab's file anew for each client.
-            self.acquired = acquire(store if cache is None else {**store, "rcache": cache})
-            #: Without a replay cache: for a token that :attr:`acquired` has just looked up in it, and for no other.
-            self.acquired_again = acquire({**store, "rcache": NONE})
-        except GSSError as error:
-            raise explain(error, subject) from error
+        #: Without a replay cache: for a token that :attr:`acquired` has just looked up in it, and for no other.
+        self.acquired_again = acquire(NONE)
         self.check()
+        # Not before the keytab is known to be good: its file may be made here.
+        #: GSSAPI's own; MIT reads a keytab's file anew for each client.
+        self.acquired = acquire(NONE if credentials.accept_replays else replay_cache(credentials.state_dir))
         #: pyspnego's object for such a service, with no context in it yet.
         self.template: Any = spnego.server(protocol=KERBEROS, _gssapi_credential=self.acquired)
 

@@ -28,10 +28,11 @@ from mutauth_twisted.errors import (
 from mutauth_twisted.net.endpoints import MutualAuthClientEndpoint
 from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.policy import Flag, Package, Protection
-from mutauth_twisted.wire import NNS, WINSOCK
+from mutauth_twisted.wire import NNS, WINSOCK, Wire
 from tests.fakes import captured_log
 from tests.integration.commands import CommandTestCase
 from tests.integration.exchange_case import LOOPBACK, Application, ExchangeTestCase, one
+from tests.test_ntlm import stripped
 from tests.users import users_file
 
 NTLM = Package.NTLM_SERVICE_UNPROVEN
@@ -68,6 +69,38 @@ class Turns(Protocol):
                 # Records may come together with a token, behind it.
                 at = len(data) // 2 if len(self.turns) < 4 else len(data) - 1
                 data = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+        if self.other is None:
+            self.early += data
+        else:
+            self.other.transport.write(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self.other is not None and self.other.transport is not None:
+            self.other.transport.loseConnection()
+
+
+class Stripping(Protocol):
+    """One of two connections; takes the code and the wish to seal out of the client's last token."""
+
+    def __init__(self, wire: Wire, is_client: bool) -> None:
+        self.wire = wire
+        self.is_client = is_client
+        self.tokens = 0
+        self.other: Any = None
+        self.early = b""
+
+    def join(self, other: Any) -> None:
+        """Know the other connection."""
+        self.other = other
+        if self.early:
+            other.transport.write(self.early)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.is_client:
+            self.tokens += 1
+            if self.tokens == 2:
+                at = data.index(b"NTLMSSP\0")
+                data = self.wire.token(stripped(data[at:], 24, 0x20), self.wire is NNS)
         if self.other is None:
             self.early += data
         else:
@@ -213,6 +246,25 @@ class ExchangeTests(ExchangeTestCase):
             self.assertIsInstance(await client.ended, expected)
             self.assertEqual((self.servers[0].received, client.received), (b"word", b"WORD"))
             self.servers.clear()
+
+    async def test_stripped(self) -> None:
+        """Without the code, and with it the wish to seal, taken out of its last token, nobody has a client."""
+        for channel in (each for each in CHANNELS if each.protection is Protection.SEAL):
+            port = await self.serve(Channel(channel.wire, Protection.SIGN, 5.0, NTLM))
+
+            class Middle(Factory):
+                service, wire = port, channel.wire
+
+                def buildProtocol(self, addr: object) -> Stripping:
+                    near, far = Stripping(self.wire, True), Stripping(self.wire, False)
+                    connecting: Deferred[Any] = TCP4ClientEndpoint(reactor, LOOPBACK, self.service).connect(one(far))
+                    connecting.addCallback(lambda _: (near.join(far), far.join(near)))
+                    return near
+
+            with captured_log() as events:
+                await self.turned_away(self.come(await self.listen_plainly(Middle()), channel), channel, "did not accept")
+            lines = [str(formatEvent(each)) for each in events]
+            self.assertTrue(any("the code that protects the tokens is not there" in line for line in lines), lines)
 
     async def test_sealed(self) -> None:
         """Who listens reads nothing of what is sealed."""
