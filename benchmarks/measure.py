@@ -36,6 +36,9 @@ from mutauth_twisted.spn import SPN
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))  # a script's own directory is what Python looks in
 
+if (Path(sys.prefix) / ".unoptimised").exists():
+    raise SystemExit(f"{sys.prefix}: gssapi and krb5 are compiled for tests; run tools/bootstrap bench, use .venv-bench")
+
 from tests.forge import Realm  # noqa: E402
 
 #: The service's account and SPN in a realm without a KDC.

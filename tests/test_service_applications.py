@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted.errors import UsageError
+from mutauth_twisted.log import LimitedLog
 from mutauth_twisted.service.applications import application_factory
+from tests.fakes import FakeTransport, captured_log
 
 READY = Factory.forProtocol(Protocol)
 
@@ -74,3 +77,23 @@ class FactoryTests(SynchronousTestCase):
         """A port that is no number is said to be that."""
         line = self.refusal("tcp:localhost:x", "forward")
         self.assertIn("its port or another number in it is none; write it in full, such as tcp:HOST:PORT", line)
+
+
+class ForwardTests(SynchronousTestCase):
+    """``--forward ENDPOINT``."""
+
+    def test_unreachable(self) -> None:
+        """A plain service that is down is named in the log, but not once for each client that comes back."""
+        reactor = MemoryReactorClock()
+        factory = application_factory(reactor, mock.Mock(serve=("forward", "tcp:127.0.0.1:9")))
+        with captured_log() as events:
+            for _ in range(100):
+                client: Any = factory.buildProtocol(cast(Any, None))
+                client.makeConnection(FakeTransport())
+                client._connecting.errback(ConnectionRefusedError("refused"))
+            lines = [formatEvent(event) for event in events]
+            self.assertEqual(lines, ["the plain service at tcp:127.0.0.1:9 cannot be reached: refused"] * len(lines))
+            self.assertTrue(0 < len(lines) <= LimitedLog.LINES)
+            left_out = 100 - len(lines)
+            reactor.advance(LimitedLog.INTERVAL)
+        self.assertIn(f"{left_out} more connections to the plain service failed", formatEvent(events[-1]))

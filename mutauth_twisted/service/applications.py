@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from functools import partial
 from typing import Any
 
 from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocolFactory
 from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 from twisted.python.reflect import InvalidName, ModuleNotFound, ObjectNotFound, namedAny
 from zope.interface import implementer
 
 from mutauth_twisted.errors import UsageError
-from mutauth_twisted.log import Log
+from mutauth_twisted.log import LimitedLog, Log
 from mutauth_twisted.net.endpoints import parse_client
 from mutauth_twisted.net.relay import RelayFactory
 from mutauth_twisted.service.options import Settings
@@ -54,8 +54,15 @@ class EchoFactory(Factory):
     protocol = Echo
 
 
-def _plain_service_refused(target: str, failure: Failure) -> None:
-    _log.error("the plain service at {target} cannot be reached: {error}", target=target, error=failure.getErrorMessage())
+def _plain_service(reactor: Any, target: str) -> RelayFactory:
+    # While it is down, each client that comes back would have its line.
+    failures = LimitedLog(reactor, _log, "connections to the plain service failed")
+
+    def refused(failure: Failure) -> None:
+        text = f"the plain service at {target} cannot be reached: {failure.getErrorMessage()}"
+        failures.line("unreachable", target, lambda: text, LogLevel.error)
+
+    return RelayFactory(parse_client(reactor, target), refused)
 
 
 def application_factory(reactor: Any, settings: Settings) -> IProtocolFactory:
@@ -67,7 +74,7 @@ def application_factory(reactor: Any, settings: Settings) -> IProtocolFactory:
     if kind == "echo":
         return EchoFactory()
     if kind == "forward":
-        return RelayFactory(parse_client(reactor, argument), partial(_plain_service_refused, argument))
+        return _plain_service(reactor, argument)
     return _named_factory(argument)
 
 
