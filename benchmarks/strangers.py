@@ -42,13 +42,17 @@ def cost(server: Server, message: bytes, count: int) -> float:
     return (server.clock() - before) / count
 
 
-def in_full(server: Server, log: Path, message: bytes) -> int:
-    """The bytes of the log that one stranger causes whose line is not left out."""
-    time.sleep(LimitedLog.INTERVAL)
-    before = log.stat().st_size
-    send(server.port, message)
-    time.sleep(0.1)
-    return log.stat().st_size - before
+def in_full(server: Server, log: Path, messages: dict[str, bytes]) -> dict[str, int]:
+    """The bytes of the log that one stranger with each message causes, whose line is not left out."""
+    logged = {}
+    for number, (what, message) in enumerate(messages.items()):
+        if number % LimitedLog.LINES_OF_ONE == 0:
+            time.sleep(LimitedLog.INTERVAL)
+        before = log.stat().st_size
+        send(server.port, message)
+        time.sleep(0.1)
+        logged[what] = log.stat().st_size - before
+    return logged
 
 
 def flood(server: Server, log: Path, message: bytes, seconds: float) -> tuple[int, float, float, float]:
@@ -88,8 +92,9 @@ def main(rounds: int, count: int, seconds: float) -> None:
         worst = max(medians, key=lambda what: medians[what])
         for what, each in sorted(medians.items(), key=lambda pair: -pair[1]):
             print(f"{what:>34}  {1e3 * each:6.2f} ms of the server's CPU")
-        logged = {what: in_full(server, log, message) for what, message in messages.items()}
+        logged = in_full(server, log, messages)
         longest = max(logged, key=lambda what: logged[what])
+        time.sleep(LimitedLog.INTERVAL)
         strangers, spent, lines, size = flood(server, log, messages[worst], seconds)
         many = strangers / seconds
         print(f"flood: {many:.0f} strangers a second, {1e3 * spent:.2f} ms for each, {size:.0f} bytes of log a second")

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
+from OpenSSL.crypto import X509
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from mutauth_twisted.access import AccessPolicy, Logon
+from mutauth_twisted.directory.guidcache import GuidCache
 from mutauth_twisted.errors import AccessDenied, MutualAuthError, ProtocolViolation
 from mutauth_twisted.log import LimitedLog, Log
 from mutauth_twisted.net.refusals import Refusals
+from mutauth_twisted.net.tls import _names_in, _not_for, server_layer
 from mutauth_twisted.text import LONGEST_LINE, LONGEST_NAME, LONGEST_STRANGER, one_line, printable, short_name
+from mutauth_twisted.tickets import check_keytab
 from tests.fakes import captured_log
-from tests.hostile import HOSTILE, raw_in
+from tests.hostile import HOSTILE, HOSTILE_NAME, raw_in
 
 
 class TextTests(SynchronousTestCase):
@@ -96,6 +110,52 @@ class LogTests(SynchronousTestCase):
             self.log.failure("it broke for {who}", Failure(ZeroDivisionError()), who=HOSTILE)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual(raw_in(self.shown(events)[0]), [])
+
+
+class SourceTests(SynchronousTestCase):
+    """Errors and lines about names from everywhere: nothing raw, nothing long."""
+
+    def assert_safe(self, line: str) -> None:
+        self.assertEqual(raw_in(line), [], line)
+        self.assertLess(len(line), LONGEST_STRANGER)
+        self.assertIn("\\x1b[31m", line)
+
+    def test_certificates(self) -> None:
+        """The names in a certificate."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        names = [x509.DNSName(each) for each in ("x\x1b[31m\r\n\x07" + "a" * 300, "b" * 5000, "\x7f\x1b[2J", "c")]
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "x")])
+        begin = datetime(2020, 1, 1)
+        certificate = (
+            x509.CertificateBuilder(subject, subject, key.public_key(), 1, begin, begin + timedelta(days=9))
+            .add_extension(x509.SubjectAlternativeName(names), False)
+            .sign(key, hashes.SHA256())
+        )
+        connection = SimpleNamespace(get_peer_certificate=lambda: X509.from_cryptography(certificate))
+        self.assert_safe(str(_not_for("srv1.example.com", _names_in(cast(Any, connection)), "10.0.0.1:1")))
+
+    def test_principals(self) -> None:
+        """The principal that a client chose, its account and its rule, in the line about its refusal."""
+        refusals, logon = Refusals(Clock()), Logon(HOSTILE * 50, HOSTILE * 50)
+        for principal in (HOSTILE * 500, f"alice@{HOSTILE * 50}"):
+            refusal = AccessPolicy(allow=["bob@*"]).refusal(f"{principal}@R", lambda: logon)
+            assert refusal is not None
+            error = AccessDenied(short_name(principal), refusal.cause, refusal.remedy)
+            with captured_log() as events:
+                refusals.refused(error, "10.0.0.1", "no connection with 10.0.0.1:1")
+            (line,) = [str(formatEvent(event)) for event in events]
+            self.assertEqual(raw_in(line), [], line)
+            self.assertLessEqual(len(line), LONGEST_STRANGER + 3)
+
+    def test_files(self) -> None:
+        """The name of a file."""
+        for read in (check_keytab, server_layer, lambda path: GuidCache(path).read("echoSvc", "srv1")):
+            path = f"{self.mktemp()}{HOSTILE_NAME[:60]}"
+            if read in (check_keytab, server_layer):
+                self.assert_safe(str(self.assertRaises(MutualAuthError, read, path)))
+            else:
+                Path(path).write_text("a file where a directory should be")
+                self.assert_safe(str(self.assertRaises(MutualAuthError, read, path)))
 
 
 class LimitedLogTests(SynchronousTestCase):
