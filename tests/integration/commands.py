@@ -95,7 +95,8 @@ class CommandTestCase(TestCase):
         return {
             **os.environ,
             **self.lab.environment(user),
-            "PYTHONPATH": str(CHECKOUT),
+            # What the tests are run with comes first, such as another version of a library.
+            "PYTHONPATH": os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(CHECKOUT)))),
             "PYTHONUNBUFFERED": "1",
             **changes,
         }
