@@ -14,6 +14,7 @@ from twisted.logger import LogLevel, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted.access import AccessPolicy
+from mutauth_twisted.core import kerberos
 from mutauth_twisted.credentials import ClientCredentials, NtlmCredentials, ServiceCredentials
 from mutauth_twisted.directory.location import Selection
 from mutauth_twisted.dns import Resolver
@@ -32,7 +33,7 @@ from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.policy import Package, Protection
 from mutauth_twisted.spn import SPN
 from mutauth_twisted.wire import NNS, WINSOCK
-from tests.fakes import captured_log
+from tests.fakes import FakeContext, captured_log
 from tests.users import users_file
 
 NTLM = "package=ntlm-service-unproven:ntlm-users=/etc/users"
@@ -155,6 +156,8 @@ class ClientStringTests(SynchronousTestCase):
         """With nameserver= the host of an inner endpoint is asked for there, and nowhere else."""
         for rest in ("spn=a/b", NTLM):
             reactor = MemoryReactorClock()
+            # Whose first step asks nobody.
+            self.patch(kerberos, "KerberosInitiator", lambda *_: FakeContext(initiator=True))
             with mock.patch.object(strings, "Resolver", wraps=Resolver) as made:
                 endpoint = clientFromString(reactor, f"mutauth:tcp\\:srv1\\:9000:{rest}:nameserver=192.0.2.53")
             self.assertEqual(made.call_args.args, (reactor, "192.0.2.53"))

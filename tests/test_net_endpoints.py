@@ -33,9 +33,19 @@ from zope.interface.verify import verifyObject
 from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.channelbinding import ChannelBinding
 from mutauth_twisted.core import kerberos
+from mutauth_twisted.core.context import Begun
 from mutauth_twisted.core.kerberos import KerberosInitiator, ServiceKeys
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
-from mutauth_twisted.errors import AccessDenied, MutualAuthError, NetworkError, PeerRefused, StreamCut, UsageError
+from mutauth_twisted.errors import (
+    AccessDenied,
+    KDCRefused,
+    KDCUnreachable,
+    MutualAuthError,
+    NetworkError,
+    PeerRefused,
+    StreamCut,
+    UsageError,
+)
 from mutauth_twisted.net import endpoints as module
 from mutauth_twisted.net.endpoints import (
     MutualAuthClientEndpoint,
@@ -52,6 +62,7 @@ from tests.fakes import (
     SPN_ASKED,
     FakeContext,
     FakeTransport,
+    HeldWorkers,
     Recorder,
     RecorderFactory,
     ThreadedReactor,
@@ -504,6 +515,101 @@ class ClientEndpointTests(SynchronousTestCase):
         self.assertIsNot(mine, workers_for(ThreadedReactor(), "srv1.example.com"))
 
 
+class TicketTests(SynchronousTestCase):
+    """A client whose first step asks a KDC."""
+
+    def setUp(self) -> None:
+        self.reactor = ThreadedReactor()
+        self.workers = HeldWorkers()
+        self.patch(module, "workers_for", lambda reactor, host="": self.workers)
+        self.contexts: list[FakeContext] = []
+        self.fails: MutualAuthError | None = None
+
+        def initiator(*args: Any) -> FakeContext:
+            context = FakeContext(initiator=True, blocking=True)
+            context.fails = self.fails
+            self.contexts.append(context)
+            return context
+
+        self.patch(kerberos, "KerberosInitiator", initiator)
+        self.inner = FakeEndpoint()
+        self.applications = RecorderFactory()
+
+    def connect(self, protection: Protection = Protection.SEAL) -> Deferred[Any]:
+        """Begin to connect."""
+        channel = Channel(protection=protection)
+        endpoint = MutualAuthClientEndpoint(self.reactor, self.inner, SPN_ASKED, channel=channel, where="srv1:9000")
+        return endpoint.connect(cast(Any, self.applications))
+
+    def test_before_connecting(self) -> None:
+        """The service is connected to with the ticket in hand, and the step that brought it is the exchange's first."""
+        connecting = self.connect()
+        self.assertIsNone(self.inner.factory)
+        self.workers.finish()
+        self.assertIsNotNone(self.inner.factory)
+        self.inner.connected()
+        self.assertEqual((self.inner.transport.value(), self.workers.waiting), (TOKEN_1, []))
+        self.workers.finish()
+        self.inner.protocol.dataReceived(TOKEN_2)
+        self.workers.finish()
+        self.assertIs(self.successResultOf(connecting), self.applications.built[0])
+        (context,) = self.contexts
+        self.assertEqual(context.steps, [None, SECRET + b"token 2"])
+
+    def test_no_ticket(self) -> None:
+        """What a KDC refuses is what connect() fails with; the service is never contacted, with TLS as without."""
+        for protection in (Protection.SEAL, Protection.TLS):
+            self.fails = KDCRefused("echoSvc/srv1", "the KDC knows no such service")
+            with captured_log() as events:
+                connecting = self.connect(protection)
+                self.workers.finish()
+            self.assertIs(self.failureResultOf(connecting).value, self.fails)
+            self.assertEqual((self.inner.factory, self.reactor.getDelayedCalls()), (None, []))
+            text = "".join(str(formatEvent(event)) for event in events)
+            self.assertIn("no connection to srv1:9000: echoSvc/srv1: the KDC knows", text)
+
+    def test_deadline(self) -> None:
+        """A KDC that does not answer is what is named then, and not the service; its answer comes too late."""
+        connecting = self.connect()
+        self.reactor.advance(10)
+        error = self.failureResultOf(connecting, KDCUnreachable).value
+        self.assertIn("srv1:9000: no KDC has given a ticket for it within 10 s; check that a KDC", str(error))
+        self.workers.finish()
+        self.assertEqual((self.inner.factory, self.reactor.getDelayedCalls()), (None, []))
+
+    def test_cancelled(self) -> None:
+        """Who gives up meanwhile has no connection made."""
+        connecting = self.connect()
+        connecting.cancel()
+        self.failureResultOf(connecting, CancelledError)
+        self.workers.finish()
+        self.assertEqual((self.inner.factory, self.reactor.getDelayedCalls()), (None, []))
+
+    def test_several_addresses(self) -> None:
+        """Of several connections that one connect() may make each has a token of its own."""
+        connecting = self.connect()
+        connecting.addErrback(lambda _: None)
+        self.workers.finish()
+        transports = [FakeTransport(), FakeTransport()]
+        for transport in transports:
+            self.inner.factory.buildProtocol(ADDRESS).makeConnection(transport)
+        self.workers.finish()
+        self.assertEqual([transport.value() for transport in transports], [TOKEN_1, TOKEN_1])
+        self.assertEqual([context.steps for context in self.contexts], [[None], [None]])
+
+    def test_tls(self) -> None:
+        """Inside TLS, to which a token is bound, the ticket is fetched first, and not again for a minute."""
+        for seconds, asked in ((0.0, True), (59.0, False), (2.0, True)):
+            self.reactor.advance(seconds)
+            self.inner = FakeEndpoint()
+            connecting = self.connect(Protection.TLS)
+            connecting.addErrback(lambda _: None)
+            self.assertIs(self.inner.factory is None, asked, seconds)
+            self.workers.finish()
+            self.assertIsNotNone(self.inner.factory)
+            connecting.cancel()
+
+
 class TogetherTests(SynchronousTestCase):
     """Client endpoint and server factory, with real Kerberos contexts."""
 
@@ -547,7 +653,7 @@ class TogetherTests(SynchronousTestCase):
             recorder, "on_data", lambda transport, data: transport.write(data.upper())
         )
         client = self.successResultOf(self.connect(AccessPolicy(allow=("*@TEST.EXAMPLE",))))
-        self.assertIsInstance(self.inner.protocol._context, KerberosInitiator)
+        self.assertIsInstance(self.inner.protocol._context, Begun)
         client.transport.write(b"hello")
         self.assertNotIn(b"hello", self.inner.transport.value())
         self.carry()

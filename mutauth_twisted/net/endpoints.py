@@ -25,11 +25,11 @@ from zope.interface import implementer
 
 from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.channelbinding import ChannelBinding
-from mutauth_twisted.core.context import Keys, SecurityContext
+from mutauth_twisted.core.context import Begun, Keys, Outcome, SecurityContext, StepFailed
 from mutauth_twisted.core.initiators import kerberos_initiators, refuse_on_windows
 from mutauth_twisted.core.ntlm import NtlmInitiator, NtlmUsers
 from mutauth_twisted.credentials import ClientCredentials, NtlmCredentials, ServiceCredentials
-from mutauth_twisted.errors import AccessDenied, MutualAuthError, NetworkError, ServiceFull, UsageError
+from mutauth_twisted.errors import AccessDenied, KDCUnreachable, MutualAuthError, NetworkError, ServiceFull, UsageError
 from mutauth_twisted.interfaces import PeerIdentity
 from mutauth_twisted.log import Log
 from mutauth_twisted.net.descriptors import guard
@@ -43,6 +43,11 @@ from mutauth_twisted.spn import SPN
 from mutauth_twisted.text import short_name
 from mutauth_twisted.threads import Workers
 
+#: For how many seconds a client's ticket for a service, once fetched, is taken to be there, and for how many of them.
+_FETCHED_FOR = 60.0
+_MOST_FETCHED = 1024
+#: For each reactor: whose tickets for which SPN, and until when that is so.
+_fetched: WeakKeyDictionary[Any, dict[tuple[SPN, Any], float]] = WeakKeyDictionary()
 #: KDC look-ups under way at once for one domain; further connections queue for their ticket.
 _KDC_THREADS = 16
 _workers: WeakKeyDictionary[Any, dict[str, Workers]] = WeakKeyDictionary()
@@ -434,6 +439,8 @@ class MutualAuthClientEndpoint:
     :raises UsageError: for an SPN or credentials that the package cannot use.
     """
 
+    _log = Log()
+
     def __init__(
         self,
         reactor: Any,
@@ -450,6 +457,8 @@ class MutualAuthClientEndpoint:
             cause = f"it cannot prove {spn}" if spn is not None else "it needs the SPN that the service must prove"
             raise UsageError(f"package {channel.package.value}", cause, "an SPN goes with every package but NTLM's")
         _check_credentials(channel.package, isinstance(credentials, NtlmCredentials))
+        self._spn = spn
+        self._credentials = credentials
         self._new_context = _initiators(spn, credentials, channel)
         #: Whose tokens are exchanged.
         self.package = channel.package
@@ -464,18 +473,68 @@ class MutualAuthClientEndpoint:
         The Deferred fires with the factory's protocol once both sides are
         proven, and fails with a MutualAuthError otherwise.
         """
+        begun: list[SecurityContext] = []
+        has_ticket = False
+
+        def new_context(peer: str, channel: ChannelBinding | None) -> SecurityContext:
+            # For one connection: an endpoint that tries several addresses may make several.
+            return begun.pop() if begun else self._new_context(peer, channel)
+
         side = Side(
             initiator=True,
-            new_context=self._new_context,
+            new_context=new_context,
             admit=lambda _: None,
             build_application=protocolFactory.buildProtocol,
             tls=self._tls,
         )
         workers = workers_for(self._reactor, self._host)
         factory = _ExchangeFactory(lambda: ExchangeProtocol(self._reactor, workers, self._channel, side), self._tls)
-        connecting: Deferred[Any] = maybeDeferred(self._inner.connect, factory)
-        connecting.addCallbacks(lambda connected: factory.exchange(connected).authenticated, self._unreachable)
-        return connecting.addTimeout(self._channel.timeout, self._reactor, self._too_late)
+
+        def reach(_: object) -> Deferred[Any]:
+            nonlocal has_ticket
+            has_ticket = True
+            reaching: Deferred[Any] = maybeDeferred(self._inner.connect, factory)
+            return reaching.addCallbacks(lambda connected: factory.exchange(connected).authenticated, self._unreachable)
+
+        getting = self._get_ticket(workers, begun)
+        connecting = reach(None) if getting is None else getting.addCallback(reach)
+        seconds = self._channel.timeout
+        return connecting.addTimeout(seconds, self._reactor, lambda *_: self._too_late(seconds, has_ticket))
+
+    def _get_ticket(self, workers: Workers, begun: list[SecurityContext]) -> Deferred[None] | None:
+        """Take the exchange's first step, which may ask a KDC: what keeps it from that is no fault of the service's.
+
+        :param begun: gets the context; inside TLS, to which the step is bound, it is taken for its ticket only.
+        :return: fails with why there is no ticket; None: nobody is to be asked.
+        """
+        if self._spn is None:
+            return None
+        ticket, fetched = (self._spn, self._credentials), _fetched.setdefault(self._reactor, {})
+        # A second look at a ticket that is there would make each connection inside TLS a little slower.
+        if self._tls is not None and fetched.get(ticket, 0.0) > self._reactor.seconds():
+            return None
+        context = self._new_context(self._where, None)
+        if not context.blocking:
+            begun.extend([context] if self._tls is None else [])
+            return None
+
+        def begin(outcome: Outcome) -> None:
+            if self._tls is None:
+                begun.append(cast(SecurityContext, Begun(context, outcome)))
+                return
+            fetched.pop(ticket, None)
+            fetched[ticket] = self._reactor.seconds() + _FETCHED_FOR
+            if len(fetched) > _MOST_FETCHED:
+                del fetched[next(iter(fetched))]
+
+        return workers.run(context.step, None).addCallbacks(begin, self._no_ticket)
+
+    def _no_ticket(self, failure: Failure) -> Failure:
+        if not failure.check(StepFailed):
+            return failure
+        error = cast(StepFailed, failure.value).error
+        self._log.info("no connection to {where}: {error}", where=self._where, error=error)
+        return Failure(error)
 
     def _unreachable(self, failure: Failure) -> Failure:
         if failure.check(OverflowError):  # what sockets make of a port that is none
@@ -495,11 +554,14 @@ class MutualAuthClientEndpoint:
             cause, remedy = str(error).rstrip("."), "check the network, and that the service runs"
         return Failure(NetworkError(self._where, cause, remedy))
 
-    def _too_late(self, result: object, timeout: float) -> Failure:
+    def _too_late(self, seconds: float, has_ticket: bool) -> Failure:
+        if not has_ticket:
+            cause = f"no KDC has given a ticket for it within {seconds:g} s"
+            return Failure(KDCUnreachable(self._where, cause, "check that a KDC of its realm answers"))
         return Failure(
             NetworkError(
                 self._where,
-                f"no proof of the service within {timeout:g} s",
+                f"no proof of the service within {seconds:g} s",
                 "check the port, that the service runs, and that a KDC answers",
             )
         )

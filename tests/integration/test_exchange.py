@@ -223,6 +223,24 @@ class RefusalTests(ExchangeTestCase):
         conf.write_text(text)
         self.set_environment(KRB5_CONFIG=str(conf))
 
+    async def test_no_ticket_no_connection(self) -> None:
+        """What keeps a client from a ticket is raised before the service hears of it, with TLS as without."""
+        met: list[object] = []
+
+        class Service(Protocol):
+            def connectionMade(self) -> None:
+                met.append(self)
+
+        port = await self.listen_plainly(Factory.forProtocol(Service))
+        nobody = SPN(self.by_host.service_class, "nobody.lab.example")
+        for protection in (Protection.SEAL, Protection.TLS):
+            channel = Channel(protection=protection)
+            await self.refused(self.connect(port, nobody, channel=channel), KDCRefused, "the KDC knows no such service")
+            missing = ClientCredentials(ccache=f"FILE:{self.ccache}-that-is-not-there")
+            error = await self.assertFailure(self.connect(port, self.by_dn, missing, channel), CredentialError)
+            self.assertIn("-that-is-not-there", str(error))
+        self.assertEqual(met, [])
+
     async def test_stuck_kdc(self) -> None:
         """A KDC that accepts and never answers holds up the client that asked it, and nobody else."""
         asked: Deferred[None] = Deferred()

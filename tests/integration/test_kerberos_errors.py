@@ -32,7 +32,6 @@ from tests.integration.commands import CommandTestCase, Ended
 from tests.integration.kerberos_case import AES128, AES128_ONLY, DISABLED, NORMAL, Account, KerberosTestCase, keytab
 from tests.integration.nns_peer import NNSPeer
 
-GAVE_UP = (PeerRefused, ("the client gave up (code 0x52e)", "its own message says why"))
 OTHER_KEY = (
     PeerRefused,
     ("the service refused the ticket: the ticket was made for another key", "new tickets with kinit", "keytab is old"),
@@ -60,8 +59,8 @@ class ErrorTestCase(KerberosTestCase):
     async def client_fails(
         self, kind: type[MutualAuthError], *words: str, spn: SPN | None = None, credentials: ClientCredentials | None = None
     ) -> None:
-        """The client finds out by itself, and the service hears that it gave up."""
-        await self.both(self.port, (kind, words), GAVE_UP, spn, credentials)
+        """The client finds out by itself, and the service hears nothing of it."""
+        await self.both(self.port, (kind, words), None, spn, credentials)
 
     async def service_refuses(
         self,

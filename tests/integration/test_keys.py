@@ -27,7 +27,6 @@ from tests.integration.commands import CommandTestCase
 from tests.integration.kerberos_case import Account, KerberosTestCase, Key, keytab
 
 REFUSED = (PeerRefused, ("the service refused the ticket: the ticket was made for another key", "kinit"))
-GAVE_UP = (PeerRefused, ("the client gave up", "its own message says why"))
 
 
 class AcceptorFacts(KerberosTestCase):
@@ -197,7 +196,7 @@ class ClientTests(KerberosTestCase):
         path = self.here / "ccache"
         credentials = ClientCredentials(ccache=f"FILE:{path}")
         missing = (CredentialError, (f"ticket cache FILE:{path}", "there is no Kerberos ticket", "kinit"))
-        await self.both(self.port, missing, GAVE_UP, credentials=credentials)
+        await self.both(self.port, missing, None, credentials=credentials)
         for user in ("alice", "bob", "alice"):
             new = self.here / "new"
             shutil.copy(self.lab.ccache(user).removeprefix("FILE:"), new)
@@ -223,7 +222,7 @@ class ClientTests(KerberosTestCase):
         old, new = self.user, await self.new_password(self.user)
         credentials = self.client_keytab(old)
         words = (f"keytab {credentials.keytab}: ", "the KDC refused the key", "export the keytab again")
-        await self.both(self.port, (CredentialError, words), GAVE_UP, credentials=credentials)
+        await self.both(self.port, (CredentialError, words), None, credentials=credentials)
         self.put(Path(credentials.keytab or ""), new.key())
         self.assertEqual(await self.served(self.port, credentials=credentials), self.user.principal)
 
@@ -281,14 +280,14 @@ class ClientTests(KerberosTestCase):
         await self.do(lambda session: session.delete(self.user.dn))
         await self.recreate(self.user)
         revoked = (CredentialError, ("the KDC takes the ticket no more", "kinit"))
-        await self.both(self.port, revoked, GAVE_UP, await self.new_ticket_needed(), credentials)
+        await self.both(self.port, revoked, None, await self.new_ticket_needed(), credentials)
         self.assertEqual(await self.served(self.port, credentials=credentials), self.user.principal)
 
     async def test_keytab_of_another(self) -> None:
         """A keytab without the client's key is named, with whose keys it holds."""
         credentials = evolve(self.client_keytab(self.user), principal=self.account.principal)
         words = (f"it has no key of {self.account.principal}, only of {self.user.principal}", "right account's")
-        await self.both(self.port, (CredentialError, words), GAVE_UP, credentials=credentials)
+        await self.both(self.port, (CredentialError, words), None, credentials=credentials)
 
 
 class ProcessTests(RotatingTestCase, CommandTestCase):
