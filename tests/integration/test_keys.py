@@ -143,7 +143,7 @@ class RotationTests(RotatingTestCase):
             port = await self.listen(self.service_keys(principal=principal))
             for change, words, seen in (
                 (self.file.unlink, "it does not exist; put it back", REFUSED),
-                (self.file.mkdir, "it cannot be read: it is not a regular file; put it back", unasked),
+                (self.file.mkdir, "it cannot be read: it is not a regular file; put the keytab back", unasked),
                 (self.file.rmdir, "it does not exist; put it back", REFUSED),
                 (lambda: self.file.write_bytes(b"garbage"), "it cannot be used: Unsupported key table", of_garbage),
                 (lambda: self.file.write_bytes(keytab([])), "it holds no keys", REFUSED),
