@@ -25,6 +25,7 @@ from mutauth_twisted.net.tls import Authority, checking_layer, server_layer, tru
 from mutauth_twisted.policy import Protection
 from mutauth_twisted.wire import NNS, WINSOCK
 from tests.fakes import SPN_ASKED
+from tests.integration.certificates import Certificates
 from tests.keyupdates import KeyChanger
 
 KIB = 1024
@@ -270,8 +271,12 @@ class LayerTests(SynchronousTestCase):
             def getHandle(self) -> Any:
                 return Connection()
 
-        error = self.assertRaises(PeerNotProven, trusting_layer().binding, Transport(), "peer")
+        directory = Path(self.mktemp())
+        layer = checking_layer(Authority(Certificates(directory).ca_file), "srv1.example.com")
+        error = self.assertRaises(PeerNotProven, layer.binding, Transport(), "peer")
         self.assertIn("its certificate cannot be read", str(error))
+        error = self.assertRaises(PeerNotProven, trusting_layer().binding, Transport(), "peer")
+        self.assertIn("no authority is given to verify its certificate; give tls-ca", str(error))
 
     def test_names(self) -> None:
         """A name that no certificate can have is refused before anybody is asked; a dot at its end is none of it."""

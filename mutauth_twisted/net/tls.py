@@ -161,20 +161,24 @@ class Layer:
 
         :param transport: what the protocol above got as its transport.
         :param peer: the peer as errors name it.
-        :raises PeerNotProven: when the service's certificate is not for whom it has to be (RFC 9525).
+        :raises PeerNotProven: when the service's certificate is not for whom it has to be (RFC 9525), or nothing
+            verifies the certificate of a third-party service.
         """
         connection = transport.getHandle()
-        if self._expected is not None:
-            try:
-                _verify(connection, self._expected)
-            except (VerificationError, CertificateError, ValueError) as error:
-                raise _not_for(self._expected, _names_in(connection), peer) from error
-        if transport.negotiatedProtocol == ALPN:
-            exported = connection.export_keying_material(_EXPORTER_LABEL, _EXPORTER_SIZE)
-            return ChannelBinding(TLS_EXPORTER, exported)
+        is_mutauth = transport.negotiatedProtocol == ALPN
+        if self._client and self._expected is None and not is_mutauth:
+            # A relay can say so too, and TLS that ends at a relay ends a stream wherever the relay likes.
+            raise PeerNotProven(peer, _THIRD_PARTY, f"{_SIGNER}; a mutauth service needs none")
         try:
+            if self._expected is not None:
+                _verify(connection, self._expected)
+            if is_mutauth:
+                exported = connection.export_keying_material(_EXPORTER_LABEL, _EXPORTER_SIZE)
+                return ChannelBinding(TLS_EXPORTER, exported)
             certificate = connection.get_peer_certificate() if self._client else connection.get_certificate()
             return server_end_point(certificate.to_cryptography())
+        except (VerificationError, CertificateError) as error:
+            raise _not_for(self._expected or "", _names_in(connection), peer) from error
         except Exception as error:  # OpenSSL takes more than cryptography reads, which has an error for each of its reasons
             raise PeerNotProven(peer, "its certificate cannot be read", "give it another one") from error
 
@@ -222,6 +226,7 @@ def _trusted(connection: Connection, certificate: X509, code: int, depth: int, i
 
 
 _SIGNER = "give tls-ca the certificate of the authority that signed it"
+_THIRD_PARTY = "it is not a mutauth service, and no authority is given to verify its certificate"
 _FOREIGN = ("its certificate does not come from the authority that tls-ca names", _SIGNER)
 _OTHERWISE = "its certificate is refused (X509_V_ERR {code})"
 #: By the numbers of OpenSSL's x509_vfy.h: what is wrong, and the next step.

@@ -408,11 +408,11 @@ class RelayTests(TLSTestCase):
     """Somebody in the middle who ends the client's TLS and begins one of its own."""
 
     async def test_to_the_service(self) -> None:
-        """The victim's bindings are those of the relay's channel: the service refuses them, whatever ALPN says."""
+        """The victim's bindings are those of the relay's channel: the service refuses them; without ALPN the victim does."""
         port = await self.listen(channel=TLS)
-        for protocols in ((ALPN,), ()):
+        for protocols, error in (((ALPN,), PeerRefused), ((), PeerNotProven)):
             relay = await self.relay(port, to_tls=True, protocols=protocols)
-            await self.refused(self.connect(relay, channel=TLS), PeerRefused)
+            await self.refused(self.connect(relay, channel=TLS), error)
 
     async def test_without_bindings(self) -> None:
         """A victim that sends no bindings, as many a client does, is refused with a relay and without one."""
@@ -459,8 +459,8 @@ class RelayTests(TLSTestCase):
             error = await self.assertFailure(self.connect(relay, channel=TLS), PeerNotProven)
             self.assertIn("has not confirmed this TLS channel", str(error))
 
-    async def test_as_a_peer_of_another_make(self) -> None:
-        """A relay that hides what the service is, before one that insists on nothing, still has nothing to read."""
+    async def test_as_a_third_party_service(self) -> None:
+        """A relay that hides ALPN, before a port of the same key without TLS, could cut the stream unseen: it is refused."""
         seen = b""
 
         def note(data: bytes) -> bytes:
@@ -468,14 +468,17 @@ class RelayTests(TLSTestCase):
             seen += data
             return data
 
-        port = await self.listen(channel=SIGN)
-        relay = await self.relay(port, to_tls=False, protocols=(), up=note)
-        client = await self.connect(relay, channel=TLS)
-        client.protected.write(b"a word for nobody else")
-        self.assertEqual(await client.wait_for(22), b"A WORD FOR NOBODY ELSE")
-        self.assertGreater(len(seen), 500)
-        self.assertNotIn(b"a word for", seen)
-        await self.close(client)
+        for channel in (SIGN, Channel()):
+            port = await self.listen(channel=channel)
+            relay = await self.relay(port, to_tls=False, protocols=(), up=note)
+            words = "it is not a mutauth service, and no authority is given to verify its certificate; give tls-ca"
+            await self.refused(self.connect(relay, channel=TLS), PeerNotProven, words)
+            await self.refused(
+                self.connect_checking(relay, Authority(self.certificates(channel.protection.value).ca_file)),
+                PeerNotProven,
+                "it has signed its certificate itself",
+            )
+        self.assertEqual((seen, self.servers), (b"", []))
 
     async def test_flips(self) -> None:
         """A bit that is flipped within TLS ends the connection, before or after the exchange."""
@@ -561,8 +564,9 @@ class RelayTests(TLSTestCase):
         self.assertEqual(error.code, 1326)
 
     async def test_a_service_of_another_make(self) -> None:
-        """It is bound to its certificate, which it may check or not, seals inside TLS, and gets no empty record."""
-        path = self.certificates().issue("service.example.com", hashes.SHA384())
+        """It is bound to its certificate, which tls-ca verifies, seals inside TLS, and gets no empty record."""
+        ca = self.certificates()
+        path = ca.issue("service.example.com", hashes.SHA384())
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(path)
         certificate = x509.load_pem_x509_certificate(Path(path).read_bytes())
@@ -581,7 +585,8 @@ class RelayTests(TLSTestCase):
                 return word
 
         serving = deferToThread(serve, bindings)
-        client = await self.connect(listening.getsockname()[1], channel=TLS)
+        authority = Authority(ca.ca_file, "service.example.com")
+        client = await self.connect_checking(listening.getsockname()[1], authority)
         self.assertEqual(await client.wait_for(14), b"from elsewhere")
         self.assertFalse(client.protected.peer_identity.mutauth)
         client.protected.write(b"to elsewhere")
