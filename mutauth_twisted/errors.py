@@ -126,9 +126,23 @@ class NetworkError(MutualAuthError):
 class DescriptorsUsedUp(MutualAuthError):
     """This process has as many files and sockets open as it may: nobody's credentials, peer or file is at fault."""
 
-    def __init__(self, subject: str) -> None:
-        cause = "this process has no file descriptor left (EMFILE)"
-        super().__init__(subject, cause, "raise LimitNOFILE= (or ulimit -n), or lower max-connections")
+    # With all of an error's parts, as copies are made with them.
+    def __init__(
+        self,
+        subject: str,
+        cause: str = "this process has no file descriptor left (EMFILE)",
+        remedy: str = "raise LimitNOFILE= (or ulimit -n), or lower max-connections",
+    ) -> None:
+        super().__init__(subject, cause, remedy)
+
+
+class ThreadsUsedUp(MutualAuthError):
+    """This process can start no further thread: nobody's credentials, peer or file is at fault."""
+
+    def __init__(
+        self, subject: str, cause: str, remedy: str = "raise TasksMax= (or ulimit -u), and the limit of its container"
+    ) -> None:
+        super().__init__(subject, cause, remedy)
 
 
 class AuthenticationError(MutualAuthError):

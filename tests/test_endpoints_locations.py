@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted.endpoints.locations import Found, Locations
-from mutauth_twisted.errors import DirectoryRefused, DirectoryUnreachable
+from mutauth_twisted.errors import DescriptorsUsedUp, DirectoryRefused, DirectoryUnreachable
 
 
 class Searches:
@@ -83,6 +83,13 @@ class LocationsTests(SynchronousTestCase):
         failures = [self.failureResultOf(each, DirectoryRefused).value for each in waiting]
         self.assertEqual({(str(each), each.code, each.__cause__) for each in failures}, {("the directory: no", 50, error)})
         self.assertEqual(len(set(map(id, failures))), 500)
+
+    def test_descriptors_used_up(self) -> None:
+        """A search for which this process has no descriptor left fails for all who wait."""
+        waiting = [self.locations.find() for _ in range(3)]
+        self.searches.begun[0].errback(DescriptorsUsedUp("the directory"))
+        for each in waiting:
+            self.failureResultOf(each, DescriptorsUsedUp)
 
     def test_one_leaves(self) -> None:
         """Who leaves does not take the search from the others; the last one ends it."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 from twisted.internet.error import ConnectionLost
 from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted import errors
 from mutauth_twisted.errors import (
     AuthenticationError,
+    DescriptorsUsedUp,
     KDCError,
     KDCRefused,
     KDCUnreachable,
@@ -46,15 +50,34 @@ class LineTests(SynchronousTestCase):
             self.assertEqual(printable(text), text)
 
 
+KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, MutualAuthError)]
+
+
 class TreeTests(SynchronousTestCase):
     """How errors are told apart."""
 
     def test_every_class_has_an_exit_code(self) -> None:
         """1 the answer is no, 2 wrong usage, 3 directory or network, 4 authentication refused."""
-        kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, MutualAuthError)]
-        self.assertGreater(len(kinds), 15)
-        for kind in kinds:
+        self.assertGreater(len(KINDS), 15)
+        for kind in KINDS:
             self.assertIn(kind.exit_code, (1, 2, 3, 4), kind)
+
+    def test_copies(self) -> None:
+        """Every error can be copied, for each of those who share a search, and says the same then."""
+        for kind in KINDS:
+            error = kind("the thing", "it broke", "mend it")
+            error.left_behind = ("a file",)
+            if hasattr(error, "code"):
+                error.code = 5
+            for copied in (copy.copy(error), copy.deepcopy(error), pickle.loads(pickle.dumps(error))):
+                self.assertIs(type(copied), kind)
+                self.assertIsNot(copied, error)
+                self.assertEqual((str(copied), vars(copied)), (str(error), vars(error)))
+
+    def test_descriptors(self) -> None:
+        """Where none is left the words are known, and the same for all."""
+        line = str(DescriptorsUsedUp("alice"))
+        self.assertIn("alice: this process has no file descriptor left (EMFILE); raise LimitNOFILE=", line)
 
     def test_other_peoples_classes(self) -> None:
         """A cut stream is a lost connection to Twisted, and wrong usage a ValueError to anybody."""
