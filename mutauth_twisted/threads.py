@@ -11,6 +11,8 @@ from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.failure import Failure
 
+from mutauth_twisted.errors import ThreadsUsedUp
+
 P = ParamSpec("P")
 T = TypeVar("T")
 #: A call, which returns what hands its result over to the reactor.
@@ -43,7 +45,10 @@ class Workers:
         self._idle: list[SimpleQueue[_Work]] = []
 
     def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
-        """Call the function in a thread; fires in the reactor with its result."""
+        """Call the function in a thread; fires in the reactor with its result.
+
+        :raises ThreadsUsedUp: when the system allows this process no further thread.
+        """
         waiting = self._slots.acquire()
         # A call cancelled in the queue does not run at all; one under way has no slot to give back yet.
         result: Deferred[T] = Deferred(lambda _: waiting.cancel())
@@ -72,7 +77,11 @@ class Workers:
         mailbox = mailbox or SimpleQueue()
         mailbox.put(work)  # and not to the thread itself, which would keep it
         if is_new:
-            threading.Thread(target=self._thread, args=(mailbox,), name=self._name, daemon=True).start()
+            try:
+                threading.Thread(target=self._thread, args=(mailbox,), name=self._name, daemon=True).start()
+            except RuntimeError as error:
+                # Not at once: each call that waits would fail inside the one before it.
+                self._reactor.callFromThread(done, Failure(ThreadsUsedUp(f"thread {self._name}", str(error))))
 
     def _thread(self, mailbox: SimpleQueue[_Work]) -> None:
         """Do work after work, as long as there is some."""

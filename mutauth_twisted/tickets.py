@@ -279,7 +279,10 @@ class TicketSource:
             if name not in self._suspects or name in self._fetching or len(self._fetching) >= _MOST_FETCHING:
                 return None
             fetching = Thread(target=fetch, name=f"new ticket for {name or self.subject}", daemon=True)
-            fetching.start()
+            try:
+                fetching.start()
+            except RuntimeError:  # no thread can be had: the old ticket serves, and its turn comes again
+                return None
             self._fetching[name] = fetching
             del self._suspects[name]
             self._replaced[name] = time.monotonic()

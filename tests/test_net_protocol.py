@@ -6,6 +6,7 @@ import gc
 import threading
 from collections.abc import Callable
 from typing import Any, cast
+from unittest import mock
 from weakref import ref
 
 from twisted.internet.defer import CancelledError
@@ -22,6 +23,7 @@ from mutauth_twisted.errors import (
     PeerRefused,
     ProtocolViolation,
     StreamCut,
+    ThreadsUsedUp,
 )
 from mutauth_twisted.interfaces import IMutualAuthTransport, PeerIdentity
 from mutauth_twisted.net.protocol import Channel
@@ -481,6 +483,14 @@ class ThreadTests(Case):
         client.protocol.authenticated.cancel()
         client.workers.finish()
         self.assert_ended(client, CancelledError)
+
+    def test_no_thread_to_be_had(self) -> None:
+        """Where no thread can be started the exchange ends with that, in words, and as nobody's bug."""
+        reactor = ThreadedReactor()
+        with mock.patch.object(threading.Thread, "start", side_effect=RuntimeError("can't start new thread")):
+            client = self.waiting(workers=Workers(cast(Any, reactor), 1, "test"))
+            reactor.run_calls()
+        self.assert_ended(client, ThreadsUsedUp, "can't start new thread; raise TasksMax=")
 
     def test_a_stuck_thread_keeps_its_slot(self) -> None:
         """A cancelled connection's thread still counts, and one that waited for its turn never runs."""

@@ -8,10 +8,12 @@ import threading
 import weakref
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 from twisted.internet.defer import CancelledError
 from twisted.trial.unittest import SynchronousTestCase
 
+from mutauth_twisted.errors import ThreadsUsedUp
 from mutauth_twisted.threads import Workers
 
 
@@ -84,6 +86,23 @@ class WorkersTests(SynchronousTestCase):
             last = self.successResultOf(result)
         last.join(5)
         self.assertFalse(last.is_alive())
+
+    def test_no_thread_to_be_had(self) -> None:
+        """Where no thread can be started each call fails in words, however many wait, and no slot is lost."""
+
+        def refuse(thread: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        with mock.patch.object(threading.Thread, "start", refuse):
+            results = [self.workers.run(int) for _ in range(2000)]
+            for _ in results:
+                self.reactor.turn()
+        for result in results:
+            line = str(self.failureResultOf(result, ThreadsUsedUp).value)
+            self.assertTrue(line.startswith("thread test: can't start new thread; raise TasksMax="), line)
+        again = self.workers.run(int)
+        self.reactor.turn()
+        self.assertEqual(self.successResultOf(again), 0)
 
     def test_nothing_is_kept(self) -> None:
         """A thread that waits holds on to neither the call nor its result."""

@@ -157,6 +157,18 @@ class CacheTests(SynchronousTestCase):
                 thread.join()
             self.assertEqual(sorted(fetched), expected)
 
+    def test_no_thread_to_be_had(self) -> None:
+        """Where no thread can be started the old ticket serves, and a new one is fetched when one can."""
+        self.fill()
+        one, fetched = self.name("echoSvc/a"), list[str]()
+        self.patch(self.source, "_replace", lambda name: fetched.append(str(name)))
+        self.source.discard(one)
+        with mock.patch.object(Thread, "start", side_effect=RuntimeError("can't start new thread")):
+            self.assertIsNotNone(self.source.acquire(service=one))
+        self.assertEqual(fetched, [])
+        self.source.acquire(service=one)
+        self.assertEqual(fetched, ["echoSvc/a"])
+
     def test_remembered(self) -> None:
         """Refused tickets that are never needed again are not remembered without end; the oldest go first."""
         self.fill()

@@ -40,6 +40,7 @@ from mutauth_twisted.errors import (
     PeerError,
     PeerNotProven,
     ProtocolViolation,
+    ThreadsUsedUp,
     UsageError,
 )
 from mutauth_twisted.interfaces import PeerIdentity
@@ -308,7 +309,9 @@ class ExchangeProtocol(Protocol):
         return self._handshake.stepped(outcome.token, outcome.complete)
 
     def _step_failed(self, failure: Failure) -> list[Event[PeerIdentity]]:
-        failure.trap(StepFailed)
+        failure.trap(StepFailed, ThreadsUsedUp)
+        if isinstance(failure.value, ThreadsUsedUp):
+            return self._handshake.step_failed(failure.value, b"")
         reason = cast(StepFailed, failure.value)
         return self._handshake.step_failed(reason.error, reason.token)
 
