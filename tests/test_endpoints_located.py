@@ -9,10 +9,20 @@ from typing import Any, cast
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
+from mutauth_twisted.core.handshake import ACCESS_DENIED, SERVICE_FULL
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.directory.location import Selection
-from mutauth_twisted.endpoints.located import LocatedEndpoint
-from mutauth_twisted.errors import CredentialError, PeerNotProven, UsageError
+from mutauth_twisted.endpoints.located import LocatedEndpoint, _may_have_moved
+from mutauth_twisted.errors import (
+    CredentialError,
+    KDCRefused,
+    KDCUnreachable,
+    MutualAuthError,
+    NetworkError,
+    PeerNotProven,
+    PeerRefused,
+    UsageError,
+)
 from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.net.tls import Authority
 from mutauth_twisted.policy import Protection
@@ -48,3 +58,23 @@ class AuthorityTests(SynchronousTestCase):
         ca = Certificates(directory.absolute() / "ca").ca_file
         self.assertRaises((CredentialError, UsageError), self.endpoint, Authority("/nowhere.pem"))
         self.assertRaises(UsageError, self.endpoint, Authority(ca, "bad..example.com"))
+
+
+class MovedTests(SynchronousTestCase):
+    """Failures with what was found, after which the directory is asked again."""
+
+    def test_failures(self) -> None:
+        """Those of a service that may be elsewhere now; one that is full, or denies this client, is where it was."""
+        cases: tuple[tuple[MutualAuthError, bool], ...] = (
+            (NetworkError("a", "nothing listens there"), True),
+            (PeerNotProven("a", "another one"), True),
+            (PeerRefused("a", "no such key", code=0x80090322), True),
+            (KDCRefused("a", "no such service", code=7), True),
+            (PeerRefused("a", "denied", code=ACCESS_DENIED), False),
+            (PeerRefused("a", "full", code=SERVICE_FULL), False),
+            (KDCRefused("a", "our ticket", code=32), False),
+            (KDCUnreachable("a", "no KDC"), False),
+            (CredentialError("a", "no ticket"), False),
+        )
+        for error, moved in cases:
+            self.assertIs(_may_have_moved(error), moved, error)

@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClie
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mutauth_twisted.core.handshake import ACCESS_DENIED
+from mutauth_twisted.core.handshake import ACCESS_DENIED, SERVICE_FULL
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.directory.connection import Directory
 from mutauth_twisted.directory.location import Instance, Selection, in_order, locate
@@ -49,13 +49,13 @@ def _kind(failures: Sequence[MutualAuthError]) -> type[MutualAuthError]:
 def _may_have_moved(error: MutualAuthError) -> bool:
     """Whether the failure of a connection is what a service that is elsewhere now would cause.
 
-    A client whose own credentials or KDC fail, or whom the service's policy does
-    not allow, has come to the right place.
+    A client whose own credentials or KDC fail, whom the service's policy does not
+    allow, or for whom it has no session left, has come to the right place.
     """
     if isinstance(error, KDCError):
         return isinstance(error, KDCRefused) and error.of_service
     if isinstance(error, PeerRefused):
-        return error.code != ACCESS_DENIED
+        return error.code not in (ACCESS_DENIED, SERVICE_FULL)
     return not isinstance(error, CredentialError)
 
 
