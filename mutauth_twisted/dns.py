@@ -31,6 +31,7 @@ from zope.interface import implementer
 
 from mutauth_twisted.errors import NetworkError, NotFound, UsageError
 from mutauth_twisted.files import read_file
+from mutauth_twisted.text import short_name
 
 T = TypeVar("T")
 
@@ -234,7 +235,9 @@ class Resolver:
         try:
             query = dns.Query(name.encode("idna"), kind, dns.IN)
         except UnicodeError as error:
-            raise UsageError(f"host name {name!r}", "it is no DNS name") from error
+            # Not of usage: the name may be one that an SCP or an SRV record gives.
+            subject = f"host name {short_name(name)!r}"
+            raise NetworkError(subject, "it is not a valid DNS name", "check the record or the name") from error
         failures = []
         for host, port in servers:
             try:
@@ -328,6 +331,9 @@ class Resolver:
         answers: list[tuple[bool, Any]] = await DeferredList(questions, consumeErrors=True)
         addresses = [str(ip_address(record.address)) for worked, records in answers if worked for record in records]
         failures = [reason.value for worked, reason in answers if not worked]
+        for reason in failures:
+            if isinstance(reason, CancelledError):  # nobody waits, whatever the other family's answer was
+                raise reason
         if not addresses and failures:
             reason = failures[0]
             if isinstance(reason, NotFound):  # the name of a host that somebody gave us, not of a thing looked for
@@ -421,9 +427,12 @@ class _Resolved:
         return succeed(self._addresses)
 
 
-def endpoint_at(reactor: Any, host: str, addresses: Sequence[str], port: int) -> HostnameEndpoint:
-    """A client endpoint for a host whose addresses are known; they are tried as RFC 8305 has it."""
-    return HostnameEndpoint(_ResolvingReactor(reactor, _Resolved(addresses)), host, port)
+def endpoint_at(reactor: Any, host: str, addresses: Sequence[str], port: int, timeout: float) -> HostnameEndpoint:
+    """A client endpoint for a host whose addresses are known; they are tried as RFC 8305 has it.
+
+    :param timeout: seconds for each attempt to connect.
+    """
+    return HostnameEndpoint(_ResolvingReactor(reactor, _Resolved(addresses)), host, port, timeout)
 
 
 @implementer(IReactorPluggableNameResolver, IReactorTCP, IReactorTime)

@@ -181,7 +181,7 @@ class ResolverTests(SynchronousTestCase):
             ("broken", NetworkError, "DNS (127.0.0.1:53) failed (SERVFAIL)"),
             ("odd", NetworkError, "DNS (127.0.0.1:53) failed (code 11)"),
             ("empty", NotFound, "DNS has no SRV record of this name"),
-            ("a" * 64, UsageError, "host name"),
+            ("a" * 64, NetworkError, "it is not a valid DNS name; check the record or the name"),
         ):
             found = self.resolver().lookup_srv(name)
             self.serve(answers)
@@ -208,6 +208,24 @@ class ResolverTests(SynchronousTestCase):
             found = self.resolver().lookup_addresses(name)
             self.serve(self.both_families)
             self.assertEqual(self.successResultOf(found), addresses)
+
+    def test_cancelled(self) -> None:
+        """Who cancels hears no answer, whichever family's has come before; no connection and no timer is left."""
+        for answered in (0, 1, 2):
+            found = self.resolver().lookup_addresses("h.example")
+            connections = [self.server.accept() for _ in range(2)]
+            for protocol, question in connections[:answered]:
+                asked = dns.Message()
+                asked.fromStr(question)
+                family = asked.queries[0].type
+                protocol.dataReceived(frame(answer(question, self.both_families["h.example", family])))
+            if answered == 2:
+                self.assertEqual(self.successResultOf(found), ["10.0.0.1", "fd00::1"])
+                continue
+            found.cancel()
+            self.failureResultOf(found, CancelledError)
+            self.assertTrue(all(protocol.transport.aborted for protocol, _ in connections[answered:]))
+            self.assertEqual([call for call in self.reactor.getDelayedCalls() if call.active()], [])
 
     def test_reactor_for_endpoints(self) -> None:
         """It resolves through the resolver, and is the real reactor in everything else."""

@@ -75,6 +75,14 @@ class HostTests(SynchronousTestCase):
         self.assertEqual(set(self.asked(self.endpoint())), {("192.0.2.1", 9000), ("2001:db8::1", 9000)})
         self.assertEqual(self.lookups, 1)
 
+    def test_patience(self) -> None:
+        """Connecting has no deadline of its own, with one address or several: whoever connects has one."""
+        for self.answer in (["192.0.2.1"], ["192.0.2.1", "2001:db8::1"]):
+            self.addresses = Locations(self.reactor, self.lookup, 60.0, self.reactor.seconds)
+            before = len(self.reactor.tcpClients)
+            self.assertEqual(len(self.asked(self.endpoint())), len(self.answer))
+            self.assertEqual({call[3] for call in self.reactor.tcpClients[before:]}, {3600})
+
     def test_invalid_names(self) -> None:
         """What can be no name in DNS is an error, and nothing is asked."""
         for host in ("bad..example.com", "x" * 64 + ".example.com"):

@@ -59,7 +59,7 @@ class HostEndpoint:
 
     def _to(self, addresses: Sequence[str]) -> IStreamClientEndpoint:
         if len(addresses) > 1:
-            return endpoint_at(self._reactor, self._host, addresses, self._port)
+            return endpoint_at(self._reactor, self._host, addresses, self._port, _TIMEOUT)
         kind = TCP6ClientEndpoint if ":" in addresses[0] else TCP4ClientEndpoint
         return kind(self._reactor, addresses[0], self._port, timeout=_TIMEOUT)
 
