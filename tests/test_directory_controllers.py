@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 from typing import Any
+from unittest import mock
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock
@@ -14,9 +15,18 @@ from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.directory.connection import Directory, _IdleSessions, _Progress
 from mutauth_twisted.directory.controllers import Forest, Role, Server, parse_server
 from mutauth_twisted.directory.sealing import Target, open_sealed
+from mutauth_twisted.directory.session import Session
 from mutauth_twisted.dns import SRVTarget
-from mutauth_twisted.errors import CredentialError, DirectoryUnreachable, NotFound, PeerNotProven, UsageError
+from mutauth_twisted.errors import (
+    CredentialError,
+    DirectoryRefused,
+    DirectoryUnreachable,
+    NotFound,
+    PeerNotProven,
+    UsageError,
+)
 from mutauth_twisted.tickets import tickets_for
+from tests.fakes import HeldWorkers
 from tests.forge import make_realm
 
 FOREST = Forest("lab.example", frozenset(("lab.example", "sub.lab.example", "other.example")))
@@ -139,12 +149,11 @@ class DeadlineTests(SynchronousTestCase):
 
     def test_one_for_all(self) -> None:
         """What begins later has less time; the error names who is waited for."""
-        with self.directory.within(15):
-            self.clock.advance(10)
-            found = self.directory.run(lambda session: None)
-            self.clock.advance(4.9)
-            self.assertNoResult(found)
-            self.clock.advance(0.2)
+        self.clock.advance(10)
+        found = self.directory.run(lambda session: None, deadline=15)
+        self.clock.advance(4.9)
+        self.assertNoResult(found)
+        self.clock.advance(0.2)
         line = str(self.failureResultOf(found, DirectoryUnreachable).value)
         self.assertIn("gave up after 5 s: DNS (for dc1.lab.example) does not answer; check that it runs", line)
         self.assertFalse(self.clock.getDelayedCalls())
@@ -152,17 +161,45 @@ class DeadlineTests(SynchronousTestCase):
     def test_what_cannot_be_cancelled(self) -> None:
         """A step that goes on when it is cancelled holds nothing up, and its late result goes nowhere."""
         self.waiting = Deferred(lambda waiting: waiting.callback([]))
-        with self.directory.within(1):
-            found = self.directory.run(lambda session: None)
+        found = self.directory.run(lambda session: None, deadline=1)
         self.clock.advance(1)
         self.failureResultOf(found, DirectoryUnreachable)
 
+    def test_cancelled(self) -> None:
+        """Who cancels hears so at once, with a deadline and without; a step that goes on for all that writes nothing.
+
+        No timer is left, which would find the operation over.
+        """
+        for deadline in (None, self.clock.seconds() + 15):
+            threads = HeldWorkers()
+            self.patch(self.directory, "_workers", threads)
+            self.waiting = Deferred(lambda waiting: waiting.callback(["192.0.2.1"]))
+            connection = mock.Mock(closed=True)  # for the idle sessions, which do not keep it then
+            session, refused = Session(connection, "dc1"), list[str]()
+            self.patch(self.directory._idle, "take", lambda *_, session=session: session)
+
+            def work(session: Session, refused: list[str] = refused) -> None:
+                refused.append(str(self.assertRaises(DirectoryRefused, session.delete, "CN=x")))
+
+            found = self.directory.run(work, deadline=deadline)
+            found.cancel()
+            self.failureResultOf(found, CancelledError)
+            threads.finish()
+            self.assertEqual(refused, ["CN=x: it is not changed: the operation was given up; try again"])
+            connection.delete.assert_not_called()
+            self.clock.advance(100)
+            self.assertFalse(self.clock.getDelayedCalls())
+
     def test_in_time(self) -> None:
-        """What ends by itself leaves no timer, and what begins behind the block has no deadline."""
-        with self.directory.within(1):
-            found = self.directory.run(lambda session: None)
-            self.waiting.callback([])
-            self.failureResultOf(found, DirectoryUnreachable)
+        """What ends by itself leaves no timer; other operations have no deadline."""
+        found, first = self.directory.run(lambda session: None, deadline=1), self.waiting
+        self.waiting = Deferred()
+        other = self.directory.run(lambda session: None)
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        for waiting, each in ((first, found), (self.waiting, other)):
+            waiting.callback([])
+            self.failureResultOf(each, DirectoryUnreachable)
+        self.assertFalse(self.clock.getDelayedCalls())
         self.waiting = Deferred()
         found = self.directory.run(lambda session: None)
         self.clock.advance(100)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Sequence
 from threading import Lock
 from typing import Any, TypeVar
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from mutauth_twisted.credentials import ClientCredentials
@@ -156,7 +155,6 @@ class Directory:
         self._closed = False
         self._forest_of: dict[str, tuple[float, Forest]] = {}
         self._failed: dict[str, float] = {}
-        self._until: float | None = None
 
     def command(self, *words: str) -> str:
         """See :meth:`Session.command`."""
@@ -168,6 +166,7 @@ class Directory:
         *,
         global_catalog: bool = False,
         domain: str | None = None,
+        deadline: float | None = None,
     ) -> Deferred[T]:
         """Do blocking work with a sealed connection, in a thread.
 
@@ -175,63 +174,65 @@ class Directory:
         the work has changed anything, the work starts again on the next one:
         it must bear that.
 
+        Cancelling it gives the work up: a thread that goes on writes nothing any more.
+
         :param work: gets a :class:`Session`, which is its own only while it runs.
         :param global_catalog: whether to use the global catalog of the forest.
         :param domain: the DNS name of the domain; None: our own.
+        :param deadline: when to give up, on the reactor's clock, which several operations
+            can have together; None: when every domain controller has had its time.
         :return: fires with what the work returned.
-        :raises DirectoryUnreachable: when no domain controller answers, in time
-            (:meth:`within`), or authenticates; each one that was tried is named.
+        :raises DirectoryUnreachable: when no domain controller answers, in time, or
+            authenticates; each one that was tried is named.
         :raises CredentialError: without a usable ticket.
         :raises KDCUnreachable: when a ticket cannot be fetched.
         :raises KDCRefused: when the KDC grants us none, whichever domain controller it is for.
         """
-        return self._timed(lambda progress: self._run(work, global_catalog, domain, progress), global_catalog, domain)
+        subject = self._subject(global_catalog, domain)
+        return self._timed(lambda progress: self._run(work, global_catalog, domain, progress), subject, deadline)
 
-    def run_with_catalog(self, work: Callable[[Session, Session], T], *, domain: str | None = None) -> Deferred[T]:
+    def run_with_catalog(
+        self, work: Callable[[Session, Session], T], *, domain: str | None = None, deadline: float | None = None
+    ) -> Deferred[T]:
         """Do blocking work with a domain controller and a global catalog, in a thread.
 
         As :meth:`run` does; the work gets two sessions.
         """
-        return self._timed(lambda progress: self._run_with_catalog(work, domain, progress), False, domain)
-
-    @contextmanager
-    def within(self, seconds: float) -> Iterator[None]:
-        """Give all operations that begin in this block one deadline together.
-
-        One that has not ended by then fails, and names whom it waited for.
-        """
-        before, self._until = self._until, self._reactor.seconds() + seconds
-        try:
-            yield
-        finally:
-            self._until = before
+        subject = self._subject(False, domain)
+        return self._timed(lambda progress: self._run_with_catalog(work, domain, progress), subject, deadline)
 
     def _timed(
-        self, start: Callable[[_Progress], Coroutine[Deferred[Any], Any, T]], global_catalog: bool, domain: str | None
+        self, start: Callable[[_Progress], Coroutine[Deferred[Any], Any, T]], subject: str, deadline: float | None
     ) -> Deferred[T]:
         progress = _Progress()
         work: Deferred[T] = Deferred.fromCoroutine(start(progress))
-        if self._until is None:
-            return work
-        # Not addTimeout, which waits until what it cancels has ended.
-        result: Deferred[T] = Deferred(lambda _: work.cancel())
         began = self._reactor.seconds()
 
-        def too_late() -> None:
+        def stop() -> None:
+            # Before the work hears of it, which may go on for all that: its thread does until the server answers.
             progress.given_up = True
-            failed = ", ".join([*progress.failures, f"{progress.waiting_for} does not answer"])
-            cause = f"gave up after {self._reactor.seconds() - began:.0f} s: {failed}"
-            remedy = "check that it runs and is not overloaded"
-            result.errback(DirectoryUnreachable(self._subject(global_catalog, domain), cause, remedy))
+            if timer is not None and timer.active():
+                timer.cancel()
+
+        def cancelled(_: Deferred[T]) -> None:
+            stop()
             work.cancel()
 
-        timer = self._reactor.callLater(max(0.0, self._until - began), too_late)
+        def too_late() -> None:
+            stop()
+            failed = ", ".join([*progress.failures, f"{progress.waiting_for} does not answer"])
+            cause = f"gave up after {self._reactor.seconds() - began:.0f} s: {failed}"
+            result.errback(DirectoryUnreachable(subject, cause, "check that it runs and is not overloaded"))
+            work.cancel()
 
         def ended(outcome: T | Failure) -> None:
-            if timer.active():
-                timer.cancel()
+            if not progress.given_up:
+                stop()
                 result.callback(outcome)
 
+        # Not addTimeout, which waits until what it cancels has ended.
+        result: Deferred[T] = Deferred(cancelled)
+        timer = None if deadline is None else self._reactor.callLater(max(0.0, deadline - began), too_late)
         work.addBoth(ended)
         return result
 
@@ -261,10 +262,6 @@ class Directory:
                     return await self._workers.run(self._attempt, server, address, work, progress)
                 except _ServerFailedError as reason:
                     progress.failures.append(str(reason))
-                except CancelledError:
-                    # Its thread goes on until the server answers, and may write nothing then.
-                    progress.given_up = True
-                    raise
                 finally:
                     self._schedule_sweep()
         raise self._unreachable(global_catalog, domain, progress)

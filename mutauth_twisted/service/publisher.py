@@ -99,30 +99,30 @@ class Publisher:
         :raises DirectoryUnreachable: when the directory does not answer in time.
         """
         self._use = use
-        with self._directory.within(START_DEADLINE):
-            if self._groups:
-                await self._find_groups(use)
-            if self._entry is not None:
-                await self._check_entry(self._entry)
-            if self._names:
-                await self._look_for_names()
+        deadline = self._reactor.seconds() + START_DEADLINE
+        if self._groups:
+            await self._find_groups(use, deadline)
+        if self._entry is not None:
+            await self._check_entry(self._entry, deadline)
+        if self._names:
+            await self._look_for_names(deadline)
 
-    async def _look_for_names(self) -> None:
+    async def _look_for_names(self, deadline: float) -> None:
         try:
-            for line in await self._directory.run(self._names.look):
+            for line in await self._directory.run(self._names.look, deadline=deadline):
                 self._log.warn("{line}", line=line)
         except MutualAuthError as error:
             self._log.warn("the names of --allow and --deny were not looked up: {error}", error=error)
 
-    async def _find_groups(self, use: Callable[[AccessPolicy], None]) -> None:
-        found = await self._directory.run_with_catalog(self._groups.find)
+    async def _find_groups(self, use: Callable[[AccessPolicy], None], deadline: float) -> None:
+        found = await self._directory.run_with_catalog(self._groups.find, deadline=deadline)
         self._groups.settle(found)
         use(self._groups.policy)
         for group in found.values():
             self._log.info("group {name} is {dn}, {sid}", name=group.asked, dn=group.dn, sid=group.sid)
 
-    async def _check_entry(self, entry: Entry) -> None:
-        standing = self._standing = await self._directory.run_with_catalog(entry.check)
+    async def _check_entry(self, entry: Entry, deadline: float) -> None:
+        standing = self._standing = await self._directory.run_with_catalog(entry.check, deadline=deadline)
         self._log.info("{subject}", subject=standing.subject)
         for warning in (*standing.warnings, *filter(None, (weak_keys(standing.account),))):
             self._log.warn("{warning}", warning=warning)
@@ -152,16 +152,17 @@ class Publisher:
             self._publishes = True
             self._neighbours.own = frozenset(own)
             self._binding = binding
-            with self._directory.within(START_DEADLINE):
-                await self._publish(entry, binding)
+            await self._publish(entry, binding, self._reactor.seconds() + START_DEADLINE)
         if self.watch is not None:
             self.watch.start()
 
-    async def _publish(self, entry: Entry, binding: BindingInformation) -> None:
+    async def _publish(self, entry: Entry, binding: BindingInformation, deadline: float | None = None) -> None:
         answers, self._taken = self._neighbours.answers, ()
         self._neighbours.found = None
         try:
-            done = await self._directory.run(lambda session: entry.publish(session, binding, answers))
+            done = await self._directory.run(
+                lambda session: entry.publish(session, binding, answers), deadline=deadline
+            )
         except TakenByAnother as error:
             self._taken = (str(error),)
             self._log.error("{error}", error=error)
