@@ -91,8 +91,26 @@ class FitTests(SynchronousTestCase):
         before = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, before)
         resource.setrlimit(resource.RLIMIT_NOFILE, (before[1] - 1, before[1]))
-        raise_limit()
+        self.assertEqual(raise_limit(), before[1])
         self.assertEqual(resource.getrlimit(resource.RLIMIT_NOFILE), (before[1], before[1]))
+
+    def test_unlimited(self) -> None:
+        """Where the hard limit is none, and the kernel allows less than was asked for, it is as many as it allows."""
+        limits, allowed = [256, resource.RLIM_INFINITY], [0]
+
+        def allow(_: int, wanted: tuple[int, int]) -> None:
+            if wanted[0] > allowed[0]:
+                raise ValueError("current limit exceeds maximum limit")
+            limits[:] = wanted
+
+        self.patch(resource, "getrlimit", lambda _: tuple(limits))
+        self.patch(resource, "setrlimit", allow)
+        for allowed[0], found in ((1 << 20, 1 << 20), (300_000, 1 << 18), (10_240, 8192), (256, 256), (100, 256)):
+            limits[:] = [256, resource.RLIM_INFINITY]
+            self.assertEqual(raise_limit(), found)
+            self.assertEqual(limits, [found, resource.RLIM_INFINITY])
+        limits[0] = resource.RLIM_INFINITY
+        self.assertEqual(raise_limit(), 1 << 20)
 
 
 class GuardTests(SynchronousTestCase):

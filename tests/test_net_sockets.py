@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 from typing import Any
 
@@ -41,6 +43,17 @@ class PrepareTests(SynchronousTestCase):
         self.assertIs(lowest(wrapper), below)
         prepare(wrapper)
         self.assertTrue(below.getTcpNoDelay())
+
+    def test_gone(self) -> None:
+        """A socket whose peer has gone again may take no option any more (BSD: EINVAL); that is the reactor's news."""
+
+        def refuse(*_: object) -> None:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+        for option in ("setTcpNoDelay", "setTcpKeepAlive"):
+            transport = self.tcp()
+            self.patch(transport, option, refuse)
+            prepare(transport)
 
     def test_relayed(self) -> None:
         """A relay's sockets are prepared when they are connected."""

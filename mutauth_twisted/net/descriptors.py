@@ -29,22 +29,33 @@ BATCH = 8
 PAUSE = 0.25
 AGAIN = 60.0
 
+#: More than any process needs, for systems that set no limit.
+_ENOUGH = 1 << 20
+
 #: The next step when they are too few.
 REMEDY = "raise LimitNOFILE= (or ulimit -n)"
 
 
-def most() -> int:
-    """How many descriptors this process can have when it asks for them."""
+def raise_limit() -> int:
+    """Ask for as many descriptors as this process can have: the soft limit is meant for programs that use select().
+
+    :return: how many it may have now.
+    """
     if resource is None:
-        return 1 << 20
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    return hard if hard != resource.RLIM_INFINITY else 1 << 20
-
-
-def raise_limit() -> None:
-    """Ask for as many descriptors as this process can have: the soft limit is meant for programs that use select()."""
-    if resource is not None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most(), resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+        return _ENOUGH
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _ENOUGH if hard == resource.RLIM_INFINITY else hard
+    if soft == resource.RLIM_INFINITY:
+        return wanted
+    # Where the hard limit is none the kernel has one of its own, which nothing but trying tells.
+    while wanted > soft:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        except (ValueError, OSError):
+            wanted = max(soft, wanted // 2)
+        else:
+            return wanted
+    return soft
 
 
 def fit(limits: Limits, explicit: Collection[str], each: int, available: int) -> Limits:

@@ -52,8 +52,8 @@ def prepare(transport: Any) -> None:
     tcp = _tcp(transport)
     if tcp is None:
         return
-    tcp.setTcpNoDelay(True)
     with suppress(OSError):  # the peer has gone again, which the reactor finds out
+        tcp.setTcpNoDelay(True)
         tcp.setTcpKeepAlive(True)
         for name, value in _KEEPALIVE.items():
             if hasattr(socket, name):

@@ -8,7 +8,7 @@ from twisted.application.service import IService
 from mutauth_twisted.credentials import NtlmCredentials, ServiceCredentials
 from mutauth_twisted.errors import MutualAuthError
 from mutauth_twisted.log import Log
-from mutauth_twisted.net.descriptors import REMEDY, fit, most, raise_limit
+from mutauth_twisted.net.descriptors import REMEDY, fit, raise_limit
 from mutauth_twisted.net.endpoints import parse_server, service_keys
 from mutauth_twisted.net.tls import server_layer
 from mutauth_twisted.service.applications import application_factory
@@ -37,14 +37,14 @@ def makeService(options: Options) -> IService:
 
 def _fitting(settings: Settings) -> Settings:
     """The service with limits that this process has descriptors for."""
-    raise_limit()
+    available = raise_limit()
     each = 2 if settings.serve[0] == "forward" else 1
-    limits = fit(settings.limits, settings.explicit_limits, each, most())
+    limits = fit(settings.limits, settings.explicit_limits, each, available)
     if limits != settings.limits:
         _log.warn(
             "this process may have {available} descriptors: lowering max-handshakes to {limits.handshakes}, max-waiting to"
             " {limits.waiting} and max-connections to {limits.connections}; {remedy}",
-            available=most(),
+            available=available,
             limits=limits,
             remedy=REMEDY,
         )
