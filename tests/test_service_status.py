@@ -15,7 +15,7 @@ from mutauth_twisted.service.status import AT_ONCE, LONGEST_REQUEST, PATIENCE, S
 from tests.fakes import FakeTransport
 from tests.hostile import HOSTILE, raw_in
 
-GOOD = Status("echoSvc", ("127.0.0.1:9000",), 1, 2, ())
+GOOD = Status("echoSvc", ("127.0.0.1:9000",), handshakes=1, waiting=3, sessions=2, wrong=())
 
 
 class StatusCase(SynchronousTestCase):
@@ -56,15 +56,20 @@ class PageTests(StatusCase):
         """Code 200, for people and for programs."""
         code, text = self.get("/")
         self.assertEqual(code, 200)
-        self.assertIn("echoSvc: healthy\nserving on 127.0.0.1:9000\n2 session(s), 1 exchange(s)", text)
+        self.assertEqual(
+            text,
+            "echoSvc: healthy\nserving on 127.0.0.1:9000\n"
+            "2 session(s), 1 handshake(s) under way, 3 connection(s) waiting\n",
+        )
         code, text = self.get("/health?from=nagios")
         self.assertEqual(code, 200)
         self.assertEqual(json.loads(text)["healthy"], True)
-        self.assertEqual(json.loads(text)["sessions"], 2)
+        counts = {name: json.loads(text)[name] for name in ("sessions", "handshakes", "waiting")}
+        self.assertEqual(counts, {"sessions": 2, "handshakes": 1, "waiting": 3})
 
     def test_wrong(self) -> None:
         """Code 503 and what is wrong, without anything a terminal obeys."""
-        self.status = Status("echoSvc", ("127.0.0.1:9000",), 0, 0, (f"SPN {HOSTILE}: it is gone",))
+        self.status = Status("echoSvc", ("127.0.0.1:9000",), 0, 0, 0, (f"SPN {HOSTILE}: it is gone",))
         code, text = self.get("/")
         self.assertEqual((code, raw_in(text)), (503, []))
         self.assertIn("NOT healthy", text)
@@ -74,7 +79,7 @@ class PageTests(StatusCase):
 
     def test_not_serving(self) -> None:
         """A service that starts or stops is not healthy."""
-        self.status = Status("echoSvc", (), 0, 0, ())
+        self.status = Status("echoSvc", (), 0, 0, 0, ())
         self.assertEqual(self.get("/health")[0], 503)
 
     def test_head(self) -> None:

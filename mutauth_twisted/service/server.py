@@ -97,13 +97,15 @@ class MutualAuthService(Service):
 
     def status(self) -> Status:
         """How the service is now."""
-        fault = self._factory.fault
+        fault, places = self._factory.fault, self._factory.places
+        wrong = self._publisher.wrong if self._publisher is not None else ()
         return Status(
             self._settings.service_class,
             tuple(describe(port.getHost()) for port in self._ports) if self.running else (),
-            self._factory.places.handshakes,
-            self._factory.places.sessions,
-            (*(self._publisher.wrong if self._publisher is not None else ()), *((fault,) if fault is not None else ())),
+            handshakes=places.handshakes,
+            waiting=places.waiting,
+            sessions=places.sessions,
+            wrong=(*wrong, *((fault,) if fault is not None else ())),
         )
 
     def _use(self, policy: AccessPolicy) -> None:

@@ -32,7 +32,8 @@ class Status:
 
     :param service: its class.
     :param serving: where it listens; none while it starts or stops.
-    :param handshakes: exchanges under way.
+    :param handshakes: handshakes under way.
+    :param waiting: connections that wait for their handshake.
     :param sessions: proven clients that are connected.
     :param wrong: what is wrong with it in the directory, or with its own keys, a line each.
     """
@@ -40,6 +41,7 @@ class Status:
     service: str
     serving: tuple[str, ...]
     handshakes: int
+    waiting: int
     sessions: int
     wrong: tuple[str, ...]
 
@@ -53,7 +55,7 @@ def _as_text(status: Status) -> str:
     lines = [
         f"{status.service}: {'healthy' if status.healthy else 'NOT healthy'}",
         f"serving on {', '.join(status.serving) or 'nothing'}",
-        f"{status.sessions} session(s), {status.handshakes} exchange(s) under way",
+        f"{status.sessions} session(s), {status.handshakes} handshake(s) under way, {status.waiting} connection(s) waiting",
         *(f"wrong: {line}" for line in status.wrong),
     ]
     return "".join(f"{printable(line)}\n" for line in lines)

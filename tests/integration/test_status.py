@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import time
 from collections.abc import Iterator
@@ -20,9 +21,9 @@ class StatusPortTests(CommandTestCase):
     """Attacks on the port, and what an honest watcher sees meanwhile."""
 
     @contextlib.contextmanager
-    def watched(self) -> Iterator[tuple[Running, tuple[str, int]]]:
+    def watched(self, *options: str) -> Iterator[tuple[Running, tuple[str, int]]]:
         """A service, and where its status is."""
-        bare = ("--publish", "none", "--spn-check", "off", "--status", "tcp:0:interface=127.0.0.1")
+        bare = ("--publish", "none", "--spn-check", "off", "--status", "tcp:0:interface=127.0.0.1", *options)
         with self.service(*bare) as service:
             line = next(line for line in service.lines if "status on" in line)
             yield service, ("127.0.0.1", int(line.rpartition(":")[2]))
@@ -39,6 +40,19 @@ class StatusPortTests(CommandTestCase):
         """The bytes of memory that the process has had at most."""
         status = Path(f"/proc/{service.process.pid}/status").read_text()
         return int(next(line for line in status.splitlines() if line.startswith("VmHWM:")).split()[1]) * 1024
+
+    def test_counts(self) -> None:
+        """Connections that wait for their handshake are counted beside those that have it, for people and programs."""
+        with self.watched("--max-handshakes", "2") as (service, where), contextlib.ExitStack() as stack:
+            for _ in range(5):
+                stack.enter_context(socket.create_connection((self.lab.address_of(self.host), service.port), 10))
+            give_up_at, counts = time.monotonic() + 20, {}
+            while counts.get("waiting") != 3 and time.monotonic() < give_up_at:
+                with urlopen(f"http://{where[0]}:{where[1]}/health", timeout=10) as answer:
+                    counts = json.load(answer)
+            self.assertEqual([counts[name] for name in ("sessions", "handshakes", "waiting")], [0, 2, 3])
+            with urlopen(f"http://{where[0]}:{where[1]}/", timeout=10) as answer:
+                self.assertIn(b"0 session(s), 2 handshake(s) under way, 3 connection(s) waiting", answer.read())
 
     def test_bodies(self) -> None:
         """32 MiB of body, with a length or in chunks, are not taken: memory does not grow and watchers are served."""
