@@ -52,7 +52,7 @@ def replay_cache(state_dir: str | None = None) -> str | None:
     raise CredentialError(
         REPLAY_CACHE,
         f"there is no directory for it that this user alone writes to (tried {', '.join(tried)})",
-        f"give the service StateDirectory= (systemd), a --state-dir of its own, or {DIRECTORY_VARIABLE}",
+        f"give the service StateDirectory= (systemd), a state-dir of its own, or {DIRECTORY_VARIABLE}",
     )
 
 

@@ -12,6 +12,7 @@ import logging.config
 import os
 import time
 from itertools import product
+from pathlib import Path
 from typing import Any, cast
 
 import gssapi
@@ -156,9 +157,16 @@ class ExchangeTests(Case):
         self.assertTrue(other.acceptor("client").step(token).complete)
 
     def test_one_principal_of_a_keytab(self) -> None:
-        """A service that names its principal accepts with that key."""
-        keys = ServiceKeys(ServiceCredentials(self.realm.keytab("svc-echo"), "svc-echo@TEST.EXAMPLE"))
-        self.assertTrue(keys.acceptor("client").step(self.client().step(None).token).complete)
+        """A service that names its principal accepts with that key, and with no other one of its keytab."""
+        both = Path(self.mktemp())
+        both.write_bytes(
+            Path(self.realm.keytab("svc-echo")).read_bytes() + Path(self.realm.keytab("svc-other")).read_bytes()[2:]
+        )
+        ours, other = (self.client(account=account).step(None).token for account in ("svc-echo", "svc-other"))
+        named = ServiceKeys(ServiceCredentials(both, "svc-echo@TEST.EXAMPLE"))
+        self.assertTrue(named.acceptor("client").step(ours).complete)
+        self.step_fails(named.acceptor("client"), other)
+        self.assertTrue(ServiceKeys(ServiceCredentials(both)).acceptor("client").step(other).complete)
 
     def test_shared_tickets(self) -> None:
         """Contexts with the same credentials share what was fetched with them; others share nothing."""

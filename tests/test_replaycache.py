@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted import replaycache as module
@@ -141,6 +143,13 @@ class ServiceTests(Case):
             for again in (self.service(), self.service()):
                 self.assertIn("replay", str(self.step_fails(again.acceptor("thief"), token).error))
         self.assertGreater((self.state / NAME).stat().st_size, 0)
+
+    def test_endpoint_string(self) -> None:
+        """A server string's state-dir is where its service keeps the replay cache."""
+        clean_environment(self, self.state)
+        keytab = self.realm.keytab("svc-echo")
+        serverFromString(MemoryReactorClock(), f"mutauth:tcp\\:0:keytab={keytab}:state-dir={self.state}:allow=*@X")
+        self.assertTrue((self.state / NAME).is_file())
 
     def test_none(self) -> None:
         """A service whose replay cache is turned off does not start, unless it was told to do without."""

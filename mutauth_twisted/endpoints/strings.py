@@ -107,7 +107,12 @@ _LOCATION: Mapping[Literal["scp", "keyword", "rnr"], frozenset[str]] = {
     "rnr": _CLIENT | _SEARCH | {"rnr"},
 }
 _ACCESS = frozenset({"allow", "allow-group", "deny", "deny-group", "allow-all"})
-_SERVER = _CHANNEL | LIMITS.keys() | {"keytab", "principal", "class", "tls-cert", "tls-key", "accept-replays"} | _ACCESS
+_SERVER = (
+    _CHANNEL
+    | LIMITS.keys()
+    | {"keytab", "principal", "class", "tls-cert", "tls-key", "state-dir", "accept-replays"}
+    | _ACCESS
+)
 # Where no service is proven: no ticket, no TLS, no groups, and nothing found in the directory.
 _NTLM_CLIENT = _CHANNEL | {"principal", "ntlm-users", "nameserver"}
 _NTLM_SERVER = _CHANNEL | LIMITS.keys() | {"ntlm-users", "allow", "deny", "allow-all"}
@@ -320,7 +325,8 @@ def server_endpoint(reactor: Any, arguments: tuple[str, ...], keywords: Mapping[
         credentials = NtlmCredentials(keywords["ntlm-users"])
     else:
         replays = _choice("accept-replays", keywords.get("accept-replays", "no"), {"yes": True, "no": False})
-        credentials = ServiceCredentials(keywords.get("keytab"), keywords.get("principal"), accept_replays=replays)
+        keytab, principal, state_dir = (keywords.get(name) for name in ("keytab", "principal", "state-dir"))
+        credentials = ServiceCredentials(keytab, principal, state_dir, replays)
     if "class" in keywords:
         check_service_class(keywords["class"], f"{_SUBJECT} keyword class={keywords['class']}")
     keys = service_keys(credentials, keywords.get("class"), channel.package)
