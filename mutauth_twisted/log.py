@@ -1,7 +1,8 @@
 """The package's log: safe lines only, and few of those that anybody can cause.
 
 Every line passes :func:`mutauth_twisted.text.one_line`, whatever its fields hold,
-so that no call can forget it.  A line that strangers can cause as often as they
+so that no call can forget it, and so does the exception at the end of a
+traceback.  A line that strangers can cause as often as they
 like goes through a :class:`LimitedLog` in addition.
 """
 
@@ -13,17 +14,35 @@ from typing import Any, Final
 
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger, LogLevel
+from twisted.python.failure import Failure, format_frames
+from twisted.python.reflect import qual, safe_str
 
-from mutauth_twisted.text import LONGEST_STRANGER, one_line
+from mutauth_twisted.text import LONGEST_STRANGER, one_line, printable
+
+
+class _SafeFailure(Failure):
+    """Failure, made from another one, whose traceback has the exception's text escaped, bounded and on one line."""
+
+    def getTraceback(self, elideFrameworkCode: int = 0, detail: str = "default") -> str:
+        """Render it as Failure does; observers call this."""
+        lines = ["Traceback (most recent call last):\n"]
+        format_frames(self.frames, lines.append, detail)
+        lines.append(f"{qual(type(self.value))}: {one_line(safe_str(self.value))}\n")
+        return "".join(f"{printable(line)}\n" for line in "".join(lines).splitlines())
 
 
 class Log(Logger):
-    """Twisted's logger, whose events' text is formatted at once, escaped and bounded; their fields stay as they are."""
+    """Twisted's logger, whose events' text is formatted at once, escaped and bounded; their fields stay as they are.
+
+    A failure's traceback is escaped when an observer renders it.
+    """
 
     def emit(self, level: Any, format: str | None = None, **fields: Any) -> None:
         """See twisted.logger.Logger."""
         if format is not None:
             format = one_line(format.format(**fields)).replace("{", "{{").replace("}", "}}")
+        if isinstance(failure := fields.get("log_failure"), Failure):
+            fields["log_failure"] = _SafeFailure(failure)
         super().emit(level, format, **fields)
 
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from OpenSSL.crypto import X509
 from twisted.internet.task import Clock
-from twisted.logger import LogEvent, formatEvent
+from twisted.logger import LogEvent, eventAsText, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -110,6 +110,24 @@ class LogTests(SynchronousTestCase):
             self.log.failure("it broke for {who}", Failure(ZeroDivisionError()), who=HOSTILE)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual(raw_in(self.shown(events)[0]), [])
+
+    def test_tracebacks(self) -> None:
+        """A traceback as the log shows it names its frames, and the exception's text can neither colour nor forge a line."""
+        forged = "2026-01-01T00:00:00+0000 [-] mutauth: all is well"
+        with captured_log() as events:
+            try:
+                raise ValueError(f"{HOSTILE}\n{forged}")
+            except ValueError:
+                self.log.failure("it broke")
+        (seen,) = self.flushLoggedErrors(ValueError)
+        self.assertIn(forged, str(seen.value))
+        for shown in (eventAsText(events[0]), str(seen.getTraceback())):
+            lines = shown.splitlines()
+            self.assertEqual([raw_in(line) for line in lines], [[]] * len(lines))
+            self.assertIn(" test_tracebacks", shown)
+            self.assertIn("\\x1b[31m", lines[-1])
+            self.assertNotIn(forged, lines)
+            self.assertTrue(lines[-1].startswith("builtins.ValueError: "), lines[-1])
 
 
 class SourceTests(SynchronousTestCase):
