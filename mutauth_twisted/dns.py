@@ -1,4 +1,9 @@
-"""DNS without blocking: SRV records, addresses, and a reactor that resolves through them."""
+"""DNS without blocking: SRV records, addresses, and a reactor that resolves through them.
+
+SRV records, and addresses where a nameserver is given, are asked for over TCP in
+the reactor.  Addresses otherwise come from the system's resolver, hosts file
+included: getaddrinfo in a thread of the reactor's pool, which nobody can stop.
+"""
 
 from __future__ import annotations
 
@@ -36,6 +41,8 @@ from mutauth_twisted.text import short_name
 T = TypeVar("T")
 
 _TIMEOUT = 2.0  # seconds for a server to take the connection and to answer
+#: Seconds for the system's own resolver: more than the 5 after which it asks the next nameserver (resolv.conf(5)).
+_SYSTEM_TIMEOUT = 7.0
 #: The longest answer that is read, in bytes: the SRV records of some 250 domain controllers.  A hostile one of
 #: this size costs 30 ms at most: Twisted follows no more than 1,000 compression pointers in a message.
 MAX_MESSAGE = 16384
@@ -204,7 +211,11 @@ def _decode(message: bytes) -> Any:
 
 
 class Resolver:
-    """Asks the system's DNS, or one nameserver, and gives up within a few seconds.
+    """Asks the system's DNS, or one nameserver.
+
+    A nameserver has two seconds for each question, those of resolv.conf one after
+    the other.  The system's resolver, which gives addresses where no nameserver is
+    given, has seven; its thread goes on until getaddrinfo returns.
 
     :param reactor: provides IReactorTCP, IReactorTime and IReactorPluggableNameResolver.
     :param nameserver: ``address[:port]`` to ask instead of the system's
@@ -344,7 +355,12 @@ class Resolver:
     async def _system_addresses(self, host: str) -> list[str]:
         receiver = _Receiver()
         self._reactor.nameResolver.resolveHostName(receiver, host)
-        found: list[str] = await receiver.done
+        try:
+            found: list[str] = await receiver.done.addTimeout(_SYSTEM_TIMEOUT, self._reactor)
+        except TimeoutError:
+            cause = f"the system's resolver does not answer within {_SYSTEM_TIMEOUT:g} s"
+            remedy = "check the nameservers in /etc/resolv.conf, or ask another with nameserver"
+            raise NetworkError(host, cause, remedy) from None
         return sorted(found, key=lambda address: ":" in address)
 
     def reactor_for_endpoints(self) -> Any:

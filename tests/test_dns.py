@@ -7,7 +7,8 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -250,6 +251,25 @@ class ResolverTests(SynchronousTestCase):
         """Without a nameserver the endpoints get the reactor as it is."""
         reactor = MemoryReactorClock()
         self.assertIs(Resolver(reactor).reactor_for_endpoints(), reactor)
+
+    def test_the_system_does_not_answer(self) -> None:
+        """Nobody waits for a resolver that hangs, and what it says afterwards is not heard."""
+        receivers: list[Any] = []
+        reactor = MemoryReactorClock()
+        resolver = SimpleNamespace(resolveHostName=lambda receiver, host: receivers.append(receiver))
+        reactor.installNameResolver(cast(Any, resolver))
+        found, cancelled = (Resolver(reactor).lookup_addresses("dc1.example") for _ in range(2))
+        cancelled.cancel()
+        self.failureResultOf(cancelled, CancelledError)
+        reactor.advance(6.9)
+        self.assertNoResult(found)
+        reactor.advance(0.2)
+        error = self.failureResultOf(found, NetworkError).value
+        self.assertIn("dc1.example: the system's resolver does not answer within 7 s", str(error))
+        for receiver in receivers:
+            receiver.addressResolved(IPv4Address("TCP", "10.0.0.1", 0))
+            receiver.resolutionComplete()
+        self.assertEqual(reactor.getDelayedCalls(), [])
 
 
 class HostileServerTests(SynchronousTestCase):
