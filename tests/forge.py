@@ -160,9 +160,9 @@ class Realm:
         """The account's key of a type; made up when first asked for."""
         return self._keys.setdefault((account, kind), os.urandom(_KEY_SIZES[kind]))
 
-    def set_key(self, account: str, key: bytes) -> None:
-        """Give the account this AES-256 key."""
-        self._keys[account, AES256] = key
+    def set_key(self, account: str, key: bytes, kind: int = AES256) -> None:
+        """Give the account this key."""
+        self._keys[account, kind] = key
 
     def _principal(self, name: str) -> bytes:
         parts = name.split("/")

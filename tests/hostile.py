@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from mutauth_twisted.core import ticket
 from mutauth_twisted.wire import NNS, Wire
 from tests.forge import _integer, _name, _sequence, _string, der
 
@@ -29,19 +30,46 @@ _SPNEGO = b"\x06\x06\x2b\x06\x01\x05\x05\x02"
 _NTLM = b"\x06\x0a\x2b\x06\x01\x04\x01\x82\x37\x02\x02\x0a"
 
 
-def ap_req(name: bytes, realm: str = "TEST.EXAMPLE", *, kind: int = 18, before: bytes = b"") -> bytes:
+def ap_req(
+    name: bytes, realm: str = "TEST.EXAMPLE", *, kind: int = 18, version: int | None = 1, before: bytes = b""
+) -> bytes:
     """A client's first token with a ticket that nobody's key opens.
 
     :param name: the DER of the name on the ticket.
+    :param version: that of the keys; None: it names none.
     :param before: elements in front of the ticket's own fields.
     """
-    encrypted = _sequence((0, _integer(kind)), (1, _integer(1)), (2, der(0x04, bytes(200))))
+    numbered = [] if version is None else [(1, _integer(version))]
+    encrypted = _sequence((0, _integer(kind)), *numbered, (2, der(0x04, bytes(200))))
     fields = [(0, _integer(5)), (1, _string(realm)), (2, name), (3, encrypted)]
-    ticket = der(0x61, der(0x30, before, *(der(0xA0 | number, content) for number, content in fields)))
-    request = _sequence(
-        (0, _integer(5)), (1, _integer(14)), (2, der(0x03, bytes(5))), (3, ticket), (4, encrypted)
-    )
-    return der(0x60, _OID, b"\x01\x00", der(0x6E, request))
+    inner = der(0x61, der(0x30, before, *(der(0xA0 | number, content) for number, content in fields)))
+    parts = [(0, _integer(5)), (1, _integer(14)), (2, der(0x03, bytes(5))), (3, inner), (4, encrypted)]
+    return request(*(der(0xA0 | number, content) for number, content in parts))
+
+
+def opened(token: bytes) -> dict[int, bytes]:
+    """What is in the fields of the AP-REQ in a genuine first token, by their numbers."""
+    return {number: token[start:stop] for number, (start, stop) in ticket._request(token).items()}
+
+
+def request(*elements: bytes) -> bytes:
+    """A first token with an AP-REQ of these elements."""
+    return der(0x60, _OID, b"\x01\x00", der(0x6E, der(0x30, *elements)))
+
+
+def long_tag(number: int, content: bytes) -> bytes:
+    """A field whose tag's number follows in a byte of its own (X.690 8.1.2.4), which DER has for numbers above 30 only."""
+    return b"\xbf" + der(number, content)
+
+
+def with_decoy(token: bytes, decoy: bytes) -> bytes:
+    """A request whose ticket MIT finds, and who looks for short tags only another one's.
+
+    MIT takes the long tag for field 3, and skips what follows field 4.
+    """
+    own, other = opened(token), opened(decoy)
+    before = (der(0xA0 + number, own[number]) for number in range(3))
+    return request(*before, long_tag(3, own[3]), *(der(0xA0 + n, part[n]) for part, n in ((own, 4), (other, 3), (other, 4))))
 
 
 def spnego(token: bytes, mechanisms: bytes = _OID) -> bytes:

@@ -12,7 +12,7 @@ from gssapi.raw import IOV, IOVBufferType, get_mic, unwrap, wrap, wrap_iov
 
 from mutauth_twisted.core.kerberos import KerberosInitiator, ServiceKeys
 from mutauth_twisted.core.lucid import read_lucid
-from mutauth_twisted.core.ticket import _enter, _field
+from mutauth_twisted.core.ticket import _enter, _response
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.errors import RecordError
 from mutauth_twisted.policy import Flag, Package, Protection
@@ -190,7 +190,7 @@ class SignedListTests(SequenceCase):
         offer = der(0xA0, der(0x30, mechanisms, der(0xA2, der(0x04, client.step() or b""))))
         answer = server.step(der(0x60, b"\x06\x06\x2b\x06\x01\x05\x05\x02", offer))
         self.assertTrue(answer.complete)
-        inside = _field(answer.token, *_enter(answer.token, 0, len(answer.token), 0xA1, 0x30), 2)
+        inside = _response(answer.token)[2]
         client.step(answer.token[slice(*_enter(answer.token, *inside, 0x04))])
         self.assertEqual(server.judge(Protection.SEAL).package, "negotiate")
         self.assertEqual(server.unwrap(wrap(client, b"data", True).message), (b"data", True))
@@ -207,7 +207,7 @@ class SignedListTests(SequenceCase):
         request = client.step()
         answer = server.step(der(0xA1, der(0x30, der(0xA2, der(0x04, request)))))
         self.assertFalse(answer.complete)
-        inside = _field(answer.token, *_enter(answer.token, 0, len(answer.token), 0xA1, 0x30), 2)
+        inside = _response(answer.token)[2]
         client.step(answer.token[slice(*_enter(answer.token, *inside, 0x04))])
         signature = der(0xA3, der(0x04, get_mic(client, mechanisms)))
         done = server.step(der(0xA1, der(0x30, der(0xA0, b"\x0a\x01\x00"), signature)))

@@ -21,8 +21,8 @@ from mutauth_twisted.gsserrors import Acceptor, TicketLabel, explain
 from mutauth_twisted.policy import Package, Protection
 from mutauth_twisted.spn import SPN
 from mutauth_twisted.text import LONGEST_STRANGER
-from tests.forge import Realm, _name, make_realm
-from tests.hostile import ap_req, raw_in, worst_tokens
+from tests.forge import Realm, _name, der, make_realm
+from tests.hostile import ap_req, long_tag, opened, raw_in, request, spnego, worst_tokens
 
 BY_DN = SPN("echoSvc", "srv1.test.example", "CN=echoSvc,CN=SRV1,CN=Computers,DC=test,DC=example")
 LONG = SPN("echoSvc", "srv1.test.example", "CN=" + "x" * 300)
@@ -77,10 +77,10 @@ class NameTests(SynchronousTestCase):
         kind = token.index(b"\xa0\x03\x02\x01\x12\xa1\x03\x02\x01\x01")
         other = token[: kind + 4] + b"\x17\xa1\x03\x02\x01\x07" + token[kind + 10 :]
         self.assertEqual(ticket_label(other), TicketLabel(str(BY_DN), 23, 7, 18))
-        without = token[: kind + 5] + b"\xa3" + token[kind + 6 :]
+        without = ap_req(_name(str(BY_DN).split("/")), version=None)
         self.assertEqual(ticket_label(without), TicketLabel(str(BY_DN), 18, None, 18))
-        empty = token[: kind + 5] + b"\xa1\x03\x02\x00\x01" + token[kind + 10 :]
-        self.assertEqual(ticket_label(empty), TicketLabel(str(BY_DN), 18, None, 18))
+        for version in (b"\xa1\x03\x02\x00\x01", b"\xa3\x03\x02\x01\x01", b"\xa0\x03\x02\x01\x01"):
+            self.assertRaises(ValueError, ticket_label, token[: kind + 5] + version + token[kind + 10 :])
         self.assertRaises(ValueError, ticket_label, b"")
 
     def test_hostile_labels(self) -> None:
@@ -141,6 +141,36 @@ class NameTests(SynchronousTestCase):
         for position in (0, token.index(b"\x06\x09"), token.index(b"\x6e\x82"), token.index(b"\x61\x82"), name - 2):
             changed = token[:position] + bytes([token[position] ^ 1]) + token[position + 1 :]
             self.assertRaises(ValueError, ticket_label, changed)
+
+    def test_one_way_to_read(self) -> None:
+        """Tags and lengths in other forms than DER's, fields out of order, and what is not in RFC 4120, are refused."""
+        name = _name(["echoSvc", "srv1"])
+        fields = opened(ap_req(name))
+        label = ticket_label(request(*(der(0xA0 + number, content) for number, content in fields.items())))
+        self.assertEqual(label, TicketLabel("echoSvc/srv1", 18, 1, 18))
+        first, second, third, fourth, fifth = (der(0xA0 + number, content) for number, content in fields.items())
+        held = fields[3]
+        size = len(held)
+        for what, token in {
+            "long tag": request(first, second, third, long_tag(3, held), fifth),
+            "long tag and another ticket": request(first, second, third, long_tag(3, held), fifth, fourth, fifth),
+            "longer length": request(first, second, third, b"\xa3\x83\0" + size.to_bytes(2, "big") + held, fifth),
+            "long length of a short one": request(b"\xa0\x81\x03" + fields[0], second, third, fourth, fifth),
+            "indefinite length": request(first, second, third, b"\xa3\x80" + held + b"\0\0", fifth),
+            "a field twice": request(first, second, third, fourth, fourth, fifth),
+            "out of order": request(first, second, third, fifth, fourth),
+            "missing": request(first, third, fourth, fifth),
+            "unknown before": request(der(0x05), first, second, third, fourth, fifth),
+            "unknown between": request(first, second, third, der(0x05), fourth, fifth),
+            "unknown behind": request(first, second, third, fourth, fifth, der(0xA5, b"x")),
+            "something in a field's end": request(first, second, third, der(0xA3, held, b"\x05\0"), fifth),
+            "something in the ticket's end": request(first, second, third, der(0xA3, held[:-1]), fifth),
+            "something behind": request(first, second, third, fourth, fifth) + b"\0",
+            "no frame": der(0x6E, der(0x30, first, second, third, fourth, fifth)),
+        }.items():
+            for read, sent in ((ticket_label, token), (ticket_principal, token), (ticket_label, spnego(token))):
+                with self.assertRaises(ValueError, msg=what):
+                    read(sent)
 
     def test_other_messages(self) -> None:
         """A service's answer is no AP-REQ."""

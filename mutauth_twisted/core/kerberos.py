@@ -94,6 +94,10 @@ _SPNEGO_OID = gssapi.OID.from_int_seq("1.3.6.1.5.5.2")
 _NO_CI_FLAGS_OID = gssapi.OID.from_int_seq("1.2.752.43.13.29")
 #: RFC 2744 3.9.1: GSS_S_CREDENTIALS_EXPIRED.
 _CREDENTIALS_EXPIRED = 0x000B0000
+#: RFC 4757 7.1: GSS_C_DCE_STYLE, with which requests and answers come without GSSAPI's framing.
+_DCE_STYLE = 0x1000
+_WITHOUT_DCE_STYLE = "have the client leave out GSS_C_DCE_STYLE (ISC_REQ_USE_DCE_STYLE)"
+_AS_IN_RFC_4120 = f"its Kerberos must send DER in GSSAPI's framing (RFC 4120 5.1, RFC 4121 4.1): {_WITHOUT_DCE_STYLE}"
 #: RFC 4121 4.1: the token identifier of a KRB-ERROR behind the mechanism's OID, and where it ends at the latest.
 _KRB_ERROR_AT_MOST = 24
 _KRB_ERROR_HEADER = b"\x06\x09\x2a\x86\x48\x86\xf7\x12\x01\x02\x02\x03\x00"
@@ -434,6 +438,8 @@ class KerberosAcceptor(_KerberosContext):
             accepted = accept_sec_context(token, self._keys.acquired_again, SecurityContextHandle())
         self._started = True
         self._context, self._initiator = accepted.context, accepted.initiator_name
+        if int(accepted.flags) & _DCE_STYLE:  # known when the context is complete
+            raise ProtocolViolation(self._subject, "it asks for the three legs of DCE RPC", _WITHOUT_DCE_STYLE)
         reply = accepted.token or b""
         # Only the token that GSSAPI has answered: SPNEGO's first and last may hold others, at which nobody looks.
         if self._label is None and carries_answer(reply):
@@ -455,19 +461,21 @@ class KerberosAcceptor(_KerberosContext):
             self._package = Package.NEGOTIATE if is_spnego(token) else Package.KERBEROS
         return outcome
 
-    def _check_types(self) -> None:
-        """See that ticket and session key are AES.
+    def _check_types(self) -> TicketLabel:
+        """See that ticket and session key are AES, and return what was accepted says of itself.
 
-        :raises AuthenticationError: when one of them is not, or nobody can tell.
+        :raises AuthenticationError: when one of them is not.
+        :raises ProtocolViolation: when nobody can tell.
         """
         label = self._label
         if label is None:
-            raise ProtocolViolation(self._subject, "its request cannot be read")
+            raise ProtocolViolation(self._subject, "its request cannot be read", _AS_IN_RFC_4120)
         if label.kind not in AES_TYPES:
             what = f"its ticket for {short_name(label.name)}"
             cause = f"{what} is encrypted with {kind_name(label.kind)}, and only AES is accepted"
             raise CredentialError(self._subject, cause, AES_FOR_ACCOUNT)
         check_session(label.session, self._subject)
+        return label
 
     def _explain(self, error: BaseException, token: bytes | None) -> MutualAuthError:
         label = None
@@ -483,18 +491,19 @@ class KerberosAcceptor(_KerberosContext):
     def judge(self, protection: Protection) -> PeerIdentity:
         principal, reached, flags, expires = self._prove(protection, target_name=False)
         self._initiator = None
-        self._check_class()
+        # However it came to be complete: no session without a ticket that was read.
+        label = self._check_types()
+        self._check_class(label)
         package = self._package or Package.KERBEROS
-        claimed = self._label.name if self._label is not None else None
         mutauth = bool(flags & Flag.CHANNEL_BOUND) and (self._channel or WITHOUT_TLS).between_peers
         if self._channel is None:
             flags &= ~Flag.CHANNEL_BOUND  # there is no channel
         return PeerIdentity(
-            principal, None, package.value, reached, flags, expires, claimed, mutauth, read_logon=self.read_logon
+            principal, None, package.value, reached, flags, expires, label.name, mutauth, read_logon=self.read_logon
         )
 
-    def _check_class(self) -> None:
-        wanted, claimed = self._keys.service_class, self._label.name if self._label is not None else "no service"
+    def _check_class(self, label: TicketLabel) -> None:
+        wanted, claimed = self._keys.service_class, label.name
         if wanted is not None and fold_ascii(claimed.partition("/")[0]) != fold_ascii(wanted):
             cause = f"its ticket is for {short_name(claimed)}, not for {wanted}"
             raise PeerNotProven(self._subject, cause, "connect it to the service that it means")

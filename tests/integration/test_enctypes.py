@@ -5,23 +5,29 @@ from __future__ import annotations
 import socket
 from typing import Any
 
+import gssapi
+from attrs import evolve
 from twisted.internet import reactor
 from twisted.internet.defer import ensureDeferred
 from twisted.internet.threads import deferToThread
 
 from mutauth_twisted.core import enctypes
-from mutauth_twisted.credentials import ClientCredentials
+from mutauth_twisted.core.kerberos import ServiceKeys
+from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.directory.connection import Directory
 from mutauth_twisted.directory.session import Change, Session
 from mutauth_twisted.directory.spns import find_account
 from mutauth_twisted.dns import Resolver
 from mutauth_twisted.errors import AuthenticationError, CredentialError
+from mutauth_twisted.policy import Package
 from tests.fakes import captured_log
-from tests.forge import set_environment
+from tests.forge import Realm, set_environment
+from tests.hostile import with_decoy
 from tests.integration.commands import CommandTestCase
 from tests.integration.exchange_case import LOOPBACK
 from tests.integration.kerberos_case import AES128, AES256, RC4, RC4_ONLY, KerberosTestCase
-from tests.integration.nns_peer import NNSPeer, Refused
+from tests.integration.nns_peer import ALL_FLAGS, NNSPeer, Refused
+from tests.test_enctypes import DCE_STYLE
 
 
 class FloorTests(KerberosTestCase):
@@ -70,6 +76,62 @@ class FloorTests(KerberosTestCase):
         self.assertIsInstance(error, CredentialError)
         self.assertIn(f"its ticket for {self.spn} is encrypted with arcfour-hmac, and only AES is accepted", str(error))
         self.assertEqual(self.servers, [])
+
+    async def test_forged(self) -> None:
+        """Whoever has the account's RC4 key, which a guessed password gives, opens no session with what it forges.
+
+        Its ticket is of RC4 and its session of AES; it hides behind another ticket, or asks for DCE's three legs.
+        """
+        account = evolve(self.account, version=1)
+        self.put(self.file, account.key(), account.key(RC4))
+        directory = self.here / "forged"
+        directory.mkdir()
+        realm = Realm(str(directory), self.lab.realm)
+        realm.set_key("svc", account.key().value)
+        realm.set_key("svc", account.key(RC4).value, RC4)
+        name = gssapi.Name(str(self.spn), gssapi.NameType.kerberos_principal)
+
+        def client(kind: int, flags: int = ALL_FLAGS) -> gssapi.SecurityContext:
+            ccache = realm.ccache("administrator", str(self.spn), "svc", kind=kind)
+            own = gssapi.Credentials(usage="initiate", mechs=[gssapi.MechType.kerberos], store={"ccache": ccache})
+            return gssapi.SecurityContext(name=name, creds=own, usage="initiate", flags=flags)
+
+        port = await self.listen(ServiceKeys(ServiceCredentials(str(self.file)), self.spn.service_class, Package.NEGOTIATE))
+
+        def attack(context: gssapi.SecurityContext, token: bytes) -> None:
+            peer = NNSPeer(socket.create_connection((LOOPBACK, port), 10))
+            try:
+                while True:
+                    peer.send_frame(0x16, token)
+                    kind, answer = peer.read_frame()
+                    if kind == 0x15:
+                        raise Refused(int.from_bytes(answer, "big"), b"")
+                    if kind == 0x14:
+                        return
+                    token = context.step(answer) or b""
+            finally:
+                peer.close()
+
+        def as_it_is(kind: int, flags: int = ALL_FLAGS) -> None:
+            context = client(kind, flags)
+            attack(context, context.step())
+
+        def hidden() -> None:
+            context = client(RC4)
+            attack(context, with_decoy(context.step(), client(AES256).step()))
+
+        await deferToThread(as_it_is, AES256)  # what is forged with the AES key is as good as genuine
+        for attempt, words in (
+            (lambda: as_it_is(RC4), "encrypted with arcfour-hmac"),
+            (hidden, "its request cannot be read"),
+            (lambda: as_it_is(RC4, ALL_FLAGS | DCE_STYLE), "it asks for the three legs of DCE RPC"),
+            (lambda: as_it_is(AES256, ALL_FLAGS | DCE_STYLE), "it asks for the three legs of DCE RPC"),
+        ):
+            self.heard.clear()
+            with captured_log():
+                await self.assertFailure(deferToThread(attempt), Refused)
+            (error,) = self.heard
+            self.assertIn(words, str(error))
 
     async def test_keytab(self) -> None:
         """A service whose keytab has no AES key does not start."""
