@@ -286,7 +286,7 @@ _OF_FILES = frozenset(
 
 _USED_UP = frozenset((errno.EMFILE, errno.ENFILE))
 
-_TYPED = re.compile(r"[A-Za-z]+:")  # the type in front of the name of a keytab that is no plain path
+_DRIVE = re.compile(r"[A-Za-z]")  # what libkrb5 takes for one, on every system
 _KEYTAB_NAME = re.compile(r"FILE:(\S+)")
 #: Of the library's words, which can quote what a KDC or a token says.
 _LONGEST_TEXT = 1000
@@ -347,10 +347,12 @@ def _unopened(error: BaseException, subject: str, acceptor: Acceptor) -> MutualA
     back = "put it back: until then nobody gets in"
     path = acceptor.keytab or "of the default name"
     try:
-        path = (acceptor.keytab or krb5.kt_default_name(krb5.init_context()).decode()).removeprefix("FILE:")
-        if not _TYPED.match(path) and (fault := _file_fault(Path(path))):
+        path = keytab_path(acceptor.keytab or krb5.kt_default_name(krb5.init_context()).decode())
+        if fault := _file_fault(Path(path)):
             return CredentialError(f"keytab {path}", f"it {fault}", back)
         held = keytab_keys(path)
+    except CredentialError as other:
+        return other
     except krb5.Krb5Error as unusable:
         if minor_code(unusable) in _USED_UP:
             return DescriptorsUsedUp(subject)
@@ -394,6 +396,21 @@ def kind_name(kind: int) -> str:
         return f"encryption type {kind}"
 
 
+def keytab_path(name: str) -> str:
+    """The path of a keytab's file, by the keytab's name as libkrb5 reads it (``krb5_kt_resolve``).
+
+    :param name: a path, or one with its type, ``FILE:`` or ``WRFILE:``.
+    :raises CredentialError: when it is of another type, such as ``MEMORY:``, and so no file that could be looked at.
+    """
+    kind, colon, rest = name.partition(":")
+    if not colon or name.startswith("/") or _DRIVE.fullmatch(kind):
+        return name
+    if kind in ("FILE", "WRFILE"):
+        return rest
+    cause = f"it is of type {short_name(kind)!r}, and a service's or client's keytab has to be a file"
+    raise CredentialError(f"keytab {name}", cause, "name one as FILE:PATH")
+
+
 @frozen
 class KeytabKey:
     """One entry of a keytab, without the key itself."""
@@ -406,11 +423,10 @@ class KeytabKey:
 def keytab_keys(path: str) -> tuple[KeytabKey, ...]:
     """What a keytab holds, in its order.
 
-    :param path: the file, or a keytab of another kind with its type, ``MEMORY:name``.
+    :param path: the file.
     :raises krb5.Krb5Error: when the file is no keytab, or cannot be read.
     """
-    name = path if _TYPED.match(path) else f"FILE:{path}"
-    entries = krb5.kt_resolve(krb5.init_context(), name.encode())
+    entries = krb5.kt_resolve(krb5.init_context(), f"FILE:{path}".encode())
     return tuple(KeytabKey(str(entry.principal), entry.kvno, entry.key.enctype) for entry in entries)
 
 

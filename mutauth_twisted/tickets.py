@@ -23,7 +23,7 @@ from gssapi.raw.misc import GSSError
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.errors import CredentialError, MutualAuthError
 from mutauth_twisted.files import read_file
-from mutauth_twisted.gsserrors import AES_FOR_ACCOUNT, explain, keytab_keys, kind_name, minor_code
+from mutauth_twisted.gsserrors import AES_FOR_ACCOUNT, explain, keytab_keys, keytab_path, kind_name, minor_code
 from mutauth_twisted.policy import AES_TYPES, split_principal
 
 #: A ticket that is refused is fetched anew at most once in this time, in seconds.
@@ -40,18 +40,18 @@ _PREAUTH_FAILED = -1765328360  # KDC_ERR_PREAUTH_FAILED (RFC 4120 7.5.9), with k
 _numbers = itertools.count(1)
 
 
-def check_keytab(path: str, principal: str | None = None) -> tuple[str, ...]:
+def check_keytab(keytab: str, principal: str | None = None) -> tuple[str, ...]:
     """The principals a keytab holds keys of, in its order.
 
-    :param path: the file, with or without ``FILE:``.
+    :param keytab: its name, with or without its type.
     :param principal: who must be among them, with or without a realm.
-    :raises CredentialError: when the file is missing, unreadable, no keytab,
-        or without a key of the principal.
+    :raises CredentialError: when it is no file, or the file is missing, unreadable,
+        no keytab, or without a key of the principal.
     """
-    file = Path(path.removeprefix("FILE:"))
-    subject = f"keytab {file}"
+    path = keytab_path(keytab)
+    subject = f"keytab {path}"
     try:
-        read_file(file)
+        read_file(Path(path))
     except FileNotFoundError:
         raise CredentialError(subject, "there is no such file", "name the account's keytab") from None
     except OSError as error:
@@ -59,7 +59,7 @@ def check_keytab(path: str, principal: str | None = None) -> tuple[str, ...]:
         raise CredentialError(subject, f"it cannot be read: {reason}", "give this user the right to read it") from None
     try:
         _krb5()  # whose failure has a cause of its own
-        names = dict.fromkeys(key.principal for key in keytab_keys(str(file)))
+        names = dict.fromkeys(key.principal for key in keytab_keys(path))
     except krb5.Krb5Error as error:
         raise explain(error, subject) from error
     if not names:
@@ -74,16 +74,13 @@ def _same(wanted: str, name: str) -> bool:
     return wanted in (name, split_principal(name)[0])
 
 
-def keytab_file(keytab: str | None) -> str | None:
-    """The path of a keytab's file; None: it is of another kind, such as ``MEMORY:``.
+def keytab_file(keytab: str | None) -> str:
+    """The path of a keytab's file.
 
-    :param keytab: None: KRB5_KTNAME, then the system's.
+    :param keytab: its name, with or without its type; None: KRB5_KTNAME, then the system's.
+    :raises CredentialError: when it is no file.
     """
-    path = keytab or krb5.kt_default_name(_krb5()).decode()
-    kind, colon, rest = path.partition(":")
-    if not colon or not kind.isalpha():
-        return path
-    return rest if kind in ("FILE", "WRFILE") else None
+    return keytab_path(keytab or krb5.kt_default_name(_krb5()).decode())
 
 
 def check_service_keytab(keytab: str | None, principal: str | None = None) -> None:
@@ -93,12 +90,12 @@ def check_service_keytab(keytab: str | None, principal: str | None = None) -> No
     :param principal: as for :func:`check_keytab`.
     :raises CredentialError: as :func:`check_keytab` does, and when no key that counts is AES.
     """
-    path = keytab or krb5.kt_default_name(_krb5()).decode()
-    check_keytab(path, principal)
+    path = keytab_file(keytab)
+    check_keytab(f"FILE:{path}", principal)
     kinds = {key.kind for key in keytab_keys(path) if principal is None or _same(principal, key.principal)}
     if not kinds & AES_TYPES:
         cause = f"it holds no AES key, only {', '.join(sorted(map(kind_name, kinds)))}"
-        raise CredentialError(f"keytab {path.removeprefix('FILE:')}", cause, AES_FOR_ACCOUNT)
+        raise CredentialError(f"keytab {path}", cause, AES_FOR_ACCOUNT)
 
 
 def keytab_principal(keytab: str | None, account: str | None) -> str:
@@ -114,8 +111,8 @@ def keytab_principal(keytab: str | None, account: str | None) -> str:
     :raises CredentialError: when the keytab cannot be used, has no such key,
         or leaves a choice.
     """
-    path = keytab or krb5.kt_default_name(_krb5()).decode()
-    names = check_keytab(path)
+    path = keytab_file(keytab)
+    names = check_keytab(f"FILE:{path}")
     wanted = None if account is None or "=" in account else account.rpartition("\\")[2].casefold()
     if wanted is None:
         found = [name for name in names if "/" not in split_principal(name)[0]] or list(names)
@@ -152,7 +149,7 @@ def _krb5() -> krb5.Context:
 def _file_state(path: str) -> tuple[int, ...] | None:
     """What changes when a file is replaced or rewritten; None: it is not there."""
     try:
-        found = os.stat(path.removeprefix("FILE:"))
+        found = os.stat(path)
     except OSError:
         return None
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
@@ -290,7 +287,7 @@ class TicketSource:
 
     def _keytab_replaced(self, keytab: str) -> bool:
         """Whether the file is another than the last one tried; true once for each."""
-        state = _file_state(keytab)
+        state = _file_state(keytab_path(keytab))
         with self._lock:
             before, self._keytab_state = self._keytab_state, state or self._keytab_state
         return state is not None and before is not None and before != state
@@ -360,8 +357,7 @@ class TicketSource:
         """Keytabs in memory, each with an older version of our key; each is there while the next is not asked for."""
         try:
             context = _krb5()
-            name = keytab if ":" in keytab else f"FILE:{keytab}"
-            entries = list(krb5.kt_resolve(context, name.encode()))
+            entries = list(krb5.kt_resolve(context, f"FILE:{keytab_path(keytab)}".encode()))
             wanted = self.credentials.principal or str(entries[0].principal)
             entries = [each for each in entries if _same(wanted, str(each.principal))]
             for version in sorted({each.kvno for each in entries}, reverse=True)[1 : 1 + _OLDER_KEYS]:

@@ -7,19 +7,20 @@ from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
 
+import krb5
 from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted.core.context import StepFailed
 from mutauth_twisted.core.kerberos import ServiceKeys
 from mutauth_twisted.core.ntlm import NtlmUsers
-from mutauth_twisted.credentials import NtlmCredentials, ServiceCredentials
+from mutauth_twisted.credentials import ClientCredentials, NtlmCredentials, ServiceCredentials
 from mutauth_twisted.directory.guidcache import CacheError, GuidCache
 from mutauth_twisted.directory.tls import Authority
 from mutauth_twisted.dns import system_nameservers
-from mutauth_twisted.errors import MutualAuthError
+from mutauth_twisted.errors import CredentialError, KDCUnreachable, MutualAuthError
 from mutauth_twisted.files import check_regular, read_file
 from mutauth_twisted.net.tls import server_layer
-from mutauth_twisted.tickets import check_keytab, keytab_file, keytab_principal
+from mutauth_twisted.tickets import TicketSource, check_keytab, check_service_keytab, keytab_file, keytab_principal
 from tests.forge import make_realm, set_environment
 
 # Each of these tests would hang, and not fail, if a FIFO were opened as files usually are.
@@ -115,11 +116,37 @@ class UserTests(SynchronousTestCase):
         self.assertIn(f"keytab {path}: it cannot be read: it is not a regular file", str(error))
         self.assertRaises(MutualAuthError, keys.check)
 
-    def test_kinds(self) -> None:
-        """Keytabs of other kinds have no file that could be looked at."""
-        for keytab, path in (("/a", "/a"), ("FILE:/a", "/a"), ("WRFILE:/a", "/a"), ("MEMORY:a", None), ("a:b/c d", None)):
-            self.assertEqual(keytab_file(keytab), path)
-        self.assertEqual(keytab_file("/a:b"), "/a:b")
+    def test_names(self) -> None:
+        """A keytab's name is read as libkrb5 reads it, wherever one is looked at; what is no file is refused in words."""
+        context = krb5.init_context()
+        for name in ("/a", "a", "FILE:/a", "WRFILE:/a", "FILE:a:b", "/a:b", "a:b/c d", "Z:c", "/FILE:a"):
+            self.assertEqual(keytab_file(name), krb5.kt_resolve(context, name.encode()).name.decode())
+            set_environment(self, {"KRB5_KTNAME": name})
+            self.assertEqual(keytab_file(None), keytab_file(name))
+        for name in ("MEMORY:a", "file:/a", "SRVTAB:/a", "1:b", "./a:b", "_:b", ":b"):
+            for use in (
+                lambda name=name: keytab_file(name),
+                lambda name=name: check_keytab(name),
+                lambda name=name: check_service_keytab(name),
+                lambda name=name: keytab_principal(name, None),
+                lambda name=name: ServiceKeys(ServiceCredentials(name)),
+                lambda name=name: TicketSource(ClientCredentials(keytab=name)).acquire(),
+            ):
+                line = str(self.assertRaises(CredentialError, use))
+                self.assertTrue(line.startswith(f"keytab {name}: it is of type {name.partition(':')[0]!r}, and "), line)
+                self.assertTrue(line.endswith("has to be a file; name one as FILE:PATH"), line)
+
+    def test_types(self) -> None:
+        """A file is the same keytab with and without its type, for all who use one."""
+        path = self.realm.keytab("svc-echo")
+        moved = Path(path).rename(Path(path).parent / "FILE:a:b")
+        for name in (str(moved), f"FILE:{moved}", f"WRFILE:{moved}"):
+            self.assertEqual(check_keytab(name), check_keytab(str(moved)))
+            check_service_keytab(name)
+            self.assertEqual(keytab_principal(name, None), "svc-echo@TEST.EXAMPLE")
+            ServiceKeys(ServiceCredentials(name))
+            error = self.assertRaises(MutualAuthError, TicketSource(ClientCredentials(keytab=name)).acquire)
+            self.assertIsInstance(error, KDCUnreachable)  # it went to ask one with the key
 
 
 class StateTests(SynchronousTestCase):

@@ -599,8 +599,6 @@ class ServiceKeys:
 
         :raises CredentialError: when it is there, and not a regular file.
         """
-        if self._file is None:
-            return
         try:
             check_regular(self._file)
         except OSError as error:
