@@ -9,7 +9,7 @@ import re
 import selectors
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 from urllib.error import HTTPError
@@ -25,6 +25,12 @@ from twisted.internet.threads import deferToThread
 from tests.integration.commands import CommandTestCase, Running
 from tests.integration.exchange_case import Application, one
 
+#: At once.
+CROWD = 20
+#: What a client is told that is one too many.
+FULL = "as many sessions as it can take"
+#: What a client without an echo says.
+ENDED = "ended by the service"
 CLOCK = cast(IReactorTime, reactor)
 
 
@@ -49,7 +55,7 @@ class ServiceTests(DescriptorCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.install()
+        self.installed = self.install()
         self.clients: list[Application] = []
         self.addCleanup(self.leave)
 
@@ -66,22 +72,28 @@ class ServiceTests(DescriptorCase):
         return f"mutauth:tcp\\:{self.lab.address_of(self.host)}\\:{port}:spn={name}:ccache={ccache}:timeout=20"
 
     async def come(self, port: int, user: str = "alice") -> str:
-        """Connect and stay; why not, or nothing when an echo has come back."""
+        """Connect and stay; why not, or nothing when an echo has come back.
+
+        Of those who come at once, and are one too many, the last is told when it is authenticated already: it is ended.
+        """
         client = Application()
         try:
             await cast(Any, clientFromString(reactor, self.endpoint_at(port, user))).connect(one(client))
         except Exception as error:
             return str(error)
-        self.clients.append(client)
         client.protected.write(b"hello")
         answer = await client.wait_for(5)
-        return "" if answer == b"hello" else f"answered {answer!r}"
+        if answer == b"hello":
+            self.clients.append(client)
+            return ""
+        await client.ended
+        return f"{ENDED}, after {answer!r}"
 
     async def crowd(self, port: int, count: int) -> list[str]:
-        """So many of one user, 20 at a time."""
+        """So many of one user, some at a time."""
         said: list[str] = []
         while len(said) < count:
-            results = await DeferredList([ensureDeferred(self.come(port)) for _ in range(min(20, count - len(said)))])
+            results = await DeferredList([ensureDeferred(self.come(port)) for _ in range(min(CROWD, count - len(said)))])
             said += [cast(str, text) for _, text in cast(Any, results)]
         return said
 
@@ -101,19 +113,33 @@ class ServiceTests(DescriptorCase):
             served = said.count("")
             lowered = re.search(r"may have 256 descriptors: lowering .* max-connections to (\d+);", service.log)
             self.assertEqual(served, int(cast(Any, lowered)[1]))
-            self.assertTrue(all("as many sessions as it can take" in text for text in said if text), set(said))
-            checked = service.log.count("found by its GUID")
+            lost = [text for text in said if text == f"{ENDED}, after b''"]
+            self.assertLess(len(lost), CROWD)
+            self.assertTrue(all(FULL in text for text in said if text and text not in lost), set(said))
+            self.assertIn(FULL, await self.come(service.port))  # alone, it hears why
             page = next(line for line in service.lines if "status on" in line).rsplit(" ", 1)[1].strip()
-            health = json.loads(await deferToThread(self.read, f"http://{page}/health"))
-            self.assertEqual(health["sessions"], served)
-            await deferLater(CLOCK, 1.5)
-            self.assertGreaterEqual(service.log.count("found by its GUID"), checked)
+            await self.until(page, lambda health: health["sessions"] == served and health["healthy"])
+            # The directory is looked at: what an administrator breaks now shows, and that it is right again.
+            spn = self.installed.output.partition("added SPN ")[2].partition(" to ")[0]
+            for verb, shown in (("delete", True), ("add", False)):
+                words = ("spn", verb, "svc-echo", spn, "--nameserver", self.lab.nameserver)
+                ended = await deferToThread(self.mutauth, *words, user="administrator")
+                self.assertEqual(ended.code, 0, ended)
+                await self.until(page, lambda health, shown=shown: (spn in str(health["wrong"])) is shown)
             self.clients[0].protected.loseConnection()
             await self.clients[0].ended
+            await self.until(page, lambda health: health["sessions"] == served - 1)
             self.assertEqual(await self.come(service.port), "")
         self.assertNotIn("keytab", service.log)
         self.assertNotIn("EMFILE", service.log)
         self.assertNotIn("cannot be reached", service.log)
+
+    async def until(self, page: str, condition: Callable[[dict[str, Any]], bool]) -> None:
+        """Wait until a service's status page says something."""
+        give_up_at = time.monotonic() + 30
+        while not condition(health := json.loads(await deferToThread(self.read, f"http://{page}/health"))):
+            self.assertLess(time.monotonic(), give_up_at, health)
+            await deferLater(CLOCK, 0.1)
 
     @staticmethod
     def read(url: str) -> bytes:
