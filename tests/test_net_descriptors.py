@@ -74,6 +74,17 @@ class FitTests(SynchronousTestCase):
         lowered = fit(Limits(handshakes=100), ("max-handshakes",), 1, 256)
         self.assertEqual((lowered.handshakes, lowered.connections), (100, 256 - RESERVE - 100 - 24))
 
+    def test_of_one_address(self) -> None:
+        """One address gets its share of what is left, and never all of it, unless the user said so."""
+        for available in (128, 256, 1024, 4096):
+            lowered = fit(Limits(), (), 1, available)
+            self.assertEqual(lowered.handshakes_per_address, max(1, lowered.handshakes // 8))
+            self.assertEqual(lowered.waiting_per_address, lowered.waiting // 4)
+        self.assertEqual(fit(Limits(handshakes_per_address=2), (), 1, 256).handshakes_per_address, 2)
+        given = ("max-handshakes-per-address", "max-waiting-per-address")
+        kept = fit(Limits(handshakes_per_address=20, waiting_per_address=21), given, 1, 256)
+        self.assertEqual((kept.handshakes_per_address, kept.waiting_per_address), (20, 21))
+
     def test_refused(self) -> None:
         """What the user gave and cannot be had is refused by name, and so is a process that can serve nobody."""
         for limits, given, available, text in (

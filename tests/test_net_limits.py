@@ -56,6 +56,14 @@ class ValueTests(SynchronousTestCase):
         """Every limit that is not given is there."""
         self.assertEqual(Limits(), Limits(256, 32, 10_000, 3600.0, None, 1024, 256, None))
 
+    def test_share_of_one_address(self) -> None:
+        """One address gets an eighth of few handshakes and a quarter of few positions, unless it is given; never more."""
+        for handshakes, share in ((1000, 32), (256, 32), (255, 31), (32, 4), (2, 1), (1, 1)):
+            self.assertEqual(limits_of({"max-handshakes": str(handshakes)}, "{name}").handshakes_per_address, share)
+        for waiting, share in ((5000, 256), (1024, 256), (24, 6), (1, 1)):
+            self.assertEqual(limits_of({"max-waiting": str(waiting)}, "{name}").waiting_per_address, share)
+        self.assertEqual(Limits(handshakes=8, handshakes_per_address=8).handshakes_per_address, 8)
+
     def test_texts(self) -> None:
         """Options and endpoint strings give them as texts, among other keywords."""
         given = {
@@ -279,6 +287,30 @@ class StrangerTests(ServiceCase):
         self.assertFalse(self.open[-1][1].disconnecting)
         self.reactor.advance(1)
         self.assertTrue(self.open[-1][1].disconnecting)
+
+
+class FewSlotsTests(ServiceCase):
+    """A service with few slots, for which nobody said how many one address gets."""
+
+    limits = Limits(handshakes=16, waiting=16)
+
+    def test_one_address_keeps_nobody_out(self) -> None:
+        """However many connections one address opens and keeps, another's is read at once."""
+        for _ in range(100):
+            self.connect(1)
+        self.assertEqual((self.factory.places.handshakes, self.factory.places.waiting), (2, 4))
+        self.prove(2)
+        self.assertEqual(len(self.applications.built), 1)
+
+    def test_warning(self) -> None:
+        """Who gives one address all slots is warned at the start; nobody else is."""
+        text = "one address can take all 16 handshake slots and keep every other client out"
+        for of_one, warned in ((15, 0), (16, 1), (32, 1)):
+            self.limits = Limits(handshakes=16, handshakes_per_address=of_one)
+            self.setUp()
+            with captured_log() as events:
+                self.factory.doStart()
+            self.assertEqual(len(lines(events, f"max-handshakes-per-address {of_one}: {text}")), warned)
 
 
 class ShortageTests(ServiceCase):

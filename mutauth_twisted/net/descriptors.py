@@ -83,10 +83,20 @@ def fit(limits: Limits, explicit: Collection[str], each: int, available: int) ->
         needed = sum(costs[name] * number for name, number in fitting.items()) + RESERVE
         cause = f"{needed} descriptors are needed, {each} for a session, and this process may have {available}"
         raise UsageError(subject or "this service", cause, f"{REMEDY}, or lower it")
+    handshakes, waiting = fitting["max-handshakes"], fitting["max-waiting"]
+    # Its defaults leave other addresses room, however few there are in all.
+    shares = Limits(handshakes=handshakes, waiting=waiting)
+    of_one, waiting_of_one = limits.handshakes_per_address, limits.waiting_per_address
+    if "max-handshakes-per-address" not in explicit:
+        of_one = min(of_one, shares.handshakes_per_address)
+    if "max-waiting-per-address" not in explicit:
+        waiting_of_one = min(waiting_of_one, shares.waiting_per_address)
     return evolve(
         limits,
-        handshakes=fitting["max-handshakes"],
-        waiting=fitting["max-waiting"],
+        handshakes=handshakes,
+        handshakes_per_address=of_one,
+        waiting=waiting,
+        waiting_per_address=waiting_of_one,
         connections=fitting["max-connections"],
     )
 

@@ -127,6 +127,7 @@ class MutualAuthServerFactory:
         #: Who may come in; may be replaced, for those who come afterwards.
         self.policy = policy
         self._channel = channel
+        self._limits = limits
         self._keys = keys
         self._faults = OwnFaults(reactor)
         self._refusals = Refusals(reactor)
@@ -181,6 +182,13 @@ class MutualAuthServerFactory:
             self._log.warn(
                 "accept-replays: this service HAS NO REPLAY CACHE; whoever copies a client's request opens sessions as that"
                 " client, although it can read and write nothing in them"
+            )
+        if (shared := self._limits.handshakes) <= (own := self._limits.handshakes_per_address):
+            self._log.warn(
+                "max-handshakes-per-address {own}: one address can take all {shared} handshake slots and keep every other"
+                " client out; give less than max-handshakes",
+                own=own,
+                shared=shared,
             )
         self._wrapped.doStart()
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from ipaddress import IPv6Address
 from typing import Any
 
-from attrs import field, frozen
+from attrs import Factory, field, frozen
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 
 from mutauth_twisted.errors import ServiceFull, SessionEnded, UsageError
@@ -38,24 +38,30 @@ class Limits:
 
     :param handshakes: handshakes at once, over all addresses.
     :param handshakes_per_address: handshakes of one IPv4 address or
-        one IPv6 network of 64 bits.
+        one IPv6 network of 64 bits; by default 32, and no more than an eighth
+        of all, so that one address cannot take every slot.
     :param connections: proven sessions at once.
     :param idle: seconds without a byte of either application after which a session ends.
     :param session: seconds after which a session ends; at the latest, and
         with None only then, it ends with its ticket.
     :param per_principal: sessions of one account at once; None: as many as there may be.
     :param waiting: connections at once that wait for their handshake, over all addresses.
-    :param waiting_per_address: connections of one IPv4 address or IPv6 network that wait.
+    :param waiting_per_address: connections of one IPv4 address or IPv6 network
+        that wait; by default 256, and no more than a quarter of all.
     :raises UsageError: for a limit that is not above 0.
     """
 
     handshakes: int = field(default=256, validator=_positive)
-    handshakes_per_address: int = field(default=32, validator=_positive)
+    handshakes_per_address: int = field(
+        default=Factory(lambda self: min(32, max(1, self.handshakes // 8)), takes_self=True), validator=_positive
+    )
     connections: int = field(default=10_000, validator=_positive)
     idle: float = field(default=3600.0, validator=_positive)
     session: float | None = field(default=None, validator=_positive)
     waiting: int = field(default=1024, validator=_positive)
-    waiting_per_address: int = field(default=256, validator=_positive)
+    waiting_per_address: int = field(
+        default=Factory(lambda self: min(256, max(1, self.waiting // 4)), takes_self=True), validator=_positive
+    )
     per_principal: int | None = field(default=None, validator=_positive)
 
 
@@ -352,9 +358,17 @@ class Lifetime:
 #: The limits by the names that options and endpoint strings use: attribute, most, and what it is for.
 LIMITS: dict[str, tuple[str, float, str]] = {
     "max-handshakes": ("handshakes", 100_000, "Handshakes at once."),
-    "max-handshakes-per-address": ("handshakes_per_address", 100_000, "Handshakes of one address at once."),
+    "max-handshakes-per-address": (
+        "handshakes_per_address",
+        100_000,
+        "Handshakes of one address at once, an eighth of all at most if not given.",
+    ),
     "max-waiting": ("waiting", 100_000, "Connections at once that wait for their handshake."),
-    "max-waiting-per-address": ("waiting_per_address", 100_000, "Connections of one address at once that wait."),
+    "max-waiting-per-address": (
+        "waiting_per_address",
+        100_000,
+        "Connections of one address at once that wait, a quarter of all at most if not given.",
+    ),
     "max-connections": ("connections", 1_000_000, "Sessions at once."),
     "max-connections-per-principal": ("per_principal", 1_000_000, "Sessions of one account at once (no such limit)."),
     "idle-timeout": ("idle", 604_800, "Seconds without a byte after which a session ends."),

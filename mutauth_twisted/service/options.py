@@ -216,6 +216,7 @@ class Options(usage.Options):
         if not self["service-class"]:
             raise UsageError("--service-class", "it is missing", "give the first part of the SPN, such as echoSvc")
         check_service_class(self["service-class"], f"--service-class {self['service-class']}")
+        explicit_limits = frozenset(name for name in LIMITS if isinstance(self[name], str))  # defaults are numbers
         return Settings(
             service_class=self["service-class"],
             host=self["host"] or own_host(),
@@ -251,8 +252,8 @@ class Options(usage.Options):
                 self._choice("package", {kind.value: kind for kind in Package}),
             ),
             tls_files=self._tls_files(),
-            limits=limits_of({name: str(self[name]) for name in LIMITS if self[name] is not None}, "--{name} {value}"),
-            explicit_limits=frozenset(name for name in LIMITS if isinstance(self[name], str)),  # defaults are numbers
+            limits=limits_of({name: self[name] for name in explicit_limits}, "--{name} {value}"),
+            explicit_limits=explicit_limits,
         )
 
     def _ntlm_users(self) -> str | None:

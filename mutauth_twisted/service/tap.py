@@ -42,8 +42,9 @@ def _fitting(settings: Settings) -> Settings:
     limits = fit(settings.limits, settings.explicit_limits, each, available)
     if limits != settings.limits:
         _log.warn(
-            "this process may have {available} descriptors: lowering max-handshakes to {limits.handshakes}, max-waiting to"
-            " {limits.waiting} and max-connections to {limits.connections}; {remedy}",
+            "this process may have {available} descriptors: lowering max-handshakes to {limits.handshakes}"
+            " ({limits.handshakes_per_address} of one address), max-waiting to {limits.waiting}"
+            " ({limits.waiting_per_address}) and max-connections to {limits.connections}; {remedy}",
             available=available,
             limits=limits,
             remedy=REMEDY,

@@ -25,8 +25,8 @@ from twisted.internet.threads import deferToThread
 from tests.integration.commands import CommandTestCase, Running
 from tests.integration.exchange_case import Application, one
 
-#: At once.
-CROWD = 20
+#: At once: no more than one address may have of the few handshakes that fit.
+CROWD = 4
 #: What a client is told that is one too many.
 FULL = "as many sessions as it can take"
 #: What a client without an echo says.

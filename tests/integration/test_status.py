@@ -43,7 +43,8 @@ class StatusPortTests(CommandTestCase):
 
     def test_counts(self) -> None:
         """Connections that wait for their handshake are counted beside those that have it, for people and programs."""
-        with self.watched("--max-handshakes", "2") as (service, where), contextlib.ExitStack() as stack:
+        words = ("--max-handshakes", "2", "--max-handshakes-per-address", "2")
+        with self.watched(*words) as (service, where), contextlib.ExitStack() as stack:
             for _ in range(5):
                 stack.enter_context(socket.create_connection((self.lab.address_of(self.host), service.port), 10))
             give_up_at, counts = time.monotonic() + 20, {}
