@@ -49,29 +49,48 @@ class Log(Logger):
 class LimitedLog:
     """Lines that can be caused at will: the first ones in full, and one summary with counts for the others.
 
-    A source is given two thirds of the lines at most, so that the first lines about
-    the others are seen during a flood from a single one.
+    A source is given a part of the lines only, and its first line is logged even when
+    others have used them all up, so that some sources hide no other.
 
     :param clock: provides IReactorTime.
     :param log: takes the summaries.
     :param what: what is counted, in the plural, as the summary names it.
+    :param lines: lines in full in :data:`INTERVAL`.
+    :param lines_of_one: how many of them one source may have.
+    :param firsts: how many sources may have their first line in addition.
     """
 
     #: Seconds that a count lasts.
     INTERVAL: Final = 10.0
-    #: Lines in full in that time, and how many of them one source may have.
+    #: Lines in full in that time, and how many of them one source may have, unless it is said otherwise.
     LINES: Final = 30
     LINES_OF_ONE: Final = 20
+    #: Sources whose first line is logged after these are used up.
+    FIRSTS: Final = 30
     #: Sources that are told apart; kinds of lines likewise.
     MOST_SOURCES: Final = 1000
     MOST_KINDS: Final = 12
 
-    def __init__(self, clock: Any, log: Logger, what: str) -> None:
+    def __init__(
+        self,
+        clock: Any,
+        log: Logger,
+        what: str,
+        *,
+        lines: int = LINES,
+        lines_of_one: int = LINES_OF_ONE,
+        firsts: int = FIRSTS,
+    ) -> None:
         self._clock = clock
         self._log = log
         self._what = what
+        self._lines = lines
+        self._lines_of_one = lines_of_one
+        self._most = lines + firsts
         self._begun: float | None = None
-        self._in_full: Counter[str] = Counter()
+        # By source; their sum is kept, as a line of each connection must not have to add them up.
+        self._in_full: dict[str, int] = {}
+        self._logged = 0
         self._left_out: Counter[str] = Counter()
         self._sources: set[str] = set()
         self._timer: IDelayedCall | None = None
@@ -93,9 +112,10 @@ class LimitedLog:
         if self._begun is None or now - self._begun >= self.INTERVAL:
             self.flush()
             self._begun = now
-        full = self._in_full
-        if full.total() < self.LINES and full[source] < self.LINES_OF_ONE:
-            full[source] += 1
+        of_one = self._in_full.get(source, 0)
+        if of_one < self._lines_of_one if self._logged < self._lines else not of_one and self._logged < self._most:
+            self._in_full[source] = of_one + 1
+            self._logged += 1
             return True
         self._left_out[kind if kind in self._left_out or len(self._left_out) < self.MOST_KINDS else "other"] += 1
         if len(self._sources) < self.MOST_SOURCES:
@@ -112,6 +132,7 @@ class LimitedLog:
         left_out, sources, begun = self._left_out, self._sources, self._begun
         self._left_out, self._sources, self._begun = Counter(), set(), None
         self._in_full.clear()
+        self._logged = 0
         if not left_out or begun is None:
             return
         many = "or more " if len(sources) == self.MOST_SOURCES else ""

@@ -22,6 +22,7 @@ from mutauth_twisted.log import LimitedLog
 from mutauth_twisted.net.endpoints import MutualAuthServerFactory
 from mutauth_twisted.net.limits import NOTICE, Limits, Places, limits_of
 from mutauth_twisted.net.protocol import Channel
+from mutauth_twisted.net.refusals import LINES_OF_ONE
 from mutauth_twisted.net.transport import LINGER, ProtectedTransport
 from mutauth_twisted.policy import Protection
 from mutauth_twisted.wire import NNS
@@ -386,6 +387,37 @@ class SessionTests(ServiceCase):
         while self.open:
             self.lose()
         self.assertEqual((self.factory.places.handshakes, self.factory.places.sessions), (0, 0))
+
+    def test_one_client_does_not_fill_the_log(self) -> None:
+        """One who comes without end, and breaks the protocol each time, has some lines and a count; another has its."""
+        with captured_log() as events:
+            for number in range(1000):
+                self.principal = ("alice@TEST.EXAMPLE", "ALICE@TEST.EXAMPLE")[number % 2]
+                self.prove(1)
+                self.open[0][0].dataReceived(bytes(100))
+                self.assertTrue(self.open[0][1].aborted)
+                self.lose()
+            self.principal = "alice@OTHER.EXAMPLE"
+            self.prove(1)
+            self.reactor.advance(LimitedLog.INTERVAL)
+        self.assertEqual(len(lines(events, "alice@OTHER.EXAMPLE (")), 1)
+        self.assertEqual(len(lines(events, "proved to be")), LINES_OF_ONE + 1)
+        self.assertEqual(len(lines(events, "aborted: ")), LINES_OF_ONE)
+        for text in ("clients were authenticated", "lines about sessions that this side ended"):
+            left = (1000 - LINES_OF_ONE) // 2
+            said = f"{2 * left} more {text} in 10 s, of 1 source(s): "
+            (line,) = lines(events, said)
+            counts = {f"{each}@TEST.EXAMPLE {left}" for each in ("alice", "ALICE")}
+            self.assertEqual(set(line[len(said) :].split(", ")), counts)
+
+    def test_many_clients(self) -> None:
+        """Each of many clients has its line, whatever one of them does."""
+        with captured_log() as events:
+            for number in range(500):
+                self.principal = f"alice@REALM{number}"
+                self.prove(1)
+                self.lose()
+        self.assertEqual(len(lines(events, "proved to be")), 500)
 
     def test_strangers_fill_no_session(self) -> None:
         """Sockets that prove nothing, or whom the policy keeps out, leave all places of sessions free."""

@@ -219,6 +219,17 @@ class LimitedLogTests(SynchronousTestCase):
         self.assertIn("other ", summary)
         self.assertLess(len(summary), 500)
 
+    def test_some_hide_no_other(self) -> None:
+        """When some sources have used up all lines the first one about another is logged, and one only."""
+        for number in range(2):
+            self.flood(25, source=f"10.0.0.{number}")
+        for number in range(2, LimitedLog.FIRSTS + 2):
+            self.assertEqual(len(self.flood(5, source=f"10.0.0.{number}")), 1, number)
+        self.assertEqual(self.flood(5, source="10.0.1.1"), [])
+        (summary,) = self.after(LimitedLog.INTERVAL)
+        self.assertIn(f"{20 + 4 * LimitedLog.FIRSTS + 5} more strangers", summary)
+        self.assertEqual(len(self.flood(25)), LimitedLog.LINES_OF_ONE)
+
     def test_lines_a_second(self) -> None:
         """An hour of flood from everywhere is a few lines a second, and work is done for those only."""
         lines = made = 0
@@ -233,7 +244,7 @@ class LimitedLogTests(SynchronousTestCase):
                 self.limited.line("noise", str(number % 5000), render)
                 self.clock.advance(0.1)
             lines = len(events)
-        self.assertLessEqual(lines, 3600 / LimitedLog.INTERVAL * (LimitedLog.LINES + 1))
+        self.assertLessEqual(lines, 3600 / LimitedLog.INTERVAL * (LimitedLog.LINES + LimitedLog.FIRSTS + 1))
         self.assertLess(made, lines)
 
     def test_short(self) -> None:
@@ -259,6 +270,18 @@ class LimitedLogTests(SynchronousTestCase):
             refusals.refused(AccessDenied("bob@TEST", "not allowed"), "10.0.0.1", "no connection with 10.0.0.1:1")
             self.assertTrue(refusals.broken(Failure(ZeroDivisionError()), "10.0.0.1"))
         lines = [str(formatEvent(event)) for event in events]
-        self.assertEqual(len(lines), LimitedLog.LINES + 1)
+        self.assertEqual(len(lines), LimitedLog.LINES + LimitedLog.FIRSTS + 1)
         self.assertEqual(lines[-1], "no connection with 10.0.0.1:1: bob@TEST: not allowed")
+        refusals.flush()
+
+    def test_denied_hide_nobody(self) -> None:
+        """Two denied accounts, however they are spelled, do not hide a third."""
+        refusals = Refusals(self.clock)
+        with captured_log() as events:
+            for number in range(200):
+                name = ("alice", "bob", "Alice", "BOB")[number % 4]
+                refusals.refused(AccessDenied(f"{name}@TEST", "not allowed"), "10.0.0.1", "no connection")
+            refusals.refused(AccessDenied("eve@TEST", "not allowed"), "10.0.0.1", "no connection")
+        self.assertEqual(len(events), LimitedLog.LINES + 1)
+        self.assertEqual(formatEvent(events[-1]), "no connection: eve@TEST: not allowed")
         refusals.flush()

@@ -97,7 +97,7 @@ class Side:
     :param tls: the layer below, where protection is by TLS.
     :param own_fault: is told of a service's own fault, and whether it was seen
         here and not told by the client; returns whether it is to be logged as an error.
-    :param refusals: logs why connections failed, where that can be often; None: each has its line.
+    :param refusals: says which connections have a line in the log, where there can be many; None: each has.
     """
 
     initiator: bool
@@ -364,22 +364,11 @@ class ExchangeProtocol(Protocol):
     def _established(self, identity: PeerIdentity) -> None:
         self._over = True
         self._stop()
-        side = "the service at" if self._side.initiator else "the client at"
-        principal = short_name(identity.principal)
-        proved = f"proved to be {principal}" if principal else "IS NOT PROVEN to be anybody, and may be anybody"
-        package, protection, flags = identity.package, identity.protection.value, int(identity.flags)
-        if self._bound_to is not None and self._bound_to.between_peers:
-            flags |= Flag.CHANNEL_BOUND  # a client's context does not say so: the service has confirmed it
-        # Written out here: the one line of every connection, and Twisted's formatting takes long for each field.
-        (self._log.info if principal else self._log.warn)(
-            "{line}",
-            line=f"{side} {self._peer} {proved} ({package}, {protection}; {_flag_names(flags)};"
-            f" token bytes: {', '.join(self._tokens)})",
-            peer=self._peer,
-            principal=principal,
-        )
+        principal, refusals = short_name(identity.principal), self._side.refusals
+        if refusals is None or refusals.authenticated(principal):
+            self._log_authenticated(identity, principal)
         records = self._records or self._make_records(identity, mutauth=identity.mutauth)
-        protected = ProtectedTransport(self._reactor, self._transport, records, identity, self._side.limits)
+        protected = ProtectedTransport(self._reactor, self._transport, records, identity, self._side.limits, refusals)
         try:
             opening = records.opening() if self._side.initiator else b""
         except MutualAuthError as error:  # the ticket has ended
@@ -395,7 +384,8 @@ class ExchangeProtocol(Protocol):
         except Exception:
             # The application's error must not look like a failed login.
             failure = Failure()
-            self._log.failure("the application failed to take the connection with {peer}", failure, peer=self._peer)
+            if refusals is None or refusals.broken(failure, principal):
+                self._log.failure("the application failed to take the connection with {peer}", failure, peer=self._peer)
             self._transport.abortConnection()
             self._settle(failure)
             return
@@ -406,6 +396,21 @@ class ExchangeProtocol(Protocol):
         self._settle(application)
         # The peer's first records may have come together with its last frame.
         protected.deliver()
+
+    def _log_authenticated(self, identity: PeerIdentity, principal: str) -> None:
+        side = "the service at" if self._side.initiator else "the client at"
+        proved = f"proved to be {principal}" if principal else "IS NOT PROVEN to be anybody, and may be anybody"
+        package, protection, flags = identity.package, identity.protection.value, int(identity.flags)
+        if self._bound_to is not None and self._bound_to.between_peers:
+            flags |= Flag.CHANNEL_BOUND  # a client's context does not say so: the service has confirmed it
+        # Written out here: the one line of most connections, and Twisted's formatting takes long for each field.
+        (self._log.info if principal else self._log.warn)(
+            "{line}",
+            line=f"{side} {self._peer} {proved} ({package}, {protection}; {_flag_names(flags)};"
+            f" token bytes: {', '.join(self._tokens)})",
+            peer=self._peer,
+            principal=principal,
+        )
 
     def _make_records(self, identity: PeerIdentity, *, mutauth: bool) -> Records | Stream:
         tls, protection = self._side.tls, identity.protection

@@ -1,20 +1,26 @@
-"""What a service's log says of connections that became no session: a flood of them must not fill it."""
+"""What a service's log says of its connections, successful or not: a flood of them must not fill it."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from twisted.python.failure import Failure
 
 from mutauth_twisted.errors import AccessDenied, MutualAuthError, ServiceFull
 from mutauth_twisted.log import LimitedLog, Log
 
+#: Lines in full about the connections of authenticated clients in :data:`LimitedLog.INTERVAL`, and about those of one
+#: principal.  Each connection is worth a line, but whoever has one ticket can open hundreds a second.
+LINES: Final = 1000
+LINES_OF_ONE: Final = 100
+
 
 class Refusals:
-    """Logs why connections ended before they were sessions, few of them in full.
+    """Logs what became of connections, only so many of them in full.
 
-    Strangers, clients that did authenticate, and internal errors are counted
-    apart, so that a flood of strangers hides neither of the others.
+    Strangers, clients that did authenticate and were refused, sessions, their
+    ends, and internal errors are counted apart, so that a flood of one kind
+    hides none of the others.
 
     :param clock: provides IReactorTime.
     """
@@ -23,8 +29,11 @@ class Refusals:
 
     def __init__(self, clock: Any) -> None:
         self._strangers = LimitedLog(clock, self._log, "connections of strangers failed")
-        self._clients = LimitedLog(clock, self._log, "authenticated clients were refused")
+        self._clients = LimitedLog(clock, self._log, "authenticated clients were refused", firsts=LINES)
         self._internal = LimitedLog(clock, self._log, "internal errors")
+        many = {"lines": LINES, "lines_of_one": LINES_OF_ONE, "firsts": LINES}
+        self._sessions = LimitedLog(clock, self._log, "clients were authenticated", **many)
+        self._ends = LimitedLog(clock, self._log, "lines about sessions that this side ended", **many)
 
     def refused(self, error: MutualAuthError, source: str, text: str) -> None:
         """A connection ended with an error.
@@ -34,8 +43,17 @@ class Refusals:
         """
         is_client = isinstance(error, (AccessDenied, ServiceFull))
         limited = self._clients if is_client else self._strangers
-        who = error.subject if is_client else source
+        who = error.subject.casefold() if is_client else source
         limited.line(error.kind, who, lambda: f"{text}: {error}", error=error)
+
+    def authenticated(self, principal: str) -> bool:
+        """Count a new session of this principal; return True if its line is to be logged in full."""
+        # A KDC gives tickets for a name in any mix of cases.
+        return self._sessions.admits(principal, principal.casefold())
+
+    def ended(self, principal: str) -> bool:
+        """Count a line about the end of one of its sessions; return True if it is to be logged in full."""
+        return self._ends.admits(principal, principal.casefold())
 
     def broken(self, failure: Failure, source: str) -> bool:
         """An internal error ended a connection; whether it is to be logged in full."""
@@ -43,5 +61,5 @@ class Refusals:
 
     def flush(self) -> None:
         """Write what was only counted so far."""
-        for limited in (self._strangers, self._clients, self._internal):
+        for limited in (self._strangers, self._clients, self._internal, self._sessions, self._ends):
             limited.flush()

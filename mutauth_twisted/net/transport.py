@@ -52,6 +52,7 @@ from mutauth_twisted.interfaces import IMutualAuthTransport, ISessionEnding, Pee
 from mutauth_twisted.log import Log
 from mutauth_twisted.net.limits import Lifetime, Limits
 from mutauth_twisted.net.outlet import Outlet
+from mutauth_twisted.net.refusals import Refusals
 from mutauth_twisted.net.sockets import lowest
 from mutauth_twisted.text import short_name
 
@@ -75,6 +76,7 @@ class ProtectedTransport:
     :param records: the two directions' records, or their bytes inside TLS.
     :param identity: who the peer is.
     :param limits: how long the session may be idle or last; None: for ever.
+    :param refusals: says which lines about sessions are logged, where there can be many; None: all are.
     """
 
     _log = Log()
@@ -86,6 +88,7 @@ class ProtectedTransport:
         records: Records | Stream,
         identity: PeerIdentity,
         limits: Limits | None = None,
+        refusals: Refusals | None = None,
     ) -> None:
         self._reactor = reactor
         self._transport = transport
@@ -106,6 +109,7 @@ class ProtectedTransport:
         self._linger: IDelayedCall | None = None
         self._wrote = False
         self._limits = limits
+        self._refusals = refusals
         self._lifetime: Lifetime | None = None
 
     def start(self, application: IProtocol) -> None:
@@ -154,19 +158,28 @@ class ProtectedTransport:
         finally:
             self._delivering = False
 
+    def _has_line(self) -> bool:
+        return self._refusals is None or self._refusals.ended(self._who)
+
+    def _log_failure(self, text: str, failure: Failure) -> None:
+        if self._refusals is None or self._refusals.broken(failure, self._who):
+            self._log.failure(text, failure, principal=self._who)
+
     def _touch(self) -> None:
         if self._lifetime is not None:
             self._lifetime.touched = self._lifetime.reactor.seconds()
 
     def _announce_end(self, seconds: float) -> None:
-        principal = self._who
-        self._log.info("the session with {principal} will end in {seconds:.0f} s", principal=principal, seconds=seconds)
+        if self._has_line():
+            text = "the session with {principal} will end in {seconds:.0f} s"
+            self._log.info(text, principal=self._who, seconds=seconds)
         ending: Any = ISessionEnding(self._application, None)
         if ending is not None:
             self._call(ending.sessionEnding, seconds)
 
     def _end_session(self, error: SessionEnded) -> None:
-        self._log.info("the session with {principal} is over: {error}", principal=self._who, error=error)
+        if self._has_line():
+            self._log.info("the session with {principal} is over: {error}", principal=self._who, error=error)
         if self._reason is not None:  # it is ending already, and has had its time
             self._transport.abortConnection()
             return
@@ -179,16 +192,13 @@ class ProtectedTransport:
             application(*arguments)
         except Exception:
             failure = Failure()
-            self._log.failure(
-                "the application failed on the connection with {principal}",
-                failure,
-                principal=self._who,
-            )
+            self._log_failure("the application failed on the connection with {principal}", failure)
             self._drop(failure)
 
     def fail(self, error: MutualAuthError) -> None:
         """The peer did what it may not: nothing more is delivered, and the connection is aborted."""
-        self._log.error("connection with {principal} aborted: {error}", principal=self._who, error=error)
+        if self._has_line():
+            self._log.error("connection with {principal} aborted: {error}", principal=self._who, error=error)
         self._drop(Failure(error))
 
     def _drop(self, reason: Failure) -> None:
@@ -286,8 +296,7 @@ class ProtectedTransport:
             try:
                 application.connectionLost(self._why(reason))
             except Exception:
-                text = "the application failed at the end of the connection with {principal}"
-                self._log.failure(text, principal=self._who)
+                self._log_failure("the application failed at the end of the connection with {principal}", Failure())
 
     def _deliver_rest(self) -> None:
         """Deliver what has come before the end, to an application that has paused as well: there is no later.
