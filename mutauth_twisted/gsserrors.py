@@ -45,6 +45,8 @@ AES_FOR_ACCOUNT = (
 
 _KRB5 = -1765328384  # ERROR_TABLE_BASE_krb5; KRB-ERROR codes are added to it (RFC 4120, section 7.5.9)
 _K5G = 39756032  # ERROR_TABLE_BASE_k5g, the errors of the mechanism itself
+_GGSS = -2045022976  # ERROR_TABLE_BASE_ggss, those of GSSAPI's framing
+_ASN1 = 1859794432  # ERROR_TABLE_BASE_asn1
 
 
 @frozen
@@ -286,6 +288,12 @@ _OF_FILES = frozenset(
 
 _USED_UP = frozenset((errno.EMFILE, errno.ENFILE))
 
+#: The numbers that MIT makes up (lib/gssapi/mechglue: util_errmap.c counts from 100000), below all tables.
+_MADE_UP = range(100_001, 1_000_000)
+#: What Kerberos returns: the system's numbers, and its tables, of 256 codes at most.
+_RETURNED = (range(1, _ERRNO_LIMIT), *(range(base, base + 256) for base in (_KRB5, _K5G, _GGSS, _ASN1)))
+_ORIGINAL: dict[int, int] = {}
+
 _DRIVE = re.compile(r"[A-Za-z]")  # what libkrb5 takes for one, on every system
 _KEYTAB_NAME = re.compile(r"FILE:(\S+)")
 #: Of the library's words, which can quote what a KDC or a token says.
@@ -299,7 +307,28 @@ def minor_code(error: BaseException) -> int:
     if not isinstance(code, int):
         code = getattr(error, "err_code", 0)
     code = code if isinstance(code, int) else 0
+    if code in _MADE_UP and isinstance(error, GSSError):
+        return _original_code(error, code)
     return code - (1 << 32) if code >= 1 << 31 else code
+
+
+def _original_code(error: GSSError, made_up: int) -> int:
+    """The code that a mechanism returned, of the number that MIT made up for it; that number, when none is found.
+
+    Two mechanisms may mean different things by one number, so that MIT gives away each number once in a process, and to
+    the next mechanism that returns the same a number from 100001 on.  SPNEGO returns what Kerberos inside it has returned
+    before.  Which code it stands for is not told, but gss_display_status finds the mechanism's text for either: the code is
+    the one whose text is the same.  Codes that nothing has returned yet have none.
+    """
+    if made_up not in _ORIGINAL:
+        text = error.get_all_statuses(made_up, False)
+        codes = (code for codes in _RETURNED for code in codes)
+        found = [code for code in codes if error.get_all_statuses(code & 0xFFFFFFFF, False) == text]
+        if len(found) > 1:  # the texts are this thread's last ones, and may differ the next time
+            return made_up
+        # A number stands for the same code as long as the process lives.
+        _ORIGINAL[made_up] = found[0] if found else made_up
+    return _ORIGINAL[made_up]
 
 
 def _text(error: BaseException) -> str:

@@ -256,6 +256,14 @@ def third_party_initiator(
     )
 
 
+def set_clock(ccache: str, seconds: int) -> None:
+    """Make whoever uses the cache believe that the KDC's clock is off by so much (MIT's ccache file format, tag 1)."""
+    path = Path(ccache.removeprefix("FILE:"))
+    content = path.read_bytes()
+    (header,) = struct.unpack_from(">H", content, 2)
+    path.write_bytes(b"\x05\x04" + struct.pack(">HHHii", 12, 1, 8, seconds, 0) + content[4 + header :])
+
+
 def set_environment(test: SynchronousTestCase, variables: dict[str, str]) -> None:
     """Set variables of this process until the test ends."""
     for name, value in variables.items():

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import ctypes
 import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import gssapi
 from gssapi.raw.misc import GSSError
 from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted import gsserrors
+from mutauth_twisted.core.context import StepFailed
+from mutauth_twisted.core.kerberos import KerberosInitiator, ServiceKeys
+from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.errors import (
     REPLAY_CACHE,
     AuthenticationError,
@@ -20,12 +27,15 @@ from mutauth_twisted.errors import (
     MutualAuthError,
     PeerError,
     PeerNotProven,
+    PeerRefused,
     ProtocolViolation,
     RecordError,
     UsageError,
 )
 from mutauth_twisted.gsserrors import Acceptor, TicketLabel, explain, keytab_keys, minor_code
-from tests.forge import make_realm
+from mutauth_twisted.policy import Package, Protection
+from mutauth_twisted.spn import SPN
+from tests.forge import Realm, make_realm, set_clock, third_party_initiator
 
 FAILURE = 0xD0000  # GSS_S_FAILURE
 
@@ -279,3 +289,126 @@ class AcceptorTests(SynchronousTestCase):
         """What a stranger wrote on its ticket is shown escaped, in one line."""
         self.name = "a\nb\x1b[2J"
         self.assertNotIn("\x1b", str(self.said(version=1)))
+
+
+def refusals(realm: Realm) -> dict[str, Callable[[gssapi.OID], MutualAuthError]]:
+    """What fails at a service that negotiates, each by the way in which a client of this mechanism comes."""
+    spn = SPN("echoSvc", "srv1.test.example")
+    keys = ServiceKeys(ServiceCredentials(realm.keytab("svc-echo")), None, Package.NEGOTIATE)
+
+    def token(mechanism: gssapi.OID, skew: int = 0, account: str = "svc-echo", **ticket: float) -> bytes:
+        ccache = realm.ccache("alice", str(spn), account, **ticket)  # type: ignore[arg-type]
+        if skew:
+            set_clock(ccache, skew)
+        return third_party_initiator(spn, ccache, mechanism=mechanism).step() or b""
+
+    def said(request: bytes) -> MutualAuthError:
+        try:
+            keys.acceptor("client").step(request)
+        except StepFailed as failed:
+            return failed.error
+        raise AssertionError("it was accepted")
+
+    def replayed(mechanism: gssapi.OID) -> MutualAuthError:
+        request = token(mechanism)
+        keys.acceptor("client").step(request)
+        return said(request)
+
+    return {
+        "replay": replayed,
+        "clock skew": lambda mechanism: said(token(mechanism, skew=3600, lifetime=10_000, age=10_000)),
+        "wrong key": lambda mechanism: said(token(mechanism, account="svc-other")),
+        "expired": lambda mechanism: said(token(mechanism, lifetime=-3600, age=7200, said=3600)),
+        "altered": lambda mechanism: said(token(mechanism)[:-4] + bytes(4)),
+    }
+
+
+class MadeUpTests(SynchronousTestCase):
+    """Numbers that MIT makes up for a mechanism when another one has returned the same code before."""
+
+    WORDS = {
+        "replay": "seen before (replay)",
+        "clock skew": "its clock and this machine's differ",
+        "wrong key": "made for another key",
+        "expired": "its ticket has expired",
+        "altered": "does not fit its ticket",
+    }
+
+    def test_orders(self) -> None:
+        """In a new process each failure is told in the same words, bare and inside SPNEGO, whichever comes first."""
+        for order in ("bare first", "SPNEGO first"):
+            directory = self.mktemp()
+            os.makedirs(directory)
+            command = [sys.executable, "-m", "tests.test_gsserrors", os.path.abspath(directory), order]
+            root = Path(__file__).resolve().parent.parent
+            ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=root)
+            self.assertEqual((ended.returncode, ended.stderr), (0, ""))
+            lines = ended.stdout.splitlines()
+            self.assertEqual(lines[::2], lines[1::2], order)
+            self.assertEqual([line.partition(": ")[0] for line in lines[::2]], list(self.WORDS))
+            for line in lines:
+                self.assertIn(self.WORDS[line.partition(": ")[0]], line, order)
+
+    def test_a_client(self) -> None:
+        """So are a client's failures before it sends anything."""
+        make_realm(self)
+        spn = SPN("echoSvc", "srv1.test.example")
+        credentials = ClientCredentials(ccache="FILE:/nonexistent/ccache")
+        for package in (Package.KERBEROS, Package.NEGOTIATE, Package.KERBEROS):
+            client = KerberosInitiator(spn, credentials, Protection.SEAL, package)
+            failed = self.assertRaises(StepFailed, client.step, None).error
+            self.assertIsInstance(failed, CredentialError)
+            self.assertIn("there is no Kerberos ticket", str(failed))
+
+    def test_told(self) -> None:
+        """What the service says of a client's ticket is the service's word, bare and inside SPNEGO."""
+        realm = make_realm(self)
+        spn = SPN("echoSvc", "srv1.test.example")
+        keys = ServiceKeys(ServiceCredentials(realm.keytab("svc-echo")), None, Package.NEGOTIATE)
+        expired: dict[str, float] = {"lifetime": -3600, "age": 7200, "said": 3600}
+        for account, ticket, words in (("svc-other", {}, "made for another key"), ("svc-echo", expired, "has expired")):
+            said = []
+            for package in (Package.KERBEROS, Package.NEGOTIATE, Package.KERBEROS):
+                ccache = realm.ccache("alice", str(spn), account, **ticket)  # type: ignore[arg-type]
+                client = KerberosInitiator(spn, ClientCredentials(ccache=ccache), Protection.SEAL, package)
+                request = client.step(None).token
+                failed = self.assertRaises(StepFailed, keys.acceptor("client").step, request)
+                told = self.assertRaises(StepFailed, client.step, failed.token).error
+                self.assertIs(type(told), PeerRefused)
+                self.assertIn(f"the service refused the ticket: the {'Kerberos ' * bool(ticket)}ticket", str(told))
+                self.assertIn(words, str(told))
+                said.append(str(told))
+            self.assertEqual(len(set(said)), 1)
+
+    def test_looked_for_once(self) -> None:
+        """A number is looked for once, and one that stands for no code of Kerberos stays what it is."""
+        asked: list[int] = []
+
+        class Asked(GSSError):  # type: ignore[misc]
+            def get_all_statuses(self, code: int, is_maj: bool) -> list[str]:
+                asked.append(code)
+                return [f"text {0xFFFFFFFF & -1765328350}" if code == 100_777 else f"text {code}"]
+
+        self.patch(gsserrors, "_ORIGINAL", {})
+        known, unknown = Asked(FAILURE, 100_777), Asked(FAILURE, 100_778)
+        asked.clear()  # GSSAPI's own class asks for its text
+        for _ in range(2):
+            self.assertEqual((minor_code(known), minor_code(unknown)), (-1765328350, 100_778))
+        self.assertEqual((asked.count(100_777), asked.count(100_778)), (1, 1))
+
+
+def main(directory: str, order: str) -> None:
+    """Print what is said of each failure, by clients of both mechanisms in this order."""
+    realm = Realm(directory)
+    os.environ.update(realm.environment())
+    mechanisms = [gssapi.MechType.kerberos, gssapi.OID.from_int_seq("1.3.6.1.5.5.2")]
+    if order == "SPNEGO first":
+        mechanisms.reverse()
+    for name, refused in refusals(realm).items():
+        for mechanism in mechanisms:
+            error = refused(mechanism)
+            print(f"{name}: {type(error).__name__}: {error}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

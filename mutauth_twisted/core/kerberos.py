@@ -98,8 +98,9 @@ _CREDENTIALS_EXPIRED = 0x000B0000
 _DCE_STYLE = 0x1000
 _WITHOUT_DCE_STYLE = "have the client leave out GSS_C_DCE_STYLE (ISC_REQ_USE_DCE_STYLE)"
 _AS_IN_RFC_4120 = f"its Kerberos must send DER in GSSAPI's framing (RFC 4120 5.1, RFC 4121 4.1): {_WITHOUT_DCE_STYLE}"
-#: RFC 4121 4.1: the token identifier of a KRB-ERROR behind the mechanism's OID, and where it ends at the latest.
-_KRB_ERROR_AT_MOST = 24
+#: RFC 4121 4.1: the token identifier of a KRB-ERROR behind the mechanism's OID, and where it ends at the latest, in a
+#: NegTokenResp with state and mechanism before it (RFC 4178 4.2.2).
+_KRB_ERROR_AT_MOST = 56
 _KRB_ERROR_HEADER = b"\x06\x09\x2a\x86\x48\x86\xf7\x12\x01\x02\x02\x03\x00"
 #: RFC 4121 4.2.6: what messages start with; their sequence number is in bytes 8 to 15, which the rotation leaves alone.
 _WRAP_TOKEN = b"\x05\x04"

@@ -33,6 +33,8 @@ from mutauth_twisted.directory.session import Change, Session
 from mutauth_twisted.directory.spns import add_spns, find_account
 from mutauth_twisted.dns import Resolver
 from mutauth_twisted.errors import MutualAuthError
+from mutauth_twisted.net.protocol import Channel
+from mutauth_twisted.policy import Package
 from mutauth_twisted.spn import SPN
 from mutauth_twisted.text import printable
 from tests.integration.test_exchange import ExchangeTestCase
@@ -217,9 +219,11 @@ class KerberosTestCase(ExchangeTestCase):
         new.replace(path)
         return str(path)
 
-    def service_keys(self, path: Path | None = None, principal: str | None = None) -> ServiceKeys:
+    def service_keys(
+        self, path: Path | None = None, principal: str | None = None, package: Package = Package.KERBEROS
+    ) -> ServiceKeys:
         """The keys in a keytab, the service's own if not another is named."""
-        return ServiceKeys(ServiceCredentials(str(path or self.file), principal))
+        return ServiceKeys(ServiceCredentials(str(path or self.file), principal), package=package)
 
     def client_keytab(self, account: Account, *keys: Key) -> ClientCredentials:
         """An account by a keytab of its own, with its AES-256 key if no others are given."""
@@ -261,13 +265,16 @@ class KerberosTestCase(ExchangeTestCase):
         service: tuple[type[MutualAuthError], tuple[str, ...]] | None,
         spn: SPN | None = None,
         credentials: ClientCredentials | None = None,
+        channel: Channel = Channel(),
     ) -> None:
         """The connection is refused, and each side says why: a line of this class with these words, and what to do.
 
         :param service: None: the service hears nothing of this client.
         """
         self.heard.clear()
-        error = await self.assertFailure(self.connect(port, spn or self.spn, credentials or self.fresh()), MutualAuthError)
+        error = await self.assertFailure(
+            self.connect(port, spn or self.spn, credentials or self.fresh(), channel), MutualAuthError
+        )
         while len(self.heard) < (1 if service is None else 2):
             await deferLater(cast(IReactorTime, reactor), 0.002)
         if service is None:

@@ -26,11 +26,15 @@ from mutauth_twisted.errors import (
     PeerRefused,
     ProtocolViolation,
 )
+from mutauth_twisted.net.protocol import Channel
+from mutauth_twisted.policy import Package
 from mutauth_twisted.spn import SPN
 from tests import forge
+from tests.forge import set_clock
 from tests.integration.commands import CommandTestCase, Ended
 from tests.integration.kerberos_case import AES128, AES128_ONLY, DISABLED, NORMAL, Account, KerberosTestCase, keytab
 from tests.integration.nns_peer import NNSPeer
+from tests.test_kerberos import SPNEGO
 
 OTHER_KEY = (
     PeerRefused,
@@ -39,14 +43,6 @@ OTHER_KEY = (
 SMARTCARD_REQUIRED = 0x40000
 #: accountExpires, in units of 100 ns since 1601: some day in 2019.
 LONG_AGO = 132_000_000_000_000_000
-
-
-def set_clock(ccache: str, seconds: int) -> None:
-    """Make whoever uses the cache believe that the KDC's clock is off by so much (MIT's ccache file format, tag 1)."""
-    path = Path(ccache.removeprefix("FILE:"))
-    content = path.read_bytes()
-    (header,) = struct.unpack_from(">H", content, 2)
-    path.write_bytes(b"\x05\x04" + struct.pack(">HHHii", 12, 1, 8, seconds, 0) + content[4 + header :])
 
 
 class ErrorTestCase(KerberosTestCase):
@@ -155,11 +151,38 @@ class ClockTests(ErrorTestCase):
         self.assertIs(type(heard), PeerNotProven)
         self.assertIn("seen before (replay)", str(heard))
 
-    def token(self) -> bytes:
+    async def test_both_packages(self) -> None:
+        """Inside SPNEGO each failure is told as it is without it, to both sides, whichever comes first."""
+        keys, channel = self.service_keys(package=Package.NEGOTIATE), Channel(package=Package.NEGOTIATE)
+        self.port = await self.listen(keys, channel=channel)
+        skewed = self.fresh()
+        await self.served(self.port, credentials=skewed)
+        set_clock(skewed.ccache or "", 3600)
+        self.put(self.file, self.account.key(), evolve(self.account, version=1).key())
+        for credentials, client, (kind, *words) in (
+            (skewed, "the clocks of both sides differ", (AuthenticationError, "its clock and this machine's differ")),
+            (
+                self.forged(-60, 3600, key=os.urandom(32)),
+                "the ticket was made for another key",
+                (PeerNotProven, "made for another key", str(self.spn), str(self.file)),
+            ),
+            (self.forged(-7200, -3600), "the Kerberos ticket has expired", (PeerNotProven, "its ticket has expired")),
+        ):
+            told = (PeerRefused, (f"the service refused the ticket: {client}",))
+            for package in (Package.NEGOTIATE, Package.KERBEROS, Package.NEGOTIATE):
+                service, channel = (kind, tuple(words)), Channel(package=package)
+                await self.both(self.port, told, service, credentials=credentials, channel=channel)
+        for mechanism in (SPNEGO, gssapi.MechType.kerberos, SPNEGO):
+            token = self.token(mechanism)
+            await self.answered(token)
+            self.servers.clear()
+            heard = await self.answered(token)
+            self.assertIs(type(heard), PeerNotProven)
+            self.assertIn("seen before (replay)", str(heard))
+
+    def token(self, mechanism: gssapi.OID = gssapi.MechType.kerberos) -> bytes:
         """A client's first token."""
-        credentials = gssapi.Credentials(usage="initiate", store={"ccache": self.fresh().ccache or ""})
-        name = gssapi.Name(str(self.spn), gssapi.NameType.kerberos_principal)
-        return gssapi.SecurityContext(name=name, creds=credentials, usage="initiate", flags=62).step() or b""
+        return forge.third_party_initiator(self.spn, self.fresh().ccache or "", mechanism=mechanism).step() or b""
 
     async def answered(self, token: bytes) -> MutualAuthError | None:
         """Send a first token and leave; what the service says of it, and nothing of that to the client."""
