@@ -15,6 +15,7 @@ from unicodedata import category
 from attrs import field, frozen
 
 from mutauth_twisted.errors import UsageError
+from mutauth_twisted.policy import fold_ascii
 
 _FORM = "write class/host[:port][/name]"
 _MAX_PORT = 65535
@@ -58,7 +59,7 @@ def _is_number(text: str) -> bool:
 
 
 def _fold(part: str | None) -> str | None:
-    return None if part is None else part.casefold()
+    return None if part is None else fold_ascii(part)
 
 
 def own_host() -> str:
@@ -76,9 +77,9 @@ def own_host() -> str:
 class SPN:
     """A service principal name: ``class/host[:port-or-instance][/service-name]``.
 
-    Two names are equal when they differ in case only, of all that Unicode calls
-    case, as the directory's own comparison knows more than ASCII's; what is
-    proven is compared more strictly (``core/kerberos.py``).
+    Two names are equal when they differ in the case of A to Z only, in every
+    part: whatever else a directory or a KDC folds, no two accounts' names are one
+    to us.
 
     :param service_class: the kind of service, such as ``echoSvc`` or ``HTTP``;
         see :func:`check_service_class`.
@@ -206,7 +207,7 @@ def make_spn(
                 f"service name {service_name!r}", "a DN is no host", "give the host that offers it as the instance name"
             )
         return SPN(service_class, service_name, referrer if is_address else None, instance)
-    if is_address or service_name.casefold() == instance_name.casefold():
+    if is_address or fold_ascii(service_name) == fold_ascii(instance_name):
         raise UsageError(
             f"service name {service_name!r}",
             "it is a host, and an instance name was given too",

@@ -24,7 +24,7 @@ from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.errors import CredentialError, MutualAuthError
 from mutauth_twisted.files import read_file
 from mutauth_twisted.gsserrors import AES_FOR_ACCOUNT, explain, keytab_keys, keytab_path, kind_name, minor_code
-from mutauth_twisted.policy import AES_TYPES, split_principal
+from mutauth_twisted.policy import AES_TYPES, fold_ascii, split_principal
 
 #: A ticket that is refused is fetched anew at most once in this time, in seconds.
 REPLACE_INTERVAL = 30.0
@@ -113,12 +113,12 @@ def keytab_principal(keytab: str | None, account: str | None) -> str:
     """
     path = keytab_file(keytab)
     names = check_keytab(f"FILE:{path}")
-    wanted = None if account is None or "=" in account else account.rpartition("\\")[2].casefold()
+    wanted = None if account is None or "=" in account else fold_ascii(account.rpartition("\\")[2])
     if wanted is None:
         found = [name for name in names if "/" not in split_principal(name)[0]] or list(names)
     else:
         found = [name for name in names if wanted in _ways_to_name(name)]
-    if len({name.casefold() for name in found}) == 1:  # msktutil writes a computer's name in two ways
+    if len(set(map(fold_ascii, found))) == 1:  # msktutil writes a computer's name in two ways
         return found[0]
     holders = ", ".join(names)
     if found:
@@ -129,7 +129,7 @@ def keytab_principal(keytab: str | None, account: str | None) -> str:
 
 def _ways_to_name(principal: str) -> tuple[str, ...]:
     """A principal in full, without its realm, and a computer's without its ``$``."""
-    full, name = principal.casefold(), split_principal(principal)[0].casefold()
+    full, name = fold_ascii(principal), fold_ascii(split_principal(principal)[0])
     return full, name, name.removesuffix("$")
 
 

@@ -22,7 +22,8 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         (
             {"text", "files"},
             {"errors", "log"},
-            {"spn", "policy"},
+            {"policy"},
+            {"spn"},
             {"access"},
             {"interfaces", "credentials", "channelbinding"},
             {"wire", "dns", "threads", "gsserrors", "replaycache"},

@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mutauth_twisted.directory.names import (
     all_of,
     any_of,
+    check_host_name,
     child_dn,
     common_name,
     domain_of,
@@ -24,6 +25,8 @@ from mutauth_twisted.directory.names import (
     parse_guid,
     same_dn,
 )
+from mutauth_twisted.errors import UsageError
+from mutauth_twisted.policy import fold_ascii
 
 _PARENT = "CN=Computers,DC=lab,DC=example"
 _VALUES = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=20)
@@ -39,8 +42,16 @@ class DNTests(SynchronousTestCase):
         self.assertEqual(parent_of(dn), _PARENT)
         self.assertEqual(domain_of(dn), "lab.example")
         self.assertTrue(is_dn(dn))
-        self.assertTrue(same_dn(dn, dn.casefold()))
+        self.assertTrue(same_dn(dn, fold_ascii(dn)))
         self.assertEqual(common_name(dn), value)
+
+    def test_look_alikes(self) -> None:
+        """What Unicode folds together are two objects, and no name of a host."""
+        for other in ("\u017frv1", "\u212aiosk", "cro\u00df"):
+            honest = other.casefold()
+            self.assertFalse(same_dn(child_dn(honest, _PARENT), child_dn(other, _PARENT)))
+            self.assertIn("not a valid host name", str(self.assertRaises(UsageError, check_host_name, other, "host")))
+            self.assertEqual(check_host_name(honest + ".", "host"), honest)
 
     def test_escapes(self) -> None:
         """RFC 4514, section 2.4."""

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from typing import Any
 from unittest import mock
+from uuid import UUID
 
 from twisted.internet.endpoints import clientFromString, serverFromString
 from twisted.internet.protocol import Factory, Protocol
@@ -96,6 +97,15 @@ class ClientStringTests(SynchronousTestCase):
             selection = Selection(selector, given)
             self.assertEqual((selection.wanted_class, selection.by_keyword), (wanted, selector in ("echoSvc", "other")))
 
+    def test_hosts(self) -> None:
+        """The case of A to Z does not count; what Unicode folds together is another host."""
+        for pattern in ("SRV1.lab.example", "srv1.*", "[s]rv1.Lab.Example"):
+            selection = Selection("echoSvc", hosts=pattern)
+            self.assertTrue(selection.wants("Srv1.lab.example"))
+            self.assertFalse(selection.wants("\u017frv1.lab.example"))
+        self.assertFalse(Selection("echoSvc", hosts="kiosk.*").wants("\u212aiosk.lab.example"))
+        self.assertFalse(Selection("echoSvc", hosts="cross.*").wants("cro\u00df.lab.example"))
+
     def test_rnr(self) -> None:
         """rnr= makes an endpoint that looks for an RnR service."""
         with mock.patch.object(strings, "LocatedEndpoint", wraps=LocatedEndpoint) as made:
@@ -131,6 +141,9 @@ class ClientStringTests(SynchronousTestCase):
             ("mutauth:scp=a:spn-form=host", "name the hosts to be believed with hosts"),
             ("mutauth:scp=a:base=DC=lab,DC=example:spn-form=host", "name the hosts to be believed with hosts"),
             ("mutauth:keyword=a:class=b:spn-form=host", "name the hosts to be believed with hosts"),
+            ("mutauth:scp=CN\\=a,DC\\=b:class=c:spn-form=host", "name the hosts to be believed with hosts"),
+            (f"mutauth:scp={UUID(int=7)}:class=c:spn-form=host", "name the hosts to be believed with hosts"),
+            ("mutauth:scp=a:hosts=\u017frv1.*:spn-form=host", "host names are ASCII"),
             ("mutauth:rnr=a:spn-form=guid", "spn-form"),
             ("mutauth:rnr=a:base=DC=x", "base"),
             ("mutauth:rnr=a:scp=b", "rnr"),

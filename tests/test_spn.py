@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from mutauth_twisted.directory.spns import Account
 from mutauth_twisted.errors import UsageError
+from mutauth_twisted.policy import fold_ascii
 from mutauth_twisted.spn import SPN, CrackedSPN, SPNNameType, check_service_class, crack_spn, get_spns, make_spn
 
 _PART = st.text(st.characters(exclude_characters="/:@", exclude_categories=["C", "Z"]), min_size=1, max_size=20)
@@ -108,11 +110,24 @@ class SPNTests(SynchronousTestCase):
 
     @given(_CLASS, _PART, st.one_of(st.none(), _NAME))
     def test_case_does_not_count(self, service_class: str, host: str, name: str | None) -> None:
-        """Names that differ in case only are equal and hash alike."""
+        """Names that differ in the case of A to Z only are equal and hash alike."""
         spn = SPN(service_class, host, name)
-        folded = SPN(service_class.casefold(), host.casefold(), name and name.casefold())
+        folded = SPN(service_class.upper(), fold_ascii(host), name and fold_ascii(name))
         self.assertEqual(spn, folded)
         self.assertEqual(hash(spn), hash(folded))
+
+    def test_look_alikes(self) -> None:
+        """What Unicode folds together, and a directory keeps apart, are different names; in every part."""
+        honest = SPN("http", "srv1", "CN=kiosk-ss", "inst")
+        for other in (
+            SPN("http", "\u017frv1", "CN=kiosk-ss", "inst"),
+            SPN("http", "srv1", "CN=\u212aiosk-ss", "inst"),
+            SPN("http", "srv1", "CN=kiosk-\u00df", "inst"),
+            SPN("http", "srv1", "CN=kiosk-ss", "in\u017ft"),
+        ):
+            self.assertNotEqual(honest, other)
+            self.assertEqual(list(dict.fromkeys((other, honest))), [other, honest])
+            self.assertFalse(Account("CN=a", "a", "S-1-1", (str(other),), True, None).holds(honest))
 
     def test_different_names_differ(self) -> None:
         """Every part counts, and a name is not its text."""

@@ -20,6 +20,7 @@ from mutauth_twisted.directory.scp import ServiceConnectionPoint, client_strings
 from mutauth_twisted.directory.scpadmin import Grant, Inspection
 from mutauth_twisted.directory.session import Session
 from mutauth_twisted.errors import UsageError
+from mutauth_twisted.policy import fold_ascii
 
 T = TypeVar("T")
 #: Work with a domain controller of the object's own domain, a global catalog, and the object's DN or GUID.
@@ -81,7 +82,7 @@ def find(keyword: str, class_: str | None, base: str | None, for_programs: bool,
     """
     found = in_directory(options, lambda directory: scpadmin.find_in_forest(directory, keyword, base))
     if class_ is not None:
-        found = [point for point in found if (point.service_class or "").casefold() == class_.casefold()]
+        found = [point for point in found if fold_ascii(point.service_class or "") == fold_ascii(class_)]
     _print_points(found, for_programs)
     if not found:
         of_class = f" and is of service class {class_}" if class_ is not None else ""

@@ -19,6 +19,7 @@ from attrs import frozen
 from mutauth_twisted.directory.names import parse_guid
 from mutauth_twisted.errors import MutualAuthError
 from mutauth_twisted.files import read_file
+from mutauth_twisted.policy import fold_ascii
 
 DEFAULT_STATE_DIR = Path("/var/lib/mutauth")
 _SAFE = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_.")
@@ -57,7 +58,7 @@ class GuidCache:
 
     def path(self, service_class: str, host: str, scp_name: str | None = None) -> Path:
         """The file of one service; safe and distinct for any names, whose case does not count."""
-        key = [part.casefold() for part in (service_class, host, scp_name or service_class)]
+        key = [fold_ascii(part) for part in (service_class, host, scp_name or service_class)]
         readable = "".join(letter if letter in _SAFE else "_" for letter in f"{key[0]}@{key[1]}")[:80]
         digest = sha256(json.dumps(key).encode()).hexdigest()[:16]
         return self.directory / f"scp-{readable}-{digest}.json"

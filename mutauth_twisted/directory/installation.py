@@ -45,6 +45,7 @@ from mutauth_twisted.errors import (
     ServiceCheckFailed,
     UsageError,
 )
+from mutauth_twisted.policy import fold_ascii
 from mutauth_twisted.spn import SPN
 
 T = TypeVar("T")
@@ -101,7 +102,9 @@ class Removed:
 
     def was(self, holder: Account, spn: SPN) -> bool:
         """Whether it was this SPN of this account."""
-        return self.holder is not None and same_dn(self.holder.dn, holder.dn) and self.name.casefold() == str(spn).casefold()
+        if self.holder is None or not same_dn(self.holder.dn, holder.dn):
+            return False
+        return fold_ascii(self.name) == fold_ascii(str(spn))
 
 
 def install(
@@ -251,7 +254,7 @@ def _existing(session: Session, dn: str, service_class: str) -> ServiceConnectio
         raise
     except NotFound:
         return None
-    if (point.service_class or "").casefold() != service_class.casefold():
+    if fold_ascii(point.service_class or "") != fold_ascii(service_class):
         raise ServiceCheckFailed(
             f"SCP {point.dn}",
             f"it is of service class {point.service_class}, not {service_class}",

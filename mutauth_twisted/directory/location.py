@@ -5,23 +5,23 @@ SCP*, the client: the global catalog is searched for a keyword, the rest is
 read from a domain controller of the object's own domain, and the SPN is
 composed from both.
 
-A keyword proves nothing.  Any computer account can put a connection point with
-any keyword below itself, and can register ``class/its-own-host``.  It cannot
-register a three-part SPN; only an administrator can.  So a service that is
-found by keyword is asked for a three-part SPN of the wanted service class, and
-is left out when nobody holds that one.  The class is what an administrator
-decided: a host may delete its own connection point and make it anew at the same
-DN with any keyword, and the SPN with that DN still stands, but it names the
-class that was installed there.  Two parts are asked for only of the hosts that
-the client itself names (``hosts``).
+Nothing in an object is believed.  Any computer account can put a connection
+point with any content below itself, delete one that an administrator put there
+and make it anew at the same DN, and can register ``class/its-own-host``; and
+DNS says what an attacker likes.  So every instance is asked for a three-part
+SPN, which names class, host and object, and is left out unless the directory
+has an account on which that very SPN is registered: only an administrator
+registers one of three parts.  The literal search is what counts.  A KDC alone is
+no proof that anybody registered the name: Samba's answers ``http/any-host/x``
+with the key of whoever holds ``host/any-host``.  By keyword the class is the
+client's to say.  Two parts are asked for only of the hosts that the client
+itself names (``hosts``).
 
-A DN or an objectGUID pins the object, and stays what it is: one that is not
-there is an error and never a keyword.  Where DNS has the hosts (an SRV record),
-a two-part SPN would be whatever DNS says, pinned or not: that takes ``hosts``
-as well.
+A DN or an objectGUID is never taken for a keyword: one that is not there is an
+error.  An RnR service is found by its name or DN in the domain's own container.
 
-An RnR service is found by its name or DN in the domain's own container, where
-only an administrator can have put it; its SPN has three parts as well.
+Names are compared literally but for the case of A to Z, and a host is an ASCII
+name: Unicode's folding makes one host of several that a directory keeps apart.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ from mutauth_twisted.directory.session import Session
 from mutauth_twisted.directory.spns import find_holders_of, find_named
 from mutauth_twisted.dns import weighted_order
 from mutauth_twisted.errors import MutualAuthError, NotFound, ServiceCheckFailed, UsageError
+from mutauth_twisted.policy import fold_ascii
 from mutauth_twisted.spn import SPN, check_service_class
-from mutauth_twisted.text import short_name
 
 _LOOKUPS = 20  # SRV records that are looked up at the same time
 
@@ -81,9 +81,9 @@ class Selection:
     :param service_class: what its class has to be.  None: by keyword the
         keyword itself (which kind ``keyword`` does not allow), otherwise any.
     :param base: the DN below which to look for a keyword; None: the whole forest.
-    :param spn_form: ``guid``, ``dn`` or ``host``; None: what the SCP advertises,
-        but only a form of three parts is believed.
-    :param hosts: a shell pattern its host has to match; None: anything.
+    :param spn_form: ``guid``, ``dn``, or ``host`` together with ``hosts``; None:
+        what the SCP advertises, but only a form of three parts is believed.
+    :param hosts: a shell pattern, in ASCII, that its host has to match; None: anything.
     :raises UsageError: for what does not go together.
     """
 
@@ -99,6 +99,14 @@ class Selection:
             raise UsageError(f"SPN form {self.spn_form!r}", "it is unknown", f"use one of {', '.join(SPN_FORMS)}")
         if self.service_class is not None:
             check_service_class(self.service_class)
+        if self.hosts is not None and not self.hosts.isascii():
+            raise UsageError(f"hosts {self.hosts!r}", "host names are ASCII", "write the pattern in ASCII letters")
+        if self.spn_form == "host" and not self.hosts:
+            raise UsageError(
+                self.subject,
+                "whoever can write the object, or answers DNS, chooses the host, and a host registers two-part SPNs itself",
+                "name the hosts to be believed with hosts, or use spn-form guid or dn",
+            )
         if not self.by_keyword:
             return
         if self.service_class is None:
@@ -111,12 +119,6 @@ class Selection:
             except UsageError as error:
                 cause = "this keyword is neither a DN of a domain, nor an objectGUID, nor a valid service class"
                 raise UsageError(self.subject, cause, remedy) from error
-        if self.spn_form == "host" and not self.hosts:
-            raise UsageError(
-                self.subject,
-                "any computer can publish a keyword and a two-part SPN of its own",
-                "name the hosts to be believed with hosts, or use spn-form guid or dn",
-            )
 
     @property
     def guid(self) -> UUID | None:
@@ -146,7 +148,7 @@ class Selection:
 
     def wants(self, host: str) -> bool:
         """Whether a host is one of those to be believed."""
-        return self.hosts is None or fnmatchcase(host.casefold(), self.hosts.casefold())
+        return self.hosts is None or fnmatchcase(fold_ascii(host), fold_ascii(self.hosts))
 
 
 def locate(
@@ -166,14 +168,12 @@ def locate(
 async def _locate_scp(directory: Directory, query: Selection, randrange: Callable[[int], int]) -> list[Instance]:
     points = await _points(directory, query)
     faults: list[MutualAuthError] = []
-    has_to_be_held = query.by_keyword and query.spn_form != "host"
-    if has_to_be_held:
+    if query.spn_form != "host":
         points, faults = await _named(directory, query, points)
     instances, others = await _instances(directory, query, points)
     faults += others
-    if has_to_be_held and instances:
-        instances, others = await _held(directory, instances)
-        faults += others
+    instances, others = await _held(directory, query, instances)
+    faults += others
     if not instances:
         raise faults[0] if faults else _nothing(directory, query)
     return in_order(instances, randrange)
@@ -198,6 +198,9 @@ async def _locate_rnr(directory: Directory, query: Selection, randrange: Callabl
     if not instances:
         remedy = f"see them with {directory.command('rnr', 'list')}"
         raise NotFound(subject, f"none of its hosts matches {query.hosts!r}", remedy)
+    instances, faults = await _held(directory, query, instances)
+    if not instances:
+        raise faults[0]
     return in_order(instances, randrange)
 
 
@@ -290,7 +293,7 @@ async def _of_point(directory: Directory, query: Selection, point: ServiceConnec
 
 
 def _is_of(service_class: str | None, wanted: str) -> bool:
-    return (service_class or "").casefold() == wanted.casefold()
+    return fold_ascii(service_class or "") == fold_ascii(wanted)
 
 
 def _check_class(query: Selection, subject: str, service_class: str | None) -> None:
@@ -308,18 +311,8 @@ async def _of_srv_record(
 ) -> list[Instance]:
     """One connection point for many hosts: serviceDNSName is an SRV record's name, and DNS has hosts and ports.
 
-    Nothing vouches for what DNS says; a host that it makes up has no SPN with
-    the object's DN or GUID, but may have any of two parts.
-
-    :raises UsageError: for two parts of hosts that the client does not name.
+    Nothing vouches for what DNS says; no account holds an SPN with the object's DN or GUID for a host that it makes up.
     """
-    if query.spn_form == "host" and not query.hosts:
-        raise UsageError(
-            f"SCP {point.dn}",
-            f"its hosts come from DNS ({short_name(point.dns_name or '')}), which nobody vouches for, "
-            "and spn-form host would believe any of them",
-            "name the hosts to be believed with hosts, or use spn-form guid or dn",
-        )
     targets = await directory.resolver.lookup_srv(point.dns_name or "")
     instances = []
     for target in targets:
@@ -338,13 +331,13 @@ async def _named(
     directory: Directory, query: Selection, points: Sequence[ServiceConnectionPoint]
 ) -> tuple[list[ServiceConnectionPoint], list[MutualAuthError]]:
     """Without the SRV records that no SPN of the wanted class vouches for: whoever can publish has nobody ask DNS."""
-    wanted = query.wanted_class or ""
+    wanted = query.wanted_class or (points[0].service_class if points else None) or ""  # the one that is pinned
     records = [point for point in points if point.dns_name_type == "SRV" and _is_of(point.service_class, wanted)]
     if not records:
         return list(points), []
     names = [name for point in records for name in (str(point.guid), point.dn)]
     found = await directory.run(lambda session: find_named(session, wanted, names), global_catalog=True)
-    unnamed = {point.guid: point for point in records if found.isdisjoint((str(point.guid), point.dn.casefold()))}
+    unnamed = {point.guid: point for point in records if found.isdisjoint((str(point.guid), fold_ascii(point.dn)))}
     faults: list[MutualAuthError] = [
         ServiceCheckFailed(
             f"SCP {point.dn}",
@@ -356,29 +349,41 @@ async def _named(
     return [point for point in points if point.guid not in unnamed], faults
 
 
-async def _held(directory: Directory, instances: Sequence[Instance]) -> tuple[list[Instance], list[MutualAuthError]]:
-    """Those whose SPN somebody holds, which only an administrator can have arranged."""
-    spns = list(dict.fromkeys(instance.spn for instance in instances))
-    accounts = await directory.run(lambda session: find_holders_of(session, spns), global_catalog=True)
-    standing = {text.casefold() for account in accounts for text in account.spns}
+async def _held(
+    directory: Directory, query: Selection, instances: Sequence[Instance]
+) -> tuple[list[Instance], list[MutualAuthError]]:
+    """Those whose three-part SPN is registered literally; what a KDC makes of the name does not count.
+
+    Those of two parts are of hosts that the client named.
+    """
+    three_parts = dict.fromkeys(instance.spn for instance in instances if instance.spn.service_name is not None)
+    if not three_parts:
+        return list(instances), []
+    accounts = await directory.run(lambda session: find_holders_of(session, list(three_parts)), global_catalog=True)
+    standing = {fold_ascii(text) for account in accounts for text in account.spns}
     held, faults = [], list[MutualAuthError]()
     for instance in instances:
-        if str(instance.spn).casefold() in standing:
+        if instance.spn.service_name is None or fold_ascii(str(instance.spn)) in standing:
             held.append(instance)
         else:
-            command = install_command(
-                instance.spn.service_class,
-                instance.host,
-                "ACCOUNT",
-                scp_name=common_name(instance.dn),
-                scp_parent=parent_of(instance.dn),
-                reach=directory.reach,
-            )
-            faults.append(
-                ServiceCheckFailed(
-                    f"SCP {instance.dn}",
-                    f"no account holds the SPN that vouches for it, {instance.spn}",
-                    f"if it is to be trusted, an administrator runs {command}",
-                )
-            )
+            faults.append(_not_held(directory, query, instance))
     return held, faults
+
+
+def _not_held(directory: Directory, query: Selection, instance: Instance) -> ServiceCheckFailed:
+    service_class, host = instance.spn.service_class, instance.host
+    if query.kind == "rnr":
+        subject = f"RnR service {instance.dn}"
+        words = ("--service-class", service_class, "--host", host, "--port", str(instance.port), "--account", "ACCOUNT")
+        command = directory.command("rnr", "publish", instance.dn, *words)
+    else:
+        subject = f"SCP {instance.dn}"
+        name, parent = common_name(instance.dn), parent_of(instance.dn)
+        command = install_command(
+            service_class, host, "ACCOUNT", scp_name=name, scp_parent=parent, reach=directory.reach
+        )
+    return ServiceCheckFailed(
+        subject,
+        f"no account holds the SPN that vouches for it, {instance.spn}",
+        f"if it is to be trusted, an administrator runs {command}",
+    )

@@ -7,6 +7,9 @@ from uuid import UUID
 
 from ldap3.utils.conv import escape_bytes
 
+from mutauth_twisted.errors import UsageError
+from mutauth_twisted.policy import fold_ascii
+
 _RDN = re.compile(r" *([A-Za-z][A-Za-z0-9-]*|[0-9.]+) *= *([^ ].*)", re.DOTALL)
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*")
 _SPECIAL = '"+,;<>\\='
@@ -15,6 +18,20 @@ _SPECIAL = '"+,;<>\\='
 def is_host_name(name: str) -> bool:
     """Whether this may be a DNS name (RFC 1123, section 2.1; and ``_``, with which SRV records begin)."""
     return len(name) <= 253 and bool(_HOST.fullmatch(name)) and all(len(label) <= 63 for label in name.split("."))
+
+
+def check_host_name(name: str, subject: str) -> str:
+    """Verify that a name is an ASCII host name; return it without the final dot.
+
+    A name with other characters is one that a directory or a KDC may take for another host's.
+
+    :param subject: the error's.
+    :raises UsageError: when it is not.
+    """
+    bare = name.removesuffix(".")
+    if not is_host_name(bare):
+        raise UsageError(subject, "it is not a valid host name", "write a DNS name: ASCII letters, digits, - and _")
+    return bare
 
 
 def escape_rdn_value(value: str) -> str:
@@ -61,7 +78,7 @@ def is_dn(text: str) -> bool:
 
 def domain_of(dn: str) -> str:
     """The DNS name of the domain that an object is in."""
-    return ".".join(value for kind, value in _components(dn) if kind == "dc").casefold()
+    return fold_ascii(".".join(value for kind, value in _components(dn) if kind == "dc"))
 
 
 def parent_of(dn: str) -> str:
@@ -70,9 +87,9 @@ def parent_of(dn: str) -> str:
 
 
 def same_dn(one: str, other: str) -> bool:
-    """Whether two DNs name the same object: case and spelling of escapes do not count."""
-    mine, theirs = ([(kind, _unescape(value).casefold()) for kind, value in _components(dn)] for dn in (one, other))
-    return mine == theirs if mine else one.casefold() == other.casefold()
+    """Whether two DNs name the same object: the case of A to Z and the spelling of escapes do not count."""
+    mine, theirs = ([(kind, fold_ascii(_unescape(value))) for kind, value in _components(dn)] for dn in (one, other))
+    return mine == theirs if mine else fold_ascii(one) == fold_ascii(other)
 
 
 # In one pass: what an escaped backslash leaves must not be taken for the start of another escape.

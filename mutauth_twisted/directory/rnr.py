@@ -33,6 +33,7 @@ from mutauth_twisted.directory.binding import BindingInformation
 from mutauth_twisted.directory.names import all_of, child_dn, equals, is_dn, is_host_name, parent_of
 from mutauth_twisted.directory.session import INSUFFICIENT_RIGHTS, Change, Entry, Session, Value
 from mutauth_twisted.errors import DirectoryRefused, NotFound, OtherObject, ServiceCheckFailed, UsageError
+from mutauth_twisted.policy import fold_ascii
 from mutauth_twisted.spn import SPN
 
 INSTANCE_CLASS = "serviceInstance"
@@ -130,7 +131,7 @@ def spn_of(session: Session, name: str, service_class: str, host: str) -> SPN:
 
 def class_id_of(service_class: str) -> UUID:
     """The serviceClassID for a class of this name; case does not count."""
-    return uuid5(_NAMESPACE, service_class.casefold())
+    return uuid5(_NAMESPACE, fold_ascii(service_class))
 
 
 def read_instance(session: Session, name: str) -> ServiceInstance:
@@ -251,7 +252,7 @@ def check_class(session: Session, instance: ServiceInstance, service_class: str)
     :raises ServiceCheckFailed: when it is of another one.
     """
     known = instance.service_class
-    if instance.class_id != class_id_of(service_class) and (known or "").casefold() != service_class.casefold():
+    if instance.class_id != class_id_of(service_class) and fold_ascii(known or "") != fold_ascii(service_class):
         raise ServiceCheckFailed(
             f"RnR service {instance.dn}",
             f"it is of service class {known or instance.class_id}, not {service_class}",
@@ -276,7 +277,7 @@ def update_address(session: Session, instance: ServiceInstance, address: Address
 
 
 def _same_host(one: Address, other: Address) -> bool:
-    return one.host.casefold() == other.host.casefold()
+    return fold_ascii(one.host) == fold_ascii(other.host)
 
 
 def withdraw_address(session: Session, dn: str, address: Address) -> bool:

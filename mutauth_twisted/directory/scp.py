@@ -9,9 +9,10 @@ from attrs import frozen
 from twisted.internet.endpoints import quoteStringArgument
 
 from mutauth_twisted.directory.binding import BindingInformation
-from mutauth_twisted.directory.names import all_of, equals, parent_of
+from mutauth_twisted.directory.names import all_of, check_host_name, equals, parent_of
 from mutauth_twisted.directory.session import NO_SUCH_ATTRIBUTE, Change, Entry, Session
 from mutauth_twisted.errors import DirectoryRefused, NotFound, OtherObject, UsageError
+from mutauth_twisted.policy import fold_ascii
 from mutauth_twisted.spn import SPN, check_service_class
 
 OBJECT_CLASS = "serviceConnectionPoint"
@@ -66,7 +67,7 @@ class ServiceConnectionPoint:
         :param form: ``guid``, ``dn`` or ``host``.
         :param host: instead of serviceDNSName.
         :param service_class: instead of serviceClassName.
-        :raises UsageError: when a part is not known, or cannot stand in an SPN.
+        :raises UsageError: when a part is not known, or cannot stand in an SPN, or the host is not a valid (ASCII) name.
         """
         host, service_class = host or self.dns_name, service_class or self.service_class
         if not host or not service_class:
@@ -75,7 +76,7 @@ class ServiceConnectionPoint:
         if form not in SPN_FORMS:
             raise UsageError(f"SPN form {form!r}", "it is unknown", f"use one of {', '.join(SPN_FORMS)}")
         names = {"guid": str(self.guid), "dn": self.dn, "host": None}
-        return SPN(service_class, host.rstrip("."), names[form])
+        return SPN(service_class, check_host_name(host, f"SCP {self.dn}, host {host!r}"), names[form])
 
 
 def client_strings(point: ServiceConnectionPoint) -> list[str]:
@@ -89,7 +90,7 @@ def client_strings(point: ServiceConnectionPoint) -> list[str]:
         name = check_service_class(point.service_class or "")
     except UsageError:
         return []
-    others = [keyword for keyword in point.keywords if keyword.casefold() != name.casefold()]
+    others = [keyword for keyword in point.keywords if fold_ascii(keyword) != fold_ascii(name)]
     strings = [f"mutauth:keyword={quoteStringArgument(keyword)}:class={name}" for keyword in others]
     return strings if len(others) == len(point.keywords) else [f"mutauth:scp={name}", *strings]
 
@@ -194,7 +195,7 @@ def update_binding(session: Session, scp: ServiceConnectionPoint, dns_name: str,
     :raises DirectoryRefused: without the right to write them.
     """
     changes = []
-    if (scp.dns_name or "").casefold() != dns_name.casefold():
+    if fold_ascii(scp.dns_name or "") != fold_ascii(dns_name):
         changes.append(Change("replace", "serviceDNSName", (dns_name,)))
     if scp.binding_text != str(binding):
         changes.append(Change("replace", "serviceBindingInformation", (str(binding),)))

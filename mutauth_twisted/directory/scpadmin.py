@@ -16,12 +16,13 @@ from mutauth_twisted.directory import security
 from mutauth_twisted.directory.binding import BindingError, BindingInformation, advertised_form
 from mutauth_twisted.directory.commands import install_command, uninstall_command
 from mutauth_twisted.directory.connection import Directory
-from mutauth_twisted.directory.names import common_name, domain_of, is_dn, is_host_name, parent_of, parse_guid, same_dn
+from mutauth_twisted.directory.names import check_host_name, common_name, domain_of, is_dn, parent_of, parse_guid, same_dn
 from mutauth_twisted.directory.scp import ServiceConnectionPoint, delete_scp, find_by_keyword, read_scp
 from mutauth_twisted.directory.session import Change, Session
 from mutauth_twisted.directory.spnadmin import query
 from mutauth_twisted.directory.spns import Account, find_account, find_by_sid, spn_command
 from mutauth_twisted.errors import NotFound, ServiceCheckFailed, UsageError
+from mutauth_twisted.policy import fold_ascii
 from mutauth_twisted.spn import SPN
 
 
@@ -113,7 +114,7 @@ def find_stale(
         and spn.service_name is not None
         and SPN(spn.service_class, spn.host) == SPN(service_class, host)
         and is_dn(spn.service_name)
-        and common_name(spn.service_name).casefold() == common_name(point.dn).casefold()
+        and fold_ascii(common_name(spn.service_name)) == fold_ascii(common_name(point.dn))
         and not same_dn(spn.service_name, point.dn)
         and not _exists(catalog, spn.service_name)
     ]
@@ -284,8 +285,8 @@ def set_published(
     :raises UsageError: when the host or the record has no DNS name.
     """
     for what, given in (("host", host), ("SRV record", srv)):
-        if given and not is_host_name(given.removesuffix(".")):
-            raise UsageError(f"{what} {given!r}", "it is no DNS name", "give the name that clients look up")
+        if given:
+            check_host_name(given, f"{what} {given!r}")
     point = read_scp(session, name)
     wanted: dict[str, str] = {}
     if host or srv:

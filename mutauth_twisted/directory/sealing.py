@@ -47,6 +47,7 @@ from mutauth_twisted.core.ticket import ticket_principal
 from mutauth_twisted.directory.tls import Authority
 from mutauth_twisted.errors import DirectoryError, DirectoryRefused, DirectoryUnreachable, PeerNotProven
 from mutauth_twisted.gsserrors import explain
+from mutauth_twisted.policy import fold_ascii
 from mutauth_twisted.text import short_name
 
 _NO_LAYER, _CONFIDENTIALITY = 1, 4  # RFC 4752, section 3.3: the security layers' bit mask
@@ -332,7 +333,7 @@ class _Bind:
         granted = ticket_principal(self._token)
         name, _, realm = granted.rpartition("@")
         wanted = target.principal.rpartition("@")[0]
-        if name.casefold() != wanted.casefold() or (target.realms is not None and realm not in target.realms):
+        if fold_ascii(name) != fold_ascii(wanted) or (target.realms is not None and realm not in target.realms):
             # A KDC refers us to whichever trusted realm it thinks the host is in, and krb5 follows.
             raise PeerNotProven(
                 target.subject,

@@ -28,6 +28,7 @@ from mutauth_twisted.directory.spns import (
     spn_command,
 )
 from mutauth_twisted.errors import DirectoryRefused, NotFound
+from mutauth_twisted.policy import fold_ascii
 from mutauth_twisted.spn import SPN
 
 _MAPPINGS_AT = "CN=Directory Service,CN=Windows NT,CN=Services"
@@ -104,7 +105,7 @@ def parse_aliases(mappings: Sequence[str]) -> Aliases:
 
 def equivalents(spn: SPN, aliases: Aliases) -> list[SPN]:
     """The SPNs that this one stands for, and those that stand for it, without itself."""
-    own = spn.service_class.casefold()
+    own = fold_ascii(spn.service_class)
     classes = set(aliases.get(own, ())) | {name for name, words in aliases.items() if own in words}
     return [SPN(each, spn.host, spn.service_name, spn.instance) for each in sorted(classes - {own})]
 
@@ -170,9 +171,9 @@ def replace(
     """
     account = find_account(session, name)
     wanted = list(dict.fromkeys(spns))
-    texts = {str(spn).casefold() for spn in wanted}
+    texts = {fold_ascii(str(spn)) for spn in wanted}
     new = [spn for spn in wanted if not account.holds(spn)]
-    gone = tuple(text for text in account.spns if text.casefold() not in texts)
+    gone = tuple(text for text in account.spns if fold_ascii(text) not in texts)
     check_free(catalog, new, account)
     warnings = _check_aliases(session, catalog, "replace", new, account, allow_alias)
     if new or gone:
@@ -187,8 +188,8 @@ def delete(session: Session, name: str, texts: Sequence[str]) -> Written:
     :param texts: as they stand on the account, case apart; malformed ones too.
     """
     account = find_account(session, name)
-    asked = {text.casefold(): text for text in texts}
-    standing = {text.casefold(): text for text in account.spns}
+    asked = {fold_ascii(text): text for text in texts}
+    standing = {fold_ascii(text): text for text in account.spns}
     removed = remove_spns(session, account, [standing[key] for key in asked if key in standing])
     absent = tuple(text for key, text in asked.items() if key not in standing)
     return Written(account, removed=tuple(removed), unchanged=absent)

@@ -20,6 +20,7 @@ from mutauth_twisted.directory.session import (
     Session,
 )
 from mutauth_twisted.errors import DirectoryRefused, NotFound, UsageError
+from mutauth_twisted.policy import fold_ascii
 from mutauth_twisted.spn import SPN
 
 _AT_ONCE = 100  # names in one filter; a domain controller takes many more, but not any number
@@ -63,8 +64,8 @@ class Account:
     encryption_types: int | None = None
 
     def holds(self, spn: SPN | str) -> bool:
-        """Whether this SPN stands on the account; case does not count."""
-        return str(spn).casefold() in {text.casefold() for text in self.spns}
+        """Whether this SPN is registered on the account literally; the case of A to Z does not count."""
+        return fold_ascii(str(spn)) in set(map(fold_ascii, self.spns))
 
 
 def account_of(entry: Entry) -> Account:
@@ -133,7 +134,7 @@ def find_holders_of(session: Session, spns: Sequence[SPN]) -> list[Account]:
 
 
 def find_named(session: Session, service_class: str, names: Sequence[str]) -> set[str]:
-    """Those of these service names that are in an SPN of this class, whatever its host, in lower case.
+    """Those of these service names that are in an SPN of this class, whatever its host, with A to Z in lower case.
 
     :param session: a global catalog searches the forest.
     :param names: third parts of SPNs, such as GUIDs and DNs.
@@ -145,10 +146,10 @@ def find_named(session: Session, service_class: str, names: Sequence[str]) -> se
         wanted = any_of(*(matches("servicePrincipalName", pattern) for pattern in patterns))
         for entry in session.search(session.root, wanted, ["servicePrincipalName"]):
             for text in entry.texts("servicePrincipalName"):
-                parts = text.casefold().split("/")
-                if len(parts) == 3 and parts[0] == service_class.casefold():
+                parts = fold_ascii(text).split("/")
+                if len(parts) == 3 and parts[0] == fold_ascii(service_class):
                     found.add(parts[2])
-    return found & {name.casefold() for name in names}
+    return found & set(map(fold_ascii, names))
 
 
 def spn_command(session: Session, kind: str, account: Account, *spns: SPN | str) -> str:
@@ -212,6 +213,8 @@ def _refused(
 def add_spns(session: Session, account: Account, spns: Iterable[SPN]) -> list[SPN]:
     """DsWriteAccountSpn, DS_SPN_ADD_SPN_OP: what stands already is no error.
 
+    One that differs, in the directory's eyes, in case only is written anew as given here.
+
     :return: those that were really added.
     :raises DirectoryRefused: when the directory does not allow one; those
         before it have been added.
@@ -222,12 +225,17 @@ def add_spns(session: Session, account: Account, spns: Iterable[SPN]) -> list[SP
         if account.holds(spn):
             continue
         try:
-            session.modify(account.dn, [Change("add", "servicePrincipalName", (str(spn),))])
+            try:
+                session.modify(account.dn, [Change("add", "servicePrincipalName", (str(spn),))])
+                added.append(spn)
+            except DirectoryRefused as error:
+                if error.code != VALUE_EXISTS:
+                    raise
+                # The directory takes more letters than A to Z for the same in any case, and clients do not.
+                respelled = [Change(kind, "servicePrincipalName", (str(spn),)) for kind in ("delete", "add")]
+                session.modify(account.dn, respelled)
         except DirectoryRefused as error:
-            if error.code != VALUE_EXISTS:
-                raise _refused(session, "add", [spn], account, error, spns[place + 1 :]) from error
-        else:
-            added.append(spn)
+            raise _refused(session, "add", [spn], account, error, spns[place + 1 :]) from error
     return added
 
 
@@ -258,7 +266,7 @@ def _remove(session: Session, account: Account, text: str) -> None:
             raise
         # Samba refuses to delete a value that stands on another account too, of all things.
         standing = session.read(account.dn, ["servicePrincipalName"]).texts("servicePrincipalName")
-        others = tuple(each for each in standing if each.casefold() != text.casefold())
+        others = tuple(each for each in standing if fold_ascii(each) != fold_ascii(text))
         session.modify(account.dn, [Change("replace", "servicePrincipalName", others)])
 
 

@@ -23,6 +23,7 @@ from mutauth_twisted.directory.scp import ServiceConnectionPoint, read_scp, upda
 from mutauth_twisted.directory.session import INSUFFICIENT_RIGHTS, Session
 from mutauth_twisted.directory.spns import Account, find_account, find_holders, spn_command
 from mutauth_twisted.errors import DirectoryRefused, NotFound, ServiceCheckFailed, UsageError
+from mutauth_twisted.policy import fold_ascii
 from mutauth_twisted.spn import SPN
 
 SpnCheck = Literal["refuse", "warn", "off"]
@@ -150,7 +151,7 @@ def _check_free(point: ServiceConnectionPoint, host: str, binding: BindingInform
     except BindingError:
         return
     name = point.dns_name or host
-    if (name.casefold(), port) != (host.casefold(), binding.port) and answers(name, port):
+    if (fold_ascii(name), port) != (fold_ascii(host), binding.port) and answers(name, port):
         raise TakenByAnother(
             f"SCP {point.dn}",
             f"it points to {name} {port}, where another instance runs, and not to {host} {binding.port}",
@@ -177,7 +178,7 @@ def inspect(
         cause = f"{checked.account.name} may not write serviceDNSName and serviceBindingInformation of it any more"
         wrong.append(str(ServiceCheckFailed(subject, cause, f"run {checked.command}")))
     said = f"{point.dns_name} {point.binding_text or '(no port)'}"
-    if (point.dns_name or "").casefold() == host.casefold() and point.binding_text == str(binding):
+    if fold_ascii(point.dns_name or "") == fold_ascii(host) and point.binding_text == str(binding):
         return wrong, []
     overwritten = f"{subject}: it said {said} instead of {host} {binding}"
     try:
@@ -200,7 +201,7 @@ def may_write(session: Session, name: str | UUID, attributes: Sequence[str]) -> 
 
 
 def _check_class(point: ServiceConnectionPoint, service_class: str) -> None:
-    if (point.service_class or service_class).casefold() != service_class.casefold():
+    if fold_ascii(point.service_class or service_class) != fold_ascii(service_class):
         raise ServiceCheckFailed(
             f"SCP {point.dn}",
             f"it is of service class {point.service_class}, not {service_class}",
@@ -248,9 +249,9 @@ def _why_missing(spn: SPN, dn: str, account: Account) -> str:
             other = SPN.parse(text)
         except UsageError:
             continue
-        if other.service_class.casefold() != spn.service_class.casefold():
+        if fold_ascii(other.service_class) != fold_ascii(spn.service_class):
             continue
-        same_host = other.host.casefold() == spn.host.casefold()
+        same_host = fold_ascii(other.host) == fold_ascii(spn.host)
         if not same_host and other.service_name == spn.service_name:
             return f"{cause}: the host was renamed, it was {other.host}"
         is_dn_form = spn.service_name == dn

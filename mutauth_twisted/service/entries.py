@@ -18,6 +18,7 @@ from mutauth_twisted.directory.session import INSUFFICIENT_RIGHTS, Session
 from mutauth_twisted.directory.spns import Account
 from mutauth_twisted.directory.startup import Answers, SpnCheck
 from mutauth_twisted.errors import DirectoryRefused, NotFound
+from mutauth_twisted.policy import fold_ascii
 from mutauth_twisted.service.options import Settings
 from mutauth_twisted.spn import SPN
 
@@ -129,7 +130,7 @@ class ScpEntry:
         with suppress(NotFound):
             point = read_scp(session, self._checked.scp.guid)
             # An instance on another host may have the same port.
-            if (point.dns_name or "").casefold() == self._settings.host.casefold():
+            if fold_ascii(point.dns_name or "") == fold_ascii(self._settings.host):
                 return withdraw(session, point.guid, published)
         return False
 

@@ -15,7 +15,7 @@ from mutauth_twisted.directory.scp import (
 )
 from mutauth_twisted.directory.sealing import open_sealed
 from mutauth_twisted.directory.session import Change, Session
-from mutauth_twisted.directory.spns import add_spns, find_account
+from mutauth_twisted.directory.spns import add_spns, find_account, remove_spns
 from mutauth_twisted.errors import (
     NotFound,
     ServiceCheckFailed,
@@ -111,6 +111,25 @@ class LocationTests(DirectoryTestCase):
         await self.failure_of(self.located(self.service_class, spn_form="host", base=base), UsageError)
         (instance,) = await self.located(self.service_class, base=base)
         self.assertEqual(instance.host, self.host)
+
+    async def test_an_spn_in_another_spelling(self) -> None:
+        """A DN with a capital umlaut is another name to clients, and installing again registers the right one."""
+        found = await self.install(scp_name="m\u00fcller")
+        await self.publish(found)
+        right = SPN(self.service_class, self.host, found.dn)
+        wrong = SPN(self.service_class, self.host, found.dn.replace("\u00fc", "\u00dc"))
+        self.assertNotEqual(right, wrong)
+
+        def respell(session: Session) -> None:
+            remove_spns(session, find_account(session, "svc-echo"), [right])
+            add_spns(session, find_account(session, "svc-echo"), [wrong])
+
+        await self.do("administrator", respell)
+        line = await self.failure_of(self.located(self.service_class), ServiceCheckFailed)
+        self.assertIn(f"no account holds the SPN that vouches for it, {right}", line)
+        await self.install(scp_name="m\u00fcller")
+        (instance,) = await self.located(self.service_class)
+        self.assertEqual(instance.spn, right)
 
     async def test_a_rogue_computer_cannot_pose_as_another_host(self) -> None:
         """Naming the true host does not help the rogue: its object's SPN is nobody's."""

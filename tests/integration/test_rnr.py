@@ -11,6 +11,7 @@ from mutauth_twisted.directory.binding import BindingInformation
 from mutauth_twisted.directory.location import Instance, Selection, locate
 from mutauth_twisted.directory.rnr import Address
 from mutauth_twisted.directory.session import Change, Session
+from mutauth_twisted.directory.spns import add_spns, find_account
 from mutauth_twisted.errors import DirectoryRefused, NotFound, ServiceCheckFailed
 from mutauth_twisted.spn import SPN
 from tests.integration.commands import CommandTestCase
@@ -36,9 +37,13 @@ class RnrDirectoryTests(DirectoryTestCase):
         await self.do("administrator", work)
 
     async def publish(self, *addresses: Address, user: str = "administrator") -> rnr.ServiceInstance:  # type: ignore[override]
-        return await self.do(
+        """Publish, and have an administrator register the SPNs."""
+        instance = await self.do(
             user, lambda session: rnr.publish(session, self.service_class, self.service_class, addresses)
         )
+        spns = [instance.spn(each.host) for each in addresses]
+        await self.do("administrator", lambda session: add_spns(session, find_account(session, "svc-echo"), spns))
+        return instance
 
     async def located(self, name: str | None = None, **options: Any) -> list[Instance]:
         return await locate(self.as_user("alice"), Selection(name or self.service_class, kind="rnr", **options))
@@ -60,6 +65,18 @@ class RnrDirectoryTests(DirectoryTestCase):
         self.assertIn("mutauth rnr list --nameserver", line)
         class_dn = f"CN={self.service_class}-class,CN=WinsockServices,CN=System,{self.lab.base_dn}"
         await self.failure_of(self.do("alice", lambda session: session.read(class_dn, ["cn"])), NotFound)
+
+    async def test_an_spn_that_nobody_holds(self) -> None:
+        """An address without its SPN is refused, and the line says what an administrator runs; others are found."""
+        await self.publish(Address(self.host, BindingInformation(9001)))
+        rogue = Address(self.lab.host("rogue"), BindingInformation(666))
+        await self.do("administrator", lambda session: rnr.publish(session, self.dn, self.service_class, [rogue]))
+        (instance,) = await self.located()
+        self.assertEqual(instance.host, self.host)
+        line = await self.failure_of(self.located(hosts="rogue.*"), ServiceCheckFailed)
+        self.assertIn(f"no account holds the SPN that vouches for it, {self.service_class}/{rogue.host}/{self.dn}", line)
+        self.assertIn("an administrator runs mutauth rnr publish", line)
+        self.assertIn("--account ACCOUNT", line)
 
     async def test_another_port_takes_the_place_of_the_old_one(self) -> None:
         """A host has one address; other hosts' stay, and so does what others have encoded."""

@@ -2,28 +2,51 @@
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
+from collections.abc import Iterator
 from typing import Any
+from uuid import uuid4
 
 from twisted.internet import reactor
-from twisted.internet.defer import succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.names import client, dns, server
 
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.directory.binding import BindingInformation
 from mutauth_twisted.directory.connection import Directory
-from mutauth_twisted.directory.location import Selection, locate
+from mutauth_twisted.directory.location import Instance, Selection, locate
 from mutauth_twisted.directory.names import child_dn, parent_of
-from mutauth_twisted.directory.scp import ServiceConnectionPoint, create_scp, delete_scp, read_scp, update_binding
-from mutauth_twisted.directory.session import Session
-from mutauth_twisted.directory.spns import add_spns, find_account
+from mutauth_twisted.directory.scp import (
+    ServiceConnectionPoint,
+    create_scp,
+    delete_scp,
+    list_scps,
+    read_scp,
+    update_binding,
+)
+from mutauth_twisted.directory.session import Change, Session
+from mutauth_twisted.directory.spns import add_spns, find_account, remove_spns
 from mutauth_twisted.dns import Resolver
-from mutauth_twisted.errors import MutualAuthError, UsageError
+from mutauth_twisted.errors import MutualAuthError, ServiceCheckFailed, UsageError
 from mutauth_twisted.spn import SPN
-from tests.integration.commands import CommandTestCase
+from tests.integration.commands import WAIT, CommandTestCase, Running
 from tests.integration.directory_case import DirectoryTestCase
+from tests.integration.rogue import RogueDNS
 
 
-class KeywordTests(CommandTestCase):
+class TakeoverCase(CommandTestCase):
+    """With the directory as any of the lab's accounts."""
+
+    def as_user(self, name: str) -> Directory:
+        """The directory with the ticket of one account, which is all that it has."""
+        credentials = ClientCredentials(ccache=self.lab.ccache(name))
+        directory = Directory(reactor, resolver=Resolver(reactor, self.lab.nameserver), credentials=credentials)
+        self.addCleanup(directory.close)
+        return directory
+
+
+class KeywordTests(TakeoverCase):
     """A host with an installed service of its own, which makes its SCP anew with the keyword of another one."""
 
     def setUp(self) -> None:
@@ -31,13 +54,6 @@ class KeywordTests(CommandTestCase):
         self.menu = "menu" + self.service_class
         self.rogue = self.lab.host("rogue")
         self.theirs = ("--service-class", self.menu, "--host", self.rogue)
-
-    def as_rogue(self) -> Directory:
-        """The directory with the ticket of the rogue's computer account, which is all that it has."""
-        credentials = ClientCredentials(ccache=self.lab.ccache("rogue"))
-        rogue = Directory(reactor, resolver=Resolver(reactor, self.lab.nameserver), credentials=credentials)
-        self.addCleanup(rogue.close)
-        return rogue
 
     def uninstall_menu(self) -> None:
         ended = self.mutauth("uninstall", *self.theirs, *self.directory, user="administrator")
@@ -65,7 +81,7 @@ class KeywordTests(CommandTestCase):
         keytab = str(self.lab.keytab("rogue"))
         words = ("mutauth", *self.theirs, "--keytab", keytab, "--listen", listen, "--allow-all", "--echo", *self.directory)
         by_keyword = f"mutauth:keyword={self.service_class}:class={self.service_class}:nameserver={self.lab.nameserver}"
-        rogue = self.as_rogue()
+        rogue = self.as_user("rogue")
         with self.twistd((*words, "--publish", "none", "--spn-check", "off")) as attacker, self.service() as honest:
             for service_class in (self.menu, self.service_class):
                 await rogue.run(
@@ -123,6 +139,168 @@ class KeywordTests(CommandTestCase):
         self.refused(self.mutauth("connect", "mutauth:keyword=x"), 2, "class=CLASS")
 
 
+class PinnedTests(TakeoverCase):
+    """A pinned SCP whose content, or whose hosts in DNS, an attacker has chosen.
+
+    Samba's KDC answers ``http/any-host/anything`` with the key of ``host/any-host`` (sPNMappings, any third part), so
+    that its ticket says nothing of who registered what.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.rogue = self.lab.host("rogue")
+
+    @contextlib.contextmanager
+    def attacker(self, service_class: str) -> Iterator[Running]:
+        """The rogue's service, with the keys of its computer account."""
+        listen = f"tcp:0:interface={self.lab.address_of('rogue')}"
+        who = ("--service-class", service_class, "--host", self.rogue, "--keytab", str(self.lab.keytab("rogue")))
+        unchecked = ("--publish", "none", "--spn-check", "off")
+        with self.twistd(
+            ("mutauth", *who, "--listen", listen, "--allow-all", "--echo", *unchecked, *self.directory)
+        ) as running:
+            yield running
+        self.assertNotIn("alice", running.log)
+
+    def assert_the_kdc_is_no_help(self, service_class: str) -> None:
+        """Without this there would be nothing to withstand."""
+        name = f"{service_class}/{self.rogue}/CN=whatever"
+        asked = subprocess.run(
+            ["kvno", name], env=self.environment("alice"), capture_output=True, text=True, timeout=WAIT, check=False
+        )
+        self.assertEqual(asked.returncode, 0, asked)
+
+    async def test_an_srv_record_of_an_aliased_class(self) -> None:
+        """Class http, an SRV-type SCP that is pinned and held, and DNS that names the rogue."""
+        record = f"_{self.service_class}._tcp.lab.example"
+        dn = child_dn(self.service_class, f"CN=srv1,CN=Computers,{self.lab.base_dn}")
+        administrator = self.as_user("administrator")
+        self.assert_the_kdc_is_no_help("http")
+
+        def publish(session: Session) -> ServiceConnectionPoint:
+            point = create_scp(
+                session, dn, service_class="http", dns_name=record, dns_name_type="SRV", keywords=[self.service_class]
+            )
+            spns = [point.spn(form, self.host) for form in ("dn", "guid")]
+            self.addCleanup(
+                lambda: administrator.run(lambda again: remove_spns(again, find_account(again, "svc-echo"), spns))
+            )
+            self.addCleanup(lambda: administrator.run(lambda again: delete_scp(again, point)))
+            add_spns(session, find_account(session, "svc-echo"), spns)
+            return point
+
+        point = await administrator.run(publish)
+        liar = RogueDNS(self.lab, self.lab.address_of("rogue"))
+        self.addCleanup(liar.close)
+        with self.attacker("http") as attacker:
+            liar.srv[record] = [(0, self.rogue.encode(), attacker.port)]
+            for selector in (dn, str(point.guid)):
+                for options in ("", ":class=http", ":spn-form=guid"):
+                    string = f"mutauth:scp={selector}:nameserver={liar.address}\\:{liar.port}{options}"
+                    ended = self.mutauth("connect", string, given="hello\n")
+                    self.refused(ended, 1, f"no account holds the SPN that vouches for it, http/{self.rogue}/")
+            self.assertIn(record, liar.asked)
+
+    async def test_an_scp_made_anew(self) -> None:
+        """The SCP's host computer makes it anew at the pinned DN, of an aliased class and with the rogue as its host."""
+        self.assert_the_kdc_is_no_help("www")
+        installed = self.install()
+        dn = installed.output.partition("created SCP ")[2].partition(" (GUID")[0]
+        host = self.as_user("srv1")
+        pinned = f"mutauth:scp={dn}:nameserver={self.lab.nameserver}"
+
+        def made_anew(session: Session, service_class: str, port: int) -> None:
+            delete_scp(session, read_scp(session, dn))
+            keywords = [self.service_class]
+            point = create_scp(session, dn, service_class=service_class, dns_name=self.rogue, keywords=keywords)
+            update_binding(session, point, self.rogue, BindingInformation(port))
+
+        with self.attacker("www") as attacker:
+            await host.run(lambda session: made_anew(session, "www", attacker.port))
+            for options in ("", ":spn-form=guid"):
+                ended = self.mutauth("connect", pinned + options, given="hello\n")
+                self.refused(ended, 1, f"no account holds the SPN that vouches for it, www/{self.rogue}/")
+            self.refused(self.mutauth("connect", f"{pinned}:spn-form=host"), 2, "name the hosts to be believed")
+            named = f"{pinned}:spn-form=host:hosts={self.host}"
+            self.refused(self.mutauth("connect", named, given="hello\n"), 1, "of these hosts")
+            await host.run(lambda session: made_anew(session, self.service_class, attacker.port))
+            ended = self.mutauth("connect", pinned, given="hello\n")
+            self.refused(ended, 1, f"no account holds the SPN that vouches for it, {self.service_class}/{self.rogue}/")
+
+
+class LookAlikeTests(DirectoryTestCase):
+    """A computer whose name Unicode folds into another one's, and a directory does not."""
+
+    async def look_alike(self, name: str) -> Directory:
+        """Its account, and the directory as itself."""
+        dn = f"CN={name},CN=Computers,{self.lab.base_dn}"
+        password = f"Aa1-{uuid4().hex}"
+
+        def remove(session: Session) -> None:
+            for point in list(list_scps(session, dn)):
+                delete_scp(session, point)
+            session.delete(dn)
+
+        def create(session: Session) -> None:
+            attributes = {
+                "objectClass": "computer",
+                "sAMAccountName": f"{name}$",
+                "dNSHostName": f"{name}.lab.example",
+                "userAccountControl": "4096",
+                "unicodePwd": f'"{password}"'.encode("utf-16-le"),
+            }
+            session.add(dn, attributes)
+
+        await self.do("administrator", create)
+        self.addCleanup(lambda: Deferred.fromCoroutine(self.do("administrator", remove)))
+        ccache = f"FILE:{self.mktemp()}"
+        words = ["kinit", "-c", ccache, f"{name}$@{self.lab.realm}"]
+        subprocess.run(words, input=f"{password}\n", capture_output=True, text=True, timeout=WAIT, check=True)
+        return self.directory(credentials=ClientCredentials(ccache=ccache))
+
+    async def located(self, selector: str, **options: Any) -> list[Instance]:
+        return await locate(self.as_user("alice"), Selection(selector, **options))
+
+    async def test_the_long_s(self) -> None:
+        """It is not believed with any form of SPN, whatever host it names, and the honest service stays found."""
+        name = "\u017frv1"
+        host = f"{name}.lab.example"
+        found = await self.install(spn_forms=("guid", "dn", "host"))
+        await self.publish(found, spn_forms=("guid", "dn", "host"))
+        rogue = await self.look_alike(name)
+        dn = child_dn(self.service_class, f"CN={name},CN=Computers,{self.lab.base_dn}")
+        self.assertEqual(dn.casefold(), found.dn.casefold())
+
+        def publish(session: Session) -> None:
+            add_spns(session, find_account(session, f"{name}$"), [SPN(self.service_class, host)])
+            point = create_scp(
+                session, dn, service_class=self.service_class, dns_name=host, keywords=[self.service_class]
+            )
+            update_binding(session, point, host, BindingInformation(666, weight=65535))
+
+        await rogue.run(publish)
+        asked: list[dict[str, Any]] = [
+            {},
+            {"spn_form": "guid"},
+            {"spn_form": "host", "hosts": "srv1.lab.example"},
+            {"spn_form": "host", "hosts": "*.lab.example"},
+        ]
+        for named in (host, self.host):
+            await rogue.run(lambda session, named=named: self.name_host(session, dn, named))  # type: ignore[misc]
+            for options in asked[: None if named == host else 2]:
+                (instance,) = await self.located(self.service_class, **options)
+                self.assertEqual((instance.guid, instance.host, instance.port), (found.guid, self.host, 9000))
+        line = await self.failure_of(self.located(dn), ServiceCheckFailed)
+        self.assertIn("no account holds the SPN that vouches for it", line)
+        await rogue.run(lambda session: self.name_host(session, dn, host))
+        line = await self.failure_of(self.located(dn), UsageError)
+        self.assertIn("it is not a valid host name", line)
+
+    @staticmethod
+    def name_host(session: Session, dn: str, host: str) -> None:
+        session.modify(dn, [Change("replace", "serviceDNSName", (host,))])
+
+
 class _Liar:
     """Answers for one SRV name with a host of its choice, and asks the lab for the rest."""
 
@@ -174,17 +352,15 @@ class SrvTests(DirectoryTestCase):
         )
         self.addCleanup(deceived.close)
         for selector in (point.dn, str(point.guid)):
-            selection = Selection(selector, self.service_class, spn_form="host")
-            line = await self.failure_of(locate(deceived, selection), UsageError)
-            self.assertIn("its hosts come from DNS (_echo._tcp.lab.example)", line)
-            self.assertIn("name the hosts to be believed with hosts", line)
+            error = self.assertRaises(UsageError, Selection, selector, self.service_class, spn_form="host")
+            self.assertIn("name the hosts to be believed with hosts", str(error))
             named = Selection(selector, self.service_class, spn_form="host", hosts="srv*.lab.example")
             await self.failure_of(locate(deceived, named), MutualAuthError)
         self.assertRaises(UsageError, Selection, self.service_class, spn_form="host")
         advertised = BindingInformation(666, spn_form="host")
         await self.do("administrator", lambda session: update_binding(session, point, self.record, advertised))
-        (instance,) = await locate(deceived, Selection(point.dn))
-        self.assertEqual((instance.host, instance.spn), (rogue, SPN(self.service_class, rogue, point.dn)))
+        line = await self.failure_of(locate(deceived, Selection(point.dn)), ServiceCheckFailed)
+        self.assertIn(f"no account holds the SPN that vouches for it, {SPN(self.service_class, rogue, point.dn)}", line)
         await self.failure_of(locate(deceived, Selection(self.service_class)), MutualAuthError)
         # With the lab's own DNS, and hosts that the client names, two parts may be asked for.
         named = Selection(point.dn, spn_form="host", hosts="srv1.lab.example")
