@@ -77,7 +77,7 @@ def _as_json(found: ServiceInstance) -> dict[str, Any]:
 @click.option("--port", type=_PORT, help="Where the service listens (it publishes that itself).")
 @click.option("--priority", type=_SMALL, default=0, show_default=True, help="Clients try lower ones first.")
 @click.option("--weight", type=_SMALL, default=100, show_default=True, help="Share among hosts of one priority.")
-@click.option("--account", help="Register the SPN on this account too.")
+@click.option("--account", help="Register the SPN, which clients require, on this account too.")
 @directory_options
 def publish(
     name: str,

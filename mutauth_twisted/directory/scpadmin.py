@@ -16,7 +16,16 @@ from mutauth_twisted.directory import security
 from mutauth_twisted.directory.binding import BindingError, BindingInformation, advertised_form
 from mutauth_twisted.directory.commands import install_command, uninstall_command
 from mutauth_twisted.directory.connection import Directory
-from mutauth_twisted.directory.names import check_host_name, common_name, domain_of, is_dn, parent_of, parse_guid, same_dn
+from mutauth_twisted.directory.names import (
+    check_host_name,
+    common_name,
+    domain_of,
+    is_dn,
+    is_host_name,
+    parent_of,
+    parse_guid,
+    same_dn,
+)
 from mutauth_twisted.directory.scp import ServiceConnectionPoint, delete_scp, find_by_keyword, read_scp
 from mutauth_twisted.directory.session import Change, Session
 from mutauth_twisted.directory.spnadmin import query
@@ -163,6 +172,7 @@ def inspect(
         grants = None
     stale = [(holder, text) for holder in holders.values() for text in _stale_of(catalog, point, holder)]
     problems = [
+        *_host_problems(point),
         *_binding_problems(point),
         *_grant_problems(session, point, naming, expected, grants),
         *_spn_problems(session, point, naming, expected if accounts else [], spn_forms),
@@ -176,6 +186,12 @@ def _stale_of(catalog: Session, point: ServiceConnectionPoint, holder: Account) 
     if not point.service_class or not point.dns_name:
         return []
     return find_stale(catalog, point, holder, service_class=point.service_class, host=point.dns_name)
+
+
+def _host_problems(point: ServiceConnectionPoint) -> list[str]:
+    if not point.dns_name or is_host_name(point.dns_name.removesuffix(".")):
+        return []
+    return [f"its host {point.dns_name!r} is not a valid host name: clients refuse it"]
 
 
 def _binding_problems(point: ServiceConnectionPoint) -> list[str]:

@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.names import client, dns, server
 
 from mutauth_twisted.credentials import ClientCredentials
+from mutauth_twisted.directory import scpadmin
 from mutauth_twisted.directory.binding import BindingInformation
 from mutauth_twisted.directory.connection import Directory
 from mutauth_twisted.directory.location import Instance, Selection, locate
@@ -295,6 +296,11 @@ class LookAlikeTests(DirectoryTestCase):
         await rogue.run(lambda session: self.name_host(session, dn, host))
         line = await self.failure_of(self.located(dn), UsageError)
         self.assertIn("it is not a valid host name", line)
+        shown = await self.as_user("alice").run_with_catalog(
+            lambda session, catalog: scpadmin.inspect(session, catalog, dn)
+        )
+        self.assertIn(f"its host {host!r} is not a valid host name: clients refuse it", shown.problems)
+        self.assertEqual((shown.advertised, shown.spns), (None, ()))
 
     @staticmethod
     def name_host(session: Session, dn: str, host: str) -> None:
