@@ -28,6 +28,9 @@ from mutauth_twisted.policy import AES_TYPES, fold_ascii, split_principal
 
 #: A ticket that is refused is fetched anew at most once in this time, in seconds.
 REPLACE_INTERVAL = 30.0
+#: GSS_KRB5_CRED_NO_CI_FLAGS_X of MIT, for set_cred_option(): ask for confidentiality and integrity only where they are
+#: asked for.  Otherwise MIT asks for both always, which Active Directory refuses inside TLS.
+NO_CI_FLAGS = gssapi.OID.from_int_seq("1.2.752.43.13.29")
 #: How long a connection waits for that, in seconds; then it goes on with the old one.
 _PATIENCE = 2.0
 #: How many are fetched anew at once for one client; a KDC that does not answer keeps each of these threads.

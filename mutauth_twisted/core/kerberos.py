@@ -84,14 +84,12 @@ from mutauth_twisted.policy import AES_TYPES, Flag, Package, Protection, flag_na
 from mutauth_twisted.replaycache import NONE, replay_cache
 from mutauth_twisted.spn import SPN
 from mutauth_twisted.text import short_name
-from mutauth_twisted.tickets import check_service_keytab, keytab_file, tickets_for
+from mutauth_twisted.tickets import NO_CI_FLAGS, check_service_keytab, keytab_file, tickets_for
 
 KERBEROS = "kerberos"
 _KERBEROS_OID = gssapi.MechType.kerberos
 #: RFC 4178 3.
 _SPNEGO_OID = gssapi.OID.from_int_seq("1.3.6.1.5.5.2")
-#: MIT: ask for confidentiality only where it was asked for, and not always.
-_NO_CI_FLAGS_OID = gssapi.OID.from_int_seq("1.2.752.43.13.29")
 #: RFC 2744 3.9.1: GSS_S_CREDENTIALS_EXPIRED.
 _CREDENTIALS_EXPIRED = 0x000B0000
 #: RFC 4757 7.1: GSS_C_DCE_STYLE, with which requests and answers come without GSSAPI's framing.
@@ -235,7 +233,8 @@ class _KerberosContext(RecordsApart):
         except GSSError as error:
             raise self._spent(error) from error
         if seal and not wrapped.encrypted:
-            raise AuthenticationError(self._subject, "the security package did not encrypt")
+            remedy = "use MIT krb5 1.18 or later, and a python-gssapi built against it"
+            raise AuthenticationError(self._subject, "the Kerberos library did not encrypt a record", remedy)
         return wrapped.message
 
     def unwrap(self, body: bytes) -> tuple[bytes, bool]:
@@ -323,7 +322,7 @@ class KerberosInitiator(_KerberosContext):
         credential = self._tickets.acquire(mechanism, name)
         if self._package is Package.NEGOTIATE:
             set_neg_mechs(credential, [_KERBEROS_OID])
-        set_cred_option(_NO_CI_FLAGS_OID, credential)
+        set_cred_option(NO_CI_FLAGS, credential)
         proxy: Any = spnego.client(
             hostname=self._spn.host,
             service=self._spn.service_class,

@@ -49,6 +49,7 @@ from mutauth_twisted.errors import DirectoryError, DirectoryRefused, DirectoryUn
 from mutauth_twisted.gsserrors import explain
 from mutauth_twisted.policy import fold_ascii
 from mutauth_twisted.text import short_name
+from mutauth_twisted.tickets import NO_CI_FLAGS
 
 _NO_LAYER, _CONFIDENTIALITY = 1, 4  # RFC 4752, section 3.3: the security layers' bit mask
 #: The largest sealed buffer we take.  Active Directory and Samba send at most
@@ -59,8 +60,6 @@ LOGIN_LIMIT = 1 << 20
 #: What one answer may take; a page of 500 objects with all their values is a few MiB.
 ANSWER_LIMIT = 64 << 20
 _PATIENCE = 6  # an answer may take as many times longer than a pause in it
-#: GSS_KRB5_CRED_NO_CI_FLAGS_X: do not ask for what Active Directory refuses inside TLS.
-_NO_CI_FLAGS = gssapi.OID.from_int_seq("1.2.752.43.13.29")
 #: How much is shown of what a server says that is not proven; Active Directory's words take some hundred characters.
 _LONGEST_REASON = 200
 _HEADER = struct.Struct("!I")
@@ -352,7 +351,8 @@ class _Bind:
             challenge = _exchange(connection, token or b"", subject)
         check_keys(read_lucid(context), subject)
         if not all(flag in context.actual_flags for flag in self._wanted):
-            raise DirectoryError(subject, "the Kerberos exchange gave no mutual authentication with sealing")
+            cause = "the Kerberos handshake ended without mutual authentication and sealing"
+            raise DirectoryError(subject, cause, "try another domain controller, and check what stands in front of this one")
         limits = context.unwrap(challenge).message
         if len(limits) != 4 or not limits[0] & layer:
             raise DirectoryError(subject, "the server offers no such protection", "this is no domain controller to trust")
@@ -376,7 +376,7 @@ def _context(
     target = gssapi.Name(principal, gssapi.NameType.kerberos_principal)
     if bindings is not None:
         credentials = credentials or gssapi.Credentials(usage="initiate", mechs=[gssapi.MechType.kerberos])
-        set_cred_option(_NO_CI_FLAGS, credentials)
+        set_cred_option(NO_CI_FLAGS, credentials)
     context: Any = gssapi.SecurityContext(
         name=target,
         creds=credentials,
