@@ -369,6 +369,9 @@ class NtlmUsers:
     :raises UsageError: when another file is in use in this process.
     """
 
+    #: Each client answers a challenge of its own.
+    accepts_replays = False
+
     def __init__(self, credentials: NtlmCredentials) -> None:
         self._users = credentials.users
         self.check()
@@ -378,9 +381,6 @@ class NtlmUsers:
                 f"{USERS_VARIABLE} of this process names another one already",
                 "use one file for all services of a process",
             )
-
-    #: Each client answers a challenge of its own.
-    accepts_replays = False
 
     def check(self) -> None:
         """See whether the file can be used now.

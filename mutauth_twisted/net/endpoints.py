@@ -178,7 +178,7 @@ class MutualAuthServerFactory:
                 " in its place, who may try passwords on what they send",
                 package=self._channel.package.value,
             )
-        if self._keys.accepts_replays is True:
+        if self._keys.accepts_replays:
             self._log.warn(
                 "accept-replays: this service HAS NO REPLAY CACHE; whoever copies a client's request opens sessions as that"
                 " client, although it can read and write nothing in them"
