@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from pathlib import Path
 from typing import Final
 
 #: The most bytes of a file of certificates, of users, or of settings.
@@ -17,6 +18,15 @@ MOST: Final = 4 << 20
 
 def _not_regular(path: str | os.PathLike[str]) -> OSError:
     return OSError(errno.EINVAL, "it is not a regular file", os.fspath(path))
+
+
+def make_directory(directory: Path, mode: int) -> None:
+    """Make a directory, and those above it that are missing, with the same mode: Path.mkdir() has the umask decide theirs.
+
+    :raises OSError: when one cannot be made.
+    """
+    for missing in reversed([each for each in (directory, *directory.parents) if not each.exists()]):
+        missing.mkdir(mode, exist_ok=True)
 
 
 def check_regular(path: str | os.PathLike[str]) -> None:

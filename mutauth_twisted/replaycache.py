@@ -1,4 +1,4 @@
-"""Where a service notes which requests it has seen, so that a copied one opens nothing (RFC 4120 3.2.3).
+"""Replay cache: the file of the requests that a service has seen, so that a copied one opens nothing (RFC 4120 3.2.3).
 
 MIT's default is a file in /var/tmp, which any other user can make first: the
 service would then refuse everybody.  Here it is in a directory that nobody else
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from mutauth_twisted.errors import REPLAY_CACHE, CredentialError
+from mutauth_twisted.files import make_directory
 
 NAME_VARIABLE: Final = "KRB5RCACHENAME"
 DIRECTORY_VARIABLE: Final = "KRB5RCACHEDIR"
@@ -44,7 +45,8 @@ def replay_cache(state_dir: str | None = None) -> str | None:
     for directory, create in _candidates(state_dir):
         tried.append(str(directory))
         if create:
-            _create(directory)
+            with suppress(OSError):  # what is wrong shows when it is looked at
+                make_directory(directory, 0o700)
         if _is_ours(directory):
             path = directory / _file_name()
             _check_file(path)
@@ -74,14 +76,6 @@ def _candidates(state_dir: str | None) -> Iterator[tuple[Path, bool]]:
     if os.path.isabs(home):
         yield Path(home, "mutauth"), True
     yield Path(_TEMPORARY, f"mutauth-{os.geteuid()}"), True
-
-
-def _create(directory: Path) -> None:
-    """Make a directory for this user alone, and what is missing above it likewise."""
-    with suppress(OSError):  # what is wrong shows when it is looked at
-        missing = [each for each in (directory, *directory.parents) if not each.exists()]
-        for each in reversed(missing):
-            each.mkdir(0o700)
 
 
 def _is_ours(directory: Path) -> bool:

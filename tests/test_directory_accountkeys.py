@@ -5,7 +5,7 @@ from __future__ import annotations
 from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
-from mutauth_twisted.directory.accountkeys import guessable_password, weak_keys
+from mutauth_twisted.directory.accountkeys import account_warnings, guessable_password, weak_keys
 from mutauth_twisted.directory.spns import Account
 
 USER = Account("CN=svc,DC=x", "svc", "S-1-5-21-1", (), False, None)
@@ -28,3 +28,9 @@ class AccountKeyTests(SynchronousTestCase):
         """A user's password may be one that a person chose; a computer's and a group managed service account's is not."""
         self.assertIn("account svc is a user's", guessable_password(USER) or "")
         self.assertIsNone(guessable_password(evolve(USER, name="SRV1$", is_computer=True)))
+
+    def test_account_warnings(self) -> None:
+        """Both where both are due, the keys first, and none for a computer with AES."""
+        weak = evolve(USER, encryption_types=4)
+        self.assertEqual(account_warnings(weak), [weak_keys(weak), guessable_password(weak)])
+        self.assertEqual(account_warnings(evolve(USER, name="SRV1$", is_computer=True, encryption_types=24)), [])

@@ -30,6 +30,15 @@ class Variant:
         return "".join(part.capitalize() for part in re.split(r"\W+", self.name) if part)
 
 
+#: The clients of a program that calls GSSAPI itself.
+GSSAPI_CLIENTS = (
+    Variant("Kerberos"),
+    Variant("Kerberos unordered", ("unordered",)),
+    Variant("SPNEGO", ("spnego",)),
+    Variant("SPNEGO unordered", ("spnego", "unordered")),
+)
+
+
 @frozen
 class Limit:
     """What a peer's client cannot do, whoever it talks to.

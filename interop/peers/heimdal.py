@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from interop.peers.base import HERE, Peer, Variant, compile_once, output, package_version
+from interop.peers.base import GSSAPI_CLIENTS, HERE, Peer, Variant, compile_once, output, package_version
 
 _SOURCE = HERE / "heimdal.c"
 
@@ -14,12 +14,7 @@ class Heimdal(Peer):
     """Client and server of the other free implementation of Kerberos."""
 
     name = "Heimdal GSSAPI"
-    clients = (
-        Variant("Kerberos"),
-        Variant("Kerberos unordered", ("unordered",)),
-        Variant("SPNEGO", ("spnego",)),
-        Variant("SPNEGO unordered", ("spnego", "unordered")),
-    )
+    clients = GSSAPI_CLIENTS
     servers = (Variant("both"),)
 
     def version(self) -> str:

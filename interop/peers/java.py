@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from interop.peers.base import HERE, Peer, Variant, compile_once, output
+from interop.peers.base import GSSAPI_CLIENTS, HERE, Peer, Variant, compile_once, output
 
 _SOURCE = HERE / "Java.java"
 _LOGIN = """com.sun.security.jgss.krb5.initiate {{
@@ -31,12 +31,7 @@ class Java(Peer):
     """Client and server of the JDK."""
 
     name = "Java JGSS"
-    clients = (
-        Variant("Kerberos"),
-        Variant("Kerberos unordered", ("unordered",)),
-        Variant("SPNEGO", ("spnego",)),
-        Variant("SPNEGO unordered", ("spnego", "unordered")),
-    )
+    clients = GSSAPI_CLIENTS
     servers = (Variant("both"),)
 
     def version(self) -> str:

@@ -12,7 +12,7 @@ from mutauth_twisted.cli.group import begin_logging, run_in_reactor
 from mutauth_twisted.cli.output import line, note
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.directory import installation
-from mutauth_twisted.directory.accountkeys import guessable_password, weak_keys
+from mutauth_twisted.directory.accountkeys import account_warnings
 from mutauth_twisted.directory.connection import Directory
 from mutauth_twisted.directory.guidcache import DEFAULT_STATE_DIR, GuidCache
 from mutauth_twisted.directory.scp import SPN_FORMS, client_strings
@@ -192,7 +192,7 @@ def install(
     )
     line(f"cached GUID {done.guid} in {cache.path(service_class, host, scp_name)}")
     line(f"{service_class} on {host} is ready to run as {done.account.name}")
-    for warning in filter(None, (weak_keys(done.account), guessable_password(done.account))):
+    for warning in account_warnings(done.account):
         note(warning)
     strings = client_strings(done.scp)
     if strings:

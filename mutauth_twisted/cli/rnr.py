@@ -11,7 +11,7 @@ from mutauth_twisted.cli.group import OneLineGroup
 from mutauth_twisted.cli.install import directory_options, in_directory, service_class_option
 from mutauth_twisted.cli.output import as_json, json_option, line, note, table
 from mutauth_twisted.directory import rnr as services
-from mutauth_twisted.directory.accountkeys import guessable_password, weak_keys
+from mutauth_twisted.directory.accountkeys import account_warnings
 from mutauth_twisted.directory.binding import BindingInformation
 from mutauth_twisted.directory.rnr import Address, ServiceInstance
 from mutauth_twisted.directory.session import Session
@@ -103,9 +103,8 @@ def publish(
         instance = services.publish(session, name, service_class, addresses, line)
         if holder is not None and add_spns(session, holder, [spn]):
             line(f"added SPN {spn} to {holder.name}")
-        if holder is not None:
-            for warning in filter(None, (weak_keys(holder), guessable_password(holder))):
-                note(warning)
+        for warning in account_warnings(holder) if holder is not None else ():
+            note(warning)
         return instance
 
     instance = _do(options, work)

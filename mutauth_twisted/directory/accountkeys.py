@@ -1,4 +1,4 @@
-"""Whether an account's keys are good enough to run a service with: values only."""
+"""Warnings about an account whose keys are too weak to run a service with: values only."""
 
 from __future__ import annotations
 
@@ -6,6 +6,14 @@ from mutauth_twisted.directory.spns import Account
 
 #: MS-KILE 2.2.7: AES-128 and AES-256.
 _AES = 0x08 | 0x10
+
+
+def account_warnings(account: Account) -> list[str]:
+    """All that is to be said of an account that is to run a service, a line each.
+
+    :param account: as for :func:`weak_keys`.
+    """
+    return [warning for warning in (weak_keys(account), guessable_password(account)) if warning is not None]
 
 
 def weak_keys(account: Account) -> str | None:

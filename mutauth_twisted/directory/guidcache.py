@@ -18,7 +18,7 @@ from attrs import frozen
 
 from mutauth_twisted.directory.names import parse_guid
 from mutauth_twisted.errors import MutualAuthError
-from mutauth_twisted.files import read_file
+from mutauth_twisted.files import make_directory, read_file
 from mutauth_twisted.policy import fold_ascii
 
 DEFAULT_STATE_DIR = Path("/var/lib/mutauth")
@@ -28,12 +28,6 @@ _MAX_FILE = 4096
 
 class CacheError(MutualAuthError):
     """The cached GUID cannot be read or written."""
-
-
-def _make(directory: Path) -> None:
-    """Make a directory and those above it, each for its owner alone to write to, whatever the umask allows."""
-    for missing in reversed([each for each in (directory, *directory.parents) if not each.exists()]):
-        missing.mkdir(mode=0o755, exist_ok=True)
 
 
 @frozen
@@ -90,7 +84,7 @@ class GuidCache:
         path = self.path(service_class, host, scp_name)
         content = {"service_class": service_class, "host": host, "guid": str(guid), "dn": dn}
         try:
-            _make(self.directory)
+            make_directory(self.directory, 0o755)
             handle, temporary = tempfile.mkstemp(dir=self.directory, prefix=".scp-")
             try:
                 with os.fdopen(handle, "w", encoding="utf-8") as file:

@@ -124,8 +124,9 @@ class Publisher:
     async def _check_entry(self, entry: Entry, deadline: float) -> None:
         standing = self._standing = await self._directory.run_with_catalog(entry.check, deadline=deadline)
         self._log.info("{subject}", subject=standing.subject)
-        for warning in (*standing.warnings, *filter(None, (weak_keys(standing.account),))):
-            self._log.warn("{warning}", warning=warning)
+        for warning in (*standing.warnings, weak_keys(standing.account)):
+            if warning is not None:
+                self._log.warn("{warning}", warning=warning)
         if self._settings.spn_check != "off" and not standing.warnings:
             spns = ", ".join(map(str, standing.spns))
             self._log.info("{account} holds {spns}, and nobody else does", account=standing.account.name, spns=spns)
