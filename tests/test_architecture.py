@@ -20,7 +20,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
     map(
         frozenset,
         (
-            {"text", "files"},
+            {"text", "files", "signals"},
             {"errors", "log"},
             {"policy"},
             {"spn"},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -23,6 +22,7 @@ from zope.interface import implementer
 
 from mutauth_twisted.cli.output import note
 from mutauth_twisted.errors import MutualAuthError, check_utf8
+from mutauth_twisted.signals import expect_no_more, stop_on_hangup
 
 T = TypeVar("T")
 
@@ -108,16 +108,9 @@ class _Run:
         if not self._interrupted:
             self._reactor.stop()
 
-    def _expect_no_more_signals(self) -> None:
-        """A second signal meanwhile must not stop a reactor that stops."""
-
-        def again(number: int, frame: object) -> None:
-            if self._to_the_end:
-                self._reactor.callFromThread(note, f"{signal.Signals(number).name} again: finishing what was begun")
-
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if callable(signal.getsignal(number)):
-                signal.signal(number, again)
+    def _again(self, name: str) -> None:
+        if self._to_the_end:
+            note(f"{name} again: finishing what was begun")
 
     def interrupt(self) -> Deferred[Any] | None:
         """The reactor is to stop; it waits for the Deferred returned."""
@@ -125,7 +118,7 @@ class _Run:
         if running is None:
             return None
         self._interrupted = True
-        self._expect_no_more_signals()
+        expect_no_more(self._reactor, self._again)
         if self._to_the_end:
             click.echo("mutauth: interrupted, finishing what was begun", err=True)
         else:
@@ -146,8 +139,7 @@ def run_in_reactor(main: Callable[[Any], Coroutine[Deferred[Any], Any, T]], *, t
     run = _Run(reactor, main, to_the_end)
     reactor.callWhenRunning(run.begin)
     reactor.addSystemEventTrigger("before", "shutdown", run.interrupt)
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # a closed terminal interrupts as Ctrl-C does
-        signal.signal(signal.SIGHUP, lambda *_: reactor.callFromThread(reactor.stop))
+    stop_on_hangup(reactor)  # a closed terminal interrupts as Ctrl-C does
     reactor.run()
     if isinstance(run.outcome, Failure):
         run.outcome.raiseException()

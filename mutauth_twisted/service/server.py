@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import signal
 import sys
 from typing import Any
 
@@ -24,6 +23,7 @@ from mutauth_twisted.net.tls import Layer
 from mutauth_twisted.service.options import Settings
 from mutauth_twisted.service.publisher import GRACE, Publisher
 from mutauth_twisted.service.status import Status, StatusFactory
+from mutauth_twisted.signals import expect_no_more, stop_on_hangup
 
 #: How long a stopping service waits for the directory and for its connections together, in seconds.
 STOP_DEADLINE = 5.0
@@ -67,9 +67,7 @@ class MutualAuthService(Service):
     def startService(self) -> None:
         """Start; see IService."""
         super().startService()
-        # Until there is something to reload. Ignored, as nohup has it, it stays so.
-        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL and hasattr(self._reactor, "sigTerm"):
-            signal.signal(signal.SIGHUP, self._reactor.sigTerm)
+        stop_on_hangup(self._reactor)  # until there is something to reload
         starting = self._starting = Deferred.fromCoroutine(self._start())
         starting.addErrback(self._refuse)
 
@@ -139,19 +137,8 @@ class MutualAuthService(Service):
     def stopService(self) -> Deferred[None]:
         """Stop listening, withdraw, and let the connections end; see IService."""
         super().stopService()
-        self._expect_no_more_signals()
+        expect_no_more(self._reactor, lambda name: self._log.info("{name} again: stopping already", name=name))
         return Deferred.fromCoroutine(self._stop())
-
-    def _expect_no_more_signals(self) -> None:
-        """A second signal while connections end must not stop a reactor that stops."""
-
-        def again(number: int, frame: object) -> None:
-            name = signal.Signals(number).name
-            self._reactor.callFromThread(self._log.info, "{name} again: stopping already", name=name)
-
-        for number, usual in ((signal.SIGTERM, "sigTerm"), (signal.SIGINT, "sigInt"), (signal.SIGHUP, "sigTerm")):
-            if signal.getsignal(number) == getattr(self._reactor, usual, self):
-                signal.signal(number, again)
 
     async def _stop(self) -> None:
         """One deadline for everything: nobody waits longer for a service that stops than :data:`STOP_DEADLINE`."""

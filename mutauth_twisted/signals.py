@@ -1,0 +1,30 @@
+"""Signals to a reactor that stops: a second one must not stop it again, with all that it waits for."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from typing import Any
+
+
+def stop_on_hangup(reactor: Any) -> None:
+    """Have SIGHUP stop the reactor as SIGTERM does; ignored, as under nohup, it stays so.
+
+    :param reactor: Twisted's reactor; one without signal handlers is left alone.
+    """
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL and hasattr(reactor, "sigTerm"):
+        signal.signal(signal.SIGHUP, reactor.sigTerm)
+
+
+def expect_no_more(reactor: Any, again: Callable[[str], object]) -> None:
+    """Replace the reactor's own handlers, and nobody else's, once it stops.
+
+    :param again: is told the name of each signal that comes after all, in the reactor's thread.
+    """
+
+    def tell(number: int, frame: object) -> None:
+        reactor.callFromThread(again, signal.Signals(number).name)
+
+    for number, usual in ((signal.SIGTERM, "sigTerm"), (signal.SIGINT, "sigInt"), (signal.SIGHUP, "sigTerm")):
+        if signal.getsignal(number) == getattr(reactor, usual, reactor):
+            signal.signal(number, tell)
