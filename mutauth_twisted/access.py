@@ -111,7 +111,7 @@ _LOCAL_SID = re.compile(r"S-1-(?:[0-3]-.*|5-(?:[1-8]|1[0-4]|1[7-9]|20)|5-(?:5|32
 
 
 def is_sid(text: str) -> bool:
-    """Whether a text is meant as a SID, which does not say that it is a valid one."""
+    """Tell whether a text is meant as a SID, which does not say that it is a valid one."""
     return _SID.fullmatch(text.strip()) is not None
 
 
@@ -206,7 +206,7 @@ class Logon:
 
     @property
     def is_computer(self) -> bool:
-        """Whether it has the name of a computer, or of a managed service account."""
+        """True for the name of a computer, or of a managed service account."""
         return self.name.endswith("$")
 
     def names_in(self, realm: str) -> tuple[str, ...]:
@@ -219,7 +219,7 @@ class Logon:
 
 
 def _is_for_users(pattern: _Pattern) -> bool:
-    """Whether an allowance with wildcards is for users only: any user may create computers, of any name that is free."""
+    """Tell whether a wildcard allowance is for users only: any user may create computers, of any name that is free."""
     has_wildcard = not _WILDCARDS.isdisjoint(pattern.name)
     return has_wildcard and bool(pattern.name.strip("*")) and not pattern.name.endswith("$")
 

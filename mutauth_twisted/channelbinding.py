@@ -1,4 +1,4 @@
-"""What an exchange of tokens is bound to (RFC 5056): a TLS channel, or the client's word that it is a mutauth one."""
+"""Channel bindings of a handshake (RFC 5056): a TLS channel, or the client's word that it is a mutauth one."""
 
 from __future__ import annotations
 

@@ -186,7 +186,7 @@ class _QuestionProtocol(Int16StringReceiver):
 
 
 def _answers(message: bytes, question: bytes) -> bool:
-    """Whether a message answers the question: a response with its identifier that repeats it, or an error without.
+    """Tell whether a message answers the question: a response with its identifier that repeats it, or an error without.
 
     Looks at no more than the header and as many bytes as the question has.
     """

@@ -58,7 +58,7 @@ class _Meaning:
 
 @frozen
 class TicketLabel:
-    """What a request and its ticket say of themselves in the clear (RFC 4120, sections 5.3 and 5.5.1).
+    """Label of a request and its ticket, which is in the clear (RFC 4120, sections 5.3 and 5.5.1).
 
     Nothing protects it: who has a ticket for one of an account's SPNs can write another one on it.
 

@@ -107,7 +107,7 @@ class LimitedLog:
             self._log.emit(level, "{line}", line=one_line(render(), LONGEST_STRANGER), **fields)
 
     def admits(self, kind: str, source: str) -> bool:
-        """Whether a line may be logged in full now; if not, it is counted."""
+        """Tell whether a line may be logged in full now; if not, count it."""
         now = self._clock.seconds()
         if self._begun is None or now - self._begun >= self.INTERVAL:
             self.flush()

@@ -95,7 +95,7 @@ class Keys(Protocol):
 
     @property
     def accepts_replays(self) -> bool:
-        """Whether a copied request opens a session again, which the service says at its start."""
+        """True where a copied request opens a session again, which the service says at its start."""
 
     def check(self) -> None:
         """See whether they can be used now.

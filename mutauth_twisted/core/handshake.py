@@ -352,7 +352,7 @@ class Handshake(Generic[Identity]):
 
     @property
     def wants_opening(self) -> bool:
-        """Whether the machine waits for the initiator's opening; only then may it be told of one."""
+        """True while the machine waits for the initiator's opening; only then may it be told of one."""
         return self._core.opening_of is not None
 
     @property

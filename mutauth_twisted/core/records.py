@@ -99,7 +99,7 @@ class Records:
             raise ProtocolViolation(self._peer, str(error)) from error
 
     def take_opening(self) -> bool:
-        """Whether a mutauth client's opening has come and was verified; False while it is incomplete.
+        """Take and verify a mutauth client's opening; False while it is incomplete.
 
         :raises RecordError: for a first record that is anything else, or as :meth:`next_event` does.
         :raises ProtocolViolation: for what is no record at all.

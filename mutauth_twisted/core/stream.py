@@ -58,7 +58,7 @@ class Stream:
         self.ended = False
 
     def opening(self) -> bytes:
-        """What a client sends before anything else: nothing, as its token was made for this channel alone."""
+        """A client's opening: nothing, as its token was made for this channel alone."""
         return b""
 
     def end_of_stream(self) -> bytes:

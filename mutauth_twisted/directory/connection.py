@@ -348,7 +348,7 @@ class Directory:
         self._failed = {**kept, server.host: now, address: now}
 
     def _has_failed(self, host: str) -> bool:
-        """Whether a host, or an address of one, failed a short while ago, in whatever role."""
+        """Tell whether a host, or an address of one, failed a short while ago, in whatever role."""
         when = self._failed.get(host)
         return when is not None and time.monotonic() - when < _DEMOTED
 
@@ -434,7 +434,7 @@ class _ServerFailedError(Exception):
 
 
 class _Progress:
-    """How far one operation has come: for its error, when it fails or takes too long.
+    """Progress of one operation: for its error, when it fails or takes too long.
 
     :ivar waiting_for: who is waited for.
     :ivar failures: the servers that could not be used, and why.

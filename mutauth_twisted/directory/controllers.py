@@ -26,7 +26,7 @@ _DOMAINS = all_of("(objectClass=crossRef)", "(systemFlags:1.2.840.113556.1.4.803
 
 @frozen
 class Role:
-    """What a controller that DNS named has to be.
+    """Role of a controller that DNS named, which it has to prove.
 
     :ivar service: ``ldap``: a domain controller; ``GC``: a global catalog.
     :ivar of: the DNS name of its domain, or of its forest: the third part of its SPN.
@@ -72,7 +72,7 @@ class Server:
 
     @property
     def is_catalog(self) -> bool:
-        """Whether a global catalog is expected there."""
+        """True where a global catalog is expected."""
         if self.role is not None:
             return self.role.service == "GC"
         return self.port in (GLOBAL_CATALOG_PORT, GLOBAL_CATALOG_TLS_PORT)

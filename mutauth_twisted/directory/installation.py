@@ -101,7 +101,7 @@ class Removed:
         return f"removed {self.kind} {self.name} from {self.holder.name}{stale}"
 
     def was(self, holder: Account, spn: SPN) -> bool:
-        """Whether it was this SPN of this account."""
+        """Tell whether it was this SPN of this account."""
         if self.holder is None or not same_dn(self.holder.dn, holder.dn):
             return False
         return fold_ascii(self.name) == fold_ascii(str(spn))

@@ -127,7 +127,7 @@ class Selection:
 
     @property
     def by_keyword(self) -> bool:
-        """Whether the object is looked for by what anybody may publish."""
+        """True where the object is looked for by what anybody may publish."""
         if self.kind == "scp":
             return self.guid is None and not is_dn(self.selector)
         return self.kind == "keyword"
@@ -139,7 +139,7 @@ class Selection:
 
     @property
     def subject(self) -> str:
-        """What an error is about."""
+        """Subject of errors."""
         return f"service {self.selector!r}" + (f" below {self.base}" if self.base else "")
 
     def form_for(self, binding: BindingInformation) -> str:
@@ -147,7 +147,7 @@ class Selection:
         return self.spn_form or advertised_form(binding)
 
     def wants(self, host: str) -> bool:
-        """Whether a host is one of those to be believed."""
+        """Tell whether a host is one of those to be believed."""
         return self.hosts is None or fnmatchcase(fold_ascii(host), fold_ascii(self.hosts))
 
 

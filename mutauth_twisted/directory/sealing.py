@@ -215,7 +215,7 @@ class Target:
 
     @property
     def subject(self) -> str:
-        """How errors name it."""
+        """Name in errors."""
         return f"domain controller {self.host}:{self.port}"
 
     @property

@@ -47,7 +47,7 @@ def _kind(failures: Sequence[MutualAuthError]) -> type[MutualAuthError]:
 
 
 def _may_have_moved(error: MutualAuthError) -> bool:
-    """Whether the failure of a connection is what a service that is elsewhere now would cause.
+    """Tell whether a service that is elsewhere now would cause this failure of a connection.
 
     A client whose own credentials or KDC fail, whom the service's policy does not
     allow, or for whom it has no session left, has come to the right place.

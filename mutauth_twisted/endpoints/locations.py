@@ -1,4 +1,4 @@
-"""What a search in the directory found, kept for a short time and shared by the connections that need it.
+"""Cache of what a search in the directory found, shared by the connections that need it for a short time.
 
 A connection uses what is known.  One that fails in a way that a moved service
 would cause asks for a newer answer; so does one that finds nothing known.  All
@@ -83,7 +83,7 @@ class Locations(Generic[T]):
 
     @property
     def known(self) -> Found[T] | None:
-        """What can be used without a search, if anything."""
+        """Result that can be used without a search, if there is one."""
         found, now = self._found, self._now()
         if found is None or (self._doubted and now >= self._earliest):
             return None

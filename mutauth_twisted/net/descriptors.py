@@ -149,7 +149,7 @@ def guard(port: Any, reactor: Any) -> Any:
 
 
 def _are_left(count: int, descriptor: int) -> bool:
-    """Whether so many more can be had; nothing but having them tells."""
+    """Tell whether so many more can be had; nothing but having them tells."""
     copies: list[int] = []
     try:
         while len(copies) < count:

@@ -1,4 +1,4 @@
-"""How often a TLS 1.3 peer changes its keys, seen from its records, without OpenSSL's help.
+"""Count of a TLS 1.3 peer's changes of keys, seen from its records, without OpenSSL's help.
 
 A change of keys (RFC 8446 4.6.3) is a record of 27 bytes without data, which
 costs this side new keys and, where the peer asks for it, as large an answer.
@@ -84,12 +84,12 @@ class KeyChanges:
 
     @property
     def one_by_one(self) -> bool:
-        """Whether records have to be told apart."""
+        """True when records have to be told apart."""
         return self.count > MOST_CHANGES // 2
 
     @property
     def too_many(self) -> bool:
-        """Whether no honest peer does so."""
+        """True when there are more changes than any honest peer makes."""
         return self.count > MOST_CHANGES + self.data // DATA_PER_CHANGE
 
     def read(self, sizes: list[int], data: int) -> None:

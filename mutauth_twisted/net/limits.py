@@ -132,7 +132,7 @@ class Places:
 
     @property
     def waiting(self) -> int:
-        """How many connections wait for their handshake."""
+        """Number of connections that wait for their handshake."""
         return self._waiting.count
 
     @property
@@ -181,7 +181,7 @@ class Places:
         self._waiting.discard(place.network, place)
 
     def check_session(self, identity: PeerIdentity) -> None:
-        """Whether there is a slot for a session of this client.
+        """Check that there is a slot for a session of this client.
 
         :raises ServiceFull: when there is none.
         """
@@ -240,7 +240,7 @@ class Place:
 
     @property
     def waits(self) -> bool:
-        """Whether it is not its turn yet."""
+        """True until it is its turn."""
         return self._give_back == self._leave_queue
 
     def hold(self, transport: Any, dropped: Callable[[], None]) -> None:

@@ -1,4 +1,4 @@
-"""What a service's log says of its connections, successful or not: a flood of them must not fill it."""
+"""Log of a service's connections, successful or not: a flood of them must not fill it."""
 
 from __future__ import annotations
 

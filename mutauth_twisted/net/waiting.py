@@ -1,4 +1,4 @@
-"""Whose turn it is, among those who wait for what there is too little of."""
+"""Queue for what there is too little of, fair to each of those who wait."""
 
 from __future__ import annotations
 
