@@ -201,7 +201,7 @@ def main_job(stage: Stage) -> None:
 
             step("alice", "connects again")
             stage.run("alice", "mutauth", "connect", endpoint, given="a secret\n", expect=4)
-            impostor.wait_for("no connection")
+            impostor.wait_for("handshake with")
             proved("the impostor cannot open the ticket: alice refuses it, and has sent it nothing else")
 
     step("administrator", "removes the SPNs by mistake")
@@ -211,7 +211,7 @@ def main_job(stage: Stage) -> None:
     mend = shlex.split(refused.partition("; run ")[2].partition("\n")[0])
     if mend[:2] != ["mutauth", "install"]:
         raise Failed("the refusal does not say what to do")
-    proved("it refuses to start, and prints the command that mends it")
+    proved("it refuses to start, and prints the command that fixes it")
 
     step("administrator", "runs just that command")
     stage.run("administrator", *mend)

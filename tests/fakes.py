@@ -137,7 +137,7 @@ class FakeContext:
         kind, number, digest = _RECORD.unpack_from(body)
         data = body[_RECORD.size :]
         if number != self.received or digest != self._digest(kind, not self.initiator, number, data):
-            raise RecordError("peer", "a record is not the peer's next one")
+            raise RecordError("peer", "record rejected: bad MAC, replayed or out of order")
         self.received += 1
         return data, kind == b"E"
 

@@ -368,7 +368,7 @@ class ServerStringTests(SynchronousTestCase):
     def test_nobody_is_let_in_by_default(self) -> None:
         """Without an allow it does not listen, whatever is denied."""
         for text in ("mutauth:tcp\\:9000", "mutauth:tcp\\:9000:deny=a@X", "mutauth:tcp\\:9000:allow=:allow-all=no"):
-            self.assertIn("nobody is let in", str(self.assertRaises(UsageError, self.parse, text)))
+            self.assertIn("the access policy allows no client", str(self.assertRaises(UsageError, self.parse, text)))
 
     def test_refused(self) -> None:
         """Patterns without a realm, choices that are none, and a keytab that is not there."""

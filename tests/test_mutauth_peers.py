@@ -217,7 +217,7 @@ class OpeningTests(SynchronousTestCase):
         for wire in WIRES:
             for record, text in (
                 (wire.protect(FakeContext(initiator=True), b"hello", True), "removed this service's mark"),
-                (wire.protect(FakeContext(initiator=False), b"", True), "not the peer's next one"),
+                (wire.protect(FakeContext(initiator=False), b"", True), "record rejected: "),
             ):
                 service = self.service(wire)
                 service.transport.clear()

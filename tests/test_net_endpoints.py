@@ -566,7 +566,7 @@ class TicketTests(SynchronousTestCase):
             self.assertIs(self.failureResultOf(connecting).value, self.fails)
             self.assertEqual((self.inner.factory, self.reactor.getDelayedCalls()), (None, []))
             text = "".join(str(formatEvent(event)) for event in events)
-            self.assertIn("no connection to srv1:9000: echoSvc/srv1: the KDC knows", text)
+            self.assertIn("not connecting to srv1:9000: echoSvc/srv1: the KDC knows", text)
 
     def test_deadline(self) -> None:
         """A KDC that does not answer is what is named then, and not the service; its answer comes too late."""

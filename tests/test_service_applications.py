@@ -58,7 +58,7 @@ class FactoryTests(SynchronousTestCase):
             (f"{__name__}.Nothing", "there is no such module, or nothing of this name in it", "PYTHONPATH"),
             (f"{__name__}.__doc__", "it is neither a factory nor makes one", "name a Twisted factory"),
             (f"{__name__}.Greeting", "it cannot be called without arguments: missing a required argument", "made already"),
-            (f"{__name__}.failing", "making it fails with OSError: no such table", "mend what makes it"),
+            (f"{__name__}.failing", "making it fails with OSError: no such table", "fix what makes it"),
             ("builtins.int", "it makes no factory (IProtocolFactory) but an object of int", "name a Twisted factory"),
         ):
             line = self.refusal(name)

@@ -123,7 +123,7 @@ class OptionsTests(SynchronousTestCase):
             for option in ("--allow-group", "--deny-group"):
                 self.assertIn(f"group {sid}: no ticket names it", self.refused(*MINIMAL, option, sid))
         self.assertIn("--allow-group: it names no group", self.refused(*MINIMAL, "--allow-group", " "))
-        self.assertIn("nobody is let in", self.refused(*MINIMAL[:5], "--deny-group", "x"))
+        self.assertIn("the access policy allows no client", self.refused(*MINIMAL[:5], "--deny-group", "x"))
 
     def test_repeatable(self) -> None:
         """Listening places, patterns and domain controllers may be given several times."""

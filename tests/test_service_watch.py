@@ -58,7 +58,7 @@ class WatchTests(SynchronousTestCase):
             [
                 "error SPN a/b: it is gone",
                 "info no longer: SPN a/b: it is gone",
-                "info the directory is right again",
+                "info all directory checks pass again",
             ],
         )
         self.assertEqual(self.watch.wrong, ())
@@ -74,7 +74,8 @@ class WatchTests(SynchronousTestCase):
         """What was published again is said, and that all is right."""
         self.watch.start()
         self.assertEqual(
-            self.lines(Inspection((), ("published again",))), ["warn published again", "info the directory is right again"]
+            self.lines(Inspection((), ("published again",))),
+            ["warn published again", "info all directory checks pass again"],
         )
 
     def test_unreachable_directory(self) -> None:
@@ -83,7 +84,7 @@ class WatchTests(SynchronousTestCase):
         gone = DirectoryUnreachable("directory", "gone")
         self.assertEqual(
             self.lines(gone, gone, FINE),
-            ["error directory: gone", "info no longer: directory: gone", "info the directory is right again"],
+            ["error directory: gone", "info no longer: directory: gone", "info all directory checks pass again"],
         )
 
     def test_goes_on_after_a_bug(self) -> None:

@@ -160,7 +160,7 @@ class SourceTests(SynchronousTestCase):
             assert refusal is not None
             error = AccessDenied(short_name(principal), refusal.cause, refusal.remedy)
             with captured_log() as events:
-                refusals.refused(error, "10.0.0.1", "no connection with 10.0.0.1:1")
+                refusals.refused(error, "10.0.0.1", "handshake with 10.0.0.1:1 failed")
             (line,) = [str(formatEvent(event)) for event in events]
             self.assertEqual(raw_in(line), [], line)
             self.assertLessEqual(len(line), LONGEST_STRANGER + 3)
@@ -266,12 +266,12 @@ class LimitedLogTests(SynchronousTestCase):
         refusals = Refusals(self.clock)
         with captured_log() as events:
             for number in range(1000):
-                refusals.refused(ProtocolViolation("10.0.0.1:1", "it is noise"), f"10.0.0.{number}", "no connection")
-            refusals.refused(AccessDenied("bob@TEST", "not allowed"), "10.0.0.1", "no connection with 10.0.0.1:1")
+                refusals.refused(ProtocolViolation("10.0.0.1:1", "it is noise"), f"10.0.0.{number}", "handshake failed")
+            refusals.refused(AccessDenied("bob@TEST", "not allowed"), "10.0.0.1", "handshake with 10.0.0.1:1 failed")
             self.assertTrue(refusals.broken(Failure(ZeroDivisionError()), "10.0.0.1"))
         lines = [str(formatEvent(event)) for event in events]
         self.assertEqual(len(lines), LimitedLog.LINES + LimitedLog.FIRSTS + 1)
-        self.assertEqual(lines[-1], "no connection with 10.0.0.1:1: bob@TEST: not allowed")
+        self.assertEqual(lines[-1], "handshake with 10.0.0.1:1 failed: bob@TEST: not allowed")
         refusals.flush()
 
     def test_denied_hide_nobody(self) -> None:

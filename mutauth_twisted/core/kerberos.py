@@ -223,7 +223,7 @@ class _KerberosContext(RecordsApart):
             raise PeerNotProven(
                 self._subject,
                 "its ticket is not bound to this TLS channel",
-                "look for what terminates TLS between both sides; a client of another make must send its bindings",
+                "look for what terminates TLS between both sides; a third-party client must send its bindings",
             )
         return name, protection, Flag(flags), float(lucid.endtime)
 
@@ -273,7 +273,7 @@ class _KerberosContext(RecordsApart):
         return self._rejected(record_fault(_native(error)))
 
     def _rejected(self, fault: str) -> RecordError:
-        cause = f"a record is not the peer's next one ({fault})"
+        cause = f"record rejected: {fault}"
         return RecordError(self._subject, cause, "look for what stands between both sides")
 
     @property

@@ -239,7 +239,7 @@ class _NtlmContext(PublicContext):
             self._proxy.verify(data, signature)
         except Exception as error:  # any bytes can come in here, and raise anything
             self._broken = True
-            cause = "a record is not the peer's next one (its NTLM signature does not match)"
+            cause = "record rejected: bad NTLM signature, replayed or out of order"
             raise RecordError(self._subject, cause, "look for what stands between both sides") from error
         return data
 

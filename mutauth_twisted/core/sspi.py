@@ -188,7 +188,7 @@ class SspiInitiator(PublicContext, RecordsApart):
     def _not_next(self, error: Exception) -> RecordError:
         code = _windows_code(error)
         told = f" (0x{code:08X})" if code else ""
-        cause = f"a record is not the peer's next one{told}"
+        cause = f"record rejected: bad MAC, replayed or out of order{told}"
         return RecordError(self._subject, cause, "look for what stands between both sides")
 
     def wrap(self, data: bytes, *, seal: bool) -> bytes:

@@ -316,7 +316,8 @@ def server_endpoint(reactor: Any, arguments: tuple[str, ...], keywords: Mapping[
     groups = (_sids(keywords, "allow-group"), _sids(keywords, "deny-group"))
     policy = AccessPolicy(_list(keywords, "allow"), _list(keywords, "deny"), allow_all, *groups)
     if policy.lets_nobody_in:
-        raise UsageError(_SUBJECT, "nobody is let in", "add allow=PATTERN, allow-group=SID, or allow-all=yes")
+        remedy = "add allow=PATTERN, allow-group=SID, or allow-all=yes"
+        raise UsageError(_SUBJECT, "the access policy allows no client", remedy)
     # Third-party clients, .NET's among them, send SPNEGO unless they are told otherwise.
     channel = _channel(keywords, Package.NEGOTIATE)
     _check_tls(keywords, channel, "tls-cert", "tls-key")

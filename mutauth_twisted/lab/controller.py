@@ -423,7 +423,7 @@ def _run_script(lab: Lab, controller: Controller, script: Path, plan: object, lo
             check=False,
         )
     if result.returncode:
-        raise LabError(what, f"failed: {_last_line(log)}", "mend the cause and try again")
+        raise LabError(what, f"failed: {_last_line(log)}", "fix the cause and try again")
 
 
 def _start_controller(lab: Lab, controller: Controller, owned: bool) -> None:
@@ -456,7 +456,7 @@ def _await_ready(controller: Controller, process: subprocess.Popen[bytes]) -> No
             raise LabError(
                 f"the domain controller at {controller.address}",
                 f"ended at its start: {_last_line(controller.log)}",
-                "mend the cause and try again",
+                "fix the cause and try again",
             )
         if time.monotonic() > deadline:
             raise LabError(

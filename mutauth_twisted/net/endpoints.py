@@ -201,7 +201,7 @@ class MutualAuthServerFactory:
         """The exchange for one connection, or while there are too many its end; see IProtocolFactory."""
         place = self.places.take(addr)
         if place is None:
-            self._refusals.refused(_too_many(describe(addr)), network_of(addr), "no connection")
+            self._refusals.refused(_too_many(describe(addr)), network_of(addr), "connection refused")
             # Not None: Twisted's wrappers, TLS and PROXY among them, go on with a None as if it were a protocol.
             return _TurnedAway()
         protocol = _Served(self._reactor, workers_for(self._reactor), self._channel, self._side)
@@ -541,14 +541,14 @@ class MutualAuthClientEndpoint:
         if not failure.check(StepFailed):
             return failure
         error = cast(StepFailed, failure.value).error
-        self._log.info("no connection to {where}: {error}", where=self._where, error=error)
+        self._log.info("not connecting to {where}: {error}", where=self._where, error=error)
         return Failure(error)
 
     def _unreachable(self, failure: Failure) -> Failure:
         if failure.check(OverflowError):  # what sockets make of a port that is none
             return Failure(UsageError(self._where, "the port is out of range", "use 1 to 65535"))
         if failure.check(ValueError) and not failure.check(MutualAuthError):
-            return Failure(NetworkError(self._where, "the host's name is none", "check the name"))
+            return Failure(NetworkError(self._where, "invalid host name", "check the name"))
         failure.trap(ConnectError, DNSLookupError)
         error = failure.value
         if failure.check(ConnectionRefusedError):

@@ -87,7 +87,7 @@ class Cap:
         if self.count < self._limit:
             return True
         if not self._refused:
-            self._log.warn("{what}: there are {limit}, and no more are taken", what=self._what, limit=self._limit)
+            self._log.warn("{what}: limit of {limit} reached, refusing more", what=self._what, limit=self._limit)
         self._refused += 1
         return False
 

@@ -399,7 +399,7 @@ class ExchangeProtocol(Protocol):
 
     def _log_authenticated(self, identity: PeerIdentity, principal: str) -> None:
         side = "the service at" if self._side.initiator else "the client at"
-        proved = f"proved to be {principal}" if principal else "IS NOT PROVEN to be anybody, and may be anybody"
+        proved = f"proved to be {principal}" if principal else "is NOT AUTHENTICATED, and may be anybody"
         package, protection, flags = identity.package, identity.protection.value, int(identity.flags)
         if self._bound_to is not None and self._bound_to.between_peers:
             flags |= Flag.CHANNEL_BOUND  # a client's context does not say so: the service has confirmed it
@@ -418,18 +418,18 @@ class ExchangeProtocol(Protocol):
             own, theirs = tls.secrets(self._transport)
             return Stream(own, theirs, self._reader.take_rest(), self._peer)
         if protection is Protection.TLS:
-            # A peer of another make protects its records inside TLS as well, as the flags say.
+            # A third-party peer protects its records inside TLS as well, as the flags say.
             protection = Protection.SEAL if identity.flags & Flag.CONFIDENTIALITY else Protection.SIGN
         return Records(self._context, protection, self._channel.wire, self._reader, self._peer, mutauth=mutauth)
 
     def _failed(self, error: MutualAuthError) -> None:
-        who = "" if error.subject == self._peer else f" with {self._peer}"
+        failed = "handshake failed" if error.subject == self._peer else f"handshake with {self._peer} failed"
         # Whose subject is the peer is told from what the peer sent.
         is_news = isinstance(error, CredentialError) and self._side.own_fault(error, error.subject != self._peer)
         if is_news or self._side.refusals is None:
-            (self._log.error if is_news else self._log.info)("no connection{who}: {error}", who=who, error=error)
+            (self._log.error if is_news else self._log.info)("{failed}: {error}", failed=failed, error=error)
         else:
-            self._side.refusals.refused(error, self._source(), f"no connection{who}")
+            self._side.refusals.refused(error, self._source(), failed)
         self._leave()
         self._settle(Failure(error))
 

@@ -88,7 +88,7 @@ def _named_factory(name: str) -> IProtocolFactory:
         raise UsageError(subject, cause, "write package.module.Name, and see that PYTHONPATH leads there") from error
     except Exception as error:
         cause = f"importing it fails with {type(error).__name__}: {error}"
-        raise UsageError(subject, cause, "mend the module: python -m pydoc shows where it fails") from error
+        raise UsageError(subject, cause, "fix the module: python -m pydoc shows where it fails") from error
     if IProtocolFactory.providedBy(named):
         return named
     if not callable(named):
@@ -103,7 +103,7 @@ def _named_factory(name: str) -> IProtocolFactory:
     try:
         made = named()
     except Exception as error:
-        raise UsageError(subject, f"making it fails with {type(error).__name__}: {error}", "mend what makes it") from error
+        raise UsageError(subject, f"making it fails with {type(error).__name__}: {error}", "fix what makes it") from error
     if not IProtocolFactory.providedBy(made):
         cause = f"it makes no factory (IProtocolFactory) but an object of {type(made).__name__}"
         raise UsageError(subject, cause, "name a Twisted factory, or what makes one")

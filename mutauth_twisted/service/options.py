@@ -337,5 +337,6 @@ class Options(usage.Options):
             self._groups("deny-group", by_name=False),
         )
         if policy.lets_nobody_in and not self._groups("allow-group", by_name=True):
-            raise UsageError("--allow", "nobody is let in", "give --allow PATTERN, or --allow-all for every proven client")
+            remedy = "give --allow PATTERN, or --allow-all for every authenticated client"
+            raise UsageError("--allow", "the access policy allows no client", remedy)
         return policy

@@ -80,4 +80,4 @@ class Watch:
             if line not in found.wrong:
                 self._log.info("no longer: {line}", line=line)
         if (before or found.mended) and not found.wrong:
-            self._log.info("the directory is right again")
+            self._log.info("all directory checks pass again")

@@ -52,7 +52,7 @@ class Wrapping(Protocol):
     def unwrap(self, body: bytes) -> tuple[bytes, bool]:
         """Verify one record; the plaintext and whether it was sealed.
 
-        :raises RecordError: for any record that is not the peer's next one.
+        :raises RecordError: for any record that is rejected: bad MAC, replayed or out of order.
         """
 
     def wrap_apart(self, data: bytes, *, seal: bool) -> tuple[bytes, bytes]:
@@ -64,7 +64,7 @@ class Wrapping(Protocol):
     def unwrap_apart(self, trailer: bytes, data: bytes, *, seal: bool) -> tuple[bytes, bool]:
         """Verify one record of two parts; the plaintext and whether it was sealed.
 
-        :raises RecordError: for any record that is not the peer's next one.
+        :raises RecordError: for any record that is rejected: bad MAC, replayed or out of order.
         """
 
 

@@ -8,6 +8,7 @@ the domain controller's database.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -24,7 +25,7 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
-from twisted.logger import globalLogPublisher
+from twisted.logger import formatEvent, globalLogPublisher
 
 from mutauth_twisted.core.kerberos import ServiceKeys
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
@@ -133,7 +134,7 @@ class KerberosTestCase(ExchangeTestCase):
         self.put(self.file, self.account.key())
 
     def _observe(self, event: dict[str, Any]) -> None:
-        if str(event.get("log_format")).startswith("no connection") and isinstance(event["error"], MutualAuthError):
+        if re.match("handshake (with .+ )?failed: ", formatEvent(event)) and isinstance(event["error"], MutualAuthError):
             self.heard.append(event["error"])
 
     def coroutine(self, work: Coroutine[Any, Any, T]) -> Deferred[T]:

@@ -130,7 +130,7 @@ class MainJobTests(CommandTestCase):
             self.assertEqual(self.mutauth("connect", self.endpoint, given="hello").output, "hello")
             self.assertEqual(self.get(url)[0], 200)
             service.stop()
-        said = [line for line in service.lines if "no connection with" in line and str(keytab) in line]
+        said = [line for line in service.lines if "handshake with " in line and str(keytab) in line]
         self.assertEqual(["#error" in line for line in said], [True, False], service.log)
         self.assertIn(f"no longer: keytab {keytab}", service.log)
 

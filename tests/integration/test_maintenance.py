@@ -29,7 +29,7 @@ from tests.integration.directory_case import DirectoryTestCase
 
 INTERVAL = "0.1"
 Places = tuple[tuple[str, int], ...]
-RIGHT = "the directory is right again"
+RIGHT = "all directory checks pass again"
 
 
 class MaintenanceCase(DirectoryTestCase):
