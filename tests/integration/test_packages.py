@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from itertools import product
 from typing import Any, cast
@@ -64,7 +65,7 @@ class PackageTests(ExchangeTestCase):
 
     def refusals(self, events: list[Any]) -> list[str]:
         """What the log says of connections that did not come about."""
-        return [text for text in map(formatEvent, events) if text.startswith("handshake failed: ")]
+        return [text for text in map(formatEvent, events) if re.match("handshake (with .+ )?failed: ", text)]
 
     async def ask(self, wire: Wire, token: bytes, package: Package = Package.KERBEROS) -> tuple[bytes, str]:
         """What a service answers to a token, until it closes, and its one line about it."""
