@@ -114,7 +114,7 @@ class FloorTests(FloorCase):
         """Each of an established context's keys counts, an acceptor's subkey too, and so does the kind of its messages."""
 
         def lucid(*types: int, rfc4121: bool = True) -> LucidContext:
-            return LucidContext(True, 0, 0, 0, rfc4121, types)
+            return LucidContext(0, 0, rfc4121, types)
 
         for kind in AES_TYPES:
             check_keys(lucid(kind, kind), "peer")
@@ -126,7 +126,7 @@ class FloorTests(FloorCase):
         """The established context is asked, whatever the request said: on both sides."""
         for side in (0, 1):
             client, server = self.client(), self.keys.acceptor("client")
-            with_rc4 = LucidContext(side == 0, 2**32 - 1, 0, 0, True, (AES256, RC4))
+            with_rc4 = LucidContext(2**32 - 1, 0, True, (AES256, RC4))
             context: Any = (client, server)[side]
             request = client.step(None).token
             self.patch(kerberos, "read_lucid", lambda _, with_rc4=with_rc4: with_rc4)

@@ -80,18 +80,14 @@ _POINTER_SIZE: Final = ctypes.sizeof(ctypes.c_void_p)
 class LucidContext:
     """Values of one established context.
 
-    :param initiate: whether it is the initiator's.
     :param endtime: the end of the ticket, in seconds since 1970.
-    :param send_seq: the sequence number of the next message of ours.
     :param recv_seq: the sequence number with which the peer's messages start, as its authenticated token says.
     :param rfc4121: whether messages are those of RFC 4121; else those of RFC 1964, which only DES and RC4 have.
     :param key_types: the encryption types (RFC 3961) of the keys that messages may be protected with: of the session
         or the initiator's subkey, and of the acceptor's subkey where there is one.
     """
 
-    initiate: bool
     endtime: int
-    send_seq: int
     recv_seq: int
     rfc4121: bool
     key_types: tuple[int, ...]
@@ -124,9 +120,7 @@ def _read(lucid: Any) -> LucidContext:
         types = (keys.ctx_key.type,)
         if keys.have_acceptor_subkey:
             types += (keys.acceptor_subkey.type,)
-    return LucidContext(
-        initiate == 1, lucid.endtime, lucid.send_seq, lucid.recv_seq, protocol == _RFC_4121, types
-    )
+    return LucidContext(lucid.endtime, lucid.recv_seq, protocol == _RFC_4121, types)
 
 
 def _unknown(found: str) -> AuthenticationError:
