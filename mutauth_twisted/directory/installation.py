@@ -429,7 +429,7 @@ def _check_only(holders: Sequence[Account], only: Account, spns: Sequence[SPN]) 
     """Half of it would be left behind when the SPNs are on another account than the one given."""
     for other in holders:
         if not same_dn(other.dn, only.dn):
-            spn = next(spn for spn in spns if other.holds(spn))
+            spn = next(filter(other.may_hold, spns), spns[0])
             raise ServiceCheckFailed(
                 f"SPN {spn}", f"it is on {other.name}, not on {only.name}", f"give --account {other.name}, or none"
             )

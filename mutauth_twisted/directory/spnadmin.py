@@ -124,7 +124,7 @@ def find_alias_clashes(
         for holder in find_holders_of(catalog, list(same))
         if not same_dn(holder.dn, account.dn)
         for standing, spn in same.items()
-        if holder.holds(standing)
+        if holder.may_hold(standing)
     ]
 
 
@@ -189,9 +189,11 @@ def delete(session: Session, name: str, texts: Sequence[str]) -> Written:
     """
     account = find_account(session, name)
     asked = {fold_ascii(text): text for text in texts}
-    standing = {fold_ascii(text): text for text in account.spns}
-    removed = remove_spns(session, account, [standing[key] for key in asked if key in standing])
-    absent = tuple(text for key, text in asked.items() if key not in standing)
+    literal = {fold_ascii(text): text for text in account.spns}
+    similar = {text.casefold(): text for text in account.spns}  # what the directory may take for the same
+    standing = {key: literal.get(key) or similar.get(text.casefold()) for key, text in asked.items()}
+    removed = remove_spns(session, account, list(dict.fromkeys(filter(None, standing.values()))))
+    absent = tuple(text for key, text in asked.items() if standing[key] is None)
     return Written(account, removed=tuple(removed), unchanged=absent)
 
 

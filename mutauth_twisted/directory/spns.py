@@ -67,6 +67,13 @@ class Account:
         """Whether this SPN is registered on the account literally; the case of A to Z does not count."""
         return fold_ascii(str(spn)) in set(map(fold_ascii, self.spns))
 
+    def may_hold(self, spn: SPN | str) -> bool:
+        """Whether the directory may take one of its SPNs for this one, as it folds more letters than A to Z.
+
+        For what must not be there; what has to be there is :meth:`holds`.
+        """
+        return str(spn).casefold() in {text.casefold() for text in self.spns}
+
 
 def account_of(entry: Entry) -> Account:
     sid = entry.values("objectSid")
@@ -166,10 +173,10 @@ def check_free(catalog: Session, spns: Sequence[SPN], account: Account) -> None:
     """
     others = [other for other in find_holders_of(catalog, spns) if not same_dn(other.dn, account.dn)]
     for spn in spns:
-        holders = [other for other in others if other.holds(spn)]
+        holders = [other for other in others if other.may_hold(spn)]
         if holders:
             places = " and ".join(f"{other.name} ({other.dn})" for other in holders)
-            commands = [spn_command(catalog, "delete", other, *filter(other.holds, spns)) for other in others]
+            commands = [spn_command(catalog, "delete", other, *filter(other.may_hold, spns)) for other in others]
             raise DirectoryRefused(
                 f"SPN {spn}",
                 f"it is on another account already, {places}",
