@@ -2,17 +2,19 @@
 
 SRV records, and addresses where a nameserver is given, are asked for over TCP in
 the reactor.  Addresses otherwise come from the system's resolver, hosts file
-included: getaddrinfo in a thread of the reactor's pool, which nobody can stop.
+included: getaddrinfo, which nobody can stop, in threads that nobody waits for.
 """
 
 from __future__ import annotations
 
 import random
 import secrets
+import socket
 from collections.abc import Callable, Iterable, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal, TypeVar
+from weakref import WeakKeyDictionary
 
 from attrs import frozen
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -37,12 +39,14 @@ from zope.interface import implementer
 from mutauth_twisted.errors import NetworkError, NotFound, UsageError
 from mutauth_twisted.files import read_file
 from mutauth_twisted.text import short_name
+from mutauth_twisted.threads import Workers
 
 T = TypeVar("T")
 
 _TIMEOUT = 2.0  # seconds for a server to take the connection and to answer
 #: Seconds for the system's own resolver: more than the 5 after which it asks the next nameserver (resolv.conf(5)).
 _SYSTEM_TIMEOUT = 7.0
+_SYSTEM_THREADS = 16  # names that the system is asked for at once
 #: The longest answer that is read, in bytes: the SRV records of some 250 domain controllers.  A hostile one of
 #: this size costs 30 ms at most: Twisted follows no more than 1,000 compression pointers in a message.
 MAX_MESSAGE = 16384
@@ -217,7 +221,7 @@ class Resolver:
     the other.  The system's resolver, which gives addresses where no nameserver is
     given, has seven; its thread goes on until getaddrinfo returns.
 
-    :param reactor: provides IReactorTCP, IReactorTime and IReactorPluggableNameResolver.
+    :param reactor: provides IReactorTCP, IReactorTime and IReactorFromThreads.
     :param nameserver: ``address[:port]`` to ask instead of the system's
         configuration; the hosts file then plays no part either.
     :param randrange: the random source that orders SRV records.
@@ -287,7 +291,7 @@ class Resolver:
         factory = Factory.forProtocol(lambda: protocol)
         factory.noisy = False
         try:
-            await HostnameEndpoint(self._reactor, host, port).connect(factory)
+            await endpoint_at(self._reactor, host, [host], port, _TIMEOUT).connect(factory)
         except ConnectingCancelledError as error:
             raise CancelledError from error  # as everything else that is cancelled ends
         return await protocol.answered
@@ -353,14 +357,7 @@ class Resolver:
         return addresses
 
     async def _system_addresses(self, host: str) -> list[str]:
-        receiver = _Receiver()
-        self._reactor.nameResolver.resolveHostName(receiver, host)
-        try:
-            found: list[str] = await receiver.done.addTimeout(_SYSTEM_TIMEOUT, self._reactor)
-        except TimeoutError:
-            cause = f"the system's resolver does not answer within {_SYSTEM_TIMEOUT:g} s"
-            remedy = "check the nameservers in /etc/resolv.conf, or ask another with nameserver"
-            raise NetworkError(host, cause, remedy) from None
+        found = await _system_of(self._reactor).lookup_addresses(host)
         return sorted(found, key=lambda address: ":" in address)
 
     def reactor_for_endpoints(self) -> Any:
@@ -368,27 +365,104 @@ class Resolver:
 
         Nothing is installed: the real reactor and others who use it are left alone.
         """
-        return _ResolvingReactor(self._reactor, self) if self._server else self._reactor
+        return _ResolvingReactor(self._reactor, self)
 
 
-@implementer(IResolutionReceiver)
-class _Receiver:
-    """Collects what Twisted's own resolver finds."""
+class _Lookup:
+    """One name for which the system is asked, and who waits for its addresses."""
 
-    def __init__(self) -> None:
-        self._found: dict[str, None] = {}
-        self.done: Deferred[list[str]] = Deferred()
+    def __init__(self, host: str) -> None:
+        self.host = host
+        self.waiting: dict[Deferred[list[str]], None] = {}
+        #: Whether a thread is at it, so that giving it up would free nothing.
+        self.is_under_way = False
 
-    def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
-        pass
+    def addresses(self) -> list[str]:
+        """What getaddrinfo finds; blocks."""
+        self.is_under_way = True
+        found = socket.getaddrinfo(self.host, 0, type=socket.SOCK_STREAM)
+        return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
-    def addressResolved(self, address: IAddress) -> None:
-        if isinstance(address, (IPv4Address, IPv6Address)):
-            self._found[address.host] = None
+    def failure(self, failure: Failure) -> Failure:
+        """The same in words."""
+        error = failure.value
+        if isinstance(error, ValueError):
+            subject, cause = f"host name {short_name(self.host)!r}", "it is not a valid DNS name"
+            return Failure(NetworkError(subject, cause, "check the record or the name"))
+        if isinstance(error, OSError):
+            cause = f"the name does not resolve to an address ({error.strerror})"
+            return Failure(NetworkError(self.host, cause, "check the name and DNS"))
+        return failure
 
-    def resolutionComplete(self) -> None:
-        if not self.done.called:
-            self.done.callback(list(self._found))
+
+class _System:
+    """The system's resolver, in threads that nobody waits for: a look-up has no deadline of its own.
+
+    All who ask for one name at a time share its look-up, so that a name that hangs takes one thread.
+
+    :param reactor: provides IReactorTime and IReactorFromThreads.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._workers = Workers(reactor, _SYSTEM_THREADS, "mutauth-names")
+        self._lookups: dict[str, _Lookup] = {}
+        self._calls: dict[_Lookup, Deferred[None]] = {}
+
+    def lookup_addresses(self, host: str) -> Deferred[list[str]]:
+        """The addresses of a host, in the system's order.
+
+        :raises NetworkError: when it has none, or the system does not answer within seven seconds.
+        """
+        if is_address(host):
+            return succeed([host])
+        lookup = self._lookups.get(host) or self._begin(host)
+        answer: Deferred[list[str]] = Deferred(lambda answer: self._leave(lookup, answer))
+        lookup.waiting[answer] = None
+        return answer.addTimeout(_SYSTEM_TIMEOUT, self._reactor, lambda *_: _system_is_silent(host))
+
+    def _begin(self, host: str) -> _Lookup:
+        lookup = self._lookups[host] = _Lookup(host)
+        self._calls[lookup] = self._workers.run(lookup.addresses).addBoth(self._ended, lookup)
+        return lookup
+
+    def _leave(self, lookup: _Lookup, answer: Deferred[list[str]]) -> None:
+        lookup.waiting.pop(answer, None)
+        if not lookup.waiting and not lookup.is_under_way and lookup in self._calls:
+            self._calls[lookup].cancel()
+
+    def _ended(self, outcome: list[str] | Failure, lookup: _Lookup) -> None:
+        del self._lookups[lookup.host], self._calls[lookup]
+        result = lookup.failure(outcome) if isinstance(outcome, Failure) else outcome
+        for answer in tuple(lookup.waiting):
+            if not answer.called:  # the answer before it may have had it cancelled
+                answer.callback(result)
+
+
+def _system_is_silent(host: str) -> Failure:
+    cause = f"the system's resolver does not answer within {_SYSTEM_TIMEOUT:g} s"
+    remedy = "check the nameservers in /etc/resolv.conf, or ask another with nameserver"
+    return Failure(NetworkError(host, cause, remedy))
+
+
+_systems: WeakKeyDictionary[Any, _System] = WeakKeyDictionary()
+
+
+def _system_of(reactor: Any) -> _System:
+    if reactor not in _systems:
+        _systems[reactor] = _System(reactor)
+    return _systems[reactor]
+
+
+def install_resolver(reactor: Any) -> None:
+    """Have all names that a process looks up resolved by the system in threads that nobody waits for.
+
+    Twisted's own resolver asks in the reactor's thread pool, which it joins when it stops: a process
+    with a DNS server that does not answer then ends only once every look-up has, those that wait included.
+
+    :param reactor: the process's own; provides IReactorPluggableNameResolver, IReactorTime and IReactorFromThreads.
+    """
+    reactor.installNameResolver(_HostnameResolver(_system_of(reactor)))
 
 
 @implementer(IHostResolution)
@@ -405,7 +479,7 @@ class _Resolution:
 class _HostnameResolver:
     """IHostnameResolver on top of a :class:`Resolver`."""
 
-    def __init__(self, resolver: Resolver | _Resolved) -> None:
+    def __init__(self, resolver: Resolver | _System | _Resolved) -> None:
         self._resolver = resolver
 
     def resolveHostName(
@@ -455,7 +529,7 @@ def endpoint_at(reactor: Any, host: str, addresses: Sequence[str], port: int, ti
 class _ResolvingReactor:
     """The real reactor with another name resolver."""
 
-    def __init__(self, reactor: Any, resolver: Resolver | _Resolved) -> None:
+    def __init__(self, reactor: Any, resolver: Resolver | _System | _Resolved) -> None:
         self._reactor = reactor
         self.nameResolver = _HostnameResolver(resolver)
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import queue
 import random
+import socket
 import struct
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,6 +28,7 @@ from mutauth_twisted.dns import (
     MAX_MESSAGE,
     Resolver,
     SRVTarget,
+    install_resolver,
     is_address,
     parse_nameserver,
     system_nameservers,
@@ -247,29 +250,117 @@ class ResolverTests(SynchronousTestCase):
         self.serve({})
         self.assertEqual(receiver.events, ["began", "complete"])
 
-    def test_the_system_is_asked_through_the_reactor(self) -> None:
-        """Without a nameserver the endpoints get the reactor as it is."""
-        reactor = MemoryReactorClock()
-        self.assertIs(Resolver(reactor).reactor_for_endpoints(), reactor)
+
+class _Reactor(MemoryReactorClock):
+    """Keeps what threads hand over until it is asked to run it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._calls: queue.Queue[Callable[[], Any]] = queue.Queue()
+
+    def callFromThread(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        self._calls.put(lambda: function(*args, **kwargs))
+
+    def turn(self) -> None:
+        """Wait for one call and make it."""
+        self._calls.get(timeout=5)()
+
+
+class SystemTests(SynchronousTestCase):
+    """The system's resolver, which may hang."""
+
+    def setUp(self) -> None:
+        self.reactor = _Reactor()
+        self.resolver = Resolver(self.reactor)
+        self.asked: list[str] = []
+        self.threads: list[threading.Thread] = []
+        self.gate = threading.Event()
+        self.addCleanup(self.gate.set)
+        self.patch(socket, "getaddrinfo", self.getaddrinfo)
+
+    def getaddrinfo(self, host: str, *args: Any, **kwargs: Any) -> list[Any]:
+        """Stands for the system's, which does not answer before the gate is open."""
+        self.asked.append(host)
+        self.threads.append(threading.current_thread())
+        self.gate.wait(5)
+        if host.startswith("missing"):
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        if host.startswith("invalid"):
+            raise UnicodeError("label empty or too long")
+        stream = socket.SOCK_STREAM
+        return [
+            (socket.AF_INET6, stream, 6, "", ("fd00::1", 0, 0, 0)),
+            (socket.AF_INET, stream, 6, "", ("10.0.0.1", 0)),
+            (socket.AF_INET, stream, 6, "", ("10.0.0.1", 0)),
+        ]
+
+    def test_shared(self) -> None:
+        """All who ask for one name at a time share one look-up, in a thread that ends with the process."""
+        found = [self.resolver.lookup_addresses("h.example") for _ in range(3)]
+        self.gate.set()
+        self.reactor.turn()
+        for each in found:
+            self.assertEqual(self.successResultOf(each), ["10.0.0.1", "fd00::1"])
+        self.assertEqual((self.asked, [thread.daemon for thread in self.threads]), (["h.example"], [True]))
+        again = self.resolver.lookup_addresses("h.example")
+        self.reactor.turn()
+        self.assertEqual((len(self.successResultOf(again)), len(self.asked)), (2, 2))
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_no_addresses(self) -> None:
+        """What the system says of a name without addresses, or of none, comes in words; an address needs no look-up."""
+        self.gate.set()
+        for name, words in (
+            ("missing.example", "missing.example: the name does not resolve to an address (Name or service not known)"),
+            ("invalid..example", "it is not a valid DNS name"),
+        ):
+            found = self.resolver.lookup_addresses(name)
+            self.reactor.turn()
+            self.assertIn(words, str(self.failureResultOf(found, NetworkError).value))
+        self.assertEqual(self.successResultOf(self.resolver.lookup_addresses("10.0.0.7")), ["10.0.0.7"])
+        self.assertEqual(len(self.asked), 2)
 
     def test_the_system_does_not_answer(self) -> None:
-        """Nobody waits for a resolver that hangs, and what it says afterwards is not heard."""
-        receivers: list[Any] = []
-        reactor = MemoryReactorClock()
-        resolver = SimpleNamespace(resolveHostName=lambda receiver, host: receivers.append(receiver))
-        reactor.installNameResolver(cast(Any, resolver))
-        found, cancelled = (Resolver(reactor).lookup_addresses("dc1.example") for _ in range(2))
+        """Nobody waits for a resolver that hangs for long, and who asks again waits for the same thread."""
+        found, cancelled = (self.resolver.lookup_addresses("dc1.example") for _ in range(2))
         cancelled.cancel()
         self.failureResultOf(cancelled, CancelledError)
-        reactor.advance(6.9)
+        self.reactor.advance(6.9)
         self.assertNoResult(found)
-        reactor.advance(0.2)
+        self.reactor.advance(0.2)
         error = self.failureResultOf(found, NetworkError).value
         self.assertIn("dc1.example: the system's resolver does not answer within 7 s", str(error))
-        for receiver in receivers:
-            receiver.addressResolved(IPv4Address("TCP", "10.0.0.1", 0))
-            receiver.resolutionComplete()
-        self.assertEqual(reactor.getDelayedCalls(), [])
+        later = self.resolver.lookup_addresses("dc1.example")
+        self.gate.set()
+        self.reactor.turn()
+        self.assertEqual((len(self.successResultOf(later)), self.asked), (2, ["dc1.example"]))
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_given_up_in_the_queue(self) -> None:
+        """Names that hang take a bounded number of threads, and one for which nobody waits any more is never asked for."""
+        hung = [self.resolver.lookup_addresses(f"h{number}.example") for number in range(16)]
+        given_up, waited_for = (self.resolver.lookup_addresses(name) for name in ("left.example", "kept.example"))
+        given_up.cancel()
+        self.failureResultOf(given_up, CancelledError)
+        self.gate.set()
+        for _ in range(17):
+            self.reactor.turn()
+        for each in (*hung, waited_for):
+            self.successResultOf(each)
+        self.assertEqual(sorted(self.asked), sorted([f"h{number}.example" for number in range(16)] + ["kept.example"]))
+
+    def test_installed(self) -> None:
+        """A process's own resolver asks there too, and so do the endpoints of a resolver without a nameserver."""
+        install_resolver(self.reactor)
+        self.gate.set()
+        for reactor in (self.reactor, self.resolver.reactor_for_endpoints()):
+            receiver = _Receiver()
+            reactor.nameResolver.resolveHostName(receiver, "h.example", 7)
+            self.reactor.turn()
+            began, *addresses, complete = receiver.events
+            self.assertEqual((began, complete), ("began", "complete"))
+            self.assertEqual(set(addresses), {IPv4Address("TCP", "10.0.0.1", 7), IPv6Address("TCP", "fd00::1", 7)})
+        self.assertEqual(self.asked, ["h.example"] * 2)
 
 
 class HostileServerTests(SynchronousTestCase):

@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mutauth_twisted.cli.output import note
+from mutauth_twisted.dns import install_resolver
 from mutauth_twisted.errors import MutualAuthError, check_utf8
 from mutauth_twisted.signals import expect_no_more, stop_on_hangup
 
@@ -136,6 +137,7 @@ def run_in_reactor(main: Callable[[Any], Coroutine[Deferred[Any], Any, T]], *, t
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
+    install_resolver(reactor)
     run = _Run(reactor, main, to_the_end)
     reactor.callWhenRunning(run.begin)
     reactor.addSystemEventTrigger("before", "shutdown", run.interrupt)

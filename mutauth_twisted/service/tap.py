@@ -6,6 +6,7 @@ from attrs import evolve
 from twisted.application.service import IService
 
 from mutauth_twisted.credentials import NtlmCredentials, ServiceCredentials
+from mutauth_twisted.dns import install_resolver
 from mutauth_twisted.errors import MutualAuthError
 from mutauth_twisted.log import Log
 from mutauth_twisted.net.descriptors import REMEDY, fit, raise_limit
@@ -29,6 +30,7 @@ def makeService(options: Options) -> IService:
     """
     from twisted.internet import reactor
 
+    install_resolver(reactor)
     try:
         return _make(reactor, options.settings)
     except MutualAuthError as error:

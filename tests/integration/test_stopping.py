@@ -210,6 +210,98 @@ class StoppingTests(CommandTestCase):
         raise self.failureException(f"it ended: {running.log}")
 
 
+_HANGING = """
+import socket, time
+_usual = socket.getaddrinfo
+def getaddrinfo(host, *args, **kwargs):
+    if str(host).endswith(".hung.example"):
+        print("asking for", host, flush=True)
+        time.sleep(60)
+    return _usual(host, *args, **kwargs)
+socket.getaddrinfo = getaddrinfo
+"""
+
+
+class NameTests(CommandTestCase):
+    """A system resolver that does not answer for a minute, as with nameservers that are gone."""
+
+    def environment(self, user: str, **changes: str) -> dict[str, str]:
+        usual = super().environment(user, **changes)
+        Path(self.state, "sitecustomize.py").write_text(_HANGING, "utf-8")
+        return {**usual, "PYTHONPATH": os.pathsep.join((self.state, usual["PYTHONPATH"]))}
+
+    def ends(self, running: Running, code: int) -> None:
+        """SIGTERM ends it before any look-up could."""
+        process = running.process
+        self.addCleanup(process.kill)
+        process.send_signal(signal.SIGTERM)
+        log = running.log + process.communicate(timeout=STOPPED)[0]
+        self.assertEqual(process.returncode, code, log)
+        for word in ("Traceback", "internal error", "Unhandled"):
+            self.assertNotIn(word, log)
+        self.assertEqual(log.count("asking for"), 1, log)
+
+    def read_until_asked(self, running: Running) -> None:
+        assert running.process.stdout is not None
+        killer = threading.Timer(WAIT, running.process.kill)
+        killer.start()
+        try:
+            while "asking for" not in running.log:
+                line = running.process.stdout.readline()
+                self.assertTrue(line, running.log)
+                running.lines.append(line)
+        finally:
+            killer.cancel()
+
+    def test_forward(self) -> None:
+        """However many clients have come for a plain service whose name hangs, it is asked for once, and SIGTERM ends it."""
+        words = ("--publish", "none", "--spn-check", "off", "--forward", "tcp:db.hung.example:5432")
+        endpoint = f"mutauth:tcp\\:{self.lab.address_of(self.host)}\\:{{}}:spn={self.service_class}/{self.host}"
+        self.assertEqual(self.install("--spn-form", "guid,dn,host").code, 0)
+        with self.service(*words) as service:
+            for _ in range(3):
+                client = subprocess.Popen(
+                    [*self.program("mutauth"), "connect", endpoint.format(service.port)],
+                    stdin=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    env=self.environment("alice"),
+                )
+                self.addCleanup(client.communicate)
+                self.addCleanup(client.kill)
+            self.read_until_asked(service)
+            while service.log.count("proved to be alice") < 3:
+                service.lines.append(service.process.stdout.readline())  # type: ignore[union-attr]
+            self.ends(service, -signal.SIGTERM)
+
+    def test_directory(self) -> None:
+        """The name of a domain controller that hangs does not hold up the end of a service that starts."""
+        self.assertEqual(self.install().code, 0)
+        words = [word for word in self.service_words("--directory", "ldap://dc1.hung.example") if word != "--nameserver"]
+        words.remove(self.lab.nameserver)
+        process = subprocess.Popen(
+            [*self.program("twistd"), *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=self.environment("alice"),
+            cwd=self.state,
+        )
+        starting = Running(process, [])
+        self.read_until_asked(starting)
+        self.ends(starting, -signal.SIGTERM)
+
+    def test_connect(self) -> None:
+        """Nor does that of the service to which connect --listen leads."""
+        endpoint = f"mutauth:tcp\\:srv1.hung.example\\:99:spn={self.service_class}/{self.host}"
+        self.assertEqual(self.install("--spn-form", "guid,dn,host").code, 0)
+        with self.forwarder(endpoint) as forwarder:
+            for _ in range(3):
+                waiting = socket.create_connection(("127.0.0.1", forwarder.port), WAIT)
+                self.addCleanup(waiting.close)
+            self.read_until_asked(forwarder)
+            self.ends(forwarder, 130)
+
+
 class GivenUpTests(DirectoryTestCase):
     """Work in the directory that nobody waits for any more."""
 
