@@ -171,13 +171,13 @@ class _QuestionProtocol(Int16StringReceiver):
             return
         self._dropped += 1
         if self._dropped == _MOST_DROPPED:
-            self._fail("it answers other questions")
+            self._fail("answers other questions")
 
     def lengthLimitExceeded(self, length: int) -> None:
-        self._fail(f"its answer has {length} bytes, more than {MAX_MESSAGE}")
+        self._fail(f"answers with {length} bytes, more than {MAX_MESSAGE}")
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._fail("it closed the connection without an answer")
+        self._fail("closed the connection without an answer")
 
     def _fail(self, reason: str) -> None:
         if not self.answered.called:
@@ -208,9 +208,9 @@ def _decode(message: bytes) -> Any:
     try:
         decoded.fromStr(message[:8] + bytes(4) + message[_HEADER:])
     except Exception as error:  # Twisted promises no set of errors for bytes that are no DNS
-        raise _ServerFailedError(f"its answer cannot be read ({type(error).__name__})") from error
+        raise _ServerFailedError(f"answers with what cannot be read ({type(error).__name__})") from error
     if len(decoded.answers) != int.from_bytes(message[6:8], "big"):
-        raise _ServerFailedError("its answer cannot be read (it is cut)")
+        raise _ServerFailedError("answers with what cannot be read (it is cut)")
     return decoded
 
 

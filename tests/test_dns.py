@@ -400,7 +400,7 @@ class HostileServerTests(SynchronousTestCase):
             self.assertLessEqual(len(message), MAX_MESSAGE)
             followed = 0
             protocol.dataReceived(frame(message))
-            self.refused(found, "its answer cannot be read")
+            self.refused(found, "answers with what cannot be read")
             self.assertLessEqual(followed, 1001)
 
     def test_thousands_of_records(self) -> None:
@@ -431,7 +431,7 @@ class HostileServerTests(SynchronousTestCase):
         for size in (MAX_MESSAGE + 1, 65535):
             found, protocol, _ = self.ask()
             protocol.dataReceived(struct.pack("!H", size))
-            self.refused(found, f"has {size} bytes, more than {MAX_MESSAGE}")
+            self.refused(found, f"answers with {size} bytes, more than {MAX_MESSAGE}")
             self.assertTrue(protocol.transport.aborted)
 
     def test_answers_to_other_questions(self) -> None:
@@ -458,7 +458,7 @@ class HostileServerTests(SynchronousTestCase):
         """Nobody reads them for long."""
         found, protocol, question = self.ask()
         protocol.dataReceived(frame(question) * 100)
-        self.refused(found, "it answers other questions")
+        self.refused(found, "answers other questions")
         self.assertTrue(protocol.transport.aborted)
 
     def test_dripping(self) -> None:
@@ -510,7 +510,7 @@ class HostileServerTests(SynchronousTestCase):
         for junk in (b"", b"\xc0", b"\xff" * 64, b"\xc0\x0c\0\x21\0\1\0\0\0\0\0\3abc", b"\x3f" * 30):
             found, protocol, question = self.ask()
             protocol.dataReceived(frame(question[:2] + b"\x85\x80\0\1\0\1\0\0\0\0" + question[12:] + junk))
-            self.refused(found, "its answer cannot be read")
+            self.refused(found, "answers with what cannot be read")
 
     def test_an_error_without_the_question(self) -> None:
         """A server that could not read the question says so without repeating it."""

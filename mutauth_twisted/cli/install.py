@@ -146,7 +146,9 @@ def spn_forms(context: click.Context, parameter: click.Parameter, value: str) ->
 @click.option(
     "--keyword", "keywords", multiple=True, help="What clients find it by, with class=; repeatable (the service class)."
 )
-@click.option("--spn-form", "forms", default="guid,dn", show_default=True, callback=spn_forms, help="SPNs to register.")
+@click.option(
+    "--spn-form", "forms", default="guid,dn", show_default=True, callback=spn_forms, help="SPNs to register (guid,dn,host)."
+)
 @directory_options
 def install(
     service_class: str,
@@ -204,7 +206,9 @@ def install(
 @click.command()
 @_service_options
 @click.option("--account", help="Take the SPNs from this account only (from whoever holds them).")
-@click.option("--spn-form", "forms", default="guid,dn", show_default=True, callback=spn_forms, help="SPNs to remove.")
+@click.option(
+    "--spn-form", "forms", default="guid,dn", show_default=True, callback=spn_forms, help="SPNs to remove (guid,dn,host)."
+)
 @directory_options
 def uninstall(
     service_class: str,
