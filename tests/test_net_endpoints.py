@@ -48,6 +48,7 @@ from mutauth_twisted.errors import (
 )
 from mutauth_twisted.net import endpoints as module
 from mutauth_twisted.net.endpoints import (
+    FRESH,
     MutualAuthClientEndpoint,
     MutualAuthServerEndpoint,
     MutualAuthServerFactory,
@@ -283,8 +284,21 @@ class OwnFaultTests(SynchronousTestCase):
         self.client()
         self.assertIn("cannot be used", str(self.factory.fault))
         self.path.write_bytes(content)
+        self.reactor.advance(FRESH)
         self.assertIsNone(self.factory.fault)
         self.assertIn(f"no longer: keytab {self.path}", self.levels[-1][1])
+
+    def test_keytab_away_unnoticed(self) -> None:
+        """It is looked at once a second at most, whether or not a client has failed: away it is a fault, back it is none."""
+        self.assertIsNone(self.factory.fault)
+        away = self.path.rename(f"{self.path}.away")
+        self.assertIsNone(self.factory.fault)
+        self.reactor.advance(FRESH)
+        self.assertIn(f"keytab {self.path}: there is no such file", str(self.factory.fault))
+        away.rename(self.path)
+        self.assertIn(f"keytab {self.path}: there is no such file", str(self.factory.fault))
+        self.reactor.advance(FRESH)
+        self.assertIsNone(self.factory.fault)
 
     def test_replay_cache(self) -> None:
         """One that cannot be written is the service's fault for a minute after, whoever gets in, however good the keytab."""

@@ -314,6 +314,49 @@ class FewSlotsTests(ServiceCase):
             self.assertEqual(len(lines(events, f"max-handshakes-per-address {of_one}: {text}")), warned)
 
 
+class StatusTests(ServiceCase):
+    """What the status says of limits that are reached."""
+
+    limits = Limits(handshakes=4, handshakes_per_address=2, connections=3, waiting=20, waiting_per_address=5)
+
+    def short_of(self) -> list[str]:
+        return [line.partition(":")[0] for line in self.factory.places.shortages]
+
+    def test_sessions(self) -> None:
+        """It is wrong while every session is taken, whether or not somebody was refused, and no longer."""
+        for number in range(3):
+            self.assertEqual(self.short_of(), [])
+            self.prove(number)
+        self.assertEqual(self.short_of(), ["sessions"])
+        self.prove(9)
+        self.lose()
+        self.assertEqual(self.short_of(), [])
+
+    def test_handshakes(self) -> None:
+        """It is wrong when so many addresses wait that another's turn may come too late; few that flood do not matter."""
+        for number in (1, 2, 3, 3):
+            for _ in range(10):
+                self.connect(number)
+        self.assertEqual((self.factory.places.handshakes, self.factory.places.waiting), (4, 15))
+        self.assertEqual(self.short_of(), [])
+        self.connect(4)
+        self.assertEqual(self.short_of(), ["handshakes"])
+        while self.open:
+            self.lose()
+        self.assertEqual(self.short_of(), [])
+
+    def test_short_queue(self) -> None:
+        """So it is when no newcomer may even wait."""
+        self.limits = Limits(handshakes=4, handshakes_per_address=2, waiting=2, waiting_per_address=2)
+        self.setUp()
+        for number in (1, 1, 2, 2, 3, 3):
+            self.connect(number)
+        self.assertEqual(self.short_of(), [])
+        self.connect(4)  # in the place of one of the others
+        self.assertEqual(self.short_of(), ["handshakes"])
+        self.assertIsNone(self.connect(5))
+
+
 class ShortageTests(ServiceCase):
     """What the log says of floods."""
 

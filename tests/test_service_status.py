@@ -26,9 +26,9 @@ class StatusCase(SynchronousTestCase):
         self.status = GOOD
         self.factory = StatusFactory(self.clock, lambda: self.status)
 
-    def come(self) -> tuple[Any, FakeTransport]:
-        """One more watcher, with its connection."""
-        protocol, transport = self.factory.buildProtocol(IPv4Address("TCP", "192.0.2.1", 1)), FakeTransport()
+    def come(self, number: int = 1) -> tuple[Any, FakeTransport]:
+        """One more watcher of one of many addresses, with its connection."""
+        protocol, transport = self.factory.buildProtocol(IPv4Address("TCP", f"192.0.2.{number}", 1)), FakeTransport()
         protocol.makeConnection(transport)
         return protocol, transport
 
@@ -171,3 +171,22 @@ class WatcherTests(StatusCase):
         # Nobody is left who has not asked.
         self.come()
         self.assertTrue(watchers[0][1].aborted)
+
+    def test_room_of_others(self) -> None:
+        """Who floods, before or after, displaces its own and no watcher of another address, however late that one asks."""
+        early = [self.come(number) for number in (1, 2)]
+        flood = [self.come(9) for _ in range(500)]
+        late = [self.come(number) for number in (3, 4)]
+        flood += [self.come(9) for _ in range(500)]
+        self.assertEqual([transport.aborted for _, transport in (*early, *late)], [False] * 4)
+        self.assertEqual([transport.aborted for _, transport in flood].count(False), AT_ONCE - 4)
+        self.assertEqual(len(self.factory._watchers), AT_ONCE)
+        for protocol, transport in (*early, *late):
+            protocol.dataReceived(b"GET / HTTP/1.1\r\n\r\n")
+            self.assertTrue(transport.value().startswith(b"HTTP/1.1 200 "))
+
+    def test_room_among_many(self) -> None:
+        """When each is of another address it is the oldest that has to go."""
+        watchers = [self.come(number) for number in range(AT_ONCE)]
+        self.come(AT_ONCE)
+        self.assertEqual([transport.aborted for _, transport in watchers], [True] + [False] * (AT_ONCE - 1))

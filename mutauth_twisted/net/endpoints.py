@@ -46,6 +46,8 @@ from mutauth_twisted.threads import Workers
 #: For how many seconds a client's ticket for a service, once fetched, is taken to be there, and for how many of them.
 _FETCHED_FOR = 60.0
 _MOST_FETCHED = 1024
+#: For how many seconds what was seen of a service's keys is good enough for its status.
+FRESH = 1.0
 #: For each reactor: whose tickets for which SPN, and until when that is so.
 _fetched: WeakKeyDictionary[Any, dict[tuple[SPN, Any], float]] = WeakKeyDictionary()
 #: KDC look-ups under way at once for one domain; further connections queue for their ticket.
@@ -131,6 +133,9 @@ class MutualAuthServerFactory:
         self._keys = keys
         self._faults = OwnFaults(reactor)
         self._refusals = Refusals(reactor)
+        #: When the keys were looked at last, and what was wrong with them.
+        self._keys_seen: float | None = None
+        self._keys_fault: str | None = None
         self._live: set[_Served] = set()
         self._drained: Deferred[None] | None = None
         #: How many exchanges and sessions there are.
@@ -149,19 +154,23 @@ class MutualAuthServerFactory:
 
     @property
     def fault(self) -> str | None:
-        """What is wrong with the service's own keys or replay cache since a client failed for it; None: nothing is known.
+        """Fault of the service's own keys or replay cache; None: nothing is known.
 
-        It is over when a client has proven itself; that of the keys also when
-        the keytab can be used again, that of the cache when nobody has failed
-        for it any more (:data:`~mutauth_twisted.net.faults.FORGOTTEN`).
+        The keys are looked at, once a second at most.  The cache only clients
+        can show: its fault is over when nobody has failed for it any more
+        (:data:`~mutauth_twisted.net.faults.FORGOTTEN`).
         """
-        if self._faults.standing is not None:
+        now = self._reactor.seconds()
+        fresh = self._keys_seen is not None and now - self._keys_seen < FRESH
+        if not fresh or (self._keys_fault is None and self._faults.standing is not None):
+            self._keys_seen, self._keys_fault = now, None
             try:
                 self._keys.check()
             except MutualAuthError as error:
-                return str(error)
-            self._faults.usable()
-        return self._faults.elsewhere
+                self._keys_fault = str(error)
+            else:
+                self._faults.usable()
+        return self._keys_fault or self._faults.elsewhere
 
     def _admit(self, identity: PeerIdentity) -> None:
         self._faults.over()

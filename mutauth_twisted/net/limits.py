@@ -140,6 +140,24 @@ class Places:
         """How many sessions there are."""
         return self._sessions.count
 
+    @property
+    def shortages(self) -> tuple[str, ...]:
+        """What new clients of any address are not served for now, a line each; none when they are."""
+        limits, lines = self._limits, []
+        if self.sessions >= limits.connections:
+            lines.append(
+                f"sessions: all {limits.connections} are taken, and new clients are refused;"
+                " raise max-connections if it can serve more"
+            )
+        # With so many addresses to have their turns first, slots that are kept to the deadline are too few for one more.
+        if self.handshakes >= limits.handshakes and self._waiting.sources >= min(limits.handshakes, limits.waiting):
+            lines.append(
+                f"handshakes: all {limits.handshakes} slots are taken, {self.waiting} connections of"
+                f" {self._waiting.sources} addresses wait for one, and new clients may wait in vain;"
+                " raise max-handshakes if it can serve more"
+            )
+        return tuple(lines)
+
     def take(self, address: IAddress) -> Place | None:
         """A place for a new connection: a slot among the handshakes, or among those who wait for one.
 

@@ -26,6 +26,11 @@ class WaitingQueue(Generic[T]):
         self._queues: dict[str, dict[T, None]] = {}
         self.count = 0
 
+    @property
+    def sources(self) -> int:
+        """How many sources have items that wait."""
+        return len(self._queues)
+
     def add(self, source: str, item: T) -> T | None:
         """Have an item of a source wait.
 

@@ -103,7 +103,7 @@ class MutualAuthService(Service):
             handshakes=places.handshakes,
             waiting=places.waiting,
             sessions=places.sessions,
-            wrong=(*wrong, *((fault,) if fault is not None else ())),
+            wrong=(*wrong, *((fault,) if fault is not None else ()), *places.shortages),
         )
 
     def _use(self, policy: AccessPolicy) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Final
@@ -23,6 +24,7 @@ from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
+from mutauth_twisted.net.limits import network_of
 from mutauth_twisted.text import printable
 
 
@@ -35,7 +37,8 @@ class Status:
     :param handshakes: handshakes under way.
     :param waiting: connections that wait for their handshake.
     :param sessions: proven clients that are connected.
-    :param wrong: what is wrong with it in the directory, or with its own keys, a line each.
+    :param wrong: what is wrong with it in the directory, with its own keys or
+        replay cache, or with its limits, a line each.
     """
 
     service: str
@@ -47,7 +50,11 @@ class Status:
 
     @property
     def healthy(self) -> bool:
-        """Whether clients can find it, prove it, and be served."""
+        """Nothing is known to keep a new, authorized client from finding it, authenticating it and being served.
+
+        The directory is as it was found at the last check, the keys as they
+        are now, the replay cache as clients have found it.
+        """
         return bool(self.serving) and not self.wrong
 
 
@@ -67,7 +74,7 @@ def _as_json(status: Status) -> str:
 
 #: Seconds from the connection to its end, whatever is sent or read meanwhile.
 PATIENCE: Final = 5.0
-#: Watchers at once; each asks for a moment only.
+#: Watchers at once, over all addresses; each asks for a moment only.
 AT_ONCE: Final = 32
 #: The most bytes of a request: its line and its headers.
 LONGEST_REQUEST: Final = 8192
@@ -134,8 +141,10 @@ def _refusal(code: HTTPStatus) -> bytes:
 class _Watcher(Protocol):
     """One connection: a request, its answer, the end."""
 
-    def __init__(self, factory: StatusFactory) -> None:
+    def __init__(self, factory: StatusFactory, network: str) -> None:
         self._factory = factory
+        #: Whose places it takes.
+        self.network = network
         self._request = b""
         self._deadline: IDelayedCall | None = None
         #: Whether the whole request has come.
@@ -175,7 +184,8 @@ class _Watcher(Protocol):
 class StatusFactory(Factory):
     """The pages of one service, for a few watchers at once: none of them is authenticated.
 
-    One watcher too many takes the place of the oldest one that has not asked yet.
+    One watcher too many takes the place of the oldest one that has not asked yet,
+    of the address with the most: whoever floods displaces its own.
 
     :param reactor: provides IReactorTime.
     :param look: says how the service is.
@@ -191,15 +201,22 @@ class StatusFactory(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
         """One watcher's connection; see IProtocolFactory."""
-        return _Watcher(self)
+        return _Watcher(self, network_of(addr) if addr is not None else "")
 
     def came(self, watcher: _Watcher) -> None:
         """There is one more."""
         if len(self._watchers) >= AT_ONCE:
-            oldest = next((each for each in self._watchers if not each.has_asked), next(iter(self._watchers)))
+            oldest = self._oldest_of_most(watcher.network)
             del self._watchers[oldest]
             oldest.drop()
         self._watchers[watcher] = None
+
+    def _oldest_of_most(self, newcomer: str) -> _Watcher:
+        counts = Counter(each.network for each in self._watchers)
+        counts[newcomer] += 1
+        most = max(counts.values())
+        crowd = [each for each in self._watchers if counts[each.network] == most]
+        return next((each for each in crowd if not each.has_asked), crowd[0])
 
     def left(self, watcher: _Watcher) -> None:
         """There is one less."""

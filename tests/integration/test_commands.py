@@ -108,6 +108,14 @@ class MainJobTests(CommandTestCase):
             self.assertEqual(answer[0], 503)
             self.assertIn(spn, json.loads(answer[1])["wrong"][0])
 
+    def await_code(self, url: str, code: int) -> str:
+        """Ask until the answer has this code; its body."""
+        give_up_at = time.monotonic() + 20
+        while (answer := self.get(url))[0] != code:
+            self.assertLess(time.monotonic(), give_up_at, answer)
+            time.sleep(0.1)
+        return str(answer[1])
+
     def test_keytab_gone(self) -> None:
         """A service without its keytab says so as an error, once for all clients, and is unhealthy until it is back."""
         self.install()
@@ -120,15 +128,15 @@ class MainJobTests(CommandTestCase):
             url = f"http://127.0.0.1:{line.rsplit(':', 1)[1].strip()}/health"
             self.assertEqual(self.mutauth("connect", self.endpoint, given="hello").output, "hello")
             keytab.unlink()
-            for _ in range(2):
-                self.refused(self.mutauth("connect", self.endpoint, given="hello"), 4)
-            code, body = self.get(url)
-            self.assertEqual(code, 503)
+            body = self.await_code(url, 503)  # before any client has failed
             (wrong,) = json.loads(body)["wrong"]
             self.assertIn(f"keytab {keytab}: there is no such file", wrong)
+            for _ in range(2):
+                self.refused(self.mutauth("connect", self.endpoint, given="hello"), 4)
+            self.assertEqual(self.get(url)[0], 503)
             keytab.write_bytes(content)
+            self.await_code(url, 200)
             self.assertEqual(self.mutauth("connect", self.endpoint, given="hello").output, "hello")
-            self.assertEqual(self.get(url)[0], 200)
             service.stop()
         said = [line for line in service.lines if "handshake with " in line and str(keytab) in line]
         self.assertEqual(["#error" in line for line in said], [True, False], service.log)

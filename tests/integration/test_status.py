@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,3 +86,33 @@ class StatusPortTests(CommandTestCase):
                 each.settimeout(max(0.1, give_up_at - time.monotonic()))
                 with contextlib.suppress(ConnectionError):
                     self.assertEqual(each.recv(1), b"")  # a TimeoutError says that it is still there
+
+    def test_flood_of_another_address(self) -> None:
+        """However fast one address connects, a watcher of another that asks a moment after it connected is answered."""
+        stop = threading.Event()
+
+        def flood() -> None:
+            held: list[socket.socket] = []
+            while not stop.is_set():
+                attacker = socket.socket()
+                attacker.bind(("127.0.0.9", 0))
+                attacker.setblocking(False)
+                attacker.connect_ex(where)
+                held.append(attacker)
+                if len(held) > 4 * WATCHERS:
+                    held.pop(0).close()
+            for attacker in held:
+                attacker.close()
+
+        with self.watched() as (_, where):
+            flooding = threading.Thread(target=flood)
+            flooding.start()
+            try:
+                for _ in range(40):
+                    with socket.create_connection(where, 10) as watcher:
+                        time.sleep(0.03)
+                        watcher.sendall(b"GET /health HTTP/1.1\r\n\r\n")
+                        self.assertTrue(watcher.recv(1000).startswith(b"HTTP/1.1 200 "))
+            finally:
+                stop.set()
+                flooding.join()

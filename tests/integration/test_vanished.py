@@ -76,10 +76,19 @@ class CommandTests(CommandTestCase):
 
     def test_reset(self) -> None:
         """Clients that reset while the plain service does not read keep nothing open, in neither process."""
+        self.leave(reset)
+
+    def test_close_with_bytes_unsent(self) -> None:
+        """Those that close look like others that wait, as their kernel goes on for them: idle-timeout ends both."""
+        self.clients = 3
+        self.leave(socket.socket.close, "--idle-timeout", "10")
+
+    def leave(self, leave: Callable[[socket.socket], None], *options: str) -> None:
+        """Have clients leave so, and see that nothing stays open."""
         self.install()
         with socket.create_server((HOST, 0), backlog=100) as plain:
             target = f"tcp:{HOST}:{plain.getsockname()[1]}"
-            with self.service("--forward", target) as service, self.forwarder(self.endpoint) as forwarder:
+            with self.service("--forward", target, *options) as service, self.forwarder(self.endpoint) as forwarder:
                 with socket.create_connection((HOST, forwarder.port)):  # what is found once is kept
                     plain.accept()[0].close()
                 clients = [socket.create_connection((HOST, forwarder.port)) for _ in range(self.clients)]
@@ -90,7 +99,7 @@ class CommandTests(CommandTestCase):
                 left = [count - 2 * self.clients for count in held]
                 self.assertTrue(all(count > 0 for count in left), held)
                 for client in clients:
-                    reset(client)
+                    leave(client)
                 gone = self.await_(lambda: all(map(int.__le__, self.descriptors(service, forwarder), left)))
                 self.assertTrue(gone, (held, left, self.descriptors(service, forwarder)))
                 for each in unread:
