@@ -15,11 +15,11 @@ from uuid import UUID
 
 from attrs import frozen
 
-from mutauth_twisted.directory.binding import BindingError, BindingInformation
+from mutauth_twisted.directory.binding import BindingInformation
 from mutauth_twisted.directory.commands import DEFAULT_SPN_FORMS, install_command
 from mutauth_twisted.directory.installation import scp_dn
 from mutauth_twisted.directory.names import common_name, is_dn, parent_of, same_dn
-from mutauth_twisted.directory.scp import ServiceConnectionPoint, read_scp, update_binding
+from mutauth_twisted.directory.scp import SPN_FORMS, ServiceConnectionPoint, read_scp, update_binding
 from mutauth_twisted.directory.session import INSUFFICIENT_RIGHTS, Session
 from mutauth_twisted.directory.spns import Account, find_account, find_holders, spn_command
 from mutauth_twisted.errors import DirectoryRefused, NotFound, ServiceCheckFailed, UsageError
@@ -27,8 +27,22 @@ from mutauth_twisted.policy import fold_ascii
 from mutauth_twisted.spn import SPN
 
 SpnCheck = Literal["refuse", "warn", "off"]
-#: Whether a program that is not this service accepts connections on a host's port; may block.
-Answers = Callable[[str, int], bool]
+
+
+@frozen
+class Elsewhere:
+    """Where a connection point says that the service is.
+
+    :param spn: what it has to prove to be, by what the connection point tells clients.
+    """
+
+    host: str
+    binding: BindingInformation
+    spn: SPN
+
+
+#: Whether another instance of this service proves itself there; may block.
+Answers = Callable[[Elsewhere], bool]
 
 
 class TakenByAnother(ServiceCheckFailed):
@@ -146,15 +160,17 @@ def publish(
 
 
 def _check_free(point: ServiceConnectionPoint, host: str, binding: BindingInformation, answers: Answers) -> None:
-    try:
-        port = BindingInformation.parse(point.binding_text or "").port
-    except BindingError:
-        return
     name = point.dns_name or host
-    if (fold_ascii(name), port) != (fold_ascii(host), binding.port) and answers(name, port):
+    try:
+        theirs = BindingInformation.parse(point.binding_text or "")
+        spn = point.spn(theirs.spn_form if theirs.spn_form in SPN_FORMS else "dn", name)
+    except UsageError:  # no client gets there either
+        return
+    is_ours = (fold_ascii(name), theirs.port) == (fold_ascii(host), binding.port)
+    if not is_ours and answers(Elsewhere(name, theirs, spn)):
         raise TakenByAnother(
             f"SCP {point.dn}",
-            f"it points to {name} {port}, where another instance runs, and not to {host} {binding.port}",
+            f"it points to {name} {theirs.port}, where another instance runs, and not to {host} {binding.port}",
             "give each instance an SCP of its own: --scp-name, for mutauth install too; or stop that one",
         )
 

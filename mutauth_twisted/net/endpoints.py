@@ -108,6 +108,8 @@ class MutualAuthServerFactory:
     :param limits: how many peers at once, and for how long.
     :param tls: where protection is by TLS, the service's layer; None: one
         with a certificate that is made up.
+    :param own: the service's own ``account@REALM``.  Another instance comes with it to see that this one is there, and
+        leaves: it is judged by the policy only when it opens a session.
     """
 
     _log = Log()
@@ -122,8 +124,10 @@ class MutualAuthServerFactory:
         channel: Channel = Channel(),
         limits: Limits = Limits(),
         tls: Layer | None = None,
+        own: str | None = None,
     ) -> None:
         self._reactor = reactor
+        self._own = own.casefold() if own is not None else None
         _check_credentials(channel.package, isinstance(keys, NtlmUsers))
         self._wrapped = wrapped
         #: Who may come in; may be replaced, for those who come afterwards.
@@ -174,10 +178,19 @@ class MutualAuthServerFactory:
 
     def _admit(self, identity: PeerIdentity) -> None:
         self._faults.over()
+        if not self.is_own(identity):
+            self.judge(identity)
+        self.places.check_session(identity)
+
+    def is_own(self, identity: PeerIdentity) -> bool:
+        """Whether a client says that it is the service's own account, which may be another instance."""
+        return self._own is not None and identity.principal.casefold() == self._own
+
+    def judge(self, identity: PeerIdentity) -> None:
+        """Have the policy judge a client; raises AccessDenied."""
         if refusal := self.policy.refusal(identity.principal, identity.read_logon):
             cause = f"the access policy does not let this principal in: {refusal.cause}"
             raise AccessDenied(short_name(identity.principal), cause, refusal.remedy)
-        self.places.check_session(identity)
 
     def doStart(self) -> None:
         """Called when a port starts listening; see IProtocolFactory."""
@@ -215,6 +228,7 @@ class MutualAuthServerFactory:
             return _TurnedAway()
         protocol = _Served(self._reactor, workers_for(self._reactor), self._channel, self._side)
         protocol.place = place
+        protocol.served_by = self
         protocol.lost = self._lost
         self._live.add(protocol)
         # The protocol itself logs why; a server has nobody else to tell.
@@ -266,6 +280,9 @@ class _Served(ExchangeProtocol):
 
     lost: Callable[[_Served], None]
     place: Place
+    served_by: MutualAuthServerFactory
+    #: Whether it may be another instance, which only wants to know who is here.
+    _is_neighbour = False
 
     def connectionMade(self) -> None:
         # The deadline runs from here on, whether or not it is its turn.
@@ -283,10 +300,24 @@ class _Served(ExchangeProtocol):
         cause = f"no slot for its handshake became free within {self._channel.timeout:g} s"
         self._give_up(NetworkError(self._peer, cause, "raise max-handshakes if the service can serve more"))
 
+    def _judge(self) -> PeerIdentity:
+        identity = super()._judge()
+        self._is_neighbour = self.served_by.is_own(identity)
+        return identity
+
+    def _peer_left(self) -> None:
+        if self._is_neighbour and self._handshake.wants_opening and not self._over:
+            self._leave()
+            self._settle(Failure(NetworkError(self._peer, "another instance has seen that this one is here")))
+        else:
+            super()._peer_left()
+
     def _established(self, identity: PeerIdentity) -> None:
         try:
+            if self._is_neighbour:
+                self.served_by.judge(identity)
             self.place.promote(identity)
-        except ServiceFull as error:
+        except (AccessDenied, ServiceFull) as error:
             self._failed(error)
         else:
             super()._established(identity)

@@ -365,7 +365,7 @@ class ExchangeProtocol(Protocol):
         self._over = True
         self._stop()
         principal, refusals = short_name(identity.principal), self._side.refusals
-        if refusals is None or refusals.authenticated(principal):
+        if refusals is not None and refusals.authenticated(principal):
             self._log_authenticated(identity, principal)
         records = self._records or self._make_records(identity, mutauth=identity.mutauth)
         protected = ProtectedTransport(self._reactor, self._transport, records, identity, self._side.limits, refusals)
@@ -377,6 +377,8 @@ class ExchangeProtocol(Protocol):
         try:
             application = self._side.build_application(self._transport.getPeer())
             if application is not None:
+                if refusals is None:  # a client, and none that only wanted to know who is there
+                    self._log_authenticated(identity, principal)
                 self._protected = protected
                 if opening:
                     self._transport.write(opening)

@@ -1,4 +1,4 @@
-"""Other instances of a service: whether somebody accepts connections where the directory says so."""
+"""Other instances of a service: whether one proves itself where the directory says that it is."""
 
 from __future__ import annotations
 
@@ -7,55 +7,89 @@ from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint
-from twisted.internet.error import ConnectError, DNSLookupError
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Factory
 from twisted.internet.threads import blockingCallFromThread
 
+from mutauth_twisted.credentials import ClientCredentials
+from mutauth_twisted.directory.startup import Elsewhere
 from mutauth_twisted.dns import Resolver
 from mutauth_twisted.errors import MutualAuthError
+from mutauth_twisted.log import Log
+from mutauth_twisted.net.endpoints import MutualAuthClientEndpoint
+from mutauth_twisted.net.protocol import Channel
+from mutauth_twisted.policy import Protection
+from mutauth_twisted.wire import WIRES
 
-#: Seconds for a connection: a host that is there answers at once, and one that is not may keep silent.
+#: Seconds for a connection and its handshake: an instance that is there answers at once, and anybody may keep silent.
 _PATIENCE: Final = 3.0
 _EVERY_ADDRESS: Final = ("", "0.0.0.0", "::")  # noqa: S104 - compared, not bound
 
 
+class _Visitor(Factory):
+    """Wants to know who is there, and no session.
+
+    :ivar address: where the service has proven itself; None: nobody has.
+    """
+
+    noisy = False
+
+    def __init__(self) -> None:
+        self.address: str | None = None
+
+    def buildProtocol(self, addr: IAddress | None) -> None:
+        self.address = str(getattr(addr, "host", ""))
+
+
 class Neighbours:
-    """Knocks, and leaves again before anything is said.
+    """Knocks as a client of the service, and leaves again once the service is proven.
+
+    Whoever only accepts connections is no neighbour: any user of a host can have a port that an instance
+    has left behind, and would keep clients away for good.
 
     :param reactor: Twisted's reactor.
     :param resolver: finds hosts.
-    :ivar found: where somebody was found when asked last; None: nobody was.
+    :param credentials: the service's own, which every service accepts for this (``own`` of its factory).
+    :ivar found: where one was found when asked last; None: none was.
     :ivar own: addresses and TCP ports on which this service listens, which is no neighbour of itself.
     """
 
-    def __init__(self, reactor: Any, resolver: Resolver) -> None:
+    _log = Log()
+
+    def __init__(self, reactor: Any, resolver: Resolver, credentials: ClientCredentials) -> None:
         self._reactor = reactor
         self._resolver = resolver
+        self._credentials = credentials
         self.own: frozenset[tuple[str, int]] = frozenset()
-        self.found: tuple[str, int] | None = None
+        self.found: Elsewhere | None = None
 
-    def answers(self, host: str, port: int) -> bool:
-        """Whether somebody else accepts connections there; blocks, so not in the reactor's thread."""
+    def answers(self, there: Elsewhere) -> bool:
+        """Whether another instance proves itself there; blocks, so not in the reactor's thread."""
         ask: Any = blockingCallFromThread
-        answered = bool(ask(self._reactor, self.knock, host, port))
-        self.found = (host, port) if answered else None
+        answered = bool(ask(self._reactor, self.knock, there))
+        self.found = there if answered else None
         return answered
 
-    def knock(self, host: str, port: int) -> Deferred[bool]:
+    def knock(self, there: Elsewhere) -> Deferred[bool]:
         """The same, without blocking."""
-        return Deferred.fromCoroutine(self._knock(host, port))
+        return Deferred.fromCoroutine(self._knock(there))
 
-    async def _knock(self, host: str, port: int) -> bool:
-        endpoint = HostnameEndpoint(self._resolver.reactor_for_endpoints(), host, port, timeout=_PATIENCE)
-        knocker = Factory.forProtocol(Protocol)
-        knocker.noisy = False
+    async def _knock(self, there: Elsewhere) -> bool:
+        host, port, visitor = there.host, there.binding.port, _Visitor()
         try:
-            connected: Any = await endpoint.connect(knocker)
-        except (ConnectError, DNSLookupError, MutualAuthError, ValueError):  # the last: what is no name of a host
+            channel = Channel(WIRES[there.binding.wire], Protection(there.binding.protection), _PATIENCE)
+            inner = HostnameEndpoint(self._resolver.reactor_for_endpoints(), host, port, timeout=_PATIENCE)
+        except (KeyError, ValueError):  # what no client knows either, or no host's name
             return False
-        address = connected.transport.getPeer().host
-        connected.transport.abortConnection()
-        return not self._is_own(address, port)
+        where = f"{host}:{port}"
+        endpoint = MutualAuthClientEndpoint(self._reactor, inner, there.spn, self._credentials, channel, where)
+        try:
+            await endpoint.connect(visitor)
+        except MutualAuthError as error:
+            if visitor.address is None:
+                self._log.info("no other instance runs at {where}: {cause}", where=where, cause=error.cause)
+                return False
+        return visitor.address is not None and not self._is_own(visitor.address, port)
 
     def _is_own(self, address: str, port: int) -> bool:
         if (address, port) in self.own:

@@ -16,7 +16,7 @@ from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.directory.accountkeys import weak_keys
 from mutauth_twisted.directory.binding import BindingInformation
 from mutauth_twisted.directory.connection import Directory
-from mutauth_twisted.directory.startup import TakenByAnother
+from mutauth_twisted.directory.startup import Elsewhere, TakenByAnother
 from mutauth_twisted.dns import Resolver
 from mutauth_twisted.errors import MutualAuthError
 from mutauth_twisted.log import Log
@@ -57,17 +57,20 @@ class Publisher:
         self._groups = NamedGroups(settings)
         self._names = NamedAccounts(settings, settings.realm or split_principal(principal)[1])
         self._use: Callable[[AccessPolicy], None] | None = None
+        #: Who runs the service.
+        self.principal = principal
+        credentials = ClientCredentials(principal=principal, keytab=settings.keytab)
         self._directory = Directory(
             reactor,
             realm=settings.realm,
             servers=settings.servers,
             ca_file=settings.ca_file,
             resolver=Resolver(reactor, settings.nameserver),
-            credentials=ClientCredentials(principal=principal, keytab=settings.keytab),
+            credentials=credentials,
         )
         self._standing: Standing | None = None
         self._binding: BindingInformation | None = None
-        self._neighbours = Neighbours(reactor, self._directory.resolver)
+        self._neighbours = Neighbours(reactor, self._directory.resolver, credentials)
         self._taken: tuple[str, ...] = ()
         self._publishes = False
         self._reactor = reactor
@@ -174,14 +177,14 @@ class Publisher:
     def _follow(self) -> None:
         """Look again soon after the end of another instance to which the object points, if there is one."""
         if self._publishes and self._following is None and self._neighbours.found is not None:
-            self._following = self._reactor.callLater(FOLLOW, self._knock, *self._neighbours.found)
+            self._following = self._reactor.callLater(FOLLOW, self._knock, self._neighbours.found)
 
-    def _knock(self, host: str, port: int) -> None:
+    def _knock(self, there: Elsewhere) -> None:
         self._following = None
-        self._taking_over = Deferred.fromCoroutine(self._take_over(host, port)).addErrback(self._not_taken_over)
+        self._taking_over = Deferred.fromCoroutine(self._take_over(there)).addErrback(self._not_taken_over)
 
-    async def _take_over(self, host: str, port: int) -> None:
-        if await self._neighbours.knock(host, port) or self._entry is None or self._binding is None:
+    async def _take_over(self, there: Elsewhere) -> None:
+        if await self._neighbours.knock(there) or self._entry is None or self._binding is None:
             self._follow()
         elif self.watch is not None:
             await self.watch.look()

@@ -57,8 +57,9 @@ class MutualAuthService(Service):
         self._reactor = reactor
         self._settings = settings
         self._publisher = publisher
+        own = publisher.principal if publisher is not None else None
         self._factory = MutualAuthServerFactory(
-            reactor, factory, keys, settings.policy, settings.channel, settings.limits, tls
+            reactor, factory, keys, settings.policy, settings.channel, settings.limits, tls, own
         )
         self._ports: list[Any] = []
         self._status_ports: list[Any] = []

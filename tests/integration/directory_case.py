@@ -105,7 +105,7 @@ class DirectoryTestCase(TestCase):
 
         def start(session: Session, catalog: Session) -> Started:
             checked = startup.check(session, catalog, **given)
-            changed = startup.publish(session, checked, given["host"], binding, lambda host, port: False)
+            changed = startup.publish(session, checked, given["host"], binding, lambda there: False)
             return Started(checked.warnings, tuple(changed), read_scp(session, checked.scp.guid))
 
         return await self.as_user(user).run_with_catalog(start)

@@ -7,12 +7,13 @@ import tempfile
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.endpoints import serverFromString
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from mutauth_twisted.access import AccessPolicy
+from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.directory import security
 from mutauth_twisted.directory.binding import BindingInformation
 from mutauth_twisted.directory.guidcache import GuidCache
@@ -22,6 +23,7 @@ from mutauth_twisted.directory.scp import delete_scp, read_scp
 from mutauth_twisted.directory.scpadmin import read_dacl, write_dacl
 from mutauth_twisted.directory.session import Change, Session
 from mutauth_twisted.directory.spns import add_spns, find_account, remove_spns
+from mutauth_twisted.directory.startup import Elsewhere
 from mutauth_twisted.service.neighbours import Neighbours
 from mutauth_twisted.service.options import Options
 from mutauth_twisted.service.publisher import Publisher
@@ -116,17 +118,44 @@ class MaintenanceTests(MaintenanceCase):
         point = await self.do("alice", lambda session: read_scp(session, found.guid))
         self.assertEqual((point.dns_name, point.binding_text), (self.host, "9000"))
 
-    async def neighbour(self, host: str) -> Any:
-        """Another program on a host, which accepts connections; its port."""
+    async def neighbour(self, host: str, user: str | None = "svc-echo") -> Any:
+        """Another instance on a host, with a user's key, or a program that only accepts connections; its port."""
         factory = Factory.forProtocol(Protocol)
         factory.noisy = False
-        port = await TCP4ServerEndpoint(reactor, 0, interface=self.lab.address_of(host)).listen(factory)
+        where = f"tcp:0:interface={self.lab.address_of(host)}"
+        if user is not None:
+            inner = where.replace(":", "\\:").replace("=", "\\=")
+            where = f"mutauth:{inner}:keytab={self.lab.keytab(user)}:allow-all=yes"
+        port: Any = await serverFromString(reactor, where).listen(factory)
         self.addCleanup(port.stopListening)
         return port
 
+    async def install_everywhere(self) -> Installation:
+        """For instances on two hosts."""
+        found = await self.install()
+        spns = [found.scp.spn("dn", self.lab.host("srv2"))]
+        await self.as_administrator(lambda session: add_spns(session, found.account, spns))
+        return found
+
+    async def test_a_squatter(self) -> None:
+        """Who listens where an instance did and does not prove itself keeps nobody away, at the start or later."""
+        found = await self.install()
+        for user in (None, "svc-other"):
+            squatter = await self.neighbour(self.host, user)
+            says = str(squatter.getHost().port)
+            change = [Change("replace", "serviceBindingInformation", (says,))]
+            await self.as_administrator(lambda session, change=change: session.modify(found.guid, change))
+            publisher = await self.started(found=found)
+            await self.logged(f"no other instance runs at {self.host}:{says}: ")
+            self.assertEqual((await self.published(found), publisher.wrong), ((self.host, "9000"), ()))
+            await self.as_administrator(lambda session, change=change: session.modify(found.guid, change))
+            await self.logged("published again")
+            self.assertEqual(await self.published(found), (self.host, "9000"))
+            await publisher.withdraw()
+
     async def test_another_instance(self) -> None:
         """Nobody publishes over an instance that runs, at the start and later; when it has gone, its place is taken."""
-        found = await self.install()
+        found = await self.install_everywhere()
         for host in (self.host, self.lab.host("srv2")):
             other = await self.neighbour(host)
             says = f"{other.getHost().port};priority=7"
@@ -150,7 +179,7 @@ class MaintenanceTests(MaintenanceCase):
 
     async def test_two_instances(self) -> None:
         """The instance that has published last is left alone by the first, and by its end."""
-        found = await self.install()
+        found = await self.install_everywhere()
         first = await self.started(found=found)
         host = self.lab.host("srv2")
         other = await self.neighbour(host)
@@ -190,14 +219,22 @@ class MaintenanceTests(MaintenanceCase):
 
     async def test_nobody_there(self) -> None:
         """A host that is unknown, or is no host's name, and a port that is closed, are no other instance."""
-        neighbours = Neighbours(reactor, self.resolver)
+        found = await self.install()
+        credentials = ClientCredentials(principal=self.lab.principal("svc-echo"), keytab=str(self.lab.keytab("svc-echo")))
+        neighbours = Neighbours(reactor, self.resolver, credentials)
+
+        def at(host: str, **says: str) -> Elsewhere:
+            return Elsewhere(host, BindingInformation(number, **says), found.spns[0])  # type: ignore[arg-type]
+
         port = await self.neighbour(self.host)
         number = port.getHost().port
-        self.assertTrue(await neighbours.knock(self.host, number))
+        self.assertTrue(await neighbours.knock(at(self.host)))
         for host in ("unknown.lab.example", "-", "", "a..b", "x" * 70 + ".example", "\u2603.example"):
-            self.assertFalse(await neighbours.knock(host, number), host)
+            self.assertFalse(await neighbours.knock(at(host)), host)
+        for key in ("wire", "protection"):
+            self.assertFalse(await neighbours.knock(at(self.host, **{key: "unknown"})), key)
         await port.stopListening()
-        self.assertFalse(await neighbours.knock(self.host, number))
+        self.assertFalse(await neighbours.knock(at(self.host)))
 
     async def published(self, found: Installation) -> tuple[str | None, str | None]:
         """Where the SCP points to."""
