@@ -128,6 +128,8 @@ class MutualAuthServerFactory:
     ) -> None:
         self._reactor = reactor
         self._own = own.casefold() if own is not None else None
+        #: How many clients have come as the service's own account.
+        self.own_seen = 0
         _check_credentials(channel.package, isinstance(keys, NtlmUsers))
         self._wrapped = wrapped
         #: Who may come in; may be replaced, for those who come afterwards.
@@ -303,6 +305,7 @@ class _Served(ExchangeProtocol):
     def _judge(self) -> PeerIdentity:
         identity = super()._judge()
         self._is_neighbour = self.served_by.is_own(identity)
+        self.served_by.own_seen += self._is_neighbour
         return identity
 
     def _peer_left(self) -> None:

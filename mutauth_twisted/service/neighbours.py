@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -51,6 +52,7 @@ class Neighbours:
     :param resolver: finds hosts.
     :param credentials: the service's own, which every service accepts for this (``own`` of its factory).
     :ivar found: where one was found when asked last; None: none was.
+    :ivar seen: says how often this service was come to with its own account.
     :ivar own: addresses and TCP ports on which this service listens, which is no neighbour of itself.
     """
 
@@ -62,6 +64,7 @@ class Neighbours:
         self._credentials = credentials
         self.own: frozenset[tuple[str, int]] = frozenset()
         self.found: Elsewhere | None = None
+        self.seen: Callable[[], int] = int
 
     def answers(self, there: Elsewhere) -> bool:
         """Whether another instance proves itself there; blocks, so not in the reactor's thread."""
@@ -81,7 +84,7 @@ class Neighbours:
             inner = HostnameEndpoint(self._resolver.reactor_for_endpoints(), host, port, timeout=_PATIENCE)
         except (KeyError, ValueError):  # what no client knows either, or no host's name
             return False
-        where = f"{host}:{port}"
+        where, seen = f"{host}:{port}", self.seen()
         endpoint = MutualAuthClientEndpoint(self._reactor, inner, there.spn, self._credentials, channel, where)
         try:
             await endpoint.connect(visitor)
@@ -89,7 +92,12 @@ class Neighbours:
             if visitor.address is None:
                 self._log.info("no other instance runs at {where}: {cause}", where=where, cause=error.cause)
                 return False
-        return visitor.address is not None and not self._is_own(visitor.address, port)
+        if visitor.address is None or self._is_own(visitor.address, port):
+            return False
+        if self.seen() != seen:  # whoever listens there has passed on what we ourselves have answered
+            self._log.info("no other instance runs at {where}: it leads here", where=where)
+            return False
+        return True
 
     def _is_own(self, address: str, port: int) -> bool:
         if (address, port) in self.own:

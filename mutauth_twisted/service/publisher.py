@@ -134,7 +134,7 @@ class Publisher:
             spns = ", ".join(map(str, standing.spns))
             self._log.info("{account} holds {spns}, and nobody else does", account=standing.account.name, spns=spns)
 
-    async def publish(self, port: int | None, own: Iterable[tuple[str, int]] = ()) -> None:
+    async def publish(self, port: int | None, own: Iterable[tuple[str, int]] = (), seen: Callable[[], int] = int) -> None:
         """Make the object say where the service listens, and watch over it from now on.
 
         Where the object says that another instance runs, and it does, that stays,
@@ -142,6 +142,7 @@ class Publisher:
 
         :param port: the TCP port; None: nothing is published.
         :param own: the addresses and TCP ports on which the service listens.
+        :param seen: see :class:`~mutauth_twisted.service.neighbours.Neighbours`.
         :raises ServiceCheckFailed: when our account may not write it.
         """
         settings, entry = self._settings, self._entry
@@ -155,6 +156,7 @@ class Publisher:
             )
             self._publishes = True
             self._neighbours.own = frozenset(own)
+            self._neighbours.seen = seen
             self._binding = binding
             await self._publish(entry, binding, self._reactor.seconds() + START_DEADLINE)
         if self.watch is not None:

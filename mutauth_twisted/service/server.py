@@ -84,7 +84,8 @@ class MutualAuthService(Service):
                 return
             self._ports.append(port)
         if self._publisher is not None:
-            await self._publisher.publish(self._tcp_port() if self._settings.publish else None, self._own())
+            port = self._tcp_port() if self._settings.publish else None
+            await self._publisher.publish(port, self._own(), lambda: self._factory.own_seen)
         if not self.running:
             return
         if self._settings.status is not None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import threading
 import time
 
 from tests.integration.commands import WAIT, CommandTestCase
@@ -60,6 +62,34 @@ class InstanceTests(CommandTestCase):
             with socket.create_server((self.lab.address_of(self.host), killed.port)), self.service() as service:
                 self.assertIn(f"no other instance runs at {self.host}:{killed.port}", service.log)
                 self.assertEqual(self.leads_to(), service.port)
+
+    def test_relay(self) -> None:
+        """Nor does one that passes everything on to the instance that asks."""
+        self.assertEqual(self.install().code, 0)
+        address = self.lab.address_of(self.host)
+        with socket.create_server((address, 0)) as free:
+            port = free.getsockname()[1]
+
+        def serve(listener: socket.socket) -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    client, _ = listener.accept()
+                    with client, socket.create_connection((address, port), WAIT) as service:
+                        client.settimeout(WAIT)
+                        service.sendall(client.recv(65536))
+                        while data := service.recv(65536):
+                            client.sendall(data)
+                            service.shutdown(socket.SHUT_WR)
+
+        with self.service() as killed:
+            killed.process.kill()
+            killed.process.wait(WAIT)
+            with socket.create_server((address, killed.port)) as listener:
+                threading.Thread(target=serve, args=(listener,), daemon=True).start()
+                with self.service("--listen", f"tcp:{port}:interface={address}") as service:
+                    self.assertIn(f"no other instance runs at {self.host}:{killed.port}: it leads here", service.log)
+                    self.assertEqual(self.leads_to(), port)
+                listener.shutdown(socket.SHUT_RDWR)
 
     def leads_to(self) -> int | None:
         """The port to which the SCP leads a client; None: it leads nowhere."""
