@@ -44,9 +44,9 @@ def _fitting(settings: Settings) -> Settings:
     limits = fit(settings.limits, settings.explicit_limits, each, available)
     if limits != settings.limits:
         _log.warn(
-            "this process may have {available} descriptors: lowering max-handshakes to {limits.handshakes}"
-            " ({limits.handshakes_per_address} of one address), max-waiting to {limits.waiting}"
-            " ({limits.waiting_per_address}) and max-connections to {limits.connections}; {remedy}",
+            "this process may have {available} descriptors, too few for the limits asked for; they are now"
+            " max-handshakes {limits.handshakes} ({limits.handshakes_per_address} of one address), max-waiting"
+            " {limits.waiting} ({limits.waiting_per_address}), max-connections {limits.connections}; {remedy}",
             available=available,
             limits=limits,
             remedy=REMEDY,

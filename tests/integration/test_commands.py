@@ -435,13 +435,15 @@ class ClientRefusalTests(CommandTestCase):
 
     def test_closed_port(self) -> None:
         """A port where nothing listens."""
+        spn = self.installed_spn()
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]
-        self.refused_connection(self.direct(port, "echoSvc/srv1"), 3, f"127.0.0.1:{port}", "refused")
+        self.refused_connection(self.direct(port, spn), 3, f"127.0.0.1:{port}", "refused")
 
     def test_unresolvable_host(self) -> None:
         """A host that does not resolve."""
-        self.refused_connection("mutauth:tcp\\:nowhere.invalid\\:1:spn=a/b", 3, "nowhere.invalid", "resolve")
+        spn = self.installed_spn()
+        self.refused_connection(f"mutauth:tcp\\:nowhere.invalid\\:1:spn={spn}", 3, "nowhere.invalid", "resolve")
 
     def test_another_protocol(self) -> None:
         """A peer that speaks something else."""
@@ -523,7 +525,7 @@ class ClientRefusalTests(CommandTestCase):
             "mutauth:scp=x:nameserver=dns.example": "dns.example",
             "mutauth:scp=x:directory=ldap\\://127.0.0.1": "127.0.0.1",
             "mutauth:scp=x:spn-form=sideways": "sideways",
-            "mutauth:tcp\\:127.0.0.1\\:99999:spn=a/b": "99999",
+            self.direct(99999, self.installed_spn()): "99999",
             "mutauth:tcp\\:127.0.0.1\\:1:spn=a": "SPN",
             "mutauth:nonsense\\:1:spn=a/b": "nonsense",
         }
