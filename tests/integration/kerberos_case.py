@@ -134,7 +134,8 @@ class KerberosTestCase(ExchangeTestCase):
         self.put(self.file, self.account.key())
 
     def _observe(self, event: dict[str, Any]) -> None:
-        if re.match("handshake (with .+ )?failed: ", formatEvent(event)) and isinstance(event["error"], MutualAuthError):
+        is_failure = re.match("(handshake (with .+ )?failed|not connecting to .+?): ", formatEvent(event))
+        if is_failure and isinstance(event["error"], MutualAuthError):
             self.heard.append(event["error"])
 
     def coroutine(self, work: Coroutine[Any, Any, T]) -> Deferred[T]:
