@@ -99,7 +99,7 @@ class CommandTests(RogueCase):
             (
                 (
                     "connect",
-                    f"mutauth:scp=CN=x,{self.lab.base_dn}:spn-form=host:nameserver={self.dns.address}\\:{self.dns.port}".replace(
+                    f"mutauth:scp=CN=x,{self.lab.base_dn}:spn-form=host:hosts=*:nameserver={self.dns.address}\\:{self.dns.port}".replace(
                         "CN=x", "CN\\=x"
                     ).replace("DC=", "DC\\="),
                 ),
