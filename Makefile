@@ -44,6 +44,7 @@ constraints:
 lint:
 	@tools/bootstrap test
 	@$(RUN) ruff check .
+	@$(RUN) ruff format --check .
 	@$(RUN) mypy
 
 clean:

@@ -6,9 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from measure import HOST  # which makes the tests' modules known
-from twisted.internet.ssl import Certificate, CertificateOptions, PrivateCertificate, TLSVersion, optionsForClientTLS
+from twisted.internet.ssl import (
+    Certificate,
+    CertificateOptions,
+    PrivateCertificate,
+    TLSVersion,
+    optionsForClientTLS,
+)
 
-from tests.integration.certificates import Certificates
+from mutauth_twisted.testing.certificates import Certificates
 
 _CLIENT = "alice"
 

@@ -38,8 +38,13 @@ async def main(reactor: Any, endpoint: str, count: str = "50") -> None:
         guest.transport.loseConnection()
         await guest.gone
     first, *warm = figures
-    print(f"first {first:.1f} ms, then min {min(warm):.1f}, median {statistics.median(warm):.1f}, max {max(warm):.1f} ms")
+    print(
+        f"first {first:.1f} ms, then min {min(warm):.1f}, median {statistics.median(warm):.1f}, "
+        f"max {max(warm):.1f} ms"
+    )
 
 
 if __name__ == "__main__":
-    react(lambda reactor, *arguments: Deferred.fromCoroutine(main(reactor, *arguments)), sys.argv[1:])
+    react(
+        lambda reactor, *arguments: Deferred.fromCoroutine(main(reactor, *arguments)), sys.argv[1:]
+    )

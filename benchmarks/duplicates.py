@@ -14,10 +14,10 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
-from mutauth_twisted.directory.connection import Directory
-from mutauth_twisted.directory.duplicates import find_duplicates
+from mutauth_twisted.admin.duplicates import find_duplicates
 from mutauth_twisted.dns import Resolver
 from mutauth_twisted.lab import Lab
+from mutauth_twisted.ldap.connection import Directory
 
 
 def _peak() -> float:
@@ -34,11 +34,16 @@ async def main(reactor: Any) -> None:
         seen = (accounts, spns)
 
     before, began = _peak(), time.perf_counter()
-    found = await directory.run(lambda catalog: find_duplicates(catalog, progress), global_catalog=True)
+    found = await directory.run(
+        lambda catalog: find_duplicates(catalog, progress), global_catalog=True
+    )
     took = time.perf_counter() - began
     directory.close()
     print(f"{seen[0]} accounts with {seen[1]} SPNs: {len(found)} duplicates in {took:.1f} s")
-    print(f"memory: {before:.0f} MB at the start, {_peak():.0f} MB at the most; {seen[0] / took:.0f} accounts/s")
+    print(
+        f"memory: {before:.0f} MB at the start, {_peak():.0f} MB at the most; {seen[0] / took:.0f} "
+        "accounts/s"
+    )
 
 
 if __name__ == "__main__":

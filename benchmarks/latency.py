@@ -36,7 +36,13 @@ from twisted.internet.task import react
 from mutauth_twisted.lab import Lab
 
 _SERVICE = "benchLatency"
-_TWISTD = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()", "-n", "--pidfile="]
+_TWISTD = [
+    sys.executable,
+    "-c",
+    "from twisted.scripts.twistd import run; run()",
+    "-n",
+    "--pidfile=",
+]
 _MUTAUTH = [sys.executable, "-m", "mutauth_twisted.cli"]
 
 
@@ -51,12 +57,20 @@ class Timed(Asking):
 
 
 @contextmanager
-def started(command: Sequence[str], sign: str, environment: dict[str, str], log: Path) -> Iterator[int]:
-    """A command that runs for the time of a block; gives the port in the first line with this sign."""
+def started(
+    command: Sequence[str], sign: str, environment: dict[str, str], log: Path
+) -> Iterator[int]:
+    """A command that runs for the time of a block; gives the port in the first line with this
+    sign.
+    """
     with log.open("w") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
+        process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, env=environment
+        )
         try:
-            while (line := next((each for each in log.read_text().splitlines() if sign in each), None)) is None:
+            while (
+                line := next((each for each in log.read_text().splitlines() if sign in each), None)
+            ) is None:
                 if process.poll() is not None:
                     raise SystemExit(f"{' '.join(command)}: it ended: {log.read_text()}")
                 time.sleep(0.02)
@@ -67,28 +81,61 @@ def started(command: Sequence[str], sign: str, environment: dict[str, str], log:
 
 
 @contextmanager
-def endpoints(reactor: Any, lab: Lab, directory: Path) -> Iterator[dict[str, IStreamClientEndpoint]]:
+def endpoints(
+    reactor: Any, lab: Lab, directory: Path
+) -> Iterator[dict[str, IStreamClientEndpoint]]:
     """How a client reaches each of the servers, which run for the time of the block."""
 
     def environment(user: str) -> dict[str, str]:
-        return {**os.environ, **lab.environment(user), "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+        return {
+            **os.environ,
+            **lab.environment(user),
+            "PYTHONPATH": str(ROOT),
+            "PYTHONUNBUFFERED": "1",
+        }
 
     host = lab.host("srv1")
     address = lab.address_of(host)
-    named = ["--service-class", _SERVICE, "--host", host, "--nameserver", lab.nameserver, "--state-dir", str(directory)]
+    named = [
+        "--service-class",
+        _SERVICE,
+        "--host",
+        host,
+        "--nameserver",
+        lab.nameserver,
+        "--state-dir",
+        str(directory),
+    ]
     located = f"mutauth:scp={_SERVICE}:nameserver={lab.nameserver}"
     make_certificates(directory)
     with ExitStack() as stack:
         administrator = environment("administrator")
-        subprocess.run([*_MUTAUTH, "install", *named, "--account", "svc-echo"], env=administrator, check=True)
-        stack.callback(subprocess.run, [*_MUTAUTH, "uninstall", *named], env=administrator, check=True)
+        subprocess.run(
+            [*_MUTAUTH, "install", *named, "--account", "svc-echo"], env=administrator, check=True
+        )
+        stack.callback(
+            subprocess.run, [*_MUTAUTH, "uninstall", *named], env=administrator, check=True
+        )
         keytab = ["--keytab", str(lab.keytab("svc-echo"))]
         listen = ["--listen", f"tcp:0:interface={address}"]
-        service = [*_TWISTD, "mutauth", *named, *keytab, *listen, "--allow", f"*@{lab.realm}", "--echo"]
-        port = stack.enter_context(started(service, "serving", environment("alice"), directory / "service.log"))
+        service = [
+            *_TWISTD,
+            "mutauth",
+            *named,
+            *keytab,
+            *listen,
+            "--allow",
+            f"*@{lab.realm}",
+            "--echo",
+        ]
+        port = stack.enter_context(
+            started(service, "serving", environment("alice"), directory / "service.log")
+        )
         spn = f"{_SERVICE}/{host}/CN={_SERVICE},CN=srv1,CN=Computers,{lab.base_dn}"
         forward = [*_MUTAUTH, "connect", located, "--listen", "tcp:0:interface=127.0.0.1"]
-        local = stack.enter_context(started(forward, "listening", environment("alice"), directory / "forwarder.log"))
+        local = stack.enter_context(
+            started(forward, "listening", environment("alice"), directory / "forwarder.log")
+        )
         plain, tls = Server("plain", directory), Server("twisted-tls", directory)
         for server in (plain, tls):
             stack.callback(server.stop)
@@ -113,7 +160,10 @@ async def first_byte(endpoint: IStreamClientEndpoint) -> float:
 
 async def compare(reactor: Any, given: argparse.Namespace) -> None:
     lab = Lab.current()
-    with tempfile.TemporaryDirectory(prefix="mutauth-bench-") as made, endpoints(reactor, lab, Path(made)) as kinds:
+    with (
+        tempfile.TemporaryDirectory(prefix="mutauth-bench-") as made,
+        endpoints(reactor, lab, Path(made)) as kinds,
+    ):
         waits: dict[str, list[float]] = {kind: [] for kind in kinds}
         for endpoint in kinds.values():
             await first_byte(endpoint)
@@ -123,8 +173,17 @@ async def compare(reactor: Any, given: argparse.Namespace) -> None:
     for kind, each in waits.items():
         percentile = statistics.quantiles(each, n=100, method="inclusive")
         print(f"{kind:>22}  p50 {percentile[49]:7.2f} ms   p99 {percentile[98]:7.2f} ms")
-    print(f"connect --listen against mutual TLS 1.3: {ratio(waits, 'connect --listen', 'mutual TLS 1.3'):.2f}")
-    conclude(Figure("milliseconds to the first byte through connect --listen", statistics.median(waits[kind]), 3.0))
+    print(
+        "connect --listen against mutual TLS 1.3: "
+        f"{ratio(waits, 'connect --listen', 'mutual TLS 1.3'):.2f}"
+    )
+    conclude(
+        Figure(
+            "milliseconds to the first byte through connect --listen",
+            statistics.median(waits[kind]),
+            3.0,
+        )
+    )
 
 
 if __name__ == "__main__":

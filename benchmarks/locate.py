@@ -20,10 +20,10 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
-from mutauth_twisted.directory.connection import Directory
 from mutauth_twisted.directory.location import Selection, locate
 from mutauth_twisted.dns import Resolver
 from mutauth_twisted.lab import Lab
+from mutauth_twisted.ldap.connection import Directory
 
 
 async def timed(count: int, work: Callable[[int], Awaitable[Any]]) -> list[float]:
@@ -53,9 +53,14 @@ async def main(reactor: Any, scps: str, count: str = "100") -> None:
     _, *reads = await timed(int(count), read)
     directory.close()
     median, least = statistics.median(warm), statistics.median(reads)
-    print(f"locate among {scps} SCPs: first {first:.1f} ms, then median {median:.1f}, max {max(warm):.1f} ms")
+    print(
+        f"locate among {scps} SCPs: first {first:.1f} ms, then median {median:.1f}, max "
+        f"{max(warm):.1f} ms"
+    )
     print(f"one read: median {least:.1f} ms; locate costs {median / least:.1f} of them")
 
 
 if __name__ == "__main__":
-    react(lambda reactor, *arguments: Deferred.fromCoroutine(main(reactor, *arguments)), sys.argv[1:])
+    react(
+        lambda reactor, *arguments: Deferred.fromCoroutine(main(reactor, *arguments)), sys.argv[1:]
+    )

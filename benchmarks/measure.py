@@ -28,25 +28,28 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from mutauth_twisted.credentials import ClientCredentials
-from mutauth_twisted.net.endpoints import MutualAuthClientEndpoint
+from mutauth_twisted.net.client import MutualAuthClientEndpoint
 from mutauth_twisted.net.protocol import Channel
-from mutauth_twisted.policy import Protection
+from mutauth_twisted.protection import Protection
 from mutauth_twisted.spn import SPN
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))  # a script's own directory is what Python looks in
 
 if (Path(sys.prefix) / ".unoptimised").exists():
-    raise SystemExit(f"{sys.prefix}: gssapi and krb5 are compiled for tests; run tools/bootstrap bench, use .venv-bench")
+    raise SystemExit(
+        f"{sys.prefix}: gssapi and krb5 are compiled for tests; run tools/bootstrap bench, use "
+        ".venv-bench"
+    )
 
-from tests.forge import Realm  # noqa: E402
+from mutauth_twisted.testing.forge import Realm  # noqa: E402
 
 #: The service's account and SPN in a realm without a KDC.
 ACCOUNT, SERVICE = "svc-bench", "bench/localhost"
 #: The name in the TLS certificates.
 HOST = "localhost"
-#: What a sealed connection sends, client and server in turn, in bytes: tokens, data (the client's with its opening), ends
-#: of stream.
+#: What a sealed connection sends, client and server in turn, in bytes: tokens, data (the client's
+#: with its opening), ends of stream.
 MESSAGES = (538, 160, 132, 68, 64, 64)
 
 
@@ -70,11 +73,16 @@ class Figure:
 
     def __str__(self) -> str:
         bound = "at least" if self.least else "at most"
-        return f"{self.what}: {self.seen:.2f} (goal {bound} {self.goal:g}): {'reached' if self.reached else 'NOT REACHED'}"
+        return (
+            f"{self.what}: {self.seen:.2f} (goal {bound} {self.goal:g}): "
+            f"{'reached' if self.reached else 'NOT REACHED'}"
+        )
 
 
 def process_clock(pid: int) -> float:
-    """The CPU seconds, user and system, that a process of this machine has used (clock_getcpuclockid(3))."""
+    """The CPU seconds, user and system, that a process of this machine has used
+    (clock_getcpuclockid(3)).
+    """
     return time.clock_gettime(~pid << 3 | 2)
 
 
@@ -115,7 +123,9 @@ class Server:
     def __init__(self, kind: str, directory: Path) -> None:
         self.kind = kind
         command = [sys.executable, str(ROOT / "benchmarks" / "serve.py"), kind, str(directory)]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=_environment())
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, env=_environment()
+        )
         assert self._process.stdout is not None
         try:
             self.port = int(self._process.stdout.readline())
@@ -145,7 +155,9 @@ class Server:
 
             return wrapClientTLS(client_options(directory), inner)
         channel = Channel(protection=Protection(self.kind))
-        return MutualAuthClientEndpoint(reactor, inner, SPN.parse(SERVICE), ClientCredentials(), channel)
+        return MutualAuthClientEndpoint(
+            reactor, inner, SPN.parse(SERVICE), ClientCredentials(), channel
+        )
 
 
 def _environment() -> Mapping[str, str]:
@@ -168,7 +180,9 @@ def servers(realm: Realm, directory: Path, *kinds: str) -> Iterator[dict[str, Se
         yield running
 
 
-async def rounds(count: int, kinds: Mapping[str, Callable[[], Awaitable[float]]]) -> dict[str, list[float]]:
+async def rounds(
+    count: int, kinds: Mapping[str, Callable[[], Awaitable[float]]]
+) -> dict[str, list[float]]:
     """Take turns measuring; a round more than asked for comes first and warms up.
 
     :param kinds: what measures each kind once.
@@ -190,7 +204,9 @@ def ratio(figures: Mapping[str, list[float]], one: str, other: str) -> float:
 def show(figures: Mapping[str, list[float]], unit: str, factor: float = 1.0) -> None:
     """Print each kind's median and range."""
     for kind, each in figures.items():
-        low, middle, high = (factor * value for value in (min(each), statistics.median(each), max(each)))
+        low, middle, high = (
+            factor * value for value in (min(each), statistics.median(each), max(each))
+        )
         print(f"{kind:>22}  {middle:8.1f} {unit}  ({low:.1f} to {high:.1f})")
 
 
@@ -227,7 +243,9 @@ class Asking(Protocol):
 
 
 class Talking(Protocol):
-    """A client that says as much as one of a sealed connection, and means nothing by it; see :data:`MESSAGES`."""
+    """A client that says as much as one of a sealed connection, and means nothing by it; see
+    :data:`MESSAGES`.
+    """
 
     def __init__(self) -> None:
         self.gone: Deferred[None] = Deferred()

@@ -15,14 +15,17 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater, react
 
-from mutauth_twisted.policy import Protection
+from mutauth_twisted.protection import Protection
 
 _FIRST = 100
 
 
 async def compare(reactor: Any, given: argparse.Namespace) -> None:
     raise_file_limit()
-    with realm() as (made, directory), servers(made, directory, "plain", given.protection) as running:
+    with (
+        realm() as (made, directory),
+        servers(made, directory, "plain", given.protection) as running,
+    ):
         sizes = {}
         for kind, server in running.items():
             endpoint = server.endpoint(reactor, directory)
@@ -39,6 +42,8 @@ async def compare(reactor: Any, given: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     options = argparse.ArgumentParser()
-    options.add_argument("--protection", default="seal", choices=[each.value for each in Protection])
+    options.add_argument(
+        "--protection", default="seal", choices=[each.value for each in Protection]
+    )
     options.add_argument("--sessions", type=int, default=1000)
     react(lambda reactor: Deferred.fromCoroutine(compare(reactor, options.parse_args())))

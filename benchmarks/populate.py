@@ -88,7 +88,9 @@ def services(directory, number):
             "dn": f"CN={name},CN=bench-accounts,CN=System,{directory.domain_dn()}",
             "objectClass": "user",
             "sAMAccountName": name,
-            "servicePrincipalName": [f"benchSvc/h{index:05}.lab.example/CN=b{index:05},{where}" for index in places],
+            "servicePrincipalName": [
+                f"benchSvc/h{index:05}.lab.example/CN=b{index:05},{where}" for index in places
+            ],
         }
 
 

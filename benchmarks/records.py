@@ -21,12 +21,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock, react
 
-from mutauth_twisted.core.kerberos import KerberosInitiator, ServiceKeys
 from mutauth_twisted.core.records import Records
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
+from mutauth_twisted.mechanisms.kerberos import KerberosInitiator, ServiceKeys
 from mutauth_twisted.net.limits import Limits
 from mutauth_twisted.net.transport import ProtectedTransport
-from mutauth_twisted.policy import Protection
+from mutauth_twisted.protection import Protection
 from mutauth_twisted.spn import SPN
 from mutauth_twisted.wire import NNS
 
@@ -53,7 +53,10 @@ class Nowhere:
 
 def established(keys: ServiceKeys, protection: Protection) -> tuple[Any, Any, Any]:
     """A client's context, a service's, and who the client is."""
-    client, service = KerberosInitiator(SPN.parse(SERVICE), ClientCredentials(), protection), keys.acceptor("client")
+    client, service = (
+        KerberosInitiator(SPN.parse(SERVICE), ClientCredentials(), protection),
+        keys.acceptor("client"),
+    )
     client.step(service.step(client.step(None).token).token)
     return client, service, service.judge(protection)
 
@@ -96,7 +99,10 @@ async def compare(given: argparse.Namespace) -> None:
     protection, piece = Protection(given.protection), bytes(given.size)
     with realm() as (made, _):
         keys = ServiceKeys(ServiceCredentials(made.keytab(ACCOUNT)))
-        kinds = {"records": echo(keys, protection, piece), "bare unwrap and wrap": bare(keys, protection, piece)}
+        kinds = {
+            "records": echo(keys, protection, piece),
+            "bare unwrap and wrap": bare(keys, protection, piece),
+        }
         figures = await rounds(given.rounds, kinds)
     show(figures, f"us of CPU for {given.size} bytes there and back", 1e6)
     what = f"echo of {given.size} bytes against bare unwrap and wrap"

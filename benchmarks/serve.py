@@ -26,11 +26,11 @@ from twisted.protocols.wire import Echo
 from twisted.python.failure import Failure
 
 from mutauth_twisted.access import AccessPolicy
-from mutauth_twisted.core.kerberos import ServiceKeys
 from mutauth_twisted.credentials import ServiceCredentials
-from mutauth_twisted.net.endpoints import MutualAuthServerFactory
+from mutauth_twisted.mechanisms.kerberos import ServiceKeys
 from mutauth_twisted.net.protocol import Channel
-from mutauth_twisted.policy import Protection
+from mutauth_twisted.net.server import MutualAuthServerFactory
+from mutauth_twisted.protection import Protection
 
 reactor: Any = _reactor
 
@@ -68,7 +68,9 @@ def make_factory(kind: str, directory: Path) -> Any:
         return TLSMemoryBIOFactory(options, False, factory)
     keys = ServiceKeys(ServiceCredentials(str(directory / f"{ACCOUNT}.keytab")))
     policy = AccessPolicy(allow=("*@TEST.EXAMPLE",))
-    return MutualAuthServerFactory(reactor, factory, keys, policy, Channel(protection=Protection(kind)))
+    return MutualAuthServerFactory(
+        reactor, factory, keys, policy, Channel(protection=Protection(kind))
+    )
 
 
 def main(kind: str, directory: str, profile: str = "") -> None:

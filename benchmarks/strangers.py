@@ -2,7 +2,7 @@
 
     python benchmarks/strangers.py [--rounds N] [--connections N] [--flood SECONDS]
 
-Each of the worst first messages of ``tests/hostile.py`` is sent on so many
+Each of the worst first messages of ``mutauth_twisted/testing/hostile.py`` is sent on so many
 connections, one after the other, and compared with a connection to a plain
 Twisted server that says as much.  Then many connections at once send
 the one that was the most work, as fast as the service takes them.
@@ -20,7 +20,7 @@ from pathlib import Path
 from measure import ACCOUNT, Figure, Server, conclude, realm, servers
 
 from mutauth_twisted.log import LimitedLog
-from tests.hostile import worst_messages
+from mutauth_twisted.testing.hostile import worst_messages
 
 
 def send(port: int, message: bytes) -> None:
@@ -43,7 +43,9 @@ def cost(server: Server, message: bytes, count: int) -> float:
 
 
 def in_full(server: Server, log: Path, messages: dict[str, bytes]) -> dict[str, int]:
-    """The bytes of the log that one stranger with each message causes, whose line is not left out."""
+    """The bytes of the log that one stranger with each message causes, whose line is not left
+    out.
+    """
     logged = {}
     for number, (what, message) in enumerate(messages.items()):
         if number % LimitedLog.LINES_OF_ONE == 0:
@@ -55,8 +57,12 @@ def in_full(server: Server, log: Path, messages: dict[str, bytes]) -> dict[str, 
     return logged
 
 
-def flood(server: Server, log: Path, message: bytes, seconds: float) -> tuple[int, float, float, float]:
-    """Strangers for so many seconds: how many, CPU seconds for each, lines and bytes of the log in a second."""
+def flood(
+    server: Server, log: Path, message: bytes, seconds: float
+) -> tuple[int, float, float, float]:
+    """Strangers for so many seconds: how many, CPU seconds for each, lines and bytes of the log in
+    a second.
+    """
     counts = [0] * 4
     end = time.monotonic() + seconds
 
@@ -65,7 +71,11 @@ def flood(server: Server, log: Path, message: bytes, seconds: float) -> tuple[in
             send(server.port, message)
             counts[place] += 1
 
-    before, size, lines = server.clock(), log.stat().st_size, log.read_text(errors="replace").count("\n")
+    before, size, lines = (
+        server.clock(),
+        log.stat().st_size,
+        log.read_text(errors="replace").count("\n"),
+    )
     threads = [threading.Thread(target=work, args=(place,)) for place in range(len(counts))]
     for thread in threads:
         thread.start()
@@ -74,7 +84,12 @@ def flood(server: Server, log: Path, message: bytes, seconds: float) -> tuple[in
     spent = server.clock() - before
     time.sleep(LimitedLog.INTERVAL)  # the last summary counts as well
     written = log.read_text(errors="replace").count("\n") - lines
-    return sum(counts), spent / sum(counts), written / seconds, (log.stat().st_size - size) / seconds
+    return (
+        sum(counts),
+        spent / sum(counts),
+        written / seconds,
+        (log.stat().st_size - size) / seconds,
+    )
 
 
 def main(rounds: int, count: int, seconds: float) -> None:
@@ -97,7 +112,10 @@ def main(rounds: int, count: int, seconds: float) -> None:
         time.sleep(LimitedLog.INTERVAL)
         strangers, spent, lines, size = flood(server, log, messages[worst], seconds)
         many = strangers / seconds
-        print(f"flood: {many:.0f} strangers a second, {1e3 * spent:.2f} ms for each, {size:.0f} bytes of log a second")
+        print(
+            f"flood: {many:.0f} strangers a second, {1e3 * spent:.2f} ms for each, {size:.0f} "
+            "bytes of log a second"
+        )
     conclude(
         Figure(f"ms of CPU for the worst message ({worst})", 1e3 * medians[worst], 1.0),
         Figure(f"KB of log for the worst message ({longest})", logged[longest] / 1000, 2.0),

@@ -24,9 +24,9 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import react
 from twisted.python.failure import Failure
 
-from mutauth_twisted.core.kerberos import ServiceKeys
 from mutauth_twisted.credentials import ServiceCredentials
-from mutauth_twisted.policy import Protection
+from mutauth_twisted.mechanisms.kerberos import ServiceKeys
+from mutauth_twisted.protection import Protection
 
 #: The protections whose records are GSSAPI's; any other is TLS.
 _WRAPPED = (Protection.SEAL.value, Protection.SIGN.value)
@@ -67,7 +67,9 @@ class Sender(Protocol):
 def measured(
     server: Server, endpoint: IStreamClientEndpoint, piece: bytes, total: int, passed: list[float]
 ) -> Callable[[], Awaitable[float]]:
-    """Measures megabytes for each of the server's CPU seconds; ``passed`` takes those for each second."""
+    """Measures megabytes for each of the server's CPU seconds; ``passed`` takes those for each
+    second.
+    """
 
     async def measure() -> float:
         sender: Any = await endpoint.connect(_Senders(piece, total))
@@ -96,7 +98,10 @@ class _Senders(Factory):
 async def compare(reactor: Any, given: argparse.Namespace) -> None:
     piece = bytes(given.size)
     total = given.megabytes * 1_000_000 // given.size * given.size
-    with realm() as (made, directory), servers(made, directory, "twisted-tls", given.protection) as running:
+    with (
+        realm() as (made, directory),
+        servers(made, directory, "twisted-tls", given.protection) as running,
+    ):
         passed: dict[str, list[float]] = {kind: [] for kind in running}
         kinds = {
             kind: measured(server, server.endpoint(reactor, directory), piece, total, passed[kind])
@@ -118,14 +123,18 @@ async def compare(reactor: Any, given: argparse.Namespace) -> None:
     if given.protection in _WRAPPED:
         print(f"{what}: {seen:.2f} (no goal: GSSAPI's own cipher is the limit)")
         cost = ratio(figures, "bare unwrap and wrap", given.protection)
-        conclude(Figure("CPU for each byte, sockets included, against bare unwrap and wrap", cost, 1.15))
+        conclude(
+            Figure("CPU for each byte, sockets included, against bare unwrap and wrap", cost, 1.15)
+        )
     else:
         conclude(Figure(what, seen, 0.9, least=True))
 
 
 if __name__ == "__main__":
     options = argparse.ArgumentParser()
-    options.add_argument("--protection", default="seal", choices=[each.value for each in Protection])
+    options.add_argument(
+        "--protection", default="seal", choices=[each.value for each in Protection]
+    )
     options.add_argument("--size", type=int, default=16384)
     options.add_argument("--megabytes", type=int, default=16)
     options.add_argument("--rounds", type=int, default=9)

@@ -52,7 +52,9 @@ def proved(what: str) -> None:
 
 
 def without_origin(line: str) -> str:
-    """A log line of this package without its time and origin; others are left out, and other output is left alone."""
+    """A log line of this package without its time and origin; others are left out, and other output
+    is left alone.
+    """
     if not LOG_LINE.match(line):
         return line
     _, of_ours, message = line.partition("[mutauth_twisted.")
@@ -60,7 +62,9 @@ def without_origin(line: str) -> str:
 
 
 class ServiceLog(threading.Thread):
-    """Shows what a service logs, as it logs it: the lines of this package, without their time and origin."""
+    """Shows what a service logs, as it logs it: the lines of this package, without their time and
+    origin.
+    """
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         super().__init__(daemon=True)
@@ -120,7 +124,9 @@ class Stage:
         )
         show("".join(map(without_origin, done.stdout.splitlines(keepends=True))))
         if done.returncode != expect:
-            raise Failed(f"{words[0]} {words[1]} ended with code {done.returncode} instead of {expect}")
+            raise Failed(
+                f"{words[0]} {words[1]} ended with code {done.returncode} instead of {expect}"
+            )
         return done.stdout
 
     @contextlib.contextmanager
@@ -178,21 +184,33 @@ def main_job(stage: Stage) -> None:
 
     step("administrator", "prepares the directory for a service on srv1 that runs as svc-echo")
     stage.run("administrator", "mutauth", "install", *common, "--account", "svc-echo", *directory)
-    proved("the SCP stands below srv1's computer object, svc-echo may update two attributes of it, and holds the SPNs")
+    proved(
+        "the SCP stands below srv1's computer object, svc-echo may update two attributes of it, "
+        "and holds the SPNs"
+    )
 
     step("svc-echo", "starts the service; no port is configured anywhere")
     with stage.service(*serve, *listen, *directory) as service:
         proved("the SCP was found by its GUID, the SPNs stand on svc-echo, the port is published")
 
         step("alice", "connects knowing one word, echoSvc")
-        answer = stage.run("alice", "mutauth", "connect", "-v", endpoint, given="hello, whoever you proved to be\n")
+        answer = stage.run(
+            "alice", "mutauth", "connect", "-v", endpoint, given="hello, whoever you proved to be\n"
+        )
         if "hello, whoever you proved to be" not in answer:
             raise Failed("the echo did not come back")
         service.wait_for("proved to be alice@")
         proved("each side knows who the other is; the line went there and back sealed")
 
         step("impostor", "listens on the same host with the key of another account, svc-other")
-        imposture = ["--service-class", "otherSvc", "--host", HOST, "--keytab", str(lab.keytab("svc-other"))]
+        imposture = [
+            "--service-class",
+            "otherSvc",
+            "--host",
+            HOST,
+            "--keytab",
+            str(lab.keytab("svc-other")),
+        ]
         unchecked = ["--publish", "none", "--spn-check", "off", "--allow-all", "--echo", *listen]
         with stage.service(*imposture, *unchecked, *directory) as impostor:
             port = impostor.wait_for("serving").rsplit(":", 1)[1]
@@ -202,12 +220,17 @@ def main_job(stage: Stage) -> None:
             step("alice", "connects again")
             stage.run("alice", "mutauth", "connect", endpoint, given="a secret\n", expect=4)
             impostor.wait_for("failed: ")
-            proved("the impostor cannot open the ticket: alice refuses it, and has sent it nothing else")
+            proved(
+                "the impostor cannot open the ticket: alice refuses it, and has sent it nothing "
+                "else"
+            )
 
     step("administrator", "removes the SPNs by mistake")
     stage.in_directory("unregister", dns, "svc-echo")
     step("svc-echo", "starts the service again")
-    refused = stage.run("alice", "twistd", "-n", "--pidfile=", "mutauth", *serve, *listen, *directory, expect=1)
+    refused = stage.run(
+        "alice", "twistd", "-n", "--pidfile=", "mutauth", *serve, *listen, *directory, expect=1
+    )
     mend = shlex.split(refused.partition("; run ")[2].partition("\n")[0])
     if mend[:2] != ["mutauth", "install"]:
         raise Failed("the refusal does not say what to do")

@@ -10,12 +10,12 @@ import sys
 from typing import Any
 
 from mutauth_twisted.cli.group import run_in_reactor
-from mutauth_twisted.directory.connection import Directory
 from mutauth_twisted.directory.scp import find_by_keyword
-from mutauth_twisted.directory.session import Change, Session
 from mutauth_twisted.directory.spns import find_account
 from mutauth_twisted.dns import Resolver
 from mutauth_twisted.errors import MutualAuthError
+from mutauth_twisted.ldap.connection import Directory
+from mutauth_twisted.ldap.session import Change, Session
 
 
 def point(session: Session, keyword: str, port: str) -> str:
@@ -41,7 +41,9 @@ def main(action: str, nameserver: str, *arguments: str) -> str:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] not in (["point"], ["unregister"]) or len(sys.argv) != (5 if sys.argv[1] == "point" else 4):
+    if sys.argv[1:2] not in (["point"], ["unregister"]) or len(sys.argv) != (
+        5 if sys.argv[1] == "point" else 4
+    ):
         sys.exit(str(__doc__).strip())
     try:
         print(main(*sys.argv[1:]))

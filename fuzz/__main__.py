@@ -62,7 +62,9 @@ def parse_log(text: str) -> Report | None:
     if kept is None and (runs is None or not coverage):
         return None
     branches, _, inputs, size = coverage[-1] if coverage else ("0", "0", "0", "0b")
-    return Report(int(runs[1]) if runs else 0, int(branches), int(inputs), size, kept[1] if kept else None)
+    return Report(
+        int(runs[1]) if runs else 0, int(branches), int(inputs), size, kept[1] if kept else None
+    )
 
 
 def _traceback(text: str) -> str:
@@ -102,7 +104,8 @@ class _Run:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # a terminal's Ctrl-C is for the runner, which ends them all
+                # a terminal's Ctrl-C is for the runner, which ends them all
+                start_new_session=True,
             )
 
     def report(self) -> bool:
@@ -119,7 +122,10 @@ class _Run:
         if report is None or report.kept is None:
             if self.process.returncode == 0 and report is not None:
                 return True
-            _say(f"{self.name}: it ended with code {self.process.returncode} (whole log: {self._log})")
+            _say(
+                f"{self.name}: it ended with code {self.process.returncode} (whole log: "
+                f"{self._log})"
+            )
             _say(_traceback(text))
             return False
         _say(_traceback(text))
@@ -164,7 +170,9 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m fuzz")
     parser.add_argument("--seconds", type=int, default=5, help="how long for each target (5)")
     parser.add_argument("--jobs", type=int, default=2, help="how many targets at a time (2)")
-    parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"some of {', '.join(TARGETS)} (all)")
+    parser.add_argument(
+        "targets", nargs="*", metavar="TARGET", help=f"some of {', '.join(TARGETS)} (all)"
+    )
     options = parser.parse_args(arguments)
     if unknown := set(options.targets) - set(TARGETS):
         parser.error(f"unknown: {', '.join(sorted(unknown))}; the targets are {', '.join(TARGETS)}")
@@ -175,7 +183,10 @@ def main(arguments: Sequence[str]) -> int:
     names = options.targets or list(TARGETS)
     with TemporaryDirectory(prefix="mutauth-fuzz-") as scratch:
         failed = _fuzz(names, options.seconds, options.jobs, scratch)
-    _say(f"fuzz: {len(names)} targets, " + (f"findings in {', '.join(failed)}" if failed else "nothing found"))
+    _say(
+        f"fuzz: {len(names)} targets, "
+        + (f"findings in {', '.join(failed)}" if failed else "nothing found")
+    )
     return 1 if failed else 0
 
 

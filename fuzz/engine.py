@@ -1,6 +1,6 @@
 """Run one target under atheris, and so libFuzzer; started by the runner.
 
-    python -m fuzz.engine TARGET LIBFUZZER-ARGUMENT...
+python -m fuzz.engine TARGET LIBFUZZER-ARGUMENT...
 """
 
 from __future__ import annotations

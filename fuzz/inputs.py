@@ -9,7 +9,8 @@ _MOST_CUTS = 7
 
 
 class Choices:
-    """Takes decisions off the front of an input; what is missing is zero, so that every input means something.
+    """Takes decisions off the front of an input; what is missing is zero, so that every input means
+    something.
 
     :param data: the input.
     """
@@ -65,7 +66,9 @@ def edited(genuine: bytes, choices: Choices) -> bytes:
     changed = bytearray(genuine)
     while choices:
         kind, where, value = choices.below(5), choices.number(2), choices.number()
-        position = (where if where < 0x8000 else len(changed) - 0x10000 + where) % (len(changed) or 1)
+        position = (where if where < 0x8000 else len(changed) - 0x10000 + where) % (
+            len(changed) or 1
+        )
         if kind == 0 and changed:
             changed[position] ^= value
         elif kind == 1 and changed:

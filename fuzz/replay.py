@@ -1,6 +1,6 @@
 """Have a target check the inputs in files, without a fuzzer.
 
-    python -m fuzz.replay TARGET FILE...
+python -m fuzz.replay TARGET FILE...
 """
 
 from __future__ import annotations

@@ -19,9 +19,9 @@ from fuzz.targets import CORPUS, TARGETS
 from fuzz.targets.exchange import MANNERS, conversation, peer_of
 from fuzz.targets.kerberos import parties_of_a_realm
 from fuzz.targets.ldap import ldap_buffers
+from mutauth_twisted.testing.fakes import FakeContext
 from mutauth_twisted.wire import NNS, WINSOCK, Wire
-from tests.fakes import FakeContext
-from tests.test_pac import ENABLED, REAL, pac
+from tests.unit.kerberos.test_pac import ENABLED, REAL, pac
 
 Seeds = Iterator[tuple[str, bytes]]
 _WIRES: tuple[Wire, ...] = (NNS, WINSOCK)
@@ -39,11 +39,20 @@ def _wire(wire: Wire) -> Seeds:
         return bytes([frames]) + cuts + filled + data
 
     record = wire.record(b"sealed bytes")
-    yield "token-and-records", stream(1, wire.token(b"token", True) + record * 3, cuts=_cuts(2, 6, 30))
-    yield "two-tokens", stream(2, wire.token(b"request", False) + wire.token(b"answer", True) + record)
+    yield (
+        "token-and-records",
+        stream(1, wire.token(b"token", True) + record * 3, cuts=_cuts(2, 6, 30)),
+    )
+    yield (
+        "two-tokens",
+        stream(2, wire.token(b"request", False) + wire.token(b"answer", True) + record),
+    )
     yield "records", stream(0, record * 4, cuts=_cuts(1, 17))
     yield "cut", stream(1, wire.token(b"token", False) + record[:7])
-    yield "largest-token", stream(1, wire.token(bytes(wire.max_token), False)[:9], wire.max_token - 4)
+    yield (
+        "largest-token",
+        stream(1, wire.token(bytes(wire.max_token), False)[:9], wire.max_token - 4),
+    )
     yield "largest-record", stream(0, wire.record(bytes(0xFFFF))[:4], 0xFFFF)
     yield "too-large", stream(0, struct.pack("<I", 0x10001) + b"x")
     yield "empty-record", stream(0, struct.pack("<I", 0))
@@ -74,11 +83,17 @@ def _handshake() -> Seeds:
         done = b"\1" if wire == 0 else b""
         for verdict in range(4):
             start = bytes([wire, 0, verdict, 0])
-            yield f"{name}-acceptor-{verdict}", start + b"\0\x05" + done.replace(b"\1", b"\0") + b"\3\1\x07"
+            yield (
+                f"{name}-acceptor-{verdict}",
+                start + b"\0\x05" + done.replace(b"\1", b"\0") + b"\3\1\x07",
+            )
             start = bytes([wire, 1, verdict, 0])
             ending = b"\0\x05" + done + b"\3\1\0"
             yield f"{name}-initiator-{verdict}", start + b"\3\0\x09" + ending
-        yield f"{name}-three-legs", bytes([wire, 1, 0, 0]) + b"\3\0\x09" + b"\0\x05" + done[:0] + b"\0\3\1\4\0\0\1"
+        yield (
+            f"{name}-three-legs",
+            bytes([wire, 1, 0, 0]) + b"\3\0\x09" + b"\0\x05" + done[:0] + b"\0\3\1\4\0\0\1",
+        )
         known = bytes([wire, 0, 0, 1]) + b"\0\x05" + done.replace(b"\1", b"\0") + b"\3\1\x07"
         yield f"{name}-opening", known + b"\0"
         yield f"{name}-no-opening", known + b"\5\0"
@@ -94,7 +109,10 @@ def _opening(wire: Wire, initiator: bool, legs: int, *, mutauth: bool = True) ->
     tokens = FakeContext(initiator=not initiator, legs=legs)
     numbers = range(2 if initiator else 1, legs + 1, 2)
     mark = mutauth and initiator
-    stream = b"".join(wire.token(tokens.token(number), number == legs, mark and number == legs) for number in numbers)
+    stream = b"".join(
+        wire.token(tokens.token(number), number == legs, mark and number == legs)
+        for number in numbers
+    )
     if initiator and legs == 3:
         stream += wire.token(b"", True, mark)
     return stream
@@ -106,30 +124,57 @@ def _exchange() -> Seeds:
             for seal in (False, True):
                 for legs in (2, 3):
                     context = FakeContext(initiator=initiator, legs=legs)
-                    # Where the client has the last token, and nothing follows it on the wire, nothing can be marked.
+                    # Where the client has the last token, and nothing follows it on the wire,
+                    # nothing can be marked.
                     mutauth = legs == 2 or wire.says_done
                     records = conversation(wire, peer_of(context), seal=seal, mutauth=mutauth)
                     stream = _opening(wire, initiator, legs) + b"".join(records)
                     side = bytes([number, seal, initiator, legs - 2])
-                    name = f"{wire.name}-{'client' if initiator else 'service'}-{'seal' if seal else 'sign'}-{legs}"
+                    name = (
+                        f"{wire.name}-{'client' if initiator else 'service'}-"
+                        f"{'seal' if seal else 'sign'}-{legs}"
+                    )
                     yield name, side + b"\1\1\0\0" + _cuts(3, 30, 90) + stream
                     if legs == 2 and seal:
                         for manner in range(1, len(MANNERS)):
-                            yield f"{name}-{MANNERS[manner]}", side + bytes([1, 1, manner & 1, manner]) + _cuts(90) + stream
+                            yield (
+                                f"{name}-{MANNERS[manner]}",
+                                side + bytes([1, 1, manner & 1, manner]) + _cuts(90) + stream,
+                            )
                     if legs == 2:
-                        yield f"{name}-cut", side + b"\1\1\0\0" + _cuts(9) + stream[: -len(b"".join(records[-2:]))]
-        yield f"{wire.name}-stranger", bytes([number, 1, 0, 0, 0, 1, 1, 0]) + _cuts() + wire.token(b"secret-token 1", False)
+                        yield (
+                            f"{name}-cut",
+                            side + b"\1\1\0\0" + _cuts(9) + stream[: -len(b"".join(records[-2:]))],
+                        )
+        yield (
+            f"{wire.name}-stranger",
+            bytes([number, 1, 0, 0, 0, 1, 1, 0]) + _cuts() + wire.token(b"secret-token 1", False),
+        )
         copied = wire.token(b"secret-token 1", False)
         yield f"{wire.name}-copied", bytes([number, 1, 0, 0, 1, 1, 1, 0]) + _cuts() + copied
         unmarked = conversation(wire, FakeContext(initiator=True), seal=True, opens=False)
-        yield f"{wire.name}-unmarked", bytes([number, 1, 0, 0, 1, 1, 0, 0]) + _cuts() + copied + b"".join(unmarked)
+        yield (
+            f"{wire.name}-unmarked",
+            bytes([number, 1, 0, 0, 1, 1, 0, 0]) + _cuts() + copied + b"".join(unmarked),
+        )
         yield f"{wire.name}-silence", bytes([number, 1, 1, 0, 1, 1, 1, 0]) + _cuts()
-        yield f"{wire.name}-refused", bytes([number, 1, 1, 0, 1, 1, 0, 0]) + _cuts() + NNS.fault(1326)
-        yield f"{wire.name}-http", bytes([number, 1, 0, 0, 1, 1, 0, 0]) + _cuts(1) + b"GET / HTTP/1.1\r\n\r\n"
+        yield (
+            f"{wire.name}-refused",
+            bytes([number, 1, 1, 0, 1, 1, 0, 0]) + _cuts() + NNS.fault(1326),
+        )
+        yield (
+            f"{wire.name}-http",
+            bytes([number, 1, 0, 0, 1, 1, 0, 0]) + _cuts(1) + b"GET / HTTP/1.1\r\n\r\n",
+        )
         for initiator, side in ((False, "client"), (True, "service")):
-            foreign = conversation(wire, FakeContext(initiator=not initiator), seal=True, mutauth=False)
+            foreign = conversation(
+                wire, FakeContext(initiator=not initiator), seal=True, mutauth=False
+            )
             stream = _opening(wire, initiator, 2, mutauth=False) + b"".join(foreign)
-            yield f"{wire.name}-dotnet-{side}", bytes([number, 1, initiator, 0, 1, 0, 0, 1]) + _cuts(50) + stream
+            yield (
+                f"{wire.name}-dotnet-{side}",
+                bytes([number, 1, initiator, 0, 1, 0, 0, 1]) + _cuts(50) + stream,
+            )
 
 
 def _records() -> Seeds:
@@ -140,7 +185,10 @@ def _records() -> Seeds:
                     context = peer_of(FakeContext(initiator=initiator))
                     frames = conversation(wire, context, seal=seal, mutauth=mutauth, opens=False)
                     start = bytes([number, seal, initiator, mutauth]) + _cuts(2, 40)
-                    name = f"{wire.name}-{'client' if initiator else 'service'}-{'seal' if seal else 'sign'}"
+                    name = (
+                        f"{wire.name}-{'client' if initiator else 'service'}-"
+                        f"{'seal' if seal else 'sign'}"
+                    )
                     yield f"{name}-{'ended' if mutauth else 'foreign'}", start + b"".join(frames)
                     if mutauth:
                         swapped = [frames[0], frames[2], frames[1], *frames[3:]]
@@ -191,9 +239,21 @@ def _krb_error(code: int, words: bytes) -> bytes:
     def field(number: int, tag: int, content: bytes) -> bytes:
         return _element(0xA0 | number, _element(tag, content))
 
-    name = _element(0xA0, _element(2, b"\1")) + _element(0xA1, _element(0x30, _element(0x1B, b"echoSvc")))
-    fields = field(0, 2, b"\5") + field(1, 2, b"\x1e") + field(4, 0x18, b"20260101000000Z") + field(5, 2, b"\0")
-    fields += field(6, 2, bytes([code])) + field(9, 0x1B, b"TEST.EXAMPLE") + field(10, 0x30, name) + field(11, 0x1B, words)
+    name = _element(0xA0, _element(2, b"\1")) + _element(
+        0xA1, _element(0x30, _element(0x1B, b"echoSvc"))
+    )
+    fields = (
+        field(0, 2, b"\5")
+        + field(1, 2, b"\x1e")
+        + field(4, 0x18, b"20260101000000Z")
+        + field(5, 2, b"\0")
+    )
+    fields += (
+        field(6, 2, bytes([code]))
+        + field(9, 0x1B, b"TEST.EXAMPLE")
+        + field(10, 0x30, name)
+        + field(11, 0x1B, words)
+    )
     mechanism = bytes.fromhex("06092a864886f712010202")
     return _element(0x60, mechanism, b"\3\0", _element(0x7E, _element(0x30, fields)))
 
@@ -202,7 +262,10 @@ def _ldap() -> Seeds:
     for name, cut in (("whole", 0), ("cut", 30)):
         for seal in (True, False):
             stream = ldap_buffers(seal)
-            yield f"{name}-{'seal' if seal else 'sign'}", struct.pack(">HB", 1 << 12, 9) + stream[: len(stream) - cut]
+            yield (
+                f"{name}-{'seal' if seal else 'sign'}",
+                struct.pack(">HB", 1 << 12, 9) + stream[: len(stream) - cut],
+            )
     yield "too-many", struct.pack(">HB", 50, 9) + ldap_buffers(True)
     yield "too-large", struct.pack(">HBI", 0xFFFF, 0, 0xFFFFFF)
     yield "empty", struct.pack(">HBI", 0xFFFF, 0, 0)
@@ -212,7 +275,10 @@ def _sealing() -> Seeds:
     for wire in range(len(_WIRES)):
         for seal in (0, 1):
             for name, changes in _edits(b""):
-                yield f"{_WIRES[wire].name}-{'seal' if seal else 'sign'}-{name}", bytes([wire, seal, 0, 20]) + changes
+                yield (
+                    f"{_WIRES[wire].name}-{'seal' if seal else 'sign'}-{name}",
+                    bytes([wire, seal, 0, 20]) + changes,
+                )
     yield "down", bytes([0, 1, 1, 0])
 
 
@@ -228,15 +294,25 @@ def _pac() -> Seeds:
     yield "real", b"\0" + REAL
     yield "none", b"\0" + pac()
     yield "cut-in-a-sid", b"\0" + REAL.rstrip(b"\0")[:-6]
-    yield "all-kinds", b"\0" + pac(
-        groups=[(513, ENABLED), (1104, ENABLED | 0x10)],
-        others=[("S-1-18-1", ENABLED), ("S-1-5-21-7-8-9-500", ENABLED)],
-        resource=("S-1-5-21-4-5-6", [(1200, ENABLED)]),
-        name="bob",
+    yield (
+        "all-kinds",
+        b"\0"
+        + pac(
+            groups=[(513, ENABLED), (1104, ENABLED | 0x10)],
+            others=[("S-1-18-1", ENABLED), ("S-1-5-21-7-8-9-500", ENABLED)],
+            resource=("S-1-5-21-4-5-6", [(1200, ENABLED)]),
+            name="bob",
+        ),
     )
     information = struct.pack("<HHHHI", len(upn), 12, 0, 12, 0) + upn
-    yield "upn", bytes([len(information)]) + information + pac(groups=[(513, ENABLED)], name="alice")
-    yield "big-sid", b"\0" + pac(domain="S-1-281474976710655" + "-4294967295" * 15, groups=[(1, ENABLED)])
+    yield (
+        "upn",
+        bytes([len(information)]) + information + pac(groups=[(513, ENABLED)], name="alice"),
+    )
+    yield (
+        "big-sid",
+        b"\0" + pac(domain="S-1-281474976710655" + "-4294967295" * 15, groups=[(1, ENABLED)]),
+    )
 
 
 def _texts(*texts: str) -> Seeds:
@@ -265,20 +341,40 @@ def _spn() -> Seeds:
 
 
 def _dn() -> Seeds:
-    yield from _texts(_DN, "echoSvc", " a ", "#x", "a=b,c+d", "DC=test", "x*y*", "(&(a=b))", "\\2C", "a\\", "\n", "")
+    yield from _texts(
+        _DN,
+        "echoSvc",
+        " a ",
+        "#x",
+        "a=b,c+d",
+        "DC=test",
+        "x*y*",
+        "(&(a=b))",
+        "\\2C",
+        "a\\",
+        "\n",
+        "",
+    )
     yield "guid", str(_GUID).encode()
     yield "braces", b"{28630EB8-41D5-11D1-A9C1-0000F80367C1}"
     yield "not-utf8", b"\xff\\2a*"
 
 
 def _policy() -> Seeds:
-    def who(principal: str, account: str = "", upn: str = "", pac: bool = True, group: int = 1104) -> bytes:
+    def who(
+        principal: str, account: str = "", upn: str = "", pac: bool = True, group: int = 1104
+    ) -> bytes:
         pieces = [text.encode() for text in (principal, account, upn)]
-        return struct.pack(">BH", pac, group) + b"".join(bytes([len(piece)]) + piece for piece in pieces)
+        return struct.pack(">BH", pac, group) + b"".join(
+            bytes([len(piece)]) + piece for piece in pieces
+        )
 
     yield "alice", who("alice@TEST.EXAMPLE", "alice")
     yield "upn", who("bob@TEST.EXAMPLE", "alice", "bob@test.example")
-    yield "enterprise", who("alice\\@other.example@TEST.EXAMPLE", "alice", "alice@other.example", group=513)
+    yield (
+        "enterprise",
+        who("alice\\@other.example@TEST.EXAMPLE", "alice", "alice@other.example", group=513),
+    )
     yield "no-pac", who("alice@TEST.EXAMPLE", pac=False)
     yield "other-realm", who("alice@OTHER.EXAMPLE", "ALICE")
     yield "long-s", who("alice@TE\u017fT.EXAMPLE", "alice")
@@ -320,10 +416,17 @@ def _rnr() -> Seeds:
 def _scp() -> Seeds:
     def point(*values: str, missing: int = 0, dn: str = _DN) -> bytes:
         pieces = [value.encode() for value in values]
-        return bytes([missing]) + b"".join(bytes([len(piece)]) + piece for piece in pieces) + dn.encode()
+        return (
+            bytes([missing])
+            + b"".join(bytes([len(piece)]) + piece for piece in pieces)
+            + dn.encode()
+        )
 
     yield "usual", point("echoSvc", "srv1.test.example", "A", "9000", "echoSvc")
-    yield "replicated", point("echoSvc", "_echo._tcp.test.example.", "srv", "9000;spn=guid", "echoSvc")
+    yield (
+        "replicated",
+        point("echoSvc", "_echo._tcp.test.example.", "srv", "9000;spn=guid", "echoSvc"),
+    )
     yield "unpublished", point("echoSvc", "srv1", "", "", "", missing=8)
     yield "nothing", point(missing=31)
     yield "slash", point("echo/Svc", "srv1/x", "A", "x", "", dn="CN=a/b,DC=test")
@@ -331,20 +434,38 @@ def _scp() -> Seeds:
 
 
 def _guid_cache() -> Seeds:
-    yield "usual", b'{"service_class": "echoSvc", "host": "srv1", "guid": "%s", "dn": "CN=x"}' % str(_GUID).encode()
-    yield from _texts('{"guid": 1}', "[]", "null", '"x"', "{}", "", '{"guid": "{' + str(_GUID) + '}", "dn": null}', "[" * 50)
+    yield (
+        "usual",
+        b'{"service_class": "echoSvc", "host": "srv1", "guid": "%s", "dn": "CN=x"}'
+        % str(_GUID).encode(),
+    )
+    yield from _texts(
+        '{"guid": 1}',
+        "[]",
+        "null",
+        '"x"',
+        "{}",
+        "",
+        '{"guid": "{' + str(_GUID) + '}", "dn": null}',
+        "[" * 50,
+    )
     yield "not-utf8", b'{"guid": "\xff"}'
 
 
 def _dns() -> Seeds:
-    def answer(*records: Any, code: int = 0, name: bytes = b"_x._tcp.test.example", kind: int = dns.SRV) -> bytes:
+    def answer(
+        *records: Any, code: int = 0, name: bytes = b"_x._tcp.test.example", kind: int = dns.SRV
+    ) -> bytes:
         message = dns.Message(answer=1, rCode=code)
         message.queries = [dns.Query(name, kind)]
         message.answers = [dns.RRHeader(name, record.TYPE, payload=record) for record in records]
         return bytes(message.toStr()[2:])
 
     srv = b"\1" + _cuts()
-    first, second = dns.Record_SRV(0, 5, 9000, b"srv1.test.example"), dns.Record_SRV(1, 0, 9001, b"srv2.test.example")
+    first, second = (
+        dns.Record_SRV(0, 5, 9000, b"srv1.test.example"),
+        dns.Record_SRV(1, 0, 9001, b"srv2.test.example"),
+    )
     yield "srv", srv + answer(first, second)
     yield "srv-in-pieces", b"\1" + _cuts(1, 9, 40) + answer(first)
     yield "srv-none", srv + answer(dns.Record_SRV(0, 0, 0, b""))
@@ -353,15 +474,27 @@ def _dns() -> Seeds:
     question = len(answer()) + 2
     yield "srv-records", b"\3" + _cuts() + b"\0\2" + answer(first, second)[question - 2 :]
     loop = (0xC000 | question).to_bytes(2, "big")
-    yield "srv-pointer-loop", b"\3" + _cuts() + b"\0\1" + loop + b"\0\x21\0\1\0\0\0\0\0\7" + bytes(7)
+    yield (
+        "srv-pointer-loop",
+        b"\3" + _cuts() + b"\0\1" + loop + b"\0\x21\0\1\0\0\0\0\0\7" + bytes(7),
+    )
     yield "no-such-name", srv + answer(code=3)
     yield "failed", srv + answer(code=2)
     yield "empty", srv
     host = b"\0" + _cuts()
     yield "a", host + answer(dns.Record_A("10.0.0.1"), name=b"h.example", kind=dns.A)
     yield "aaaa", host + answer(dns.Record_AAAA("fd00::1"), name=b"h.example", kind=dns.AAAA)
-    yield "alias", host + answer(dns.Record_CNAME(b"g.example"), dns.Record_A("10.0.0.2"), name=b"h.example", kind=dns.A)
-    yield "pointer-loop", host + b"\x81\x80\0\1\0\1\0\0\0\0\xc0\x0c\0\1\0\1\xc0\x0c\0\1\0\1\0\0\0\0\0\4\x0a\0\0\1"
+    yield (
+        "alias",
+        host
+        + answer(
+            dns.Record_CNAME(b"g.example"), dns.Record_A("10.0.0.2"), name=b"h.example", kind=dns.A
+        ),
+    )
+    yield (
+        "pointer-loop",
+        host + b"\x81\x80\0\1\0\1\0\0\0\0\xc0\x0c\0\1\0\1\xc0\x0c\0\1\0\1\0\0\0\0\0\4\x0a\0\0\1",
+    )
 
 
 _MAKERS: dict[str, Callable[[], Seeds]] = {

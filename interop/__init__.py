@@ -1,1 +1,3 @@
-"""Real programs that nobody of this project wrote, against ``twistd mutauth`` and ``mutauth connect``: ``make interop``."""
+"""Real programs that nobody of this project wrote, against ``twistd mutauth`` and ``mutauth
+connect``: ``make interop``.
+"""

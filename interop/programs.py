@@ -39,7 +39,13 @@ class Result:
 def run(*command: str, given: bytes = b"", **variables: str) -> Result:
     """Run a program to its end."""
     done = subprocess.run(
-        command, input=given, capture_output=True, env={**PLAIN, **variables}, timeout=WAIT, check=False, cwd="/"
+        command,
+        input=given,
+        capture_output=True,
+        env={**PLAIN, **variables},
+        timeout=WAIT,
+        check=False,
+        cwd="/",
     )
     return Result(done.returncode, done.stdout, done.stderr.decode("utf-8", "backslashreplace"))
 
@@ -67,7 +73,8 @@ def wait_until_open(program: Program, port: int) -> None:
 
 
 class Server:
-    """A server behind ``twistd mutauth``, found through the directory by ``mutauth connect --listen``.
+    """A server behind ``twistd mutauth``, found through the directory by ``mutauth connect
+    --listen``.
 
     :cvar name: its service class begins so.
     :ivar service: the ``twistd mutauth`` in front of it.
@@ -84,7 +91,9 @@ class Server:
         self.service_class = f"{self.name}{self.port}{stage.service_class}"
         stage.install(self.service_class)
         self.service = stage.service(self.service_class, self.port)
-        self.entrance = stage.connector(f"mutauth:scp={self.service_class}:nameserver={stage.lab.nameserver}").port
+        self.entrance = stage.connector(
+            f"mutauth:scp={self.service_class}:nameserver={stage.lab.nameserver}"
+        ).port
 
     def start(self) -> Program:
         """Start the server itself."""
@@ -104,7 +113,9 @@ class Server:
 
 def postgresql_program(name: str) -> str:
     """A program of the newest PostgreSQL that is installed."""
-    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: int(path.parts[4]))
+    found = sorted(
+        Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: int(path.parts[4])
+    )
     if not found:
         raise RuntimeError("postgresql is not installed: run tools/bootstrap interop")
     return str(found[-1])
@@ -122,8 +133,25 @@ class PostgreSQL(Server):
 
     def start(self) -> Program:
         data = self.stage.scratch_of("postgres")
-        output(*as_user("postgres"), postgresql_program("initdb"), "--no-sync", "-A", "trust", "-D", data)
-        words = ("-D", data, "-p", str(self.port), "-c", f"listen_addresses={HOST}", "-c", f"unix_socket_directories={data}")
+        output(
+            *as_user("postgres"),
+            postgresql_program("initdb"),
+            "--no-sync",
+            "-A",
+            "trust",
+            "-D",
+            data,
+        )
+        words = (
+            "-D",
+            data,
+            "-p",
+            str(self.port),
+            "-c",
+            f"listen_addresses={HOST}",
+            "-c",
+            f"unix_socket_directories={data}",
+        )
         quick = ("-c", "fsync=off", "-c", "shared_buffers=16MB")
         command = (*as_user("postgres"), postgresql_program("postgres"), *words, *quick)
         # SIGTERM would wait for its clients.
@@ -142,7 +170,18 @@ class Redis(Server):
 
     def start(self) -> Program:
         directory = self.stage.scratch_of("redis")
-        words = ("--port", str(self.port), "--bind", HOST, "--dir", directory, "--save", "", "--appendonly", "no")
+        words = (
+            "--port",
+            str(self.port),
+            "--bind",
+            HOST,
+            "--dir",
+            directory,
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+        )
         return self.stage.start((*as_user("redis"), "redis-server", *words), PLAIN)
 
 
@@ -179,7 +218,9 @@ class ProgramScenarios(SynchronousTestCase):
         connector.program.wait_for(spn, start)
 
     def test_key_of_another_account(self) -> None:
-        """A service with another account's keys: the program is not connected, and both sides say why."""
+        """A service with another account's keys: the program is not connected, and both sides say
+        why.
+        """
         pretender = self.server.pretender
         start = pretender.mark
         spn = f"{self.server.service_class}/{stage().host}/{self.guid()}"
@@ -190,12 +231,21 @@ class ProgramScenarios(SynchronousTestCase):
 
     def guid(self) -> str:
         """The service name of the SPN that `mutauth install` registered."""
-        listed = json.loads(stage().run("spn", "list", "svc-echo", "--json", "--nameserver", stage().lab.nameserver))
-        mine = [spn for account in listed for spn in account["spns"] if spn.startswith(self.server.service_class + "/")]
+        listed = json.loads(
+            stage().run("spn", "list", "svc-echo", "--json", "--nameserver", stage().lab.nameserver)
+        )
+        mine = [
+            spn
+            for account in listed
+            for spn in account["spns"]
+            if spn.startswith(self.server.service_class + "/")
+        ]
         return str(next(spn for spn in mine if "," not in spn).split("/")[2])
 
     def test_byte_by_byte(self) -> None:
-        """The program's words come to the forwarder in segments of one byte, and so do the answers."""
+        """The program's words come to the forwarder in segments of one byte, and so do the
+        answers.
+        """
         relay = Relay((HOST, self.server.entrance))
         self.addCleanup(relay.close)
         relay.pieces = 1

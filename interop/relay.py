@@ -1,6 +1,8 @@
-"""A TCP relay in front of a service: it can cut what passes into single bytes, and knows the sizes of frames and records.
+"""A TCP relay in front of a service: it can cut what passes into single bytes, and knows the sizes
+of frames and records.
 
-An end goes on as an end and a reset as a reset, so that both sides see what they would see without it.
+An end goes on as an end and a reset as a reset, so that both sides see what they would see without
+it.
 """
 
 from __future__ import annotations
@@ -38,7 +40,9 @@ class Reader:
     def handshake_over(self) -> bool:
         """Whether records follow: a client does not answer the service's done."""
         service = self._service
-        return bool(self.frames and self.frames[-1][0] == DONE) or (service is not None and service.handshake_over)
+        return bool(self.frames and self.frames[-1][0] == DONE) or (
+            service is not None and service.handshake_over
+        )
 
     def feed(self, data: bytes) -> None:
         """Read what passes; only headers are kept."""
@@ -115,11 +119,14 @@ class Relay:
 
 def _reset(connection: socket.socket) -> None:
     """Send a reset and no FIN before it, and wake the thread that uses this connection."""
-    # connect(2) with AF_UNSPEC dissolves the association; SO_LINGER would not act while another thread waits.
+    # connect(2) with AF_UNSPEC dissolves the association; SO_LINGER would not act while another
+    # thread waits.
     _LIBC.connect(connection.fileno(), bytes(16), 16)
 
 
-def _pass(source: socket.socket, destination: socket.socket, reader: Reader, pieces: int | None) -> None:
+def _pass(
+    source: socket.socket, destination: socket.socket, reader: Reader, pieces: int | None
+) -> None:
     try:
         while data := source.recv(_CHUNK):
             reader.feed(data)

@@ -1,7 +1,8 @@
 """The scenarios: what every pair of a peer and of ours has to get right.
 
-Each is a test method; ``interop/tests/test_peers.py`` runs them for every variant of every peer, in both roles.
-``near`` is the application's end on the client's side, ``far`` the one on the service's side.
+Each is a test method; ``interop/tests/test_peers.py`` runs them for every variant of every peer, in
+both roles. ``near`` is the application's end on the client's side, ``far`` the one on the service's
+side.
 """
 
 from __future__ import annotations
@@ -231,7 +232,9 @@ class Scenarios(SynchronousTestCase):
             self.assertEqual(self.passage.readers[direction].records, [EMPTY_RECORD + 1], direction)
 
     def test_peer_killed(self) -> None:
-        """The peer is killed in the middle: our side ends its application's connection, and serves the next one."""
+        """The peer is killed in the middle: our side ends its application's connection, and serves
+        the next one.
+        """
         forwarder = self.peer_process()
         near = self.enter(self.entrance_of(forwarder))
         far = self.backend.accept(near)
@@ -282,7 +285,9 @@ class ClientScenarios(Scenarios):
         return forwarder.port
 
     def peer_process(self, spn: str | None = None) -> Forwarder:
-        return self.stage.start_peer(self.peer, "client", self.relay.port, spn or self.names.ours, self.variant)
+        return self.stage.start_peer(
+            self.peer, "client", self.relay.port, spn or self.names.ours, self.variant
+        )
 
     def refused(self, spn: str) -> str:
         """Connect with another SPN; what the peer reports."""
@@ -300,14 +305,18 @@ class ClientScenarios(Scenarios):
         self.stage.main_service.program.wait_for("alice", start)
 
     def test_end_without_a_word(self) -> None:
-        """A client that ends before its first record has shown nothing of its key: its end is a cut, not an end."""
+        """A client that ends before its first record has shown nothing of its key: its end is a
+        cut, not an end.
+        """
         near, far = self.connect()
         near.shutdown(socket.SHUT_WR)
         self.assertRaises(ConnectionResetError, far.recv, 1)
         self.assertTrue(at_end(near))
 
     def test_wrong_spn(self) -> None:
-        """A client that asks for an SPN that nobody holds gets no ticket, and the service gives it nothing."""
+        """A client that asks for an SPN that nobody holds gets no ticket, and the service gives it
+        nothing.
+        """
         self.refused(self.names.unknown)
 
     def test_other_service_class(self) -> None:
@@ -335,7 +344,9 @@ class ServerScenarios(Scenarios):
 
     def connector(self, spn: str | None = None) -> Forwarder:
         """Our client."""
-        return self.stage.connector(self.stage.endpoint(spn or self.stage.three_part.ours, f"package={self.package}"))
+        return self.stage.connector(
+            self.stage.endpoint(spn or self.stage.three_part.ours, f"package={self.package}")
+        )
 
     def entrance(self) -> int:
         return self.entrance_of(self.stage.server(self.peer, self.variant))
@@ -345,7 +356,9 @@ class ServerScenarios(Scenarios):
         return self.connector().port
 
     def peer_process(self, keytab: str = "svc-echo") -> Forwarder:
-        return self.stage.start_peer(self.peer, "server", self.backend.port, "-", self.variant, keytab=keytab)
+        return self.stage.start_peer(
+            self.peer, "server", self.backend.port, "-", self.variant, keytab=keytab
+        )
 
     def test_authenticated(self) -> None:
         """The peer reports the client's principal."""
@@ -355,7 +368,9 @@ class ServerScenarios(Scenarios):
         self.assertIn("alice", forwarder.program.wait_for("authenticated ", start))
 
     def test_end_without_a_word(self) -> None:
-        """A service that ends before its first record may be one whose mark was removed: its end is a cut, not an end."""
+        """A service that ends before its first record may be one whose mark was removed: its end is
+        a cut, not an end.
+        """
         near, far = self.connect()
         self.exchange(near, far, b"?")
         far.shutdown(socket.SHUT_WR)
@@ -363,7 +378,9 @@ class ServerScenarios(Scenarios):
         self.assertTrue(at_end(far))
 
     def test_wrong_spn(self) -> None:
-        """A client that asks for an SPN that nobody holds gets no ticket; the server hears nothing of an application."""
+        """A client that asks for an SPN that nobody holds gets no ticket; the server hears nothing
+        of an application.
+        """
         self.relay.target = (HOST, self.stage.server(self.peer, self.variant).port)
         connector = self.connector(self.stage.three_part.unknown)
         start = connector.mark

@@ -1,6 +1,8 @@
-"""The stage of a run: an installed service behind ``twistd mutauth``, ``mutauth connect`` in front of peers' servers.
+"""The stage of a run: an installed service behind ``twistd mutauth``, ``mutauth connect`` in front
+of peers' servers.
 
-All of it is made when it is first asked for and shared by the tests of one process; it ends with that process.
+All of it is made when it is first asked for and shared by the tests of one process; it ends with
+that process.
 """
 
 from __future__ import annotations
@@ -59,7 +61,9 @@ class Program:
     :ivar lines: what it wrote on standard output and standard error so far.
     """
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str], directory: str) -> None:
+    def __init__(
+        self, command: Sequence[str], environment: Mapping[str, str], directory: str
+    ) -> None:
         self.lines: list[str] = []
         self._more = threading.Condition()
         self._over = False
@@ -151,7 +155,9 @@ class Backend:
         """
         ready, _, _ = select.select([self._listener, near], [], [], WAIT)
         if self._listener not in ready:
-            raise Ended(f"the connection {'was closed' if ready else 'hangs'} before the handshake was over")
+            raise Ended(
+                f"the connection {'was closed' if ready else 'hangs'} before the handshake was over"
+            )
         connection, _ = self._listener.accept()
         connection.settimeout(WAIT)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -188,9 +194,13 @@ class Stage:
     # --- programs -----------------------------------------------------------------------------
 
     def environment(self, user: str = "alice", keytab: str = "svc-echo") -> dict[str, str]:
-        """The variables of a program: a user's tickets and a service's keys, and a scratch directory of its own."""
+        """The variables of a program: a user's tickets and a service's keys, and a scratch
+        directory of its own.
+        """
         scratch = tempfile.mkdtemp(dir=self.state)
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("KRB5")}
+        inherited = {
+            name: value for name, value in os.environ.items() if not name.startswith("KRB5")
+        }
         return {
             **inherited,
             **self.lab.environment(user),
@@ -202,7 +212,10 @@ class Stage:
         }
 
     def start(
-        self, command: Sequence[str], environment: Mapping[str, str], signum: signal.Signals = signal.SIGTERM
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        signum: signal.Signals = signal.SIGTERM,
     ) -> Program:
         """Start a program that ends with the stage at the latest, by this signal."""
         program = Program(command, environment, self.state)
@@ -227,7 +240,9 @@ class Stage:
             check=False,
         )
         if done.returncode:
-            raise RuntimeError(f"mutauth {' '.join(words)}: exit code {done.returncode}: {done.stderr}")
+            raise RuntimeError(
+                f"mutauth {' '.join(words)}: exit code {done.returncode}: {done.stderr}"
+            )
         return done.stdout
 
     # --- the service of ours ------------------------------------------------------------------
@@ -256,20 +271,40 @@ class Stage:
             f"{self.service_class}x/{self.host}{name}",
             f"{self.service_class}y/{self.host}{name}",
         )
-        for account, spns in (("svc-echo", (names.ours, names.other_class)), ("svc-other", (names.foreign,))):
+        for account, spns in (
+            ("svc-echo", (names.ours, names.other_class)),
+            ("svc-other", (names.foreign,)),
+        ):
             self.run("spn", "add", account, *spns, "--nameserver", self.lab.nameserver)
-            self.closing.callback(self.run, "spn", "delete", account, *spns, "--nameserver", self.lab.nameserver)
+            self.closing.callback(
+                self.run, "spn", "delete", account, *spns, "--nameserver", self.lab.nameserver
+            )
         return names
 
     def names(self, peer: Peer) -> Names:
         """The SPNs that a peer's client asks for."""
         return self.three_part if peer.three_part else self.two_part
 
-    def service(self, service_class: str, forward: int, *options: str, keytab: str = "svc-echo") -> Forwarder:
+    def service(
+        self, service_class: str, forward: int, *options: str, keytab: str = "svc-echo"
+    ) -> Forwarder:
         """``twistd mutauth --forward`` to a port on loopback, for alice."""
-        twistd = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()", "-n", "--pidfile=")
+        twistd = (
+            sys.executable,
+            "-c",
+            "from twisted.scripts.twistd import run; run()",
+            "-n",
+            "--pidfile=",
+        )
         words = (
-            *("--service-class", service_class, "--host", self.host, "--keytab", str(self.lab.keytab(keytab))),
+            *(
+                "--service-class",
+                service_class,
+                "--host",
+                self.host,
+                "--keytab",
+                str(self.lab.keytab(keytab)),
+            ),
             *("--nameserver", self.lab.nameserver, "--state-dir", self.state),
             *("--listen", f"tcp:0:interface={self.lab.address_of(self.host)}"),
             *("--allow", self.lab.principal("alice"), "--forward", f"tcp:{HOST}:{forward}"),
@@ -298,7 +333,14 @@ class Stage:
     # --- peers --------------------------------------------------------------------------------
 
     def start_peer(
-        self, peer: Peer, role: str, port: int, spn: str, variant: Variant, *, keytab: str = "svc-echo"
+        self,
+        peer: Peer,
+        role: str,
+        port: int,
+        spn: str,
+        variant: Variant,
+        *,
+        keytab: str = "svc-echo",
     ) -> Forwarder:
         """A peer's process, ended with the stage unless it is stopped before."""
         environment = self.environment(keytab=keytab)
@@ -310,7 +352,9 @@ class Stage:
         """The peer's client in front of the service."""
         key = (peer, "client", variant)
         if key not in self._peers:
-            self._peers[key] = self.start_peer(peer, "client", self.service_relay.port, self.names(peer).ours, variant)
+            self._peers[key] = self.start_peer(
+                peer, "client", self.service_relay.port, self.names(peer).ours, variant
+            )
         return self._peers[key]
 
     @cached_property
@@ -329,7 +373,9 @@ class Stage:
         """The peer's server."""
         key = (peer, "server", variant)
         if key not in self._peers:
-            self._peers[key] = self.start_peer(peer, "server", self.server_backend.port, "-", variant)
+            self._peers[key] = self.start_peer(
+                peer, "server", self.server_backend.port, "-", variant
+            )
         return self._peers[key]
 
     def endpoint(self, spn: str, *keywords: str) -> str:
@@ -339,7 +385,14 @@ class Stage:
     def connector(self, endpoint: str) -> Forwarder:
         """``mutauth connect --listen`` to an endpoint, as alice."""
         if endpoint not in self._connectors:
-            words = ("-m", "mutauth_twisted.cli", "connect", endpoint, "--listen", f"tcp:0:interface={HOST}")
+            words = (
+                "-m",
+                "mutauth_twisted.cli",
+                "connect",
+                endpoint,
+                "--listen",
+                f"tcp:0:interface={HOST}",
+            )
             program = self.start((sys.executable, *words), self.environment())
             port = int(program.wait_for("listening on").rpartition(":")[2])
             self._connectors[endpoint] = Forwarder(program, port)

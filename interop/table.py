@@ -1,4 +1,6 @@
-"""The table in docs/interop.md, made from the tests themselves: ``python -m interop.table`` writes it there."""
+"""The table in docs/interop.md, made from the tests themselves: ``python -m interop.table`` writes
+it there.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,13 @@ def cells(tested: type) -> list[str]:
     columns = []
     for column, names in COLUMNS.items():
         covered = any(hasattr(tested, name) for name in names)
-        columns.append("yes" if covered else "n/a" if column in OURS and not issubclass(tested, ClientScenarios) else "-")
+        columns.append(
+            "yes"
+            if covered
+            else "n/a"
+            if column in OURS and not issubclass(tested, ClientScenarios)
+            else "-"
+        )
     return columns
 
 
@@ -63,7 +71,11 @@ def rows() -> Iterator[list[str]]:
         if issubclass(tested, ClientScenarios):
             yield [tested.peer.name, f"client, {tested.variant.name}", *cells(tested)]
         elif issubclass(tested, ServerScenarios):
-            yield [tested.peer.name, f"service, {tested.variant.name}; our `package={tested.package}`", *cells(tested)]
+            yield [
+                tested.peer.name,
+                f"service, {tested.variant.name}; our `package={tested.package}`",
+                *cells(tested),
+            ]
     programs: ModuleType = importlib.import_module("interop.tests.test_programs")
     yield ["PostgreSQL", "psql, pgbench, server", *cells(programs.PsqlTests)]
     yield ["Redis", "redis-cli, redis-benchmark, server", *cells(programs.RedisTests)]
@@ -80,7 +92,9 @@ def generated() -> str:
         line
         for peer in PEERS
         for limit in peer.limits
-        for line in textwrap.wrap(f"- {peer.name}: {limit.sentence}.", 120, subsequent_indent="  ", break_on_hyphens=False)
+        for line in textwrap.wrap(
+            f"- {peer.name}: {limit.sentence}.", 120, subsequent_indent="  ", break_on_hyphens=False
+        )
     ]
     lines = [
         *table(["with", "version"], [[name, version] for name, version in versions().items()]),

@@ -11,7 +11,7 @@ from unicodedata import normalize
 from attrs import field, frozen
 
 from mutauth_twisted.errors import UsageError
-from mutauth_twisted.policy import fold_ascii, split_principal
+from mutauth_twisted.names import fold_ascii, split_principal
 
 
 def _fold_everything(text: str) -> str:
@@ -47,12 +47,20 @@ def _parse(text: str) -> _Pattern:
     if realm and name:
         if _BARE_BACKSLASH.match(name):
             domain, _, account = name.partition("\\")
-            remedy = f"write {account}@{realm}, or {domain}\\{account} with the domain's NetBIOS name"
-            raise UsageError(subject, "it names its account by a domain and by a realm, and would match nobody", remedy)
+            remedy = (
+                f"write {account}@{realm}, or {domain}\\{account} with the domain's NetBIOS name"
+            )
+            raise UsageError(
+                subject,
+                "it names its account by a domain and by a realm, and would match nobody",
+                remedy,
+            )
         return _Pattern(text, name, realm)
     if backslash and account.startswith("\\"):
         remedy = f"write {domain}\\{account.lstrip(chr(92))}"
-        raise UsageError(subject, "it names no realm, and a domain with more than one backslash", remedy)
+        raise UsageError(
+            subject, "it names no realm, and a domain with more than one backslash", remedy
+        )
     if not _BARE_BACKSLASH.match(text):
         name = name or "*"
         remedy = f"write {name}@REALM, or {name}@* for any, or DOMAIN\\{name}"
@@ -103,10 +111,13 @@ def _check_patterns(instance: object, attribute: object, patterns: tuple[str, ..
         _parse(pattern)
 
 
-_SID = re.compile(r"[Ss]-([0-9]{1,20})-(0[xX][0-9A-Fa-f]{1,20}|[0-9]{1,20})((?:-[0-9]{1,20})*)", re.ASCII)
+_SID = re.compile(
+    r"[Ss]-([0-9]{1,20})-(0[xX][0-9A-Fa-f]{1,20}|[0-9]{1,20})((?:-[0-9]{1,20})*)", re.ASCII
+)
 # MS-DTYP 2.4.2: the authority has 48 bits, and there are 15 subauthorities of 32 bits at most.
 _MOST_AUTHORITY, _MOST_SUBAUTHORITY, _MOST_SUBAUTHORITIES = 2**48 - 1, 2**32 - 1, 15
-# MS-DTYP 2.4.2.4: what a machine adds to a session of its own accord (everyone, network, the groups of BUILTIN).
+# MS-DTYP 2.4.2.4: what a machine adds to a session of its own accord (everyone, network, the groups
+# of BUILTIN).
 _LOCAL_SID = re.compile(r"S-1-(?:[0-3]-.*|5-(?:[1-8]|1[0-4]|1[7-9]|20)|5-(?:5|32|64)-.*|16-.*)")
 
 
@@ -116,7 +127,8 @@ def is_sid(text: str) -> bool:
 
 
 def parse_sid(text: str) -> str:
-    """A SID in the one form in which a PAC's are compared: small numbers without zeros in front, decimal throughout.
+    """A SID in the one form in which a PAC's are compared: small numbers without zeros in front,
+    decimal throughout.
 
     Source: MS-DTYP 2.4.2.1, whose texts have an authority of more than 32 bits
     in hexadecimal.
@@ -124,9 +136,13 @@ def parse_sid(text: str) -> str:
     :raises UsageError: when it is not a valid SID, or none that can be.
     """
     match = _SID.fullmatch(text.strip())
-    subauthorities = [int(part) for part in match.group(3).split("-")[1:]] if match is not None else []
+    subauthorities = (
+        [int(part) for part in match.group(3).split("-")[1:]] if match is not None else []
+    )
     if match is None or int(match.group(1)) != 1 or not subauthorities:
-        raise UsageError(f"group {text!r}", "it is no SID", "give its objectSid, such as S-1-5-21-1-2-3-1104")
+        raise UsageError(
+            f"group {text!r}", "it is no SID", "give its objectSid, such as S-1-5-21-1-2-3-1104"
+        )
     authority = int(match.group(2), 16 if match.group(2)[:2] in ("0x", "0X") else 10)
     if (
         authority > _MOST_AUTHORITY
@@ -134,7 +150,9 @@ def parse_sid(text: str) -> str:
         or max(subauthorities) > _MOST_SUBAUTHORITY
     ):
         cause = "a number in it, or their number, is too large for a SID"
-        raise UsageError(f"group {text!r}", cause, "give its objectSid, such as S-1-5-21-1-2-3-1104")
+        raise UsageError(
+            f"group {text!r}", cause, "give its objectSid, such as S-1-5-21-1-2-3-1104"
+        )
     return "-".join(["S-1", str(authority), *map(str, subauthorities)])
 
 
@@ -145,7 +163,9 @@ def check_group_sid(sid: str, subject: str) -> None:
     :raises UsageError: when no ticket ever names it.
     """
     if _LOCAL_SID.fullmatch(sid):
-        cause = "no ticket names it: a machine adds it to its own sessions, and not a domain controller"
+        cause = (
+            "no ticket names it: a machine adds it to its own sessions, and not a domain controller"
+        )
         raise UsageError(subject, cause, "take a group of the domain, with the same members")
 
 
@@ -162,10 +182,16 @@ def _as_tuple(patterns: Iterable[str]) -> tuple[str, ...]:
     return tuple(pattern.strip() for pattern in patterns)
 
 
-def _about(realm: str, patterns: tuple[str, ...], fold: Callable[[str], str]) -> tuple[_Pattern, ...]:
-    """The patterns that can be about somebody of a realm: that of an account's domain is not known beforehand."""
+def _about(
+    realm: str, patterns: tuple[str, ...], fold: Callable[[str], str]
+) -> tuple[_Pattern, ...]:
+    """The patterns that can be about somebody of a realm: that of an account's domain is not known
+    beforehand.
+    """
     parsed = map(_parse, patterns)
-    return tuple(each for each in parsed if each.domain or fnmatchcase(fold(realm), fold(each.realm)))
+    return tuple(
+        each for each in parsed if each.domain or fnmatchcase(fold(realm), fold(each.realm))
+    )
 
 
 def _fits(name: str, pattern: _Pattern, fold: Callable[[str], str]) -> bool:
@@ -180,7 +206,8 @@ def _denies(name: str, pattern: _Pattern) -> bool:
 
 @frozen
 class Logon:
-    """What is known of an account: by a domain controller, in the PAC of the ticket (MS-PAC 2.5 and 2.10), or by NTLM.
+    """What is known of an account: by a domain controller, in the PAC of the ticket (MS-PAC 2.5 and
+    2.10), or by NTLM.
 
     :param name: its sAMAccountName, whichever of its names the client came under.
     :param domain: the NetBIOS name of its domain.
@@ -210,7 +237,9 @@ class Logon:
         return self.name.endswith("$")
 
     def names_in(self, realm: str) -> tuple[str, ...]:
-        """The names that the account has in its realm, as they stand in a principal: the sAMAccountName first."""
+        """The names that the account has in its realm, as they stand in a principal: the
+        sAMAccountName first.
+        """
         names = [self.name]
         prefix, _, suffix = (self.upn or "").rpartition("@")
         if prefix and fold_ascii(suffix) == fold_ascii(realm):
@@ -219,7 +248,9 @@ class Logon:
 
 
 def _is_for_users(pattern: _Pattern) -> bool:
-    """Tell whether a wildcard allowance is for users only: any user may create computers, of any name that is free."""
+    """Tell whether a wildcard allowance is for users only: any user may create computers, of any
+    name that is free.
+    """
     has_wildcard = not _WILDCARDS.isdisjoint(pattern.name)
     return has_wildcard and bool(pattern.name.strip("*")) and not pattern.name.endswith("$")
 
@@ -280,7 +311,8 @@ class AccessPolicy:
     whoever's groups nobody tells, as with NTLM.
 
     :ivar group_names: what groups are called in a refusal, by SID.
-    :raises UsageError: for a pattern that names neither realm nor domain, or both, or a group that is no SID or in no PAC.
+    :raises UsageError: for a pattern that names neither realm nor domain, or both, or a group that
+        is no SID or in no PAC.
     """
 
     allow: tuple[str, ...] = field(default=(), converter=_as_tuple, validator=_check_patterns)
@@ -300,14 +332,20 @@ class AccessPolicy:
     def account_rules(self) -> tuple[AccountRule, ...]:
         """The rules about one account each."""
         rules = (("--allow", self.allow), ("--deny", self.deny))
-        made = (_account_rule(option, pattern) for option, patterns in rules for pattern in patterns)
+        made = (
+            _account_rule(option, pattern) for option, patterns in rules for pattern in patterns
+        )
         return tuple(rule for rule in made if rule is not None)
 
     def permits(self, principal: str, read_logon: Callable[[], Logon | None] = no_logon) -> bool:
-        """Whether the principal may in, for applications that have policies of their own; see :meth:`refusal`."""
+        """Whether the principal may in, for applications that have policies of their own; see
+        :meth:`refusal`.
+        """
         return self.refusal(principal, read_logon) is None
 
-    def refusal(self, principal: str, read_logon: Callable[[], Logon | None] = no_logon) -> Refusal | None:
+    def refusal(
+        self, principal: str, read_logon: Callable[[], Logon | None] = no_logon
+    ) -> Refusal | None:
         """Why the principal may not in; None: it may.
 
         :param read_logon: reads the PAC; called only where it decides.
@@ -316,26 +354,37 @@ class AccessPolicy:
             return None
         name, realm = split_principal(principal)
         if not name or not realm:
-            return Refusal("it has no name or no realm, so that no rule can be about it", "have it come as name@REALM")
+            return Refusal(
+                "it has no name or no realm, so that no rule can be about it",
+                "have it come as name@REALM",
+            )
         denied = _about(realm, self.deny, _fold_everything)
         for pattern in denied:
             if not pattern.domain and _denies(name, pattern):
                 return self._kept_out(f"--deny {pattern.text}")
         allowed = _about(realm, self.allow, fold_ascii)
-        everybody = self.allow_all or any(each.realm and not each.name.strip("*") for each in allowed)
+        everybody = self.allow_all or any(
+            each.realm and not each.name.strip("*") for each in allowed
+        )
         if everybody and not denied and not self.deny_groups:
             return None
         if not everybody and not allowed and not self.allow_groups:
-            remedy = f"--allow NAME@{realm}, or --allow-group one of its groups, if it should come in"
+            remedy = (
+                f"--allow NAME@{realm}, or --allow-group one of its groups, if it should come in"
+            )
             return Refusal(f"nothing lets it in: no --allow is about {realm}", remedy)
         logon = read_logon()
         if logon is None or not logon.name:
             return Refusal(
-                "its ticket has no PAC, which tells whose it is, and rules about accounts or groups have to be kept",
-                "have the client ask for a ticket with one, or let in and keep out whole realms only",
+                "its ticket has no PAC, which tells whose it is, and rules about accounts or "
+                "groups have to be kept",
+                "have the client ask for a ticket with one, or let in and keep out whole realms "
+                "only",
             )
         if self.deny_groups and not logon.groups_known:
-            return Refusal("nothing tells its groups, some of which are denied", "deny users instead")
+            return Refusal(
+                "nothing tells its groups, some of which are denied", "deny users instead"
+            )
         if rule := self._denial(logon, realm, denied):
             return self._kept_out(f"{rule}; its account is {logon.account}")
         if (
@@ -348,7 +397,9 @@ class AccessPolicy:
         cause = f"nothing lets it in; its account is {account} ({logon.account})"
         if logon.is_computer and any(map(_is_for_users, allowed)):
             cause = f"{cause}, and a wildcard is for computers only in a pattern that ends in $"
-        return Refusal(cause, "--allow that, or --allow-group one of its groups, if it should come in")
+        return Refusal(
+            cause, "--allow that, or --allow-group one of its groups, if it should come in"
+        )
 
     @staticmethod
     def _kept_out(rule: str) -> Refusal:

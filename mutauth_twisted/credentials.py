@@ -34,7 +34,7 @@ class ServiceCredentials:
     :param principal: the one principal of the keytab whose keys count,
         ``svc-echo@REALM``; None: every key in it.
     :param state_dir: a directory of the service's own, where its replay cache
-        is kept; see :mod:`mutauth_twisted.replaycache`.
+        is kept; see :mod:`mutauth_twisted.kerberos.replaycache`.
     :param accept_replays: do without a replay cache: whoever copies a client's
         request opens sessions as that client, in which it can read and write nothing.
     """

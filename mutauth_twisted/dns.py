@@ -44,13 +44,17 @@ from mutauth_twisted.threads import Workers
 T = TypeVar("T")
 
 _TIMEOUT = 2.0  # seconds for a server to take the connection and to answer
-#: Seconds for the system's own resolver: more than the 5 after which it asks the next nameserver (resolv.conf(5)).
+#: Seconds for the system's own resolver: more than the 5 after which it asks the next nameserver
+#: (resolv.conf(5)).
 _SYSTEM_TIMEOUT = 7.0
 _SYSTEM_THREADS = 16  # names that the system is asked for at once
-#: The longest answer that is read, in bytes: the SRV records of some 250 domain controllers.  A hostile one of
-#: this size costs 30 ms at most: Twisted follows no more than 1,000 compression pointers in a message.
+#: The longest answer that is read, in bytes: the SRV records of some 250 domain controllers.  A
+#: hostile one of this size costs 30 ms at most: Twisted follows no more than 1,000 compression
+#: pointers in a message.
 MAX_MESSAGE = 16384
-_MOST_TARGETS = 256  # SRV records that are used; putting them in order takes the square of their number
+_MOST_TARGETS = (
+    256  # SRV records that are used; putting them in order takes the square of their number
+)
 _MOST_DROPPED = 16  # messages that answer no question before a server is given up on
 _HEADER, _RESPONSE, _RCODE = 12, 0x80, 0x0F  # RFC 1035, section 4.1.1
 _RCODES = {1: "FORMERR", 2: "SERVFAIL", 4: "NOTIMP", 5: "REFUSED"}
@@ -119,8 +123,14 @@ def parse_nameserver(text: str) -> tuple[str, int]:
     if is_address(text) or not colon:
         host, port = text, "53"
     host = host.removeprefix("[").removesuffix("]")
-    if not is_address(host) or not (port.isascii() and port.isdecimal()) or not 0 < int(port) < 65536:
-        raise UsageError(f"nameserver {text!r}", "it is not an address", "write ADDRESS or ADDRESS:PORT")
+    if (
+        not is_address(host)
+        or not (port.isascii() and port.isdecimal())
+        or not 0 < int(port) < 65536
+    ):
+        raise UsageError(
+            f"nameserver {text!r}", "it is not an address", "write ADDRESS or ADDRESS:PORT"
+        )
     return host, int(port)
 
 
@@ -149,7 +159,8 @@ class _QuestionProtocol(Int16StringReceiver):
     answer over it, and Twisted logs four lines for each UDP socket.
 
     :param question: the message to send.
-    :ivar answered: fires with the first message that answers the question; cancelling it cuts the connection.
+    :ivar answered: fires with the first message that answers the question; cancelling it cuts the
+        connection.
     """
 
     MAX_LENGTH = MAX_MESSAGE
@@ -190,7 +201,8 @@ class _QuestionProtocol(Int16StringReceiver):
 
 
 def _answers(message: bytes, question: bytes) -> bool:
-    """Tell whether a message answers the question: a response with its identifier that repeats it, or an error without.
+    """Tell whether a message answers the question: a response with its identifier that repeats it,
+    or an error without.
 
     Looks at no more than the header and as many bytes as the question has.
     """
@@ -199,7 +211,9 @@ def _answers(message: bytes, question: bytes) -> bool:
     if message[4:6] == b"\0\0":  # a server that could not read the question may leave it out
         return bool(message[3] & _RCODE)
     end = len(question)
-    return message[4:6] == question[4:6] and message[_HEADER:end].lower() == question[_HEADER:].lower()
+    return (
+        message[4:6] == question[4:6] and message[_HEADER:end].lower() == question[_HEADER:].lower()
+    )
 
 
 def _decode(message: bytes) -> Any:
@@ -208,7 +222,9 @@ def _decode(message: bytes) -> Any:
     try:
         decoded.fromStr(message[:8] + bytes(4) + message[_HEADER:])
     except Exception as error:  # Twisted promises no set of errors for bytes that are no DNS
-        raise _ServerFailedError(f"answers with what cannot be read ({type(error).__name__})") from error
+        raise _ServerFailedError(
+            f"answers with what cannot be read ({type(error).__name__})"
+        ) from error
     if len(decoded.answers) != int.from_bytes(message[6:8], "big"):
         raise _ServerFailedError("answers with what cannot be read (it is cut)")
     return decoded
@@ -252,7 +268,9 @@ class Resolver:
         except UnicodeError as error:
             # Not of usage: the name may be one that an SCP or an SRV record gives.
             subject = f"host name {short_name(name)!r}"
-            raise NetworkError(subject, "it is not a valid DNS name", "check the record or the name") from error
+            raise NetworkError(
+                subject, "it is not a valid DNS name", "check the record or the name"
+            ) from error
         failures = []
         for host, port in servers:
             try:
@@ -261,11 +279,18 @@ class Resolver:
                 failures.append(f"DNS ({host}:{port}) {failure}")
                 continue
             if message.rCode == dns.OK:
-                return [record.payload for record in message.answers if record.type == kind and record.cls == dns.IN]
+                return [
+                    record.payload
+                    for record in message.answers
+                    if record.type == kind and record.cls == dns.IN
+                ]
             if message.rCode == dns.ENAME:
                 remedy = "check the name, or ask another DNS server with nameserver"
                 raise NotFound(name, f"DNS ({host}:{port}) knows no such name", remedy)
-            failures.append(f"DNS ({host}:{port}) failed ({_RCODES.get(message.rCode, f'code {message.rCode}')})")
+            failures.append(
+                f"DNS ({host}:{port}) failed "
+                f"({_RCODES.get(message.rCode, f'code {message.rCode}')})"
+            )
         remedy = "check the DNS server, or ask another with nameserver"
         raise NetworkError(name, ", ".join(failures), remedy)
 
@@ -314,15 +339,24 @@ class Resolver:
         try:
             targets = self._targets(records)
         except UnicodeDecodeError:
-            raise NetworkError(name, "DNS answers with a host name that is none", "check the record") from None
+            raise NetworkError(
+                name, "DNS answers with a host name that is none", "check the record"
+            ) from None
         # Nobody has more replicas, and who repeats one is not asked twice.
         offered = list(dict.fromkeys(target for target in targets if target.host))[:_MOST_TARGETS]
-        return weighted_order(offered, lambda target: (target.priority, target.weight), self._randrange)
+        return weighted_order(
+            offered, lambda target: (target.priority, target.weight), self._randrange
+        )
 
     @staticmethod
     def _targets(records: list[Any]) -> list[SRVTarget]:
         return [
-            SRVTarget(record.priority, record.weight, record.target.name.decode("ascii").rstrip("."), record.port)
+            SRVTarget(
+                record.priority,
+                record.weight,
+                record.target.name.decode("ascii").rstrip("."),
+                record.port,
+            )
             for record in records
         ]
 
@@ -338,20 +372,31 @@ class Resolver:
             return [host]
         found = await (self._ask_addresses(host) if self._server else self._system_addresses(host))
         if not found:
-            raise NetworkError(host, "the name does not resolve to an address", "check the name and DNS")
+            raise NetworkError(
+                host, "the name does not resolve to an address", "check the name and DNS"
+            )
         return found
 
     async def _ask_addresses(self, host: str) -> list[str]:
         questions = [Deferred.fromCoroutine(self._ask(kind, host)) for kind in (dns.A, dns.AAAA)]
         answers: list[tuple[bool, Any]] = await DeferredList(questions, consumeErrors=True)
-        addresses = [str(ip_address(record.address)) for worked, records in answers if worked for record in records]
+        addresses = [
+            str(ip_address(record.address))
+            for worked, records in answers
+            if worked
+            for record in records
+        ]
         failures = [reason.value for worked, reason in answers if not worked]
         for reason in failures:
-            if isinstance(reason, CancelledError):  # nobody waits, whatever the other family's answer was
+            if isinstance(
+                reason, CancelledError
+            ):  # nobody waits, whatever the other family's answer was
                 raise reason
         if not addresses and failures:
             reason = failures[0]
-            if isinstance(reason, NotFound):  # the name of a host that somebody gave us, not of a thing looked for
+            if isinstance(
+                reason, NotFound
+            ):  # the name of a host that somebody gave us, not of a thing looked for
                 raise NetworkError(reason.subject, reason.cause, reason.remedy) from reason
             raise reason
         return addresses
@@ -396,9 +441,11 @@ class _Lookup:
 
 
 class _System:
-    """The system's resolver, in threads that nobody waits for: a look-up has no deadline of its own.
+    """The system's resolver, in threads that nobody waits for: a look-up has no deadline of its
+    own.
 
-    All who ask for one name at a time share its look-up, so that a name that hangs takes one thread.
+    All who ask for one name at a time share its look-up, so that a name that hangs takes one
+    thread.
 
     :param reactor: provides IReactorTime and IReactorFromThreads.
     """
@@ -455,12 +502,15 @@ def _system_of(reactor: Any) -> _System:
 
 
 def install_resolver(reactor: Any) -> None:
-    """Have all names that a process looks up resolved by the system in threads that nobody waits for.
+    """Have all names that a process looks up resolved by the system in threads that nobody waits
+    for.
 
-    Twisted's own resolver asks in the reactor's thread pool, which it joins when it stops: a process
-    with a DNS server that does not answer then ends only once every look-up has, those that wait included.
+    Twisted's own resolver asks in the reactor's thread pool, which it joins when it stops: a
+    process with a DNS server that does not answer then ends only once every look-up has, those that
+    wait included.
 
-    :param reactor: the process's own; provides IReactorPluggableNameResolver, IReactorTime and IReactorFromThreads.
+    :param reactor: the process's own; provides IReactorPluggableNameResolver, IReactorTime and
+        IReactorFromThreads.
     """
     reactor.installNameResolver(_HostnameResolver(_system_of(reactor)))
 
@@ -517,7 +567,9 @@ class _Resolved:
         return succeed(self._addresses)
 
 
-def endpoint_at(reactor: Any, host: str, addresses: Sequence[str], port: int, timeout: float) -> HostnameEndpoint:
+def endpoint_at(
+    reactor: Any, host: str, addresses: Sequence[str], port: int, timeout: float
+) -> HostnameEndpoint:
     """A client endpoint for a host whose addresses are known; they are tried as RFC 8305 has it.
 
     :param timeout: seconds for each attempt to connect.

@@ -24,7 +24,8 @@ from twisted.internet.error import ConnectionLost
 
 from mutauth_twisted.text import one_line
 
-#: The subject of an error about what is wrong on this machine, whoever the client is that was turned away for it.
+#: The subject of an error about what is wrong on this machine, whoever the client is that was
+#: turned away for it.
 REPLAY_CACHE = "the replay cache"
 
 
@@ -79,7 +80,9 @@ def check_utf8(words: Iterable[object]) -> None:
         try:
             str(word).encode()
         except UnicodeEncodeError:
-            raise UsageError(f"argument {str(word)!r}", "it is not UTF-8", "write it in UTF-8") from None
+            raise UsageError(
+                f"argument {str(word)!r}", "it is not UTF-8", "write it in UTF-8"
+            ) from None
 
 
 class NotFound(MutualAuthError):
@@ -113,7 +116,9 @@ class DirectoryRefused(DirectoryError):
     :ivar win32: the win32 code in the answer, such as 8647; 0: none.
     """
 
-    def __init__(self, subject: str, cause: str, remedy: str = "", *, code: int = 0, win32: int = 0) -> None:
+    def __init__(
+        self, subject: str, cause: str, remedy: str = "", *, code: int = 0, win32: int = 0
+    ) -> None:
         super().__init__(subject, cause, remedy)
         self.code = code
         self.win32 = win32
@@ -124,7 +129,9 @@ class NetworkError(MutualAuthError):
 
 
 class DescriptorsUsedUp(MutualAuthError):
-    """This process has as many files and sockets open as it may: nobody's credentials, peer or file is at fault."""
+    """This process has as many files and sockets open as it may: nobody's credentials, peer or file
+    is at fault.
+    """
 
     # With all of an error's parts, as copies are made with them.
     def __init__(
@@ -140,7 +147,10 @@ class ThreadsUsedUp(MutualAuthError):
     """This process can start no further thread: nobody's credentials, peer or file is at fault."""
 
     def __init__(
-        self, subject: str, cause: str, remedy: str = "raise TasksMax= (or ulimit -u), and the limit of its container"
+        self,
+        subject: str,
+        cause: str,
+        remedy: str = "raise TasksMax= (or ulimit -u), and the limit of its container",
     ) -> None:
         super().__init__(subject, cause, remedy)
 
@@ -164,7 +174,8 @@ class KDCUnreachable(KDCError):
 
 
 class KDCRefused(KDCError, AuthenticationError):
-    """The KDC answered, and grants no ticket: the service is unknown or disabled, or its policy forbids it.
+    """The KDC answered, and grants no ticket: the service is unknown or disabled, or its policy
+    forbids it.
 
     What it says of our own key, ticket or account is a :class:`CredentialError`.
 
@@ -179,7 +190,9 @@ class KDCRefused(KDCError, AuthenticationError):
 
     @property
     def of_service(self) -> bool:
-        """Whether it is the service's account alone that is at fault, so that another service's may be fine."""
+        """Whether it is the service's account alone that is at fault, so that another service's may
+        be fine.
+        """
         # KDC_ERR_SERVICE_EXP, S_PRINCIPAL_UNKNOWN, PRINCIPAL_NOT_UNIQUE, SERVICE_REVOKED
         return self.code in (2, 7, 8, 19)
 

@@ -1,4 +1,5 @@
-"""Files that others may have made: regular ones only, opened without waiting, and read up to a bound.
+"""Files that others may have made: regular ones only, opened without waiting, and read up to a
+bound.
 
 A FIFO in a file's place would hold up whoever opens or reads it until somebody
 writes, in the reactor with all that it serves.
@@ -21,11 +22,14 @@ def _not_regular(path: str | os.PathLike[str]) -> OSError:
 
 
 def make_directory(directory: Path, mode: int) -> None:
-    """Make a directory, and those above it that are missing, with the same mode: Path.mkdir() has the umask decide theirs.
+    """Make a directory, and those above it that are missing, with the same mode: Path.mkdir() has
+    the umask decide theirs.
 
     :raises OSError: when one cannot be made.
     """
-    for missing in reversed([each for each in (directory, *directory.parents) if not each.exists()]):
+    for missing in reversed(
+        [each for each in (directory, *directory.parents) if not each.exists()]
+    ):
         missing.mkdir(mode, exist_ok=True)
 
 
@@ -52,7 +56,9 @@ def read_file(path: str | os.PathLike[str], most: int = MOST, *, private: bool =
         if not stat.S_ISREG(mode):
             raise _not_regular(path)
         if private and mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise PermissionError(errno.EPERM, "others than its owner have access to it", os.fspath(path))
+            raise PermissionError(
+                errno.EPERM, "others than its owner have access to it", os.fspath(path)
+            )
         with open(handle, "rb", closefd=False) as file:
             content = file.read(most + 1)
     finally:

@@ -21,7 +21,9 @@ from mutauth_twisted.text import LONGEST_STRANGER, one_line, printable
 
 
 class _SafeFailure(Failure):
-    """Failure, made from another one, whose traceback has the exception's text escaped, bounded and on one line."""
+    """Failure, made from another one, whose traceback has the exception's text escaped, bounded and
+    on one line.
+    """
 
     def getTraceback(self, elideFrameworkCode: int = 0, detail: str = "default") -> str:
         """Render it as Failure does; observers call this."""
@@ -32,7 +34,8 @@ class _SafeFailure(Failure):
 
 
 class Log(Logger):
-    """Twisted's logger, whose events' text is formatted at once, escaped and bounded; their fields stay as they are.
+    """Twisted's logger, whose events' text is formatted at once, escaped and bounded; their fields
+    stay as they are.
 
     A failure's traceback is escaped when an observer renders it.
     """
@@ -47,7 +50,8 @@ class Log(Logger):
 
 
 class LimitedLog:
-    """Lines that can be caused at will: the first ones in full, and one summary with counts for the others.
+    """Lines that can be caused at will: the first ones in full, and one summary with counts for the
+    others.
 
     A source is given a part of the lines only, and its first line is logged even when
     others have used them all up, so that some sources hide no other.
@@ -62,7 +66,8 @@ class LimitedLog:
 
     #: Seconds that a count lasts.
     INTERVAL: Final = 10.0
-    #: Lines in full in that time, and how many of them one source may have, unless it is said otherwise.
+    #: Lines in full in that time, and how many of them one source may have, unless it is said
+    #: otherwise.
     LINES: Final = 30
     LINES_OF_ONE: Final = 20
     #: Sources whose first line is logged after these are used up.
@@ -95,7 +100,14 @@ class LimitedLog:
         self._sources: set[str] = set()
         self._timer: IDelayedCall | None = None
 
-    def line(self, kind: str, source: str, render: Callable[[], str], level: Any = LogLevel.info, **fields: Any) -> None:
+    def line(
+        self,
+        kind: str,
+        source: str,
+        render: Callable[[], str],
+        level: Any = LogLevel.info,
+        **fields: Any,
+    ) -> None:
         """Log one line, or count it; its text is not even made then.
 
         :param kind: what the summary counts it as; of few words and few different ones.
@@ -113,11 +125,17 @@ class LimitedLog:
             self.flush()
             self._begun = now
         of_one = self._in_full.get(source, 0)
-        if of_one < self._lines_of_one if self._logged < self._lines else not of_one and self._logged < self._most:
+        if (
+            of_one < self._lines_of_one
+            if self._logged < self._lines
+            else not of_one and self._logged < self._most
+        ):
             self._in_full[source] = of_one + 1
             self._logged += 1
             return True
-        self._left_out[kind if kind in self._left_out or len(self._left_out) < self.MOST_KINDS else "other"] += 1
+        self._left_out[
+            kind if kind in self._left_out or len(self._left_out) < self.MOST_KINDS else "other"
+        ] += 1
         if len(self._sources) < self.MOST_SOURCES:
             self._sources.add(source)
         if self._timer is None:

@@ -1,4 +1,6 @@
-"""Signals to a reactor that stops: a second one must not stop it again, with all that it waits for."""
+"""Signals to a reactor that stops: a second one must not stop it again, with all that it waits
+for.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +27,10 @@ def expect_no_more(reactor: Any, again: Callable[[str], object]) -> None:
     def tell(number: int, frame: object) -> None:
         reactor.callFromThread(again, signal.Signals(number).name)
 
-    for number, usual in ((signal.SIGTERM, "sigTerm"), (signal.SIGINT, "sigInt"), (signal.SIGHUP, "sigTerm")):
+    for number, usual in (
+        (signal.SIGTERM, "sigTerm"),
+        (signal.SIGINT, "sigInt"),
+        (signal.SIGHUP, "sigTerm"),
+    ):
         if signal.getsignal(number) == getattr(reactor, usual, reactor):
             signal.signal(number, tell)

@@ -15,13 +15,14 @@ from unicodedata import category
 from attrs import field, frozen
 
 from mutauth_twisted.errors import UsageError
-from mutauth_twisted.policy import fold_ascii
+from mutauth_twisted.names import fold_ascii
 
 _FORM = "write class/host[:port][/name]"
 _MAX_PORT = 65535
-# As those that are in use are: MSSQLSvc, MSOLAPSvc.3, exchange_ab, Dfsr-12F9A27C-BF97-4787-9364-D31B6C55EB04,
-# {14E52635-0A95-4A5C-BDB1-E0D0C703B6C8}, Microsoft Virtual Console Service.  ASCII only: nothing else is the same
-# text to us, to the directory and to every KDC, whatever the case.
+# As those that are in use are: MSSQLSvc, MSOLAPSvc.3, exchange_ab,
+# Dfsr-12F9A27C-BF97-4787-9364-D31B6C55EB04, {14E52635-0A95-4A5C-BDB1-E0D0C703B6C8}, Microsoft
+# Virtual Console Service.  ASCII only: nothing else is the same text to us, to the directory and to
+# every KDC, whatever the case.
 _CLASS = re.compile(r"[A-Za-z0-9{]([A-Za-z0-9._{}-]| (?! ))*(?<! )")
 
 
@@ -51,7 +52,9 @@ def _check_part(spn: SPN, name: str, value: str) -> None:
                 "a DN with '/' in it cannot be named: use the SCP's GUID (spn-form guid)",
             )
         if category(character) == "Cc" or (character.isspace() and name != "service name"):
-            raise UsageError(f"SPN {name} {value!r}", f"it holds {character!r}, which no SPN can carry", _FORM)
+            raise UsageError(
+                f"SPN {name} {value!r}", f"it holds {character!r}, which no SPN can carry", _FORM
+            )
 
 
 def _is_number(text: str) -> bool:
@@ -69,7 +72,9 @@ def own_host() -> str:
     """
     name = socket.getfqdn()
     if "." not in name or name.startswith("localhost."):
-        raise UsageError(f"this machine's name, {name}", "it is no full DNS name", "give it with --host FQDN")
+        raise UsageError(
+            f"this machine's name, {name}", "it is no full DNS name", "give it with --host FQDN"
+        )
     return name
 
 
@@ -98,14 +103,20 @@ class SPN:
     def __attrs_post_init__(self) -> None:
         if not self.service_class:
             raise UsageError(f"SPN {str(self)!r}", "its service class is empty", _FORM)
-        check_service_class(self.service_class, f"SPN {str(self)!r}, service class {self.service_class!r}")
+        check_service_class(
+            self.service_class, f"SPN {str(self)!r}, service class {self.service_class!r}"
+        )
         _check_part(self, "host", self.host)
         if ":" in self.host or "@" in self.host:
             raise UsageError(f"SPN host {self.host!r}", "it holds ':' or '@'", _FORM)
         if self.instance is not None:
             _check_part(self, "instance", self.instance)
-            if _is_number(self.instance) and not (len(self.instance) <= 5 and 0 < int(self.instance) <= _MAX_PORT):
-                raise UsageError(f"SPN port {self.instance}", "it is out of range", "use 1 to 65535")
+            if _is_number(self.instance) and not (
+                len(self.instance) <= 5 and 0 < int(self.instance) <= _MAX_PORT
+            ):
+                raise UsageError(
+                    f"SPN port {self.instance}", "it is out of range", "use 1 to 65535"
+                )
         if self.service_name is not None:
             _check_part(self, "service name", self.service_name)
 
@@ -117,14 +128,20 @@ class SPN:
         """
         parts = text.split("/")
         if len(parts) not in (2, 3):
-            raise UsageError(f"SPN {text!r}", f"it has {len(parts)} part(s), not two or three", _FORM)
+            raise UsageError(
+                f"SPN {text!r}", f"it has {len(parts)} part(s), not two or three", _FORM
+            )
         host, colon, instance = parts[1].partition(":")
-        return cls(parts[0], host, parts[2] if len(parts) == 3 else None, instance if colon else None)
+        return cls(
+            parts[0], host, parts[2] if len(parts) == 3 else None, instance if colon else None
+        )
 
     @property
     def port(self) -> int | None:
         """The port the name carries, or None; all digits mean a port."""
-        return int(self.instance) if self.instance is not None and _is_number(self.instance) else None
+        return (
+            int(self.instance) if self.instance is not None and _is_number(self.instance) else None
+        )
 
     def __str__(self) -> str:
         text = f"{self.service_class}/{self.host}"
@@ -204,7 +221,9 @@ def make_spn(
     if instance_name is None:
         if "=" in service_name:
             raise UsageError(
-                f"service name {service_name!r}", "a DN is no host", "give the host that offers it as the instance name"
+                f"service name {service_name!r}",
+                "a DN is no host",
+                "give the host that offers it as the instance name",
             )
         return SPN(service_class, service_name, referrer if is_address else None, instance)
     if is_address or fold_ascii(service_name) == fold_ascii(instance_name):
@@ -245,10 +264,16 @@ def get_spns(
     """
     if name_type.is_host_based and service_name is not None:
         raise UsageError(
-            f"service name {service_name!r}", f"a {name_type.name} name has none", "leave it out, or use SERVICE"
+            f"service name {service_name!r}",
+            f"a {name_type.name} name has none",
+            "leave it out, or use SERVICE",
         )
     if not name_type.is_host_based and service_name is None:
-        raise UsageError(f"{name_type.name} SPN of {service_class}", "it has no service name", "give a DN or a DNS name")
+        raise UsageError(
+            f"{name_type.name} SPN of {service_class}",
+            "it has no service name",
+            "give a DN or a DNS name",
+        )
     names = list(instance_names) or [_local_name(name_type, local_host)]
     ports = [port] * len(names) if instance_ports is None else list(instance_ports)
     if instance_ports is not None and len(ports) != len(instance_names):
@@ -257,7 +282,10 @@ def get_spns(
             f"there are {len(ports)} instance ports for {len(instance_names)} instance names",
             "give one for each, 0 where there is none",
         )
-    return [SPN(service_class, name, service_name, _port_text(each)) for name, each in zip(names, ports, strict=True)]
+    return [
+        SPN(service_class, name, service_name, _port_text(each))
+        for name, each in zip(names, ports, strict=True)
+    ]
 
 
 def crack_spn(text: str) -> CrackedSPN:
@@ -271,7 +299,9 @@ def crack_spn(text: str) -> CrackedSPN:
     """
     spn = SPN.parse(text)
     if spn.instance is not None and spn.port is None:
-        raise UsageError(f"SPN {text!r}", f"its port {spn.instance!r} is no number", "read it with SPN.parse")
+        raise UsageError(
+            f"SPN {text!r}", f"its port {spn.instance!r} is no number", "read it with SPN.parse"
+        )
     return CrackedSPN(spn.service_class, spn.service_name or spn.host, spn.host, spn.port or 0)
 
 

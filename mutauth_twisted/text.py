@@ -6,7 +6,8 @@ status page they could hide, colour or forge lines, and fill disks.  Everything
 of this kind goes through this module:
 
 - :func:`short_name` for one name: cut first, so that the work is bounded, and escaped then;
-- :func:`one_line` for a whole line, which is bounded as well: what is left over of errors and log lines;
+- :func:`one_line` for a whole line, which is bounded as well: what is left over of errors and log
+  lines;
 - :func:`printable` for what has to stay whole, such as a DN in a table that somebody asked for.
 """
 
@@ -19,18 +20,21 @@ from typing import Final
 LONGEST_NAME: Final = 100
 #: The most characters of a line about a peer that has not authenticated itself.
 LONGEST_STRANGER: Final = 1000
-#: The most characters of any other line; commands for administrators, with several DNs in them, have to fit.
+#: The most characters of any other line; commands for administrators, with several DNs in them,
+#: have to fit.
 LONGEST_LINE: Final = 8000
 _CUT: Final = "..."
 
-# What str.isprintable() lets pass and nobody sees: the rest of Unicode's Default_Ignorable_Code_Point, and blank Braille.
+# What str.isprintable() lets pass and nobody sees: the rest of Unicode's
+# Default_Ignorable_Code_Point, and blank Braille.
 _INVISIBLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
 
 
 def printable(text: str) -> str:
-    """The text with everything that a terminal or a log might obey or hide written as an escape, ``\\x1b``.
+    """The text with everything that a terminal or a log might obey or hide written as an escape,
+    ``\\x1b``.
 
     Controls, text direction and other formatting, separators, surrogates,
     private and unassigned characters, and what is invisible.  Letters of every
@@ -38,7 +42,10 @@ def printable(text: str) -> str:
     """
     if text.isprintable() and (text.isascii() or not _INVISIBLE.search(text)):
         return text
-    return "".join(each if each.isprintable() and not _INVISIBLE.match(each) else _escaped(each) for each in text)
+    return "".join(
+        each if each.isprintable() and not _INVISIBLE.match(each) else _escaped(each)
+        for each in text
+    )
 
 
 def _escaped(character: str) -> str:
@@ -54,7 +61,8 @@ def _bounded(text: str, most: int) -> str:
 
 
 def short_name(text: str | bytes, most: int = LONGEST_NAME) -> str:
-    """One name that others chose, cut and escaped; bytes are read as UTF-8, and what is none is escaped.
+    """One name that others chose, cut and escaped; bytes are read as UTF-8, and what is none is
+    escaped.
 
     :param most: how many characters are shown; a cut name ends with three dots.
     """

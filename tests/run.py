@@ -49,7 +49,9 @@ def parse_closing_line(line: str) -> Counts | None:
     found = {name: int(count) for name, count in _COUNT.findall(match["counts"] or "")}
     return Counts(
         passed=found.get("successes", 0) + found.get("expectedFailures", 0),
-        failed=found.get("failures", 0) + found.get("errors", 0) + found.get("unexpectedSuccesses", 0),
+        failed=found.get("failures", 0)
+        + found.get("errors", 0)
+        + found.get("unexpectedSuccesses", 0),
         skipped=found.get("skips", 0),
     )
 

@@ -18,14 +18,44 @@ Path = tuple[int, ...]
 #: The size of what comes before a token.
 HEADER = {NNS.name: 5, WINSOCK.name: 4}
 
-#: In the clear and read by nobody, as tags from the mechanism's OID inwards (RFC 4120 5.5.1, 5.3, 5.5.2).
+#: In the clear and read by nobody, as tags from the mechanism's OID inwards (RFC 4120 5.5.1, 5.3,
+#: 5.5.2).
 UNREAD: dict[Path, str] = {
     (0x6E, 0x30, 0xA1, 0x02): "msg-type: says what the token's identifier said already",
     (0x6E, 0x30, 0xA2, 0x03): "ap-options: GSSAPI goes by its own flags, in the authenticator",
-    (0x6E, 0x30, 0xA3, 0x61, 0x30, 0xA1, 0x1B): "the ticket's realm: the key decides whose a ticket is",
+    (
+        0x6E,
+        0x30,
+        0xA3,
+        0x61,
+        0x30,
+        0xA1,
+        0x1B,
+    ): "the ticket's realm: the key decides whose a ticket is",
     (0x6E, 0x30, 0xA3, 0x61, 0x30, 0xA2, 0x30, 0xA0, 0x02): "name-type: a hint (RFC 4120 6.2)",
-    (0x6E, 0x30, 0xA3, 0x61, 0x30, 0xA2, 0x30, 0xA1, 0x30, 0x1B): "the ticket's name of the service: as its realm",
-    (0x6E, 0x30, 0xA3, 0x61, 0x30, 0xA3, 0x30, 0xA1, 0x02): "kvno: of the keys the one that opens the ticket counts",
+    (
+        0x6E,
+        0x30,
+        0xA3,
+        0x61,
+        0x30,
+        0xA2,
+        0x30,
+        0xA1,
+        0x30,
+        0x1B,
+    ): "the ticket's name of the service: as its realm",
+    (
+        0x6E,
+        0x30,
+        0xA3,
+        0x61,
+        0x30,
+        0xA3,
+        0x30,
+        0xA1,
+        0x02,
+    ): "kvno: of the keys the one that opens the ticket counts",
     (0x6F, 0x30, 0xA1, 0x02): "msg-type of the reply: as that of the request",
 }
 ENCRYPTED: frozenset[Path] = frozenset(
@@ -39,7 +69,9 @@ AP_OPTIONS = (0x6E, 0x30, 0xA2, 0x03)
 
 
 def elements(data: bytes, at: int, end: int, path: Path = ()) -> Iterator[tuple[Path, int, int]]:
-    """Every primitive DER element within the bounds: the tags that lead to it, and where its content is."""
+    """Every primitive DER element within the bounds: the tags that lead to it, and where its
+    content is.
+    """
     while at < end:
         tag, size, at = data[at], data[at + 1], at + 2
         if size >= 0x80:
@@ -52,7 +84,9 @@ def elements(data: bytes, at: int, end: int, path: Path = ()) -> Iterator[tuple[
 
 
 def parts(frame: bytes, wire: Wire) -> Iterator[tuple[Path, int, int]]:
-    """The elements of the token in a frame, behind the mechanism's OID and the token's identifier (RFC 4121 4.1)."""
+    """The elements of the token in a frame, behind the mechanism's OID and the token's identifier
+    (RFC 4121 4.1).
+    """
     inside = frame.index(b"\x06\x09\x2a\x86\x48\x86\xf7\x12\x01\x02\x02", HEADER[wire.name]) + 11
     return elements(frame, inside + 2, len(frame))
 
@@ -67,7 +101,8 @@ def unread_in_token(frame: bytes, wire: Wire, *, from_service: bool = False) -> 
 
     :param from_service: whether it is a service's last one, for another mutauth peer.
     """
-    # Of a client's frame the version, which MS-NNS 2.2.1 has receivers ignore, and where a service's is marked.
+    # Of a client's frame the version, which MS-NNS 2.2.1 has receivers ignore, and where a
+    # service's is marked.
     bits = {(position, bit) for position in (1, 2) for bit in range(8)} if wire is NNS else set()
     bits = bits - mark_in_token(wire) if from_service else bits | mark_in_token(wire)
     if wire is NNS and frame[0] == 0x16:
@@ -76,13 +111,22 @@ def unread_in_token(frame: bytes, wire: Wire, *, from_service: bool = False) -> 
     for path, start, end in parts(frame, wire):
         if path in UNREAD:
             # The first byte of a bit string counts its last byte's unused bits: 0 to 7.
-            bits |= {(at, bit) for at in range(start, end) for bit in range(3 if path == AP_OPTIONS and at == start else 8)}
+            bits |= {
+                (at, bit)
+                for at in range(start, end)
+                for bit in range(3 if path == AP_OPTIONS and at == start else 8)
+            }
     return bits
 
 
 def swept(frame: bytes, wire: Wire) -> Iterator[Bit]:
     """Every position; every bit of what is in the clear, and one of each encrypted byte."""
-    encrypted = {at for path, start, end in parts(frame, wire) if path in ENCRYPTED for at in range(start, end)}
+    encrypted = {
+        at
+        for path, start, end in parts(frame, wire)
+        if path in ENCRYPTED
+        for at in range(start, end)
+    }
     for position in range(len(frame)):
         for bit in (position % 8,) if position in encrypted else range(8):
             yield position, bit
@@ -91,8 +135,9 @@ def swept(frame: bytes, wire: Wire) -> Iterator[Bit]:
 def unread_in_record(frame: bytes, wire: Wire) -> set[Bit]:
     """The bits of a record that may change without a change of what they mean.
 
-    A wrap token says by how many bytes its end was moved to its front (RRC, RFC 4121 4.2.5), in bytes 6 and 7, and is
-    not signed where it says so: to go round once more changes nothing.  On winsock there is one place it can go to.
+    A wrap token says by how many bytes its end was moved to its front (RRC, RFC 4121 4.2.5), in
+    bytes 6 and 7, and is not signed where it says so: to go round once more changes nothing.  On
+    winsock there is one place it can go to.
     """
     if wire is WINSOCK:
         return set()

@@ -14,20 +14,26 @@ from fuzz.targets.names import one_line
 from mutauth_twisted.dns import MAX_MESSAGE, Resolver, is_address
 from mutauth_twisted.errors import MutualAuthError, UsageError
 from mutauth_twisted.spn import SPN
-from tests.fakes import captured_log, chunked
+from mutauth_twisted.testing.fakes import captured_log, chunked
 
 _MOST = 65535
 _WHOLE = 2  # of the first byte: the header and the question are made, so that the records are read
 
 
 def check(data: bytes) -> None:
-    """Records that can be used, or an error of ours, whatever the bytes; and no connection is left waiting."""
+    """Records that can be used, or an error of ours, whatever the bytes; and no connection is left
+    waiting.
+    """
     choices = Choices(data)
     first, cuts, answer = choices.number(), choices.cuts(), choices.rest()
     srv = bool(first & 1)
     reactor = MemoryReactorClock()
     resolver = Resolver(reactor, "127.0.0.1", randrange=lambda limit: limit - 1)
-    asked: Deferred[Any] = resolver.lookup_srv("_x._tcp.test.example") if srv else resolver.lookup_addresses("h.example")
+    asked: Deferred[Any] = (
+        resolver.lookup_srv("_x._tcp.test.example")
+        if srv
+        else resolver.lookup_addresses("h.example")
+    )
     results: list[Any] = []
     asked.addBoth(results.append)
     with captured_log():
@@ -37,7 +43,9 @@ def check(data: bytes) -> None:
             _answer(protocol, answer, cuts, whole=bool(first & _WHOLE))
     reactor.advance(60)
     (result,) = results
-    assert len(answer) <= MAX_MESSAGE or isinstance(result, Failure), "an answer was read that is too large"
+    assert len(answer) <= MAX_MESSAGE or isinstance(result, Failure), (
+        "an answer was read that is too large"
+    )
     if isinstance(result, Failure):
         if not isinstance(result.value, MutualAuthError):
             result.raiseException()
@@ -50,7 +58,9 @@ def check(data: bytes) -> None:
 
 
 def _answer(protocol: Any, answer: bytes, cuts: Sequence[int], *, whole: bool) -> None:
-    """Answer the question with the identifier it has, in pieces; a reader that raises loses its connection."""
+    """Answer the question with the identifier it has, in pieces; a reader that raises loses its
+    connection.
+    """
     asked = protocol.transport.value()
     if whole:  # the number of records is the input's, as are they
         header = b"\x85\x80\0\1" + answer[:2].ljust(2, b"\0") + bytes(4)

@@ -1,4 +1,6 @@
-"""What anyone who may write in the directory can publish there, and the file on the service's machine."""
+"""What anyone who may write in the directory can publish there, and the file on the service's
+machine.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,8 @@ from mutauth_twisted.directory import rnr
 from mutauth_twisted.directory.binding import BindingError, BindingInformation
 from mutauth_twisted.directory.guidcache import CacheError, GuidCache
 from mutauth_twisted.directory.scp import SPN_FORMS, find_by_keyword
-from mutauth_twisted.directory.session import Entry
 from mutauth_twisted.errors import MutualAuthError, UsageError
+from mutauth_twisted.ldap.session import Entry
 from mutauth_twisted.spn import SPN
 
 _DN = "CN=echoSvc,CN=SRV1,DC=test,DC=example"
@@ -49,11 +51,15 @@ def check_binding(data: bytes) -> None:
         return
     _check_binding(binding)
     first = text.partition(";")[0]
-    assert first.strip().isdecimal() and int(first.strip()) == binding.port, "another program reads another port"
+    assert first.strip().isdecimal() and int(first.strip()) == binding.port, (
+        "another program reads another port"
+    )
 
 
 def _check_binding(binding: BindingInformation) -> None:
-    assert 0 < binding.port < 65536 and 0 <= binding.priority < 65536 and 0 <= binding.weight < 65536
+    assert (
+        0 < binding.port < 65536 and 0 <= binding.priority < 65536 and 0 <= binding.weight < 65536
+    )
     written = str(binding)
     assert written.isprintable()
     assert written.partition(";")[0] == str(binding.port)
@@ -75,7 +81,9 @@ def check_rnr(value: bytes) -> None:
         },
     )
     (instance,) = rnr.list_instances(_Directory(entry))  # type: ignore[arg-type]
-    assert instance.addresses == ((address,) if address else ()) and instance.foreign == (1 if address else 2)
+    assert instance.addresses == ((address,) if address else ()) and instance.foreign == (
+        1 if address else 2
+    )
     if address is None:
         return
     assert rnr.Address.decode(address.encode()) == address, "it is written as something else"
@@ -89,12 +97,24 @@ def check_rnr(value: bytes) -> None:
 
 
 def check_scp(data: bytes) -> None:
-    """An SCP with any values is read, and gives an SPN in the place where it should be, or a UsageError."""
+    """An SCP with any values is read, and gives an SPN in the place where it should be, or a
+    UsageError.
+    """
     choices = Choices(data)
     missing = choices.number()
-    names = ("serviceclassname", "servicednsname", "servicednsnametype", "servicebindinginformation", "keywords")
+    names = (
+        "serviceclassname",
+        "servicednsname",
+        "servicednsnametype",
+        "servicebindinginformation",
+        "keywords",
+    )
     values = {name: (choices.take(choices.number()),) for name in names}
-    present = {name: value for place, (name, value) in enumerate(values.items()) if not missing >> place & 1}
+    present = {
+        name: value
+        for place, (name, value) in enumerate(values.items())
+        if not missing >> place & 1
+    }
     dn = choices.rest().decode("utf-8", "replace") or _DN
     entry = Entry(dn, {"objectguid": (_GUID.bytes_le,), **present})
     (point,) = find_by_keyword(_Directory(entry), "x")  # type: ignore[arg-type]
@@ -110,7 +130,9 @@ def check_scp(data: bytes) -> None:
         except UsageError as error:
             one_line(error)
             continue
-        assert spn.service_class == point.service_class and spn.host == (point.dns_name or "").rstrip(".")
+        assert spn.service_class == point.service_class and spn.host == (
+            point.dns_name or ""
+        ).rstrip(".")
         assert spn.service_name == {"guid": str(_GUID), "dn": dn, "host": None}[form]
         assert SPN.parse(str(spn)) == spn
 
@@ -138,6 +160,8 @@ def guid_cache() -> Iterator[Check]:
             except MutualAuthError as error:
                 one_line(error)
             else:
-                assert own.parent == path.parent and own != path, "another service has this one's file"
+                assert own.parent == path.parent and own != path, (
+                    "another service has this one's file"
+                )
 
         yield check

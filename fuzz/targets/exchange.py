@@ -1,6 +1,6 @@
 """A whole connection on a fake transport, and the records of an established one.
 
-The peer's tokens and records are those of :class:`tests.fakes.FakeContext`,
+The peer's tokens and records are those of :class:`mutauth_twisted.testing.fakes.FakeContext`,
 which the corpus has: so inputs get as far as a genuine peer does, and cannot
 get any further than the genuine conversation.
 """
@@ -20,9 +20,17 @@ from mutauth_twisted.core.records import Data, EndOfStream, Records
 from mutauth_twisted.errors import MutualAuthError, ProtocolViolation, RecordError
 from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.net.transport import LINGER
-from mutauth_twisted.policy import Protection
+from mutauth_twisted.protection import Protection
+from mutauth_twisted.testing.fakes import (
+    SECRET,
+    FakeContext,
+    Player,
+    Recorder,
+    RecorderFactory,
+    captured_log,
+    chunked,
+)
 from mutauth_twisted.wire import Wire
-from tests.fakes import SECRET, FakeContext, Player, Recorder, RecorderFactory, captured_log, chunked
 
 #: What a genuine peer has to say, record by record.
 SAID = (b"hello ", b"world\n", b"x" * 40)
@@ -39,13 +47,17 @@ def peer_of(context: FakeContext) -> FakeContext:
     return FakeContext(initiator=not context.initiator, legs=context.legs)
 
 
-def conversation(wire: Wire, context: FakeContext, *, seal: bool, mutauth: bool = True, opens: bool = True) -> list[bytes]:
+def conversation(
+    wire: Wire, context: FakeContext, *, seal: bool, mutauth: bool = True, opens: bool = True
+) -> list[bytes]:
     """The frames of a peer's records: what it says, and of a mutauth peer its end of stream.
 
     :param opens: whether a mutauth client's opening comes first.
     """
     opening = [b""] if mutauth and opens and context.initiator else []
-    return [wire.protect(context, each, seal) for each in [*opening, *SAID, *([b""] if mutauth else [])]]
+    return [
+        wire.protect(context, each, seal) for each in [*opening, *SAID, *([b""] if mutauth else [])]
+    ]
 
 
 class _Stranger(FakeContext):
@@ -67,10 +79,19 @@ class _Connection:
     """
 
     def __init__(
-        self, wire: Wire, seal: bool, initiator: bool, legs: int, genuine: bool, mutauth: bool, manner: str
+        self,
+        wire: Wire,
+        seal: bool,
+        initiator: bool,
+        legs: int,
+        genuine: bool,
+        mutauth: bool,
+        manner: str,
     ) -> None:
         kind = FakeContext if genuine else _Stranger
-        self.context = kind(initiator=initiator, legs=legs, blocking=initiator, mutauth=mutauth and not initiator)
+        self.context = kind(
+            initiator=initiator, legs=legs, blocking=initiator, mutauth=mutauth and not initiator
+        )
         self.genuine = genuine
         protection = Protection.SEAL if seal else Protection.SIGN
         self.channel = Channel(wire=wire, protection=protection, timeout=_TIMEOUT)
@@ -93,9 +114,13 @@ class _Connection:
         if self.player.factory.built:
             assert self.genuine, "a stranger got an application"
             assert self.context.judged == 1, "an application was built without a judgement"
-            assert self.context.legs <= 2 * len(self.context.steps), "an application was built on an unfinished context"
+            assert self.context.legs <= 2 * len(self.context.steps), (
+                "an application was built on an unfinished context"
+            )
             identity = cast(Any, self.player.application.transport).peer_identity
-            assert self.context.received or not identity.mutauth or self.context.initiator, "there was no opening"
+            assert self.context.received or not identity.mutauth or self.context.initiator, (
+                "there was no opening"
+            )
         assert len(self.player.factory.built) <= 1
 
     def feed(self, chunk: bytes) -> None:
@@ -110,7 +135,9 @@ class _Connection:
         self.work()
         if over and not player.factory.built:
             assert player.transport.value() == before, "who was turned away is answered"
-        assert player.protocol._reader.pending <= _MOST_PENDING + len(chunk), "there is no bound on what waits"
+        assert player.protocol._reader.pending <= _MOST_PENDING + len(chunk), (
+            "there is no bound on what waits"
+        )
 
     def outcome(self) -> tuple[object, ...]:
         """What came of it, so far as it does not depend on how the bytes were cut."""
@@ -120,7 +147,12 @@ class _Connection:
             if not player.transport.disconnecting:
                 cast(Any, player.application.transport).resumeProducing()
         received = b"".join(player.application.received) if player.factory.built else None
-        return received, player.transport.value(), player.transport.disconnecting, player.transport.aborted
+        return (
+            received,
+            player.transport.value(),
+            player.transport.disconnecting,
+            player.transport.aborted,
+        )
 
     def end(self, late: bool) -> None:
         """The network's end, before or after all deadlines; then everything is over."""
@@ -128,7 +160,9 @@ class _Connection:
         if late:
             player.reactor.advance(_TIMEOUT)
             if not player.factory.built:
-                assert player.transport.disconnecting, "the deadline has passed and the connection is kept"
+                assert player.transport.disconnecting, (
+                    "the deadline has passed and the connection is kept"
+                )
             player.reactor.advance(LINGER)
             if not player.factory.built:
                 assert player.transport.aborted, "a peer that does not leave keeps its place"
@@ -153,10 +187,17 @@ class _Connection:
 
 
 def check(data: bytes) -> None:
-    """A connection of either kind: no application without a proof, no more than was said, and an end to it all."""
+    """A connection of either kind: no application without a proof, no more than was said, and an
+    end to it all.
+    """
     choices = Choices(data)
     wire, seal, initiator = choices.wire(), choices.flag(), choices.flag()
-    legs, genuine, mutauth, late = 2 + choices.below(2), choices.flag(), choices.flag(), choices.flag()
+    legs, genuine, mutauth, late = (
+        2 + choices.below(2),
+        choices.flag(),
+        choices.flag(),
+        choices.flag(),
+    )
     manner = MANNERS[choices.below(len(MANNERS))]
     cuts, stream = choices.cuts(), choices.rest()
     with captured_log() as events:
@@ -178,22 +219,32 @@ def _bytewise(stream: bytes) -> Iterable[bytes]:
 
 
 def check_records(data: bytes) -> None:
-    """The records of an established connection: what was said, as far as it is unharmed, and one error."""
+    """The records of an established connection: what was said, as far as it is unharmed, and one
+    error.
+    """
     choices = Choices(data)
     wire, seal, initiator, mutauth = choices.wire(), choices.flag(), choices.flag(), choices.flag()
     cuts, stream = choices.cuts(), choices.rest()
     whole = _read(wire, seal, initiator, mutauth, [stream] if stream else [])
-    assert _read(wire, seal, initiator, mutauth, chunked(stream, cuts)) == whole, "pieces are read as something else"
-    assert _read(wire, seal, initiator, mutauth, _bytewise(stream)) == whole, "single bytes are read as something else"
+    assert _read(wire, seal, initiator, mutauth, chunked(stream, cuts)) == whole, (
+        "pieces are read as something else"
+    )
+    assert _read(wire, seal, initiator, mutauth, _bytewise(stream)) == whole, (
+        "single bytes are read as something else"
+    )
 
 
 def _read(
     wire: Wire, seal: bool, initiator: bool, mutauth: bool, chunks: Iterable[bytes]
 ) -> tuple[bytes, bool, str | None, bool]:
-    """What came out, whether the peer ended it, the error, and whether an end would be a cut now."""
+    """What came out, whether the peer ended it, the error, and whether an end would be a cut
+    now.
+    """
     reader = wire.reader()
     protection = Protection.SEAL if seal else Protection.SIGN
-    records = Records(FakeContext(initiator=initiator), protection, wire, reader, "peer", mutauth=mutauth)
+    records = Records(
+        FakeContext(initiator=initiator), protection, wire, reader, "peer", mutauth=mutauth
+    )
     assert records.cut() is not None, "a stream without any record is taken for a finished one"
     received = b""
     error: MutualAuthError | None = None
@@ -201,7 +252,9 @@ def _read(
         for chunk in chunks:
             records.feed(chunk)
             while (event := records.next_event()) is not None:
-                assert not records.ended or isinstance(event, EndOfStream), "something follows the end"
+                assert not records.ended or isinstance(event, EndOfStream), (
+                    "something follows the end"
+                )
                 if isinstance(event, Data):
                     assert event.data, "no bytes were delivered"
                     received += event.data

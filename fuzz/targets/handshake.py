@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from fuzz.inputs import Choices
-from mutauth_twisted.core.handshake import AwaitOpening, Established, Event, Failed, Handshake, Send, Step
+from mutauth_twisted.core.handshake import (
+    AwaitOpening,
+    Established,
+    Event,
+    Failed,
+    Handshake,
+    Send,
+    Step,
+)
 from mutauth_twisted.errors import AccessDenied, MutualAuthError, PeerNotProven, ServiceFull
 from mutauth_twisted.wire import Fault, Token
 
@@ -13,7 +21,8 @@ _VERDICTS = (None, PeerNotProven, AccessDenied, ServiceFull)
 class _Driver:
     """Does what the events say, and checks that they may say it.
 
-    :param choices: the wire, the side, what the judge will say, and whether it finds another mutauth peer.
+    :param choices: the wire, the side, what the judge will say, and whether it finds another
+        mutauth peer.
     """
 
     def __init__(self, choices: Choices) -> None:
@@ -53,13 +62,17 @@ class _Driver:
         for place, event in enumerate(events):
             assert self.end is None, f"{event} after {self.end}"
             if isinstance(event, Step):
-                assert place == len(events) - 1 and not self.stepping, "a step is not the last thing to do"
+                assert place == len(events) - 1 and not self.stepping, (
+                    "a step is not the last thing to do"
+                )
                 assert not self.complete, "a complete context is to step"
                 self.stepping = True
             elif isinstance(event, Send):
                 self._check_sent(event)
             elif isinstance(event, AwaitOpening):
-                assert self._marked and not self.awaiting, "an opening is awaited of somebody who knows nothing of it"
+                assert self._marked and not self.awaiting, (
+                    "an opening is awaited of somebody who knows nothing of it"
+                )
                 self.awaiting = True
             else:
                 self.end = event
@@ -71,7 +84,9 @@ class _Driver:
             if self.initiator:
                 assert self.peer_mark or not self.end.mutauth, "a mark was seen that was not there"
             else:
-                assert self.end.mutauth is self.opened is self._marked, "established without the client's opening"
+                assert self.end.mutauth is self.opened is self._marked, (
+                    "established without the client's opening"
+                )
         assert self.machine.wants_opening == (self.awaiting and self.end is None)
         if self.end is not None:
             assert not self.machine.wants_frame, "a frame is wanted after the end"

@@ -16,13 +16,13 @@ from fuzz.inputs import Choices, edited
 from fuzz.targets import Check
 from fuzz.targets.names import one_line
 from mutauth_twisted.core.context import Outcome, SecurityContext, StepFailed
-from mutauth_twisted.core.kerberos import KerberosAcceptor, KerberosInitiator, ServiceKeys
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.errors import MutualAuthError, RecordError
-from mutauth_twisted.policy import Protection
+from mutauth_twisted.mechanisms.kerberos import KerberosAcceptor, KerberosInitiator, ServiceKeys
+from mutauth_twisted.protection import Protection
 from mutauth_twisted.spn import SPN
+from mutauth_twisted.testing.forge import Realm
 from mutauth_twisted.wire import WIRES, FrameError
-from tests.forge import Realm
 
 _SPN = SPN("echoSvc", "srv1.test.example", "CN=echoSvc,CN=SRV1,DC=test,DC=example")
 _SEAL = Protection.SEAL
@@ -39,7 +39,9 @@ class _Parties:
         # Genuine tokens come again and again here.
         os.environ.update(realm.environment())
         self._keys = ServiceKeys(ServiceCredentials(realm.keytab("svc-echo"), accept_replays=True))
-        self._credentials = ClientCredentials(ccache=realm.ccache("alice", str(_SPN), "svc-echo", lifetime=86_400))
+        self._credentials = ClientCredentials(
+            ccache=realm.ccache("alice", str(_SPN), "svc-echo", lifetime=86_400)
+        )
         self._request = b""
         self._made = 0.0
 
@@ -79,7 +81,9 @@ def parties_of_a_realm() -> Iterator[_Parties]:
 
 
 def _step(context: SecurityContext, token: bytes) -> Outcome | None:
-    """What a step with a hostile token brings, or None: it failed, as it should, and nothing is proven."""
+    """What a step with a hostile token brings, or None: it failed, as it should, and nothing is
+    proven.
+    """
     try:
         outcome = context.step(token)
     except StepFailed as failed:
@@ -145,7 +149,9 @@ def initiator() -> Iterator[Check]:
 
 @contextmanager
 def sealing() -> Iterator[Check]:
-    """Records of an established pair, one of them changed on the way: exactly one of the two is taken."""
+    """Records of an established pair, one of them changed on the way: exactly one of the two is
+    taken.
+    """
     with parties_of_a_realm() as parties:
         pairs = [parties.established()]
 
@@ -174,7 +180,10 @@ def sealing() -> Iterator[Check]:
 
 
 def _compare(
-    unprotect: Callable[[bytes], tuple[bytes, bool]], changed: bytes, body: bytes, wanted: tuple[bytes, bool]
+    unprotect: Callable[[bytes], tuple[bytes, bool]],
+    changed: bytes,
+    body: bytes,
+    wanted: tuple[bytes, bool],
 ) -> None:
     taken = False
     with suppress(RecordError, FrameError):

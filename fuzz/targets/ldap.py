@@ -9,9 +9,9 @@ from gssapi.raw.misc import GSSError
 
 from fuzz.inputs import Choices
 from fuzz.targets.exchange import SAID
-from mutauth_twisted.directory.sealing import BoundedSocket, SealedSocket
 from mutauth_twisted.errors import RecordError
-from tests.fakes import FakeContext
+from mutauth_twisted.ldap.sealing import BoundedSocket, SealedSocket
+from mutauth_twisted.testing.fakes import FakeContext
 
 _WORDS = b"".join(SAID)
 _PATIENCE = 3600.0  # seconds: time is not what is tested
@@ -72,7 +72,9 @@ class _Context:
 
 
 def check(data: bytes) -> None:
-    """What was said, sealed and in order, and then an end or an OSError; never more than the limit allows."""
+    """What was said, sealed and in order, and then an end or an OSError; never more than the limit
+    allows.
+    """
     choices = Choices(data)
     limit, size = choices.number(2), 1 + choices.number()
     stream = choices.rest()

@@ -10,19 +10,18 @@ from ldap3.operation.search import parse_filter
 
 from fuzz.inputs import Choices
 from mutauth_twisted.access import AccessPolicy, Logon
-from mutauth_twisted.directory.names import (
+from mutauth_twisted.errors import UsageError
+from mutauth_twisted.ldap.dn import (
     child_dn,
     common_name,
     domain_of,
-    equals,
     is_dn,
-    matches,
     parent_of,
     parse_guid,
     same_dn,
 )
-from mutauth_twisted.errors import UsageError
-from mutauth_twisted.policy import fold_ascii, split_principal
+from mutauth_twisted.ldap.filter import equals, matches
+from mutauth_twisted.names import fold_ascii, split_principal
 from mutauth_twisted.spn import SPN, crack_spn, make_spn
 from mutauth_twisted.text import printable
 
@@ -34,7 +33,9 @@ _ADMINS = "S-1-5-21-1-2-3-1104"
 def one_line(error: Exception) -> None:
     """An error is one line that a terminal only shows."""
     text = str(error)
-    assert text and not any(category(each) in ("Cc", "Cf", "Cs", "Zl", "Zp") for each in text), f"{text!r}"
+    assert text and not any(category(each) in ("Cc", "Cf", "Cs", "Zl", "Zp") for each in text), (
+        f"{text!r}"
+    )
 
 
 def check_spn(data: bytes) -> None:
@@ -59,7 +60,9 @@ def check_spn(data: bytes) -> None:
         one_line(error)
         assert spn.port is None and spn.instance is not None, "it was refused without a reason"
         return
-    assert cracked.instance_name == spn.host and cracked.service_name == (spn.service_name or spn.host)
+    assert cracked.instance_name == spn.host and cracked.service_name == (
+        spn.service_name or spn.host
+    )
     if spn.instance not in (None, str(spn.port)):
         return  # 09000 is the port 9000, and another name
     try:
@@ -80,13 +83,19 @@ def _refused(text: str) -> None:
 
 
 def _asserted(text: str) -> list[bytes]:
-    """The values between the wildcards of the one assertion that a filter consists of, as ldap3 reads it."""
+    """The values between the wildcards of the one assertion that a filter consists of, as ldap3
+    reads it.
+    """
     root: Any = parse_filter(text, None, True, None, None, False)
     (only,) = root.elements
     assert not only.elements and only.assertion["attr"] == "cn", f"{text} asks for something else"
     values = [only.assertion.get("value"), only.assertion.get("initial")]
     values += [*only.assertion.get("any", ()), only.assertion.get("final")]
-    return [re.sub(rb"\\([0-9a-fA-F]{2})", lambda match: bytes.fromhex(match[1].decode()), each) for each in values if each]
+    return [
+        re.sub(rb"\\([0-9a-fA-F]{2})", lambda match: bytes.fromhex(match[1].decode()), each)
+        for each in values
+        if each
+    ]
 
 
 def check_dn(data: bytes) -> None:
@@ -113,7 +122,9 @@ def check_dn(data: bytes) -> None:
 
 
 def check_policy(data: bytes) -> None:
-    """A client comes in as the account that its PAC tells, and a denial finds that account in any disguise."""
+    """A client comes in as the account that its PAC tells, and a denial finds that account in any
+    disguise.
+    """
     choices = Choices(data)
     has_pac, sid = choices.flag(), f"S-1-5-21-1-2-3-{choices.number(2)}"
     principal, account, upn = choices.text(), choices.text(), choices.text()
@@ -130,13 +141,20 @@ def check_policy(data: bytes) -> None:
     is_admin = has_pac and bool(account and name and realm) and sid == _ADMINS
     assert not permits() and permits(allow_all=True)
     assert permits(allow=[f"*@{_REALM}"]) == is_member, f"{principal!r}: membership is mistaken"
-    assert permits(allow=[f"alice@{_REALM}"]) == is_alice, f"{principal!r}, account {account!r}: alice is mistaken"
+    assert permits(allow=[f"alice@{_REALM}"]) == is_alice, (
+        f"{principal!r}, account {account!r}: alice is mistaken"
+    )
     assert permits(allow_groups=[_ADMINS]) == is_admin, f"{principal!r}: a group is mistaken"
-    for rules in ({"allow_all": True}, {"allow": ["*@*", f"alice@{_REALM}"], "allow_groups": [_ADMINS]}):
+    for rules in (
+        {"allow_all": True},
+        {"allow": ["*@*", f"alice@{_REALM}"], "allow_groups": [_ADMINS]},
+    ):
         assert not permits(deny=["*@*"], **rules), "a denial of everybody let somebody in"
         if realm == _REALM:
             assert not permits(deny=[f"*@{_REALM}"], **rules), "a denial of a realm let a member in"
         if is_alice or (is_member and fold_ascii(name) == "alice"):
-            assert not permits(deny=[f"alice@{_REALM}"], **rules), "a denial did not find its account"
+            assert not permits(deny=[f"alice@{_REALM}"], **rules), (
+                "a denial did not find its account"
+            )
         if not has_pac or sid == _ADMINS:
             assert not permits(deny_groups=[_ADMINS], **rules), "a denied group came in"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 
 from fuzz.inputs import Choices, edited
-from mutauth_twisted.channelbinding import TLS_EXPORTER, ChannelBinding
+from mutauth_twisted.core.channelbinding import TLS_EXPORTER, ChannelBinding
 from mutauth_twisted.core.confirmation import Confirmed, Confirming
 from mutauth_twisted.core.context import StepFailed
-from mutauth_twisted.core.pac import read_logon
-from mutauth_twisted.core.ticket import is_spnego, ticket_label
-from tests.fakes import FakeContext
+from mutauth_twisted.kerberos.ap_req import is_spnego, ticket_label
+from mutauth_twisted.kerberos.pac import read_logon
+from mutauth_twisted.testing.fakes import FakeContext
 
 _SID = re.compile(r"S-1-\d{1,15}(-\d{1,10}){0,16}", re.ASCII)
 _SMALLEST_GROUP = 8  # bytes
@@ -38,7 +38,9 @@ def check_confirmation(data: bytes) -> None:
     """Only the acceptor's own confirmation of this very channel lets an initiator be complete."""
     choices = Choices(data)
     seen = ChannelBinding(TLS_EXPORTER, bytes(32) if choices.flag() else b"another channel")
-    client = Confirmed(FakeContext(initiator=True), ChannelBinding(TLS_EXPORTER, bytes(32)), "service")
+    client = Confirmed(
+        FakeContext(initiator=True), ChannelBinding(TLS_EXPORTER, bytes(32)), "service"
+    )
     genuine = Confirming(FakeContext(initiator=False), seen).step(client.step(None).token).token
     token = choices.rest() if choices.flag() else edited(genuine, choices)
     try:
@@ -46,7 +48,9 @@ def check_confirmation(data: bytes) -> None:
     except StepFailed as failed:
         assert "\n" not in str(failed.error)
         return
-    assert not outcome.complete or (token == genuine and seen.data == bytes(32)), "an unconfirmed channel was taken"
+    assert not outcome.complete or (token == genuine and seen.data == bytes(32)), (
+        "an unconfirmed channel was taken"
+    )
 
 
 def check_pac(data: bytes) -> None:
@@ -61,7 +65,15 @@ def check_pac(data: bytes) -> None:
         return
     sids = (*logon.groups, *logon.deny_only, *filter(None, [logon.sid]))
     assert all(_SID.fullmatch(sid) for sid in sids), f"{sids} are no SIDs"
-    assert len(logon.groups) <= len(information) // _SMALLEST_GROUP, "there are more groups than bytes for them"
-    assert len(logon.name) + len(logon.domain) <= len(information), "the names are longer than the PAC"
-    assert logon.upn is None or logon.upn.encode("utf-16-le") in upn, "the UPN is not in its information"
-    assert read_logon(information + b"\xff", upn and upn + b"\xff") == logon, "what follows the PAC changes it"
+    assert len(logon.groups) <= len(information) // _SMALLEST_GROUP, (
+        "there are more groups than bytes for them"
+    )
+    assert len(logon.name) + len(logon.domain) <= len(information), (
+        "the names are longer than the PAC"
+    )
+    assert logon.upn is None or logon.upn.encode("utf-16-le") in upn, (
+        "the UPN is not in its information"
+    )
+    assert read_logon(information + b"\xff", upn and upn + b"\xff") == logon, (
+        "what follows the PAC changes it"
+    )

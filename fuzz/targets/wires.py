@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from fuzz.inputs import Choices
+from mutauth_twisted.testing.fakes import chunked
 from mutauth_twisted.wire import NNS, WINSOCK, Fault, FrameError, Token, Wire
-from tests.fakes import chunked
 
 _FRAME = 0xFFFF + 5  # the largest frame of the exchange
 _RECORD = 0x10000 + 4
@@ -34,12 +34,16 @@ def _check(wire: Wire, data: bytes) -> None:
     stream = choices.rest() + stream
     whole = _read(wire, frames, [stream] if stream else [])
     assert _read(wire, frames, chunked(stream, cuts)) == whole, "pieces are read as something else"
-    assert _read(wire, frames, _bytewise(stream)) == whole, "single bytes are read as something else"
+    assert _read(wire, frames, _bytewise(stream)) == whole, (
+        "single bytes are read as something else"
+    )
     items, error, waiting = whole
     written = b"".join(_written(wire, item) for item in items)
     if error is None:
         assert len(written) + waiting == len(stream), "bytes were lost"
-    assert _read(wire, frames, [written]) == (items, None, 0), "what was read is not written as such"
+    assert _read(wire, frames, [written]) == (items, None, 0), (
+        "what was read is not written as such"
+    )
     _pause(wire, stream)
 
 
@@ -50,7 +54,9 @@ def _bytewise(stream: bytes) -> Iterable[bytes]:
 
 
 def _read(wire: Wire, frames: int, chunks: Iterable[bytes]) -> tuple[list[Item], str | None, int]:
-    """Frames, then records: what was read, what ended it, and how many bytes wait for their rest."""
+    """Frames, then records: what was read, what ended it, and how many bytes wait for their
+    rest.
+    """
     reader = wire.reader()
     items: list[Item] = []
     try:
@@ -62,7 +68,9 @@ def _read(wire: Wire, frames: int, chunks: Iterable[bytes]) -> tuple[list[Item],
                     break
                 _check_item(wire, item)
                 items.append(item)
-            assert reader.pending < (_FRAME if len(items) < frames else _RECORD), "more waits than a frame"
+            assert reader.pending < (_FRAME if len(items) < frames else _RECORD), (
+                "more waits than a frame"
+            )
     except FrameError as error:
         assert str(error), "an error says nothing"
         return items, str(error), 0
@@ -93,7 +101,9 @@ def _pause(wire: Wire, stream: bytes) -> None:
         try:
             reader.feed(chunk)
         except FrameError:
-            assert before > 2 * _READ and reader.pending == before, "bytes were refused too early, or kept"
+            assert before > 2 * _READ and reader.pending == before, (
+                "bytes were refused too early, or kept"
+            )
             return
         assert reader.pending <= 2 * _RECORD + len(chunk), "there is no bound on what waits"
     raise AssertionError("nothing stops a stream that nobody reads")

@@ -97,7 +97,9 @@ class Peer(ABC):
 
 def output(*command: str) -> str:
     """The standard output and error of a command that has to succeed."""
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
     if done.returncode:
         raise RuntimeError(f"{command[0]}: exit code {done.returncode}: {done.stdout.strip()}")
     return done.stdout
@@ -111,7 +113,9 @@ def package_version(package: str) -> str:
 
 def compile_once(target: Path, sources: Sequence[Path], command: Sequence[str]) -> None:
     """Run a compiler unless its product is newer than its sources."""
-    if target.exists() and all(target.stat().st_mtime > source.stat().st_mtime for source in sources):
+    if target.exists() and all(
+        target.stat().st_mtime > source.stat().st_mtime for source in sources
+    ):
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     output(*command)

@@ -54,14 +54,24 @@ class Dotnet(Peer):
         compile_once(
             program,
             (_SOURCE, Path(__file__)),
-            ("mcs", "-nostdlib", "-noconfig", "-nowarn:1702", *references, f"-out:{program}", str(_SOURCE)),
+            (
+                "mcs",
+                "-nostdlib",
+                "-noconfig",
+                "-nowarn:1702",
+                *references,
+                f"-out:{program}",
+                str(_SOURCE),
+            ),
         )
         settings = {
             "framework": {"name": "Microsoft.NETCore.App", "version": self.version()},
             # Its libicu is not needed for anything here.
             "configProperties": {"System.Globalization.Invariant": True},
         }
-        program.with_suffix(".runtimeconfig.json").write_text(json.dumps({"runtimeOptions": settings}), "utf-8")
+        program.with_suffix(".runtimeconfig.json").write_text(
+            json.dumps({"runtimeOptions": settings}), "utf-8"
+        )
 
     def command(self, directory: Path, environment: Mapping[str, str]) -> list[str]:
         host = self._runtime / "dotnet"

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from interop.peers.base import GSSAPI_CLIENTS, HERE, Peer, Variant, compile_once, output, package_version
+from interop.peers.base import (
+    GSSAPI_CLIENTS,
+    HERE,
+    Peer,
+    Variant,
+    compile_once,
+    output,
+    package_version,
+)
 
 _SOURCE = HERE / "heimdal.c"
 
@@ -22,11 +30,26 @@ class Heimdal(Peer):
 
     def build(self, directory: Path) -> None:
         program = directory / "heimdal"
-        flags = [word for kind in ("--cflags", "--libs") for word in output("krb5-config.heimdal", kind, "gssapi").split()]
+        flags = [
+            word
+            for kind in ("--cflags", "--libs")
+            for word in output("krb5-config.heimdal", kind, "gssapi").split()
+        ]
         compile_once(
             program,
             (_SOURCE, Path(__file__)),
-            ("gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-o", str(program), str(_SOURCE), *flags, "-lpthread"),
+            (
+                "gcc",
+                "-O1",
+                "-Wall",
+                "-Wextra",
+                "-Werror",
+                "-o",
+                str(program),
+                str(_SOURCE),
+                *flags,
+                "-lpthread",
+            ),
         )
 
     def command(self, directory: Path, environment: Mapping[str, str]) -> list[str]:

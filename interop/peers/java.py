@@ -10,11 +10,12 @@ from interop.peers.base import GSSAPI_CLIENTS, HERE, Peer, Variant, compile_once
 
 _SOURCE = HERE / "Java.java"
 _LOGIN = """com.sun.security.jgss.krb5.initiate {{
-    com.sun.security.auth.module.Krb5LoginModule required doNotPrompt=true useTicketCache=true ticketCache="{ccache}";
+    com.sun.security.auth.module.Krb5LoginModule required doNotPrompt=true useTicketCache=true
+        ticketCache="{ccache}";
 }};
 com.sun.security.jgss.krb5.accept {{
-    com.sun.security.auth.module.Krb5LoginModule required doNotPrompt=true isInitiator=false storeKey=true
-        useKeyTab=true keyTab="{keytab}" principal="{principal}";
+    com.sun.security.auth.module.Krb5LoginModule required doNotPrompt=true isInitiator=false
+        storeKey=true useKeyTab=true keyTab="{keytab}" principal="{principal}";
 }};
 """
 
@@ -41,7 +42,9 @@ class Java(Peer):
 
     def build(self, directory: Path) -> None:
         program = directory / "Java.class"
-        compile_once(program, (_SOURCE, Path(__file__)), (_tool("javac"), "-d", str(directory), str(_SOURCE)))
+        compile_once(
+            program, (_SOURCE, Path(__file__)), (_tool("javac"), "-d", str(directory), str(_SOURCE))
+        )
 
     def command(self, directory: Path, environment: Mapping[str, str]) -> list[str]:
         scratch = Path(environment["TMPDIR"])
@@ -61,5 +64,16 @@ class Java(Peer):
             # Its replay cache is kept there.
             "java.io.tmpdir": str(scratch),
         }
-        options = ("-Xshare:auto", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", str(directory))
-        return [_tool("java"), *options, *(f"-D{key}={value}" for key, value in properties.items()), "Java"]
+        options = (
+            "-Xshare:auto",
+            "-XX:TieredStopAtLevel=1",
+            "-XX:+UseSerialGC",
+            "-cp",
+            str(directory),
+        )
+        return [
+            _tool("java"),
+            *options,
+            *(f"-D{key}={value}" for key, value in properties.items()),
+            "Java",
+        ]

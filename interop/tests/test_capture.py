@@ -37,7 +37,9 @@ class Capture:
         directory.chmod(0o755)
         self._file = directory / "lo.pcapng"
         self._script = directory / "ports.lua"
-        self._script.write_text(f'DissectorTable.get("tcp.port"):add({port}, Dissector.get("ms-nns"))\n')
+        self._script.write_text(
+            f'DissectorTable.get("tcp.port"):add({port}, Dissector.get("ms-nns"))\n'
+        )
         self._script.chmod(0o644)
         words = ("-q", "-i", "lo", "-s", "0", "-f", f"tcp port {port}", "-w", str(self._file))
         self._program: Program = stage().start(("dumpcap", *words), PLAIN, SIGINT)
@@ -58,7 +60,16 @@ class Capture:
         """What is in the file by now."""
         self._file.chmod(0o644)
         fields = [word for name in FIELDS for word in ("-e", name)]
-        command = ("tshark", "-r", str(self._file), "-X", f"lua_script:{self._script}", "-T", "fields", *fields)
+        command = (
+            "tshark",
+            "-r",
+            str(self._file),
+            "-X",
+            f"lua_script:{self._script}",
+            "-T",
+            "fields",
+            *fields,
+        )
         result = run(*as_user(READER), *command, HOME="/nonexistent")
         if "cut short" in result.errors:
             return []
@@ -101,7 +112,9 @@ class Packet:
     def read(cls, line: str) -> Packet:
         """A line of ``tshark -T fields``."""
         port, end, protocols, severities, info, kinds, sizes, records = line.split("\t")
-        wrong = "_ws.malformed" in protocols or any(each >= EXPERT_ERROR for each in numbers(severities))
+        wrong = "_ws.malformed" in protocols or any(
+            each >= EXPERT_ERROR for each in numbers(severities)
+        )
         wrong = wrong or "Unknown" in info or "bug" in info
         frames = list(zip(numbers(kinds), numbers(sizes), strict=True))
         return cls(int(port), end in ("1", "True"), info if wrong else "", frames, numbers(records))
@@ -110,7 +123,9 @@ class Packet:
 class CaptureTests(SynchronousTestCase):
     """A handshake and records, decoded."""
 
-    def talk(self, entrance: int, backend: Backend, port: int, relay: Relay) -> tuple[list[Packet], Passage]:
+    def talk(
+        self, entrance: int, backend: Backend, port: int, relay: Relay
+    ) -> tuple[list[Packet], Passage]:
         """One conversation under a capture."""
         relay.pieces = None
         backend.drain()
@@ -137,22 +152,30 @@ class CaptureTests(SynchronousTestCase):
             mine = [packet for packet in packets if (packet.port == port) == (direction == UP)]
             reader = passage.readers[direction]
             self.assertEqual([frame for packet in mine for frame in packet.frames], reader.frames)
-            self.assertEqual([record for packet in mine for record in packet.records], reader.records)
+            self.assertEqual(
+                [record for packet in mine for record in packet.records], reader.records
+            )
             self.assertEqual(len(reader.records), len(SIZES))
 
     def check_client(self, peer: Peer, variant: Variant) -> None:
         """A client of the peer's, and our service."""
         relay = stage().service_relay
         port = stage().main_service.port
-        self.check(*self.talk(stage().client(peer, variant).port, stage().backend, port, relay), port)
+        self.check(
+            *self.talk(stage().client(peer, variant).port, stage().backend, port, relay), port
+        )
 
     def check_server(self, peer: Peer, package: str) -> None:
         """A client of ours, and the peer's server."""
         server = stage().server(peer, peer.servers[0])
         relay = stage().peer_relay
         relay.target = (HOST, server.port)
-        connector = stage().connector(stage().endpoint(stage().three_part.ours, f"package={package}"))
-        self.check(*self.talk(connector.port, stage().server_backend, server.port, relay), server.port)
+        connector = stage().connector(
+            stage().endpoint(stage().three_part.ours, f"package={package}")
+        )
+        self.check(
+            *self.talk(connector.port, stage().server_backend, server.port, relay), server.port
+        )
 
     def test_kerberos_service(self) -> None:
         """Our service and a client with bare Kerberos."""

@@ -26,7 +26,9 @@ def _classes() -> dict[str, type]:
             members = {"peer": peer, "variant": variant, "__module__": __name__}
             for package in PACKAGES:
                 name = f"{peer.identifier}{variant.identifier}ServerTests_{package}"
-                classes[name] = type(name, (scenarios.ServerScenarios,), {**members, "package": package})
+                classes[name] = type(
+                    name, (scenarios.ServerScenarios,), {**members, "package": package}
+                )
     return classes
 
 
@@ -42,7 +44,9 @@ class LimitTests(SynchronousTestCase):
             for limit in peer.limits:
                 names = stage().three_part if limit.three_part else stage().names(peer)
                 variant = Variant(limit.name, limit.words)
-                forwarder = stage().start_peer(peer, "client", stage().service_relay.port, names.ours, variant)
+                forwarder = stage().start_peer(
+                    peer, "client", stage().service_relay.port, names.ours, variant
+                )
                 with socket.create_connection((HOST, forwarder.port), WAIT):
                     said = forwarder.program.wait_for("refused ")
                 self.assertIn(limit.says, said, f"{peer.name}: {limit.sentence}: {said}")

@@ -1,4 +1,6 @@
-"""Unmodified clients and servers through ``mutauth connect --listen`` and ``twistd mutauth --forward``."""
+"""Unmodified clients and servers through ``mutauth connect --listen`` and ``twistd mutauth
+--forward``.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,18 @@ class PsqlTests(programs.ProgramScenarios):
         return ("-h", HOST, "-p", str(port or self.server.entrance), "-U", "postgres")
 
     def psql(self, *words: str, port: int | None = None) -> list[str]:
-        return ["psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", *self.words(port), *words, "postgres"]
+        return [
+            "psql",
+            "-X",
+            "-q",
+            "-A",
+            "-t",
+            "-v",
+            "ON_ERROR_STOP=1",
+            *self.words(port),
+            *words,
+            "postgres",
+        ]
 
     def client(self, *words: str, port: int | None = None, given: bytes = b"") -> Result:
         return run(*self.psql(*words, port=port), given=given)
@@ -74,16 +87,33 @@ class PsqlTests(programs.ProgramScenarios):
     def test_many(self) -> None:
         """Eight clients of pgbench at once; none of their 1,600 transactions fails."""
         run(postgresql_program("pgbench"), *self.words(), "-i", "-q", "postgres")
-        command = (postgresql_program("pgbench"), *self.words(), "-S", "-c", "8", "-j", "2", "-t", "200", "postgres")
+        command = (
+            postgresql_program("pgbench"),
+            *self.words(),
+            "-S",
+            "-c",
+            "8",
+            "-j",
+            "2",
+            "-t",
+            "200",
+            "postgres",
+        )
         result = run(*command)
         self.assertEqual(result.code, 0, result.errors)
-        self.assertIn("number of transactions actually processed: 1600/1600", result.output.decode())
+        self.assertIn(
+            "number of transactions actually processed: 1600/1600", result.output.decode()
+        )
         self.assertIn("number of failed transactions: 0", result.output.decode())
 
     def busy(self, sql: str) -> tuple[subprocess.Popen[bytes], str]:
-        """A psql in the middle of a command, and the process number of its session on the server."""
+        """A psql in the middle of a command, and the process number of its session on the
+        server.
+        """
         command = self.psql("-c", "SELECT pg_backend_pid()", "-c", sql)
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=PLAIN, cwd="/")
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=PLAIN, cwd="/"
+        )
         self.addCleanup(process.stdout.close)  # type: ignore[union-attr]
         self.addCleanup(process.stderr.close)  # type: ignore[union-attr]
         self.addCleanup(process.wait)
@@ -93,8 +123,12 @@ class PsqlTests(programs.ProgramScenarios):
         return process, number
 
     def test_client_killed(self) -> None:
-        """psql is killed in the middle of an answer: its session ends on the server, and the next one works."""
-        process, number = self.busy("COPY (SELECT repeat('x', 1000) FROM generate_series(1, 100000000)) TO STDOUT")
+        """psql is killed in the middle of an answer: its session ends on the server, and the next
+        one works.
+        """
+        process, number = self.busy(
+            "COPY (SELECT repeat('x', 1000) FROM generate_series(1, 100000000)) TO STDOUT"
+        )
         process.kill()
         # A forwarder may take up to a minute to give up what nobody takes any more.
         alive = f"SELECT FROM pg_stat_activity WHERE pid = {number}"
@@ -110,7 +144,9 @@ class PsqlTests(programs.ProgramScenarios):
         self.check_works()
 
     def test_server_killed(self) -> None:
-        """The server ends a session in the middle of a query: psql hears what the server says last."""
+        """The server ends a session in the middle of a query: psql hears what the server says
+        last.
+        """
         process, number = self.busy("SELECT pg_sleep(60)")
         self.assertEqual(self.query(f"SELECT pg_terminate_backend({number})"), "t")
         _, errors = process.communicate(timeout=WAIT)
@@ -157,19 +193,27 @@ class RedisTests(programs.ProgramScenarios):
         value = os.urandom(500).hex().encode()
         command = b"*2\r\n$4\r\nECHO\r\n$%d\r\n%s\r\n" % (len(value), value)
         number = MUCH // len(value) + 1
-        self.assertIn(f"errors: 0, replies: {number}", self.ask("--pipe", given=command * number).decode())
+        self.assertIn(
+            f"errors: 0, replies: {number}", self.ask("--pipe", given=command * number).decode()
+        )
 
     def test_many(self) -> None:
         """Fifty clients of redis-benchmark at once."""
-        result = run("redis-benchmark", *self.words(), "-c", "50", "-n", "5000", "-t", "set,get", "--csv")
+        result = run(
+            "redis-benchmark", *self.words(), "-c", "50", "-n", "5000", "-t", "set,get", "--csv"
+        )
         self.assertEqual(result.code, 0, result.errors)
-        self.assertEqual(result.errors.replace("WARNING: Could not fetch server CONFIG", "").strip(), "")
+        self.assertEqual(
+            result.errors.replace("WARNING: Could not fetch server CONFIG", "").strip(), ""
+        )
         self.assertEqual(len(result.output.splitlines()), 3)
 
     def subscriber(self) -> subprocess.Popen[bytes]:
         """A redis-cli that waits for what others publish."""
         command = ("redis-cli", *self.words(), "--csv", "SUBSCRIBE", "news")
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=PLAIN, cwd="/", bufsize=0)
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=PLAIN, cwd="/", bufsize=0
+        )
         self.addCleanup(process.stdout.close)  # type: ignore[union-attr]
         self.addCleanup(process.stderr.close)  # type: ignore[union-attr]
         self.addCleanup(process.wait)
@@ -204,10 +248,14 @@ class RedisTests(programs.ProgramScenarios):
         self.check_works()
 
     def test_server_killed(self) -> None:
-        """The server is killed: clients hear the end, and those that come later are not kept waiting."""
+        """The server is killed: clients hear the end, and those that come later are not kept
+        waiting.
+        """
         server = Redis(stage())
         command = ("redis-cli", "-h", HOST, "-p", str(server.entrance), "BLPOP", "nothing", "0")
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=PLAIN, cwd="/")
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=PLAIN, cwd="/"
+        )
         server.program.stop(signal.SIGKILL)
         said, _ = process.communicate(timeout=WAIT)
         self.assertTrue(any(words in said.decode() for words in self.closed), said)

@@ -13,7 +13,8 @@ class TableTests(SynchronousTestCase):
     """The document against the tests."""
 
     def test_document(self) -> None:
-        """The table in the document is the one that the tests make; `python -m interop.table` renews it.
+        """The table in the document is the one that the tests make; `python -m interop.table`
+        renews it.
 
         Versions differ with the distribution in their last part.
         """

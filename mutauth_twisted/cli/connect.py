@@ -17,8 +17,9 @@ from mutauth_twisted.cli.group import begin_logging, report, run_in_reactor
 from mutauth_twisted.cli.output import note
 from mutauth_twisted.endpoints.strings import CLIENT_KEYWORDS
 from mutauth_twisted.errors import MutualAuthError, NetworkError, UsageError
+from mutauth_twisted.net.client import MutualAuthClientEndpoint
 from mutauth_twisted.net.descriptors import raise_limit
-from mutauth_twisted.net.endpoints import MutualAuthClientEndpoint, listen_on, parse_client
+from mutauth_twisted.net.plain import listen_on, parse_client
 from mutauth_twisted.net.protocol import describe
 from mutauth_twisted.net.relay import RelayFactory
 
@@ -93,11 +94,16 @@ async def _through_stdio(reactor: Any, endpoint: IStreamClientEndpoint) -> None:
     try:
         await channel.ended
         if not console.said_all:
-            note("the service has ended the session: it has no more to say, or its --max-session or --idle-timeout is over")
+            note(
+                "the service has ended the session: it has no more to say, or its --max-session or "
+                "--idle-timeout is over"
+            )
     except (MutualAuthError, CancelledError):
         raise
     except Exception as error:
-        raise NetworkError("the connection", str(error).rstrip("."), "the service's log may say why") from error
+        raise NetworkError(
+            "the connection", str(error).rstrip("."), "the service's log may say why"
+        ) from error
     finally:
         stdio.loseConnection()
     await console.ended
@@ -116,7 +122,10 @@ async def _through_port(reactor: Any, endpoint: IStreamClientEndpoint, listen: s
     where = describe(port.getHost())
     click.echo(f"mutauth: listening on {where}", err=True)
     if where.startswith(("0.0.0.0:", "[::]:")):
-        note("whoever reaches this port comes in as you; add interface=127.0.0.1 to keep it to this machine")
+        note(
+            "whoever reaches this port comes in as you; add interface=127.0.0.1 to keep it to this "
+            "machine"
+        )
     try:
         await Deferred()
     finally:
@@ -127,13 +136,22 @@ def _keywords() -> str:
     """The keywords of an endpoint string, a line each, as click leaves them."""
     lines = []
     for kind, words in CLIENT_KEYWORDS.items():
-        lines += ["\b", f"{kind}:", *(f"  {keyword + '=':13}{meaning}" for keyword, meaning in words.items()), ""]
+        lines += [
+            "\b",
+            f"{kind}:",
+            *(f"  {keyword + '=':13}{meaning}" for keyword, meaning in words.items()),
+            "",
+        ]
     return "\n".join(lines)
 
 
 @click.command(epilog=_keywords())
 @click.argument("endpoint")
-@click.option("--listen", metavar="STRPORT", help="Forward local connections instead, e.g. tcp:8080:interface=127.0.0.1.")
+@click.option(
+    "--listen",
+    metavar="STRPORT",
+    help="Forward local connections instead, e.g. tcp:8080:interface=127.0.0.1.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Tell each step and what it proved.")
 def connect(endpoint: str, listen: str | None, verbose: bool) -> None:
     """Connect standard input and output to a service that proves itself.
@@ -142,13 +160,19 @@ def connect(endpoint: str, listen: str | None, verbose: bool) -> None:
     or mutauth:tcp\\:srv1.example.com\\:9000:spn=echoSvc/srv1.example.com.
     """
     if not endpoint.startswith("mutauth:"):
-        raise UsageError(f"endpoint {endpoint!r}", "it proves nothing", "write mutauth:scp=NAME or mutauth:ENDPOINT:spn=SPN")
+        raise UsageError(
+            f"endpoint {endpoint!r}",
+            "it proves nothing",
+            "write mutauth:scp=NAME or mutauth:ENDPOINT:spn=SPN",
+        )
     begin_logging(verbose)
 
     async def main(reactor: Any) -> None:
         target = parse_client(reactor, endpoint)
         if isinstance(target, MutualAuthClientEndpoint) and not target.package.proves_service:
             note(f"nothing proves who the service is: package {target.package.value}")
-        await (_through_port(reactor, target, listen) if listen else _through_stdio(reactor, target))
+        await (
+            _through_port(reactor, target, listen) if listen else _through_stdio(reactor, target)
+        )
 
     run_in_reactor(main)

@@ -35,7 +35,9 @@ class OneLineGroup(click.Group):
         """Run the command line; see click's Group.main."""
         kwargs["standalone_mode"] = False
         try:
-            check_utf8(args[0] if args and args[0] is not None else kwargs.get("args") or sys.argv[1:])
+            check_utf8(
+                args[0] if args and args[0] is not None else kwargs.get("args") or sys.argv[1:]
+            )
             result = super().main(*args, **kwargs)
         except MutualAuthError as error:
             self._leave(str(error), error.exit_code)
@@ -83,13 +85,20 @@ def begin_logging(verbose: bool) -> None:
     level.setLogLevelForNamespace("mutauth_twisted.net.descriptors", LogLevel.error)
     if verbose:
         level.setLogLevelForNamespace("mutauth_twisted", LogLevel.debug)
-    globalLogBeginner.beginLoggingTo([FilteringLogObserver(_Lines(), [level])], redirectStandardIO=False)
+    globalLogBeginner.beginLoggingTo(
+        [FilteringLogObserver(_Lines(), [level])], redirectStandardIO=False
+    )
 
 
 class _Run:
     """One coroutine, for which the reactor runs."""
 
-    def __init__(self, reactor: Any, main: Callable[[Any], Coroutine[Deferred[Any], Any, Any]], to_the_end: bool) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        main: Callable[[Any], Coroutine[Deferred[Any], Any, Any]],
+        to_the_end: bool,
+    ) -> None:
         self._reactor = reactor
         self._main = main
         self._to_the_end = to_the_end
@@ -127,7 +136,9 @@ class _Run:
         return running
 
 
-def run_in_reactor(main: Callable[[Any], Coroutine[Deferred[Any], Any, T]], *, to_the_end: bool = False) -> T:
+def run_in_reactor(
+    main: Callable[[Any], Coroutine[Deferred[Any], Any, T]], *, to_the_end: bool = False
+) -> T:
     """Run the reactor until the coroutine ends; returns its result or raises its error.
 
     :param to_the_end: whether an interrupt waits until the coroutine has

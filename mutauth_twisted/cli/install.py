@@ -8,18 +8,18 @@ from typing import Any, TypeVar
 
 import click
 
+from mutauth_twisted.admin import installation
+from mutauth_twisted.admin.undo import Undo
 from mutauth_twisted.cli.group import begin_logging, run_in_reactor
 from mutauth_twisted.cli.output import line, note
 from mutauth_twisted.credentials import ClientCredentials
-from mutauth_twisted.directory import installation
 from mutauth_twisted.directory.accountkeys import account_warnings
-from mutauth_twisted.directory.connection import Directory
 from mutauth_twisted.directory.guidcache import DEFAULT_STATE_DIR, GuidCache
 from mutauth_twisted.directory.scp import SPN_FORMS, client_strings
-from mutauth_twisted.directory.session import INSUFFICIENT_RIGHTS, Session
-from mutauth_twisted.directory.undo import Undo
 from mutauth_twisted.dns import Resolver
 from mutauth_twisted.errors import DirectoryRefused, UsageError
+from mutauth_twisted.ldap.connection import Directory
+from mutauth_twisted.ldap.session import INSUFFICIENT_RIGHTS, Session
 from mutauth_twisted.spn import check_service_class, own_host
 
 Command = Callable[..., Any]
@@ -29,13 +29,27 @@ T = TypeVar("T")
 def directory_options(command: Command) -> Command:
     """The options with which every sub-command reaches the directory."""
     for option in (
-        click.option("--ccache", metavar="CACHE", help="The ticket cache to use (the default one)."),
+        click.option(
+            "--ccache", metavar="CACHE", help="The ticket cache to use (the default one)."
+        ),
         click.option("--keytab", metavar="FILE", help="Get a ticket with this keytab instead."),
         click.option("--principal", metavar="NAME@REALM", help="Whose ticket (the cache's own)."),
         click.option("--realm", help="The realm (the ticket's)."),
-        click.option("--nameserver", metavar="IP", help="Ask this DNS server instead of the system's."),
-        click.option("--directory-ca", metavar="FILE", help="Certificates (PEM) that may vouch for ldaps:// servers."),
-        click.option("--directory", "servers", multiple=True, metavar="URL", help="ldap://DC or ldaps://DC; repeatable."),
+        click.option(
+            "--nameserver", metavar="IP", help="Ask this DNS server instead of the system's."
+        ),
+        click.option(
+            "--directory-ca",
+            metavar="FILE",
+            help="Certificates (PEM) that may vouch for ldaps:// servers.",
+        ),
+        click.option(
+            "--directory",
+            "servers",
+            multiple=True,
+            metavar="URL",
+            help="ldap://DC or ldaps://DC; repeatable.",
+        ),
     ):
         command = option(command)
     return command
@@ -54,11 +68,17 @@ def open_directory(reactor: Any, options: dict[str, Any]) -> Directory:
 
 
 def in_directory(
-    options: dict[str, Any], work: Callable[[Directory], Awaitable[T]], *, writes: bool = False, whole: bool = False
+    options: dict[str, Any],
+    work: Callable[[Directory], Awaitable[T]],
+    *,
+    writes: bool = False,
+    whole: bool = False,
 ) -> T:
-    """Run the reactor for one piece of work with the directory; returns its result or raises its error.
+    """Run the reactor for one piece of work with the directory; returns its result or raises its
+    error.
 
-    :param writes: whether it changes the directory, and so goes on to its end when it is interrupted.
+    :param writes: whether it changes the directory, and so goes on to its end when it is
+        interrupted.
     :param whole: whether an administrator who is to do what was denied has to
         run the whole command, of which the denied operation was one step.
     """
@@ -79,7 +99,8 @@ _PERSONAL = frozenset(("ccache", "keytab", "principal"))
 
 
 def command_again(context: click.Context) -> str:
-    """The command line of a command for somebody else to run, maybe elsewhere: without whose tickets to use.
+    """The command line of a command for somebody else to run, maybe elsewhere: without whose
+    tickets to use.
 
     What was not given and is not the same everywhere, such as the host's own name, is spelt out.
     """
@@ -89,7 +110,11 @@ def command_again(context: click.Context) -> str:
         value = context.params.get(parameter.name or "")
         if parameter.name in _PERSONAL or value in (None, False, ()):
             continue
-        values = [str(each) for each in value] if parameter.multiple or parameter.nargs == -1 else [_written(value)]
+        values = (
+            [str(each) for each in value]
+            if parameter.multiple or parameter.nargs == -1
+            else [_written(value)]
+        )
         if isinstance(parameter, click.Argument):
             operands += values
         elif isinstance(parameter, click.Option) and parameter.is_flag:
@@ -115,16 +140,31 @@ def service_class_option(help: str) -> Callable[[Command], Command]:
 def _service_options(command: Command) -> Command:
     for option in (
         click.option(
-            "--state-dir", default=str(DEFAULT_STATE_DIR), show_default=True, help="Where the SCP's GUID is cached."
+            "--state-dir",
+            default=str(DEFAULT_STATE_DIR),
+            show_default=True,
+            help="Where the SCP's GUID is cached.",
         ),
-        click.option("--scp-parent", metavar="DN", help="What the SCP is put below (the host's computer object)."),
+        click.option(
+            "--scp-parent",
+            metavar="DN",
+            help="What the SCP is put below (the host's computer object).",
+        ),
         click.option(
             "--container",
             metavar="NAME",
-            help="Put the SCP into this container below CN=System, for a replicated service; created and removed as needed.",
+            help=(
+                "Put the SCP into this container below CN=System, for a replicated service; "
+                "created and removed as needed."
+            ),
         ),
         click.option("--scp-name", metavar="CN", help="The SCP's common name (the service class)."),
-        click.option("--host", metavar="FQDN", default=own_host, help="Second part of the SPNs (this machine)."),
+        click.option(
+            "--host",
+            metavar="FQDN",
+            default=own_host,
+            help="Second part of the SPNs (this machine).",
+        ),
         service_class_option("First part of the SPNs."),
     ):
         command = option(command)
@@ -136,18 +176,30 @@ def spn_forms(context: click.Context, parameter: click.Parameter, value: str) ->
     forms = tuple(form.strip() for form in value.split(",") if form.strip())
     for form in forms:
         if form not in SPN_FORMS:
-            raise UsageError(f"--spn-form {form}", "there is no such form", f"use {', '.join(SPN_FORMS)}")
+            raise UsageError(
+                f"--spn-form {form}", "there is no such form", f"use {', '.join(SPN_FORMS)}"
+            )
     return forms
 
 
 @click.command()
 @_service_options
-@click.option("--account", required=True, help="The account that runs the service: name, UPN or DN.")
 @click.option(
-    "--keyword", "keywords", multiple=True, help="What clients find it by, with class=; repeatable (the service class)."
+    "--account", required=True, help="The account that runs the service: name, UPN or DN."
 )
 @click.option(
-    "--spn-form", "forms", default="guid,dn", show_default=True, callback=spn_forms, help="SPNs to register (guid,dn,host)."
+    "--keyword",
+    "keywords",
+    multiple=True,
+    help="What clients find it by, with class=; repeatable (the service class).",
+)
+@click.option(
+    "--spn-form",
+    "forms",
+    default="guid,dn",
+    show_default=True,
+    callback=spn_forms,
+    help="SPNs to register (guid,dn,host).",
 )
 @directory_options
 def install(
@@ -190,7 +242,10 @@ def install(
         )
 
     done = in_directory(
-        options, lambda directory: installation.all_or_nothing(directory, work, line), writes=True, whole=True
+        options,
+        lambda directory: installation.all_or_nothing(directory, work, line),
+        writes=True,
+        whole=True,
     )
     line(f"cached GUID {done.guid} in {cache.path(service_class, host, scp_name)}")
     line(f"{service_class} on {host} is ready to run as {done.account.name}")
@@ -207,7 +262,12 @@ def install(
 @_service_options
 @click.option("--account", help="Take the SPNs from this account only (from whoever holds them).")
 @click.option(
-    "--spn-form", "forms", default="guid,dn", show_default=True, callback=spn_forms, help="SPNs to remove (guid,dn,host)."
+    "--spn-form",
+    "forms",
+    default="guid,dn",
+    show_default=True,
+    callback=spn_forms,
+    help="SPNs to remove (guid,dn,host).",
 )
 @directory_options
 def uninstall(
@@ -240,7 +300,9 @@ def uninstall(
             report=line,
         )
 
-    removed = in_directory(options, lambda directory: directory.run_with_catalog(work), writes=True, whole=True)
+    removed = in_directory(
+        options, lambda directory: directory.run_with_catalog(work), writes=True, whole=True
+    )
     if cache.remove(service_class, host, scp_name):
         line(f"removed {cache.path(service_class, host, scp_name)}")
     elif not removed:

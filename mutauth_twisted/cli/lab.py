@@ -45,9 +45,14 @@ def _print_step(text: str, elapsed: float) -> None:
 
 
 directory_option = click.option(
-    "--dir", "directory", metavar="DIR", help="Where the lab is kept (MUTAUTH_LAB, else /run/mutauth-lab)."
+    "--dir",
+    "directory",
+    metavar="DIR",
+    help="Where the lab is kept (MUTAUTH_LAB, else /run/mutauth-lab).",
 )
-address_option = click.option("--address", metavar="IP", help="The domain controller's loopback address (127.0.0.10).")
+address_option = click.option(
+    "--address", metavar="IP", help="The domain controller's loopback address (127.0.0.10)."
+)
 
 
 @click.group(cls=OneLineGroup)
@@ -67,12 +72,18 @@ def lab() -> None:
 @lab.command()
 @directory_option
 @address_option
-@click.option("--second-dc", is_flag=True, help="Join a second domain controller, at the address that ends in 11.")
+@click.option(
+    "--second-dc",
+    is_flag=True,
+    help="Join a second domain controller, at the address that ends in 11.",
+)
 def up(directory: str | None, address: str | None, second_dc: bool) -> None:
     """Start the lab; it runs until `mutauth lab down`."""
     with _cleaned_up():
         lab_up = laboratory.up(directory, address, second_dc=second_dc, progress=_print_step)
-    where = f" --dir {lab_up.directory}" if lab_up.directory != laboratory.default_directory() else ""
+    where = (
+        f" --dir {lab_up.directory}" if lab_up.directory != laboratory.default_directory() else ""
+    )
     click.echo(f'next: eval "$(mutauth lab env{where})"', err=True)
 
 

@@ -14,8 +14,14 @@ from mutauth_twisted.directory import rnr as services
 from mutauth_twisted.directory.accountkeys import account_warnings
 from mutauth_twisted.directory.binding import BindingInformation
 from mutauth_twisted.directory.rnr import Address, ServiceInstance
-from mutauth_twisted.directory.session import Session
-from mutauth_twisted.directory.spns import add_spns, check_free, find_account, find_holders, remove_spns
+from mutauth_twisted.directory.spns import (
+    add_spns,
+    check_free,
+    find_account,
+    find_holders,
+    remove_spns,
+)
+from mutauth_twisted.ldap.session import Session
 from mutauth_twisted.spn import own_host
 
 T = TypeVar("T")
@@ -33,7 +39,9 @@ def rnr() -> None:
 
 
 def _do(options: dict[str, Any], work: Callable[[Session, Session], T]) -> T:
-    return in_directory(options, lambda directory: directory.run_with_catalog(work), writes=True, whole=True)
+    return in_directory(
+        options, lambda directory: directory.run_with_catalog(work), writes=True, whole=True
+    )
 
 
 @rnr.command("list")
@@ -54,7 +62,9 @@ def list_services(for_programs: bool, **options: Any) -> None:
     table(("name", "class", "host", "binding"), rows + silent)
     for each in found:
         if each.foreign:
-            note(f"{each.name} has {each.foreign} address(es) in an encoding that is not known here")
+            note(
+                f"{each.name} has {each.foreign} address(es) in an encoding that is not known here"
+            )
     if not found:
         note("the domain has no RnR service")
 
@@ -65,7 +75,9 @@ def _as_json(found: ServiceInstance) -> dict[str, Any]:
         "dn": found.dn,
         "guid": str(found.guid),
         "class": found.service_class,
-        "addresses": [{"host": each.host, "binding": str(each.binding)} for each in found.addresses],
+        "addresses": [
+            {"host": each.host, "binding": str(each.binding)} for each in found.addresses
+        ],
         "foreign_addresses": found.foreign,
     }
 
@@ -73,10 +85,20 @@ def _as_json(found: ServiceInstance) -> dict[str, Any]:
 @rnr.command()
 @click.argument("name")
 @service_class_option("First part of the SPN.")
-@click.option("--host", metavar="FQDN", default=own_host, help="Second part of the SPN (this machine).")
+@click.option(
+    "--host", metavar="FQDN", default=own_host, help="Second part of the SPN (this machine)."
+)
 @click.option("--port", type=_PORT, help="Where the service listens (it publishes that itself).")
-@click.option("--priority", type=_SMALL, default=0, show_default=True, help="Clients try lower ones first.")
-@click.option("--weight", type=_SMALL, default=100, show_default=True, help="Share among hosts of one priority.")
+@click.option(
+    "--priority", type=_SMALL, default=0, show_default=True, help="Clients try lower ones first."
+)
+@click.option(
+    "--weight",
+    type=_SMALL,
+    default=100,
+    show_default=True,
+    help="Share among hosts of one priority.",
+)
 @click.option("--account", help="Register the SPN, which clients require, on this account too.")
 @directory_options
 def publish(
@@ -93,7 +115,9 @@ def publish(
 
     What is missing of the service is created.  Addresses of other hosts stay.
     """
-    addresses = [Address(host, BindingInformation(port, priority, weight))] if port is not None else []
+    addresses = (
+        [Address(host, BindingInformation(port, priority, weight))] if port is not None else []
+    )
 
     def work(session: Session, catalog: Session) -> ServiceInstance:
         holder = find_account(session, account) if account else None
@@ -108,7 +132,10 @@ def publish(
         return instance
 
     instance = _do(options, work)
-    line(f"{instance.name} is offered by {', '.join(each.host for each in instance.addresses) or 'nobody yet'}")
+    line(
+        f"{instance.name} is offered by "
+        f"{', '.join(each.host for each in instance.addresses) or 'nobody yet'}"
+    )
 
 
 @rnr.command()

@@ -9,21 +9,22 @@ from uuid import UUID
 
 import click
 
+from mutauth_twisted.admin import scpadmin
+from mutauth_twisted.admin.scpadmin import Grant, Inspection
 from mutauth_twisted.cli.group import OneLineGroup
 from mutauth_twisted.cli.install import directory_options, in_directory, spn_forms
 from mutauth_twisted.cli.output import as_json, json_option, line, note, table
-from mutauth_twisted.directory import scpadmin
 from mutauth_twisted.directory.binding import BindingError
-from mutauth_twisted.directory.connection import Directory
-from mutauth_twisted.directory.names import domain_of, is_dn
 from mutauth_twisted.directory.scp import ServiceConnectionPoint, client_strings, list_scps
-from mutauth_twisted.directory.scpadmin import Grant, Inspection
-from mutauth_twisted.directory.session import Session
 from mutauth_twisted.errors import UsageError
-from mutauth_twisted.policy import fold_ascii
+from mutauth_twisted.ldap.connection import Directory
+from mutauth_twisted.ldap.dn import domain_of, is_dn
+from mutauth_twisted.ldap.session import Session
+from mutauth_twisted.names import fold_ascii
 
 T = TypeVar("T")
-#: Work with a domain controller of the object's own domain, a global catalog, and the object's DN or GUID.
+#: Work with a domain controller of the object's own domain, a global catalog, and the object's DN
+#: or GUID.
 Work = Callable[[Session, Session, str | UUID], T]
 
 
@@ -38,18 +39,26 @@ def scp() -> None:
 def _at_home(options: dict[str, Any], name: str, work: Work[T]) -> T:
     async def run(directory: Directory) -> T:
         where, domain = await scpadmin.find_home(directory, name)
-        return await directory.run_with_catalog(lambda session, catalog: work(session, catalog, where), domain=domain)
+        return await directory.run_with_catalog(
+            lambda session, catalog: work(session, catalog, where), domain=domain
+        )
 
     return in_directory(options, run, writes=True, whole=True)
 
 
 def _base(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
     if value is not None and not is_dn(value):
-        raise UsageError(f"--base {value}", "it is no DN in a domain", "write CN=srv1,CN=Computers,DC=example,DC=com")
+        raise UsageError(
+            f"--base {value}",
+            "it is no DN in a domain",
+            "write CN=srv1,CN=Computers,DC=example,DC=com",
+        )
     return value
 
 
-_base_option = click.option("--base", metavar="DN", callback=_base, help="Only what is below this DN.")
+_base_option = click.option(
+    "--base", metavar="DN", callback=_base, help="Only what is below this DN."
+)
 
 
 @scp.command("list")
@@ -60,7 +69,10 @@ def list_points(base: str | None, for_programs: bool, **options: Any) -> None:
     """List the service connection points of the domain, or below --base."""
     domain = domain_of(base) if base else None
     found = in_directory(
-        options, lambda directory: directory.run(lambda session: list(list_scps(session, base)), domain=domain)
+        options,
+        lambda directory: directory.run(
+            lambda session: list(list_scps(session, base)), domain=domain
+        ),
     )
     _print_points(found, for_programs)
     if not found and not for_programs:
@@ -69,20 +81,31 @@ def list_points(base: str | None, for_programs: bool, **options: Any) -> None:
 
 @scp.command()
 @click.argument("keyword")
-@click.option("--service-class", "class_", metavar="NAME", help="Only those that say they are of this class (any).")
+@click.option(
+    "--service-class",
+    "class_",
+    metavar="NAME",
+    help="Only those that say they are of this class (any).",
+)
 @_base_option
 @json_option
 @directory_options
-def find(keyword: str, class_: str | None, base: str | None, for_programs: bool, **options: Any) -> None:
+def find(
+    keyword: str, class_: str | None, base: str | None, for_programs: bool, **options: Any
+) -> None:
     """Find service connection points by keyword, in the whole forest; exit code 1: there is none.
 
     What is listed is not authenticated: any computer may publish any keyword.
     Clients of mutauth:scp=KEYWORD believe services of the class KEYWORD only;
     those of mutauth:keyword=KEYWORD:class=CLASS of that class only.
     """
-    found = in_directory(options, lambda directory: scpadmin.find_in_forest(directory, keyword, base))
+    found = in_directory(
+        options, lambda directory: scpadmin.find_in_forest(directory, keyword, base)
+    )
     if class_ is not None:
-        found = [point for point in found if fold_ascii(point.service_class or "") == fold_ascii(class_)]
+        found = [
+            point for point in found if fold_ascii(point.service_class or "") == fold_ascii(class_)
+        ]
     _print_points(found, for_programs)
     if not found:
         of_class = f" and is of service class {class_}" if class_ is not None else ""
@@ -92,16 +115,31 @@ def find(keyword: str, class_: str | None, base: str | None, for_programs: bool,
 
 @scp.command()
 @click.argument("name")
-@click.option("--account", "accounts", multiple=True, help="Who must run it; repeatable (those that hold its SPNs).")
-@click.option("--spn-form", "forms", callback=spn_forms, default="", help="SPNs that must stand: guid,dn,host (any).")
+@click.option(
+    "--account",
+    "accounts",
+    multiple=True,
+    help="Who must run it; repeatable (those that hold its SPNs).",
+)
+@click.option(
+    "--spn-form",
+    "forms",
+    callback=spn_forms,
+    default="",
+    help="SPNs that must stand: guid,dn,host (any).",
+)
 @json_option
 @directory_options
-def show(name: str, accounts: tuple[str, ...], forms: tuple[str, ...], for_programs: bool, **options: Any) -> None:
+def show(
+    name: str, accounts: tuple[str, ...], forms: tuple[str, ...], for_programs: bool, **options: Any
+) -> None:
     """Show one with its rights and SPNs; exit code 1: something is wrong with it."""
     found = _at_home(
         options,
         name,
-        lambda session, catalog, where: scpadmin.inspect(session, catalog, where, accounts=accounts, spn_forms=forms),
+        lambda session, catalog, where: scpadmin.inspect(
+            session, catalog, where, accounts=accounts, spn_forms=forms
+        ),
     )
     if for_programs:
         as_json(_inspection_json(found))
@@ -118,13 +156,21 @@ _NUMBER = click.IntRange(0, 65535)
 @scp.command()
 @click.argument("name")
 @click.option("--host", metavar="FQDN", help="The host.")
-@click.option("--srv", metavar="RECORD", help="A DNS SRV record that names the hosts, such as _echo._tcp.example.com.")
+@click.option(
+    "--srv",
+    metavar="RECORD",
+    help="A DNS SRV record that names the hosts, such as _echo._tcp.example.com.",
+)
 @click.option("--port", type=click.IntRange(1, 65535), help="The TCP port.")
 @click.option("--priority", type=_NUMBER, help="A lower one is tried first.")
 @click.option("--weight", type=_NUMBER, help="The share among those of the same priority.")
 @click.option("--wire", type=click.Choice(("nns", "winsock")), help="The wire protocol.")
-@click.option("--protection", type=click.Choice(("seal", "sign", "tls")), help="What is done to the data.")
-@click.option("--spn-form", type=click.Choice(("guid", "dn", "host")), help="The SPN that clients ask for.")
+@click.option(
+    "--protection", type=click.Choice(("seal", "sign", "tls")), help="What is done to the data."
+)
+@click.option(
+    "--spn-form", type=click.Choice(("guid", "dn", "host")), help="The SPN that clients ask for."
+)
 @json_option
 @directory_options
 def publish(
@@ -157,11 +203,15 @@ def publish(
     if host and srv:
         raise UsageError(f"SCP {name}", "it has one serviceDNSName", "use either --host or --srv")
     if not (changes or host or srv):
-        raise UsageError(f"SCP {name}", "there is nothing to change", "see mutauth scp publish --help")
+        raise UsageError(
+            f"SCP {name}", "there is nothing to change", "see mutauth scp publish --help"
+        )
     point, written = _at_home(
         options,
         name,
-        lambda session, catalog, where: scpadmin.set_published(session, where, host=host, srv=srv, changes=changes),
+        lambda session, catalog, where: scpadmin.set_published(
+            session, where, host=host, srv=srv, changes=changes
+        ),
     )
     if for_programs:
         as_json({**_point_json(point), "written": written})
@@ -182,7 +232,9 @@ def remove(name: str, leave_spns: bool, for_programs: bool, **options: Any) -> N
     point = _at_home(
         options,
         name,
-        lambda session, catalog, where: scpadmin.remove(session, catalog, where, leave_spns=leave_spns),
+        lambda session, catalog, where: scpadmin.remove(
+            session, catalog, where, leave_spns=leave_spns
+        ),
     )
     if for_programs:
         as_json(_point_json(point))
@@ -191,7 +243,9 @@ def remove(name: str, leave_spns: bool, for_programs: bool, **options: Any) -> N
 
 
 def _print_points(points: Sequence[ServiceConnectionPoint], for_programs: bool) -> None:
-    points = sorted(points, key=lambda point: ((point.service_class or "").casefold(), point.dn.casefold()))
+    points = sorted(
+        points, key=lambda point: ((point.service_class or "").casefold(), point.dn.casefold())
+    )
     if for_programs:
         as_json([_point_json(point) for point in points])
         return
@@ -241,17 +295,29 @@ def _binding_json(point: ServiceConnectionPoint) -> dict[str, Any] | None:
 
 
 def _inspection_json(found: Inspection) -> dict[str, Any]:
-    grants = None if found.grants is None else [
-        {"sid": grant.sid, "account": grant.holder and grant.holder.name, "complete": grant.complete}
-        for grant in found.grants
-    ]
+    grants = (
+        None
+        if found.grants is None
+        else [
+            {
+                "sid": grant.sid,
+                "account": grant.holder and grant.holder.name,
+                "complete": grant.complete,
+            }
+            for grant in found.grants
+        ]
+    )
     return {
         **_point_json(found.scp),
         "grants": grants,
-        "spns": [{"spn": str(spn), "account": holder.name, "dn": holder.dn} for holder, spn in found.spns],
+        "spns": [
+            {"spn": str(spn), "account": holder.name, "dn": holder.dn} for holder, spn in found.spns
+        ],
         "endpoints": client_strings(found.scp),
         "advertised_spn": str(found.advertised) if found.advertised else None,
-        "stale_spns": [{"spn": text, "account": holder.name, "dn": holder.dn} for holder, text in found.stale],
+        "stale_spns": [
+            {"spn": text, "account": holder.name, "dn": holder.dn} for holder, text in found.stale
+        ],
         "problems": found.problems,
     }
 

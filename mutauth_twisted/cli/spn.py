@@ -8,15 +8,15 @@ from typing import Any
 
 import click
 
+from mutauth_twisted.admin import spnadmin
+from mutauth_twisted.admin.duplicates import Duplicate, find_duplicates
+from mutauth_twisted.admin.spnadmin import Written
 from mutauth_twisted.cli.group import OneLineGroup
 from mutauth_twisted.cli.install import directory_options, in_directory
 from mutauth_twisted.cli.output import as_json, json_option, line, note, progress_bar, table
-from mutauth_twisted.directory import spnadmin
-from mutauth_twisted.directory.commands import reach_of
-from mutauth_twisted.directory.duplicates import Duplicate, find_duplicates
-from mutauth_twisted.directory.spnadmin import Written
 from mutauth_twisted.directory.spns import Account, find_account
 from mutauth_twisted.errors import UsageError
+from mutauth_twisted.ldap.connection import reach_of
 from mutauth_twisted.spn import SPN
 
 
@@ -36,14 +36,26 @@ def spn() -> None:
 def list_spns(accounts: tuple[str, ...], for_programs: bool, **options: Any) -> None:
     """List the SPNs that stand on accounts."""
     found: list[Account] = in_directory(
-        options, lambda directory: directory.run(lambda session: [find_account(session, name) for name in accounts])
+        options,
+        lambda directory: directory.run(
+            lambda session: [find_account(session, name) for name in accounts]
+        ),
     )
     if for_programs:
-        as_json([{**_account_json(account), "spns": sorted(account.spns, key=str.casefold)} for account in found])
+        as_json(
+            [
+                {**_account_json(account), "spns": sorted(account.spns, key=str.casefold)}
+                for account in found
+            ]
+        )
         return
     table(
         ("account", "spn"),
-        [(account.name, text) for account in found for text in sorted(account.spns, key=str.casefold)],
+        [
+            (account.name, text)
+            for account in found
+            for text in sorted(account.spns, key=str.casefold)
+        ],
     )
     for account in found:
         if not account.spns:
@@ -64,7 +76,9 @@ def query(patterns: tuple[str, ...], for_programs: bool, **options: Any) -> None
     found: list[tuple[Account, str]] = in_directory(
         options,
         lambda directory: directory.run(
-            lambda catalog: [each for pattern in patterns for each in spnadmin.query(catalog, pattern)],
+            lambda catalog: [
+                each for pattern in patterns for each in spnadmin.query(catalog, pattern)
+            ],
             global_catalog=True,
         ),
     )
@@ -72,14 +86,18 @@ def query(patterns: tuple[str, ...], for_programs: bool, **options: Any) -> None
     if for_programs:
         as_json([{"spn": text, **_account_json(account)} for account, text in found])
     else:
-        table(("spn", "account", "dn"), [(text, account.name, account.dn) for account, text in found])
+        table(
+            ("spn", "account", "dn"), [(text, account.name, account.dn) for account, text in found]
+        )
     if not found:
         note(f"no account in the forest holds {' or '.join(patterns)}")
         sys.exit(1)
 
 
 _allow_alias = click.option(
-    "--allow-alias", is_flag=True, help="Take over what another account holds through an alias, such as HTTP for host."
+    "--allow-alias",
+    is_flag=True,
+    help="Take over what another account holds through an alias, such as HTTP for host.",
 )
 
 
@@ -89,13 +107,17 @@ _allow_alias = click.option(
 @_allow_alias
 @json_option
 @directory_options
-def add(account: str, spns: tuple[str, ...], allow_alias: bool, for_programs: bool, **options: Any) -> None:
+def add(
+    account: str, spns: tuple[str, ...], allow_alias: bool, for_programs: bool, **options: Any
+) -> None:
     """Add SPNs to an account, unless another one in the forest holds them."""
     wanted = [SPN.parse(text) for text in spns]
     written = in_directory(
         options,
         lambda directory: directory.run_with_catalog(
-            lambda session, catalog: spnadmin.add(session, catalog, account, wanted, allow_alias=allow_alias)
+            lambda session, catalog: spnadmin.add(
+                session, catalog, account, wanted, allow_alias=allow_alias
+            )
         ),
         writes=True,
     )
@@ -109,15 +131,28 @@ def add(account: str, spns: tuple[str, ...], allow_alias: bool, for_programs: bo
 @_allow_alias
 @json_option
 @directory_options
-def replace(account: str, spns: tuple[str, ...], clear: bool, allow_alias: bool, for_programs: bool, **options: Any) -> None:
+def replace(
+    account: str,
+    spns: tuple[str, ...],
+    clear: bool,
+    allow_alias: bool,
+    for_programs: bool,
+    **options: Any,
+) -> None:
     """Make exactly these SPNs the account's, or none of all with --clear."""
     if clear == bool(spns):
-        raise UsageError(f"account {account}", "it needs either SPNs or --clear", "see mutauth spn replace --help")
+        raise UsageError(
+            f"account {account}",
+            "it needs either SPNs or --clear",
+            "see mutauth spn replace --help",
+        )
     wanted = [SPN.parse(text) for text in spns]
     written = in_directory(
         options,
         lambda directory: directory.run_with_catalog(
-            lambda session, catalog: spnadmin.replace(session, catalog, account, wanted, allow_alias=allow_alias)
+            lambda session, catalog: spnadmin.replace(
+                session, catalog, account, wanted, allow_alias=allow_alias
+            )
         ),
         writes=True,
     )
@@ -132,7 +167,9 @@ def replace(account: str, spns: tuple[str, ...], clear: bool, allow_alias: bool,
 def delete(account: str, spns: tuple[str, ...], for_programs: bool, **options: Any) -> None:
     """Delete SPNs from an account, malformed ones too."""
     written = in_directory(
-        options, lambda directory: directory.run(lambda session: spnadmin.delete(session, account, spns)), writes=True
+        options,
+        lambda directory: directory.run(lambda session: spnadmin.delete(session, account, spns)),
+        writes=True,
     )
     _print_written(written, for_programs, "is not on {}")
 
@@ -141,25 +178,37 @@ def delete(account: str, spns: tuple[str, ...], for_programs: bool, **options: A
 @json_option
 @directory_options
 def duplicates(for_programs: bool, **options: Any) -> None:
-    """Find SPNs that stand on several accounts, in the whole forest; exit code 1: there are some."""
+    """Find SPNs that stand on several accounts, in the whole forest; exit code 1: there are
+    some.
+    """
     with progress_bar("searching the forest") as progress:
         found: list[Duplicate] = in_directory(
             options,
-            lambda directory: directory.run(lambda catalog: find_duplicates(catalog, progress), global_catalog=True),
+            lambda directory: directory.run(
+                lambda catalog: find_duplicates(catalog, progress), global_catalog=True
+            ),
         )
     if for_programs:
         as_json([_duplicate_json(duplicate) for duplicate in found])
     else:
         table(
             ("spn", "account", "dn"),
-            [(holder.spn, holder.name, holder.dn) for duplicate in found for holder in duplicate.holders],
+            [
+                (holder.spn, holder.name, holder.dn)
+                for duplicate in found
+                for holder in duplicate.holders
+            ],
         )
     if not found:
         note("no SPN stands on several accounts")
         return
-    reach = reach_of(options["servers"], options["directory_ca"], options["realm"], options["nameserver"])
+    reach = reach_of(
+        options["servers"], options["directory_ca"], options["realm"], options["nameserver"]
+    )
     remedy = shlex.join(["mutauth", "spn", "delete", "ACCOUNT", "SPN", *reach])
-    note(f"{len(found)} SPN(s) stand on several accounts; delete each from all but one with {remedy}")
+    note(
+        f"{len(found)} SPN(s) stand on several accounts; delete each from all but one with {remedy}"
+    )
     sys.exit(1)
 
 
@@ -168,7 +217,9 @@ def _account_json(account: Account) -> dict[str, str]:
 
 
 def _duplicate_json(duplicate: Duplicate) -> dict[str, Any]:
-    holders = [{"account": holder.name, "dn": holder.dn, "spn": holder.spn} for holder in duplicate.holders]
+    holders = [
+        {"account": holder.name, "dn": holder.dn, "spn": holder.spn} for holder in duplicate.holders
+    ]
     return {"spn": duplicate.spn, "holders": holders}
 
 

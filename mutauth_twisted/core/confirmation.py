@@ -17,11 +17,11 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from mutauth_twisted.channelbinding import ChannelBinding
+from mutauth_twisted.core.channelbinding import ChannelBinding
 from mutauth_twisted.core.context import Outcome, SecurityContext, StepFailed
 from mutauth_twisted.errors import MutualAuthError, PeerNotProven, ProtocolViolation
-from mutauth_twisted.interfaces import PeerIdentity
-from mutauth_twisted.policy import Protection
+from mutauth_twisted.identity import PeerIdentity
+from mutauth_twisted.protection import Protection
 
 _SIZE: Final = struct.Struct(">H")
 # It names its signer: an initiator's words can never be handed back to it as an acceptor's.
@@ -51,7 +51,9 @@ class Confirming:
             signature, _ = self._context.wrap_apart(self._statement, seal=False)
             return Outcome(_join(signature, outcome.token), True)
         except StepFailed as failed:
-            raise StepFailed(failed.error, _join(b"", failed.token) if failed.token else b"") from failed
+            raise StepFailed(
+                failed.error, _join(b"", failed.token) if failed.token else b""
+            ) from failed
         except MutualAuthError as error:
             raise StepFailed(error) from error
 
@@ -60,7 +62,8 @@ class Confirming:
 
 
 class Confirmed:
-    """An initiator's context that is complete only with the acceptor's confirmation; see :class:`Exchange`.
+    """An initiator's context that is complete only with the acceptor's confirmation; see
+    :class:`Exchange`.
 
     :param context: the context, whose token carries the channel's bindings.
     :param channel: the channel as this side sees it.
@@ -83,7 +86,8 @@ class Confirmed:
         confirmation, token = self._split(token)
         outcome = Outcome(b"", True) if self._complete else self._context.step(token)
         self._complete = outcome.complete
-        # An initiator that has the last word is complete before the acceptor, whose confirmation is still to come.
+        # An initiator that has the last word is complete before the acceptor, whose confirmation is
+        # still to come.
         if outcome.complete and outcome.token and not confirmation:
             return Outcome(outcome.token, False)
         if outcome.complete:
@@ -95,7 +99,9 @@ class Confirmed:
             self._context.unwrap_apart(confirmation, self._statement, seal=False)
         except MutualAuthError as error:
             cause = "the service has not confirmed this TLS channel"
-            remedy = "something between both sides terminates TLS: look for it, or use protection=seal"
+            remedy = (
+                "something between both sides terminates TLS: look for it, or use protection=seal"
+            )
             reason = PeerNotProven(self._subject, cause, remedy)
             reason.__cause__ = error.with_traceback(None)
             raise StepFailed(reason) from error
@@ -104,9 +110,15 @@ class Confirmed:
         return self._context.judge(protection)
 
     def _split(self, token: bytes) -> tuple[bytes, bytes]:
-        end = _SIZE.size + _SIZE.unpack_from(token)[0] if len(token) >= _SIZE.size else len(token) + 1
+        end = (
+            _SIZE.size + _SIZE.unpack_from(token)[0] if len(token) >= _SIZE.size else len(token) + 1
+        )
         if end > len(token):
-            raise StepFailed(ProtocolViolation(self._subject, "the service's token has no room for a confirmation"))
+            raise StepFailed(
+                ProtocolViolation(
+                    self._subject, "the service's token has no room for a confirmation"
+                )
+            )
         return token[_SIZE.size : end], token[end:]
 
 

@@ -6,10 +6,10 @@ from typing import Any, Protocol
 
 from attrs import field, frozen
 
-from mutauth_twisted.channelbinding import ChannelBinding
+from mutauth_twisted.core.channelbinding import ChannelBinding
 from mutauth_twisted.errors import MutualAuthError
-from mutauth_twisted.interfaces import PeerIdentity
-from mutauth_twisted.policy import Protection
+from mutauth_twisted.identity import PeerIdentity
+from mutauth_twisted.protection import Protection
 from mutauth_twisted.wire import Wrapping
 
 
@@ -56,7 +56,8 @@ class Exchange(Protocol):
         """Who the peer is, once the context is complete and has proven all it must.
 
         :param protection: the least that is taken; the identity has what it came to.
-        :raises PeerNotProven: when a flag or the package is missing, or the peer is another than asked for.
+        :raises PeerNotProven: when a flag or the package is missing, or the peer is another than
+            asked for.
         :raises AuthenticationError: when the session is over already.
         """
 
@@ -95,7 +96,9 @@ class Keys(Protocol):
 
     @property
     def accepts_replays(self) -> bool:
-        """True where a copied request opens a session again, which the service says at its start."""
+        """True where a copied request opens a session again, which the service says at its
+        start.
+        """
 
     def check(self) -> None:
         """See whether they can be used now.

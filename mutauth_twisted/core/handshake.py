@@ -6,11 +6,10 @@ feeds inputs, each of which returns a list of :data:`Event`, to be carried out
 in order::
 
       begin()                   -> Step(None) on an initiator, nothing on an acceptor
-      received(frame)           -> Step(token), Established or Failed
-      stepped(token, complete)  -> Send(frame), and Established or AwaitOpening when that was the last
-      opened()                  -> Established
-      step_failed(error, token) -> Send(what tells the peer), Failed
-      abandon(error)            -> Failed
+      received(frame)           -> Step(token), Established or Failed stepped(token, complete)  ->
+      Send(frame), and Established or AwaitOpening when that was the last opened()
+      -> Established step_failed(error, token) -> Send(what tells the peer), Failed abandon(error)
+      -> Failed
 
 A driver answers ``Step(token)`` by running ``context.step(token)``, wherever
 that may block, and then calling ``stepped`` or ``step_failed``.  Nothing
@@ -47,8 +46,14 @@ from typing import Any, Generic, Protocol, TypeVar
 from attrs import Factory, define, field, frozen
 from automat import TypeMachineBuilder
 
-from mutauth_twisted.errors import AccessDenied, MutualAuthError, PeerRefused, ProtocolViolation, ServiceFull
-from mutauth_twisted.policy import Package
+from mutauth_twisted.errors import (
+    AccessDenied,
+    MutualAuthError,
+    PeerRefused,
+    ProtocolViolation,
+    ServiceFull,
+)
+from mutauth_twisted.protection import Package
 from mutauth_twisted.wire import Fault, Token, Wire
 
 Identity = TypeVar("Identity")
@@ -66,9 +71,13 @@ _CODES = {
     0x80090322: "the ticket is for another service",
 }
 _LOGON_CODES = frozenset({LOGON_FAILURE, 0x8009030C})
-# It may as well have been unable to read what another package sends: the two have no common tongue to say so in.
+# It may as well have been unable to read what another package sends: the two have no common tongue
+# to say so in.
 _NOT_ACCEPTED = {
-    Package.KERBEROS: ("it did not accept the ticket, or its package is another", "the service's log says why"),
+    Package.KERBEROS: (
+        "it did not accept the ticket, or its package is another",
+        "the service's log says why",
+    ),
     Package.NEGOTIATE: (
         "it did not accept the ticket, or its package is another",
         "try package=kerberos; the service's log says why",
@@ -100,7 +109,9 @@ class Send:
 
 @frozen
 class AwaitOpening(Generic[Identity]):
-    """The initiator is another mutauth peer: its first record has to be the opening, and counts for the handshake."""
+    """The initiator is another mutauth peer: its first record has to be the opening, and counts for
+    the handshake.
+    """
 
     identity: Identity
 
@@ -149,7 +160,9 @@ class _Inputs(Protocol):
         """The finished context has proven all that it must, and nothing more is to come."""
 
     def verified_but_opening(self, identity: Identity) -> None:
-        """The finished context has proven all that it must; the initiator's opening is still to come."""
+        """The finished context has proven all that it must; the initiator's opening is still to
+        come.
+        """
 
     def opened(self) -> None:
         """The initiator's opening has come."""
@@ -188,7 +201,9 @@ class _Core(Generic[Identity]):
         return bool(frame)
 
     def fail(self, error: MutualAuthError, code: int | None, token: bytes = b"") -> None:
-        """End the exchange; an acceptor that has finished, or may have, reads no frame that could tell it."""
+        """End the exchange; an acceptor that has finished, or may have, reads no frame that could
+        tell it.
+        """
         if not (self.initiator and (self.peer_done or not self.wire.says_done)):
             if token:
                 self.send(token, done=False)
@@ -197,7 +212,9 @@ class _Core(Generic[Identity]):
         self.events.append(Failed(error))
 
     def conclude(self, inputs: _Inputs, last_token: bytes | None) -> None:
-        """Have the finished context judged, then tell the peer that all is done, or that it is not."""
+        """Have the finished context judged, then tell the peer that all is done, or that it is
+        not.
+        """
         try:
             identity = self.judge()
         except AccessDenied as error:
@@ -216,7 +233,9 @@ class _Core(Generic[Identity]):
                 inputs.verified(identity, self.initiator and self.peer_mark and not sent)
 
     def violation(self, cause: str) -> ProtocolViolation:
-        return ProtocolViolation(self.peer, cause, "check that the port belongs to a service of this protocol")
+        return ProtocolViolation(
+            self.peer, cause, "check that the port belongs to a service of this protocol"
+        )
 
 
 def _make_machine(initiator: bool) -> Callable[[_Core[Identity]], _Inputs]:
@@ -264,7 +283,11 @@ def _make_machine(initiator: bool) -> Callable[[_Core[Identity]], _Inputs]:
             if not core.wire.says_done:
                 core.conclude(inputs, token)
             elif token:
-                inputs.end(core.violation("the peer called the exchange done too early"), b"", LOGON_FAILURE)
+                inputs.end(
+                    core.violation("the peer called the exchange done too early"),
+                    b"",
+                    LOGON_FAILURE,
+                )
             else:
                 core.conclude(inputs, None)
     else:
@@ -298,7 +321,13 @@ def _make_machine(initiator: bool) -> Callable[[_Core[Identity]], _Inputs]:
     for state in unfinished:
 
         @state.upon(_Inputs.end).to(over)
-        def end(inputs: _Inputs, core: _Core[Identity], error: MutualAuthError, token: bytes, code: int | None) -> None:
+        def end(
+            inputs: _Inputs,
+            core: _Core[Identity],
+            error: MutualAuthError,
+            token: bytes,
+            code: int | None,
+        ) -> None:
             core.wants_frame, core.opening_of = False, None
             core.fail(error, code, token)
 
@@ -352,12 +381,16 @@ class Handshake(Generic[Identity]):
 
     @property
     def wants_opening(self) -> bool:
-        """True while the machine waits for the initiator's opening; only then may it be told of one."""
+        """True while the machine waits for the initiator's opening; only then may it be told of
+        one.
+        """
         return self._core.opening_of is not None
 
     @property
     def peer_must_wait(self) -> bool:
-        """Whether bytes of the peer can only be another protocol's: an acceptor does not speak first."""
+        """Whether bytes of the peer can only be another protocol's: an acceptor does not speak
+        first.
+        """
         return not self._spoken
 
     def _run(self, machine_input: Callable[..., None], *arguments: object) -> list[Event[Identity]]:
@@ -377,7 +410,9 @@ class Handshake(Generic[Identity]):
         return self._run(self._machine.token, frame)
 
     def stepped(self, token: bytes, complete: bool) -> list[Event[Identity]]:
-        """Take the outcome of the step asked for: the token to send, and whether the context is complete."""
+        """Take the outcome of the step asked for: the token to send, and whether the context is
+        complete.
+        """
         core = self._core
         if len(token) > core.wire.max_token:
             return self._end(core.violation(f"a token of {len(token)} bytes is too large to send"))
@@ -386,7 +421,9 @@ class Handshake(Generic[Identity]):
         if complete:
             return self._run(self._machine.stepped_to_end, token)
         if core.peer_done:
-            return self._end(core.violation("the peer called the exchange done before it was complete"))
+            return self._end(
+                core.violation("the peer called the exchange done before it was complete")
+            )
         if not token:
             return self._end(core.violation("the exchange came to a halt before it was complete"))
         return self._run(self._machine.stepped, token)
@@ -396,7 +433,9 @@ class Handshake(Generic[Identity]):
         return self._run(self._machine.opened)
 
     def step_failed(self, error: MutualAuthError, token: bytes = b"") -> list[Event[Identity]]:
-        """The step asked for failed; the context's error token, if it made one, goes to the peer."""
+        """The step asked for failed; the context's error token, if it made one, goes to the
+        peer.
+        """
         return self._end(error, token if len(token) <= self._core.wire.max_token else b"")
 
     def abandon(self, error: MutualAuthError) -> list[Event[Identity]]:
@@ -417,11 +456,20 @@ class Handshake(Generic[Identity]):
     def _refusal(self, code: int) -> PeerRefused:
         if not self._initiator:
             return PeerRefused(
-                self._core.peer, f"the client gave up (code {code:#x})", "its own message says why", code=code
+                self._core.peer,
+                f"the client gave up (code {code:#x})",
+                "its own message says why",
+                code=code,
             )
-        meaning, remedy = _CODES.get(code, "it gave no reason known to us"), "the service's log says why"
+        meaning, remedy = (
+            _CODES.get(code, "it gave no reason known to us"),
+            "the service's log says why",
+        )
         if code in _LOGON_CODES:
             meaning, remedy = _NOT_ACCEPTED[self._package]
         return PeerRefused(
-            self._core.peer, f"the service refused this client: {meaning} (code {code:#x})", remedy, code=code
+            self._core.peer,
+            f"the service refused this client: {meaning} (code {code:#x})",
+            remedy,
+            code=code,
         )

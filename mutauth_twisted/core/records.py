@@ -20,7 +20,7 @@ from __future__ import annotations
 from attrs import field, frozen
 
 from mutauth_twisted.errors import ProtocolViolation, RecordError, StreamCut
-from mutauth_twisted.policy import Protection
+from mutauth_twisted.protection import Protection
 from mutauth_twisted.wire import FrameError, Reader, Wire, Wrapping
 
 
@@ -48,7 +48,14 @@ class Records:
     """
 
     def __init__(
-        self, context: Wrapping, protection: Protection, wire: Wire, reader: Reader, peer: str, *, mutauth: bool
+        self,
+        context: Wrapping,
+        protection: Protection,
+        wire: Wire,
+        reader: Reader,
+        peer: str,
+        *,
+        mutauth: bool,
     ) -> None:
         self._context = context
         self._seal = protection is Protection.SEAL
@@ -71,7 +78,8 @@ class Records:
         return self._record(b"") if self._mutauth else b""
 
     def end_of_stream(self) -> bytes:
-        """The frame to send after all others; no bytes for a third-party peer, whose connection just ends.
+        """The frame to send after all others; no bytes for a third-party peer, whose connection
+        just ends.
 
         :raises AuthenticationError: when the context can protect nothing any more.
         """
@@ -86,7 +94,9 @@ class Records:
         if len(data) <= size:
             return [self._record(bytes(data))] if data else []
         view = memoryview(data)
-        return [self._record(bytes(view[start : start + size])) for start in range(0, len(data), size)]
+        return [
+            self._record(bytes(view[start : start + size])) for start in range(0, len(data), size)
+        ]
 
     def feed(self, data: bytes) -> None:
         """Take received bytes.
@@ -101,7 +111,8 @@ class Records:
     def take_opening(self) -> bool:
         """Take and verify a mutauth client's opening; False while it is incomplete.
 
-        :raises RecordError: for a first record that is anything else, or as :meth:`next_event` does.
+        :raises RecordError: for a first record that is anything else, or as :meth:`next_event`
+            does.
         :raises ProtocolViolation: for what is no record at all.
         """
         plaintext = self._next_plaintext()
@@ -109,7 +120,8 @@ class Records:
             raise RecordError(
                 self._peer,
                 "its first record is not the opening that a mutauth client sends",
-                "something on the way has removed this service's mark: look for what stands between both sides",
+                "something on the way has removed this service's mark: look for what stands "
+                "between both sides",
             )
         return plaintext is not None
 
@@ -161,5 +173,6 @@ class Records:
         return StreamCut(
             self._peer,
             "the connection was cut before the peer's end of stream",
-            "what came before is genuine; the peer was stopped, or the network cut it: connect again",
+            "what came before is genuine; the peer was stopped, or the network cut it: connect "
+            "again",
         )

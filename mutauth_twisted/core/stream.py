@@ -26,10 +26,12 @@ from mutauth_twisted.errors import ProtocolViolation, RecordError, StreamCut
 
 #: How many bytes to draw from the channel for a direction's secret.
 DRAWN: Final = 32
-# Four bits make one symbol.  bytes.find() goes on by the length of its pattern where it meets a byte with other low six
-# bits than the pattern's: with symbols that text, zeros and nearly all else do not have, it is through with a piece of
-# 16 KiB in a microsecond.
-_SYMBOLS: Final = bytes(high | low for high in (0x00, 0x40, 0x80, 0xC0) for low in (0x1C, 0x1D, 0x1E, 0x1F))
+# Four bits make one symbol.  bytes.find() goes on by the length of its pattern where it meets a
+# byte with other low six bits than the pattern's: with symbols that text, zeros and nearly all else
+# do not have, it is through with a piece of 16 KiB in a microsecond.
+_SYMBOLS: Final = bytes(
+    high | low for high in (0x00, 0x40, 0x80, 0xC0) for low in (0x1C, 0x1D, 0x1E, 0x1F)
+)
 _GO_ON, _END = b"\0", b"\1"
 # What one read of the socket brings, and what TLS held of a record begun before; see wire/_base.py.
 _MAX_PENDING: Final = 2 * 0x10000
@@ -77,7 +79,9 @@ class Stream:
         :raises ProtocolViolation: when far more is waiting than reading had asked for.
         """
         if len(self._waiting) > _MAX_PENDING:
-            raise ProtocolViolation(self._peer, f"bytes go on coming while {len(self._waiting)} of them wait")
+            raise ProtocolViolation(
+                self._peer, f"bytes go on coming while {len(self._waiting)} of them wait"
+            )
         self._waiting = self._waiting + data if self._waiting else data
 
     def next_event(self) -> Data | EndOfStream | None:
@@ -113,7 +117,8 @@ class Stream:
         return StreamCut(
             self._peer,
             "the connection was cut before the peer's end of stream",
-            "what came before is genuine; the peer was stopped, or the network cut it: connect again",
+            "what came before is genuine; the peer was stopped, or the network cut it: connect "
+            "again",
         )
 
 

@@ -13,11 +13,16 @@ def account_warnings(account: Account) -> list[str]:
 
     :param account: as for :func:`weak_keys`.
     """
-    return [warning for warning in (weak_keys(account), guessable_password(account)) if warning is not None]
+    return [
+        warning
+        for warning in (weak_keys(account), guessable_password(account))
+        if warning is not None
+    ]
 
 
 def weak_keys(account: Account) -> str | None:
-    """A warning where a KDC makes, or may make, tickets for an account that are not AES; None: there is no such reason.
+    """A warning where a KDC makes, or may make, tickets for an account that are not AES; None:
+    there is no such reason.
 
     :param account: read from a domain controller, and not from a global catalog.
     """
@@ -27,7 +32,8 @@ def weak_keys(account: Account) -> str | None:
     # A KDC's default is RC4, on Windows until 2026, or whatever its administrator has set.
     cause = "allows no AES" if types else "is not set, so that KDCs may choose RC4"
     return (
-        f"account {account.name}: msDS-SupportedEncryptionTypes {cause}, and sessions with such tickets are refused;"
+        f"account {account.name}: msDS-SupportedEncryptionTypes {cause}, and sessions with such "
+        "tickets are refused;"
         " set it to 24, then a new password, and export the keytab again"
     )
 
@@ -37,6 +43,8 @@ def guessable_password(account: Account) -> str | None:
     if account.is_computer:  # group managed service accounts are computers too
         return None
     return (
-        f"account {account.name} is a user's: whoever has an account can get tickets for its SPNs, and try passwords on them"
-        " offline; give it a random one of 25 characters and more, or use a group managed service account"
+        f"account {account.name} is a user's: whoever has an account can get tickets for its SPNs, "
+        "and try passwords on them"
+        " offline; give it a random one of 25 characters and more, or use a group managed service "
+        "account"
     )

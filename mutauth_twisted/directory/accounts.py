@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from mutauth_twisted.directory.names import all_of, any_of, domain_of, equals
-from mutauth_twisted.directory.session import Session
+from mutauth_twisted.ldap.dn import domain_of
+from mutauth_twisted.ldap.filter import all_of, any_of, equals
+from mutauth_twisted.ldap.session import Session
 
 
 @frozen
@@ -21,7 +22,8 @@ class Namesake:
 
 
 def find_namesakes(session: Session, name: str) -> tuple[Namesake, ...]:
-    """Accounts and groups of the domain that have a name, or have it with a ``$`` behind it, or in their UPN; blocks.
+    """Accounts and groups of the domain that have a name, or have it with a ``$`` behind it, or in
+    their UPN; blocks.
 
     :param session: a domain controller of the domain.
     :param name: a sAMAccountName, or what stands in front of a UPN's ``@``.
@@ -29,7 +31,9 @@ def find_namesakes(session: Session, name: str) -> tuple[Namesake, ...]:
     upn = equals("userPrincipalName", f"{name}@{domain_of(session.domain_dn)}")
     wanted = any_of(equals("sAMAccountName", name), equals("sAMAccountName", f"{name}$"), upn)
     kinds = any_of("(objectClass=user)", "(objectClass=group)")
-    found = session.search(session.domain_dn, all_of(kinds, wanted), ("sAMAccountName", "objectClass"))
+    found = session.search(
+        session.domain_dn, all_of(kinds, wanted), ("sAMAccountName", "objectClass")
+    )
     return tuple(
         Namesake(entry.text("sAMAccountName") or "", "group" in entry.texts("objectClass"))
         for entry in found
@@ -38,7 +42,15 @@ def find_namesakes(session: Session, name: str) -> tuple[Namesake, ...]:
 
 
 def netbios_name(session: Session) -> str:
-    """The NetBIOS name of the domain controller's own domain (MS-ADTS 6.1.1.2.1.1.2); empty: it tells none; blocks."""
+    """The NetBIOS name of the domain controller's own domain (MS-ADTS 6.1.1.2.1.1.2); empty: it
+    tells none; blocks.
+    """
     partitions = f"CN=Partitions,{session.root_dse.text('configurationNamingContext')}"
     wanted = all_of("(objectClass=crossRef)", equals("nCName", session.domain_dn))
-    return next((entry.text("nETBIOSName") or "" for entry in session.search(partitions, wanted, ("nETBIOSName",))), "")
+    return next(
+        (
+            entry.text("nETBIOSName") or ""
+            for entry in session.search(partitions, wanted, ("nETBIOSName",))
+        ),
+        "",
+    )

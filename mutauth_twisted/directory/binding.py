@@ -30,23 +30,39 @@ class BindingError(UsageError):
 def _check_number(binding: object, attribute: Attribute[int], value: int) -> None:
     lowest = 1 if attribute.name == "port" else 0
     if not lowest <= value <= _MAX_16:
-        raise BindingError(f"{attribute.name} {value}", "it is out of range", f"use {lowest} to {_MAX_16}")
+        raise BindingError(
+            f"{attribute.name} {value}", "it is out of range", f"use {lowest} to {_MAX_16}"
+        )
 
 
 def _check_word(binding: object, attribute: Attribute[str], value: str) -> None:
     if not _is_plain(value) or not value:
-        raise BindingError(f"{attribute.name} {value!r}", "it is empty or holds ';', '=', or control characters")
+        raise BindingError(
+            f"{attribute.name} {value!r}", "it is empty or holds ';', '=', or control characters"
+        )
 
 
 def _is_plain(text: str) -> bool:
-    return text == text.strip() and text.isprintable() and not any(mark in text for mark in _RESERVED)
+    return (
+        text == text.strip() and text.isprintable() and not any(mark in text for mark in _RESERVED)
+    )
 
 
-def _check_extra(binding: object, attribute: Attribute[Any], value: tuple[tuple[str, str], ...]) -> None:
+def _check_extra(
+    binding: object, attribute: Attribute[Any], value: tuple[tuple[str, str], ...]
+) -> None:
     seen = set(_KEYS)
     for key, text in value:
-        if not key or key != key.lower() or key in seen or not _is_plain(key) or not _is_plain(text):
-            raise BindingError(f"binding information key {key!r}", "it cannot be written, or is there twice")
+        if (
+            not key
+            or key != key.lower()
+            or key in seen
+            or not _is_plain(key)
+            or not _is_plain(text)
+        ):
+            raise BindingError(
+                f"binding information key {key!r}", "it cannot be written, or is there twice"
+            )
         seen.add(key)
 
 
@@ -74,7 +90,9 @@ class BindingInformation:
     wire: str = field(default="nns", validator=_check_word)
     protection: str = field(default="seal", validator=_check_word)
     spn_form: str = field(default="dn", validator=_check_word)
-    extra: tuple[tuple[str, str], ...] = field(default=(), converter=_freeze, validator=_check_extra)
+    extra: tuple[tuple[str, str], ...] = field(
+        default=(), converter=_freeze, validator=_check_extra
+    )
 
     def __str__(self) -> str:
         parts = [str(self.port)]
@@ -106,10 +124,18 @@ class BindingInformation:
         try:
             return cls(**values, extra=extra)
         except BindingError as error:
-            raise BindingError(_subject(text), f"{error.subject}: {error.cause}", error.remedy) from None
+            raise BindingError(
+                _subject(text), f"{error.subject}: {error.cause}", error.remedy
+            ) from None
 
 
-_KEYS = {"priority": "priority", "weight": "weight", "wire": "wire", "protection": "protection", "spn": "spn_form"}
+_KEYS = {
+    "priority": "priority",
+    "weight": "weight",
+    "wire": "wire",
+    "protection": "protection",
+    "spn": "spn_form",
+}
 _DEFAULTS = BindingInformation(1)
 
 
@@ -120,10 +146,14 @@ def _subject(text: str) -> str:
 
 def _number(text: str, digits: str) -> int:
     if not (digits.isascii() and digits.isdecimal() and len(digits) <= 5):
-        raise BindingError(_subject(text), f"{digits[:20]!r} is no number", "it begins with the port, such as 9000")
+        raise BindingError(
+            _subject(text), f"{digits[:20]!r} is no number", "it begins with the port, such as 9000"
+        )
     return int(digits)
 
 
 def advertised_form(binding: BindingInformation) -> str:
-    """The SPN form that clients ask for unless their user says otherwise: always one of three parts."""
+    """The SPN form that clients ask for unless their user says otherwise: always one of three
+    parts.
+    """
     return binding.spn_form if binding.spn_form in ("guid", "dn") else "dn"

@@ -8,16 +8,6 @@ from collections.abc import Sequence
 DEFAULT_SPN_FORMS = ("guid", "dn")
 
 
-def reach_of(
-    servers: Sequence[str] = (), ca_file: str | None = None, realm: str | None = None, nameserver: str | None = None
-) -> list[str]:
-    """The options with which a command reaches the same directory as we do; whose tickets it uses is for its user to say."""
-    words = [word for server in servers for word in ("--directory", server)]
-    for option, value in (("--directory-ca", ca_file), ("--realm", realm), ("--nameserver", nameserver)):
-        words += [option, value] if value else []
-    return words
-
-
 def install_command(
     service_class: str,
     host: str,
@@ -32,7 +22,16 @@ def install_command(
 
     :param reach: the options that say how to reach the directory, if any.
     """
-    words = ["mutauth", "install", "--service-class", service_class, "--host", host, "--account", account]
+    words = [
+        "mutauth",
+        "install",
+        "--service-class",
+        service_class,
+        "--host",
+        host,
+        "--account",
+        account,
+    ]
     if tuple(spn_forms) != DEFAULT_SPN_FORMS:
         words += ["--spn-form", ",".join(spn_forms)]
     return shlex.join([*words, *_place(service_class, scp_name, scp_parent), *reach])

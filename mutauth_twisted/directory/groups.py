@@ -7,10 +7,11 @@ from typing import Final
 from attrs import frozen
 
 from mutauth_twisted.access import check_group_sid
-from mutauth_twisted.directory.names import all_of, any_of, domain_of, equals, is_dn
-from mutauth_twisted.directory.security import parse_sid
-from mutauth_twisted.directory.session import Entry, Session
+from mutauth_twisted.directory.acl import parse_sid
 from mutauth_twisted.errors import NotFound, UsageError
+from mutauth_twisted.ldap.dn import domain_of, is_dn
+from mutauth_twisted.ldap.filter import all_of, any_of, equals
+from mutauth_twisted.ldap.session import Entry, Session
 
 _ATTRIBUTES: Final = ("sAMAccountName", "objectSid", "objectClass", "groupType")
 # MS-ADTS 2.2.12: what groupType says.
@@ -56,7 +57,10 @@ def find_group(session: Session, catalog: Session, name: str) -> Group:
         cause = f"it is a distribution group ({entry.dn}), which no ticket names"
         raise UsageError(subject, cause, "make it a security group, or take another one")
     if group_type & _DOMAIN_LOCAL and domain_of(entry.dn) != domain_of(session.domain_dn):
-        cause = f"it is local to {domain_of(entry.dn)}, and tickets for services of other domains do not name it"
+        cause = (
+            f"it is local to {domain_of(entry.dn)}, and tickets for services of other domains do "
+            "not name it"
+        )
         raise UsageError(subject, cause, "take a global or universal group")
     return Group(name, entry.dn, sid)
 
@@ -66,7 +70,11 @@ def _check_kind(entry: Entry, subject: str) -> None:
     if "group" in classes and entry.values("objectSid"):
         return
     kind = next((words for known, words in _KINDS.items() if known in classes), "no group")
-    option = "give its name with --allow or --deny" if kind in ("a computer", "a user") else "name a security group"
+    option = (
+        "give its name with --allow or --deny"
+        if kind in ("a computer", "a user")
+        else "name a security group"
+    )
     raise UsageError(subject, f"it is {kind} ({entry.dn})", option)
 
 
@@ -89,7 +97,9 @@ def _by_name(session: Session, catalog: Session, name: str) -> Entry:
         return _find(session, catalog, base, name, local)
     local, at, suffix = name.rpartition("@")
     if at:
-        base = _find_domain(session, name, any_of(equals("dnsRoot", suffix), equals("nETBIOSName", suffix)))
+        base = _find_domain(
+            session, name, any_of(equals("dnsRoot", suffix), equals("nETBIOSName", suffix))
+        )
         return _find(session, catalog, base, name, local)
     return _find(session, catalog, session.domain_dn, name, name)
 
@@ -97,13 +107,21 @@ def _by_name(session: Session, catalog: Session, name: str) -> Entry:
 def _find_domain(session: Session, name: str, wanted: str) -> str:
     """The DN of one of the forest's domains."""
     partitions = f"CN=Partitions,{session.root_dse.text('configurationNamingContext')}"
-    found = list(session.search(partitions, all_of("(objectClass=crossRef)", _IS_DOMAIN, wanted), ("nCName",)))
+    found = list(
+        session.search(
+            partitions, all_of("(objectClass=crossRef)", _IS_DOMAIN, wanted), ("nCName",)
+        )
+    )
     if len(found) == 1 and (dn := found[0].text("nCName")):
         return dn
     if name.partition("\\")[0].casefold() in ("builtin", "nt authority"):
         cause = "tickets do not name the groups that every machine has of its own"
-        raise UsageError(f"group {name}", cause, "take a group of the domain, with the same members")
-    every = session.search(partitions, all_of("(objectClass=crossRef)", _IS_DOMAIN), ("nETBIOSName",))
+        raise UsageError(
+            f"group {name}", cause, "take a group of the domain, with the same members"
+        )
+    every = session.search(
+        partitions, all_of("(objectClass=crossRef)", _IS_DOMAIN), ("nETBIOSName",)
+    )
     known = ", ".join(sorted(text for entry in every for text in entry.texts("nETBIOSName")))
     raise NotFound(f"group {name}", "the forest has no such domain", f"its domains: {known}")
 
@@ -116,10 +134,18 @@ def _find(session: Session, catalog: Session, base: str, name: str, local: str) 
     found = [entry for entry in found if domain_of(entry.dn) == where]
     if len(found) > 1:
         places = " and ".join(entry.dn for entry in found)
-        raise UsageError(f"group {name}", f"{len(found)} objects have this name, {places}", "give the DN of one")
+        raise UsageError(
+            f"group {name}", f"{len(found)} objects have this name, {places}", "give the DN of one"
+        )
     if found:
         return found[0]
-    others = [entry.dn for entry in catalog.search("", all_of("(objectClass=group)", wanted), _ATTRIBUTES)]
+    others = [
+        entry.dn for entry in catalog.search("", all_of("(objectClass=group)", wanted), _ATTRIBUTES)
+    ]
     elsewhere = [f"{local}@{domain_of(dn)}" for dn in others if domain_of(dn) != where]
-    remedy = f"did you mean {' or '.join(elsewhere)}?" if elsewhere else "check its name (sAMAccountName), or give its DN"
+    remedy = (
+        f"did you mean {' or '.join(elsewhere)}?"
+        if elsewhere
+        else "check its name (sAMAccountName), or give its DN"
+    )
     raise NotFound(f"group {name}", f"{where} has no such group", remedy)

@@ -16,10 +16,10 @@ from uuid import UUID
 
 from attrs import frozen
 
-from mutauth_twisted.directory.names import parse_guid
 from mutauth_twisted.errors import MutualAuthError
 from mutauth_twisted.files import make_directory, read_file
-from mutauth_twisted.policy import fold_ascii
+from mutauth_twisted.ldap.dn import parse_guid
+from mutauth_twisted.names import fold_ascii
 
 DEFAULT_STATE_DIR = Path("/var/lib/mutauth")
 _SAFE = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_.")
@@ -53,7 +53,9 @@ class GuidCache:
     def path(self, service_class: str, host: str, scp_name: str | None = None) -> Path:
         """The file of one service; safe and distinct for any names, whose case does not count."""
         key = [fold_ascii(part) for part in (service_class, host, scp_name or service_class)]
-        readable = "".join(letter if letter in _SAFE else "_" for letter in f"{key[0]}@{key[1]}")[:80]
+        readable = "".join(letter if letter in _SAFE else "_" for letter in f"{key[0]}@{key[1]}")[
+            :80
+        ]
         digest = sha256(json.dumps(key).encode()).hexdigest()[:16]
         return self.directory / f"scp-{readable}-{digest}.json"
 
@@ -74,9 +76,13 @@ class GuidCache:
         except OSError as error:
             raise self._error(path, "cannot be read", error) from error
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise CacheError(str(path), "it holds no GUID", "remove the file: the SCP is then found by its place") from error
+            raise CacheError(
+                str(path), "it holds no GUID", "remove the file: the SCP is then found by its place"
+            ) from error
 
-    def write(self, service_class: str, host: str, guid: UUID, dn: str = "", scp_name: str | None = None) -> Path:
+    def write(
+        self, service_class: str, host: str, guid: UUID, dn: str = "", scp_name: str | None = None
+    ) -> Path:
         """Keep a GUID; a reader sees the old file or the new one, never half of it.
 
         :raises CacheError: when it cannot be written.
@@ -115,4 +121,8 @@ class GuidCache:
 
     def _error(self, path: Path, what: str, error: OSError) -> CacheError:
         reason = (error.strerror or os.strerror(error.errno or 0)).lower()
-        return CacheError(str(path), f"it {what}: {reason}", "run it as root, or name another place with --state-dir")
+        return CacheError(
+            str(path),
+            f"it {what}: {reason}",
+            "run it as root, or name another place with --state-dir",
+        )

@@ -37,15 +37,20 @@ from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore
 
 from mutauth_twisted.directory.binding import BindingError, BindingInformation, advertised_form
 from mutauth_twisted.directory.commands import install_command
-from mutauth_twisted.directory.connection import Directory
-from mutauth_twisted.directory.names import common_name, domain_of, is_dn, parent_of, parse_guid
 from mutauth_twisted.directory.rnr import ServiceInstance, read_instance
-from mutauth_twisted.directory.scp import SPN_FORMS, ServiceConnectionPoint, find_by_keyword, read_scp
-from mutauth_twisted.directory.session import Session
+from mutauth_twisted.directory.scp import (
+    SPN_FORMS,
+    ServiceConnectionPoint,
+    find_by_keyword,
+    read_scp,
+)
 from mutauth_twisted.directory.spns import find_holders_of, find_named
 from mutauth_twisted.dns import weighted_order
 from mutauth_twisted.errors import MutualAuthError, NotFound, ServiceCheckFailed, UsageError
-from mutauth_twisted.policy import fold_ascii
+from mutauth_twisted.ldap.connection import Directory
+from mutauth_twisted.ldap.dn import common_name, domain_of, is_dn, parent_of, parse_guid
+from mutauth_twisted.ldap.session import Session
+from mutauth_twisted.names import fold_ascii
 from mutauth_twisted.spn import SPN, check_service_class
 
 _LOOKUPS = 20  # SRV records that are looked up at the same time
@@ -96,28 +101,43 @@ class Selection:
 
     def __attrs_post_init__(self) -> None:
         if self.spn_form is not None and self.spn_form not in SPN_FORMS:
-            raise UsageError(f"SPN form {self.spn_form!r}", "it is unknown", f"use one of {', '.join(SPN_FORMS)}")
+            raise UsageError(
+                f"SPN form {self.spn_form!r}", "it is unknown", f"use one of {', '.join(SPN_FORMS)}"
+            )
         if self.service_class is not None:
             check_service_class(self.service_class)
         if self.hosts is not None and not self.hosts.isascii():
-            raise UsageError(f"hosts {self.hosts!r}", "host names are ASCII", "write the pattern in ASCII letters")
+            raise UsageError(
+                f"hosts {self.hosts!r}",
+                "host names are ASCII",
+                "write the pattern in ASCII letters",
+            )
         if self.spn_form == "host" and not self.hosts:
             raise UsageError(
                 self.subject,
-                "whoever can write the object, or answers DNS, chooses the host, and a host registers two-part SPNs itself",
+                "whoever can write the object, or answers DNS, chooses the host, and a host "
+                "registers two-part SPNs itself",
                 "name the hosts to be believed with hosts, or use spn-form guid or dn",
             )
         if not self.by_keyword:
             return
         if self.service_class is None:
             if self.kind == "keyword":
-                cause = "any computer can publish any keyword, and nothing says which service class to believe"
+                cause = (
+                    "any computer can publish any keyword, and nothing says which service class to "
+                    "believe"
+                )
                 raise UsageError(self.subject, cause, "add class=CLASS, the first part of its SPN")
-            remedy = f"name the class: keyword={self.selector}:class=CLASS, the first part of its SPN"
+            remedy = (
+                f"name the class: keyword={self.selector}:class=CLASS, the first part of its SPN"
+            )
             try:
                 check_service_class(self.selector)
             except UsageError as error:
-                cause = "this keyword is neither a DN of a domain, nor an objectGUID, nor a valid service class"
+                cause = (
+                    "this keyword is neither a DN of a domain, nor an objectGUID, nor a valid "
+                    "service class"
+                )
                 raise UsageError(self.subject, cause, remedy) from error
 
     @property
@@ -165,7 +185,9 @@ def locate(
     return Deferred.fromCoroutine(find(directory, selection, randrange))
 
 
-async def _locate_scp(directory: Directory, query: Selection, randrange: Callable[[int], int]) -> list[Instance]:
+async def _locate_scp(
+    directory: Directory, query: Selection, randrange: Callable[[int], int]
+) -> list[Instance]:
     points = await _points(directory, query)
     faults: list[MutualAuthError] = []
     if query.spn_form != "host":
@@ -179,21 +201,38 @@ async def _locate_scp(directory: Directory, query: Selection, randrange: Callabl
     return in_order(instances, randrange)
 
 
-def in_order(instances: Iterable[Instance], randrange: Callable[[int], int] = random.randrange) -> list[Instance]:
+def in_order(
+    instances: Iterable[Instance], randrange: Callable[[int], int] = random.randrange
+) -> list[Instance]:
     """The order in which to try instances: by priority, and at random by weight (RFC 2782)."""
-    return weighted_order(instances, lambda found: (found.binding.priority, found.binding.weight), randrange)
+    return weighted_order(
+        instances, lambda found: (found.binding.priority, found.binding.weight), randrange
+    )
 
 
-async def _locate_rnr(directory: Directory, query: Selection, randrange: Callable[[int], int]) -> list[Instance]:
+async def _locate_rnr(
+    directory: Directory, query: Selection, randrange: Callable[[int], int]
+) -> list[Instance]:
     domain = domain_of(query.selector) if is_dn(query.selector) else None
-    found = await directory.run(lambda session: read_instance(session, query.selector), domain=domain)
+    found = await directory.run(
+        lambda session: read_instance(session, query.selector), domain=domain
+    )
     subject = f"RnR service {found.dn}"
     _check_class(query, subject, found.service_class)
     if not found.addresses:
-        words = ("--service-class", found.service_class or "CLASS", "--host", "HOST", "--port", "PORT")
+        words = (
+            "--service-class",
+            found.service_class or "CLASS",
+            "--host",
+            "HOST",
+            "--port",
+            "PORT",
+        )
         publish = directory.command("rnr", "publish", found.dn, *words)
         also = f" that can be read here ({found.foreign} others)" if found.foreign else ""
-        raise ServiceCheckFailed(subject, f"it has published no address{also}", f"an administrator runs {publish}")
+        raise ServiceCheckFailed(
+            subject, f"it has published no address{also}", f"an administrator runs {publish}"
+        )
     instances = [each for each in _of_rnr(found) if query.wants(each.host)]
     if not instances:
         remedy = f"see them with {directory.command('rnr', 'list')}"
@@ -206,7 +245,9 @@ async def _locate_rnr(directory: Directory, query: Selection, randrange: Callabl
 
 def _of_rnr(found: ServiceInstance) -> list[Instance]:
     return [
-        Instance(found.dn, found.guid, each.host, each.binding.port, found.spn(each.host), each.binding)
+        Instance(
+            found.dn, found.guid, each.host, each.binding.port, found.spn(each.host), each.binding
+        )
         for each in found.addresses
     ]
 
@@ -226,14 +267,17 @@ async def _points(directory: Directory, query: Selection) -> list[ServiceConnect
         return [await _read_by_guid(directory, query.guid)]
     if not query.by_keyword:
         domain = domain_of(query.selector)
-        return [await directory.run(lambda session: read_scp(session, query.selector), domain=domain)]
+        return [
+            await directory.run(lambda session: read_scp(session, query.selector), domain=domain)
+        ]
     found = await directory.run(_search(query), global_catalog=True)
     by_domain: dict[str, list[UUID]] = {}
     for point in found:
         by_domain.setdefault(domain_of(point.dn), []).append(point.guid)
     points: list[ServiceConnectionPoint] = []
     for domain, guids in by_domain.items():
-        # The same search again, on the objects' own domain controller: what the global catalog does not have is there.
+        # The same search again, on the objects' own domain controller: what the global catalog does
+        # not have is there.
         there = await directory.run(_search(query), domain=domain)
         points += [point for point in there if point.guid in guids]
     return points
@@ -243,7 +287,10 @@ async def _read_by_guid(directory: Directory, guid: UUID) -> ServiceConnectionPo
     try:
         found = await directory.run(lambda session: read_scp(session, guid), global_catalog=True)
     except NotFound as error:
-        remedy = f"check it; a product's GUID among the keywords of an SCP is written keyword={guid}:class=CLASS"
+        remedy = (
+            "check it; a product's GUID among the keywords of an SCP is written "
+            f"keyword={guid}:class=CLASS"
+        )
         raise NotFound(error.subject, error.cause, remedy) from error
     return await directory.run(lambda session: read_scp(session, guid), domain=domain_of(found.dn))
 
@@ -271,23 +318,31 @@ async def _instances(
     return instances, faults
 
 
-def _look_at(directory: Directory, query: Selection, point: ServiceConnectionPoint) -> Deferred[list[Instance]]:
+def _look_at(
+    directory: Directory, query: Selection, point: ServiceConnectionPoint
+) -> Deferred[list[Instance]]:
     return Deferred.fromCoroutine(_of_point(directory, query, point))
 
 
-async def _of_point(directory: Directory, query: Selection, point: ServiceConnectionPoint) -> list[Instance]:
+async def _of_point(
+    directory: Directory, query: Selection, point: ServiceConnectionPoint
+) -> list[Instance]:
     subject = f"SCP {point.dn}"
     _check_class(query, subject, point.service_class)
     try:
         binding = point.binding
     except BindingError as error:
-        raise ServiceCheckFailed(subject, str(error), "start the service again: it publishes its port") from error
+        raise ServiceCheckFailed(
+            subject, str(error), "start the service again: it publishes its port"
+        ) from error
     if point.dns_name_type == "SRV" and point.dns_name:
         return await _of_srv_record(directory, query, point, binding)
     if binding is None:
         raise ServiceCheckFailed(subject, "it has published no port", "is the service running?")
     if not point.dns_name:
-        raise ServiceCheckFailed(subject, "it names no host", "start the service again: it publishes its host")
+        raise ServiceCheckFailed(
+            subject, "it names no host", "start the service again: it publishes its host"
+        )
     spn = point.spn(query.form_for(binding), service_class=query.wanted_class)
     return [Instance(point.dn, point.guid, spn.host, binding.port, spn, binding)]
 
@@ -303,15 +358,22 @@ def _check_class(query: Selection, subject: str, service_class: str | None) -> N
     remedy = "check the selector and the class"
     if query.service_class is None:
         remedy = "check the keyword, or name the class that you trust with class=CLASS"
-    raise ServiceCheckFailed(subject, f"it is of service class {service_class}, not {wanted}", remedy)
+    raise ServiceCheckFailed(
+        subject, f"it is of service class {service_class}, not {wanted}", remedy
+    )
 
 
 async def _of_srv_record(
-    directory: Directory, query: Selection, point: ServiceConnectionPoint, published: BindingInformation | None
+    directory: Directory,
+    query: Selection,
+    point: ServiceConnectionPoint,
+    published: BindingInformation | None,
 ) -> list[Instance]:
-    """One connection point for many hosts: serviceDNSName is an SRV record's name, and DNS has hosts and ports.
+    """One connection point for many hosts: serviceDNSName is an SRV record's name, and DNS has
+    hosts and ports.
 
-    Nothing vouches for what DNS says; no account holds an SPN with the object's DN or GUID for a host that it makes up.
+    Nothing vouches for what DNS says; no account holds an SPN with the object's DN or GUID for a
+    host that it makes up.
     """
     targets = await directory.resolver.lookup_srv(point.dns_name or "")
     instances = []
@@ -330,19 +392,34 @@ async def _of_srv_record(
 async def _named(
     directory: Directory, query: Selection, points: Sequence[ServiceConnectionPoint]
 ) -> tuple[list[ServiceConnectionPoint], list[MutualAuthError]]:
-    """Without the SRV records that no SPN of the wanted class vouches for: whoever can publish has nobody ask DNS."""
-    wanted = query.wanted_class or (points[0].service_class if points else None) or ""  # the one that is pinned
-    records = [point for point in points if point.dns_name_type == "SRV" and _is_of(point.service_class, wanted)]
+    """Without the SRV records that no SPN of the wanted class vouches for: whoever can publish has
+    nobody ask DNS.
+    """
+    wanted = (
+        query.wanted_class or (points[0].service_class if points else None) or ""
+    )  # the one that is pinned
+    records = [
+        point
+        for point in points
+        if point.dns_name_type == "SRV" and _is_of(point.service_class, wanted)
+    ]
     if not records:
         return list(points), []
     names = [name for point in records for name in (str(point.guid), point.dn)]
-    found = await directory.run(lambda session: find_named(session, wanted, names), global_catalog=True)
-    unnamed = {point.guid: point for point in records if found.isdisjoint((str(point.guid), fold_ascii(point.dn)))}
+    found = await directory.run(
+        lambda session: find_named(session, wanted, names), global_catalog=True
+    )
+    unnamed = {
+        point.guid: point
+        for point in records
+        if found.isdisjoint((str(point.guid), fold_ascii(point.dn)))
+    }
     faults: list[MutualAuthError] = [
         ServiceCheckFailed(
             f"SCP {point.dn}",
             f"no account holds an SPN of class {wanted} that vouches for it",
-            "if it is to be trusted, an administrator installs it, or registers an SPN with its GUID for each host",
+            "if it is to be trusted, an administrator installs it, or registers an SPN with its "
+            "GUID for each host",
         )
         for point in unnamed.values()
     ]
@@ -352,14 +429,19 @@ async def _named(
 async def _held(
     directory: Directory, query: Selection, instances: Sequence[Instance]
 ) -> tuple[list[Instance], list[MutualAuthError]]:
-    """Those whose three-part SPN is registered literally; what a KDC makes of the name does not count.
+    """Those whose three-part SPN is registered literally; what a KDC makes of the name does not
+    count.
 
     Those of two parts are of hosts that the client named.
     """
-    three_parts = dict.fromkeys(instance.spn for instance in instances if instance.spn.service_name is not None)
+    three_parts = dict.fromkeys(
+        instance.spn for instance in instances if instance.spn.service_name is not None
+    )
     if not three_parts:
         return list(instances), []
-    accounts = await directory.run(lambda session: find_holders_of(session, list(three_parts)), global_catalog=True)
+    accounts = await directory.run(
+        lambda session: find_holders_of(session, list(three_parts)), global_catalog=True
+    )
     standing = {fold_ascii(text) for account in accounts for text in account.spns}
     held, faults = [], list[MutualAuthError]()
     for instance in instances:
@@ -374,7 +456,16 @@ def _not_held(directory: Directory, query: Selection, instance: Instance) -> Ser
     service_class, host = instance.spn.service_class, instance.host
     if query.kind == "rnr":
         subject = f"RnR service {instance.dn}"
-        words = ("--service-class", service_class, "--host", host, "--port", str(instance.port), "--account", "ACCOUNT")
+        words = (
+            "--service-class",
+            service_class,
+            "--host",
+            host,
+            "--port",
+            str(instance.port),
+            "--account",
+            "ACCOUNT",
+        )
         command = directory.command("rnr", "publish", instance.dn, *words)
     else:
         subject = f"SCP {instance.dn}"

@@ -30,10 +30,17 @@ from uuid import UUID, uuid5
 from attrs import field, frozen
 
 from mutauth_twisted.directory.binding import BindingInformation
-from mutauth_twisted.directory.names import all_of, child_dn, equals, is_dn, is_host_name, parent_of
-from mutauth_twisted.directory.session import INSUFFICIENT_RIGHTS, Change, Entry, Session, Value
-from mutauth_twisted.errors import DirectoryRefused, NotFound, OtherObject, ServiceCheckFailed, UsageError
-from mutauth_twisted.policy import fold_ascii
+from mutauth_twisted.errors import (
+    DirectoryRefused,
+    NotFound,
+    OtherObject,
+    ServiceCheckFailed,
+    UsageError,
+)
+from mutauth_twisted.ldap.dn import child_dn, is_dn, parent_of
+from mutauth_twisted.ldap.filter import all_of, equals
+from mutauth_twisted.ldap.session import INSUFFICIENT_RIGHTS, Change, Entry, Session, Value
+from mutauth_twisted.names import fold_ascii, is_host_name
 from mutauth_twisted.spn import SPN
 
 INSTANCE_CLASS = "serviceInstance"
@@ -41,9 +48,17 @@ CLASS_CLASS = "serviceClass"
 _FORMAT = b"mutauth/1 "
 #: Longer values are nobody's address; a DNS name has at most 253 characters.
 _MAX_VALUE = 1024
-#: Class identifiers are made from the class's name, so that every host makes the same one (RFC 9562, version 5).
+#: Class identifiers are made from the class's name, so that every host makes the same one (RFC
+#: 9562, version 5).
 _NAMESPACE = UUID("c2b1c9d3-6b0a-4a2c-9d0e-3f6f3c8a5b71")
-_ATTRIBUTES = ("objectClass", "objectGUID", "cn", "displayName", "serviceClassID", "winsockAddresses")
+_ATTRIBUTES = (
+    "objectClass",
+    "objectGUID",
+    "cn",
+    "displayName",
+    "serviceClassID",
+    "winsockAddresses",
+)
 
 Report = Callable[[str], None]
 
@@ -110,7 +125,9 @@ class ServiceInstance:
         """
         name = service_class or self.service_class
         if not name:
-            raise UsageError(f"RnR service {self.dn}", "its service class is not there", "publish it again")
+            raise UsageError(
+                f"RnR service {self.dn}", "its service class is not there", "publish it again"
+            )
         return SPN(name, host, self.dn)
 
 
@@ -149,7 +166,9 @@ def read_instance(session: Session, name: str) -> ServiceInstance:
     except NotFound as error:
         raise NotFound(subject, error.cause, remedy) from error
     if INSTANCE_CLASS not in entry.texts("objectClass"):
-        raise OtherObject(subject, "the object of that name is no serviceInstance", "check the name")
+        raise OtherObject(
+            subject, "the object of that name is no serviceInstance", "check the name"
+        )
     return _instance(entry, _classes(session, parent_of(dn)))
 
 
@@ -176,7 +195,9 @@ def _classes(session: Session, container: str) -> dict[UUID | None, str]:
     """The names of the classes in a container by their identifiers."""
     wanted = equals("objectClass", CLASS_CLASS)
     found = session.search(container, wanted, ["displayName", "serviceClassID"], scope="one")
-    return {_guid(entry.values("serviceClassID")): entry.text("displayName") or "" for entry in found}
+    return {
+        _guid(entry.values("serviceClassID")): entry.text("displayName") or "" for entry in found
+    }
 
 
 def _class_dn(service_class: str, container: str) -> str:
@@ -191,12 +212,18 @@ def list_instances(session: Session) -> list[ServiceInstance]:
     """
     container = container_dn(session)
     classes = _classes(session, container)
-    found = session.search(container, equals("objectClass", INSTANCE_CLASS), _ATTRIBUTES, scope="one")
+    found = session.search(
+        container, equals("objectClass", INSTANCE_CLASS), _ATTRIBUTES, scope="one"
+    )
     return [_instance(entry, classes) for entry in found]
 
 
 def publish(
-    session: Session, name: str, service_class: str, addresses: Iterable[Address], report: Report = lambda _: None
+    session: Session,
+    name: str,
+    service_class: str,
+    addresses: Iterable[Address],
+    report: Report = lambda _: None,
 ) -> ServiceInstance:
     """Make a service say where it is offered, and create what is missing of it; blocks.
 
@@ -241,7 +268,10 @@ def _as_administrator(dn: str, work: Callable[[], None]) -> None:
     except DirectoryRefused as error:
         if error.code != INSUFFICIENT_RIGHTS:
             raise
-        remedy = "run mutauth rnr publish as an administrator, or use an SCP, which a computer may create itself"
+        remedy = (
+            "run mutauth rnr publish as an administrator, or use an SCP, which a computer may "
+            "create itself"
+        )
         cause = "only administrators may create services there"
         raise DirectoryRefused(f"RnR service {dn}", cause, remedy, code=error.code) from error
 
@@ -252,7 +282,9 @@ def check_class(session: Session, instance: ServiceInstance, service_class: str)
     :raises ServiceCheckFailed: when it is of another one.
     """
     known = instance.service_class
-    if instance.class_id != class_id_of(service_class) and fold_ascii(known or "") != fold_ascii(service_class):
+    if instance.class_id != class_id_of(service_class) and fold_ascii(known or "") != fold_ascii(
+        service_class
+    ):
         raise ServiceCheckFailed(
             f"RnR service {instance.dn}",
             f"it is of service class {known or instance.class_id}, not {service_class}",
@@ -269,7 +301,11 @@ def update_address(session: Session, instance: ServiceInstance, address: Address
     is_new = address not in instance.addresses
     if not (stale or is_new):
         return False
-    changes = [Change("delete", "winsockAddresses", tuple(each.encode() for each in stale))] if stale else []
+    changes = (
+        [Change("delete", "winsockAddresses", tuple(each.encode() for each in stale))]
+        if stale
+        else []
+    )
     if is_new:
         changes.append(Change("add", "winsockAddresses", (address.encode(),)))
     session.modify(instance.dn, changes)
@@ -304,9 +340,13 @@ def remove(session: Session, name: str, report: Report = lambda _: None) -> None
     if instance.class_id is None:
         return
     container = parent_of(instance.dn)
-    same = all_of(equals("objectClass", INSTANCE_CLASS), equals("serviceClassID", instance.class_id.bytes_le))
+    same = all_of(
+        equals("objectClass", INSTANCE_CLASS), equals("serviceClassID", instance.class_id.bytes_le)
+    )
     if not any(True for _ in session.search(container, same, scope="one")):
-        wanted = all_of(equals("objectClass", CLASS_CLASS), equals("serviceClassID", instance.class_id.bytes_le))
+        wanted = all_of(
+            equals("objectClass", CLASS_CLASS), equals("serviceClassID", instance.class_id.bytes_le)
+        )
         for entry in list(session.search(container, wanted, scope="one")):
             session.delete(entry.dn)
             report(f"deleted service class {entry.dn}")

@@ -9,10 +9,16 @@ from attrs import frozen
 from twisted.internet.endpoints import quoteStringArgument
 
 from mutauth_twisted.directory.binding import BindingInformation
-from mutauth_twisted.directory.names import all_of, check_host_name, equals, parent_of
-from mutauth_twisted.directory.session import NO_SUCH_ATTRIBUTE, Change, Entry, Session
-from mutauth_twisted.errors import DirectoryRefused, NotFound, OtherObject, UsageError
-from mutauth_twisted.policy import fold_ascii
+from mutauth_twisted.errors import (
+    DirectoryRefused,
+    NotFound,
+    OtherObject,
+    UsageError,
+)
+from mutauth_twisted.ldap.dn import child_dn, parent_of
+from mutauth_twisted.ldap.filter import all_of, equals
+from mutauth_twisted.ldap.session import NO_SUCH_ATTRIBUTE, Change, Entry, Session
+from mutauth_twisted.names import check_host_name, fold_ascii
 from mutauth_twisted.spn import SPN, check_service_class
 
 OBJECT_CLASS = "serviceConnectionPoint"
@@ -67,16 +73,21 @@ class ServiceConnectionPoint:
         :param form: ``guid``, ``dn`` or ``host``.
         :param host: instead of serviceDNSName.
         :param service_class: instead of serviceClassName.
-        :raises UsageError: when a part is not known, or cannot stand in an SPN, or the host is not a valid (ASCII) name.
+        :raises UsageError: when a part is not known, or cannot stand in an SPN, or the host is not
+            a valid (ASCII) name.
         """
         host, service_class = host or self.dns_name, service_class or self.service_class
         if not host or not service_class:
             what = "serviceDNSName" if not host else "serviceClassName"
             raise UsageError(f"SCP {self.dn}", f"it has no {what}", "install it again")
         if form not in SPN_FORMS:
-            raise UsageError(f"SPN form {form!r}", "it is unknown", f"use one of {', '.join(SPN_FORMS)}")
+            raise UsageError(
+                f"SPN form {form!r}", "it is unknown", f"use one of {', '.join(SPN_FORMS)}"
+            )
         names = {"guid": str(self.guid), "dn": self.dn, "host": None}
-        return SPN(service_class, check_host_name(host, f"SCP {self.dn}, host {host!r}"), names[form])
+        return SPN(
+            service_class, check_host_name(host, f"SCP {self.dn}, host {host!r}"), names[form]
+        )
 
 
 def client_strings(point: ServiceConnectionPoint) -> list[str]:
@@ -129,7 +140,9 @@ def list_scps(session: Session, base: str | None = None) -> Iterator[ServiceConn
     return map(_scp, session.search(session.root if base is None else base, _IS_SCP, _ATTRIBUTES))
 
 
-def find_by_keyword(session: Session, keyword: str, *, base: str | None = None) -> Iterator[ServiceConnectionPoint]:
+def find_by_keyword(
+    session: Session, keyword: str, *, base: str | None = None
+) -> Iterator[ServiceConnectionPoint]:
     """The service connection points with a keyword.
 
     On a global catalog the whole forest is searched, and what it does not
@@ -152,10 +165,15 @@ def find_computer(session: Session, host: str) -> str:
     found = [entry.dn for entry in session.search(session.domain_dn, wanted)]
     if len(found) > 1:
         raise UsageError(
-            f"host {host}", f"{len(found)} computer objects have this dNSHostName", "name one with --scp-parent"
+            f"host {host}",
+            f"{len(found)} computer objects have this dNSHostName",
+            "name one with --scp-parent",
         )
     if not found:
-        remedy = "join the host, or name another place for the SCP with --scp-parent, to install and to serve"
+        remedy = (
+            "join the host, or name another place for the SCP with --scp-parent, to install and to "
+            "serve"
+        )
         raise NotFound(f"host {host}", "no computer object has this dNSHostName", remedy)
     return found[0]
 
@@ -171,7 +189,7 @@ def create_scp(
 ) -> ServiceConnectionPoint:
     """Create a service connection point without binding information; the service publishes that.
 
-    :param dn: its DN, from :func:`~mutauth_twisted.directory.names.child_dn`.
+    :param dn: its DN, from :func:`~mutauth_twisted.ldap.dn.child_dn`.
     :raises NotFound: when there is nothing to put it below.
     """
     attributes = {
@@ -184,11 +202,15 @@ def create_scp(
     try:
         session.add(dn, attributes)
     except NotFound as error:
-        raise NotFound(parent_of(dn), "there is no such object to put the SCP below", "check --scp-parent") from error
+        raise NotFound(
+            parent_of(dn), "there is no such object to put the SCP below", "check --scp-parent"
+        ) from error
     return read_scp(session, dn)
 
 
-def update_binding(session: Session, scp: ServiceConnectionPoint, dns_name: str, binding: BindingInformation) -> list[str]:
+def update_binding(
+    session: Session, scp: ServiceConnectionPoint, dns_name: str, binding: BindingInformation
+) -> list[str]:
     """Make the service connection point say where the service is now.
 
     :return: the names of the attributes that were written; none when all was right.
@@ -223,3 +245,17 @@ def withdraw(session: Session, guid: UUID, binding: BindingInformation) -> bool:
 def delete_scp(session: Session, scp: ServiceConnectionPoint) -> None:
     """Delete a service connection point."""
     session.delete(scp.dn)
+
+
+def scp_dn(
+    session: Session,
+    *,
+    service_class: str,
+    host: str,
+    scp_name: str | None = None,
+    scp_parent: str | None = None,
+) -> str:
+    """Where the service's connection point is put: below the host's computer object, unless said
+    otherwise.
+    """
+    return child_dn(scp_name or service_class, scp_parent or find_computer(session, host))

@@ -7,9 +7,11 @@ from typing import TypeVar
 
 from attrs import frozen
 
-from mutauth_twisted.directory.names import all_of, any_of, domain_of, equals, is_dn, matches, same_dn
-from mutauth_twisted.directory.security import parse_sid, sid_bytes
-from mutauth_twisted.directory.session import (
+from mutauth_twisted.directory.acl import parse_sid, sid_bytes
+from mutauth_twisted.errors import DirectoryRefused, NotFound, UsageError
+from mutauth_twisted.ldap.dn import domain_of, is_dn, same_dn
+from mutauth_twisted.ldap.filter import all_of, any_of, equals, matches
+from mutauth_twisted.ldap.session import (
     CONSTRAINT_VIOLATION,
     INSUFFICIENT_RIGHTS,
     NO_SUCH_ATTRIBUTE,
@@ -19,8 +21,7 @@ from mutauth_twisted.directory.session import (
     Entry,
     Session,
 )
-from mutauth_twisted.errors import DirectoryRefused, NotFound, UsageError
-from mutauth_twisted.policy import fold_ascii
+from mutauth_twisted.names import fold_ascii
 from mutauth_twisted.spn import SPN
 
 _AT_ONCE = 100  # names in one filter; a domain controller takes many more, but not any number
@@ -50,8 +51,8 @@ class Account:
     :param is_computer: whether it is a computer's.
     :param dns_host_name: a computer's DNS name.
     :param is_group: whether it is a group after all, which may have rights.
-    :param encryption_types: its msDS-SupportedEncryptionTypes (MS-KILE 2.2.7); None: it has none, or a global catalog
-        was asked, which does not know.
+    :param encryption_types: its msDS-SupportedEncryptionTypes (MS-KILE 2.2.7); None: it has none,
+        or a global catalog was asked, which does not know.
     """
 
     dn: str
@@ -64,11 +65,14 @@ class Account:
     encryption_types: int | None = None
 
     def holds(self, spn: SPN | str) -> bool:
-        """Whether this SPN is registered on the account literally; the case of A to Z does not count."""
+        """Whether this SPN is registered on the account literally; the case of A to Z does not
+        count.
+        """
         return fold_ascii(str(spn)) in set(map(fold_ascii, self.spns))
 
     def may_hold(self, spn: SPN | str) -> bool:
-        """Whether the directory may take one of its SPNs for this one, as it folds more letters than A to Z.
+        """Whether the directory may take one of its SPNs for this one, as it folds more letters
+        than A to Z.
 
         For what must not be there; what has to be there is :meth:`holds`.
         """
@@ -110,19 +114,32 @@ def find_account(session: Session, name: str) -> Account:
         exact = any_of(equals("userPrincipalName", bare), equals("sAMAccountName", local))
         bare = local
     for wanted in (exact, equals("sAMAccountName", bare + "$")):
-        found = list(session.search(session.domain_dn, all_of(equals("objectClass", "user"), wanted), ACCOUNT_ATTRIBUTES))
+        found = list(
+            session.search(
+                session.domain_dn, all_of(equals("objectClass", "user"), wanted), ACCOUNT_ATTRIBUTES
+            )
+        )
         if len(found) > 1:
             places = " and ".join(entry.dn for entry in found)
-            raise UsageError(f"account {name}", f"{len(found)} accounts have this name, {places}", "give the DN of one")
+            raise UsageError(
+                f"account {name}",
+                f"{len(found)} accounts have this name, {places}",
+                "give the DN of one",
+            )
         if found:
             return account_of(found[0])
-    raise NotFound(f"account {name}", f"{dns_domain} has no such account", "check the name, or give its DN")
+    raise NotFound(
+        f"account {name}", f"{dns_domain} has no such account", "check the name, or give its DN"
+    )
 
 
 def find_by_sid(session: Session, sid: str) -> Account | None:
     """Whoever has a SID, a group too; None when there is nobody here."""
     wanted = equals("objectSid", sid_bytes(sid))
-    return next((account_of(entry) for entry in session.search(session.root, wanted, ACCOUNT_ATTRIBUTES)), None)
+    return next(
+        (account_of(entry) for entry in session.search(session.root, wanted, ACCOUNT_ATTRIBUTES)),
+        None,
+    )
 
 
 def find_holders(session: Session, spn: SPN) -> list[Account]:
@@ -134,14 +151,17 @@ def find_holders_of(session: Session, spns: Sequence[SPN]) -> list[Account]:
     """The accounts that hold any of these SPNs."""
     found: dict[str, Account] = {}
     for begin in range(0, len(spns), _AT_ONCE):
-        wanted = any_of(*(equals("servicePrincipalName", str(spn)) for spn in spns[begin : begin + _AT_ONCE]))
+        wanted = any_of(
+            *(equals("servicePrincipalName", str(spn)) for spn in spns[begin : begin + _AT_ONCE])
+        )
         for entry in session.search(session.root, wanted, ACCOUNT_ATTRIBUTES):
             found[entry.dn] = account_of(entry)
     return list(found.values())
 
 
 def find_named(session: Session, service_class: str, names: Sequence[str]) -> set[str]:
-    """Those of these service names that are in an SPN of this class, whatever its host, with A to Z in lower case.
+    """Those of these service names that are in an SPN of this class, whatever its host, with A to Z
+    in lower case.
 
     :param session: a global catalog searches the forest.
     :param names: third parts of SPNs, such as GUIDs and DNs.
@@ -171,12 +191,17 @@ def check_free(catalog: Session, spns: Sequence[SPN], account: Account) -> None:
     :raises DirectoryRefused: naming an SPN, everybody who holds it, and the
         commands that free all of these SPNs.
     """
-    others = [other for other in find_holders_of(catalog, spns) if not same_dn(other.dn, account.dn)]
+    others = [
+        other for other in find_holders_of(catalog, spns) if not same_dn(other.dn, account.dn)
+    ]
     for spn in spns:
         holders = [other for other in others if other.may_hold(spn)]
         if holders:
             places = " and ".join(f"{other.name} ({other.dn})" for other in holders)
-            commands = [spn_command(catalog, "delete", other, *filter(other.may_hold, spns)) for other in others]
+            commands = [
+                spn_command(catalog, "delete", other, *filter(other.may_hold, spns))
+                for other in others
+            ]
             raise DirectoryRefused(
                 f"SPN {spn}",
                 f"it is on another account already, {places}",
@@ -204,15 +229,26 @@ def _refused(
     if error.code == INSUFFICIENT_RIGHTS:
         right = "'Write servicePrincipalName'"
         if account.is_computer:
-            right += " (or 'Validated write to service principal name', for two-part SPNs of its own host)"
+            right += (
+                " (or 'Validated write to service principal name', for two-part SPNs of its own "
+                "host)"
+            )
         remedy = f"an administrator runs {command}, or grants you {right} on {account.dn}"
-    elif error.win32 == SPN_NOT_UNIQUE or (error.code == CONSTRAINT_VIOLATION and _SAMBA_UNIQUENESS in error.cause):
-        # Whatever the class: a domain controller refuses host/h while HTTP/h is elsewhere (sPNMappings).
+    elif error.win32 == SPN_NOT_UNIQUE or (
+        error.code == CONSTRAINT_VIOLATION and _SAMBA_UNIQUENESS in error.cause
+    ):
+        # Whatever the class: a domain controller refuses host/h while HTTP/h is elsewhere
+        # (sPNMappings).
         patterns = dict.fromkeys(f"*/{str(spn).partition('/')[2]}" for spn in spns)
-        remedy = f"{session.command('spn', 'query', *patterns)} tells who holds it or an alias of it"
+        remedy = (
+            f"{session.command('spn', 'query', *patterns)} tells who holds it or an alias of it"
+        )
     elif error.code == CONSTRAINT_VIOLATION and account.is_computer:
         own = " or ".join(filter(None, (account.dns_host_name, account.name.rstrip("$"))))
-        remedy = f"a computer may give itself two-part SPNs of {own} without a port only: an administrator runs {command}"
+        remedy = (
+            f"a computer may give itself two-part SPNs of {own} without a port only: an "
+            f"administrator runs {command}"
+        )
     subject = f"SPN {', '.join(map(str, spns))} on {account.name}"
     return DirectoryRefused(subject, error.cause, remedy, code=error.code, win32=error.win32)
 
@@ -238,8 +274,11 @@ def add_spns(session: Session, account: Account, spns: Iterable[SPN]) -> list[SP
             except DirectoryRefused as error:
                 if error.code != VALUE_EXISTS:
                     raise
-                # The directory takes more letters than A to Z for the same in any case, and clients do not.
-                respelled = [Change(kind, "servicePrincipalName", (str(spn),)) for kind in ("delete", "add")]
+                # The directory takes more letters than A to Z for the same in any case, and clients
+                # do not.
+                respelled = [
+                    Change(kind, "servicePrincipalName", (str(spn),)) for kind in ("delete", "add")
+                ]
                 session.modify(account.dn, respelled)
         except DirectoryRefused as error:
             raise _refused(session, "add", [spn], account, error, spns[place + 1 :]) from error
@@ -259,7 +298,9 @@ def remove_spns(session: Session, account: Account, spns: Iterable[S]) -> list[S
             _remove(session, account, str(spn))
         except DirectoryRefused as error:
             if error.code != NO_SUCH_ATTRIBUTE:
-                raise _refused(session, "delete", [spn], account, error, spns[place + 1 :]) from error
+                raise _refused(
+                    session, "delete", [spn], account, error, spns[place + 1 :]
+                ) from error
         else:
             removed.append(spn)
     return removed
@@ -280,6 +321,8 @@ def _remove(session: Session, account: Account, text: str) -> None:
 def replace_spns(session: Session, account: Account, spns: Sequence[SPN]) -> None:
     """DsWriteAccountSpn, DS_SPN_REPLACE_SPN_OP: exactly these; none clears all."""
     try:
-        session.modify(account.dn, [Change("replace", "servicePrincipalName", tuple(map(str, spns)))])
+        session.modify(
+            account.dn, [Change("replace", "servicePrincipalName", tuple(map(str, spns)))]
+        )
     except DirectoryRefused as error:
         raise _refused(session, "replace", spns or ["--clear"], account, error) from error

@@ -25,11 +25,14 @@ class HostEndpoint:
     :param reactor: provides IReactorTCP and IReactorTime.
     :param host: its DNS name, for errors.
     :param addresses: its addresses.
-    :param again: whether this is a second attempt, which does not use what the first one failed with.
+    :param again: whether this is a second attempt, which does not use what the first one failed
+        with.
     :ivar used: the answer that :meth:`connect` uses; None before there is one.
     """
 
-    def __init__(self, reactor: Any, host: str, port: int, addresses: Locations[str], *, again: bool = False) -> None:
+    def __init__(
+        self, reactor: Any, host: str, port: int, addresses: Locations[str], *, again: bool = False
+    ) -> None:
         self._reactor = reactor
         self._host = host
         self._port = port
@@ -52,7 +55,9 @@ class HostEndpoint:
             self._host.encode("idna")  # the system's resolver never answers where it could not ask
         except UnicodeError as error:
             cause = f"invalid host name ({one_line(str(error))})"
-            raise NetworkError(f"host {self._host}", cause, "check the name in the directory") from error
+            raise NetworkError(
+                f"host {self._host}", cause, "check the name in the directory"
+            ) from error
         self.used = await self._addresses.find(newer_than=self._addresses.known)
         connected: IProtocol = await self._to(self.used.items).connect(factory)
         return connected

@@ -13,7 +13,6 @@ from zope.interface import implementer
 
 from mutauth_twisted.core.handshake import ACCESS_DENIED, SERVICE_FULL
 from mutauth_twisted.credentials import ClientCredentials
-from mutauth_twisted.directory.connection import Directory
 from mutauth_twisted.directory.location import Instance, Selection, in_order, locate
 from mutauth_twisted.endpoints.hosts import HostEndpoint
 from mutauth_twisted.endpoints.locations import Found, Locations
@@ -29,11 +28,12 @@ from mutauth_twisted.errors import (
     PeerRefused,
     UsageError,
 )
+from mutauth_twisted.ldap.connection import Directory
 from mutauth_twisted.log import Log
-from mutauth_twisted.net.endpoints import MutualAuthClientEndpoint
+from mutauth_twisted.net.client import MutualAuthClientEndpoint
 from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.net.tls import Authority, Layer, checking_layer
-from mutauth_twisted.policy import Protection
+from mutauth_twisted.protection import Protection
 from mutauth_twisted.text import one_line
 from mutauth_twisted.wire import WIRES
 
@@ -43,7 +43,11 @@ def _kind(failures: Sequence[MutualAuthError]) -> type[MutualAuthError]:
     for kind in (KDCRefused, KDCUnreachable):
         if all(isinstance(error, kind) for error in failures):
             return kind
-    return AuthenticationError if any(isinstance(error, AuthenticationError) for error in failures) else NetworkError
+    return (
+        AuthenticationError
+        if any(isinstance(error, AuthenticationError) for error in failures)
+        else NetworkError
+    )
 
 
 def _may_have_moved(error: MutualAuthError) -> bool:
@@ -106,7 +110,11 @@ class LocatedEndpoint:
     ) -> None:
         if not channel.package.proves_service:
             cause = "it proves no service, and what is found in the directory has to be proven"
-            raise UsageError(f"package {channel.package.value}", cause, "name an address instead, or use kerberos")
+            raise UsageError(
+                f"package {channel.package.value}",
+                cause,
+                "name an address instead, or use kerberos",
+            )
         self._reactor = reactor
         self._directory = directory
         self._selection = selection
@@ -116,7 +124,9 @@ class LocatedEndpoint:
         self._wire = wire
         self._authority = authority
         if authority is not None:
-            checking_layer(authority, "localhost")  # what the user gave wrong shows before the search
+            checking_layer(
+                authority, "localhost"
+            )  # what the user gave wrong shows before the search
         self._keep = keep
         self._locations: Locations[Instance] = Locations(reactor, self._search, keep)
         #: By host, of those that were found last.
@@ -131,7 +141,9 @@ class LocatedEndpoint:
         """
         failures: list[MutualAuthError] = []
         connecting = Deferred.fromCoroutine(self._connect(protocolFactory, failures))
-        return connecting.addTimeout(self._timeout, self._reactor, lambda _, seconds: self._too_late(seconds, failures))
+        return connecting.addTimeout(
+            self._timeout, self._reactor, lambda _, seconds: self._too_late(seconds, failures)
+        )
 
     def _too_late(self, seconds: float, failures: list[MutualAuthError]) -> Failure:
         tried = f": {' | '.join(map(str, failures))}" if failures else ""
@@ -139,12 +151,16 @@ class LocatedEndpoint:
             NetworkError(
                 self._selection.selector,
                 f"not found and proven within {seconds:g} s{tried}",
-                "check that the directory, the KDC and the service answer, or allow more with timeout",
+                "check that the directory, the KDC and the service answer, or allow more with "
+                "timeout",
             )
         )
 
-    async def _connect(self, factory: IProtocolFactory, failures: list[MutualAuthError]) -> IProtocol:
-        # A little before the deadline of all this, so that what ends an attempt can say whom it was with.
+    async def _connect(
+        self, factory: IProtocolFactory, failures: list[MutualAuthError]
+    ) -> IProtocol:
+        # A little before the deadline of all this, so that what ends an attempt can say whom it was
+        # with.
         deadline = self._reactor.seconds() + self._timeout * 0.97
         known = self._locations.known
         if known is not None:
@@ -159,10 +175,13 @@ class LocatedEndpoint:
                 return connected
         if len(failures) == 1:
             raise failures[0]
-        worst = next((error for error in failures if isinstance(error, AuthenticationError)), failures[0])
+        worst = next(
+            (error for error in failures if isinstance(error, AuthenticationError)), failures[0]
+        )
         raise _kind(failures)(
             self._selection.selector,
-            f"none of its {len(failures)} instances could be used: " + " | ".join(map(str, failures)),
+            f"none of its {len(failures)} instances could be used: "
+            + " | ".join(map(str, failures)),
         ) from worst
 
     def _search(self) -> Deferred[list[Instance]]:
@@ -170,7 +189,9 @@ class LocatedEndpoint:
 
     def _told(self, found: list[Instance]) -> list[Instance]:
         hosts = {each.host for each in found}
-        self._addresses = {host: addresses for host, addresses in self._addresses.items() if host in hosts}
+        self._addresses = {
+            host: addresses for host, addresses in self._addresses.items() if host in hosts
+        }
         self._layers.clear()  # the file of authorities may be another one
         for each in found:
             self._log.info(
@@ -191,11 +212,14 @@ class LocatedEndpoint:
         *,
         last: bool = False,
     ) -> IProtocol | None:
-        """Connect to the first instance that proves itself; None: none did, and why is in the failures.
+        """Connect to the first instance that proves itself; None: none did, and why is in the
+        failures.
 
-        Each gets its share of the time that is left: a silent one must not use up that of the others.
+        Each gets its share of the time that is left: a silent one must not use up that of the
+        others.
 
-        :param last: whether this is what a search has just found; otherwise time is needed for one as well.
+        :param last: whether this is what a search has just found; otherwise time is needed for one
+            as well.
         """
         shares = len(found.items) + (not last)
         for place, instance in enumerate(in_order(found.items)):
@@ -205,7 +229,8 @@ class LocatedEndpoint:
             host = HostEndpoint(self._reactor, instance.host, instance.port, addresses, again=last)
             try:
                 connected: IProtocol = await self._endpoint(instance, host, share).connect(factory)
-            # A KDC's error too: another instance may have another SPN, a KDC of its own domain, or a ticket already.
+            # A KDC's error too: another instance may have another SPN, a KDC of its own domain, or
+            # a ticket already.
             except (NetworkError, AuthenticationError, KDCError) as error:
                 if _may_have_moved(error):
                     self._locations.doubt(found)
@@ -221,22 +246,34 @@ class LocatedEndpoint:
             self._addresses[host] = Locations(self._reactor, lambda: lookup(host), self._keep)
         return self._addresses[host]
 
-    def _endpoint(self, instance: Instance, host: HostEndpoint, timeout: float) -> MutualAuthClientEndpoint:
+    def _endpoint(
+        self, instance: Instance, host: HostEndpoint, timeout: float
+    ) -> MutualAuthClientEndpoint:
         where = f"{instance.host}:{instance.port}"
         if self._wire not in (None, instance.binding.wire):
             cause = f"it speaks wire {instance.binding.wire!r}, and {self._wire!r} was asked for"
             raise AuthenticationError(where, cause, "leave wire out: it comes from the SCP")
         wire = WIRES.get(instance.binding.wire)
         if wire is None:
-            cause, choices = f"its wire {instance.binding.wire!r} is not known here", " or ".join(WIRES)
-            raise AuthenticationError(where, cause, f"have its SCP say {choices}, with mutauth scp publish --wire")
+            cause, choices = (
+                f"its wire {instance.binding.wire!r} is not known here",
+                " or ".join(WIRES),
+            )
+            raise AuthenticationError(
+                where, cause, f"have its SCP say {choices}, with mutauth scp publish --wire"
+            )
         offered, asked = instance.binding.protection, self._channel.protection
-        sealed_if_asked = wire.flags_decide and (offered, asked) == (Protection.SIGN.value, Protection.SEAL)
+        sealed_if_asked = wire.flags_decide and (offered, asked) == (
+            Protection.SIGN.value,
+            Protection.SEAL,
+        )
         if offered != asked.value and not sealed_if_asked:
             raise AuthenticationError(
                 where,
                 f"it offers protection {offered!r}, and {asked.value!r} was asked for",
-                _REMEDIES.get(offered, "have its SCP corrected, with mutauth scp publish --protection"),
+                _REMEDIES.get(
+                    offered, "have its SCP corrected, with mutauth scp publish --protection"
+                ),
             )
         return MutualAuthClientEndpoint(
             self._reactor,
@@ -255,5 +292,9 @@ class LocatedEndpoint:
             if instance.host not in self._layers:
                 self._layers[instance.host] = checking_layer(self._authority, instance.host)
             return self._layers[instance.host]
-        except UsageError as error:  # of the SCP's host: a name that the user gave was looked at before
-            raise PeerNotProven(where, "its host's name can be in no certificate", "name another with tls-name") from error
+        except (
+            UsageError
+        ) as error:  # of the SCP's host: a name that the user gave was looked at before
+            raise PeerNotProven(
+                where, "its host's name can be in no certificate", "name another with tls-name"
+            ) from error

@@ -1,4 +1,5 @@
-"""Cache of what a search in the directory found, shared by the connections that need it for a short time.
+"""Cache of what a search in the directory found, shared by the connections that need it for a short
+time.
 
 A connection uses what is known.  One that fails in a way that a moved service
 would cause asks for a newer answer; so does one that finds nothing known.  All
@@ -25,10 +26,15 @@ from mutauth_twisted.errors import MutualAuthError
 
 T = TypeVar("T")
 
-#: Seconds between two searches; several a second would be a load that no move of a service is worth.
+#: Seconds between two searches; several a second would be a load that no move of a service is
+#: worth.
 _MOMENT = 1.0
 # No clock that can be set, and where there is one, one that goes on while the machine sleeps.
-_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC) if hasattr(time, "clock_gettime") else None
+_CLOCK = (
+    getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    if hasattr(time, "clock_gettime")
+    else None
+)
 
 
 def _now() -> float:
@@ -98,7 +104,9 @@ class Locations(Generic[T]):
         return None if self._doubted else self.known
 
     def doubt(self, found: Found[T]) -> None:
-        """Have the directory asked again soon: something of this answer did not lead where it should."""
+        """Have the directory asked again soon: something of this answer did not lead where it
+        should.
+        """
         if found is self._found:
             self._doubted = True
 
@@ -147,9 +155,13 @@ class Locations(Generic[T]):
             self._earliest = self._now() + self._pause
         return searching
 
-    def _ended(self, result: list[T] | Failure, searching: Deferred[list[T]], since: float) -> Failure | None:
+    def _ended(
+        self, result: list[T] | Failure, searching: Deferred[list[T]], since: float
+    ) -> Failure | None:
         if searching is not self._searching:  # everybody has left
-            is_expected = not isinstance(result, Failure) or result.check(CancelledError, MutualAuthError)
+            is_expected = not isinstance(result, Failure) or result.check(
+                CancelledError, MutualAuthError
+            )
             return None if is_expected else result  # type: ignore[return-value]
         self._over()
         waiting, self._waiting = self._waiting, []
@@ -167,7 +179,9 @@ class Locations(Generic[T]):
 
 
 def _own(failure: Failure) -> Failure:
-    """The failure for one of several: an error that is raised in many places must not collect all their tracebacks."""
+    """The failure for one of several: an error that is raised in many places must not collect all
+    their tracebacks.
+    """
     error = failure.value
     if not isinstance(error, MutualAuthError):
         return failure

@@ -34,34 +34,31 @@ from twisted.internet.interfaces import (
 )
 
 from mutauth_twisted.access import AccessPolicy, is_sid
-from mutauth_twisted.core.initiators import WINDOWS, refuse_on_windows
 from mutauth_twisted.credentials import ClientCredentials, NtlmCredentials, ServiceCredentials
 from mutauth_twisted.dns import Resolver
 from mutauth_twisted.errors import UsageError, check_utf8
-from mutauth_twisted.net.endpoints import (
-    MutualAuthClientEndpoint,
-    MutualAuthServerEndpoint,
-    parse_client,
-    parse_server,
-    service_keys,
-)
+from mutauth_twisted.mechanisms.initiators import WINDOWS, refuse_on_windows, service_keys
+from mutauth_twisted.net.client import MutualAuthClientEndpoint
 from mutauth_twisted.net.limits import LIMITS, limits_of
+from mutauth_twisted.net.plain import parse_client, parse_server
 from mutauth_twisted.net.protocol import Channel
+from mutauth_twisted.net.server import MutualAuthServerEndpoint
 from mutauth_twisted.net.tls import Authority, checking_layer, server_layer
-from mutauth_twisted.policy import Package, Protection
+from mutauth_twisted.protection import Package, Protection
 from mutauth_twisted.spn import SPN, check_service_class
 from mutauth_twisted.wire import WIRES
 
 if not WINDOWS:
     # The directory is asked with GSSAPI.
-    from mutauth_twisted.directory.connection import Directory
     from mutauth_twisted.directory.location import Selection
     from mutauth_twisted.endpoints.located import KEEP, LocatedEndpoint
+    from mutauth_twisted.ldap.connection import Directory
 
 T = TypeVar("T")
 
 _SUBJECT = "mutauth endpoint"
-#: All that a client's string takes, by kind, with a word on each: ``mutauth connect --help`` shows it.
+#: All that a client's string takes, by kind, with a word on each: ``mutauth connect --help`` shows
+#: it.
 CLIENT_KEYWORDS: Mapping[str, Mapping[str, str]] = {
     "Which service, one of": {
         "scp": "keyword (its class too), DN or GUID of its SCP",
@@ -97,7 +94,9 @@ CLIENT_KEYWORDS: Mapping[str, Mapping[str, str]] = {
         "timeout": "seconds for all until both are proven (10)",
     },
 }
-_SERVICE, _SEARCH, _SCP_SEARCH = (CLIENT_KEYWORDS[kind].keys() for kind in list(CLIENT_KEYWORDS)[:3])
+_SERVICE, _SEARCH, _SCP_SEARCH = (
+    CLIENT_KEYWORDS[kind].keys() for kind in list(CLIENT_KEYWORDS)[:3]
+)
 _KNOWN = frozenset().union(*CLIENT_KEYWORDS.values())
 _CHANNEL = frozenset({"wire", "protection", "package", "timeout"})
 _CLIENT = _KNOWN - _SERVICE - _SEARCH - _SCP_SEARCH - {"ntlm-users"}
@@ -116,7 +115,9 @@ _SERVER = (
 # Where no service is proven: no ticket, no TLS, no groups, and nothing found in the directory.
 _NTLM_CLIENT = _CHANNEL | {"principal", "ntlm-users", "nameserver"}
 _NTLM_SERVER = _CHANNEL | LIMITS.keys() | {"ntlm-users", "allow", "deny", "allow-all"}
-_TCP = re.compile(r"tcp:(?:host=)?(?P<host>[^:=\\]+):(?:port=)?(?P<port>[0-9]{1,5})(?::timeout=(?P<timeout>[0-9]+))?")
+_TCP = re.compile(
+    r"tcp:(?:host=)?(?P<host>[^:=\\]+):(?:port=)?(?P<port>[0-9]{1,5})(?::timeout=(?P<timeout>[0-9]+))?"
+)
 _MAX_TIMEOUT = 3600.0
 
 
@@ -125,7 +126,9 @@ def _choice(keyword: str, value: str, choices: Mapping[str, T]) -> T:
         return choices[value]
     except KeyError:
         raise UsageError(
-            f"{_SUBJECT} keyword {keyword}={value}", "there is no such choice", f"use {' or '.join(choices)}"
+            f"{_SUBJECT} keyword {keyword}={value}",
+            "there is no such choice",
+            f"use {' or '.join(choices)}",
         ) from None
 
 
@@ -135,7 +138,11 @@ def _seconds(keyword: str, value: str, *, or_zero: bool = False) -> float:
     except ValueError:
         seconds = -1.0
     if not (0 < seconds <= _MAX_TIMEOUT or (or_zero and seconds == 0)):
-        raise UsageError(f"{_SUBJECT} keyword {keyword}={value}", "it is no time", f"give seconds, up to {_MAX_TIMEOUT:g}")
+        raise UsageError(
+            f"{_SUBJECT} keyword {keyword}={value}",
+            "it is no time",
+            f"give seconds, up to {_MAX_TIMEOUT:g}",
+        )
     return seconds
 
 
@@ -144,11 +151,15 @@ def _check_keywords(given: Collection[str], known: Collection[str]) -> None:
         if keyword not in known:
             escape = "; inside the escaped endpoint write = as \\=" if ":" in keyword else ""
             known_here = f"known: {', '.join(sorted(known))}{escape}"
-            raise UsageError(f"{_SUBJECT} keyword {keyword}", "there is no such keyword here", known_here)
+            raise UsageError(
+                f"{_SUBJECT} keyword {keyword}", "there is no such keyword here", known_here
+            )
 
 
 def _is_ntlm(keywords: Mapping[str, str], known: frozenset[str]) -> bool:
-    """Whether the package is the one that proves no service, which takes no other keywords than these."""
+    """Whether the package is the one that proves no service, which takes no other keywords than
+    these.
+    """
     if keywords.get("package") != Package.NTLM_SERVICE_UNPROVEN.value:
         if "ntlm-users" in keywords:
             cause = f"it means nothing without package={Package.NTLM_SERVICE_UNPROVEN.value}"
@@ -157,20 +168,35 @@ def _is_ntlm(keywords: Mapping[str, str], known: frozenset[str]) -> bool:
     for keyword in keywords:
         if keyword in (_KNOWN | _SERVER) - known:
             remedy = f"leave one of the two out; such a package takes {', '.join(sorted(known))}"
-            cause = f"it cannot be had with package={Package.NTLM_SERVICE_UNPROVEN.value}, which proves no service"
+            cause = (
+                f"it cannot be had with package={Package.NTLM_SERVICE_UNPROVEN.value}, which "
+                "proves no service"
+            )
             raise UsageError(f"{_SUBJECT} keyword {keyword}", cause, remedy)
     _check_keywords(keywords, known)
     if "ntlm-users" not in keywords:
-        raise UsageError(f"{_SUBJECT} keyword ntlm-users", "it is missing", "name the file of users and passwords")
+        raise UsageError(
+            f"{_SUBJECT} keyword ntlm-users",
+            "it is missing",
+            "name the file of users and passwords",
+        )
     return True
 
 
 def _channel(keywords: Mapping[str, str], package: Package = Package.KERBEROS) -> Channel:
     return Channel(
         wire=_choice("wire", keywords.get("wire", "nns"), WIRES),
-        protection=_choice("protection", keywords.get("protection", "seal"), {kind.value: kind for kind in Protection}),
+        protection=_choice(
+            "protection",
+            keywords.get("protection", "seal"),
+            {kind.value: kind for kind in Protection},
+        ),
         timeout=_seconds("timeout", keywords.get("timeout", "10")),
-        package=_choice("package", keywords.get("package", package.value), {kind.value: kind for kind in Package}),
+        package=_choice(
+            "package",
+            keywords.get("package", package.value),
+            {kind.value: kind for kind in Package},
+        ),
     )
 
 
@@ -182,14 +208,22 @@ def _authority(keywords: Mapping[str, str], channel: Channel) -> Authority | Non
 
 def _check_tls(keywords: Mapping[str, str], channel: Channel, main: str, other: str) -> None:
     if other in keywords and main not in keywords:
-        raise UsageError(f"{_SUBJECT} keyword {other}", f"it means nothing without {main}", f"add {main}=FILE")
+        raise UsageError(
+            f"{_SUBJECT} keyword {other}", f"it means nothing without {main}", f"add {main}=FILE"
+        )
     if main in keywords and channel.protection is not Protection.TLS:
-        raise UsageError(f"{_SUBJECT} keyword {main}", "there is no TLS to use it for", "add protection=tls")
+        raise UsageError(
+            f"{_SUBJECT} keyword {main}", "there is no TLS to use it for", "add protection=tls"
+        )
 
 
 def _one_endpoint(arguments: tuple[str, ...], example: str) -> str:
     if len(arguments) != 1:
-        cause = "it names no endpoint" if not arguments else "it names several endpoints, or a colon is not escaped"
+        cause = (
+            "it names no endpoint"
+            if not arguments
+            else "it names several endpoints, or a colon is not escaped"
+        )
         raise UsageError(_SUBJECT, cause, f"write for example {example}")
     return arguments[0]
 
@@ -209,7 +243,9 @@ def _sids(keywords: Mapping[str, str], keyword: str) -> tuple[str, ...]:
     return groups
 
 
-def client_endpoint(reactor: Any, arguments: tuple[str, ...], keywords: Mapping[str, str]) -> IStreamClientEndpoint:
+def client_endpoint(
+    reactor: Any, arguments: tuple[str, ...], keywords: Mapping[str, str]
+) -> IStreamClientEndpoint:
     """The endpoint of a client's string.
 
     :param arguments: the string's parts without a keyword, behind ``mutauth:``.
@@ -219,25 +255,38 @@ def client_endpoint(reactor: Any, arguments: tuple[str, ...], keywords: Mapping[
     check_utf8((*arguments, *keywords.values()))
     if _is_ntlm(keywords, _NTLM_CLIENT):
         return _unproven(reactor, arguments, keywords)
-    credentials = ClientCredentials(keywords.get("principal"), keywords.get("ccache"), keywords.get("keytab"))
+    credentials = ClientCredentials(
+        keywords.get("principal"), keywords.get("ccache"), keywords.get("keytab")
+    )
     if any(kind in keywords for kind in _LOCATION):
         return _located(reactor, arguments, keywords, credentials)
     return _direct(reactor, arguments, keywords, credentials)
 
 
 def _direct(
-    reactor: Any, arguments: tuple[str, ...], keywords: Mapping[str, str], credentials: ClientCredentials
+    reactor: Any,
+    arguments: tuple[str, ...],
+    keywords: Mapping[str, str],
+    credentials: ClientCredentials,
 ) -> IStreamClientEndpoint:
-    example = r"mutauth:scp=echoSvc, or mutauth:tcp\:srv1.example.com\:9000:spn=echoSvc/srv1.example.com"
+    example = (
+        r"mutauth:scp=echoSvc, or mutauth:tcp\:srv1.example.com\:9000:spn=echoSvc/srv1.example.com"
+    )
     if "spn" not in keywords:
-        raise UsageError(_SUBJECT, "it names nothing to prove: neither scp nor spn", f"write for example {example}")
+        raise UsageError(
+            _SUBJECT,
+            "it names nothing to prove: neither scp nor spn",
+            f"write for example {example}",
+        )
     _check_keywords(keywords, _CLIENT | _SERVICE)
     inner = _one_endpoint(arguments, example)
     spn = SPN.parse(keywords["spn"])
     channel = _channel(keywords)
     authority = _authority(keywords, channel)
     tls = checking_layer(authority, spn.host) if authority is not None else None
-    return MutualAuthClientEndpoint(reactor, _inner(reactor, inner, keywords), spn, credentials, channel, inner, tls)
+    return MutualAuthClientEndpoint(
+        reactor, _inner(reactor, inner, keywords), spn, credentials, channel, inner, tls
+    )
 
 
 def _inner(reactor: Any, text: str, keywords: Mapping[str, str]) -> IStreamClientEndpoint:
@@ -248,27 +297,41 @@ def _inner(reactor: Any, text: str, keywords: Mapping[str, str]) -> IStreamClien
     tcp = _TCP.fullmatch(text)
     if tcp is None:
         cause = f"it goes with tcp:HOST:PORT only, and not with {text}"
-        raise UsageError(f"{_SUBJECT} keyword nameserver", cause, "leave it out, and write the host's address")
+        raise UsageError(
+            f"{_SUBJECT} keyword nameserver", cause, "leave it out, and write the host's address"
+        )
     seconds = float(tcp["timeout"] or _MAX_TIMEOUT)  # the exchange's own deadline covers it
-    return HostnameEndpoint(resolver.reactor_for_endpoints(), tcp["host"], int(tcp["port"]), timeout=seconds)
+    return HostnameEndpoint(
+        resolver.reactor_for_endpoints(), tcp["host"], int(tcp["port"]), timeout=seconds
+    )
 
 
-def _unproven(reactor: Any, arguments: tuple[str, ...], keywords: Mapping[str, str]) -> IStreamClientEndpoint:
-    inner = _one_endpoint(arguments, r"mutauth:tcp\:srv1.example.com\:9000:package=ntlm-service-unproven:ntlm-users=FILE")
+def _unproven(
+    reactor: Any, arguments: tuple[str, ...], keywords: Mapping[str, str]
+) -> IStreamClientEndpoint:
+    inner = _one_endpoint(
+        arguments,
+        r"mutauth:tcp\:srv1.example.com\:9000:package=ntlm-service-unproven:ntlm-users=FILE",
+    )
     credentials = NtlmCredentials(keywords["ntlm-users"], keywords.get("principal"))
     endpoint = _inner(reactor, inner, keywords)
     return MutualAuthClientEndpoint(reactor, endpoint, None, credentials, _channel(keywords), inner)
 
 
 def _located(
-    reactor: Any, arguments: tuple[str, ...], keywords: Mapping[str, str], credentials: ClientCredentials
+    reactor: Any,
+    arguments: tuple[str, ...],
+    keywords: Mapping[str, str],
+    credentials: ClientCredentials,
 ) -> IStreamClientEndpoint:
     kind = next(each for each in _LOCATION if each in keywords)
     refuse_on_windows(f"{_SUBJECT} keyword {kind}")
     _check_keywords(keywords, _LOCATION[kind])
     if arguments:
         raise UsageError(
-            f"{_SUBJECT} part {arguments[0]}", f"{kind}= finds the endpoint by itself", "leave one of the two out"
+            f"{_SUBJECT} part {arguments[0]}",
+            f"{kind}= finds the endpoint by itself",
+            "leave one of the two out",
         )
     directory = Directory(
         reactor,
@@ -300,7 +363,9 @@ def _located(
     )
 
 
-def server_endpoint(reactor: Any, arguments: tuple[str, ...], keywords: Mapping[str, str]) -> IStreamServerEndpoint:
+def server_endpoint(
+    reactor: Any, arguments: tuple[str, ...], keywords: Mapping[str, str]
+) -> IStreamServerEndpoint:
     """The endpoint of a server's string.
 
     :param arguments: the string's parts without a keyword, behind ``mutauth:``.
@@ -311,7 +376,9 @@ def server_endpoint(reactor: Any, arguments: tuple[str, ...], keywords: Mapping[
     check_utf8((*arguments, *keywords.values()))
     ntlm = _is_ntlm(keywords, _NTLM_SERVER)
     _check_keywords(keywords, _NTLM_SERVER if ntlm else _SERVER)
-    inner = _one_endpoint(arguments, r"mutauth:tcp\:9000:keytab=/etc/echo.keytab:allow=*@EXAMPLE.COM")
+    inner = _one_endpoint(
+        arguments, r"mutauth:tcp\:9000:keytab=/etc/echo.keytab:allow=*@EXAMPLE.COM"
+    )
     allow_all = _choice("allow-all", keywords.get("allow-all", "no"), {"yes": True, "no": False})
     groups = (_sids(keywords, "allow-group"), _sids(keywords, "deny-group"))
     policy = AccessPolicy(_list(keywords, "allow"), _list(keywords, "deny"), allow_all, *groups)
@@ -325,12 +392,22 @@ def server_endpoint(reactor: Any, arguments: tuple[str, ...], keywords: Mapping[
     if ntlm:
         credentials = NtlmCredentials(keywords["ntlm-users"])
     else:
-        replays = _choice("accept-replays", keywords.get("accept-replays", "no"), {"yes": True, "no": False})
-        keytab, principal, state_dir = (keywords.get(name) for name in ("keytab", "principal", "state-dir"))
+        replays = _choice(
+            "accept-replays", keywords.get("accept-replays", "no"), {"yes": True, "no": False}
+        )
+        keytab, principal, state_dir = (
+            keywords.get(name) for name in ("keytab", "principal", "state-dir")
+        )
         credentials = ServiceCredentials(keytab, principal, state_dir, replays)
     if "class" in keywords:
         check_service_class(keywords["class"], f"{_SUBJECT} keyword class={keywords['class']}")
     keys = service_keys(credentials, keywords.get("class"), channel.package)
     limits = limits_of(keywords, _SUBJECT + " keyword {name}={value}")
-    tls = server_layer(keywords["tls-cert"], keywords.get("tls-key")) if "tls-cert" in keywords else None
-    return MutualAuthServerEndpoint(reactor, parse_server(reactor, inner), keys, policy, channel, limits, tls)
+    tls = (
+        server_layer(keywords["tls-cert"], keywords.get("tls-key"))
+        if "tls-cert" in keywords
+        else None
+    )
+    return MutualAuthServerEndpoint(
+        reactor, parse_server(reactor, inner), keys, policy, channel, limits, tls
+    )

@@ -45,8 +45,12 @@ def join(plan, parameters):
 
 
 def add_spns(first, name, domain):
-    """Give the new controller the SPNs that clients ask for; the first one's KDC has to know them too."""
-    found = first.search(base=first.domain_dn(), expression=f"(sAMAccountName={name}$)", attrs=["cn"])
+    """Give the new controller the SPNs that clients ask for; the first one's KDC has to know them
+    too.
+    """
+    found = first.search(
+        base=first.domain_dn(), expression=f"(sAMAccountName={name}$)", attrs=["cn"]
+    )
     message = ldb.Message()
     message.dn = found[0].dn
     host = f"{name}.{domain}"
@@ -56,10 +60,16 @@ def add_spns(first, name, domain):
 
 
 def name_partner(local, server):
-    """Let replication look for its partner at an address; its usual name is in no DNS that Samba asks."""
-    for context in local.search(base="", scope=ldb.SCOPE_BASE, attrs=["namingContexts"])[0]["namingContexts"]:
+    """Let replication look for its partner at an address; its usual name is in no DNS that Samba
+    asks.
+    """
+    for context in local.search(base="", scope=ldb.SCOPE_BASE, attrs=["namingContexts"])[0][
+        "namingContexts"
+    ]:
         dn = ldb.Dn(local, str(context))
-        sources = local.search(base=dn, scope=ldb.SCOPE_BASE, attrs=["repsFrom"])[0].get("repsFrom", ())
+        sources = local.search(base=dn, scope=ldb.SCOPE_BASE, attrs=["repsFrom"])[0].get(
+            "repsFrom", ()
+        )
         message = ldb.Message()
         message.dn = dn
         blobs = [renamed(source, server) for source in sources]
@@ -81,7 +91,10 @@ def main():
     parameters = param.LoadParm()
     parameters.load(plan["smb_conf"])
     join(plan, parameters)
-    name_partner(SamDB(url=parameters.samdb_url(), session_info=system_session(), lp=parameters), plan["server"])
+    name_partner(
+        SamDB(url=parameters.samdb_url(), session_info=system_session(), lp=parameters),
+        plan["server"],
+    )
 
 
 main()

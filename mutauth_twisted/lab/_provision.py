@@ -111,7 +111,11 @@ def add_dns_records(samdb, plan):
     for host, address in plan["addresses"].items():
         add_dns_record(samdb, zone, host.partition(".")[0], ARecord(address, ttl=60))
     for name, targets in plan["srv_records"].items():
-        parent, name = (controllers, name.removesuffix("._msdcs")) if name.endswith("._msdcs") else (zone, name)
+        parent, name = (
+            (controllers, name.removesuffix("._msdcs"))
+            if name.endswith("._msdcs")
+            else (zone, name)
+        )
         for host, port, priority, weight in targets:
             add_dns_record(samdb, parent, name, SRVRecord(host, port, priority, weight, ttl=60))
 
@@ -126,7 +130,9 @@ def add_dns_record(samdb, zone, name, record):
     except ldb.LdbError as error:
         if error.args[0] != ldb.ERR_NO_SUCH_OBJECT:
             raise
-        samdb.add({"dn": node.dn, "objectClass": ["top", "dnsNode"], "dnsRecord": [ndr_pack(record)]})
+        samdb.add(
+            {"dn": node.dn, "objectClass": ["top", "dnsNode"], "dnsRecord": [ndr_pack(record)]}
+        )
 
 
 def add_controller_spns(samdb, plan):

@@ -184,7 +184,11 @@ def _usable(lab: Lab, address: str | None, second_dc: bool, report: Callable[[st
 
 def _require_root() -> None:
     if os.geteuid() != 0:
-        raise LabError("the lab", "needs root (ports below 1024, Samba's provisioning)", "run it as root, or with sudo")
+        raise LabError(
+            "the lab",
+            "needs root (ports below 1024, Samba's provisioning)",
+            "run it as root, or with sudo",
+        )
 
 
 def _require_short(directory: Path) -> None:
@@ -204,14 +208,20 @@ def _require_loopback(address: str | None) -> None:
     except ValueError:
         value = None
     if value is None or not value.is_loopback:
-        raise UsageError(address, "not an IPv4 loopback address", "give one of 127.0.0.0/8 such as 127.0.0.10")
+        raise UsageError(
+            address, "not an IPv4 loopback address", "give one of 127.0.0.0/8 such as 127.0.0.10"
+        )
     taken = {*state.HOST_OCTETS.values(), state.SECOND_DC_OCTET}
     if int(address.rpartition(".")[2]) in taken | {0, 255}:
-        raise UsageError(address, "its last octet is taken by a host of the lab", "choose e.g. 10 as last octet")
+        raise UsageError(
+            address, "its last octet is taken by a host of the lab", "choose e.g. 10 as last octet"
+        )
 
 
 def _require_packages() -> None:
-    missing = [package for pattern, package in _REQUIRED if not any(Path("/").glob(pattern.lstrip("/")))]
+    missing = [
+        package for pattern, package in _REQUIRED if not any(Path("/").glob(pattern.lstrip("/")))
+    ]
     if missing:
         names = " ".join(dict.fromkeys(missing))
         raise LabError(
@@ -258,11 +268,15 @@ def _locked(directory: Path, report: Callable[[str], None], *, create: bool) -> 
             handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except FileNotFoundError as error:
             if create:
-                raise LabError(str(directory), "its parent directory does not exist", "create it") from error
+                raise LabError(
+                    str(directory), "its parent directory does not exist", "create it"
+                ) from error
             yield False
             return
         except OSError as error:
-            raise LabError(str(directory), f"cannot be used ({error.strerror})", "give another --dir") from error
+            raise LabError(
+                str(directory), f"cannot be used ({error.strerror})", "give another --dir"
+            ) from error
         try:
             state.require_own(directory, os.fstat(handle))
             _lock(handle, directory, report)
@@ -342,7 +356,9 @@ def _stop(process: ProcessIdentity) -> None:
         os.close(handle)
         with contextlib.suppress(ChildProcessError):
             os.waitpid(process.pid, os.WNOHANG)
-    raise LabError(f"process {process.pid}", "the domain controller does not stop", "stop it by hand")
+    raise LabError(
+        f"process {process.pid}", "the domain controller does not stop", "stop it by hand"
+    )
 
 
 def _start(lab: Lab, report: Callable[[str], None], owned: bool) -> None:
@@ -357,7 +373,9 @@ def _start(lab: Lab, report: Callable[[str], None], owned: bool) -> None:
         if controller.name == state.SECOND_DC_NAME:
             report(f"joining the second domain controller {lab.host(controller.name)}")
             _join(lab, controller)
-        report(f"starting the domain controller {lab.host(controller.name)} at {controller.address}")
+        report(
+            f"starting the domain controller {lab.host(controller.name)} at {controller.address}"
+        )
         _start_controller(lab, controller, owned)
     report("getting tickets")
     for name in state.ACCOUNTS:
@@ -383,7 +401,14 @@ def _provision(lab: Lab) -> None:
         "addresses": {lab.host(name): lab.address_of(name) for name in state.HOST_OCTETS},
         "srv_records": _srv_records(lab),
     }
-    _run_script(lab, controller, _PROVISION, plan, lab.directory / "log" / "provision.log", "Samba's provisioning")
+    _run_script(
+        lab,
+        controller,
+        _PROVISION,
+        plan,
+        lab.directory / "log" / "provision.log",
+        "Samba's provisioning",
+    )
 
 
 def _srv_records(lab: Lab) -> dict[str, list[tuple[str, int, int, int]]]:
@@ -410,7 +435,9 @@ def _join(lab: Lab, controller: Controller) -> None:
     _run_script(lab, controller, _JOIN, plan, lab.directory / "log" / "join.log", "Samba's join")
 
 
-def _run_script(lab: Lab, controller: Controller, script: Path, plan: object, log: Path, what: str) -> None:
+def _run_script(
+    lab: Lab, controller: Controller, script: Path, plan: object, log: Path, what: str
+) -> None:
     """Let the system's Python carry out a plan, which holds secrets and so goes through a pipe."""
     with log.open("wb") as output:
         result = subprocess.run(
@@ -427,7 +454,12 @@ def _run_script(lab: Lab, controller: Controller, script: Path, plan: object, lo
 
 
 def _start_controller(lab: Lab, controller: Controller, owned: bool) -> None:
-    command = ["/usr/sbin/samba", "--interactive", "--model=single", f"--configfile={controller.smb_conf}"]
+    command = [
+        "/usr/sbin/samba",
+        "--interactive",
+        "--model=single",
+        f"--configfile={controller.smb_conf}",
+    ]
     with controller.log.open("wb") as output:
         process = subprocess.Popen(
             launch(command, record=controller.record, tied=owned),
@@ -461,7 +493,8 @@ def _await_ready(controller: Controller, process: subprocess.Popen[bytes]) -> No
         if time.monotonic() > deadline:
             raise LabError(
                 f"the domain controller at {controller.address}",
-                f"silent on port {min(waiting)} after {_START_SECONDS:.0f} s: {_last_line(controller.log)}",
+                f"silent on port {min(waiting)} after {_START_SECONDS:.0f} s: "
+                f"{_last_line(controller.log)}",
                 "try again on a less busy machine",
             )
         waiting = {port for port in waiting if not _answers(controller.address, port)}
@@ -489,7 +522,11 @@ def _get_ticket(lab: Lab, name: str) -> None:
         check=False,
     )
     if result.returncode:
-        raise LabError(lab.principal(name), f"no ticket from the lab's KDC: {result.stderr.strip()}", f"see {lab.log}")
+        raise LabError(
+            lab.principal(name),
+            f"no ticket from the lab's KDC: {result.stderr.strip()}",
+            f"see {lab.log}",
+        )
 
 
 def _last_line(log: Path) -> str:

@@ -86,20 +86,33 @@ def lay_out(lab: Lab) -> None:
     lab.krb5_conf.write_text(_krb5_conf(lab), "utf-8")
     _certify(lab)
     for controller in controllers(lab):
-        for directory in ("etc", "private", "state", "cache", "lock", "run", "rpc", "sysvol/scripts"):
+        for directory in (
+            "etc",
+            "private",
+            "state",
+            "cache",
+            "lock",
+            "run",
+            "rpc",
+            "sysvol/scripts",
+        ):
             (controller.base / directory).mkdir(mode=0o700, parents=True)
         controller.smb_conf.write_text(_smb_conf(lab, controller), "utf-8")
 
 
 def _write_secret(path: Path, text: str) -> None:
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+    with open(
+        os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8"
+    ) as file:
         file.write(text)
 
 
 def _krb5_conf(lab: Lab) -> str:
     # TCP first: a dead KDC's refused connection is known at once, a lost datagram after seconds.
     addresses = [controller.address for controller in controllers(lab)]
-    lines = [f"        {key} = {address}" for key in ("kdc", "kpasswd_server") for address in addresses]
+    lines = [
+        f"        {key} = {address}" for key in ("kdc", "kpasswd_server") for address in addresses
+    ]
     servers = "\n".join(lines)
     return f"""[libdefaults]
     default_realm = {lab.realm}
@@ -167,17 +180,39 @@ def _certify(lab: Lab) -> None:
     that may be verified (RFC 9525).
     """
     tls = lab.directory / "tls"
-    authority = ("-subj", f"/O=mutauth lab {secrets.token_hex(4)}", "-addext", "basicConstraints=critical,CA:TRUE")
+    authority = (
+        "-subj",
+        f"/O=mutauth lab {secrets.token_hex(4)}",
+        "-addext",
+        "basicConstraints=critical,CA:TRUE",
+    )
     _openssl(tls, "ca", *authority)
     for controller in controllers(lab):
         host = lab.host(controller.name)
         signed = ("-CA", str(tls / "ca.pem"), "-CAkey", str(tls / "ca.key"))
-        _openssl(tls, controller.name, "-subj", f"/CN={host}", "-addext", f"subjectAltName=DNS:{host}", *signed)
+        _openssl(
+            tls,
+            controller.name,
+            "-subj",
+            f"/CN={host}",
+            "-addext",
+            f"subjectAltName=DNS:{host}",
+            *signed,
+        )
 
 
 def _openssl(directory: Path, name: str, *options: str) -> None:
     key, certificate = directory / f"{name}.key", directory / f"{name}.pem"
-    kind = ("-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc", "-days", _CERTIFICATE_DAYS)
+    kind = (
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-noenc",
+        "-days",
+        _CERTIFICATE_DAYS,
+    )
     result = subprocess.run(
         ["/usr/bin/openssl", "req", *kind, "-keyout", str(key), "-out", str(certificate), *options],
         stdin=subprocess.DEVNULL,
@@ -187,5 +222,9 @@ def _openssl(directory: Path, name: str, *options: str) -> None:
     )
     if result.returncode:
         cause = (result.stderr.strip().splitlines() or ["no output"])[-1]
-        raise LabError(f"certificate {certificate}", f"openssl failed: {cause}", "see `openssl version`; 3.0 is needed")
+        raise LabError(
+            f"certificate {certificate}",
+            f"openssl failed: {cause}",
+            "see `openssl version`; 3.0 is needed",
+        )
     key.chmod(0o600)

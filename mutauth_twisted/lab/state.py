@@ -117,7 +117,9 @@ class Lab:
         lab = find(default_directory() if directory is None else Path(directory))
         if lab is None:
             where = default_directory() if directory is None else directory
-            option = "" if Path(where) == default_directory() else f" --dir {shlex.quote(str(where))}"
+            option = (
+                "" if Path(where) == default_directory() else f" --dir {shlex.quote(str(where))}"
+            )
             raise LabError(f"lab {where}", "not running", f"start it with `mutauth lab up{option}`")
         return lab
 
@@ -148,7 +150,9 @@ class Lab:
 
     @property
     def second_address(self) -> str:
-        """The loopback address of the second DC, if there is one; DNS, KDC and LDAP as on the first."""
+        """The loopback address of the second DC, if there is one; DNS, KDC and LDAP as on the
+        first.
+        """
         return f"{self.nameserver.rpartition('.')[0]}.{SECOND_DC_OCTET}"
 
     @property
@@ -176,7 +180,9 @@ class Lab:
         if name == SECOND_DC_NAME and self.second_dc:
             return self.second_address
         if name not in HOST_OCTETS:
-            raise LabError(host, "not a host of the lab", f"its hosts: {DC_NAME}, {', '.join(HOST_OCTETS)}")
+            raise LabError(
+                host, "not a host of the lab", f"its hosts: {DC_NAME}, {', '.join(HOST_OCTETS)}"
+            )
         return f"{self.nameserver.rpartition('.')[0]}.{HOST_OCTETS[name]}"
 
     def principal(self, name: str) -> str:
@@ -208,7 +214,13 @@ class Lab:
 
 def account(name: str) -> str:
     """The sAMAccountName of one of the lab's accounts."""
-    return f"{name.upper()}$" if name in COMPUTERS else "Administrator" if name == "administrator" else name
+    return (
+        f"{name.upper()}$"
+        if name in COMPUTERS
+        else "Administrator"
+        if name == "administrator"
+        else name
+    )
 
 
 def _known(name: str) -> str:
@@ -259,12 +271,17 @@ def save(lab: Lab) -> None:
 
 
 def require_own(directory: Path, found: os.stat_result) -> None:
-    """Trust nothing that somebody else could have put there: what is in a lab names processes to stop.
+    """Trust nothing that somebody else could have put there: what is in a lab names processes to
+    stop.
 
     :raises LabError: the directory belongs to somebody else, or others may write into it.
     """
     if found.st_uid != os.getuid():
-        raise LabError(f"lab {directory}", "it belongs to another user", "become that user, or give another --dir")
+        raise LabError(
+            f"lab {directory}",
+            "it belongs to another user",
+            "become that user, or give another --dir",
+        )
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise LabError(f"lab {directory}", "others may write into it", "give another --dir")
 
@@ -291,4 +308,6 @@ def find(directory: Path) -> Lab | None:
             raise ValueError(f"version {version}")
         return Lab(directory=directory.absolute(), **fields)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise LabError(str(directory / _STATE), f"damaged ({error})", "remove the lab with `mutauth lab down`") from error
+        raise LabError(
+            str(directory / _STATE), f"damaged ({error})", "remove the lab with `mutauth lab down`"
+        ) from error

@@ -1,4 +1,6 @@
-"""File descriptors: how many this process may have, what of a service's limits fits, and what happens when none is left."""
+"""File descriptors: how many this process may have, what of a service's limits fits, and what
+happens when none is left.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +20,17 @@ try:
 except ImportError:  # on Windows, where nothing limits them that could be asked for
     resource = None  # type: ignore[assignment]
 
-#: Descriptors that connections leave to others: the directory, DNS, the status port's watchers, logs, the keytab, the
-#: replay cache.
+#: Descriptors that connections leave to others: the directory, DNS, the status port's watchers,
+#: logs, the keytab, the replay cache.
 RESERVE = 64
-#: No connection is accepted while fewer than these are left, so that who accepted one can still connect for it.
+#: No connection is accepted while fewer than these are left, so that who accepted one can still
+#: connect for it.
 SPARE = 24
-#: Connections that are accepted before the reactor looks at the others again, each of which may cost two descriptors.
+#: Connections that are accepted before the reactor looks at the others again, each of which may
+#: cost two descriptors.
 BATCH = 8
-#: How long, in seconds, none is accepted when they are used up, and how often the log says so at most.
+#: How long, in seconds, none is accepted when they are used up, and how often the log says so at
+#: most.
 PAUSE = 0.25
 AGAIN = 60.0
 
@@ -37,7 +42,8 @@ REMEDY = "raise LimitNOFILE= (or ulimit -n)"
 
 
 def raise_limit() -> int:
-    """Ask for as many descriptors as this process can have: the soft limit is meant for programs that use select().
+    """Ask for as many descriptors as this process can have: the soft limit is meant for programs
+    that use select().
 
     :return: how many it may have now.
     """
@@ -68,20 +74,31 @@ def fit(limits: Limits, explicit: Collection[str], each: int, available: int) ->
     :raises UsageError: when what the user gave does not fit.
     """
     room = available - RESERVE
-    wanted = {"max-handshakes": limits.handshakes, "max-waiting": limits.waiting, "max-connections": limits.connections}
+    wanted = {
+        "max-handshakes": limits.handshakes,
+        "max-waiting": limits.waiting,
+        "max-connections": limits.connections,
+    }
     costs = {"max-handshakes": 1, "max-waiting": 1, "max-connections": each}
     if sum(costs[name] * number for name, number in wanted.items()) <= room:
         return limits
     given = sum(costs[name] * number for name, number in wanted.items() if name in explicit)
     share = max(1, min(room // 8, (room - given) // 2))
-    fitting = {name: number if name in explicit else min(number, share) for name, number in wanted.items()}
+    fitting = {
+        name: number if name in explicit else min(number, share) for name, number in wanted.items()
+    }
     left = (room - fitting["max-handshakes"] - fitting["max-waiting"]) // each
     if "max-connections" not in explicit:
         fitting["max-connections"] = max(1, min(limits.connections, left))
     if fitting["max-connections"] > left:
-        subject = " ".join(f"--{name} {number}" for name, number in wanted.items() if name in explicit)
+        subject = " ".join(
+            f"--{name} {number}" for name, number in wanted.items() if name in explicit
+        )
         needed = sum(costs[name] * number for name, number in fitting.items()) + RESERVE
-        cause = f"{needed} descriptors are needed, {each} for a session, and this process may have {available}"
+        cause = (
+            f"{needed} descriptors are needed, {each} for a session, and this process may have "
+            f"{available}"
+        )
         raise UsageError(subject or "this service", cause, f"{REMEDY}, or lower it")
     handshakes, waiting = fitting["max-handshakes"], fitting["max-waiting"]
     # Its defaults leave other addresses room, however few there are in all.
@@ -125,7 +142,10 @@ class _Gate:
         now = self._reactor.seconds()
         if self._said is None or now - self._said >= AGAIN:
             self._said = now
-            text = "this process has no file descriptor left for another connection, accepting none for now; {remedy}"
+            text = (
+                "this process has no file descriptor left for another connection, accepting none "
+                "for now; {remedy}"
+            )
             self._log.error(text, remedy=REMEDY)
 
     def _go_on(self) -> None:

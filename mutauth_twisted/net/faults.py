@@ -1,4 +1,6 @@
-"""What keeps a service from letting anybody in, and is its own fault: its keys, or its replay cache."""
+"""What keeps a service from letting anybody in, and is its own fault: its keys, or its replay
+cache.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +9,12 @@ from typing import Any
 from mutauth_twisted.errors import REPLAY_CACHE, CredentialError
 from mutauth_twisted.log import Log
 
-#: Seconds between two lines of one kind in the log: every client fails alike; and for which a failure of the replay cache
-#: counts, whoever gets in meanwhile: on a disk that is nearly full one in ten fails.
+#: Seconds between two lines of one kind in the log: every client fails alike; and for which a
+#: failure of the replay cache counts, whoever gets in meanwhile: on a disk that is nearly full one
+#: in ten fails.
 AGAIN = 60.0
-#: After how many seconds without another failure a fault is over that only clients can show: to a service that is not
-#: healthy none may come any more.
+#: After how many seconds without another failure a fault is over that only clients can show: to a
+#: service that is not healthy none may come any more.
 FORGOTTEN = 600.0
 
 
@@ -24,7 +27,8 @@ class OwnFaults:
     worth a line in the log, and does not make the service an unhealthy one.
 
     :param clock: provides IReactorTime.
-    :ivar standing: the last fault of the keys that was seen here; None since a client's ticket could be read.
+    :ivar standing: the last fault of the keys that was seen here; None since a client's ticket
+        could be read.
     """
 
     _log = Log()
@@ -39,7 +43,9 @@ class OwnFaults:
 
     @property
     def elsewhere(self) -> str | None:
-        """The last fault of the replay cache, which keys that can be used say nothing of; None: there is none now."""
+        """The last fault of the replay cache, which keys that can be used say nothing of; None:
+        there is none now.
+        """
         if self._replay_cache is None:
             return None
         fault, when = self._replay_cache
@@ -60,7 +66,9 @@ class OwnFaults:
             self._replay_cache, self._written_since = (str(error), now), False
         elif seen_here:
             self.standing = str(error)
-        kind = error.subject if seen_here else None  # those seen here have few subjects: the keytab, the cache
+        kind = (
+            error.subject if seen_here else None
+        )  # those seen here have few subjects: the keytab, the cache
         before = self._said.get(kind)
         if before is not None and now - before < AGAIN:
             return False

@@ -14,14 +14,16 @@ from typing import Final
 #: RFC 8446 5.1: type, version and length; all that is encrypted comes as application data.
 _HEADER: Final = 5
 _ENCRYPTED: Final = 23
-#: RFC 8446 5.2: the byte of the inner type and the tag, which has 16 bytes in every suite that OpenSSL offers by itself.
+#: RFC 8446 5.2: the byte of the inner type and the tag, which has 16 bytes in every suite that
+#: OpenSSL offers by itself.
 _AROUND: Final = 17
 #: RFC 8446 4.6.3: a KeyUpdate; there can be one in a record only.
 _KEY_UPDATE: Final = 5
 
 #: How many records without data a peer may send.  OpenSSL's services send two tickets.
 MOST_CHANGES: Final = 256
-#: And one more with so many bytes of data: peers that change keys do so after 2**24 records or more.
+#: And one more with so many bytes of data: peers that change keys do so after 2**24 records or
+#: more.
 DATA_PER_CHANGE: Final = 1 << 22
 
 
@@ -37,12 +39,17 @@ class Records:
         self._left = 0
 
     def feed(self, data: bytes) -> list[tuple[int, int]]:
-        """Each encrypted record that these bytes complete: where it ends in them, and how much data it has at most."""
+        """Each encrypted record that these bytes complete: where it ends in them, and how much data
+        it has at most.
+        """
         found, at, end = [], 0, len(data)
         while at < end:
             if not self._header:
                 # Most records come whole.
-                while at + _HEADER <= end and (next_at := at + _HEADER + (data[at + 3] << 8 | data[at + 4])) <= end:
+                while (
+                    at + _HEADER <= end
+                    and (next_at := at + _HEADER + (data[at + 3] << 8 | data[at + 4])) <= end
+                ):
                     if data[at] == _ENCRYPTED:
                         found.append((next_at, max(0, next_at - at - _HEADER - _AROUND)))
                     at = next_at

@@ -18,7 +18,7 @@ from attrs import Factory, field, frozen
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 
 from mutauth_twisted.errors import ServiceFull, SessionEnded, UsageError
-from mutauth_twisted.interfaces import PeerIdentity
+from mutauth_twisted.identity import PeerIdentity
 from mutauth_twisted.log import Log
 from mutauth_twisted.net.waiting import WaitingQueue
 from mutauth_twisted.text import short_name
@@ -29,7 +29,9 @@ NOTICE = 60.0
 
 def _positive(instance: object, attribute: Any, value: float | None) -> None:
     if value is not None and not 0 < value < float("inf"):
-        raise UsageError(f"limit {attribute.name}", f"{value} is out of range", "give a number above 0")
+        raise UsageError(
+            f"limit {attribute.name}", f"{value} is out of range", "give a number above 0"
+        )
 
 
 @frozen
@@ -53,20 +55,23 @@ class Limits:
 
     handshakes: int = field(default=256, validator=_positive)
     handshakes_per_address: int = field(
-        default=Factory(lambda self: min(32, max(1, self.handshakes // 8)), takes_self=True), validator=_positive
+        default=Factory(lambda self: min(32, max(1, self.handshakes // 8)), takes_self=True),
+        validator=_positive,
     )
     connections: int = field(default=10_000, validator=_positive)
     idle: float = field(default=3600.0, validator=_positive)
     session: float | None = field(default=None, validator=_positive)
     waiting: int = field(default=1024, validator=_positive)
     waiting_per_address: int = field(
-        default=Factory(lambda self: min(256, max(1, self.waiting // 4)), takes_self=True), validator=_positive
+        default=Factory(lambda self: min(256, max(1, self.waiting // 4)), takes_self=True),
+        validator=_positive,
     )
     per_principal: int | None = field(default=None, validator=_positive)
 
 
 class Cap:
-    """Counts what there may be so many of, and says once for each time of shortage that there was one.
+    """Counts what there may be so many of, and says once for each time of shortage that there was
+    one.
 
     :param limit: how many there may be.
     :param what: what is counted, as the log names it.
@@ -77,7 +82,8 @@ class Cap:
     def __init__(self, limit: int, what: str) -> None:
         self._limit = limit
         self._what = what
-        # A shortage is over only when a quarter is free again: at the edge it would be a line for each socket.
+        # A shortage is over only when a quarter is free again: at the edge it would be a line for
+        # each socket.
         self._relaxed = limit - (limit + 3) // 4
         self._refused = 0
         self.count = 0
@@ -87,7 +93,11 @@ class Cap:
         if self.count < self._limit:
             return True
         if not self._refused:
-            self._log.warn("{what}: limit of {limit} reached, refusing more", what=self._what, limit=self._limit)
+            self._log.warn(
+                "{what}: limit of {limit} reached, refusing more",
+                what=self._what,
+                limit=self._limit,
+            )
         self._refused += 1
         return False
 
@@ -99,7 +109,11 @@ class Cap:
         """There is one less."""
         self.count -= 1
         if self._refused and self.count <= self._relaxed:
-            self._log.info("{what}: there is room again; {refused} were refused", what=self._what, refused=self._refused)
+            self._log.info(
+                "{what}: there is room again; {refused} were refused",
+                what=self._what,
+                refused=self._refused,
+            )
             self._refused = 0
 
 
@@ -126,7 +140,9 @@ class Places:
         self._sessions = Cap(limits.connections, "sessions")
         self._networks: dict[str, int] = {}
         self._accounts: Counter[str] = Counter()
-        self._waiting: WaitingQueue[Place] = WaitingQueue(limits.waiting, limits.waiting_per_address)
+        self._waiting: WaitingQueue[Place] = WaitingQueue(
+            limits.waiting, limits.waiting_per_address
+        )
         #: How many handshakes are under way.
         self.handshakes = 0
 
@@ -142,24 +158,32 @@ class Places:
 
     @property
     def shortages(self) -> tuple[str, ...]:
-        """What new clients of any address are not served for now, a line each; none when they are."""
+        """What new clients of any address are not served for now, a line each; none when they
+        are.
+        """
         limits, lines = self._limits, []
         if self.sessions >= limits.connections:
             lines.append(
                 f"sessions: all {limits.connections} are taken, and new clients are refused;"
                 " raise max-connections if it can serve more"
             )
-        # With so many addresses to have their turns first, slots that are kept to the deadline are too few for one more.
-        if self.handshakes >= limits.handshakes and self._waiting.sources >= min(limits.handshakes, limits.waiting):
+        # With so many addresses to have their turns first, slots that are kept to the deadline are
+        # too few for one more.
+        if self.handshakes >= limits.handshakes and self._waiting.sources >= min(
+            limits.handshakes, limits.waiting
+        ):
             lines.append(
-                f"handshakes: all {limits.handshakes} slots are taken, {self.waiting} connections of"
-                f" {self._waiting.sources} addresses wait for one, and new clients may wait in vain;"
+                f"handshakes: all {limits.handshakes} slots are taken, {self.waiting} connections "
+                "of"
+                f" {self._waiting.sources} addresses wait for one, and new clients may wait in "
+                "vain;"
                 " raise max-handshakes if it can serve more"
             )
         return tuple(lines)
 
     def take(self, address: IAddress) -> Place | None:
-        """A place for a new connection: a slot among the handshakes, or among those who wait for one.
+        """A place for a new connection: a slot among the handshakes, or among those who wait for
+        one.
 
         :return: None when there is neither.
         """
@@ -206,15 +230,21 @@ class Places:
         principal, most = short_name(identity.principal), self._limits.per_principal
         if most is not None and self._accounts[_account(identity)] >= most:
             cause = f"its account has {most} session(s), as many as one account may have"
-            raise ServiceFull(principal, cause, "raise max-connections-per-principal if it should have more")
+            raise ServiceFull(
+                principal, cause, "raise max-connections-per-principal if it should have more"
+            )
         if not self._sessions.has_room():
             remedy = "raise max-connections if it can serve more"
             raise ServiceFull(principal, "all sessions of the service are taken", remedy)
 
     def enter_session(self, identity: PeerIdentity) -> Callable[[], None]:
-        """A client is authenticated and authorized; returns what its session calls when it is over."""
+        """A client is authenticated and authorized; returns what its session calls when it is
+        over.
+        """
         self._sessions.take()
-        if self._limits.per_principal is None:  # then the account is nobody's business, and reading it takes time
+        if (
+            self._limits.per_principal is None
+        ):  # then the account is nobody's business, and reading it takes time
             return self._sessions.give_back
         account = _account(identity)
         self._accounts[account] += 1
@@ -234,7 +264,8 @@ def _account(identity: PeerIdentity) -> str:
 
 
 class Place:
-    """One connection's place: among those who wait, then among the handshakes, then among the sessions.
+    """One connection's place: among those who wait, then among the handshakes, then among the
+    sessions.
 
     :param network: whose it is.
     """
@@ -293,7 +324,8 @@ class Place:
     def promote(self, identity: PeerIdentity) -> None:
         """The handshake has become a session.
 
-        :raises ServiceFull: when others have taken the last slot since :meth:`Places.check_session`.
+        :raises ServiceFull: when others have taken the last slot since
+            :meth:`Places.check_session`.
         """
         self._places.check_session(identity)
         self.give_back()
@@ -319,7 +351,17 @@ class Lifetime:
     :param end: is told why the session is over.
     """
 
-    __slots__ = ("_announce", "_announced", "_cause", "_end", "_idle", "_over", "_timer", "reactor", "touched")
+    __slots__ = (
+        "_announce",
+        "_announced",
+        "_cause",
+        "_end",
+        "_idle",
+        "_over",
+        "_timer",
+        "reactor",
+        "touched",
+    )
 
     def __init__(
         self,
@@ -347,7 +389,9 @@ class Lifetime:
     def _wait(self) -> None:
         now = self.reactor.seconds()
         planned = self._over if self._announced else self._over - NOTICE
-        self._timer = self.reactor.callLater(max(0.0, min(planned, self.touched + self._idle) - now), self._wake)
+        self._timer = self.reactor.callLater(
+            max(0.0, min(planned, self.touched + self._idle) - now), self._wake
+        )
 
     def _wake(self) -> None:
         self._timer = None
@@ -373,7 +417,8 @@ class Lifetime:
         self._timer = None
 
 
-#: The limits by the names that options and endpoint strings use: attribute, most, and what it is for.
+#: The limits by the names that options and endpoint strings use: attribute, most, and what it is
+#: for.
 LIMITS: dict[str, tuple[str, float, str]] = {
     "max-handshakes": ("handshakes", 100_000, "Handshakes at once."),
     "max-handshakes-per-address": (
@@ -388,9 +433,17 @@ LIMITS: dict[str, tuple[str, float, str]] = {
         "Connections of one address at once that wait, a quarter of all at most if not given.",
     ),
     "max-connections": ("connections", 1_000_000, "Sessions at once."),
-    "max-connections-per-principal": ("per_principal", 1_000_000, "Sessions of one account at once (no such limit)."),
+    "max-connections-per-principal": (
+        "per_principal",
+        1_000_000,
+        "Sessions of one account at once (no such limit).",
+    ),
     "idle-timeout": ("idle", 604_800, "Seconds without a byte after which a session ends."),
-    "max-session": ("session", 604_800, "Seconds after which a session ends (when its ticket does)."),
+    "max-session": (
+        "session",
+        604_800,
+        "Seconds after which a session ends (when its ticket does).",
+    ),
 }
 
 
@@ -410,6 +463,8 @@ def limits_of(given: Mapping[str, str], named: str) -> Limits:
             value = 0
         if not 0 < value <= most:
             subject = named.format(name=name, value=given[name])
-            raise UsageError(subject, "it is out of range", f"give a number above 0, up to {most:g}")
+            raise UsageError(
+                subject, "it is out of range", f"give a number above 0, up to {most:g}"
+            )
         values[attribute] = value
     return Limits(**values)

@@ -14,13 +14,14 @@ from typing import Any, Final
 from twisted.internet.interfaces import IProducer
 from twisted.internet.tcp import Connection
 
-#: The most that is sent at once, in bytes: with larger pieces the reactor's turn does not count, and the transport
-#: brings together those of several turns.
+#: The most that is sent at once, in bytes: with larger pieces the reactor's turn does not count,
+#: and the transport brings together those of several turns.
 _SHORT: Final = 8192
 
 
 class Outlet:
-    """A TCP transport whose writes between :meth:`gather` and :meth:`release` are sent together, by the latter.
+    """A TCP transport whose writes between :meth:`gather` and :meth:`release` are sent together, by
+    the latter.
 
     What is long, or not taken by the kernel at once, and all that comes after
     it, is left to the transport, and so is everything once there is a producer, which
@@ -109,5 +110,7 @@ class Outlet:
 
 
 def outlet(transport: Any) -> Any:
-    """The transport with an :class:`Outlet` before it, where it is a TCP socket's; else the transport itself."""
+    """The transport with an :class:`Outlet` before it, where it is a TCP socket's; else the
+    transport itself.
+    """
     return Outlet(transport) if isinstance(transport, Connection) else transport

@@ -27,10 +27,18 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mutauth_twisted.channelbinding import ChannelBinding
+from mutauth_twisted.core.channelbinding import ChannelBinding
 from mutauth_twisted.core.confirmation import Confirmed, Confirming
 from mutauth_twisted.core.context import Exchange, Outcome, SecurityContext, StepFailed
-from mutauth_twisted.core.handshake import AwaitOpening, Established, Event, Failed, Handshake, Send, Step
+from mutauth_twisted.core.handshake import (
+    AwaitOpening,
+    Established,
+    Event,
+    Failed,
+    Handshake,
+    Send,
+    Step,
+)
 from mutauth_twisted.core.records import Records
 from mutauth_twisted.core.stream import Stream
 from mutauth_twisted.errors import (
@@ -43,7 +51,7 @@ from mutauth_twisted.errors import (
     ThreadsUsedUp,
     UsageError,
 )
-from mutauth_twisted.interfaces import PeerIdentity
+from mutauth_twisted.identity import PeerIdentity
 from mutauth_twisted.log import Log
 from mutauth_twisted.net.limits import Limits, network_of
 from mutauth_twisted.net.outlet import Outlet, outlet
@@ -51,7 +59,7 @@ from mutauth_twisted.net.refusals import Refusals
 from mutauth_twisted.net.sockets import prepare, release
 from mutauth_twisted.net.tls import Layer
 from mutauth_twisted.net.transport import LINGER, ProtectedTransport
-from mutauth_twisted.policy import Flag, Package, Protection, flag_names
+from mutauth_twisted.protection import Flag, Package, Protection, flag_names
 from mutauth_twisted.text import short_name
 from mutauth_twisted.threads import Workers
 from mutauth_twisted.wire import NNS, FrameError, Token, Wire
@@ -80,7 +88,9 @@ class Channel:
     def __attrs_post_init__(self) -> None:
         if self.protection is Protection.TLS and not self.package.proves_service:
             cause = "it cannot be bound to TLS, which would end at anybody"
-            raise UsageError(f"package {self.package.value}", cause, "use protection seal, or package kerberos")
+            raise UsageError(
+                f"package {self.package.value}", cause, "use protection seal, or package kerberos"
+            )
 
 
 @frozen
@@ -97,7 +107,8 @@ class Side:
     :param tls: the layer below, where protection is by TLS.
     :param own_fault: is told of a service's own fault, and whether it was seen
         here and not told by the client; returns whether it is to be logged as an error.
-    :param refusals: says which connections have a line in the log, where there can be many; None: each has.
+    :param refusals: says which connections have a line in the log, where there can be many; None:
+        each has.
     """
 
     initiator: bool
@@ -138,7 +149,9 @@ class ExchangeProtocol(Protocol):
 
     _log = Log()
 
-    def __init__(self, reactor: IReactorTime, workers: Workers, channel: Channel, side: Side) -> None:
+    def __init__(
+        self, reactor: IReactorTime, workers: Workers, channel: Channel, side: Side
+    ) -> None:
         self._reactor = reactor
         self._workers = workers
         self._channel = channel
@@ -152,7 +165,8 @@ class ExchangeProtocol(Protocol):
         self._bound_to: ChannelBinding | None = None
         self._exchange: Exchange | None = None
         self._records: Records | Stream | None = None
-        #: Fires with the application's protocol, or fails: a MutualAuthError, or the application's own error.
+        #: Fires with the application's protocol, or fails: a MutualAuthError, or the application's
+        #: own error.
         self.authenticated: Deferred[IProtocol] = Deferred(self._cancelled)
 
     def connectionMade(self) -> None:
@@ -165,7 +179,8 @@ class ExchangeProtocol(Protocol):
             peer=self._peer,
             judge=self._judge,
             package=self._channel.package,
-            # What a client binds to this very TLS channel nobody can have copied from elsewhere: there is no opening.
+            # What a client binds to this very TLS channel nobody can have copied from elsewhere:
+            # there is no opening.
             is_mutauth=_sends_opening if self._side.tls is None else _sends_none,
         )
         self._timer = self._reactor.callLater(self._channel.timeout, self._timed_out)
@@ -250,7 +265,8 @@ class ExchangeProtocol(Protocol):
             NetworkError(
                 self._peer,
                 "the peer closed the connection during the exchange",
-                "the peer's log says why; check the port, and that both sides use one wire and one protection",
+                "the peer's log says why; check the port, and that both sides use one wire and one "
+                "protection",
             )
         )
 
@@ -293,7 +309,8 @@ class ExchangeProtocol(Protocol):
             self._stepping = chain = stepped.addCallbacks(self._step_done, self._step_failed)
             chain.addCallback(self._go_on).addErrback(self._broken)
             return
-        # The same link where nobody has to wait for anything: a Deferred would cost a tenth of a service's exchange.
+        # The same link where nobody has to wait for anything: a Deferred would cost a tenth of a
+        # service's exchange.
         try:
             try:
                 outcome = exchange.step(token)
@@ -320,12 +337,16 @@ class ExchangeProtocol(Protocol):
         self._read_frames()
 
     def _broken(self, failure: Failure) -> None:
-        """Something raised that must not: the peer is not proven, and whoever waits sees the bug itself."""
+        """Something raised that must not: the peer is not proven, and whoever waits sees the bug
+        itself.
+        """
         if self._over and failure.check(CancelledError):
             return
         refusals = self._side.refusals
         if refusals is None or refusals.broken(failure, self._source()):
-            self._log.failure("internal error in the exchange with {peer}", failure, peer=self._peer)
+            self._log.failure(
+                "internal error in the exchange with {peer}", failure, peer=self._peer
+            )
         if not self.authenticated.called:
             self._leave()
             self._settle(failure)
@@ -368,7 +389,9 @@ class ExchangeProtocol(Protocol):
         if refusals is not None and refusals.authenticated(principal):
             self._log_authenticated(identity, principal)
         records = self._records or self._make_records(identity, mutauth=identity.mutauth)
-        protected = ProtectedTransport(self._reactor, self._transport, records, identity, self._side.limits, refusals)
+        protected = ProtectedTransport(
+            self._reactor, self._transport, records, identity, self._side.limits, refusals
+        )
         try:
             opening = records.opening() if self._side.initiator else b""
         except MutualAuthError as error:  # the ticket has ended
@@ -387,13 +410,19 @@ class ExchangeProtocol(Protocol):
             # The application's error must not look like a failed login.
             failure = Failure()
             if refusals is None or refusals.broken(failure, principal):
-                self._log.failure("the application failed to take the connection with {peer}", failure, peer=self._peer)
+                self._log.failure(
+                    "the application failed to take the connection with {peer}",
+                    failure,
+                    peer=self._peer,
+                )
             self._transport.abortConnection()
             self._settle(failure)
             return
         if application is None:
             self._leave()
-            self._settle(Failure(NetworkError(self._peer, "the application's factory took no connection")))
+            self._settle(
+                Failure(NetworkError(self._peer, "the application's factory took no connection"))
+            )
             return
         self._settle(application)
         # The peer's first records may have come together with its last frame.
@@ -401,11 +430,20 @@ class ExchangeProtocol(Protocol):
 
     def _log_authenticated(self, identity: PeerIdentity, principal: str) -> None:
         side = "the service at" if self._side.initiator else "the client at"
-        proved = f"proved to be {principal}" if principal else "is NOT AUTHENTICATED, and may be anybody"
-        package, protection, flags = identity.package, identity.protection.value, int(identity.flags)
+        proved = (
+            f"proved to be {principal}" if principal else "is NOT AUTHENTICATED, and may be anybody"
+        )
+        package, protection, flags = (
+            identity.package,
+            identity.protection.value,
+            int(identity.flags),
+        )
         if self._bound_to is not None and self._bound_to.between_peers:
-            flags |= Flag.CHANNEL_BOUND  # a client's context does not say so: the service has confirmed it
-        # Written out here: the one line of most connections, and Twisted's formatting takes long for each field.
+            flags |= (
+                Flag.CHANNEL_BOUND
+            )  # a client's context does not say so: the service has confirmed it
+        # Written out here: the one line of most connections, and Twisted's formatting takes long
+        # for each field.
         (self._log.info if principal else self._log.warn)(
             "{line}",
             line=f"{side} {self._peer} {proved} ({package}, {protection}; {_flag_names(flags)};"
@@ -421,15 +459,27 @@ class ExchangeProtocol(Protocol):
             return Stream(own, theirs, self._reader.take_rest(), self._peer)
         if protection is Protection.TLS:
             # A third-party peer protects its records inside TLS as well, as the flags say.
-            protection = Protection.SEAL if identity.flags & Flag.CONFIDENTIALITY else Protection.SIGN
-        return Records(self._context, protection, self._channel.wire, self._reader, self._peer, mutauth=mutauth)
+            protection = (
+                Protection.SEAL if identity.flags & Flag.CONFIDENTIALITY else Protection.SIGN
+            )
+        return Records(
+            self._context, protection, self._channel.wire, self._reader, self._peer, mutauth=mutauth
+        )
 
     def _failed(self, error: MutualAuthError) -> None:
-        failed = "handshake failed" if error.subject == self._peer else f"handshake with {self._peer} failed"
+        failed = (
+            "handshake failed"
+            if error.subject == self._peer
+            else f"handshake with {self._peer} failed"
+        )
         # Whose subject is the peer is told from what the peer sent.
-        is_news = isinstance(error, CredentialError) and self._side.own_fault(error, error.subject != self._peer)
+        is_news = isinstance(error, CredentialError) and self._side.own_fault(
+            error, error.subject != self._peer
+        )
         if is_news or self._side.refusals is None:
-            (self._log.error if is_news else self._log.info)("{failed}: {error}", failed=failed, error=error)
+            (self._log.error if is_news else self._log.info)(
+                "{failed}: {error}", failed=failed, error=error
+            )
         else:
             self._side.refusals.refused(error, self._source(), failed)
         self._leave()
@@ -439,7 +489,9 @@ class ExchangeProtocol(Protocol):
         return network_of(self._transport.getPeer())
 
     def _leave(self) -> None:
-        """Let the code out that tells the peer; one that does not read it gets no more of our time than that."""
+        """Let the code out that tells the peer; one that does not read it gets no more of our time
+        than that.
+        """
         self._over = True
         self._stop()
         self._transport.loseConnection()

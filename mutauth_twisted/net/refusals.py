@@ -9,8 +9,9 @@ from twisted.python.failure import Failure
 from mutauth_twisted.errors import AccessDenied, MutualAuthError, ServiceFull
 from mutauth_twisted.log import LimitedLog, Log
 
-#: Lines in full about the connections of authenticated clients in :data:`LimitedLog.INTERVAL`, and about those of one
-#: principal.  Each connection is worth a line, but whoever has one ticket can open hundreds a second.
+#: Lines in full about the connections of authenticated clients in :data:`LimitedLog.INTERVAL`, and
+#: about those of one principal.  Each connection is worth a line, but whoever has one ticket can
+#: open hundreds a second.
 LINES: Final = 1000
 LINES_OF_ONE: Final = 100
 
@@ -29,11 +30,15 @@ class Refusals:
 
     def __init__(self, clock: Any) -> None:
         self._strangers = LimitedLog(clock, self._log, "connections of strangers failed")
-        self._clients = LimitedLog(clock, self._log, "authenticated clients were refused", firsts=LINES)
+        self._clients = LimitedLog(
+            clock, self._log, "authenticated clients were refused", firsts=LINES
+        )
         self._internal = LimitedLog(clock, self._log, "internal errors")
         many = {"lines": LINES, "lines_of_one": LINES_OF_ONE, "firsts": LINES}
         self._sessions = LimitedLog(clock, self._log, "clients were authenticated", **many)
-        self._ends = LimitedLog(clock, self._log, "lines about sessions that this side ended", **many)
+        self._ends = LimitedLog(
+            clock, self._log, "lines about sessions that this side ended", **many
+        )
 
     def refused(self, error: MutualAuthError, source: str, text: str) -> None:
         """A connection ended with an error.
@@ -47,12 +52,16 @@ class Refusals:
         limited.line(error.kind, who, lambda: f"{text}: {error}", error=error)
 
     def authenticated(self, principal: str) -> bool:
-        """Count a new session of this principal; return True if its line is to be logged in full."""
+        """Count a new session of this principal; return True if its line is to be logged in
+        full.
+        """
         # A KDC gives tickets for a name in any mix of cases.
         return self._sessions.admits(principal, principal.casefold())
 
     def ended(self, principal: str) -> bool:
-        """Count a line about the end of one of its sessions; return True if it is to be logged in full."""
+        """Count a line about the end of one of its sessions; return True if it is to be logged in
+        full.
+        """
         return self._ends.admits(principal, principal.casefold())
 
     def broken(self, failure: Failure, source: str) -> bool:

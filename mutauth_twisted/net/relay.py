@@ -66,7 +66,9 @@ class Relay(Protocol):
                 self._peer.loseConnection()
 
     def writeConnectionLost(self) -> None:
-        """All that this side was to be told is sent; when it has nothing to say either, that is all."""
+        """All that this side was to be told is sent; when it has nothing to say either, that is
+        all.
+        """
         if self._input_over:
             transport: Any = self.transport
             transport.loseConnection()
@@ -79,7 +81,8 @@ class Relay(Protocol):
         if not self._input_over:
             peer.unregisterProducer()
         if reason.check(ConnectionDone):
-            # What it was sent has nobody behind it any more: it is worth waiting for as long as it is taken.
+            # What it was sent has nobody behind it any more: it is worth waiting for as long as it
+            # is taken.
             end_when_stalled(peer.network if isinstance(peer, ProtectedTransport) else peer)
             peer.loseConnection()
         else:

@@ -1,4 +1,6 @@
-"""The TCP socket below a connection, whatever stands between: where there is one, it is looked after here."""
+"""The TCP socket below a connection, whatever stands between: where there is one, it is looked
+after here.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,12 @@ from twisted.protocols.policies import ProtocolWrapper
 from mutauth_twisted.net.outlet import Outlet
 from mutauth_twisted.net.vanished import watcher_for
 
-#: After how many seconds of silence TCP asks whether the peer is still there, how often, and how many times (RFC 9293
-#: 3.8.4).  One that has gone without a word, or has closed what we go on reading, is noticed so.
+#: After how many seconds of silence TCP asks whether the peer is still there, how often, and how
+#: many times (RFC 9293 3.8.4).  One that has gone without a word, or has closed what we go on
+#: reading, is noticed so.
 _KEEPALIVE: Final = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
-#: How long, in seconds, a peer that nobody has anything more to say to may take nothing of what was said.
+#: How long, in seconds, a peer that nobody has anything more to say to may take nothing of what was
+#: said.
 STALLED: Final = 60
 
 
@@ -70,9 +74,11 @@ def release(transport: Any) -> None:
 
 
 def end_when_stalled(transport: Any) -> None:
-    """Have the connection end when its peer takes nothing of what is still to be sent for :data:`STALLED` seconds.
+    """Have the connection end when its peer takes nothing of what is still to be sent for
+    :data:`STALLED` seconds.
 
-    By TCP_USER_TIMEOUT (RFC 5482), as far as the system has it: the kernel alone knows what the peer has taken.
+    By TCP_USER_TIMEOUT (RFC 5482), as far as the system has it: the kernel alone knows what the
+    peer has taken.
     """
     tcp = _tcp(transport)
     if tcp is not None and hasattr(socket, "TCP_USER_TIMEOUT"):

@@ -28,7 +28,11 @@ from service_identity import CertificateError, VerificationError
 from service_identity.hazmat import DNS_ID
 from service_identity.pyopenssl import verify_hostname, verify_ip_address
 from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.interfaces import IHandshakeListener, IOpenSSLClientConnectionCreator, IProtocol
+from twisted.internet.interfaces import (
+    IHandshakeListener,
+    IOpenSSLClientConnectionCreator,
+    IProtocol,
+)
 from twisted.internet.protocol import Factory
 from twisted.internet.ssl import (
     Certificate,
@@ -39,7 +43,7 @@ from twisted.internet.ssl import (
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
 from zope.interface import alsoProvides, implementer
 
-from mutauth_twisted.channelbinding import TLS_EXPORTER, ChannelBinding, server_end_point
+from mutauth_twisted.core.channelbinding import TLS_EXPORTER, ChannelBinding, server_end_point
 from mutauth_twisted.core.stream import DRAWN, secret
 from mutauth_twisted.errors import (
     CredentialError,
@@ -60,7 +64,8 @@ _EXPORTER_LABEL = b"EXPORTER-Channel-Binding"  # RFC 9266 4.2
 _EXPORTER_SIZE = 32
 #: From which both sides draw how either direction marks its end; see core/stream.py.
 _MARKS_LABEL = b"EXPORTER-mutauth-marks"
-# What a peer may send besides the data it sends: a handshake, and 21 bytes or so with each record of a single byte.
+# What a peer may send besides the data it sends: a handshake, and 21 bytes or so with each record
+# of a single byte.
 _MOST_BESIDES = 0x20000
 _BESIDES = 32
 # RFC 5280 4.1.2.5: no well-defined end.
@@ -125,7 +130,8 @@ class _Bounded(BufferingTLSTransport):
             self.abortConnection()
 
     def _tlsShutdownFinished(self, reason: Any) -> None:
-        # Twisted closes the socket, which waits for a producer that goes on writing, though nothing of it is sent any more.
+        # Twisted closes the socket, which waits for a producer that goes on writing, though nothing
+        # of it is sent any more.
         super()._tlsShutdownFinished(reason)
         if (producer := self._producer) is not None:
             producer.stopProducing()
@@ -142,7 +148,8 @@ class Layer:
 
     :param options: makes the TLS connections.
     :param client: whether this side starts the handshake.
-    :param expected: the DNS name or address that the service's certificate has to be for; None: any.
+    :param expected: the DNS name or address that the service's certificate has to be for; None:
+        any.
     """
 
     def __init__(self, options: Any, *, client: bool, expected: str | None = None) -> None:
@@ -151,8 +158,11 @@ class Layer:
         self._expected = expected
 
     def under(self, exchange: IProtocol) -> IProtocol:
-        """The protocol for the network, above which this one goes on; ``handshakeCompleted`` tells it when."""
-        # Here, and not with the class: of two interfaces that Twisted's endpoints know they pass on only the last one.
+        """The protocol for the network, above which this one goes on; ``handshakeCompleted`` tells
+        it when.
+        """
+        # Here, and not with the class: of two interfaces that Twisted's endpoints know they pass on
+        # only the last one.
         alsoProvides(exchange, IHandshakeListener)
         return _Bounded(self._factory, exchange)
 
@@ -161,13 +171,14 @@ class Layer:
 
         :param transport: what the protocol above got as its transport.
         :param peer: the peer as errors name it.
-        :raises PeerNotProven: when the service's certificate is not for whom it has to be (RFC 9525), or nothing
-            verifies the certificate of a third-party service.
+        :raises PeerNotProven: when the service's certificate is not for whom it has to be (RFC
+            9525), or nothing verifies the certificate of a third-party service.
         """
         connection = transport.getHandle()
         is_mutauth = transport.negotiatedProtocol == ALPN
         if self._client and self._expected is None and not is_mutauth:
-            # A relay can say so too, and TLS that ends at a relay ends a stream wherever the relay likes.
+            # A relay can say so too, and TLS that ends at a relay ends a stream wherever the relay
+            # likes.
             raise PeerNotProven(peer, _THIRD_PARTY, f"{_SIGNER}; a mutauth service needs none")
         try:
             if self._expected is not None:
@@ -175,15 +186,22 @@ class Layer:
             if is_mutauth:
                 exported = connection.export_keying_material(_EXPORTER_LABEL, _EXPORTER_SIZE)
                 return ChannelBinding(TLS_EXPORTER, exported)
-            certificate = connection.get_peer_certificate() if self._client else connection.get_certificate()
+            certificate = (
+                connection.get_peer_certificate() if self._client else connection.get_certificate()
+            )
             return server_end_point(certificate.to_cryptography())
         except (VerificationError, CertificateError) as error:
             raise _not_for(self._expected or "", _names_in(connection), peer) from error
-        except Exception as error:  # OpenSSL takes more than cryptography reads, which has an error for each of its reasons
-            raise PeerNotProven(peer, "its certificate cannot be read", "give it another one") from error
+        except Exception as error:
+            # OpenSSL takes more than cryptography reads, which has an error for each of its reasons
+            raise PeerNotProven(
+                peer, "its certificate cannot be read", "give it another one"
+            ) from error
 
     def secrets(self, transport: Any) -> tuple[bytes, bytes]:
-        """The secrets of the directions of a channel between peers of this package: this side's and the other's."""
+        """The secrets of the directions of a channel between peers of this package: this side's and
+        the other's.
+        """
         drawn = transport.getHandle().export_keying_material(_MARKS_LABEL, 2 * DRAWN)
         clients, services = secret(drawn[:DRAWN]), secret(drawn[DRAWN:])
         return (clients, services) if self._client else (services, clients)
@@ -197,14 +215,25 @@ class Layer:
                 "give both sides the same protection; the peer's log says more",
             )
         if isinstance(reason, _NotTrusted):
-            return PeerNotProven(peer, *_UNTRUSTED.get(reason.code, (_OTHERWISE.format(code=reason.code), _SIGNER)))
-        # OpenSSL's errors, each with its reason last; a system call that failed has a number and a text.
-        errors = reason.args[0] if reason.args and isinstance(reason.args[0], list) else [reason.args or ("no reason",)]
+            return PeerNotProven(
+                peer, *_UNTRUSTED.get(reason.code, (_OTHERWISE.format(code=reason.code), _SIGNER))
+            )
+        # OpenSSL's errors, each with its reason last; a system call that failed has a number and a
+        # text.
+        errors = (
+            reason.args[0]
+            if reason.args and isinstance(reason.args[0], list)
+            else [reason.args or ("no reason",)]
+        )
         said = ", ".join(str(error[-1]) for error in errors)
         if not self._client and _ITS_REFUSAL.search(said):
             cause = f"the client does not take this service's certificate ({said})"
-            return PeerRefused(peer, cause, "see its tls-ca and tls-name, and when the certificate expires")
-        return ProtocolViolation(peer, f"the TLS handshake failed: {said}", "give both sides the same protection")
+            return PeerRefused(
+                peer, cause, "see its tls-ca and tls-name, and when the certificate expires"
+            )
+        return ProtocolViolation(
+            peer, f"the TLS handshake failed: {said}", "give both sides the same protection"
+        )
 
 
 class _NotTrusted(TLSError):
@@ -218,8 +247,12 @@ class _NotTrusted(TLSError):
         self.code = code
 
 
-def _trusted(connection: Connection, certificate: X509, code: int, depth: int, is_good: int) -> bool:
-    """OpenSSL's question for each certificate of a chain; what is raised here, it ends the handshake with."""
+def _trusted(
+    connection: Connection, certificate: X509, code: int, depth: int, is_good: int
+) -> bool:
+    """OpenSSL's question for each certificate of a chain; what is raised here, it ends the
+    handshake with.
+    """
     if not is_good:
         raise _NotTrusted(code)
     return True
@@ -233,11 +266,15 @@ _OTHERWISE = "its certificate is refused (X509_V_ERR {code})"
 _UNTRUSTED = {
     2: _FOREIGN,  # UNABLE_TO_GET_ISSUER_CERT
     7: _FOREIGN,  # CERT_SIGNATURE_FAILURE: another authority of the same name
-    9: ("its certificate is not valid yet", "check the clocks of both sides, and from when it is valid"),
+    9: (
+        "its certificate is not valid yet",
+        "check the clocks of both sides, and from when it is valid",
+    ),
     10: ("its certificate has expired", "have it renewed, or check this machine's clock"),
     18: (  # DEPTH_ZERO_SELF_SIGNED_CERT
         "it has signed its certificate itself, as services do that were given none",
-        "leave tls-ca out: the exchange proves the service; or give the service a certificate with tls-cert",
+        "leave tls-ca out: the exchange proves the service; or give the service a certificate with "
+        "tls-cert",
     ),
     19: _FOREIGN,  # SELF_SIGNED_CERT_IN_CHAIN
     20: _FOREIGN,  # UNABLE_TO_GET_ISSUER_CERT_LOCALLY
@@ -245,7 +282,8 @@ _UNTRUSTED = {
 }
 # The alerts 42 to 46, 48 and 112 (RFC 8446 6.2), as OpenSSL names them.
 _ITS_REFUSAL = re.compile(
-    r"alert (bad certificate|unsupported certificate|certificate (revoked|expired|unknown)|unknown ca)|unrecognized name"
+    r"alert (bad certificate|unsupported certificate|certificate (revoked|expired|unknown)|unknown "
+    r"ca)|unrecognized name"
 )
 _NAMES_SHOWN = 3
 
@@ -256,8 +294,13 @@ def _names_in(connection: Connection) -> list[str]:
         certificate: Any = connection.get_peer_certificate()
         extensions = certificate.to_cryptography().extensions
         names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        texts = [*names.get_values_for_type(x509.DNSName), *map(str, names.get_values_for_type(x509.IPAddress))]
-    except Exception:  # cryptography has an error for each of its reasons, and whose certificate it is is refused already
+        texts = [
+            *names.get_values_for_type(x509.DNSName),
+            *map(str, names.get_values_for_type(x509.IPAddress)),
+        ]
+    except Exception:
+        # cryptography has an error for each of its reasons, and whose certificate it is is refused
+        # already
         return []
     return [short_name(text) for text in texts[: _NAMES_SHOWN + 1]]
 
@@ -265,7 +308,9 @@ def _names_in(connection: Connection) -> list[str]:
 def _not_for(expected: str, names: list[str], peer: str) -> PeerNotProven:
     cause = f"its certificate is not for {expected}"
     if not names:
-        return PeerNotProven(peer, f"{cause}, nor for any name", "have it issued with the service's name in it")
+        return PeerNotProven(
+            peer, f"{cause}, nor for any name", "have it issued with the service's name in it"
+        )
     more = ", ..." if len(names) > _NAMES_SHOWN else ""
     mentioned = f"it is for {', '.join(names[:_NAMES_SHOWN])}{more}"
     plain = next((name for name in names if re.fullmatch(r"(?!.*\.\.)[A-Za-z0-9.:-]+", name)), None)
@@ -290,13 +335,16 @@ class Authority:
 class _ClientConnections:
     """Makes a client's TLS connections."""
 
-    # Not Twisted's optionsForClientTLS: it lets a certificate pass that has no subject alternative names at all.
+    # Not Twisted's optionsForClientTLS: it lets a certificate pass that has no subject alternative
+    # names at all.
 
     def __init__(self, options: CertificateOptions, server_name: str | None = None) -> None:
         self._context = options.getContext()
         self._context.set_alpn_protos([ALPN])
         if options.verify:
-            self._context.set_verify(VERIFY_PEER, _trusted)  # Twisted's own callback does not tell why
+            self._context.set_verify(
+                VERIFY_PEER, _trusted
+            )  # Twisted's own callback does not tell why
         self._server_name = server_name
 
     def clientConnectionForTLS(self, tlsProtocol: object) -> Connection:
@@ -309,7 +357,10 @@ class _ClientConnections:
 @cache
 def trusting_layer() -> Layer:
     """TLS for a client that takes any certificate, as the exchange proves the service."""
-    return Layer(_ClientConnections(CertificateOptions(verify=False, raiseMinimumTo=TLSVersion.TLSv1_3)), client=True)
+    return Layer(
+        _ClientConnections(CertificateOptions(verify=False, raiseMinimumTo=TLSVersion.TLSv1_3)),
+        client=True,
+    )
 
 
 def checking_layer(authority: Authority, host: str) -> Layer:
@@ -324,7 +375,9 @@ def checking_layer(authority: Authority, host: str) -> Layer:
     except CredentialError as error:  # others' certificates are no credentials of ours
         raise UsageError(f"tls-ca {authority.ca_file}", error.cause, error.remedy) from error
     trusted = [Certificate(X509.from_cryptography(each)) for each in certificates]
-    options = CertificateOptions(trustRoot=trustRootFromCertificates(trusted), raiseMinimumTo=TLSVersion.TLSv1_3)
+    options = CertificateOptions(
+        trustRoot=trustRootFromCertificates(trusted), raiseMinimumTo=TLSVersion.TLSv1_3
+    )
     return Layer(_ClientConnections(options, name), client=True, expected=name)
 
 
@@ -360,7 +413,8 @@ def server_layer(certificate_file: str | None = None, key_file: str | None = Non
 
     :param certificate_file: its certificate and, behind it, those that lead to
         the authority, PEM; None: one that is made up and never leaves this process.
-    :param key_file: the certificate's key, PEM, without a password; None: it is in the certificate's file.
+    :param key_file: the certificate's key, PEM, without a password; None: it is in the
+        certificate's file.
     :raises CredentialError: when a file cannot be used.
     """
     if certificate_file is None:
@@ -378,7 +432,9 @@ def server_layer(certificate_file: str | None = None, key_file: str | None = Non
         options.getContext().set_alpn_select_callback(_choose_protocol)
     except (TLSError, TypeError, ValueError) as error:
         subject = f"certificate {certificate_file}"
-        raise CredentialError(subject, "it cannot be used with its key", "give the key that belongs to it") from error
+        raise CredentialError(
+            subject, "it cannot be used with its key", "give the key that belongs to it"
+        ) from error
     return Layer(options, client=False)
 
 
@@ -391,14 +447,18 @@ def _read(path: str) -> bytes:
         return read_file(path)
     except OSError as error:
         cause = f"it cannot be read: {(error.strerror or str(error)).lower()}"
-        raise CredentialError(f"certificate file {path}", cause, "check its name and who may read it") from error
+        raise CredentialError(
+            f"certificate file {path}", cause, "check its name and who may read it"
+        ) from error
 
 
 def _certificates(path: str) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(_read(path))
     except ValueError as error:
-        raise CredentialError(f"certificate file {path}", "it holds no certificate in PEM form", "name another") from error
+        raise CredentialError(
+            f"certificate file {path}", "it holds no certificate in PEM form", "name another"
+        ) from error
 
 
 def _key(path: str) -> Any:
@@ -406,7 +466,9 @@ def _key(path: str) -> Any:
         return load_pem_private_key(_read(path), None)
     except (ValueError, TypeError) as error:
         cause = "it holds no key in PEM form, or one with a password"
-        raise CredentialError(f"certificate file {path}", cause, "name the file of the key, without a password") from error
+        raise CredentialError(
+            f"certificate file {path}", cause, "name the file of the key, without a password"
+        ) from error
 
 
 def _ephemeral() -> tuple[Any, list[x509.Certificate]]:

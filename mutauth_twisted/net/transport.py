@@ -19,10 +19,10 @@ peer's end by ``readConnectionLost`` and may go on writing; for any other the
 peer's end is the connection's, once its producer, if it has one, is finished
 or silent.
 
-Closing takes a round trip: this side sends its end of stream (to another
-mutauth peer) and ends its half of the TCP connection, and reads on until the peer does the same.  Closing
-the socket with the peer's bytes unread would have the kernel reset the
-connection and destroy, at the peer, the end of stream just sent.
+Closing takes a round trip: this side sends its end of stream (to another mutauth peer) and ends its
+half of the TCP connection, and reads on until the peer does the same.  Closing the socket with the
+peer's bytes unread would have the kernel reset the connection and destroy, at the peer, the end of
+stream just sent.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ from zope.interface import implementer
 from mutauth_twisted.core.records import EndOfStream, Records
 from mutauth_twisted.core.stream import Stream
 from mutauth_twisted.errors import MutualAuthError, SessionEnded
-from mutauth_twisted.interfaces import IMutualAuthTransport, ISessionEnding, PeerIdentity
+from mutauth_twisted.identity import PeerIdentity
+from mutauth_twisted.interfaces import IMutualAuthTransport, ISessionEnding
 from mutauth_twisted.log import Log
 from mutauth_twisted.net.limits import Lifetime, Limits
 from mutauth_twisted.net.outlet import Outlet
@@ -62,9 +63,11 @@ LINGER = 5.0
 
 def can_half_close(transport: object) -> bool:
     """Whether the output of a transport can be ended apart from its input."""
-    # Asked of the class: a ProtocolWrapper, TLS for one, claims whatever the socket below it provides, and
-    # would have that socket's half closed under its own last records.
-    return isinstance(transport, ProtectedTransport | Outlet) or IHalfCloseableDescriptor.implementedBy(type(transport))
+    # Asked of the class: a ProtocolWrapper, TLS for one, claims whatever the socket below it
+    # provides, and would have that socket's half closed under its own last records.
+    return isinstance(
+        transport, ProtectedTransport | Outlet
+    ) or IHalfCloseableDescriptor.implementedBy(type(transport))
 
 
 @implementer(IMutualAuthTransport, IConsumer, IPushProducer)
@@ -76,7 +79,8 @@ class ProtectedTransport:
     :param records: the two directions' records, or their bytes inside TLS.
     :param identity: who the peer is.
     :param limits: how long the session may be idle or last; None: for ever.
-    :param refusals: says which lines about sessions are logged, where there can be many; None: all are.
+    :param refusals: says which lines about sessions are logged, where there can be many; None: all
+        are.
     """
 
     _log = Log()
@@ -117,7 +121,9 @@ class ProtectedTransport:
         self._application = application
         if self._limits is not None:
             expires = self.peer_identity.expires
-            self._lifetime = Lifetime(self._reactor, self._limits, expires, self._announce_end, self._end_session)
+            self._lifetime = Lifetime(
+                self._reactor, self._limits, expires, self._announce_end, self._end_session
+            )
         self._delivering = True
         try:
             application.makeConnection(self)
@@ -144,7 +150,11 @@ class ProtectedTransport:
             return
         self._delivering = True
         try:
-            while not self._paused and self._reason is None and (application := self._application) is not None:
+            while (
+                not self._paused
+                and self._reason is None
+                and (application := self._application) is not None
+            ):
                 event = self._records.next_event()
                 if event is None:
                     return
@@ -153,7 +163,9 @@ class ProtectedTransport:
                 elif not self.disconnecting:
                     self._touch()
                     self._call(application.dataReceived, event.data)
-        except MutualAuthError as error:  # of the records: the application's own errors end in _call
+        except (
+            MutualAuthError
+        ) as error:  # of the records: the application's own errors end in _call
             self.fail(error)
         finally:
             self._delivering = False
@@ -179,7 +191,9 @@ class ProtectedTransport:
 
     def _end_session(self, error: SessionEnded) -> None:
         if self._has_line():
-            self._log.info("the session with {principal} is over: {error}", principal=self._who, error=error)
+            self._log.info(
+                "the session with {principal} is over: {error}", principal=self._who, error=error
+            )
         if self._reason is not None:  # it is ending already, and has had its time
             self._transport.abortConnection()
             return
@@ -196,9 +210,13 @@ class ProtectedTransport:
             self._drop(failure)
 
     def fail(self, error: MutualAuthError) -> None:
-        """The peer did what it may not: nothing more is delivered, and the connection is aborted."""
+        """The peer did what it may not: nothing more is delivered, and the connection is
+        aborted.
+        """
         if self._has_line():
-            self._log.error("connection with {principal} aborted: {error}", principal=self._who, error=error)
+            self._log.error(
+                "connection with {principal} aborted: {error}", principal=self._who, error=error
+            )
         self._drop(Failure(error))
 
     def _drop(self, reason: Failure) -> None:
@@ -231,7 +249,9 @@ class ProtectedTransport:
             self._end_output()
 
     def _still_producing(self) -> None:
-        """A producer that has nothing to say for a while has nothing to say to a peer that has ended."""
+        """A producer that has nothing to say for a while has nothing to say to a peer that has
+        ended.
+        """
         if not self._wrote:
             self._leave(Failure(ConnectionDone()))
             return
@@ -271,7 +291,8 @@ class ProtectedTransport:
         # Not aborted: the kernel may still be delivering what a slow peer has yet to read.
         if self._reason is None:
             self._reason = Failure(ConnectionDone())
-        # A wrapper such as TLS waits for the peer's word, and the socket below it for the sending only.
+        # A wrapper such as TLS waits for the peer's word, and the socket below it for the sending
+        # only.
         lowest(self._transport).loseConnection()
 
     def _wait(self, then: Callable[[], None]) -> None:
@@ -296,10 +317,14 @@ class ProtectedTransport:
             try:
                 application.connectionLost(self._why(reason))
             except Exception:
-                self._log_failure("the application failed at the end of the connection with {principal}", Failure())
+                self._log_failure(
+                    "the application failed at the end of the connection with {principal}",
+                    Failure(),
+                )
 
     def _deliver_rest(self) -> None:
-        """Deliver what has come before the end, to an application that has paused as well: there is no later.
+        """Deliver what has come before the end, to an application that has paused as well: there is
+        no later.
 
         TLS reads on to its own end whatever it is told, so that the end comes while records wait.
         """
@@ -349,7 +374,9 @@ class ProtectedTransport:
         self.write(b"".join(data))
 
     def loseConnection(self) -> None:
-        """End the stream after all that was written, and, with a producer, after it is unregistered."""
+        """End the stream after all that was written, and, with a producer, after it is
+        unregistered.
+        """
         if self.disconnecting or self._application is None:
             return
         self.disconnecting = True
@@ -357,7 +384,9 @@ class ProtectedTransport:
             self._close()
 
     def loseWriteConnection(self) -> None:
-        """End our half of the stream after all that was written; the peer may go on; see ITCPTransport."""
+        """End our half of the stream after all that was written; the peer may go on; see
+        ITCPTransport.
+        """
         if self._closed or self.disconnecting:
             return
         self._write_ending = True

@@ -21,7 +21,8 @@ PERIOD: Final = 1.0
 
 
 class Watcher:
-    """Ends the connections of one reactor whose peers have reset them, with one timer and one call of poll(2) for all.
+    """Ends the connections of one reactor whose peers have reset them, with one timer and one call
+    of poll(2) for all.
 
     A peer that has only finished what it says is none of them.
 
@@ -61,9 +62,13 @@ class Watcher:
 
     def _look(self) -> None:
         self._timer = self._reactor.callLater(PERIOD, self._look)
-        # Not POLLHUP: with both directions finished there may be bytes that a paused reader has yet to take.
-        reset = {self._connections[each] for each, event in self._poll.poll(0) if event & select.POLLERR}
-        # One that is read is the reactor's, which delivers first what came before the reset: it has had time to.
+        # Not POLLHUP: with both directions finished there may be bytes that a paused reader has yet
+        # to take.
+        reset = {
+            self._connections[each] for each, event in self._poll.poll(0) if event & select.POLLERR
+        }
+        # One that is read is the reactor's, which delivers first what came before the reset: it has
+        # had time to.
         over, self._suspects = reset & self._suspects, reset - self._suspects
         for connection in over:
             connection.connectionLost(Failure(ConnectionLost("the peer has reset the connection")))

@@ -9,7 +9,8 @@ T = TypeVar("T", bound=Hashable)
 
 
 class WaitingQueue(Generic[T]):
-    """A bounded queue whose sources take turns; those of one source are served in the order they came.
+    """A bounded queue whose sources take turns; those of one source are served in the order they
+    came.
 
     While it is full, a source with fewer waiting than another takes the last
     position of the one that has most, so that one that floods keeps no other out.

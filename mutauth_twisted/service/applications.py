@@ -14,9 +14,9 @@ from zope.interface import implementer
 
 from mutauth_twisted.errors import UsageError
 from mutauth_twisted.log import LimitedLog, Log
-from mutauth_twisted.net.endpoints import parse_client
+from mutauth_twisted.net.plain import parse_client
 from mutauth_twisted.net.relay import RelayFactory
-from mutauth_twisted.service.options import Settings
+from mutauth_twisted.settings.service import Settings
 
 _log = Log()
 
@@ -85,25 +85,37 @@ def _named_factory(name: str) -> IProtocolFactory:
         named = namedAny(name)
     except (InvalidName, ModuleNotFound, ObjectNotFound, AttributeError) as error:
         cause = "there is no such module, or nothing of this name in it"
-        raise UsageError(subject, cause, "write package.module.Name, and see that PYTHONPATH leads there") from error
+        raise UsageError(
+            subject, cause, "write package.module.Name, and see that PYTHONPATH leads there"
+        ) from error
     except Exception as error:
         cause = f"importing it fails with {type(error).__name__}: {error}"
-        raise UsageError(subject, cause, "fix the module: python -m pydoc shows where it fails") from error
+        raise UsageError(
+            subject, cause, "fix the module: python -m pydoc shows where it fails"
+        ) from error
     if IProtocolFactory.providedBy(named):
         return named
     if not callable(named):
-        raise UsageError(subject, "it is neither a factory nor makes one", "name a Twisted factory, or what makes one")
+        raise UsageError(
+            subject,
+            "it is neither a factory nor makes one",
+            "name a Twisted factory, or what makes one",
+        )
     try:
         inspect.signature(named).bind()
     except TypeError as error:
         cause = f"it cannot be called without arguments: {error}"
-        raise UsageError(subject, cause, "name a factory that is made already, or a function that makes it") from error
+        raise UsageError(
+            subject, cause, "name a factory that is made already, or a function that makes it"
+        ) from error
     except ValueError:  # a callable of C tells nobody what it takes
         _log.debug("{name} has no signature", name=name)
     try:
         made = named()
     except Exception as error:
-        raise UsageError(subject, f"making it fails with {type(error).__name__}: {error}", "fix what makes it") from error
+        raise UsageError(
+            subject, f"making it fails with {type(error).__name__}: {error}", "fix what makes it"
+        ) from error
     if not IProtocolFactory.providedBy(made):
         cause = f"it makes no factory (IProtocolFactory) but an object of {type(made).__name__}"
         raise UsageError(subject, cause, "name a Twisted factory, or what makes one")

@@ -9,17 +9,19 @@ from typing import Protocol
 
 from attrs import evolve, frozen
 
-from mutauth_twisted.directory import rnr, rnrstartup, startup
+from mutauth_twisted.directory import rnr
 from mutauth_twisted.directory.binding import BindingInformation
-from mutauth_twisted.directory.commands import reach_of
 from mutauth_twisted.directory.guidcache import DEFAULT_STATE_DIR, GuidCache
+from mutauth_twisted.directory.published import rnr as rnrstartup
+from mutauth_twisted.directory.published import scp as startup
+from mutauth_twisted.directory.published.scp import Answers, SpnCheck
 from mutauth_twisted.directory.scp import read_scp, withdraw
-from mutauth_twisted.directory.session import INSUFFICIENT_RIGHTS, Session
 from mutauth_twisted.directory.spns import Account
-from mutauth_twisted.directory.startup import Answers, SpnCheck
 from mutauth_twisted.errors import DirectoryRefused, NotFound
-from mutauth_twisted.policy import fold_ascii
-from mutauth_twisted.service.options import Settings
+from mutauth_twisted.ldap.connection import reach_of
+from mutauth_twisted.ldap.session import INSUFFICIENT_RIGHTS, Session
+from mutauth_twisted.names import fold_ascii
+from mutauth_twisted.settings.service import Settings
 from mutauth_twisted.spn import SPN
 
 
@@ -66,7 +68,9 @@ class Entry(Protocol):
         """See what has become wrong since, and mend what we may."""
 
     def withdraw(self, session: Session) -> bool:
-        """Take back what was published, unless somebody else has published since; whether it was."""
+        """Take back what was published, unless somebody else has published since; whether it
+        was.
+        """
 
 
 class ScpEntry:
@@ -83,7 +87,9 @@ class ScpEntry:
 
     def _check(self, session: Session, catalog: Session, spn_check: SpnCheck) -> startup.Checked:
         settings = self._settings
-        cached = GuidCache(settings.state_dir).read(settings.service_class, settings.host, settings.scp_name)
+        cached = GuidCache(settings.state_dir).read(
+            settings.service_class, settings.host, settings.scp_name
+        )
         self._checked = startup.check(
             session,
             catalog,
@@ -112,14 +118,18 @@ class ScpEntry:
         form = advertised_form(self._settings.spn_forms, self._checked.scp.dn)
         # Before it is written: a stop in the middle has to take back what the thread still writes.
         self._published = evolve(binding, spn_form=form)
-        changed = startup.publish(session, self._checked, self._settings.host, self._published, answers)
+        changed = startup.publish(
+            session, self._checked, self._settings.host, self._published, answers
+        )
         what = ", ".join(changed) or "nothing, all was right"
         return f"SCP updated: {what} ({self._settings.host}, {self._published})"
 
     def inspect(self, session: Session, catalog: Session, answers: Answers) -> Inspection:
         """See :meth:`Entry.inspect`."""
         checked = self._check(session, catalog, _inspected(self._settings.spn_check))
-        wrong, mended = startup.inspect(session, checked, self._settings.host, self._published, answers)
+        wrong, mended = startup.inspect(
+            session, checked, self._settings.host, self._published, answers
+        )
         return Inspection(tuple(wrong), tuple(mended))
 
     def withdraw(self, session: Session) -> bool:
@@ -148,7 +158,9 @@ class RnrEntry:
         self._published: rnr.Address | None = None
         self._wrote = False
 
-    def _check(self, session: Session, catalog: Session, spn_check: SpnCheck) -> rnrstartup.CheckedRnr:
+    def _check(
+        self, session: Session, catalog: Session, spn_check: SpnCheck
+    ) -> rnrstartup.CheckedRnr:
         settings = self._settings
         self._checked = rnrstartup.check(
             session,
@@ -167,7 +179,9 @@ class RnrEntry:
         """See :meth:`Entry.check`."""
         checked = self._check(session, catalog, self._settings.spn_check)
         dn = checked.instance.dn
-        return Standing(f"RnR service {dn} found", dn, checked.account, (checked.spn,), checked.warnings)
+        return Standing(
+            f"RnR service {dn} found", dn, checked.account, (checked.spn,), checked.warnings
+        )
 
     def publish(self, session: Session, binding: BindingInformation, answers: Answers) -> str:
         """See :meth:`Entry.publish`; an RnR service has room for every instance."""
@@ -209,7 +223,9 @@ def _inspected(spn_check: SpnCheck) -> SpnCheck:
 
 
 def reach(settings: Settings) -> list[str]:
-    """The options with which an administrator's command on this machine reaches the same directory."""
+    """The options with which an administrator's command on this machine reaches the same
+    directory.
+    """
     return reach_of(settings.servers, settings.ca_file, settings.realm, settings.nameserver)
 
 
@@ -220,7 +236,9 @@ def _fixed_port(settings: Settings) -> int | None:
 
 
 def _state(settings: Settings) -> list[str]:
-    return ["--state-dir", str(settings.state_dir)] if settings.state_dir != DEFAULT_STATE_DIR else []
+    return (
+        ["--state-dir", str(settings.state_dir)] if settings.state_dir != DEFAULT_STATE_DIR else []
+    )
 
 
 def advertised_form(registered: Sequence[str], dn: str) -> str:

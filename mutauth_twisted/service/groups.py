@@ -1,4 +1,6 @@
-"""The groups that a service knows by name: found at its start, and looked for again while it runs."""
+"""The groups that a service knows by name: found at its start, and looked for again while it
+runs.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +10,9 @@ from attrs import evolve
 
 from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.directory.groups import Group, find_group
-from mutauth_twisted.directory.session import Session
 from mutauth_twisted.errors import DirectoryRefused, MutualAuthError, NotFound, UsageError
-from mutauth_twisted.service.options import Settings
+from mutauth_twisted.ldap.session import Session
+from mutauth_twisted.settings.service import Settings
 
 
 class NamedGroups:
@@ -56,7 +58,9 @@ class NamedGroups:
                 looked[name] = error
             except DirectoryRefused as error:
                 cause = f"it cannot be read: {error.cause}"
-                looked[name] = DirectoryRefused(f"group {name}", cause, error.remedy, code=error.code)
+                looked[name] = DirectoryRefused(
+                    f"group {name}", cause, error.remedy, code=error.code
+                )
         return looked
 
     def settle(self, found: Mapping[str, Group]) -> None:
@@ -71,9 +75,15 @@ class NamedGroups:
         for name, now in looked.items():
             was = self._found[name]
             if isinstance(now, MutualAuthError):
-                wrong.append(f"{now.subject}: {now.cause}; at the start it was {was.sid}, which still counts; {now.remedy}")
+                wrong.append(
+                    f"{now.subject}: {now.cause}; at the start it was {was.sid}, which still "
+                    f"counts; {now.remedy}"
+                )
             elif now.sid != was.sid:
-                wrong.append(f"group {name}: it is another group now, {now.sid} instead of {was.sid}; {self._remedy(name)}")
+                wrong.append(
+                    f"group {name}: it is another group now, {now.sid} instead of {was.sid}; "
+                    f"{self._remedy(name)}"
+                )
                 if name in self._deny:
                     self._denied = tuple(dict.fromkeys((*self._denied, now.sid)))
                     self._called = {**self._called, now.sid: name}
@@ -82,7 +92,10 @@ class NamedGroups:
     def _remedy(self, name: str) -> str:
         if name not in self._allow:
             return "members of either are kept out; restart the service if that is right"
-        return "its members are not let in; see who created it, and restart the service if that is right"
+        return (
+            "its members are not let in; see who created it, and restart the service if that is "
+            "right"
+        )
 
     @property
     def policy(self) -> AccessPolicy:

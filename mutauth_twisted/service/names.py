@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from mutauth_twisted.access import AccountRule
 from mutauth_twisted.directory.accounts import Namesake, find_namesakes, netbios_name
-from mutauth_twisted.directory.session import Session
-from mutauth_twisted.policy import fold_ascii
-from mutauth_twisted.service.options import Settings
+from mutauth_twisted.ldap.session import Session
+from mutauth_twisted.names import fold_ascii
+from mutauth_twisted.settings.service import Settings
 
 
 class NamedAccounts:
-    """Looks for the accounts that ``--allow`` and ``--deny`` name without a wildcard, in the service's own domain.
+    """Looks for the accounts that ``--allow`` and ``--deny`` name without a wildcard, in the
+    service's own domain.
 
     A rule about nobody is no error: the account may be created later.
 
@@ -36,11 +37,16 @@ class NamedAccounts:
 def _fault(rule: AccountRule, found: tuple[Namesake, ...]) -> str:
     """Why a rule is about nobody, and what may have been meant; empty: it is about somebody."""
     accounts = [each.name for each in found if not each.is_group]
-    if any(fold_ascii(rule.name) == fold_ascii(name) for name in accounts) or (accounts and rule.option == "--deny"):
+    if any(fold_ascii(rule.name) == fold_ascii(name) for name in accounts) or (
+        accounts and rule.option == "--deny"
+    ):
         return ""
     if accounts:
         meant = " or ".join(rule.pattern_for(name) for name in accounts)
         return f"no account has this sAMAccountName; did you mean {meant}?"
     if found:
-        return f"it is a group, and no account; {rule.option}-group {found[0].name} is about its members"
+        return (
+            f"it is a group, and no account; {rule.option}-group {found[0].name} is about its "
+            "members"
+        )
     return "no account has this name; check its sAMAccountName"

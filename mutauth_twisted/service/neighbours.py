@@ -13,16 +13,17 @@ from twisted.internet.protocol import Factory
 from twisted.internet.threads import blockingCallFromThread
 
 from mutauth_twisted.credentials import ClientCredentials
-from mutauth_twisted.directory.startup import Elsewhere
+from mutauth_twisted.directory.published.scp import Elsewhere
 from mutauth_twisted.dns import Resolver
 from mutauth_twisted.errors import MutualAuthError
 from mutauth_twisted.log import Log
-from mutauth_twisted.net.endpoints import MutualAuthClientEndpoint
+from mutauth_twisted.net.client import MutualAuthClientEndpoint
 from mutauth_twisted.net.protocol import Channel
-from mutauth_twisted.policy import Protection
+from mutauth_twisted.protection import Protection
 from mutauth_twisted.wire import WIRES
 
-#: Seconds for a connection and its handshake: an instance that is there answers at once, and anybody may keep silent.
+#: Seconds for a connection and its handshake: an instance that is there answers at once, and
+#: anybody may keep silent.
 _PATIENCE: Final = 3.0
 _EVERY_ADDRESS: Final = ("", "0.0.0.0", "::")  # noqa: S104 - compared, not bound
 
@@ -45,15 +46,17 @@ class _Visitor(Factory):
 class Neighbours:
     """Knocks as a client of the service, and leaves again once the service is proven.
 
-    Whoever only accepts connections is no neighbour: any user of a host can have a port that an instance
-    has left behind, and would keep clients away for good.
+    Whoever only accepts connections is no neighbour: any user of a host can have a port that an
+    instance has left behind, and would keep clients away for good.
 
     :param reactor: Twisted's reactor.
     :param resolver: finds hosts.
-    :param credentials: the service's own, which every service accepts for this (``own`` of its factory).
+    :param credentials: the service's own, which every service accepts for this (``own`` of its
+        factory).
     :ivar found: where one was found when asked last; None: none was.
     :ivar seen: says how often this service was come to with its own account.
-    :ivar own: addresses and TCP ports on which this service listens, which is no neighbour of itself.
+    :ivar own: addresses and TCP ports on which this service listens, which is no neighbour of
+        itself.
     """
 
     _log = Log()
@@ -80,21 +83,31 @@ class Neighbours:
     async def _knock(self, there: Elsewhere) -> bool:
         host, port, visitor = there.host, there.binding.port, _Visitor()
         try:
-            channel = Channel(WIRES[there.binding.wire], Protection(there.binding.protection), _PATIENCE)
-            inner = HostnameEndpoint(self._resolver.reactor_for_endpoints(), host, port, timeout=_PATIENCE)
+            channel = Channel(
+                WIRES[there.binding.wire], Protection(there.binding.protection), _PATIENCE
+            )
+            inner = HostnameEndpoint(
+                self._resolver.reactor_for_endpoints(), host, port, timeout=_PATIENCE
+            )
         except (KeyError, ValueError):  # what no client knows either, or no host's name
             return False
         where, seen = f"{host}:{port}", self.seen()
-        endpoint = MutualAuthClientEndpoint(self._reactor, inner, there.spn, self._credentials, channel, where)
+        endpoint = MutualAuthClientEndpoint(
+            self._reactor, inner, there.spn, self._credentials, channel, where
+        )
         try:
             await endpoint.connect(visitor)
         except MutualAuthError as error:
             if visitor.address is None:
-                self._log.info("no other instance runs at {where}: {cause}", where=where, cause=error.cause)
+                self._log.info(
+                    "no other instance runs at {where}: {cause}", where=where, cause=error.cause
+                )
                 return False
         if visitor.address is None or self._is_own(visitor.address, port):
             return False
-        if self.seen() != seen:  # whoever listens there has passed on what we ourselves have answered
+        if (
+            self.seen() != seen
+        ):  # whoever listens there has passed on what we ourselves have answered
             self._log.info("no other instance runs at {where}: it leads here", where=where)
             return False
         return True

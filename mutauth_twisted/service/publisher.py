@@ -1,4 +1,6 @@
-"""The service's own view of the directory: checked at start and after, published, withdrawn at stop."""
+"""The service's own view of the directory: checked at start and after, published, withdrawn at
+stop.
+"""
 
 from __future__ import annotations
 
@@ -15,20 +17,21 @@ from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.directory.accountkeys import weak_keys
 from mutauth_twisted.directory.binding import BindingInformation
-from mutauth_twisted.directory.connection import Directory
-from mutauth_twisted.directory.startup import Elsewhere, TakenByAnother
+from mutauth_twisted.directory.published.scp import Elsewhere, TakenByAnother
 from mutauth_twisted.dns import Resolver
 from mutauth_twisted.errors import MutualAuthError
+from mutauth_twisted.ldap.connection import Directory
 from mutauth_twisted.log import Log
-from mutauth_twisted.policy import split_principal
+from mutauth_twisted.names import split_principal
 from mutauth_twisted.service.entries import Entry, Inspection, Standing, entry_of
 from mutauth_twisted.service.groups import NamedGroups
 from mutauth_twisted.service.names import NamedAccounts
 from mutauth_twisted.service.neighbours import Neighbours
-from mutauth_twisted.service.options import Settings
 from mutauth_twisted.service.watch import Watch
+from mutauth_twisted.settings.service import Settings
 
-#: Seconds that a start gives to the directory: for everything it has to know, and again for publishing.
+#: Seconds that a start gives to the directory: for everything it has to know, and again for
+#: publishing.
 START_DEADLINE = 15.0
 #: Seconds between looks at another instance to which the object points.
 FOLLOW = 5.0
@@ -53,7 +56,9 @@ class Publisher:
 
     def __init__(self, reactor: Any, settings: Settings, principal: str) -> None:
         self._settings = settings
-        self._entry = entry_of(settings, settings.account or principal) if _has_entry(settings) else None
+        self._entry = (
+            entry_of(settings, settings.account or principal) if _has_entry(settings) else None
+        )
         self._groups = NamedGroups(settings)
         self._names = NamedAccounts(settings, settings.realm or split_principal(principal)[1])
         self._use: Callable[[AccessPolicy], None] | None = None
@@ -76,7 +81,11 @@ class Publisher:
         self._reactor = reactor
         self._following: IDelayedCall | None = None
         self._taking_over: Deferred[None] | None = None
-        self.watch = Watch(reactor, settings.check_interval, self._inspect) if settings.check_interval else None
+        self.watch = (
+            Watch(reactor, settings.check_interval, self._inspect)
+            if settings.check_interval
+            else None
+        )
 
     @staticmethod
     def is_needed(settings: Settings) -> bool:
@@ -85,13 +94,16 @@ class Publisher:
 
     @property
     def wrong(self) -> tuple[str, ...]:
-        """What is wrong in the directory, a line each: by the last look at it, or else by that of the start."""
+        """What is wrong in the directory, a line each: by the last look at it, or else by that of
+        the start.
+        """
         if self.watch is not None and self.watch.looked:
             return self.watch.wrong
         return (*(self._standing.warnings if self._standing is not None else ()), *self._taken)
 
     async def check(self, use: Callable[[AccessPolicy], None]) -> None:
-        """Find the service's object and groups, and see that every SPN stands on our account and nowhere else.
+        """Find the service's object and groups, and see that every SPN stands on our account and
+        nowhere else.
 
         Rules about accounts that are not there are named in the log.
 
@@ -115,26 +127,38 @@ class Publisher:
             for line in await self._directory.run(self._names.look, deadline=deadline):
                 self._log.warn("{line}", line=line)
         except MutualAuthError as error:
-            self._log.warn("the names of --allow and --deny were not looked up: {error}", error=error)
+            self._log.warn(
+                "the names of --allow and --deny were not looked up: {error}", error=error
+            )
 
     async def _find_groups(self, use: Callable[[AccessPolicy], None], deadline: float) -> None:
         found = await self._directory.run_with_catalog(self._groups.find, deadline=deadline)
         self._groups.settle(found)
         use(self._groups.policy)
         for group in found.values():
-            self._log.info("group {name} is {dn}, {sid}", name=group.asked, dn=group.dn, sid=group.sid)
+            self._log.info(
+                "group {name} is {dn}, {sid}", name=group.asked, dn=group.dn, sid=group.sid
+            )
 
     async def _check_entry(self, entry: Entry, deadline: float) -> None:
-        standing = self._standing = await self._directory.run_with_catalog(entry.check, deadline=deadline)
+        standing = self._standing = await self._directory.run_with_catalog(
+            entry.check, deadline=deadline
+        )
         self._log.info("{subject}", subject=standing.subject)
         for warning in (*standing.warnings, weak_keys(standing.account)):
             if warning is not None:
                 self._log.warn("{warning}", warning=warning)
         if self._settings.spn_check != "off" and not standing.warnings:
             spns = ", ".join(map(str, standing.spns))
-            self._log.info("{account} holds {spns}, and nobody else does", account=standing.account.name, spns=spns)
+            self._log.info(
+                "{account} holds {spns}, and nobody else does",
+                account=standing.account.name,
+                spns=spns,
+            )
 
-    async def publish(self, port: int | None, own: Iterable[tuple[str, int]] = (), seen: Callable[[], int] = int) -> None:
+    async def publish(
+        self, port: int | None, own: Iterable[tuple[str, int]] = (), seen: Callable[[], int] = int
+    ) -> None:
         """Make the object say where the service listens, and watch over it from now on.
 
         Where the object says that another instance runs, and it does, that stays,
@@ -162,7 +186,9 @@ class Publisher:
         if self.watch is not None:
             self.watch.start()
 
-    async def _publish(self, entry: Entry, binding: BindingInformation, deadline: float | None = None) -> None:
+    async def _publish(
+        self, entry: Entry, binding: BindingInformation, deadline: float | None = None
+    ) -> None:
         answers, self._taken = self._neighbours.answers, ()
         self._neighbours.found = None
         try:
@@ -177,13 +203,17 @@ class Publisher:
         self._follow()
 
     def _follow(self) -> None:
-        """Look again soon after the end of another instance to which the object points, if there is one."""
+        """Look again soon after the end of another instance to which the object points, if there is
+        one.
+        """
         if self._publishes and self._following is None and self._neighbours.found is not None:
             self._following = self._reactor.callLater(FOLLOW, self._knock, self._neighbours.found)
 
     def _knock(self, there: Elsewhere) -> None:
         self._following = None
-        self._taking_over = Deferred.fromCoroutine(self._take_over(there)).addErrback(self._not_taken_over)
+        self._taking_over = Deferred.fromCoroutine(self._take_over(there)).addErrback(
+            self._not_taken_over
+        )
 
     async def _take_over(self, there: Elsewhere) -> None:
         if await self._neighbours.knock(there) or self._entry is None or self._binding is None:
@@ -207,7 +237,9 @@ class Publisher:
             return Inspection(tuple(wrong))
         self._neighbours.found = None
         try:
-            found = await self._directory.run_with_catalog(lambda own, catalog: entry.inspect(own, catalog, answers))
+            found = await self._directory.run_with_catalog(
+                lambda own, catalog: entry.inspect(own, catalog, answers)
+            )
         except MutualAuthError as error:
             found = Inspection((str(error),))
         self._follow()

@@ -17,12 +17,13 @@ from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.core.context import Keys
 from mutauth_twisted.errors import DirectoryError, MutualAuthError, UsageError
 from mutauth_twisted.log import Log
-from mutauth_twisted.net.endpoints import MutualAuthServerFactory, listen_on
+from mutauth_twisted.net.plain import listen_on
 from mutauth_twisted.net.protocol import describe
+from mutauth_twisted.net.server import MutualAuthServerFactory
 from mutauth_twisted.net.tls import Layer
-from mutauth_twisted.service.options import Settings
 from mutauth_twisted.service.publisher import GRACE, Publisher
 from mutauth_twisted.service.status import Status, StatusFactory
+from mutauth_twisted.settings.service import Settings
 from mutauth_twisted.signals import expect_no_more, stop_on_hangup
 
 #: How long a stopping service waits for the directory and for its connections together, in seconds.
@@ -89,11 +90,17 @@ class MutualAuthService(Service):
         if not self.running:
             return
         if self._settings.status is not None:
-            page = await listen_on(self._reactor, self._settings.status, StatusFactory(self._reactor, self.status))
+            page = await listen_on(
+                self._reactor, self._settings.status, StatusFactory(self._reactor, self.status)
+            )
             self._status_ports.append(page)
             self._log.info("status on {where}", where=describe(page.getHost()))
         for port in self._ports:
-            self._log.info("serving {name} on {where}", name=self._settings.service_class, where=describe(port.getHost()))
+            self._log.info(
+                "serving {name} on {where}",
+                name=self._settings.service_class,
+                where=describe(port.getHost()),
+            )
 
     def status(self) -> Status:
         """How the service is now."""
@@ -114,21 +121,31 @@ class MutualAuthService(Service):
     def _own(self) -> set[tuple[str, int]]:
         """Where we listen, as far as it is TCP."""
         hosts = (port.getHost() for port in self._ports)
-        return {(host.host, host.port) for host in hosts if isinstance(host, (IPv4Address, IPv6Address))}
+        return {
+            (host.host, host.port) for host in hosts if isinstance(host, (IPv4Address, IPv6Address))
+        }
 
     def _tcp_port(self) -> int:
         """The port to publish: the first one's."""
         port = getattr(self._ports[0].getHost(), "port", None)
         if port is None:
             listen = f"--listen {self._settings.listen[0]}"
-            raise UsageError(listen, "it has no TCP port to publish", "add --publish none, or listen on TCP first")
+            raise UsageError(
+                listen,
+                "it has no TCP port to publish",
+                "add --publish none, or listen on TCP first",
+            )
         return int(port)
 
     def _refuse(self, failure: Failure) -> None:
         if failure.check(CancelledError):
             return
         if isinstance(failure.value, MutualAuthError):
-            self._log.critical("{name} does not start: {error}", name=self._settings.service_class, error=failure.value)
+            self._log.critical(
+                "{name} does not start: {error}",
+                name=self._settings.service_class,
+                error=failure.value,
+            )
             end_with(failure.value.exit_code, self._reactor)
         else:
             self._log.failure("internal error at start", failure)
@@ -139,15 +156,21 @@ class MutualAuthService(Service):
     def stopService(self) -> Deferred[None]:
         """Stop listening, withdraw, and let the connections end; see IService."""
         super().stopService()
-        expect_no_more(self._reactor, lambda name: self._log.info("{name} again: stopping already", name=name))
+        expect_no_more(
+            self._reactor, lambda name: self._log.info("{name} again: stopping already", name=name)
+        )
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        """One deadline for everything: nobody waits longer for a service that stops than :data:`STOP_DEADLINE`."""
+        """One deadline for everything: nobody waits longer for a service that stops than
+        :data:`STOP_DEADLINE`.
+        """
         for port in self._ports:
             await port.stopListening()
         draining = Deferred.fromCoroutine(self._factory.drain(STOP_DEADLINE))
-        withdrawing = Deferred.fromCoroutine(self._withdraw()).addTimeout(STOP_DEADLINE, self._reactor)
+        withdrawing = Deferred.fromCoroutine(self._withdraw()).addTimeout(
+            STOP_DEADLINE, self._reactor
+        )
         stale = ""
         try:
             await withdrawing
@@ -163,13 +186,16 @@ class MutualAuthService(Service):
             self._log.error(text, name=self._settings.service_class, stale=stale)
             end_with(DirectoryError.exit_code, self._reactor)
         if left := await draining:
-            self._log.warn("{left} connection(s) were cut, as they did not end by themselves", left=left)
+            self._log.warn(
+                "{left} connection(s) were cut, as they did not end by themselves", left=left
+            )
         for port in self._status_ports:
             await port.stopListening()
 
     async def _withdraw(self) -> None:
         if self._starting is not None and not self._starting.called:
-            # Not cancelled at once: what a thread is about to publish could not be withdrawn before it is there.
+            # Not cancelled at once: what a thread is about to publish could not be withdrawn before
+            # it is there.
             await self._starting.addTimeout(GRACE, self._reactor)
         if self._publisher is not None:
             await self._publisher.withdraw()

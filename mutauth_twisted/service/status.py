@@ -50,7 +50,8 @@ class Status:
 
     @property
     def healthy(self) -> bool:
-        """Nothing is known to keep a new, authorized client from finding it, authenticating it and being served.
+        """Nothing is known to keep a new, authorized client from finding it, authenticating it and
+        being served.
 
         The directory is as it was found at the last check, the keys as they
         are now, the replay cache as clients have found it.
@@ -62,7 +63,8 @@ def _as_text(status: Status) -> str:
     lines = [
         f"{status.service}: {'healthy' if status.healthy else 'NOT healthy'}",
         f"serving on {', '.join(status.serving) or 'nothing'}",
-        f"{status.sessions} session(s), {status.handshakes} handshake(s) under way, {status.waiting} connection(s) waiting",
+        f"{status.sessions} session(s), {status.handshakes} handshake(s) under way, "
+        f"{status.waiting} connection(s) waiting",
         *(f"wrong: {line}" for line in status.wrong),
     ]
     return "".join(f"{printable(line)}\n" for line in lines)

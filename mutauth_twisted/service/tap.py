@@ -8,15 +8,16 @@ from twisted.application.service import IService
 from mutauth_twisted.credentials import NtlmCredentials, ServiceCredentials
 from mutauth_twisted.dns import install_resolver
 from mutauth_twisted.errors import MutualAuthError
+from mutauth_twisted.kerberos.tickets import keytab_principal
 from mutauth_twisted.log import Log
+from mutauth_twisted.mechanisms.initiators import service_keys
 from mutauth_twisted.net.descriptors import REMEDY, fit, raise_limit
-from mutauth_twisted.net.endpoints import parse_server, service_keys
+from mutauth_twisted.net.plain import parse_server
 from mutauth_twisted.net.tls import server_layer
 from mutauth_twisted.service.applications import application_factory
-from mutauth_twisted.service.options import Options, Settings, leave
 from mutauth_twisted.service.publisher import Publisher
 from mutauth_twisted.service.server import MutualAuthService
-from mutauth_twisted.tickets import keytab_principal
+from mutauth_twisted.settings.service import Options, Settings, leave
 
 __all__ = ["Options", "makeService"]
 
@@ -44,9 +45,12 @@ def _fitting(settings: Settings) -> Settings:
     limits = fit(settings.limits, settings.explicit_limits, each, available)
     if limits != settings.limits:
         _log.warn(
-            "this process may have {available} descriptors, too few for the limits asked for; they are now"
-            " max-handshakes {limits.handshakes} ({limits.handshakes_per_address} of one address), max-waiting"
-            " {limits.waiting} ({limits.waiting_per_address}), max-connections {limits.connections}; {remedy}",
+            "this process may have {available} descriptors, too few for the limits asked for; they "
+            "are now"
+            " max-handshakes {limits.handshakes} ({limits.handshakes_per_address} of one address), "
+            "max-waiting"
+            " {limits.waiting} ({limits.waiting_per_address}), max-connections "
+            "{limits.connections}; {remedy}",
             available=available,
             limits=limits,
             remedy=REMEDY,
@@ -63,12 +67,21 @@ def _make(reactor: object, settings: Settings) -> IService:
     if settings.ntlm_users is not None:
         credentials = NtlmCredentials(settings.ntlm_users)
     else:
-        # Clients are accepted with any key of the keytab; the directory is asked as the account alone.
+        # Clients are accepted with any key of the keytab; the directory is asked as the account
+        # alone.
         if Publisher.is_needed(settings) or settings.account is not None:
             principal = keytab_principal(settings.keytab, settings.account)
-        credentials = ServiceCredentials(settings.keytab, None, str(settings.state_dir), settings.accept_replays)
+        credentials = ServiceCredentials(
+            settings.keytab, None, str(settings.state_dir), settings.accept_replays
+        )
     keys = service_keys(credentials, settings.service_class, settings.channel.package)
     tls = server_layer(*settings.tls_files) if settings.tls_files is not None else None
     # Without Kerberos there is nothing to ask the directory for, nor anybody to ask it as.
-    publisher = Publisher(reactor, settings, principal) if principal and Publisher.is_needed(settings) else None
-    return MutualAuthService(reactor, settings, keys, publisher, application_factory(reactor, settings), tls)
+    publisher = (
+        Publisher(reactor, settings, principal)
+        if principal and Publisher.is_needed(settings)
+        else None
+    )
+    return MutualAuthService(
+        reactor, settings, keys, publisher, application_factory(reactor, settings), tls
+    )

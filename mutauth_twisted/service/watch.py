@@ -26,7 +26,9 @@ class Watch:
 
     _log = Log()
 
-    def __init__(self, clock: Any, interval: float, inspect: Callable[[], Awaitable[Inspection]]) -> None:
+    def __init__(
+        self, clock: Any, interval: float, inspect: Callable[[], Awaitable[Inspection]]
+    ) -> None:
         self._inspect = inspect
         self._interval = interval
         self._loop = LoopingCall(self.look)
@@ -50,7 +52,9 @@ class Watch:
             await self._running
 
     def look(self) -> Deferred[None]:
-        """Inspect now, unless an inspection is under way; fires when it has ended, whatever it ended with."""
+        """Inspect now, unless an inspection is under way; fires when it has ended, whatever it
+        ended with.
+        """
         if self._running is None or self._running.called:
             self._running = Deferred.fromCoroutine(self._once()).addErrback(lambda _: None)
         return self._running

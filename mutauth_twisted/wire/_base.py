@@ -56,7 +56,8 @@ class Wrapping(Protocol):
         """
 
     def wrap_apart(self, data: bytes, *, seal: bool) -> tuple[bytes, bytes]:
-        """Protect one record in two parts: what protects it, and the data, sealed or not; calls in send order.
+        """Protect one record in two parts: what protects it, and the data, sealed or not; calls in
+        send order.
 
         :raises AuthenticationError: when the context can protect nothing any more.
         """
@@ -97,8 +98,9 @@ class Reader(Protocol):
         """Take out whatever waits, for another wire's reader to go on with."""
 
 
-# Less than one frame waits for its rest, and whole ones wait only while the application pauses: then what the last
-# read of the socket brought, which a TLS transport delivers in two pieces.  Who sends more than that sends unasked.
+# Less than one frame waits for its rest, and whole ones wait only while the application pauses:
+# then what the last read of the socket brought, which a TLS transport delivers in two pieces.  Who
+# sends more than that sends unasked.
 _MAX_PENDING: Final = 2 * (0x10000 + 4)
 
 
@@ -141,9 +143,11 @@ class Wire(Protocol):
     """One wire format."""
 
     name: ClassVar[str]
-    #: Whether a frame tells that its sender's context is complete; if not, each side has finished when its own is.
+    #: Whether a frame tells that its sender's context is complete; if not, each side has finished
+    #: when its own is.
     says_done: ClassVar[bool]
-    #: Whether the context's flags decide what is done to records (MS-NNS); if not, both sides just have to know.
+    #: Whether the context's flags decide what is done to records (MS-NNS); if not, both sides just
+    #: have to know.
     flags_decide: ClassVar[bool]
     #: The largest token a frame can carry, in bytes.
     max_token: ClassVar[int]
@@ -154,9 +158,11 @@ class Wire(Protocol):
         """A new reader for one connection."""
 
     def token(self, payload: bytes, done: bool, mutauth: bool = False) -> bytes:
-        """The frame of a token of at most ``max_token`` bytes; no bytes, where the format sends nothing for it.
+        """The frame of a token of at most ``max_token`` bytes; no bytes, where the format sends
+        nothing for it.
 
-        :param mutauth: mark it as another mutauth peer's; a third-party peer must never get such a frame.
+        :param mutauth: mark it as another mutauth peer's; a third-party peer must never get such a
+            frame.
         """
 
     def fault(self, code: int) -> bytes:

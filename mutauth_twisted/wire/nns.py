@@ -23,7 +23,8 @@ _MAJOR: Final = 1
 _MINOR: Final = 0
 _MUTAUTH_MINOR: Final = 1
 
-# RFC 8446 5.1: TLS counts its records' kinds as MS-NNS does its frames'.  Versions are ignored otherwise.
+# RFC 8446 5.1: TLS counts its records' kinds as MS-NNS does its frames'.  Versions are ignored
+# otherwise.
 _TLS_MAJOR: Final = 3
 _CLIENT_HELLO: Final = b"\x01"
 
@@ -43,7 +44,9 @@ class NNSReader(BufferedReader):
         buffer = self._buffer
         # The first byte tells a stranger at once: it need not send a whole header.
         if buffer and buffer[0] not in (_ERROR, _DONE, _IN_PROGRESS):
-            raise FrameError(f"a frame starts with byte 0x{buffer[0]:02x}, which MS-NNS does not know")
+            raise FrameError(
+                f"a frame starts with byte 0x{buffer[0]:02x}, which MS-NNS does not know"
+            )
         if len(buffer) < _HEADER.size:
             return None
         kind, major, minor, size = _HEADER.unpack_from(buffer)

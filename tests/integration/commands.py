@@ -22,8 +22,8 @@ from tests.integration.support import require_lab
 
 CHECKOUT = Path(__file__).parents[2]
 WAIT = 30.0  # only a broken command takes that long
-#: Before a command that a test interrupts: whoever runs the tests may ignore SIGINT, as nohup and background jobs do, and
-#: commands inherit that.
+#: Before a command that a test interrupts: whoever runs the tests may ignore SIGINT, as nohup and
+#: background jobs do, and commands inherit that.
 INTERRUPTIBLE = ("env", "--default-signal=INT")
 
 
@@ -39,7 +39,9 @@ class Ended:
 class Running:
     """A service in another process, which is past its start."""
 
-    def __init__(self, process: subprocess.Popen[str], lines: list[str], sign: str = "serving") -> None:
+    def __init__(
+        self, process: subprocess.Popen[str], lines: list[str], sign: str = "serving"
+    ) -> None:
         self.process = process
         self.lines = lines
         self.sign = sign
@@ -56,7 +58,9 @@ class Running:
         return int(next(line for line in self.lines if self.sign in line).rsplit(":", 1)[1])
 
     def read_on(self) -> None:
-        """Take what it prints from now on: a pipe that nobody reads holds up who writes much into it."""
+        """Take what it prints from now on: a pipe that nobody reads holds up who writes much into
+        it.
+        """
 
         def read() -> None:
             assert self.process.stdout is not None
@@ -96,7 +100,9 @@ class CommandTestCase(TestCase):
             **os.environ,
             **self.lab.environment(user),
             # What the tests are run with comes first, such as another version of a library.
-            "PYTHONPATH": os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(CHECKOUT)))),
+            "PYTHONPATH": os.pathsep.join(
+                filter(None, (os.environ.get("PYTHONPATH"), str(CHECKOUT)))
+            ),
             "PYTHONUNBUFFERED": "1",
             **changes,
         }
@@ -105,11 +111,23 @@ class CommandTestCase(TestCase):
     def program(name: str) -> list[str]:
         """How a command is started: by its module, so that the checkout is what is tested."""
         if name == "twistd":
-            return [sys.executable, "-c", "from twisted.scripts.twistd import run; run()", "-n", "--pidfile="]
+            return [
+                sys.executable,
+                "-c",
+                "from twisted.scripts.twistd import run; run()",
+                "-n",
+                "--pidfile=",
+            ]
         return [sys.executable, "-m", "mutauth_twisted.cli"]
 
     def command(
-        self, name: str, *words: str, user: str = "alice", given: str = "", prefix: tuple[str, ...] = (), **changes: str
+        self,
+        name: str,
+        *words: str,
+        user: str = "alice",
+        given: str = "",
+        prefix: tuple[str, ...] = (),
+        **changes: str,
     ) -> Ended:
         """Run a command to its end."""
         done = subprocess.run(
@@ -184,7 +202,13 @@ class CommandTestCase(TestCase):
     def forwarder(self, endpoint: str) -> Iterator[Running]:
         """``mutauth connect --listen`` on a free local port, until the end of the block."""
         process = subprocess.Popen(
-            [*self.program("mutauth"), "connect", endpoint, "--listen", "tcp:0:interface=127.0.0.1"],
+            [
+                *self.program("mutauth"),
+                "connect",
+                endpoint,
+                "--listen",
+                "tcp:0:interface=127.0.0.1",
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -1,4 +1,6 @@
-"""What the tests of the directory side start from: a service of their own in the lab, and its callers."""
+"""What the tests of the directory side start from: a service of their own in the lab, and its
+callers.
+"""
 
 from __future__ import annotations
 
@@ -11,22 +13,23 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
+from mutauth_twisted.admin import installation
 from mutauth_twisted.credentials import ClientCredentials
-from mutauth_twisted.directory import installation, startup
 from mutauth_twisted.directory.binding import BindingInformation
-from mutauth_twisted.directory.connection import Directory
+from mutauth_twisted.directory.published import scp as startup
 from mutauth_twisted.directory.scp import (
     ServiceConnectionPoint,
     delete_scp,
     find_by_keyword,
     read_scp,
 )
-from mutauth_twisted.directory.session import Change, Session
 from mutauth_twisted.directory.spns import find_account
 from mutauth_twisted.dns import Resolver
 from mutauth_twisted.errors import (
     MutualAuthError,
 )
+from mutauth_twisted.ldap.connection import Directory
+from mutauth_twisted.ldap.session import Change, Session
 from tests.integration.support import require_lab
 
 T = TypeVar("T")
@@ -57,7 +60,9 @@ class DirectoryTestCase(TestCase):
         """Set a variable for this test only."""
         before = os.environ.get(name)
         os.environ[name] = value
-        self.addCleanup(lambda: os.environ.pop(name) if before is None else os.environ.__setitem__(name, before))
+        self.addCleanup(
+            lambda: os.environ.pop(name) if before is None else os.environ.__setitem__(name, before)
+        )
 
     def directory(self, **options: Any) -> Directory:
         """A directory that is closed after the test."""
@@ -68,7 +73,9 @@ class DirectoryTestCase(TestCase):
     def as_user(self, user: str) -> Directory:
         """The directory with the tickets of one of the lab's accounts."""
         if user not in self._directories:
-            self._directories[user] = self.directory(credentials=ClientCredentials(ccache=self.lab.ccache(user)))
+            self._directories[user] = self.directory(
+                credentials=ClientCredentials(ccache=self.lab.ccache(user))
+            )
         return self._directories[user]
 
     async def do(self, user: str, work: Callable[[Session], T], **options: Any) -> T:
@@ -129,9 +136,17 @@ class DirectoryTestCase(TestCase):
     def _forget_service(self) -> Deferred[Any]:
         def forget(session: Session) -> None:
             for entry in list(
-                session.search(session.domain_dn, f"(servicePrincipalName={self.service_class}/*)", ["servicePrincipalName"])
+                session.search(
+                    session.domain_dn,
+                    f"(servicePrincipalName={self.service_class}/*)",
+                    ["servicePrincipalName"],
+                )
             ):
-                ours = [spn for spn in entry.texts("servicePrincipalName") if spn.startswith(self.service_class)]
+                ours = [
+                    spn
+                    for spn in entry.texts("servicePrincipalName")
+                    if spn.startswith(self.service_class)
+                ]
                 session.modify(entry.dn, [Change("delete", "servicePrincipalName", tuple(ours))])
             for keyword in (self.service_class, self.service_class + "-other"):
                 for point in list(find_by_keyword(session, keyword)):

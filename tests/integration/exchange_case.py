@@ -1,4 +1,6 @@
-"""What the tests of the exchange over TCP share: a service, its clients, and somebody in the middle."""
+"""What the tests of the exchange over TCP share: a service, its clients, and somebody in the
+middle.
+"""
 
 from __future__ import annotations
 
@@ -21,19 +23,20 @@ from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from mutauth_twisted.access import AccessPolicy
-from mutauth_twisted.core.kerberos import ServiceKeys
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
-from mutauth_twisted.directory.connection import Directory
 from mutauth_twisted.directory.spns import add_spns, find_account, remove_spns
 from mutauth_twisted.dns import Resolver
 from mutauth_twisted.errors import MutualAuthError
-from mutauth_twisted.net.endpoints import MutualAuthClientEndpoint, MutualAuthServerEndpoint
+from mutauth_twisted.ldap.connection import Directory
+from mutauth_twisted.mechanisms.kerberos import ServiceKeys
+from mutauth_twisted.net.client import MutualAuthClientEndpoint
 from mutauth_twisted.net.protocol import Channel
-from mutauth_twisted.policy import Package
+from mutauth_twisted.net.server import MutualAuthServerEndpoint
+from mutauth_twisted.protection import Package
 from mutauth_twisted.spn import SPN
+from mutauth_twisted.testing.middle import DOWN, UP, Splitter, Tamper, numbers
 from mutauth_twisted.wire import NNS, Wire
 from tests.integration.support import require_lab
-from tests.middle import DOWN, UP, Splitter, Tamper, numbers
 
 LOOPBACK = "127.0.0.1"
 
@@ -70,7 +73,9 @@ class Application(Protocol):
                     wanted.callback(self.received)
 
     def wait_for(self, size: int) -> Deferred[bytes]:
-        """Fires when this much has come, or with what has when the connection is lost, or when it is cancelled."""
+        """Fires when this much has come, or with what has when the connection is lost, or when it
+        is cancelled.
+        """
         wanted: Deferred[bytes] = Deferred(lambda wanted: wanted.callback(self.received))
         self._wanted.append((size, wanted))
         self._check()
@@ -146,7 +151,9 @@ class MiddleFactory(Factory):
             near.join(far)
             far.join(near)
 
-        connecting: Deferred[Any] = TCP4ClientEndpoint(reactor, LOOPBACK, self.port).connect(one(far))
+        connecting: Deferred[Any] = TCP4ClientEndpoint(reactor, LOOPBACK, self.port).connect(
+            one(far)
+        )
         connecting.addCallbacks(join, lambda _: cast(Any, near.transport).abortConnection())
         return near
 
@@ -193,14 +200,20 @@ class ExchangeTestCase(TestCase):
     async def _register(self) -> None:
         resolver = Resolver(reactor, self.lab.nameserver)
         directory = Directory(
-            reactor, resolver=resolver, credentials=ClientCredentials(ccache=self.lab.ccache("administrator"))
+            reactor,
+            resolver=resolver,
+            credentials=ClientCredentials(ccache=self.lab.ccache("administrator")),
         )
         self.addCleanup(directory.close)
         spns = (self.by_host, self.by_dn, self.by_guid)
-        await directory.run(lambda session: add_spns(session, find_account(session, "svc-echo"), spns))
+        await directory.run(
+            lambda session: add_spns(session, find_account(session, "svc-echo"), spns)
+        )
         self.addCleanup(
             lambda: ensureDeferred(
-                directory.run(lambda session: remove_spns(session, find_account(session, "svc-echo"), spns))
+                directory.run(
+                    lambda session: remove_spns(session, find_account(session, "svc-echo"), spns)
+                )
             )
         )
 
@@ -209,7 +222,9 @@ class ExchangeTestCase(TestCase):
         for name, value in variables.items():
             before = os.environ.get(name)
             os.environ[name] = value
-            self.addCleanup(os.environ.pop if before is None else os.environ.__setitem__, name, before or "")
+            self.addCleanup(
+                os.environ.pop if before is None else os.environ.__setitem__, name, before or ""
+            )
 
     def keys_for(self, package: Package) -> ServiceKeys:
         """The service's keys, for a package."""
@@ -236,7 +251,9 @@ class ExchangeTestCase(TestCase):
         self._listens = True
         inner = TCP4ServerEndpoint(reactor, 0, interface=LOOPBACK)
         policy = policy or AccessPolicy(allow=(f"*@{self.lab.realm}",))
-        listening = MutualAuthServerEndpoint(reactor, inner, keys or self.keys, policy, **options).listen(Served())
+        listening = MutualAuthServerEndpoint(
+            reactor, inner, keys or self.keys, policy, **options
+        ).listen(Served())
         return listening.addCallback(self._listening)
 
     def _listening(self, port: Any) -> int:
@@ -246,7 +263,9 @@ class ExchangeTestCase(TestCase):
     def listen_plainly(self, factory: Factory) -> Deferred[int]:
         """Serve something else."""
         factory.noisy = False
-        listening: Deferred[Any] = TCP4ServerEndpoint(reactor, 0, interface=LOOPBACK).listen(factory)
+        listening: Deferred[Any] = TCP4ServerEndpoint(reactor, 0, interface=LOOPBACK).listen(
+            factory
+        )
         return listening.addCallback(self._listening)
 
     def connect(
@@ -256,7 +275,9 @@ class ExchangeTestCase(TestCase):
         credentials: ClientCredentials | None = None,
         channel: Channel = Channel(),
     ) -> Deferred[Application]:
-        """Connect and authenticate, and see a mutauth service have its application too, which takes this side's opening."""
+        """Connect and authenticate, and see a mutauth service have its application too, which takes
+        this side's opening.
+        """
         return ensureDeferred(self._connect(port, spn, credentials, channel))
 
     async def _connect(self, *arguments: Any) -> Application:
@@ -276,10 +297,14 @@ class ExchangeTestCase(TestCase):
     ) -> Deferred[Application]:
         """Connect and authenticate."""
         inner = TCP4ClientEndpoint(reactor, LOOPBACK, port)
-        endpoint = MutualAuthClientEndpoint(reactor, inner, spn or self.by_dn, credentials or self.alice, channel)
+        endpoint = MutualAuthClientEndpoint(
+            reactor, inner, spn or self.by_dn, credentials or self.alice, channel
+        )
         return cast("Deferred[Application]", endpoint.connect(one(Application())))
 
-    async def refused(self, connecting: Deferred[Any], kind: type[MutualAuthError], *texts: str) -> MutualAuthError:
+    async def refused(
+        self, connecting: Deferred[Any], kind: type[MutualAuthError], *texts: str
+    ) -> MutualAuthError:
         """The connection is refused with one line of this kind, and no application heard of it."""
         error = (await self.assertFailure(connecting, kind)).with_traceback(None)
         self.assertIs(type(error), kind)

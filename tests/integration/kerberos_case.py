@@ -1,4 +1,5 @@
-"""What the tests of keys and of Kerberos' refusals start from: accounts of their own, and keytabs they write themselves.
+"""What the tests of keys and of Kerberos' refusals start from: accounts of their own, and keytabs
+they write themselves.
 
 Whoever knows an account's password knows its keys (RFC 3962, section 4; MS-KILE
 3.1.1.2 for the salt), so a keytab of any version is written without asking
@@ -27,15 +28,15 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.logger import formatEvent, globalLogPublisher
 
-from mutauth_twisted.core.kerberos import ServiceKeys
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
-from mutauth_twisted.directory.connection import Directory
-from mutauth_twisted.directory.session import Change, Session
 from mutauth_twisted.directory.spns import add_spns, find_account
 from mutauth_twisted.dns import Resolver
 from mutauth_twisted.errors import MutualAuthError
+from mutauth_twisted.ldap.connection import Directory
+from mutauth_twisted.ldap.session import Change, Session
+from mutauth_twisted.mechanisms.kerberos import ServiceKeys
 from mutauth_twisted.net.protocol import Channel
-from mutauth_twisted.policy import Package
+from mutauth_twisted.protection import Package
 from mutauth_twisted.spn import SPN
 from mutauth_twisted.text import printable
 from tests.integration.test_exchange import ExchangeTestCase
@@ -80,7 +81,9 @@ class Account:
     def key(self, kind: int = AES256) -> Key:
         """Its key under this password."""
         context = krb5.init_context()
-        block = krb5.c_string_to_key(context, kind, self.password.encode(), f"{self.realm}{self.name}".encode())
+        block = krb5.c_string_to_key(
+            context, kind, self.password.encode(), f"{self.realm}{self.name}".encode()
+        )
         return Key(self.principal, self.version, kind, bytes(block.data))
 
 
@@ -92,7 +95,9 @@ def keytab(keys: Iterable[Key]) -> bytes:
         parts = [realm, *name.split("/")]
         entry = struct.pack(">H", len(parts) - 1)
         entry += b"".join(struct.pack(">H", len(part)) + part.encode() for part in parts)
-        entry += struct.pack(">IIBHH", _PRINCIPAL, int(time.time()), key.version & 0xFF, key.kind, len(key.value))
+        entry += struct.pack(
+            ">IIBHH", _PRINCIPAL, int(time.time()), key.version & 0xFF, key.kind, len(key.value)
+        )
         entry += key.value + struct.pack(">I", key.version)
         content += struct.pack(">i", len(entry)) + entry
     return content
@@ -134,7 +139,9 @@ class KerberosTestCase(ExchangeTestCase):
         self.put(self.file, self.account.key())
 
     def _observe(self, event: dict[str, Any]) -> None:
-        is_failure = re.match("(handshake (with .+ )?failed|not connecting to .+?): ", formatEvent(event))
+        is_failure = re.match(
+            "(handshake (with .+ )?failed|not connecting to .+?): ", formatEvent(event)
+        )
         if is_failure and isinstance(event["error"], MutualAuthError):
             self.heard.append(event["error"])
 
@@ -174,13 +181,19 @@ class KerberosTestCase(ExchangeTestCase):
     async def change(self, account: Account, **attributes: Any) -> None:
         """Set attributes; ``-`` in their names is written ``_``."""
         changes = [
-            Change("replace", name.replace("_", "-"), (value if isinstance(value, bytes) else str(value),))
+            Change(
+                "replace",
+                name.replace("_", "-"),
+                (value if isinstance(value, bytes) else str(value),),
+            )
             for name, value in attributes.items()
         ]
         await self.do(lambda session: session.modify(account.dn, changes))
 
     async def lock_after(self, account: Account, failures: int) -> None:
-        """Have the domain count the account's wrong passwords, and lock it after that many (MS-ADTS 6.1.1.4.11.2)."""
+        """Have the domain count the account's wrong passwords, and lock it after that many (MS-ADTS
+        6.1.1.4.11.2).
+        """
         name = f"CN={account.name},CN=Password Settings Container,CN=System,{self.lab.base_dn}"
         hour = -36_000_000_000  # in units of 100 ns
         values = {
@@ -222,18 +235,25 @@ class KerberosTestCase(ExchangeTestCase):
         return str(path)
 
     def service_keys(
-        self, path: Path | None = None, principal: str | None = None, package: Package = Package.KERBEROS
+        self,
+        path: Path | None = None,
+        principal: str | None = None,
+        package: Package = Package.KERBEROS,
     ) -> ServiceKeys:
         """The keys in a keytab, the service's own if not another is named."""
         return ServiceKeys(ServiceCredentials(str(path or self.file), principal), package=package)
 
     def client_keytab(self, account: Account, *keys: Key) -> ClientCredentials:
         """An account by a keytab of its own, with its AES-256 key if no others are given."""
-        path = self.put(self.here / f"{account.name}-{uuid4().hex[:4]}.keytab", *(keys or (account.key(),)))
+        path = self.put(
+            self.here / f"{account.name}-{uuid4().hex[:4]}.keytab", *(keys or (account.key(),))
+        )
         return ClientCredentials(principal=account.principal, keytab=path)
 
     def fresh(self, user: str = "alice") -> ClientCredentials:
-        """One of the lab's users with no tickets but the first: the KDC makes what else is needed anew."""
+        """One of the lab's users with no tickets but the first: the KDC makes what else is needed
+        anew.
+        """
         path = self.here / f"ccache-{uuid4().hex}"
         shutil.copy(self.lab.ccache(user).removeprefix("FILE:"), path)
         return ClientCredentials(ccache=f"FILE:{path}")
@@ -250,7 +270,9 @@ class KerberosTestCase(ExchangeTestCase):
         )
         return ClientCredentials(ccache=f"FILE:{path}")
 
-    async def served(self, port: int, spn: SPN | None = None, credentials: ClientCredentials | None = None) -> str:
+    async def served(
+        self, port: int, spn: SPN | None = None, credentials: ClientCredentials | None = None
+    ) -> str:
         """Connect, exchange a word, and close; returns whom the service saw."""
         client = await self.connect(port, spn or self.spn, credentials or self.fresh())
         client.protected.write(b"hello")
@@ -269,13 +291,15 @@ class KerberosTestCase(ExchangeTestCase):
         credentials: ClientCredentials | None = None,
         channel: Channel = Channel(),
     ) -> None:
-        """The connection is refused, and each side says why: a line of this class with these words, and what to do.
+        """The connection is refused, and each side says why: a line of this class with these words,
+        and what to do.
 
         :param service: None: the service hears nothing of this client.
         """
         self.heard.clear()
         error = await self.assertFailure(
-            self.connect(port, spn or self.spn, credentials or self.fresh(), channel), MutualAuthError
+            self.connect(port, spn or self.spn, credentials or self.fresh(), channel),
+            MutualAuthError,
         )
         while len(self.heard) < (1 if service is None else 2):
             await deferLater(cast(IReactorTime, reactor), 0.002)
@@ -292,5 +316,7 @@ class KerberosTestCase(ExchangeTestCase):
             for word in words:
                 self.assertIn(word, line)
             self.assertEqual(line, f"{printable(said.subject)}: {said.cause}; {said.remedy}")
-            self.assertTrue(said.subject and said.cause and said.remedy and line.isprintable(), line)
+            self.assertTrue(
+                said.subject and said.cause and said.remedy and line.isprintable(), line
+            )
         self.assertEqual(self.servers, [])

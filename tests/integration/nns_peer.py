@@ -28,7 +28,11 @@ class Refused(Exception):
 
 
 def _bindings(application_data: bytes | None) -> gssapi.raw.ChannelBindings | None:
-    return None if application_data is None else gssapi.raw.ChannelBindings(application_data=application_data)
+    return (
+        None
+        if application_data is None
+        else gssapi.raw.ChannelBindings(application_data=application_data)
+    )
 
 
 class NNSPeer:
@@ -75,7 +79,9 @@ class NNSPeer:
         :param unprotected: keep MIT from asking for confidentiality and integrity by itself.
         :param bindings: the channel bindings to send.
         """
-        credential = gssapi.Credentials(usage="initiate", mechs=[mechanism], store={"ccache": ccache})
+        credential = gssapi.Credentials(
+            usage="initiate", mechs=[mechanism], store={"ccache": ccache}
+        )
         if unprotected:
             gssapi.raw.set_cred_option(gssapi.OID.from_int_seq("1.2.752.43.13.29"), credential)
         name = gssapi.Name(spn.replace("\\", "\\\\"), gssapi.NameType.kerberos_principal)
@@ -102,9 +108,13 @@ class NNSPeer:
                 self.context.step(token)
 
     def authenticate_as_server(self, keytab: str, *, bindings: bytes | None = None) -> None:
-        """The service's side of the exchange; the bindings, if given, have to match those of a client that sends some."""
+        """The service's side of the exchange; the bindings, if given, have to match those of a
+        client that sends some.
+        """
         credential = gssapi.Credentials(usage="accept", store={"keytab": keytab})
-        self.context = gssapi.SecurityContext(creds=credential, usage="accept", channel_bindings=_bindings(bindings))
+        self.context = gssapi.SecurityContext(
+            creds=credential, usage="accept", channel_bindings=_bindings(bindings)
+        )
         while not self.context.complete:
             _, payload = self.read_frame()
             reply = self.context.step(payload)

@@ -1,7 +1,8 @@
-"""An attacker with one computer account that answers DNS: a directory of its own, sealed with that computer's key.
+"""An attacker with one computer account that answers DNS: a directory of its own, sealed with that
+computer's key.
 
-Everything it does is allowed to any computer of the domain: it registers ``ldap/its-own-host`` on itself,
-and answers whoever asks it.
+Everything it does is allowed to any computer of the domain: it registers ``ldap/its-own-host`` on
+itself, and answers whoever asks it.
 """
 
 from __future__ import annotations
@@ -136,7 +137,10 @@ class RogueDNS(Listener):
         else:
             return None
         message.answer = 1
-        message.answers = [dns.RRHeader(question.name.name, question.type, dns.IN, 60, record) for record in records]
+        message.answers = [
+            dns.RRHeader(question.name.name, question.type, dns.IN, 60, record)
+            for record in records
+        ]
         data: bytes = message.toStr()
         return data
 
@@ -147,7 +151,9 @@ class RogueDNS(Listener):
 
 
 class _Raw:
-    """A name of arbitrary bytes, a backslash and a digit triple for each that is no letter; dots part the labels."""
+    """A name of arbitrary bytes, a backslash and a digit triple for each that is no letter; dots
+    part the labels.
+    """
 
     def __init__(self, name: bytes) -> None:
         self._labels = name.split(b".")
@@ -159,16 +165,20 @@ class _Raw:
 
 
 class RogueDirectory(Listener):
-    """LDAP with SASL GSSAPI and sealing, by the key of one computer; believes everybody and lies to everybody.
+    """LDAP with SASL GSSAPI and sealing, by the key of one computer; believes everybody and lies to
+    everybody.
 
     :param keytab: the computer's.
-    :ivar operations: the tag of each LDAP operation that it could read after a login: what it was asked.
+    :ivar operations: the tag of each LDAP operation that it could read after a login: what it was
+        asked.
     :ivar tokens: how many logins were tried.
     """
 
     def __init__(self, lab: Lab, address: str) -> None:
         self._lab = lab
-        self._credentials = gssapi.Credentials(usage="accept", store={"keytab": str(lab.keytab("rogue"))})
+        self._credentials = gssapi.Credentials(
+            usage="accept", store={"keytab": str(lab.keytab("rogue"))}
+        )
         self.operations: list[int] = []
         self.tokens = 0
         super().__init__(address)
@@ -189,7 +199,9 @@ class RogueDirectory(Listener):
             else:
                 context.unwrap(token)  # the layer that the client chose
                 answer, code = b"", _SUCCESS
-            connection.sendall(self._message(number, 0x61, self._result(code), element(0x87, answer)))
+            connection.sendall(
+                self._message(number, 0x61, self._result(code), element(0x87, answer))
+            )
             if code == _SUCCESS:
                 break
         while True:
@@ -230,7 +242,11 @@ class RogueDirectory(Listener):
         base = elements(operation)[0][1].decode()
         found = self._root() if not base else self._everybody()
         values = [
-            element(0x30, element(0x04, name.encode()), element(0x31, *(element(0x04, value) for value in each)))
+            element(
+                0x30,
+                element(0x04, name.encode()),
+                element(0x31, *(element(0x04, value) for value in each)),
+            )
             for name, each in found.items()
         ]
         dn = base if not base else f"CN=alice,CN=Users,{self._lab.base_dn}"
@@ -250,7 +266,9 @@ class RogueDirectory(Listener):
         return {
             "sAMAccountName": [b"alice"],
             "objectClass": [b"top", b"user"],
-            "objectSid": [bytes.fromhex("010500000000000515000000") + bytes(12) + (513).to_bytes(4, "little")],
+            "objectSid": [
+                bytes.fromhex("010500000000000515000000") + bytes(12) + (513).to_bytes(4, "little")
+            ],
             "servicePrincipalName": [FORGED_SPN.encode()],
             "nCName": [self._lab.base_dn.encode()],
         }

@@ -1,4 +1,6 @@
-"""Whose ticket it is: accounts that come under other names than their own, or under somebody else's, at a real KDC."""
+"""Whose ticket it is: accounts that come under other names than their own, or under somebody
+else's, at a real KDC.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,11 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.credentials import ClientCredentials
-from mutauth_twisted.directory.connection import Directory
-from mutauth_twisted.directory.session import Change, Session
 from mutauth_twisted.directory.spns import find_account
 from mutauth_twisted.dns import Resolver
 from mutauth_twisted.errors import DirectoryRefused, PeerRefused
+from mutauth_twisted.ldap.connection import Directory
+from mutauth_twisted.ldap.session import Change, Session
 from tests.integration.exchange_case import ExchangeTestCase
 
 T = TypeVar("T")
@@ -65,12 +67,18 @@ class AccountCase(ExchangeTestCase):
         """Who has typed this name; the KDC must let it pass."""
         cache = os.path.abspath(self.mktemp())
         words = ["kinit", *options, "-c", cache, name]
-        subprocess.run(words, input=f"{password}\n", text=True, check=True, timeout=10, capture_output=True)
+        subprocess.run(
+            words, input=f"{password}\n", text=True, check=True, timeout=10, capture_output=True
+        )
         return ClientCredentials(ccache=f"FILE:{cache}")
 
     async def kept_out(self, policy: AccessPolicy, who: ClientCredentials) -> None:
         """The service proves the client and refuses it."""
-        await self.refused(self.connect(await self.listen(policy=policy), credentials=who), PeerRefused, "its access policy")
+        await self.refused(
+            self.connect(await self.listen(policy=policy), credentials=who),
+            PeerRefused,
+            "its access policy",
+        )
 
     async def let_in(self, policy: AccessPolicy, who: ClientCredentials) -> Any:
         """The service lets the client in; its identity there."""
@@ -90,7 +98,9 @@ class AccountTests(AccountCase):
     """Names that a client chooses."""
 
     async def test_a_free_name(self) -> None:
-        """Whose UPN has an allowed name that is nobody's is not let in by it, with a PAC or without."""
+        """Whose UPN has an allowed name that is nobody's is not let in by it, with a PAC or
+        without.
+        """
         await self.add(self.mallory, f"{self.ghost}@lab.example")
         ghost = AccessPolicy(allow=[self.named(self.ghost)])
         for options in ((), ("--no-request-pac",)):
@@ -98,10 +108,14 @@ class AccountTests(AccountCase):
             await self.kept_out(ghost, who)
             identity = await self.let_in(AccessPolicy(allow=[self.named("*")]), who)
             self.assertEqual(identity.principal, self.named(self.ghost))
-            self.assertEqual(identity.account, None if options else f"{self.lab.domain}\\{self.mallory}")
+            self.assertEqual(
+                identity.account, None if options else f"{self.lab.domain}\\{self.mallory}"
+            )
 
     async def test_a_taken_name(self) -> None:
-        """Whose UPN begins with another account's sAMAccountName is not let in for that account, which is."""
+        """Whose UPN begins with another account's sAMAccountName is not let in for that account,
+        which is.
+        """
         victim = f"vic-{self.tag}"
         await self.add(victim, f"{victim}.smith@lab.example")
         dn = await self.add(self.mallory, f"{victim}@other.example")
@@ -128,7 +142,9 @@ class AccountTests(AccountCase):
             (f"{self.mallory}@{self.lab.domain}", "-E"),
         ):
             identity = await self.let_in(policy, self.as_name(name, *options))
-            self.assertEqual((identity.account, identity.sid), (f"{self.lab.domain}\\{self.mallory}", sid))
+            self.assertEqual(
+                (identity.account, identity.sid), (f"{self.lab.domain}\\{self.mallory}", sid)
+            )
 
     async def test_denied(self) -> None:
         """A denied account stays out under each of its names, and without a PAC; others come in."""
@@ -150,7 +166,9 @@ class AccountTests(AccountCase):
             await self.let_in(policy, self.alice)
 
     async def test_as_the_log_has_it(self) -> None:
-        """DOMAIN\\name lets in and keeps out that account, under each of its names; without a PAC nobody comes in."""
+        """DOMAIN\\name lets in and keeps out that account, under each of its names; without a PAC
+        nobody comes in.
+        """
         await self.add(self.mallory, f"{self.ghost}@lab.example")
         for typed in (self.mallory, self.ghost):
             who = self.as_name(typed)
@@ -171,7 +189,12 @@ class AccountTests(AccountCase):
         for name in ("srv1", "SRV1", "srv1$"):
             who = self.as_name(name, password=password)
             await self.kept_out(AccessPolicy(allow=[self.named("srv1")]), who)
-            for denied in (self.named("SRV1$"), self.named("Srv1"), f"{self.lab.domain}\\srv1", "lab.example\\SRV1$"):
+            for denied in (
+                self.named("SRV1$"),
+                self.named("Srv1"),
+                f"{self.lab.domain}\\srv1",
+                "lab.example\\SRV1$",
+            ):
                 await self.kept_out(AccessPolicy(allow_all=True, deny=[denied]), who)
             identity = await self.let_in(AccessPolicy(allow=[self.named("srv1$")]), who)
             self.assertEqual(identity.account, f"{self.lab.domain}\\srv1$")
@@ -199,8 +222,13 @@ class AccountTests(AccountCase):
         globalLogPublisher.addObserver(observe)
         self.addCleanup(globalLogPublisher.removeObserver, observe)
         policy = AccessPolicy(allow=[self.named(self.ghost)])
-        account = f"nothing lets it in; its account is {self.named(self.mallory)} ({self.lab.domain}\\{self.mallory})"
+        account = (
+            f"nothing lets it in; its account is {self.named(self.mallory)} "
+            f"({self.lab.domain}\\{self.mallory})"
+        )
         for options, reason in (((), account), (("--no-request-pac",), "has no PAC")):
             lines.clear()
             await self.kept_out(policy, self.as_name(self.ghost, *options))
-            self.assertTrue(any(self.named(self.ghost) in line and reason in line for line in lines), lines)
+            self.assertTrue(
+                any(self.named(self.ghost) in line and reason in line for line in lines), lines
+            )

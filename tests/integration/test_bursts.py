@@ -9,7 +9,9 @@ from tests.integration.commands import WAIT, CommandTestCase, Running
 
 
 class BurstTests(CommandTestCase):
-    """``twistd mutauth`` behind ``mutauth connect --listen``: for the service, all clients are of one address."""
+    """``twistd mutauth`` behind ``mutauth connect --listen``: for the service, all clients are of
+    one address.
+    """
 
     timeout = 180
 
@@ -19,7 +21,9 @@ class BurstTests(CommandTestCase):
 
     @staticmethod
     def ask(port: int, count: int) -> list[bytes]:
-        """What so many clients that come at once are answered by an echo, each after it has ended what it says."""
+        """What so many clients that come at once are answered by an echo, each after it has ended
+        what it says.
+        """
         waiting = selectors.DefaultSelector()
         answers = [b""] * count
         for number in range(count):
@@ -51,7 +55,10 @@ class BurstTests(CommandTestCase):
 
     def test_by_name(self) -> None:
         """200 clients at once, three times in a row, are all served."""
-        name = f"{self.service_class}/{self.host}/CN={self.service_class},CN=srv1,CN=Computers,{self.lab.base_dn}"
+        name = (
+            f"{self.service_class}/{self.host}/CN={self.service_class},CN=srv1,"
+            f"CN=Computers,{self.lab.base_dn}"
+        )
         with self.service() as service:
             service.read_on()
             address = f"tcp\\:{self.lab.address_of(self.host)}\\:{service.port}"

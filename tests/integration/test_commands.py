@@ -20,7 +20,9 @@ class MainJobTests(CommandTestCase):
     """The administrator installs, the service serves, a user connects."""
 
     def test_the_whole_procedure(self) -> None:
-        """install, serve, connect, stop and uninstall work one after the other, and say what they did."""
+        """install, serve, connect, stop and uninstall work one after the other, and say what they
+        did.
+        """
         installed = self.install()
         self.assertEqual(installed.code, 0, installed)
         for word in ("created SCP", "granted svc-echo", "added SPN", "cached GUID"):
@@ -51,10 +53,14 @@ class MainJobTests(CommandTestCase):
         with self.service():
             connected = self.mutauth("connect", self.endpoint, given=sent)
         self.assertEqual(connected.code, 0, connected.errors)
-        self.assertTrue(connected.output == sent, f"{len(connected.output)} of {len(sent)} characters")
+        self.assertTrue(
+            connected.output == sent, f"{len(connected.output)} of {len(sent)} characters"
+        )
 
     def test_in_front_of_a_plain_service(self) -> None:
-        """--forward passes a proven client's bytes to a plain service, and its answer back, half-close included."""
+        """--forward passes a proven client's bytes to a plain service, and its answer back, half-
+        close included.
+        """
         self.install()
 
         def answer(connection: socket.socket) -> None:
@@ -68,7 +74,9 @@ class MainJobTests(CommandTestCase):
         self.assertEqual((connected.code, connected.output), (0, "HELLO\n"), connected)
 
     def test_local_port(self) -> None:
-        """connect --listen leads local connections to the service, one after the other, and says why one fails."""
+        """connect --listen leads local connections to the service, one after the other, and says
+        why one fails.
+        """
         self.install()
         with self.forwarder(self.endpoint) as local:
             with self.service():
@@ -91,14 +99,19 @@ class MainJobTests(CommandTestCase):
         return answer
 
     def test_status(self) -> None:
-        """--status says over HTTP that all is right, and what an administrator broke as soon as that is noticed."""
+        """--status says over HTTP that all is right, and what an administrator broke as soon as
+        that is noticed.
+        """
         installed = self.install()
         status = ("--status", "tcp:0:interface=127.0.0.1", "--check-interval", "0.2")
         with self.service(*status) as service:
             line = next(line for line in service.lines if "status on" in line)
             url = f"http://127.0.0.1:{line.rsplit(':', 1)[1].strip()}"
             self.assertEqual(self.get(f"{url}/health")[0], 200)
-            self.assertIn(f"serving on {self.lab.address_of(self.host)}:{service.port}", self.get(f"{url}/")[1])
+            self.assertIn(
+                f"serving on {self.lab.address_of(self.host)}:{service.port}",
+                self.get(f"{url}/")[1],
+            )
             spn = installed.output.partition("added SPN ")[2].partition(" to ")[0]
             words = ("spn", "delete", "svc-echo", spn, "--nameserver", self.lab.nameserver)
             self.assertEqual(self.mutauth(*words, user="administrator").code, 0)
@@ -117,7 +130,9 @@ class MainJobTests(CommandTestCase):
         return str(answer[1])
 
     def test_keytab_gone(self) -> None:
-        """A service without its keytab says so as an error, once for all clients, and is unhealthy until it is back."""
+        """A service without its keytab says so as an error, once for all clients, and is unhealthy
+        until it is back.
+        """
         self.install()
         keytab = Path(self.state) / "service.keytab"
         content = self.lab.keytab("svc-echo").read_bytes()
@@ -173,7 +188,9 @@ class MainJobTests(CommandTestCase):
 
     def test_interrupted_imports(self) -> None:
         """Ctrl-C before everything is imported ends in the same line as later, and no traceback."""
-        (Path(self.state) / "krb5.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
+        (Path(self.state) / "krb5.py").write_text(
+            "import time\nprint('importing', flush=True)\ntime.sleep(60)\n"
+        )
         process = subprocess.Popen(
             [*INTERRUPTIBLE, *self.program("mutauth"), "--help"],
             stdout=subprocess.PIPE,
@@ -188,7 +205,9 @@ class MainJobTests(CommandTestCase):
         self.assertEqual((process.returncode, errors), (130, "mutauth: interrupted\n"))
 
     def test_endpoints_are_checked_first(self) -> None:
-        """What cannot be listened on is wrong usage before the directory is asked, which is not there here."""
+        """What cannot be listened on is wrong usage before the directory is asked, which is not
+        there here.
+        """
         for option, text in (
             ("--status", "tcp:nothing"),
             ("--status", "tcp:70000"),
@@ -208,17 +227,23 @@ class MainJobTests(CommandTestCase):
                 return error.code, error.read().decode()
 
     def test_selectors(self) -> None:
-        """The SCP's DN and its GUID find the service as its keyword does, in both forms of the SPN."""
+        """The SCP's DN and its GUID find the service as its keyword does, in both forms of the
+        SPN.
+        """
         lines = self.install().output
         guid = lines.partition("cached GUID ")[2].split()[0]
         dn = lines.partition("created SCP ")[2].partition(" (GUID")[0]
         with self.service():
             for selector in (dn, guid):
                 for form in ("dn", "guid"):
-                    endpoint = f"mutauth:scp={selector}:nameserver={self.lab.nameserver}:spn-form={form}"
+                    endpoint = (
+                        f"mutauth:scp={selector}:nameserver={self.lab.nameserver}:spn-form={form}"
+                    )
                     connected = self.mutauth("connect", "-v", endpoint, given="hello\n")
                     self.assertEqual((connected.code, connected.output), (0, "hello\n"), connected)
-                    self.assertIn(dn if form == "dn" else guid, connected.errors.partition("proved to be")[2])
+                    self.assertIn(
+                        dn if form == "dn" else guid, connected.errors.partition("proved to be")[2]
+                    )
 
     def test_without_the_cached_guid(self) -> None:
         """A service whose cached GUID is lost finds its SCP by its place, and says so."""
@@ -232,7 +257,9 @@ class MainJobTests(CommandTestCase):
 class ServiceRefusalTests(CommandTestCase):
     """A service that may not start."""
 
-    def refused_start(self, code: int, *words: str, options: tuple[str, ...] = (), **how: str) -> None:
+    def refused_start(
+        self, code: int, *words: str, options: tuple[str, ...] = (), **how: str
+    ) -> None:
         ended = self.start_refused(*options, **how)
         self.assertEqual(ended.code, code, ended)
         self.assertNotIn("Traceback", ended.output + ended.errors)
@@ -248,7 +275,9 @@ class ServiceRefusalTests(CommandTestCase):
         self.refused_start(1, self.service_class, "run mutauth install --service-class")
 
     def test_spoilt_cache(self) -> None:
-        """A cached GUID that is none ends the service at once, although the directory was not even asked."""
+        """A cached GUID that is none ends the service at once, although the directory was not even
+        asked.
+        """
         self.install()
         (file,) = Path(self.state).iterdir()
         file.write_text("no GUID")
@@ -258,11 +287,18 @@ class ServiceRefusalTests(CommandTestCase):
     def test_missing_spn(self) -> None:
         """Without an SPN it names the SPN, the account, and the command that mends it."""
         self.install("--spn-form", "guid")
-        self.refused_start(1, f"{self.service_class}/{self.host}/CN=", "svc-echo", "run mutauth install")
+        self.refused_start(
+            1, f"{self.service_class}/{self.host}/CN=", "svc-echo", "run mutauth install"
+        )
 
     def test_host_without_a_computer(self) -> None:
-        """A host that is in no domain is sent to what has to come first, and not to an installation that would say so."""
-        words = "host nowhere.lab.example: no computer object has this dNSHostName; join the host, or name another place"
+        """A host that is in no domain is sent to what has to come first, and not to an installation
+        that would say so.
+        """
+        words = (
+            "host nowhere.lab.example: no computer object has this dNSHostName; join the host, or "
+            "name another place"
+        )
         self.refused_start(1, words, options=("--host", "nowhere.lab.example"))
 
     def test_missing_spn_may_be_let_pass(self) -> None:
@@ -272,14 +308,18 @@ class ServiceRefusalTests(CommandTestCase):
             self.assertIn("is not on account svc-echo", service.log)
 
     def test_spn_on_another_account(self) -> None:
-        """It does not run under an account that does not hold the SPNs, and names the one that does."""
+        """It does not run under an account that does not hold the SPNs, and names the one that
+        does.
+        """
         self.install()
         keytab = str(self.lab.keytab("svc-other"))
         self.refused_start(1, "svc-echo", "svc-other", options=("--keytab", keytab))
 
     def test_missing_keytab(self) -> None:
         """A keytab that is not there."""
-        self.refused_start(4, "/nonexistent/keytab", "no such file", options=("--keytab", "/nonexistent/keytab"))
+        self.refused_start(
+            4, "/nonexistent/keytab", "no such file", options=("--keytab", "/nonexistent/keytab")
+        )
 
     def test_unreadable_keytab(self) -> None:
         """A keytab without the right to read it."""
@@ -304,7 +344,9 @@ class ServiceRefusalTests(CommandTestCase):
 
     def test_dns_down(self) -> None:
         """A DNS server that does not answer."""
-        self.refused_start(3, "127.0.0.99", "does not answer", options=("--nameserver", "127.0.0.99"))
+        self.refused_start(
+            3, "127.0.0.99", "does not answer", options=("--nameserver", "127.0.0.99")
+        )
 
     def test_directory_down(self) -> None:
         """A domain controller that does not answer is named, with what was tried."""
@@ -314,7 +356,11 @@ class ServiceRefusalTests(CommandTestCase):
     def test_kdc_down(self) -> None:
         """A KDC that does not answer."""
         conf = Path(self.state) / "krb5.conf"
-        conf.write_text(self.lab.krb5_conf.read_text().replace(f"kdc = {self.lab.nameserver}", "kdc = 127.0.0.99"))
+        conf.write_text(
+            self.lab.krb5_conf.read_text().replace(
+                f"kdc = {self.lab.nameserver}", "kdc = 127.0.0.99"
+            )
+        )
         self.assertIn("127.0.0.99", conf.read_text())
         self.refused_start(3, "KDC", KRB5_CONFIG=str(conf))
 
@@ -375,13 +421,19 @@ class ClientRefusalTests(CommandTestCase):
     def test_wrong_spn(self) -> None:
         """An SPN that nobody registered."""
         with self.peer(lambda connection: connection.recv(1)) as port:
-            self.refused_connection(self.direct(port, f"{self.service_class}/{self.host}"), 4, self.service_class)
+            self.refused_connection(
+                self.direct(port, f"{self.service_class}/{self.host}"), 4, self.service_class
+            )
 
     def test_no_ticket(self) -> None:
         """No ticket cache."""
         with self.peer(lambda connection: connection.recv(1)) as port:
             self.refused_connection(
-                self.direct(port, "echoSvc/srv1"), 4, "no Kerberos ticket", "kinit", KRB5CCNAME="FILE:/nonexistent/cc"
+                self.direct(port, "echoSvc/srv1"),
+                4,
+                "no Kerberos ticket",
+                "kinit",
+                KRB5CCNAME="FILE:/nonexistent/cc",
             )
         self.refused_connection(self.endpoint, 4, "ticket", KRB5CCNAME="FILE:/nonexistent/cc")
 
@@ -394,7 +446,9 @@ class ClientRefusalTests(CommandTestCase):
         subprocess.run(kinit, env=self.environment("alice"), check=True, timeout=10)
         time.sleep(2)
         with self.peer(lambda connection: connection.recv(1)) as port:
-            self.refused_connection(self.direct(port, "echoSvc/srv1"), 4, "expired", "kinit", KRB5CCNAME=cache)
+            self.refused_connection(
+                self.direct(port, "echoSvc/srv1"), 4, "expired", "kinit", KRB5CCNAME=cache
+            )
 
     def test_unreadable_configuration(self) -> None:
         """A krb5.conf that cannot be read, as after somebody else's environment was taken over."""
@@ -431,7 +485,9 @@ class ClientRefusalTests(CommandTestCase):
             time.sleep(0.2)
             process.send_signal(signal.SIGINT)
             _, errors = process.communicate(timeout=10)
-            self.assertEqual((process.returncode, errors.split()), (130, ["mutauth:", "interrupted"]))
+            self.assertEqual(
+                (process.returncode, errors.split()), (130, ["mutauth:", "interrupted"])
+            )
 
     def test_closed_port(self) -> None:
         """A port where nothing listens."""
@@ -443,19 +499,27 @@ class ClientRefusalTests(CommandTestCase):
     def test_unresolvable_host(self) -> None:
         """A host that does not resolve."""
         spn = self.installed_spn()
-        self.refused_connection(f"mutauth:tcp\\:nowhere.invalid\\:1:spn={spn}", 3, "nowhere.invalid", "resolve")
+        self.refused_connection(
+            f"mutauth:tcp\\:nowhere.invalid\\:1:spn={spn}", 3, "nowhere.invalid", "resolve"
+        )
 
     def test_another_protocol(self) -> None:
         """A peer that speaks something else."""
         spn = self.installed_spn()
-        with self.peer(lambda connection: connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n") or time.sleep(1)) as port:
-            self.refused_connection(self.direct(port, spn), 4, f"127.0.0.1:{port}", "another protocol")
+        with self.peer(
+            lambda connection: connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n") or time.sleep(1)
+        ) as port:
+            self.refused_connection(
+                self.direct(port, spn), 4, f"127.0.0.1:{port}", "another protocol"
+            )
 
     def test_closed_midway(self) -> None:
         """A peer that takes the token and closes."""
         spn = self.installed_spn()
         with self.peer(lambda connection: connection.recv(65536)) as port:
-            self.refused_connection(self.direct(port, spn), 3, f"127.0.0.1:{port}", "closed the connection")
+            self.refused_connection(
+                self.direct(port, spn), 3, f"127.0.0.1:{port}", "closed the connection"
+            )
 
     def test_silence(self) -> None:
         """A peer that never answers."""
@@ -465,7 +529,9 @@ class ClientRefusalTests(CommandTestCase):
             self.refused_connection(endpoint, 3, f"127.0.0.1:{port}", "within 1 s")
 
     def test_denied(self) -> None:
-        """A proven client whom the policy does not let in learns a code, and that it was refused."""
+        """A proven client whom the policy does not let in learns a code, and that it was
+        refused.
+        """
         self.install()
         with self.service("--allow", "bob@LAB.EXAMPLE") as service:
             self.refused_connection(self.endpoint, 4, "access policy")
@@ -482,7 +548,9 @@ class ClientRefusalTests(CommandTestCase):
         self.assertEqual((told.code, told.errors.count("access policy")), (4, 1), told)
 
     def test_session_over(self) -> None:
-        """A session that the service ends, while there may be more to say, is said to have ended; the code is 0."""
+        """A session that the service ends, while there may be more to say, is said to have ended;
+        the code is 0.
+        """
         self.install()
         with self.service("--max-session", "1"):
             process = subprocess.Popen(
@@ -504,10 +572,19 @@ class ClientRefusalTests(CommandTestCase):
         """A service with the key of another account cannot use the ticket."""
         self.install()
         with self.service():
-            other = ("--keytab", str(self.lab.keytab("svc-other")), "--publish", "none", "--spn-check", "off")
+            other = (
+                "--keytab",
+                str(self.lab.keytab("svc-other")),
+                "--publish",
+                "none",
+                "--spn-check",
+                "off",
+            )
             with self.service(*other) as impostor, self.service() as genuine:
                 spn = genuine.log.partition("svc-echo holds ")[2].partition(",")[0]
-                endpoint = f"mutauth:tcp\\:{self.lab.address_of(self.host)}\\:{impostor.port}:spn={spn}"
+                endpoint = (
+                    f"mutauth:tcp\\:{self.lab.address_of(self.host)}\\:{impostor.port}:spn={spn}"
+                )
                 self.refused_connection(endpoint, 4, "refused the ticket", "another key")
                 impostor.stop()
             self.assertIn("another key", impostor.log)
@@ -535,7 +612,9 @@ class ClientRefusalTests(CommandTestCase):
             self.refused(self.mutauth("connect", self.endpoint, "--listen", listen), 2, listen)
         with socket.create_server(("127.0.0.1", 0)) as taken:
             listen = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
-            self.refused(self.mutauth("connect", self.endpoint, "--listen", listen), 3, listen, "in use")
+            self.refused(
+                self.mutauth("connect", self.endpoint, "--listen", listen), 3, listen, "in use"
+            )
 
 
 class InstallRefusalTests(CommandTestCase):
@@ -560,11 +639,23 @@ class InstallRefusalTests(CommandTestCase):
 
     def test_unknown_host(self) -> None:
         """A host without a computer object."""
-        words = ("install", "--service-class", "x", "--host", "nowhere.lab.example", "--account", "svc-echo")
-        self.refused(self.mutauth(*words, *self.directory, user="administrator"), 1, "nowhere.lab.example")
+        words = (
+            "install",
+            "--service-class",
+            "x",
+            "--host",
+            "nowhere.lab.example",
+            "--account",
+            "svc-echo",
+        )
+        self.refused(
+            self.mutauth(*words, *self.directory, user="administrator"), 1, "nowhere.lab.example"
+        )
 
     def test_interrupted(self) -> None:
-        """Ctrl-C, SIGTERM and a closed terminal in the middle: what was begun is finished, and then said."""
+        """Ctrl-C, SIGTERM and a closed terminal in the middle: what was begun is finished, and then
+        said.
+        """
         words = ("install", *self.common, "--account", "svc-echo", *self.directory)
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             process = subprocess.Popen(
@@ -587,7 +678,9 @@ class InstallRefusalTests(CommandTestCase):
             self.assertIn("deleted SCP", removed.output)
 
     def test_interrupted_twice(self) -> None:
-        """A second signal, and a third, are noted in a line, and what was begun is finished all the same."""
+        """A second signal, and a third, are noted in a line, and what was begun is finished all the
+        same.
+        """
         words = ("install", *self.common, "--account", "svc-echo", *self.directory)
         self.addCleanup(self._uninstall)
         process = subprocess.Popen(
@@ -626,13 +719,28 @@ class InstallRefusalTests(CommandTestCase):
             ("uninstall", *self.common, "--scp-name", bad),
         ):
             self.refused(self.mutauth(*words), 2, "argument '", "\\udcff': it is not UTF-8")
-        for option in ("--scp-name", "--scp-parent", "--account", "--deny-group", "--factory", "--allow", "--keytab"):
+        for option in (
+            "--scp-name",
+            "--scp-parent",
+            "--account",
+            "--deny-group",
+            "--factory",
+            "--allow",
+            "--keytab",
+        ):
             ended = self.start_refused(option, bad)
             self.refused(ended, 2, "argument 'x\\udcff': it is not UTF-8")
 
     def test_guid_cannot_be_cached(self) -> None:
         """A state directory that cannot be written: everything is undone."""
-        words = ("install", *self.common, "--account", "svc-echo", "--nameserver", self.lab.nameserver)
+        words = (
+            "install",
+            *self.common,
+            "--account",
+            "svc-echo",
+            "--nameserver",
+            self.lab.nameserver,
+        )
         ended = self.mutauth(*words, "--state-dir", "/proc/mutauth", user="administrator")
         self.refused(ended, 3, "/proc/mutauth", "--state-dir")
         self.assertIn("undone", ended.output)

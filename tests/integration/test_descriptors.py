@@ -67,18 +67,27 @@ class ServiceTests(DescriptorCase):
 
     def endpoint_at(self, port: int, user: str) -> str:
         """How a user reaches the service, without a search."""
-        name = f"{self.service_class}/{self.host}/CN={self.service_class},CN=srv1,CN=Computers,{self.lab.base_dn}"
+        name = (
+            f"{self.service_class}/{self.host}/CN={self.service_class},CN=srv1,"
+            f"CN=Computers,{self.lab.base_dn}"
+        )
         ccache = self.lab.ccache(user).replace(":", "\\:")
-        return f"mutauth:tcp\\:{self.lab.address_of(self.host)}\\:{port}:spn={name}:ccache={ccache}:timeout=20"
+        return (
+            f"mutauth:tcp\\:{self.lab.address_of(self.host)}\\:{port}:spn={name}:"
+            f"ccache={ccache}:timeout=20"
+        )
 
     async def come(self, port: int, user: str = "alice") -> str:
         """Connect and stay; why not, or nothing when an echo has come back.
 
-        Of those who come at once, and are one too many, the last is told when it is authenticated already: it is ended.
+        Of those who come at once, and are one too many, the last is told when it is authenticated
+        already: it is ended.
         """
         client = Application()
         try:
-            await cast(Any, clientFromString(reactor, self.endpoint_at(port, user))).connect(one(client))
+            await cast(Any, clientFromString(reactor, self.endpoint_at(port, user))).connect(
+                one(client)
+            )
         except Exception as error:
             return str(error)
         client.protected.write(b"hello")
@@ -93,7 +102,9 @@ class ServiceTests(DescriptorCase):
         """So many of one user, some at a time."""
         said: list[str] = []
         while len(said) < count:
-            results = await DeferredList([ensureDeferred(self.come(port)) for _ in range(min(CROWD, count - len(said)))])
+            results = await DeferredList(
+                [ensureDeferred(self.come(port)) for _ in range(min(CROWD, count - len(said)))]
+            )
             said += [cast(str, text) for _, text in cast(Any, results)]
         return said
 
@@ -105,7 +116,8 @@ class ServiceTests(DescriptorCase):
             yield service
 
     async def test_one_client_takes_all(self) -> None:
-        """Who opens sessions without end gets those that fit and is told then; the status page answers, the directory is
+        """Who opens sessions without end gets those that fit and is told then; the status page
+        answers, the directory is
         checked, and when a session ends another begins."""
         words = ("--status", "tcp:0:interface=127.0.0.1", "--check-interval", "1")
         with self.small(*words) as service:
@@ -115,21 +127,34 @@ class ServiceTests(DescriptorCase):
             self.assertEqual(served, int(cast(Any, lowered)[1]))
             lost = [text for text in said if text == f"{ENDED}, after b''"]
             self.assertLess(len(lost), CROWD)
-            self.assertTrue(all(FULL in text for text in said if text and text not in lost), set(said))
+            self.assertTrue(
+                all(FULL in text for text in said if text and text not in lost), set(said)
+            )
             self.assertIn(FULL, await self.come(service.port))  # alone, it hears why
-            page = next(line for line in service.lines if "status on" in line).rsplit(" ", 1)[1].strip()
+            page = (
+                next(line for line in service.lines if "status on" in line)
+                .rsplit(" ", 1)[1]
+                .strip()
+            )
             await self.until(page, lambda health: health["sessions"] == served)
-            await self.until(page, lambda health: f"sessions: all {served} are taken" in str(health["wrong"]))
-            # The directory is looked at: what an administrator breaks now shows, and that it is right again.
+            await self.until(
+                page, lambda health: f"sessions: all {served} are taken" in str(health["wrong"])
+            )
+            # The directory is looked at: what an administrator breaks now shows, and that it is
+            # right again.
             spn = self.installed.output.partition("added SPN ")[2].partition(" to ")[0]
             for verb, shown in (("delete", True), ("add", False)):
                 words = ("spn", verb, "svc-echo", spn, "--nameserver", self.lab.nameserver)
                 ended = await deferToThread(self.mutauth, *words, user="administrator")
                 self.assertEqual(ended.code, 0, ended)
-                await self.until(page, lambda health, shown=shown: (spn in str(health["wrong"])) is shown)
+                await self.until(
+                    page, lambda health, shown=shown: (spn in str(health["wrong"])) is shown
+                )
             self.clients[0].protected.loseConnection()
             await self.clients[0].ended
-            await self.until(page, lambda health: health["sessions"] == served - 1 and health["healthy"])
+            await self.until(
+                page, lambda health: health["sessions"] == served - 1 and health["healthy"]
+            )
             self.assertEqual(await self.come(service.port), "")
         self.assertNotIn("keytab", service.log)
         self.assertNotIn("EMFILE", service.log)
@@ -138,7 +163,9 @@ class ServiceTests(DescriptorCase):
     async def until(self, page: str, condition: Callable[[dict[str, Any]], bool]) -> None:
         """Wait until a service's status page says something."""
         give_up_at = time.monotonic() + 30
-        while not condition(health := json.loads(await deferToThread(self.read, f"http://{page}/health"))):
+        while not condition(
+            health := json.loads(await deferToThread(self.read, f"http://{page}/health"))
+        ):
             self.assertLess(time.monotonic(), give_up_at, health)
             await deferLater(CLOCK, 0.1)
 
@@ -201,17 +228,28 @@ class ServiceTests(DescriptorCase):
         with self.small("--max-connections-per-principal", "5") as service:
             self.assertEqual((await self.crowd(service.port, 20)).count(""), 5)
             self.assertEqual(await self.come(service.port, "bob"), "")
-            self.assertIn("its account has 5 session(s), as many as one account may have", service.log)
+            self.assertIn(
+                "its account has 5 session(s), as many as one account may have", service.log
+            )
 
     def test_given(self) -> None:
         """Limits that cannot be had are refused at the start, in words."""
         forward = ("--forward", "tcp:127.0.0.1:9")
         for options, cause in (
-            (("--max-connections", "1000"), "--max-connections 1000: 1066 descriptors are needed, 1 for a session"),
-            (("--max-connections", "150", *forward), "--max-connections 150: 366 descriptors are needed, 2 for a session"),
+            (
+                ("--max-connections", "1000"),
+                "--max-connections 1000: 1066 descriptors are needed, 1 for a session",
+            ),
+            (
+                ("--max-connections", "150", *forward),
+                "--max-connections 150: 366 descriptors are needed, 2 for a session",
+            ),
         ):
             line = self.refused(self.start_refused(*options), 2, cause)
-            self.assertIn("and this process may have 256; raise LimitNOFILE= (or ulimit -n), or lower it", line)
+            self.assertIn(
+                "and this process may have 256; raise LimitNOFILE= (or ulimit -n), or lower it",
+                line,
+            )
 
     def test_soft_limit(self) -> None:
         """The soft limit is raised to the hard one."""
@@ -228,28 +266,38 @@ class ForwarderTests(DescriptorCase):
     nofile = "100"
 
     def test_more_than_it_can_have(self) -> None:
-        """It takes as many as it can, says so once, does not spin, and takes the others when the first are given up."""
+        """It takes as many as it can, says so once, does not spin, and takes the others when the
+        first are given up.
+        """
         self.install()
-        name = f"{self.service_class}/{self.host}/CN={self.service_class},CN=srv1,CN=Computers,{self.lab.base_dn}"
+        name = (
+            f"{self.service_class}/{self.host}/CN={self.service_class},CN=srv1,"
+            f"CN=Computers,{self.lab.base_dn}"
+        )
         with socket.create_server(("127.0.0.1", 0), backlog=500) as silent:
             endpoint = f"mutauth:tcp\\:127.0.0.1\\:{silent.getsockname()[1]}:spn={name}:timeout=4"
             with self.forwarder(endpoint) as forwarder:
                 forwarder.read_on()
                 address = ("127.0.0.1", forwarder.port)
                 clients = [socket.create_connection(address) for _ in range(90)]
-                text = "this process has no file descriptor left for another connection, accepting none for now"
+                text = (
+                    "this process has no file descriptor left for another connection, accepting "
+                    "none for now"
+                )
                 self.await_(lambda: text in forwarder.log)
                 before = self.cpu(forwarder)
                 time.sleep(1)
                 self.assertLess(self.cpu(forwarder) - before, 0.5)
                 self.assertEqual(forwarder.log.count(text), 1)
                 self.assertLess(descriptors(forwarder), 100)
-                # Each is taken, and given up after its 4 seconds: one that was not taken would wait on.
+                # Each is taken, and given up after its 4 seconds: one that was not taken would wait
+                # on.
                 for each in clients:
                     each.settimeout(30)
                     with each, contextlib.suppress(ConnectionResetError):
                         self.assertEqual(each.recv(1), b"")
-                # Those that got their ticket in time, which on a busy machine not all do, had a connection of their own.
+                # Those that got their ticket in time, which on a busy machine not all do, had a
+                # connection of their own.
                 silent.settimeout(20)
                 silent.accept()[0].close()
 

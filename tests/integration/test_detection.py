@@ -10,9 +10,9 @@ from twisted.internet.threads import deferToThread
 
 from mutauth_twisted.errors import RecordError
 from mutauth_twisted.net.protocol import Channel
-from mutauth_twisted.policy import Flag, Package, Protection
+from mutauth_twisted.protection import Flag, Package, Protection
+from mutauth_twisted.testing.forge import set_environment
 from mutauth_twisted.wire import NNS, WINSOCK
-from tests.forge import set_environment
 from tests.integration.commands import CommandTestCase
 from tests.integration.exchange_case import LOOPBACK, ExchangeTestCase
 from tests.integration.nns_peer import KERBEROS, SPNEGO, NNSPeer
@@ -38,14 +38,18 @@ class DetectionTests(ExchangeTestCase):
     """Our service, and its clients over TCP."""
 
     def client(self, port: int, channel: Channel, spnego: bool) -> NNSPeer | WinsockPeer:
-        """A client that asks for protection and mutual authentication, and has been authenticated."""
+        """A client that asks for protection and mutual authentication, and has been
+        authenticated.
+        """
         seal = channel.protection is Protection.SEAL
         make = NNSPeer if channel.wire is NNS else WinsockPeer
         peer = make(socket.create_connection((LOOPBACK, port), 10), seal=seal)
         flags, mechanism = int(channel.protection.required_flags), SPNEGO if spnego else KERBEROS
         if isinstance(peer, NNSPeer):
             # MIT would ask for confidentiality by itself, and on this wire the flags decide.
-            peer.authenticate_as_client(str(self.by_dn), f"FILE:{self.ccache}", flags, mechanism, unprotected=not seal)
+            peer.authenticate_as_client(
+                str(self.by_dn), f"FILE:{self.ccache}", flags, mechanism, unprotected=not seal
+            )
         else:
             peer.authenticate_as_client(str(self.by_dn), f"FILE:{self.ccache}", flags, mechanism)
         return peer
@@ -55,7 +59,9 @@ class DetectionTests(ExchangeTestCase):
         for channel, spnego in product(CHANNELS, (True, False)):
             port = await self.listen(self.keys_for(Package.NEGOTIATE), channel=channel)
 
-            def talk(port: int = port, channel: Channel = channel, spnego: bool = spnego) -> list[bytes]:
+            def talk(
+                port: int = port, channel: Channel = channel, spnego: bool = spnego
+            ) -> list[bytes]:
                 peer = self.client(port, channel, spnego)
                 answers = []
                 for _ in range(3):
@@ -72,11 +78,20 @@ class DetectionTests(ExchangeTestCase):
             self.assertIsInstance(await self.servers[-1].ended, ConnectionDone)
 
     async def test_attacks(self) -> None:
-        """Records dropped, repeated or reordered on the way end the connection, the first one included."""
-        for channel, spnego, (what, (order, good)) in product(CHANNELS, (True, False), ATTACKS.items()):
+        """Records dropped, repeated or reordered on the way end the connection, the first one
+        included.
+        """
+        for channel, spnego, (what, (order, good)) in product(
+            CHANNELS, (True, False), ATTACKS.items()
+        ):
             port = await self.listen(self.keys_for(Package.NEGOTIATE), channel=channel)
 
-            def talk(port: int = port, channel: Channel = channel, spnego: bool = spnego, order: object = order) -> None:
+            def talk(
+                port: int = port,
+                channel: Channel = channel,
+                spnego: bool = spnego,
+                order: object = order,
+            ) -> None:
                 peer = self.client(port, channel, spnego)
                 records = [peer.record(b"data %d" % number) for number in range(3)]
                 assert isinstance(order, tuple)
@@ -92,18 +107,27 @@ class DetectionTests(ExchangeTestCase):
             await deferToThread(talk)
             server = self.servers[-1]
             self.assertIsInstance(await server.ended, RecordError, (channel.wire.name, what))
-            self.assertEqual(server.received, b"".join(b"data %d" % number for number in order[:good]), what)
+            self.assertEqual(
+                server.received, b"".join(b"data %d" % number for number in order[:good]), what
+            )
 
 
 class CommandTests(CommandTestCase):
     """The commands' defaults."""
 
     def test_service(self) -> None:
-        """``twistd mutauth`` serves such a client that sends SPNEGO, as .NET does unless it is told otherwise."""
+        """``twistd mutauth`` serves such a client that sends SPNEGO, as .NET does unless it is told
+        otherwise.
+        """
         self.assertEqual(self.install().code, 0)
         with self.service() as running:
-            peer = NNSPeer(socket.create_connection((self.lab.address_of(self.host), running.port), 10))
-            spn = f"{self.service_class}/{self.host}/CN={self.service_class},CN=SRV1,CN=Computers,{self.lab.base_dn}"
+            peer = NNSPeer(
+                socket.create_connection((self.lab.address_of(self.host), running.port), 10)
+            )
+            spn = (
+                f"{self.service_class}/{self.host}/CN={self.service_class},CN=SRV1,"
+                f"CN=Computers,{self.lab.base_dn}"
+            )
             flags = int(Protection.SEAL.required_flags)
             set_environment(self, self.lab.environment("alice"))
             peer.authenticate_as_client(spn, self.lab.ccache("alice"), flags, SPNEGO)

@@ -16,13 +16,17 @@ from twisted.internet.protocol import Factory, Protocol
 
 from mutauth_twisted import dns
 from mutauth_twisted.credentials import ClientCredentials
-from mutauth_twisted.directory import security
-from mutauth_twisted.directory.names import equals
+from mutauth_twisted.directory import acl as security
 from mutauth_twisted.directory.scp import (
     find_by_keyword,
 )
-from mutauth_twisted.directory.session import Change, Session
-from mutauth_twisted.directory.spns import add_spns, find_account, find_holders, remove_spns, replace_spns
+from mutauth_twisted.directory.spns import (
+    add_spns,
+    find_account,
+    find_holders,
+    remove_spns,
+    replace_spns,
+)
 from mutauth_twisted.dns import Resolver
 from mutauth_twisted.errors import (
     CredentialError,
@@ -33,6 +37,8 @@ from mutauth_twisted.errors import (
     NetworkError,
     NotFound,
 )
+from mutauth_twisted.ldap.filter import equals
+from mutauth_twisted.ldap.session import Change, Session
 from mutauth_twisted.spn import SPN
 from tests.integration.directory_case import DirectoryTestCase
 
@@ -55,7 +61,10 @@ class ConnectionTests(DirectoryTestCase):
 
         def count(session: Session) -> tuple[int, int]:
             return tuple(  # type: ignore[return-value]
-                sum(1 for _ in session.search("", "(objectClass=*)", ["objectGUID"], page_size=size)) for size in (5000, 250)
+                sum(
+                    1 for _ in session.search("", "(objectClass=*)", ["objectGUID"], page_size=size)
+                )
+                for size in (5000, 250)
             )
 
         whole, paged = await self.do("administrator", count, global_catalog=True)
@@ -66,7 +75,9 @@ class ConnectionTests(DirectoryTestCase):
         """The global catalog is found in DNS, and has an object of the domain."""
         found = await self.do(
             "alice",
-            lambda session: [entry.dn for entry in session.search("", equals("dNSHostName", self.host))],
+            lambda session: [
+                entry.dn for entry in session.search("", equals("dNSHostName", self.host))
+            ],
             global_catalog=True,
         )
         self.assertEqual(found, [f"CN=srv1,CN=Computers,{self.lab.base_dn}"])
@@ -99,7 +110,11 @@ class ConnectionTests(DirectoryTestCase):
     async def test_next_server_is_tried(self) -> None:
         """A server that is down, or unknown, is passed over."""
         directory = self.directory(
-            servers=[f"ldap://{self.lab.dc_host}:9", "ldap://nowhere.lab.example", f"ldap://{self.lab.dc_host}"],
+            servers=[
+                f"ldap://{self.lab.dc_host}:9",
+                "ldap://nowhere.lab.example",
+                f"ldap://{self.lab.dc_host}",
+            ],
             credentials=ClientCredentials(ccache=self.lab.ccache("alice")),
         )
         self.assertEqual(await directory.run(lambda session: session.domain_dn), self.lab.base_dn)
@@ -118,31 +133,45 @@ class ConnectionTests(DirectoryTestCase):
         """A result code becomes a line that says what to do."""
         dn = f"CN=srv1,CN=Computers,{self.lab.base_dn}"
         change = [Change("replace", "description", ("mine",))]
-        line = await self.failure_of(self.do("alice", lambda session: session.modify(dn, change)), DirectoryRefused)
+        line = await self.failure_of(
+            self.do("alice", lambda session: session.modify(dn, change)), DirectoryRefused
+        )
         self.assertIn("this account may not do that", line)
         missing = f"CN=nothing,{self.lab.base_dn}"
-        line = await self.failure_of(self.do("alice", lambda session: session.read(missing, ["cn"])), NotFound)
+        line = await self.failure_of(
+            self.do("alice", lambda session: session.read(missing, ["cn"])), NotFound
+        )
         self.assertIn("no such object", line)
-        line = await self.failure_of(self.do("alice", lambda session: session.read("no dn", ["cn"])), DirectoryRefused)
+        line = await self.failure_of(
+            self.do("alice", lambda session: session.read("no dn", ["cn"])), DirectoryRefused
+        )
         self.assertIn("no valid DN", line)
 
     async def test_foreign_text_in_a_filter_finds_nothing(self) -> None:
         """A keyword that looks like a filter is only a keyword."""
         for keyword in ("*", "*)(objectClass=*", "\\2a", "a\0b", "(", "ü*"):
-            found = await self.do("alice", lambda session, keyword=keyword: list(find_by_keyword(session, keyword)))
+            found = await self.do(
+                "alice", lambda session, keyword=keyword: list(find_by_keyword(session, keyword))
+            )
             self.assertEqual(found, [])
 
 
 class CredentialTests(DirectoryTestCase):
     """Our own credentials: each fault has its line."""
 
-    async def refused(self, kind: type[MutualAuthError] = CredentialError, **credentials: Any) -> str:
-        directory = self.directory(realm=self.lab.realm, credentials=ClientCredentials(**credentials))
+    async def refused(
+        self, kind: type[MutualAuthError] = CredentialError, **credentials: Any
+    ) -> str:
+        directory = self.directory(
+            realm=self.lab.realm, credentials=ClientCredentials(**credentials)
+        )
         return await self.failure_of(directory.run(lambda session: None), kind)
 
     async def test_keytab(self) -> None:
         """A keytab is enough, and the process's environment stays as it is."""
-        directory = self.directory(credentials=ClientCredentials(keytab=str(self.lab.keytab("svc-echo"))))
+        directory = self.directory(
+            credentials=ClientCredentials(keytab=str(self.lab.keytab("svc-echo")))
+        )
         before = dict(os.environ)
         self.assertEqual(await directory.run(lambda session: session.domain_dn), self.lab.base_dn)
         self.assertEqual(dict(os.environ), before)
@@ -156,13 +185,26 @@ class CredentialTests(DirectoryTestCase):
         """The same for the default cache."""
         self.set_environment("KRB5CCNAME", f"FILE:{self.mktemp()}")
         line = await self.refused()
-        self.assertIn(f"the default ticket cache, {os.environ['KRB5CCNAME']}: there is no Kerberos ticket", line)
+        self.assertIn(
+            f"the default ticket cache, {os.environ['KRB5CCNAME']}: there is no Kerberos ticket",
+            line,
+        )
 
     async def test_expired_ticket(self) -> None:
         """An expired ticket is told apart from none."""
         cache = os.path.abspath(self.mktemp())
         subprocess.run(
-            ["kinit", "-l", "1", "-k", "-t", self.lab.keytab("alice"), "-c", cache, self.lab.principal("alice")],
+            [
+                "kinit",
+                "-l",
+                "1",
+                "-k",
+                "-t",
+                self.lab.keytab("alice"),
+                "-c",
+                cache,
+                self.lab.principal("alice"),
+            ],
             check=True,
             capture_output=True,
         )
@@ -178,18 +220,24 @@ class CredentialTests(DirectoryTestCase):
         junk.write_text("junk")
         line = await self.refused(keytab=str(junk.absolute()))
         self.assertIn("the keytab cannot be used", line)
-        line = await self.refused(keytab=str(self.lab.keytab("svc-echo")), principal=self.lab.principal("alice"))
+        line = await self.refused(
+            keytab=str(self.lab.keytab("svc-echo")), principal=self.lab.principal("alice")
+        )
         self.assertIn("it has no key of alice@", line)
 
     async def test_cache_of_another_principal(self) -> None:
         """A cache that is not the principal's is not used."""
-        line = await self.refused(ccache=self.lab.ccache("alice"), principal=self.lab.principal("svc-echo"))
+        line = await self.refused(
+            ccache=self.lab.ccache("alice"), principal=self.lab.principal("svc-echo")
+        )
         self.assertIn("belongs to another principal", line)
 
     async def test_kdc_down(self) -> None:
         """With a keytab and no KDC, the KDC is blamed."""
         config = Path(self.mktemp())
-        config.write_text(self.lab.krb5_conf.read_text().replace(self.lab.nameserver, "127.0.0.253"))
+        config.write_text(
+            self.lab.krb5_conf.read_text().replace(self.lab.nameserver, "127.0.0.253")
+        )
         self.set_environment("KRB5_CONFIG", str(config.absolute()))
         line = await self.refused(KDCUnreachable, keytab=str(self.lab.keytab("svc-echo")))
         self.assertIn("no KDC answers", line)
@@ -198,7 +246,8 @@ class CredentialTests(DirectoryTestCase):
         """A host that holds no ldap SPN is no domain controller, whatever listens there."""
         self.resolver.lookup_addresses = lambda host: _fired([self.lab.nameserver])  # type: ignore[method-assign]
         directory = self.directory(
-            servers=["ldap://rogue.lab.example"], credentials=ClientCredentials(ccache=self.lab.ccache("alice"))
+            servers=["ldap://rogue.lab.example"],
+            credentials=ClientCredentials(ccache=self.lab.ccache("alice")),
         )
         line = await self.failure_of(directory.run(lambda session: None), DirectoryUnreachable)
         self.assertIn("ldap/rogue.lab.example@LAB.EXAMPLE: the KDC knows no such service", line)
@@ -217,7 +266,9 @@ class DNSTests(DirectoryTestCase):
         """A name that is not there is one line, of the class that says who asked."""
         line = await self.failure_of(self.resolver.lookup_srv("_none._tcp.lab.example"), NotFound)
         self.assertIn("knows no such name", line)
-        line = await self.failure_of(self.resolver.lookup_addresses("none.lab.example"), NetworkError)
+        line = await self.failure_of(
+            self.resolver.lookup_addresses("none.lab.example"), NetworkError
+        )
         self.assertIn("knows no such name", line)
 
     async def test_silent_server(self) -> None:
@@ -225,9 +276,13 @@ class DNSTests(DirectoryTestCase):
         self.patch(dns, "_TIMEOUT", 0.2)
         with socket.create_server(("127.0.0.1", 0)) as silent:
             server = f"127.0.0.1:{silent.getsockname()[1]}"
-            line = await self.failure_of(Resolver(reactor, server).lookup_srv("x.example"), NetworkError)
+            line = await self.failure_of(
+                Resolver(reactor, server).lookup_srv("x.example"), NetworkError
+            )
             self.assertIn(f"DNS ({server}) does not answer", line)
-        line = await self.failure_of(Resolver(reactor, server).lookup_srv("x.example"), NetworkError)
+        line = await self.failure_of(
+            Resolver(reactor, server).lookup_srv("x.example"), NetworkError
+        )
         self.assertIn(f"DNS ({server}) does not answer", line)
 
     async def test_endpoints_resolve_through_it(self) -> None:
@@ -267,16 +322,28 @@ class AccountTests(DirectoryTestCase):
     """Finding accounts, and writing their SPNs."""
 
     async def test_find_account_by_every_name(self) -> None:
-        """The same account by sAMAccountName, UPN, DN and down-level name; a computer without its $."""
+        """The same account by sAMAccountName, UPN, DN and down-level name; a computer without its
+        $.
+        """
         by_name = await self.do("alice", lambda session: find_account(session, "svc-echo"))
         self.assertTrue(by_name.sid.startswith("S-1-5-21-"))
-        for name in ("SVC-ECHO", f"svc-echo@{self.lab.realm}", by_name.dn, f"{self.lab.domain}\\svc-echo"):
+        for name in (
+            "SVC-ECHO",
+            f"svc-echo@{self.lab.realm}",
+            by_name.dn,
+            f"{self.lab.domain}\\svc-echo",
+        ):
             found = await self.do("alice", lambda session, name=name: find_account(session, name))
             self.assertEqual(found, by_name)
         computer = await self.do("alice", lambda session: find_account(session, "srv1"))
-        self.assertEqual((computer.name, computer.is_computer, computer.dns_host_name), ("srv1$", True, self.host))
+        self.assertEqual(
+            (computer.name, computer.is_computer, computer.dns_host_name),
+            ("srv1$", True, self.host),
+        )
         for name in ("nobody", f"nobody@{self.lab.realm}", f"CN=nobody,{self.lab.base_dn}", "*"):
-            line = await self.failure_of(self.do("alice", lambda session, name=name: find_account(session, name)), NotFound)
+            line = await self.failure_of(
+                self.do("alice", lambda session, name=name: find_account(session, name)), NotFound
+            )
             self.assertIn("nobody" if "nobody" in name else "account *", line)
 
     async def test_writing_spns_is_idempotent(self) -> None:
@@ -300,17 +367,24 @@ class AccountTests(DirectoryTestCase):
 
         def work(session: Session) -> tuple[set[str], set[str]]:
             account = find_account(session, "svc-other")
-            replace_spns(session, account, [SPN(self.service_class, "a"), SPN(self.service_class, "b")])
+            replace_spns(
+                session, account, [SPN(self.service_class, "a"), SPN(self.service_class, "b")]
+            )
             both = set(find_account(session, "svc-other").spns)
             replace_spns(session, account, [])
             return both, set(find_account(session, "svc-other").spns)
 
         both, none = await self.do("administrator", work)
-        self.assertEqual((both, none), ({f"{self.service_class}/a", f"{self.service_class}/b"}, set()))
+        self.assertEqual(
+            (both, none), ({f"{self.service_class}/a", f"{self.service_class}/b"}, set())
+        )
 
     async def test_who_may_write_which_spn(self) -> None:
         """The table of validated writes: only an administrator registers a three-part SPN."""
-        two, three = SPN(self.service_class, self.lab.host("rogue")), SPN(self.service_class, self.host, "name")
+        two, three = (
+            SPN(self.service_class, self.lab.host("rogue")),
+            SPN(self.service_class, self.host, "name"),
+        )
         foreign = SPN(self.service_class, self.host)
         table = [
             ("administrator", "rogue$", three, True),
@@ -328,21 +402,34 @@ class AccountTests(DirectoryTestCase):
 
             if allowed:
                 self.assertEqual(await self.do(user, write), [spn])
-                await self.do("administrator", lambda s, n=name, p=spn: remove_spns(s, find_account(s, n), [p]))
+                await self.do(
+                    "administrator",
+                    lambda s, n=name, p=spn: remove_spns(s, find_account(s, n), [p]),
+                )
             else:
                 line = await self.failure_of(self.do(user, write), DirectoryRefused)
                 self.assertIn(f"SPN {spn} on {name}", line)
                 self.assertIn("administrator", line)
 
     async def test_a_taken_spn_is_refused_by_the_directory_too(self) -> None:
-        """The directory's own uniqueness check becomes a clear line, whatever the case of letters."""
+        """The directory's own uniqueness check becomes a clear line, whatever the case of
+        letters.
+        """
         spn = SPN(self.service_class, self.host)
-        await self.do("administrator", lambda session: add_spns(session, find_account(session, "svc-other"), [spn]))
+        await self.do(
+            "administrator",
+            lambda session: add_spns(session, find_account(session, "svc-other"), [spn]),
+        )
         upper = SPN(self.service_class.upper(), self.host.upper())
         line = await self.failure_of(
-            self.do("administrator", lambda session: add_spns(session, find_account(session, "svc-echo"), [upper])),
+            self.do(
+                "administrator",
+                lambda session: add_spns(session, find_account(session, "svc-echo"), [upper]),
+            ),
             DirectoryRefused,
         )
         self.assertIn("mutauth spn query", line)
-        holders = await self.do("alice", lambda session: find_holders(session, upper), global_catalog=True)
+        holders = await self.do(
+            "alice", lambda session: find_holders(session, upper), global_catalog=True
+        )
         self.assertEqual([holder.name for holder in holders], ["svc-other"])

@@ -1,4 +1,6 @@
-"""Accounts whose tickets are not AES, against a real KDC: refused by clients, services, commands, and for controllers."""
+"""Accounts whose tickets are not AES, against a real KDC: refused by clients, services, commands,
+and for controllers.
+"""
 
 from __future__ import annotations
 
@@ -11,23 +13,23 @@ from twisted.internet import reactor
 from twisted.internet.defer import ensureDeferred
 from twisted.internet.threads import deferToThread
 
-from mutauth_twisted.core import enctypes
-from mutauth_twisted.core.kerberos import ServiceKeys
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
-from mutauth_twisted.directory.connection import Directory
-from mutauth_twisted.directory.session import Change, Session
 from mutauth_twisted.directory.spns import find_account
 from mutauth_twisted.dns import Resolver
 from mutauth_twisted.errors import AuthenticationError, CredentialError
-from mutauth_twisted.policy import Package
-from tests.fakes import captured_log
-from tests.forge import Realm, set_environment
-from tests.hostile import with_decoy
+from mutauth_twisted.kerberos import enctypes
+from mutauth_twisted.ldap.connection import Directory
+from mutauth_twisted.ldap.session import Change, Session
+from mutauth_twisted.mechanisms.kerberos import ServiceKeys
+from mutauth_twisted.protection import Package
+from mutauth_twisted.testing.fakes import captured_log
+from mutauth_twisted.testing.forge import Realm, set_environment
+from mutauth_twisted.testing.hostile import with_decoy
 from tests.integration.commands import CommandTestCase
 from tests.integration.exchange_case import LOOPBACK
 from tests.integration.kerberos_case import AES128, AES256, RC4, RC4_ONLY, KerberosTestCase
 from tests.integration.nns_peer import ALL_FLAGS, NNSPeer, Refused
-from tests.test_enctypes import DCE_STYLE
+from tests.unit.kerberos.test_enctypes import DCE_STYLE
 
 
 class FloorTests(KerberosTestCase):
@@ -43,8 +45,12 @@ class FloorTests(KerberosTestCase):
         name = "msDS-SupportedEncryptionTypes"
         for change in (Change("replace", name, (str(RC4_ONLY),)), Change("delete", name, ())):
             await self.do(lambda session, change=change: session.modify(self.account.dn, [change]))
-            error = await self.assertFailure(self.connect(port, self.spn, self.fresh()), AuthenticationError)
-            self.assertIn(f"{self.spn}: the KDC encrypts tickets for it with arcfour-hmac", str(error))
+            error = await self.assertFailure(
+                self.connect(port, self.spn, self.fresh()), AuthenticationError
+            )
+            self.assertIn(
+                f"{self.spn}: the KDC encrypts tickets for it with arcfour-hmac", str(error)
+            )
             self.assertIn("msDS-SupportedEncryptionTypes", str(error))
         self.assertEqual(self.servers, [])
 
@@ -74,13 +80,18 @@ class FloorTests(KerberosTestCase):
         self.assertEqual(refused.code, 1326)
         (error,) = self.heard
         self.assertIsInstance(error, CredentialError)
-        self.assertIn(f"its ticket for {self.spn} is encrypted with arcfour-hmac, and only AES is accepted", str(error))
+        self.assertIn(
+            f"its ticket for {self.spn} is encrypted with arcfour-hmac, and only AES is accepted",
+            str(error),
+        )
         self.assertEqual(self.servers, [])
 
     async def test_forged(self) -> None:
-        """Whoever has the account's RC4 key, which a guessed password gives, opens no session with what it forges.
+        """Whoever has the account's RC4 key, which a guessed password gives, opens no session with
+        what it forges.
 
-        Its ticket is of RC4 and its session of AES; it hides behind another ticket, or asks for DCE's three legs.
+        Its ticket is of RC4 and its session of AES; it hides behind another ticket, or asks for
+        DCE's three legs.
         """
         account = evolve(self.account, version=1)
         self.put(self.file, account.key(), account.key(RC4))
@@ -93,10 +104,16 @@ class FloorTests(KerberosTestCase):
 
         def client(kind: int, flags: int = ALL_FLAGS) -> gssapi.SecurityContext:
             ccache = realm.ccache("administrator", str(self.spn), "svc", kind=kind)
-            own = gssapi.Credentials(usage="initiate", mechs=[gssapi.MechType.kerberos], store={"ccache": ccache})
+            own = gssapi.Credentials(
+                usage="initiate", mechs=[gssapi.MechType.kerberos], store={"ccache": ccache}
+            )
             return gssapi.SecurityContext(name=name, creds=own, usage="initiate", flags=flags)
 
-        port = await self.listen(ServiceKeys(ServiceCredentials(str(self.file)), self.spn.service_class, Package.NEGOTIATE))
+        port = await self.listen(
+            ServiceKeys(
+                ServiceCredentials(str(self.file)), self.spn.service_class, Package.NEGOTIATE
+            )
+        )
 
         def attack(context: gssapi.SecurityContext, token: bytes) -> None:
             peer = NNSPeer(socket.create_connection((LOOPBACK, port), 10))
@@ -120,12 +137,17 @@ class FloorTests(KerberosTestCase):
             context = client(RC4)
             attack(context, with_decoy(context.step(), client(AES256).step()))
 
-        await deferToThread(as_it_is, AES256)  # what is forged with the AES key is as good as genuine
+        await deferToThread(
+            as_it_is, AES256
+        )  # what is forged with the AES key is as good as genuine
         for attempt, words in (
             (lambda: as_it_is(RC4), "encrypted with arcfour-hmac"),
             (hidden, "its request cannot be read"),
             (lambda: as_it_is(RC4, ALL_FLAGS | DCE_STYLE), "it asks for the three legs of DCE RPC"),
-            (lambda: as_it_is(AES256, ALL_FLAGS | DCE_STYLE), "it asks for the three legs of DCE RPC"),
+            (
+                lambda: as_it_is(AES256, ALL_FLAGS | DCE_STYLE),
+                "it asks for the three legs of DCE RPC",
+            ),
         ):
             self.heard.clear()
             with captured_log():
@@ -137,21 +159,29 @@ class FloorTests(KerberosTestCase):
         """A service whose keytab has no AES key does not start."""
         self.put(self.file, self.account.key(RC4))
         error = self.assertRaises(CredentialError, self.service_keys)
-        self.assertIn(f"keytab {self.file}: it holds no AES key, only arcfour-hmac; set msDS-Supported", str(error))
+        self.assertIn(
+            f"keytab {self.file}: it holds no AES key, only arcfour-hmac; set msDS-Supported",
+            str(error),
+        )
         self.put(self.file, self.account.key(RC4), self.account.key(AES256))
         self.service_keys()
 
     async def test_directory(self) -> None:
-        """A domain controller is not asked anything either when its tickets are of another type than is accepted."""
+        """A domain controller is not asked anything either when its tickets are of another type
+        than is accepted.
+        """
         other = Directory(
             reactor,
             resolver=Resolver(reactor, self.lab.nameserver),
             credentials=ClientCredentials(ccache=self.lab.ccache("alice")),
         )
         self.addCleanup(other.close)
-        # Samba gives its controllers AES tickets whatever their attribute says: what is not accepted is that here.
+        # Samba gives its controllers AES tickets whatever their attribute says: what is not
+        # accepted is that here.
         self.patch(enctypes, "AES_TYPES", frozenset((AES128,)))
-        error = await self.assertFailure(other.run(lambda session: session.domain_dn), AuthenticationError)
+        error = await self.assertFailure(
+            other.run(lambda session: session.domain_dn), AuthenticationError
+        )
         self.assertIn("the KDC encrypts tickets for it with aes256-cts-hmac-sha1-96", str(error))
 
 
@@ -169,7 +199,9 @@ class CommandTests(CommandTestCase):
         await self.directory_as_administrator.run(work)
 
     async def test_warned(self) -> None:
-        """Installation and start warn of an account without AES; installation of a user's password besides."""
+        """Installation and start warn of an account without AES; installation of a user's password
+        besides.
+        """
         set_environment(self, {"KRB5_CONFIG": str(self.lab.krb5_conf)})
         self.directory_as_administrator = Directory(
             reactor,

@@ -1,4 +1,6 @@
-"""The exchange against a real KDC and over real TCP: both sides as they should be, and one that is not."""
+"""The exchange against a real KDC and over real TCP: both sides as they should be, and one that is
+not.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,6 @@ from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mutauth_twisted.core.kerberos import ServiceKeys
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.errors import (
     CredentialError,
@@ -30,9 +31,10 @@ from mutauth_twisted.errors import (
     PeerRefused,
     ProtocolViolation,
 )
-from mutauth_twisted.net.endpoints import MutualAuthClientEndpoint
+from mutauth_twisted.mechanisms.kerberos import ServiceKeys
+from mutauth_twisted.net.client import MutualAuthClientEndpoint
 from mutauth_twisted.net.protocol import Channel
-from mutauth_twisted.policy import Protection
+from mutauth_twisted.protection import Protection
 from mutauth_twisted.spn import SPN
 from tests.integration.exchange_case import LOOPBACK, Application, ExchangeTestCase, one
 from tests.integration.nns_peer import ALL_FLAGS, NNSPeer, Refused
@@ -42,18 +44,25 @@ class ServiceTests(ExchangeTestCase):
     """Both sides as they should be."""
 
     async def test_names(self) -> None:
-        """The service proves its two-part SPN, and the three-part ones by DN and by GUID; data flows sealed."""
+        """The service proves its two-part SPN, and the three-part ones by DN and by GUID; data
+        flows sealed.
+        """
         port = await self.listen()
         for spn in (self.by_host, self.by_dn, self.by_guid):
             client = await self.connect(port, spn)
             client.protected.write(b"hello")
             self.assertEqual(await client.wait_for(5), b"HELLO")
-            service, caller = client.protected.peer_identity, self.servers[-1].protected.peer_identity
+            service, caller = (
+                client.protected.peer_identity,
+                self.servers[-1].protected.peer_identity,
+            )
             self.assertEqual((service.spn, service.principal), (spn, f"{spn}@{self.lab.realm}"))
             self.assertEqual(caller.principal, self.lab.principal("alice"))
             for identity in (service, caller):
                 self.assertIs(identity.protection, Protection.SEAL)
-                self.assertEqual(identity.flags & Protection.SEAL.required_flags, Protection.SEAL.required_flags)
+                self.assertEqual(
+                    identity.flags & Protection.SEAL.required_flags, Protection.SEAL.required_flags
+                )
             await self.close(client)
             self.assertIsInstance(await self.servers[-1].ended, ConnectionDone)
 
@@ -74,14 +83,18 @@ class ServiceTests(ExchangeTestCase):
         await self.close(client)
 
     async def test_more_than_the_least(self) -> None:
-        """A client that seals meets a service that signs: sealed is what they agree on, as with .NET."""
+        """A client that seals meets a service that signs: sealed is what they agree on, as with
+        .NET.
+        """
         seen: list[bytes] = []
 
         def note(direction: str, number: int, message: bytes) -> list[bytes | None]:
             seen.append(message)
             return [message]
 
-        port = await self.proxy(await self.listen(channel=Channel(protection=Protection.SIGN)), note)
+        port = await self.proxy(
+            await self.listen(channel=Channel(protection=Protection.SIGN)), note
+        )
         client = await self.connect(port)
         client.protected.write(b"for us alone")
         self.assertEqual(await client.wait_for(12), b"FOR US ALONE")
@@ -91,7 +104,9 @@ class ServiceTests(ExchangeTestCase):
         await self.close(client)
 
     async def test_half_close(self) -> None:
-        """A service that has said all first still gets all that the client has to say: through Twisted's own endpoints."""
+        """A service that has said all first still gets all that the client has to say: through
+        Twisted's own endpoints.
+        """
 
         @implementer(IHalfCloseableProtocol)
         class Banner(Application):
@@ -119,14 +134,18 @@ class ServiceTests(ExchangeTestCase):
 
         port = await self.listen(application=Banner)
         inner = TCP4ClientEndpoint(reactor, LOOPBACK, port)
-        client: Any = await MutualAuthClientEndpoint(reactor, inner, self.by_dn, self.alice).connect(one(Late()))
+        client: Any = await MutualAuthClientEndpoint(
+            reactor, inner, self.by_dn, self.alice
+        ).connect(one(Late()))
         self.assertEqual(await client.wait_for(6), b"banner")
         for end in (client, self.servers[0]):
             self.assertIsInstance(await end.ended, ConnectionDone)
         self.assertEqual(self.servers[0].received, b"all that was still to be said")
 
     async def test_large_data(self) -> None:
-        """Much data written at once, and closed behind at once, arrives whole at a reader that pauses."""
+        """Much data written at once, and closed behind at once, arrives whole at a reader that
+        pauses.
+        """
         data = random.Random(1).randbytes(6_000_000)
         port = await self.listen()
         client = await self.connect(port)
@@ -149,7 +168,9 @@ class ServiceTests(ExchangeTestCase):
 
     async def test_keytab_clients(self) -> None:
         """Many connections at once with a client's keytab share one ticket, and all succeed."""
-        bob = ClientCredentials(principal=self.lab.principal("bob"), keytab=str(self.lab.keytab("bob")))
+        bob = ClientCredentials(
+            principal=self.lab.principal("bob"), keytab=str(self.lab.keytab("bob"))
+        )
         port = await self.listen()
         clients = await gatherResults([self.connect(port, credentials=bob) for _ in range(8)])
         principals = {server.protected.peer_identity.principal for server in self.servers}
@@ -165,7 +186,13 @@ class RefusalTests(ExchangeTestCase):
     async def test_impostor(self) -> None:
         """A service with another account's key is refused, and its own words say why."""
         port = await self.listen(ServiceKeys(ServiceCredentials(str(self.lab.keytab("svc-other")))))
-        await self.refused(self.connect(port), PeerRefused, str(self.by_dn), "the service refused the ticket", "another key")
+        await self.refused(
+            self.connect(port),
+            PeerRefused,
+            str(self.by_dn),
+            "the service refused the ticket",
+            "another key",
+        )
 
     async def test_silent_impostor(self) -> None:
         """A service without any key that simply says done is refused."""
@@ -182,13 +209,17 @@ class RefusalTests(ExchangeTestCase):
         """An SPN that nobody registered is refused by the KDC; the service hears nothing of it."""
         port = await self.listen()
         spn = SPN("nobodys", self.lab.host("srv1"))
-        await self.refused(self.connect(port, spn), KDCRefused, "the KDC knows no such service", str(spn))
+        await self.refused(
+            self.connect(port, spn), KDCRefused, "the KDC knows no such service", str(spn)
+        )
 
     async def test_no_ticket(self) -> None:
         """Without a ticket the client is told to get one."""
         port = await self.listen()
         nobody = ClientCredentials(ccache="FILE:/nonexistent/ccache")
-        await self.refused(self.connect(port, credentials=nobody), CredentialError, "no Kerberos ticket", "kinit")
+        await self.refused(
+            self.connect(port, credentials=nobody), CredentialError, "no Kerberos ticket", "kinit"
+        )
 
     async def test_expired_ticket(self) -> None:
         """With an expired ticket the client is told so."""
@@ -207,7 +238,11 @@ class RefusalTests(ExchangeTestCase):
     async def test_keytab_of_another(self) -> None:
         """A service whose keytab lacks its principal does not start."""
         with self.assertRaises(CredentialError) as caught:
-            ServiceKeys(ServiceCredentials(str(self.lab.keytab("svc-other")), self.lab.principal("svc-echo")))
+            ServiceKeys(
+                ServiceCredentials(
+                    str(self.lab.keytab("svc-other")), self.lab.principal("svc-echo")
+                )
+            )
         self.assertIn("svc-echo", str(caught.exception))
 
     async def test_kdc_down(self) -> None:
@@ -219,12 +254,16 @@ class RefusalTests(ExchangeTestCase):
     def use_kdc(self, port: int) -> None:
         """Have new contexts look for the KDC on this port."""
         conf = Path(self.mktemp()).absolute()
-        text = self.lab.krb5_conf.read_text().replace(f"kdc = {self.lab.nameserver}", f"kdc = {LOOPBACK}:{port}")
+        text = self.lab.krb5_conf.read_text().replace(
+            f"kdc = {self.lab.nameserver}", f"kdc = {LOOPBACK}:{port}"
+        )
         conf.write_text(text)
         self.set_environment(KRB5_CONFIG=str(conf))
 
     async def test_no_ticket_no_connection(self) -> None:
-        """What keeps a client from a ticket is raised before the service hears of it, with TLS as without."""
+        """What keeps a client from a ticket is raised before the service hears of it, with TLS as
+        without.
+        """
         met: list[object] = []
 
         class Service(Protocol):
@@ -235,14 +274,22 @@ class RefusalTests(ExchangeTestCase):
         nobody = SPN(self.by_host.service_class, "nobody.lab.example")
         for protection in (Protection.SEAL, Protection.TLS):
             channel = Channel(protection=protection)
-            await self.refused(self.connect(port, nobody, channel=channel), KDCRefused, "the KDC knows no such service")
+            await self.refused(
+                self.connect(port, nobody, channel=channel),
+                KDCRefused,
+                "the KDC knows no such service",
+            )
             missing = ClientCredentials(ccache=f"FILE:{self.ccache}-that-is-not-there")
-            error = await self.assertFailure(self.connect(port, self.by_dn, missing, channel), CredentialError)
+            error = await self.assertFailure(
+                self.connect(port, self.by_dn, missing, channel), CredentialError
+            )
             self.assertIn("-that-is-not-there", str(error))
         self.assertEqual(met, [])
 
     async def test_stuck_kdc(self) -> None:
-        """A KDC that accepts and never answers holds up the client that asked it, and nobody else."""
+        """A KDC that accepts and never answers holds up the client that asked it, and nobody
+        else.
+        """
         asked: Deferred[None] = Deferred()
         kdc: list[Any] = []
 
@@ -276,7 +323,9 @@ class RefusalTests(ExchangeTestCase):
         await client.ended
 
     async def test_missing_flags(self) -> None:
-        """A client whose context lacks mutual authentication or protection is refused with code 1790."""
+        """A client whose context lacks mutual authentication or protection is refused with code
+        1790.
+        """
         port = await self.listen()
         for flags, unprotected in (
             (ALL_FLAGS & ~2, False),
@@ -300,7 +349,11 @@ class RefusalTests(ExchangeTestCase):
 
     async def test_other_protocols(self) -> None:
         """A peer that speaks something else is named as such."""
-        for banner in (b"SSH-2.0-OpenSSH_9.2\r\n", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"220 ESMTP\r\n"):
+        for banner in (
+            b"SSH-2.0-OpenSSH_9.2\r\n",
+            b"HTTP/1.1 400 Bad Request\r\n\r\n",
+            b"220 ESMTP\r\n",
+        ):
 
             class Other(Protocol):
                 greeting = banner
@@ -320,12 +373,16 @@ class RefusalTests(ExchangeTestCase):
                 cast(Any, self.transport).loseConnection()
 
         port = await self.listen_plainly(Factory.forProtocol(Closing))
-        await self.refused(self.connect(port), NetworkError, "closed the connection during the exchange")
+        await self.refused(
+            self.connect(port), NetworkError, "closed the connection during the exchange"
+        )
 
     async def test_peer_is_silent(self) -> None:
         """A peer that never answers is given up at the deadline."""
         port = await self.listen_plainly(Factory.forProtocol(Protocol))
-        await self.refused(self.connect(port, channel=Channel(timeout=0.3)), NetworkError, "within 0.3 s")
+        await self.refused(
+            self.connect(port, channel=Channel(timeout=0.3)), NetworkError, "within 0.3 s"
+        )
 
     async def test_nobody_listens(self) -> None:
         """A closed port is named as such."""

@@ -1,4 +1,6 @@
-"""When servers fail, stall, lie or are busy: the directory's, DNS's replicas, a KDC, a whole domain controller."""
+"""When servers fail, stall, lie or are busy: the directory's, DNS's replicas, a KDC, a whole domain
+controller.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +24,9 @@ from twisted.protocols.wire import Echo
 
 from mutauth_twisted import lab as laboratory
 from mutauth_twisted.credentials import ClientCredentials
-from mutauth_twisted.directory import sealing
 from mutauth_twisted.directory.binding import BindingInformation
-from mutauth_twisted.directory.connection import Directory
 from mutauth_twisted.directory.location import Selection, locate
-from mutauth_twisted.directory.names import child_dn
 from mutauth_twisted.directory.scp import ServiceConnectionPoint, create_scp
-from mutauth_twisted.directory.session import Change, Session
 from mutauth_twisted.directory.spns import add_spns, find_account, remove_spns
 from mutauth_twisted.dns import Resolver
 from mutauth_twisted.endpoints.located import LocatedEndpoint
@@ -40,6 +38,10 @@ from mutauth_twisted.errors import (
     UsageError,
 )
 from mutauth_twisted.lab.state import ProcessIdentity, identity_file
+from mutauth_twisted.ldap import sealing
+from mutauth_twisted.ldap.connection import Directory
+from mutauth_twisted.ldap.dn import child_dn
+from mutauth_twisted.ldap.session import Change, Session
 from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.spn import SPN
 from tests.integration.directory_case import DirectoryTestCase
@@ -71,7 +73,9 @@ class Proxy:
                 return
             self._open += [client, server]
             for source, sink, is_answer in ((client, server, False), (server, client, True)):
-                threading.Thread(target=self._pump, args=(source, sink, is_answer), daemon=True).start()
+                threading.Thread(
+                    target=self._pump, args=(source, sink, is_answer), daemon=True
+                ).start()
 
     def _pump(self, source: socket.socket, sink: socket.socket, is_answer: bool) -> None:
         try:
@@ -103,12 +107,16 @@ def with_shutdown(connection: socket.socket) -> None:
 class FailoverTestCase(DirectoryTestCase):
     """With a proxy as the first of two servers."""
 
-    def proxied(self, timeout: float = 10.0, user: str = "administrator") -> tuple[Proxy, Directory]:
+    def proxied(
+        self, timeout: float = 10.0, user: str = "administrator"
+    ) -> tuple[Proxy, Directory]:
         proxy = Proxy((self.lab.nameserver, 389))
         self.addCleanup(proxy.close)
         servers = [f"ldap://{self.lab.dc_host}:{proxy.port}", f"ldap://{self.lab.dc_host}"]
         return proxy, self.directory(
-            servers=servers, timeout=timeout, credentials=ClientCredentials(ccache=self.lab.ccache(user))
+            servers=servers,
+            timeout=timeout,
+            credentials=ClientCredentials(ccache=self.lab.ccache(user)),
         )
 
 
@@ -116,7 +124,9 @@ class BrokenConnectionTests(FailoverTestCase):
     """A domain controller that goes away in the middle."""
 
     async def test_cut_in_the_middle_of_an_answer(self) -> None:
-        """A search that was cut off is done again on the next server; nothing is missing, and nothing there twice."""
+        """A search that was cut off is done again on the next server; nothing is missing, and
+        nothing there twice.
+        """
         proxy, directory = self.proxied()
         tries = 0
 
@@ -124,7 +134,9 @@ class BrokenConnectionTests(FailoverTestCase):
             nonlocal tries
             tries += 1
             proxy.cut_after = proxy.answered + 60_000
-            found = session.search(f"CN=Schema,CN=Configuration,{self.lab.base_dn}", "(objectClass=*)", ["cn"])
+            found = session.search(
+                f"CN=Schema,CN=Configuration,{self.lab.base_dn}", "(objectClass=*)", ["cn"]
+            )
             return [entry.dn for entry in found]
 
         found = await directory.run(search)
@@ -133,27 +145,37 @@ class BrokenConnectionTests(FailoverTestCase):
         self.assertGreater(len(found), 1500)
 
     async def test_cut_after_a_write(self) -> None:
-        """What may have been written is not written again: the error says so, and the write took place once."""
+        """What may have been written is not written again: the error says so, and the write took
+        place once.
+        """
         proxy, directory = self.proxied()
         dn = f"CN=bob,CN=Users,{self.lab.base_dn}"
-        before = await self.do("administrator", lambda session: session.read(dn, ["uSNChanged"]).text("uSNChanged"))
+        before = await self.do(
+            "administrator", lambda session: session.read(dn, ["uSNChanged"]).text("uSNChanged")
+        )
         tries = 0
 
         def write(session: Session) -> None:
             nonlocal tries
             tries += 1
             session.read(dn, ["cn"])
-            proxy.cut_after = proxy.answered  # the answer to what follows is lost, and with it the connection
+            proxy.cut_after = (
+                proxy.answered
+            )  # the answer to what follows is lost, and with it the connection
             session.modify(dn, [Change("replace", "info", (str(time.time()),))])
 
         line = await self.failure_of(directory.run(write), DirectoryUnreachable)
         self.assertIn("the connection was lost", line)
         self.assertEqual(tries, 1)
-        after = await self.do("administrator", lambda session: session.read(dn, ["uSNChanged"]).text("uSNChanged"))
+        after = await self.do(
+            "administrator", lambda session: session.read(dn, ["uSNChanged"]).text("uSNChanged")
+        )
         self.assertGreater(int(after or 0), int(before or 0))
 
     async def test_stalled(self) -> None:
-        """A server that falls silent is left after the time limit, at the login and in the middle of work."""
+        """A server that falls silent is left after the time limit, at the login and in the middle
+        of work.
+        """
         proxy, directory = self.proxied(timeout=0.4)
 
         def search(session: Session) -> str:
@@ -188,9 +210,13 @@ class HostileServerTests(DirectoryTestCase):
 
     async def refusal(self, talk: Any, timeout: float = 5.0) -> str:
         directory = self.directory(
-            servers=[self.hostile(talk)], timeout=timeout, credentials=ClientCredentials(ccache=self.lab.ccache("alice"))
+            servers=[self.hostile(talk)],
+            timeout=timeout,
+            credentials=ClientCredentials(ccache=self.lab.ccache("alice")),
         )
-        return await self.failure_of(directory.run(lambda session: session.domain_dn), DirectoryUnreachable)
+        return await self.failure_of(
+            directory.run(lambda session: session.domain_dn), DirectoryUnreachable
+        )
 
     async def test_endless_answer(self) -> None:
         """An answer without end is cut off after a mebibyte."""
@@ -234,8 +260,16 @@ class HostileServerTests(DirectoryTestCase):
 
     async def test_garbage(self) -> None:
         """What is no LDAP is refused with one line."""
-        for answer in (b"HTTP/1.1 400 Bad Request\r\n\r\n", bytes(100), b"\x30\x03\x02\x01\x01", b"\xff" * 64, b""):
-            line = await self.refusal(lambda connection, answer=answer: connection.sendall(answer), timeout=1.0)
+        for answer in (
+            b"HTTP/1.1 400 Bad Request\r\n\r\n",
+            bytes(100),
+            b"\x30\x03\x02\x01\x01",
+            b"\xff" * 64,
+            b"",
+        ):
+            line = await self.refusal(
+                lambda connection, answer=answer: connection.sendall(answer), timeout=1.0
+            )
             self.assertIn(self.lab.dc_host, line)
 
 
@@ -259,27 +293,34 @@ class TLSTests(DirectoryTestCase):
         change = [Change("replace", "description", ("over TLS",))]
         await directory.run(lambda session: session.modify(found.guid, change))
         whole = await directory.run(
-            lambda session: sum(1 for _ in session.search("", "(objectClass=*)", ["*"], page_size=5000)),
+            lambda session: sum(
+                1 for _ in session.search("", "(objectClass=*)", ["*"], page_size=5000)
+            ),
             global_catalog=True,
         )
         self.assertGreater(whole, 2000)
 
     async def test_name_not_in_the_certificate(self) -> None:
         """A certificate of the right authority is no good for another name."""
-        line = await self.failure_of(self.secured(self.lab.realm.lower()).run(lambda session: None), DirectoryUnreachable)
+        line = await self.failure_of(
+            self.secured(self.lab.realm.lower()).run(lambda session: None), DirectoryUnreachable
+        )
         self.assertIn("its certificate is not for this name", line)
 
     async def test_another_authority(self) -> None:
         """A certificate that another authority signed is refused."""
         other = self.lab.directory / "tls" / "dc1.pem"
         line = await self.failure_of(
-            self.secured(self.lab.dc_host, ca_file=str(other)).run(lambda session: None), DirectoryUnreachable
+            self.secured(self.lab.dc_host, ca_file=str(other)).run(lambda session: None),
+            DirectoryUnreachable,
         )
         self.assertIn("its certificate is not one of CA file", line)
 
     async def test_no_tls_there(self) -> None:
         """A port that speaks plain LDAP is not spoken to."""
-        line = await self.failure_of(self.secured(f"{self.lab.dc_host}:389").run(lambda session: None), DirectoryUnreachable)
+        line = await self.failure_of(
+            self.secured(f"{self.lab.dc_host}:389").run(lambda session: None), DirectoryUnreachable
+        )
         self.assertIn(self.lab.dc_host, line)
 
     def test_what_has_to_be_said(self) -> None:
@@ -309,11 +350,16 @@ class StuckKDCTests(DirectoryTestCase):
         """Whoever waits for it holds up neither the reactor nor another directory."""
         with socket.create_server((self.lab.nameserver, 0)) as silent:
             config = Path(self.mktemp())
-            stuck = f"\n[realms]\n STUCK.EXAMPLE = {{\n kdc = {self.lab.nameserver}:{silent.getsockname()[1]}\n }}\n"
+            stuck = (
+                "\n[realms]\n STUCK.EXAMPLE = "
+                f"{{\n kdc = {self.lab.nameserver}:{silent.getsockname()[1]}\n }}\n"
+            )
             config.write_text(self.lab.krb5_conf.read_text() + stuck)
             self.set_environment("KRB5_CONFIG", str(config.absolute()))
             keytab = Path(self.mktemp()).absolute()
-            keytab.write_bytes(self.lab.keytab("svc-echo").read_bytes().replace(b"LAB.EXAMPLE", b"BAD.EXAMPLE"))
+            keytab.write_bytes(
+                self.lab.keytab("svc-echo").read_bytes().replace(b"LAB.EXAMPLE", b"BAD.EXAMPLE")
+            )
             waiting = self.directory(
                 realm="BAD.EXAMPLE",
                 servers=[f"ldap://{self.lab.dc_host}"],
@@ -326,7 +372,9 @@ class StuckKDCTests(DirectoryTestCase):
             connection = await self.accepted(silent)
             began = time.monotonic()
             for user in ("alice", "bob"):
-                self.assertEqual(await self.do(user, lambda session: session.domain_dn), self.lab.base_dn)
+                self.assertEqual(
+                    await self.do(user, lambda session: session.domain_dn), self.lab.base_dn
+                )
             self.assertLess(time.monotonic() - began, 2.0)
             self.assertFalse(stuck_work.called)
             connection.close()
@@ -367,10 +415,15 @@ class ServingTestCase(DirectoryTestCase):
         self.set_environment("KRB5RCACHEDIR", str(self.lab.directory / "rcache"))
         self.set_environment("KRB5CCNAME", self.lab.ccache("alice"))
 
-    async def serve(self, host: str, port: int, keytab: str = "svc-echo", access: str = "allow-all=yes") -> Any:
+    async def serve(
+        self, host: str, port: int, keytab: str = "svc-echo", access: str = "allow-all=yes"
+    ) -> Any:
         """A service on one host of the lab."""
         address = self.lab.address_of(host)
-        text = f"mutauth:tcp\\:{port}\\:interface\\={address}:keytab={self.lab.keytab(keytab)}:{access}"
+        text = (
+            f"mutauth:tcp\\:{port}\\:interface\\={address}:"
+            f"keytab={self.lab.keytab(keytab)}:{access}"
+        )
         listening = await serverFromString(reactor, text).listen(Factory.forProtocol(Echo))
         self.addCleanup(listening.stopListening)
         return listening
@@ -443,7 +496,9 @@ class ReplicaTests(ServingTestCase):
         self.assertIn("_none._tcp.lab.example", line)
 
     async def test_spoilt_records_of_another(self) -> None:
-        """A rogue computer with the same keyword, whose DNS records lead nowhere, keeps nobody from the service."""
+        """A rogue computer with the same keyword, whose DNS records lead nowhere, keeps nobody from
+        the service.
+        """
         found = await self.install()
         await self.serve("srv1", 9415)
         await self.publish(found, binding=BindingInformation(9415))
@@ -463,7 +518,9 @@ class ReplicaTests(ServingTestCase):
         self.assertEqual(await self.talk(self.endpoint()), f"{self.lab.address_of('srv1')}:9415")
 
     async def test_records_that_nobody_vouches_for(self) -> None:
-        """A rogue computer that publishes many SRV records has no client ask DNS for one of them."""
+        """A rogue computer that publishes many SRV records has no client ask DNS for one of
+        them.
+        """
         point = await self.installed()
         await self.serve("srv1", 9401)
         container = f"CN=rogue,CN=Computers,{self.lab.base_dn}"
@@ -489,17 +546,30 @@ class ReplicaTests(ServingTestCase):
 
         self.patch(self.resolver, "lookup_srv", noted)
         self.assertEqual(await self.talk(self.endpoint()), f"{self.lab.address_of('srv1')}:9401")
-        self.assertEqual([name for name in asked if "_msdcs" not in name and "_gc" not in name], [self.name])
+        self.assertEqual(
+            [name for name in asked if "_msdcs" not in name and "_gc" not in name], [self.name]
+        )
         gone = self.spns(point)
-        await self.do("administrator", lambda session: remove_spns(session, find_account(session, "svc-echo"), gone))
-        line = await self.failure_of(locate(self.as_user("alice"), Selection(self.service_class)), ServiceCheckFailed)
-        self.assertIn(f"no account holds an SPN of class {self.service_class} that vouches for it", line)
+        await self.do(
+            "administrator",
+            lambda session: remove_spns(session, find_account(session, "svc-echo"), gone),
+        )
+        line = await self.failure_of(
+            locate(self.as_user("alice"), Selection(self.service_class)), ServiceCheckFailed
+        )
+        self.assertIn(
+            f"no account holds an SPN of class {self.service_class} that vouches for it", line
+        )
 
-    def spns(self, point: ServiceConnectionPoint, hosts: tuple[str, ...] = ("srv1", "srv2")) -> list[SPN]:
+    def spns(
+        self, point: ServiceConnectionPoint, hosts: tuple[str, ...] = ("srv1", "srv2")
+    ) -> list[SPN]:
         return [point.spn("dn", self.lab.host(host)) for host in hosts]
 
     async def test_silent_instance(self) -> None:
-        """An instance that accepts and says nothing uses up its own share of the time, and not that of the next."""
+        """An instance that accepts and says nothing uses up its own share of the time, and not that
+        of the next.
+        """
         await self.installed()
         with socket.create_server((self.lab.address_of("srv1"), 9401)):
             await self.serve("srv2", 9402)
@@ -513,7 +583,9 @@ class ReplicaTests(ServingTestCase):
             self.assertEqual(await self.talk(endpoint), f"{self.lab.address_of('srv2')}:9402")
 
     async def test_found_a_moment_ago(self) -> None:
-        """What was found is used again without a search, until a connection fails; then it is looked for anew."""
+        """What was found is used again without a search, until a connection fails; then it is
+        looked for anew.
+        """
         found = await self.install()
         service = await self.serve("srv1", 9411)
         await self.publish(found, binding=BindingInformation(9411))
@@ -541,20 +613,26 @@ class SecondControllerTests(ServingTestCase):
     """A lab with two domain controllers, one of which dies."""
 
     async def test_replication_and_failover(self) -> None:
-        """What is written on one is read on the other, and everything goes on when the first is gone."""
+        """What is written on one is read on the other, and everything goes on when the first is
+        gone.
+        """
         mine = Path(tempfile.mkdtemp(prefix="mutauth-lab-"))
         self.addCleanup(laboratory.down, mine)
-        self.lab = laboratory.up(mine, f"127.{100 + os.getpid() % 100}.0.10", second_dc=True, owned=True)
+        self.lab = laboratory.up(
+            mine, f"127.{100 + os.getpid() % 100}.0.10", second_dc=True, owned=True
+        )
         self.set_environment("KRB5_CONFIG", str(self.lab.krb5_conf))
         self.set_environment("KRB5RCACHEDIR", str(self.lab.directory / "rcache"))
         self.set_environment("KRB5CCNAME", self.lab.ccache("alice"))
         self.resolver = Resolver(reactor, self.lab.second_address)
         self._directories = {}
         found = await self.install()
-        # DNS gives both domain controllers, so this one too may be the one that has yet to hear of it.
+        # DNS gives both domain controllers, so this one too may be the one that has yet to hear of
+        # it.
         await self.eventually(lambda: self.publish(found, binding=BindingInformation(9421)))
         second = self.directory(
-            servers=[f"ldap://{self.lab.host('dc2')}"], credentials=ClientCredentials(ccache=self.lab.ccache("alice"))
+            servers=[f"ldap://{self.lab.host('dc2')}"],
+            credentials=ClientCredentials(ccache=self.lab.ccache("alice")),
         )
         (instance,) = await self.eventually(lambda: locate(second, Selection(self.service_class)))
         self.assertEqual((instance.guid, instance.port), (found.guid, 9421))
@@ -569,7 +647,9 @@ class SecondControllerTests(ServingTestCase):
         self.assertEqual(await fresh.run(lambda session: session.server), self.lab.host("dc2"))
 
     def knows_its_name(self, session: Session) -> None:
-        """Its SPNs were registered on the first one: without them nobody gets a ticket for it once that is gone."""
+        """Its SPNs were registered on the first one: without them nobody gets a ticket for it once
+        that is gone.
+        """
         host = self.lab.host("dc2")
         if f"ldap/{host}" not in find_account(session, "dc2$").spns:
             raise MutualAuthError(host, "its SPN has not been replicated to it yet")

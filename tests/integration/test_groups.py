@@ -1,4 +1,6 @@
-"""Groups that an administrator names: found in the directory, seen in tickets, and watched while a service runs."""
+"""Groups that an administrator names: found in the directory, seen in tickets, and watched while a
+service runs.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +9,16 @@ from unittest import mock
 from uuid import uuid4
 
 from mutauth_twisted.access import AccessPolicy
+from mutauth_twisted.directory.acl import parse_sid
 from mutauth_twisted.directory.groups import Group, find_group
-from mutauth_twisted.directory.security import parse_sid
-from mutauth_twisted.directory.session import Change, Session
-from mutauth_twisted.errors import DirectoryRefused, DirectoryUnreachable, MutualAuthError, NotFound, UsageError
+from mutauth_twisted.errors import (
+    DirectoryRefused,
+    DirectoryUnreachable,
+    MutualAuthError,
+    NotFound,
+    UsageError,
+)
+from mutauth_twisted.ldap.session import Change, Session
 from mutauth_twisted.service import groups
 from tests.integration import test_accounts, test_maintenance
 from tests.integration.commands import CommandTestCase
@@ -20,7 +28,9 @@ SECURITY = -0x80000000
 GLOBAL, LOCAL, UNIVERSAL = 2, 4, 8
 
 
-def add_group(session: Session, name: str, group_type: int = SECURITY | GLOBAL, members: tuple[str, ...] = ()) -> str:
+def add_group(
+    session: Session, name: str, group_type: int = SECURITY | GLOBAL, members: tuple[str, ...] = ()
+) -> str:
     """A new group; its DN."""
     dn = f"CN=group {name},CN=Users,{session.domain_dn}"
     attributes: dict[str, str | tuple[str, ...]] = {
@@ -47,11 +57,15 @@ class FindTests(DirectoryTestCase):
 
     async def add(self, name: str, group_type: int = SECURITY | GLOBAL) -> str:
         dn = await self.do("administrator", lambda session: add_group(session, name, group_type))
-        self.addCleanup(lambda: self.as_user("administrator").run(lambda session: remove(session, dn)))
+        self.addCleanup(
+            lambda: self.as_user("administrator").run(lambda session: remove(session, dn))
+        )
         return dn
 
     async def find(self, name: str) -> Group:
-        return await self.as_user("svc-echo").run_with_catalog(lambda own, catalog: find_group(own, catalog, name))
+        return await self.as_user("svc-echo").run_with_catalog(
+            lambda own, catalog: find_group(own, catalog, name)
+        )
 
     async def not_found(self, name: str, kind: type[MutualAuthError], *words: str) -> None:
         line = await self.failure_of(self.find(name), kind)
@@ -66,18 +80,30 @@ class FindTests(DirectoryTestCase):
         found = await self.find(name)
         self.assertEqual(found.dn, dn)
         self.assertTrue(found.sid.startswith("S-1-5-21-"), found)
-        for other in (name.upper(), f"LAB\\{name}", f"lab\\{name}", f"{name}@lab.example", f"{name}@LAB", dn, dn.upper()):
+        for other in (
+            name.upper(),
+            f"LAB\\{name}",
+            f"lab\\{name}",
+            f"{name}@lab.example",
+            f"{name}@LAB",
+            dn,
+            dn.upper(),
+        ):
             self.assertEqual((await self.find(other)).sid, found.sid, other)
 
     async def test_kinds(self) -> None:
-        """Security groups of every scope are found, the domain's own ones too; a distribution group is refused."""
+        """Security groups of every scope are found, the domain's own ones too; a distribution group
+        is refused.
+        """
         for scope in (GLOBAL, LOCAL, UNIVERSAL):
             name = f"g{uuid4().hex[:8]}"
             await self.add(name, SECURITY | scope)
             self.assertTrue((await self.find(name)).sid.startswith("S-1-5-21-"))
             mail = f"m{uuid4().hex[:8]}"
             dn = await self.add(mail, scope)
-            await self.not_found(mail, UsageError, f"it is a distribution group ({dn})", "make it a security group")
+            await self.not_found(
+                mail, UsageError, f"it is a distribution group ({dn})", "make it a security group"
+            )
         self.assertTrue((await self.find("Domain Users")).sid.endswith("-513"))
 
     async def test_refused(self) -> None:
@@ -90,18 +116,34 @@ class FindTests(DirectoryTestCase):
         await self.not_found("CN=none,DC=elsewhere,DC=example", MutualAuthError)
         for text in ("OTHER\\x", "x@other.example", "\\x", "x@"):
             await self.not_found(text, NotFound, "the forest has no such domain; its domains: LAB")
-        for text in ("Administrators", "LAB\\Administrators", f"CN=Administrators,CN=Builtin,{self.lab.base_dn}"):
-            await self.not_found(text, UsageError, "no ticket names it", "take a group of the domain")
-        await self.not_found("BUILTIN\\Users", UsageError, "groups that every machine has", "take a group of the domain")
+        for text in (
+            "Administrators",
+            "LAB\\Administrators",
+            f"CN=Administrators,CN=Builtin,{self.lab.base_dn}",
+        ):
+            await self.not_found(
+                text, UsageError, "no ticket names it", "take a group of the domain"
+            )
+        await self.not_found(
+            "BUILTIN\\Users",
+            UsageError,
+            "groups that every machine has",
+            "take a group of the domain",
+        )
 
 
 class TicketTests(test_accounts.AccountCase):
     """What a KDC puts into tickets."""
 
     async def test_in_tickets(self) -> None:
-        """Global, universal and domain-local security groups, nested ones too, are in tickets; mail groups are not."""
+        """Global, universal and domain-local security groups, nested ones too, are in tickets; mail
+        groups are not.
+        """
         user = await self.add(self.mallory)
-        kinds = {f"{kind}{self.tag}": SECURITY | scope for kind, scope in (("g", GLOBAL), ("l", LOCAL), ("u", UNIVERSAL))}
+        kinds = {
+            f"{kind}{self.tag}": SECURITY | scope
+            for kind, scope in (("g", GLOBAL), ("l", LOCAL), ("u", UNIVERSAL))
+        }
         kinds[f"m{self.tag}"] = GLOBAL
         sids = {}
         for name, group_type in kinds.items():
@@ -112,7 +154,10 @@ class TicketTests(test_accounts.AccountCase):
         seen = {name[0] for name, sid in sids.items() if sid in identity.groups}
         self.assertEqual(seen, {"g", "l", "u", "o"})
         self.assertFalse([sid for sid in identity.groups if sid.startswith("S-1-5-32-")])
-        await self.kept_out(AccessPolicy(allow_all=True, deny_groups=[sids[f"o{self.tag}"]]), self.as_name(self.mallory))
+        await self.kept_out(
+            AccessPolicy(allow_all=True, deny_groups=[sids[f"o{self.tag}"]]),
+            self.as_name(self.mallory),
+        )
 
     async def add_group(self, name: str, group_type: int, member: str) -> tuple[str, str]:
         """A new group; its DN and its SID."""
@@ -126,11 +171,17 @@ class NameTests(test_maintenance.MaintenanceCase):
     """Accounts that a service's rules name, at its start."""
 
     async def test_names(self) -> None:
-        """A name that nobody has is told in a line, with who may have been meant; other names are not."""
+        """A name that nobody has is told in a line, with who may have been meant; other names are
+        not.
+        """
         user = f"u (\u00eb) {uuid4().hex[:8]}"
         dn = f"CN={user},CN=Users,{self.lab.base_dn}"
         upn = f"robert-{uuid4().hex[:8]}"
-        attributes = {"objectClass": "user", "sAMAccountName": user, "userPrincipalName": f"{upn}@lab.example"}
+        attributes = {
+            "objectClass": "user",
+            "sAMAccountName": user,
+            "userPrincipalName": f"{upn}@lab.example",
+        }
         await self.as_administrator(lambda session: session.add(dn, attributes))
         self.addCleanup(self.as_administrator, lambda session: remove(session, dn))
         missed = "no account has this sAMAccountName; did you mean"
@@ -138,17 +189,39 @@ class NameTests(test_maintenance.MaintenanceCase):
             ("--allow", "srv1@LAB.EXAMPLE", f"{missed} srv1$@LAB.EXAMPLE?"),
             ("--allow", "LAB\\srv1", f"{missed} LAB\\srv1$?"),
             ("--allow", f"{upn}@lab.example", f"{missed} {user}@lab.example?"),
-            ("--deny", "nobody\\/x@LAB.EXAMPLE", "no account has this name; check its sAMAccountName"),
+            (
+                "--deny",
+                "nobody\\/x@LAB.EXAMPLE",
+                "no account has this name; check its sAMAccountName",
+            ),
             ("--deny", "lab\\bobby", "no account has this name"),
-            ("--deny", "Echo-Users@LAB.EXAMPLE", "it is a group, and no account; --deny-group echo-users"),
+            (
+                "--deny",
+                "Echo-Users@LAB.EXAMPLE",
+                "it is a group, and no account; --deny-group echo-users",
+            ),
         )
         silent = (
-            *(("--allow", "ALICE@lab.example"), ("--allow", f"{user}@LAB.EXAMPLE"), ("--allow", "LAB\\srv1$")),
-            *(("--deny", "srv1@LAB.EXAMPLE"), ("--deny", f"{upn}@LAB.EXAMPLE"), ("--deny", "lab.example\\SRV1$")),
-            *(("--allow", "nob?dy@LAB.EXAMPLE"), ("--deny", "nobody@OTHER.EXAMPLE"), ("--deny", "OTHER\\nobody")),
+            *(
+                ("--allow", "ALICE@lab.example"),
+                ("--allow", f"{user}@LAB.EXAMPLE"),
+                ("--allow", "LAB\\srv1$"),
+            ),
+            *(
+                ("--deny", "srv1@LAB.EXAMPLE"),
+                ("--deny", f"{upn}@LAB.EXAMPLE"),
+                ("--deny", "lab.example\\SRV1$"),
+            ),
+            *(
+                ("--allow", "nob?dy@LAB.EXAMPLE"),
+                ("--deny", "nobody@OTHER.EXAMPLE"),
+                ("--deny", "OTHER\\nobody"),
+            ),
         )
         options = [word for option, pattern, *_ in (*cases, *silent) for word in (option, pattern)]
-        await self.started("--spn-check", "off", "--publish", "none", "--allow-group", "echo-users", *options)
+        await self.started(
+            "--spn-check", "off", "--publish", "none", "--allow-group", "echo-users", *options
+        )
         lines = [line for line in self.lines if line.startswith(("--allow", "--deny"))]
         self.assertEqual(len(lines), len(cases), lines)
         for line, (option, pattern, words) in zip(lines, cases, strict=True):
@@ -164,10 +237,14 @@ class WatchTests(test_maintenance.MaintenanceCase):
         return dn
 
     async def test_renamed_and_back(self) -> None:
-        """A group whose name is gone still counts; that it is gone is said, with the error of a start."""
+        """A group whose name is gone still counts; that it is gone is said, with the error of a
+        start.
+        """
         name = f"g{uuid4().hex[:8]}"
         dn = await self.add(name)
-        publisher = await self.started("--spn-check", "off", "--publish", "none", "--allow-group", name)
+        publisher = await self.started(
+            "--spn-check", "off", "--publish", "none", "--allow-group", name
+        )
         (policy,) = self.policies
         (sid,) = policy.allow_groups
         await self.logged(f"group {name} is {dn}, {sid}")
@@ -175,16 +252,30 @@ class WatchTests(test_maintenance.MaintenanceCase):
             change = Change("replace", "sAMAccountName", (text,))
             await self.as_administrator(lambda session, change=change: session.modify(dn, [change]))
             if text != name:
-                await self.logged(f"group {name}: lab.example has no such group", f"it was {sid}, which still counts")
+                await self.logged(
+                    f"group {name}: lab.example has no such group",
+                    f"it was {sid}, which still counts",
+                )
                 self.assertEqual(len(publisher.wrong), 1)
         await self.logged(test_maintenance.RIGHT)
         self.assertEqual((publisher.wrong, self.policies), ((), [policy]))
 
     async def test_created_anew(self) -> None:
-        """Members of a new group of the same name are not let in, and are kept out where it is denied."""
+        """Members of a new group of the same name are not let in, and are kept out where it is
+        denied.
+        """
         allowed, denied = f"a{uuid4().hex[:8]}", f"d{uuid4().hex[:8]}"
         dns = [await self.add(allowed), await self.add(denied)]
-        options = ("--spn-check", "off", "--publish", "none", "--allow-group", allowed, "--deny-group", denied)
+        options = (
+            "--spn-check",
+            "off",
+            "--publish",
+            "none",
+            "--allow-group",
+            allowed,
+            "--deny-group",
+            denied,
+        )
         publisher = await self.started(*options)
         (first,) = self.policies
         self.assertEqual((len(first.allow_groups), len(first.deny_groups)), (1, 1))
@@ -193,7 +284,9 @@ class WatchTests(test_maintenance.MaintenanceCase):
         for name in (allowed, denied):
             await self.add(name)
         await self.logged(f"group {allowed}: it is another group now", "its members are not let in")
-        await self.logged(f"group {denied}: it is another group now", "members of either are kept out")
+        await self.logged(
+            f"group {denied}: it is another group now", "members of either are kept out"
+        )
         last = self.policies[-1]
         self.assertEqual(last.allow_groups, first.allow_groups)
         self.assertEqual((len(last.deny_groups), last.deny_groups[:1]), (2, first.deny_groups))
@@ -212,7 +305,9 @@ class WatchTests(test_maintenance.MaintenanceCase):
         self.assertEqual(len(publisher.wrong), 2)
 
     async def test_unreadable(self) -> None:
-        """A group that cannot be read is told beside what is wrong with the others and the SCP, and keeps its SID."""
+        """A group that cannot be read is told beside what is wrong with the others and the SCP, and
+        keeps its SID.
+        """
         first, second = f"g{uuid4().hex[:8]}", f"g{uuid4().hex[:8]}"
         dns = [await self.add(name) for name in (first, second)]
         found = await self.install()
@@ -222,19 +317,26 @@ class WatchTests(test_maintenance.MaintenanceCase):
 
         def refused(session: Session, catalog: Session, name: str) -> groups.Group:
             if name == first:
-                raise DirectoryRefused(dns[0], "insufficient access rights", "ask an administrator", code=50)
+                raise DirectoryRefused(
+                    dns[0], "insufficient access rights", "ask an administrator", code=50
+                )
             return right(session, catalog, name)
 
         self.patch(groups, "find_group", refused)
         await self.as_administrator(lambda session: session.delete(dns[1]))
         await self.as_administrator(lambda session: session.delete(found.dn))
-        await self.logged(f"group {first}: it cannot be read: insufficient access rights; at the start", "still counts")
+        await self.logged(
+            f"group {first}: it cannot be read: insufficient access rights; at the start",
+            "still counts",
+        )
         await self.logged(f"group {second}: lab.example has no such group")
         await self.logged(f"SCP {found.guid}: the directory has no such object")
         self.assertEqual((len(publisher.wrong), self.policies), (3, [policy]))
 
     async def test_nobody_to_ask(self) -> None:
-        """Where the groups cannot be looked up at all the SCP is inspected all the same, and one fault is one line."""
+        """Where the groups cannot be looked up at all the SCP is inspected all the same, and one
+        fault is one line.
+        """
         name = f"g{uuid4().hex[:8]}"
         await self.add(name)
         found = await self.install()
@@ -264,24 +366,50 @@ class CommandTests(CommandTestCase):
 
     def direct(self, port: int) -> str:
         """The endpoint of a service that nothing was published for."""
-        return rf"mutauth:tcp\:{self.lab.address_of(self.host)}\:{port}:spn={self.service_class}/{self.host}"
+        return (
+            rf"mutauth:tcp\:{self.lab.address_of(self.host)}\:{port}:"
+            rf"spn={self.service_class}/{self.host}"
+        )
 
     def test_members(self) -> None:
         """alice is in echo-users and gets in; bob is not."""
-        add = ("spn", "add", "svc-echo", f"{self.service_class}/{self.host}", "--nameserver", self.lab.nameserver)
+        add = (
+            "spn",
+            "add",
+            "svc-echo",
+            f"{self.service_class}/{self.host}",
+            "--nameserver",
+            self.lab.nameserver,
+        )
         self.assertEqual(self.mutauth(*add, user="administrator").code, 0)
         self.addCleanup(self.mutauth, "spn", "delete", *add[2:], user="administrator")
-        options = ("--allow", "nobody@LAB.EXAMPLE", "--allow-group", "LAB\\echo-users", *self.NOTHING)
+        options = (
+            "--allow",
+            "nobody@LAB.EXAMPLE",
+            "--allow-group",
+            "LAB\\echo-users",
+            *self.NOTHING,
+        )
         with self.service(*options) as service:
             alice = self.mutauth("connect", self.direct(service.port), given="hello\n")
             bob = self.mutauth("connect", self.direct(service.port), given="hello\n", user="bob")
         self.assertEqual((alice.code, alice.output), (0, "hello\n"), alice)
         self.refused(bob, 4, "its access policy does not let this principal in")
-        self.assertIn("nothing lets it in; its account is bob@LAB.EXAMPLE (LAB\\bob); --allow that", service.log)
+        self.assertIn(
+            "nothing lets it in; its account is bob@LAB.EXAMPLE (LAB\\bob); --allow that",
+            service.log,
+        )
 
     def test_denied(self) -> None:
         """Everybody but the members."""
-        add = ("spn", "add", "svc-echo", f"{self.service_class}/{self.host}", "--nameserver", self.lab.nameserver)
+        add = (
+            "spn",
+            "add",
+            "svc-echo",
+            f"{self.service_class}/{self.host}",
+            "--nameserver",
+            self.lab.nameserver,
+        )
         self.assertEqual(self.mutauth(*add, user="administrator").code, 0)
         self.addCleanup(self.mutauth, "spn", "delete", *add[2:], user="administrator")
         with self.service("--deny-group", "echo-users@lab.example", *self.NOTHING) as service:
@@ -289,13 +417,25 @@ class CommandTests(CommandTestCase):
             bob = self.mutauth("connect", self.direct(service.port), given="hello\n", user="bob")
         self.refused(alice, 4, "its access policy does not let this principal in")
         self.assertNotIn("echo-users", alice.errors)
-        self.assertIn("kept out by --deny-group echo-users@lab.example; its account is LAB\\alice", service.log)
+        self.assertIn(
+            "kept out by --deny-group echo-users@lab.example; its account is LAB\\alice",
+            service.log,
+        )
         self.assertEqual((bob.code, bob.output), (0, "hello\n"), bob)
 
     def test_without_a_tcp_port(self) -> None:
-        """A service that publishes nothing may listen where there is no TCP, and still looks at the directory."""
+        """A service that publishes nothing may listen where there is no TCP, and still looks at the
+        directory.
+        """
         self.assertEqual(self.install().code, 0)
-        options = ("--publish", "none", "--allow-group", "echo-users", "--listen", f"unix:{self.state}/socket")
+        options = (
+            "--publish",
+            "none",
+            "--allow-group",
+            "echo-users",
+            "--listen",
+            f"unix:{self.state}/socket",
+        )
         with self.service(*options) as service:
             self.assertIn("group echo-users is CN=echo-users,", service.log)
             self.assertIn("and nobody else does", service.log)

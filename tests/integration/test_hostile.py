@@ -9,11 +9,11 @@ from uuid import uuid4
 from twisted.internet import reactor
 
 from mutauth_twisted.credentials import ClientCredentials
-from mutauth_twisted.directory.connection import Directory
 from mutauth_twisted.directory.scp import read_scp
-from mutauth_twisted.directory.session import Change, Session
 from mutauth_twisted.dns import Resolver
-from tests.hostile import HOSTILE_NAME, raw_in
+from mutauth_twisted.ldap.connection import Directory
+from mutauth_twisted.ldap.session import Change, Session
+from mutauth_twisted.testing.hostile import HOSTILE_NAME, raw_in
 from tests.integration.commands import WAIT, CommandTestCase, Ended
 
 #: What an attribute of the directory takes of it, a name in a DN escaped.
@@ -34,7 +34,8 @@ class HostileDirectoryTests(CommandTestCase):
 
     async def write(self, dn: str, **attributes: str | tuple[str, ...]) -> None:
         changes = [
-            Change("replace", name, (value,) if isinstance(value, str) else value) for name, value in attributes.items()
+            Change("replace", name, (value,) if isinstance(value, str) else value)
+            for name, value in attributes.items()
         ]
         await self.admin.run(lambda session: session.modify(dn, changes))
 
@@ -43,7 +44,10 @@ class HostileDirectoryTests(CommandTestCase):
         for text in (ended.output, ended.errors):
             self.assertEqual(raw_in(text), [], ended)
             self.assertNotIn("Traceback", text)
-            self.assertEqual([line for line in text.splitlines() if line.startswith("2026-01-01T00:00:00 root")], [])
+            self.assertEqual(
+                [line for line in text.splitlines() if line.startswith("2026-01-01T00:00:00 root")],
+                [],
+            )
         return ended
 
     async def scp(self) -> str:
@@ -54,10 +58,18 @@ class HostileDirectoryTests(CommandTestCase):
         return str(json.loads(found.output)[0]["dn"])
 
     async def test_connection_point(self) -> None:
-        """The attributes of a connection point: in all commands, in a client's steps, and in a service's log."""
+        """The attributes of a connection point: in all commands, in a client's steps, and in a
+        service's log.
+        """
         dn = await self.scp()
         nameserver = self.directory[:2]
-        for name in ("serviceBindingInformation", "serviceDNSName", "serviceDNSNameType", "serviceClassName", "keywords"):
+        for name in (
+            "serviceBindingInformation",
+            "serviceDNSName",
+            "serviceDNSNameType",
+            "serviceClassName",
+            "keywords",
+        ):
             before = await self.admin.run(lambda session, name=name: session.read(dn, [name]))
             value = (self.service_class, HOSTILE) if name == "keywords" else HOSTILE
             await self.write(dn, **{name: value})
@@ -80,7 +92,9 @@ class HostileDirectoryTests(CommandTestCase):
             await self.write(dn, **{name: before.texts(name)})
 
     async def test_service(self) -> None:
-        """A service says what it overwrites, whatever that was, in its log and on its status page."""
+        """A service says what it overwrites, whatever that was, in its log and on its status
+        page.
+        """
         dn = await self.scp()
         with self.service("--check-interval", "0.3") as service:
             await self.write(dn, serviceBindingInformation=HOSTILE, serviceDNSName=HOSTILE)
@@ -120,5 +134,9 @@ class HostileDirectoryTests(CommandTestCase):
         self.assertEqual(raw_in(service.log), [])
         self.assertIn(f"group {name} is CN={name}\\x1b[31m", service.log)
         await self.write(user, servicePrincipalName=f"{self.service_class}/{hostile}")
-        for words in (("spn", "list", user), ("spn", "list", f"{name}u"), ("spn", "query", f"{self.service_class}/*")):
+        for words in (
+            ("spn", "list", user),
+            ("spn", "list", f"{name}u"),
+            ("spn", "query", f"{self.service_class}/*"),
+        ):
             self.safe(self.mutauth(*words, *self.directory[:2], user="administrator"))

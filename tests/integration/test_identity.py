@@ -5,13 +5,13 @@ from __future__ import annotations
 from twisted.internet import reactor
 
 from mutauth_twisted.access import AccessPolicy
-from mutauth_twisted.core.kerberos import ServiceKeys
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
-from mutauth_twisted.directory.connection import Directory
-from mutauth_twisted.directory.security import parse_sid
-from mutauth_twisted.directory.session import Session
+from mutauth_twisted.directory.acl import parse_sid
 from mutauth_twisted.dns import Resolver
 from mutauth_twisted.errors import PeerRefused
+from mutauth_twisted.ldap.connection import Directory
+from mutauth_twisted.ldap.session import Session
+from mutauth_twisted.mechanisms.kerberos import ServiceKeys
 from tests.integration.exchange_case import ExchangeTestCase
 
 
@@ -35,7 +35,9 @@ class IdentityTests(ExchangeTestCase):
 
     def bob(self) -> ClientCredentials:
         """Another user."""
-        return ClientCredentials(principal=self.lab.principal("bob"), keytab=str(self.lab.keytab("bob")))
+        return ClientCredentials(
+            principal=self.lab.principal("bob"), keytab=str(self.lab.keytab("bob"))
+        )
 
     async def test_groups(self) -> None:
         """The service knows its clients' groups, by the SIDs that the directory gives them."""
@@ -55,11 +57,15 @@ class IdentityTests(ExchangeTestCase):
         """A service that lets a group in lets its members in, and nobody else."""
         policy = AccessPolicy(allow_groups=[await self.sid("echo-users")])
         port = await self.listen(policy=policy)
-        await self.refused(self.connect(port, credentials=self.bob()), PeerRefused, "its access policy")
+        await self.refused(
+            self.connect(port, credentials=self.bob()), PeerRefused, "its access policy"
+        )
         await self.close(await self.connect(port))
 
     async def test_service_class(self) -> None:
-        """A ticket for another service of the same account is refused; the name on it is known otherwise."""
+        """A ticket for another service of the same account is refused; the name on it is known
+        otherwise.
+        """
         credentials = ServiceCredentials(str(self.lab.keytab("svc-echo")))
         other = await self.listen(ServiceKeys(credentials, "otherSvc"))
         await self.refused(self.connect(other), PeerRefused, "did not accept the target name")

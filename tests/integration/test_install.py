@@ -29,15 +29,33 @@ class InstallTests(TestCase):
         self.lab = require_lab()
 
     def test_installed(self) -> None:
-        """The commands' help, Twisted's list of services, and the two endpoint parsers, without the checkout."""
+        """The commands' help, Twisted's list of services, and the two endpoint parsers, without the
+        checkout.
+        """
         place = Path(self.mktemp()).absolute()
-        install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--target", place]
+        install = [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "-q",
+            "--no-deps",
+            "--no-build-isolation",
+            "--target",
+            place,
+        ]
         subprocess.run([*install, str(CHECKOUT)], check=True, capture_output=True, timeout=60)
         environment = {**os.environ, **self.lab.environment("alice"), "PYTHONPATH": str(place)}
 
         def run(*words: str) -> str:
             done = subprocess.run(
-                words, env=environment, cwd=place.parent, capture_output=True, text=True, timeout=30, check=False
+                words,
+                env=environment,
+                cwd=place.parent,
+                capture_output=True,
+                text=True,
+                timeout=30,
+                check=False,
             )
             self.assertEqual(done.returncode, 0, done.stderr)
             return done.stdout

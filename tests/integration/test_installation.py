@@ -1,4 +1,6 @@
-"""What an administrator's installation does to the directory, and what a service finds of it at its start."""
+"""What an administrator's installation does to the directory, and what a service finds of it at its
+start.
+"""
 
 from __future__ import annotations
 
@@ -7,27 +9,29 @@ from typing import Any
 
 from attrs import evolve
 
-from mutauth_twisted.directory import installation, security
+from mutauth_twisted.admin import installation
+from mutauth_twisted.admin.scpadmin import spns_naming
+from mutauth_twisted.admin.undo import Undo
+from mutauth_twisted.directory import acl as security
 from mutauth_twisted.directory.location import Instance, Selection, locate
-from mutauth_twisted.directory.names import child_dn
 from mutauth_twisted.directory.scp import (
     create_scp,
     delete_scp,
     find_by_keyword,
     read_scp,
+    scp_dn,
     update_binding,
     withdraw,
 )
-from mutauth_twisted.directory.scpadmin import spns_naming
-from mutauth_twisted.directory.session import Change, Entry, Session
 from mutauth_twisted.directory.spns import add_spns, find_account, remove_spns
-from mutauth_twisted.directory.undo import Undo
 from mutauth_twisted.errors import (
     DirectoryRefused,
     DirectoryUnreachable,
     NotFound,
     ServiceCheckFailed,
 )
+from mutauth_twisted.ldap.dn import child_dn
+from mutauth_twisted.ldap.session import Change, Entry, Session
 from mutauth_twisted.spn import SPN
 from tests.integration.directory_case import BINDING, DirectoryTestCase, Started
 
@@ -40,7 +44,9 @@ class InstallationTests(DirectoryTestCase):
         lines: list[str] = []
         found = await self.install(report=lines.append)
         self.assertTrue(found.created)
-        self.assertEqual(found.dn, child_dn(self.service_class, f"CN=srv1,CN=Computers,{self.lab.base_dn}"))
+        self.assertEqual(
+            found.dn, child_dn(self.service_class, f"CN=srv1,CN=Computers,{self.lab.base_dn}")
+        )
         wanted = {f"{self.service_class}/{self.host}/{part}" for part in (found.guid, found.dn)}
         self.assertEqual(await self.spns_of("svc-echo"), wanted)
         self.assertEqual(found.scp.keywords, (self.service_class,))
@@ -55,7 +61,9 @@ class InstallationTests(DirectoryTestCase):
         )
         self.assertEqual(len(removed), 3)
         self.assertEqual(await self.spns_of("svc-echo"), set())
-        await self.failure_of(self.do("alice", lambda session: read_scp(session, found.guid)), NotFound)
+        await self.failure_of(
+            self.do("alice", lambda session: read_scp(session, found.guid)), NotFound
+        )
 
     async def test_what_is_missing_is_mended(self) -> None:
         """Installing again puts back a lost right, a lost SPN and a new keyword."""
@@ -71,7 +79,9 @@ class InstallationTests(DirectoryTestCase):
         lines: list[str] = []
         await self.install(report=lines.append, keywords=[self.service_class, "new"])
         self.assertEqual(len(lines), 3, lines)
-        after = await self.do("administrator", lambda session: installation.read_dacl(session, found.guid))
+        after = await self.do(
+            "administrator", lambda session: installation.read_dacl(session, found.guid)
+        )
         self.assertTrue(security.granted_to(after)[sid])
 
     async def test_every_failure_undoes_what_was_done(self) -> None:
@@ -92,22 +102,35 @@ class InstallationTests(DirectoryTestCase):
                     report=lines.append,
                 )
 
-            line = await self.failure_of(self.as_user("administrator").run_with_catalog(work), DirectoryRefused)
+            line = await self.failure_of(
+                self.as_user("administrator").run_with_catalog(work), DirectoryRefused
+            )
             self.assertIn("injected", line)
             self.assertEqual(sum(text.startswith("undone") for text in lines), failing - 1, lines)
             self.assertEqual(await self.spns_of("svc-echo"), set())
-            left = await self.do("administrator", lambda session: list(find_by_keyword(session, self.service_class)))
+            left = await self.do(
+                "administrator", lambda session: list(find_by_keyword(session, self.service_class))
+            )
             self.assertEqual(left, [])
 
     async def test_lost_connection(self) -> None:
-        """When the answer to any write is lost with the connection, another connection takes everything back."""
+        """When the answer to any write is lost with the connection, another connection takes
+        everything back.
+        """
         for losing in (1, 2, 3, 4):
             lines: list[str] = []
 
-            def work(session: Session, catalog: Session, undo: Undo, losing: int = losing) -> installation.Installation:
+            def work(
+                session: Session, catalog: Session, undo: Undo, losing: int = losing
+            ) -> installation.Installation:
                 broken: Any = _LosingSession(session, losing)
                 return installation.install(
-                    broken, catalog, service_class=self.service_class, host=self.host, account="svc-echo", undo=undo
+                    broken,
+                    catalog,
+                    service_class=self.service_class,
+                    host=self.host,
+                    account="svc-echo",
+                    undo=undo,
                 )
 
             waiting = installation.all_or_nothing(self.as_user("administrator"), work, lines.append)
@@ -116,7 +139,9 @@ class InstallationTests(DirectoryTestCase):
             self.assertNotIn("left behind", line)
             self.assertEqual(len(lines), losing, lines)
             self.assertEqual(await self.spns_of("svc-echo"), set())
-            left = await self.do("administrator", lambda session: list(find_by_keyword(session, self.service_class)))
+            left = await self.do(
+                "administrator", lambda session: list(find_by_keyword(session, self.service_class))
+            )
             self.assertEqual(left, [])
 
     async def test_what_somebody_else_made_is_not_undone(self) -> None:
@@ -128,20 +153,29 @@ class InstallationTests(DirectoryTestCase):
             with undo.around("SCP", lambda session: bool(session.delete(found.dn) is None)):
                 create_scp(session, found.dn, service_class="x", dns_name=self.host, keywords=["x"])
 
-        line = await self.failure_of(self.as_user("administrator").run_with_catalog(work), DirectoryRefused)
+        line = await self.failure_of(
+            self.as_user("administrator").run_with_catalog(work), DirectoryRefused
+        )
         self.assertIn(found.dn, line)
         point = await self.do("alice", lambda session: read_scp(session, found.guid))
         self.assertEqual(point.dn, found.dn)
 
     async def test_uninstall_keeps_what_others_use(self) -> None:
-        """An SCP of several hosts goes with the last of them; the wrong account is refused before anything is removed."""
+        """An SCP of several hosts goes with the last of them; the wrong account is refused before
+        anything is removed.
+        """
         place = f"CN=srv1,CN=Computers,{self.lab.base_dn}"
         found = await self.install(scp_parent=place)
         other = self.lab.host("srv2")
         await self.install(host=other, scp_parent=place)
 
         def uninstall(host: str, **options: Any) -> Any:
-            given = {"service_class": self.service_class, "host": host, "scp_parent": place, **options}
+            given = {
+                "service_class": self.service_class,
+                "host": host,
+                "scp_parent": place,
+                **options,
+            }
             return self.as_user("administrator").run_with_catalog(
                 lambda session, catalog: installation.uninstall(session, catalog, **given)
             )
@@ -151,32 +185,43 @@ class InstallationTests(DirectoryTestCase):
         self.assertEqual(len(await self.spns_of("svc-echo")), 4)
         removed = await uninstall(self.host)
         self.assertEqual([each.kind for each in removed], ["SPN", "SPN"])
-        self.assertEqual((await self.do("alice", lambda session: read_scp(session, found.guid))).dn, found.dn)
+        self.assertEqual(
+            (await self.do("alice", lambda session: read_scp(session, found.guid))).dn, found.dn
+        )
         removed = await uninstall(other)
         self.assertEqual([each.kind for each in removed], ["SPN", "SPN", "SCP"])
         self.assertEqual(await self.spns_of("svc-echo"), set())
 
     async def test_uninstall_with_words_of_its_own_in_the_dn(self) -> None:
-        """A DN may hold any words, and the catalog may lag behind: what was removed is known all the same."""
+        """A DN may hold any words, and the catalog may lag behind: what was removed is known all
+        the same.
+        """
         for name in ("goods from abroad on rails", " SPN x from svc-echo, with"):
             found = await self.install(scp_name=name)
             lines: list[str] = []
 
-            def work(session: Session, catalog: Session, name: str = name, lines: list[str] = lines) -> Any:
+            def work(
+                session: Session, catalog: Session, name: str = name, lines: list[str] = lines
+            ) -> Any:
                 lagging: Any = _LaggingCatalog(catalog)
-                self.assertEqual(len(spns_naming(lagging, read_scp(session, name_dn(session, name)))), 2)
+                self.assertEqual(
+                    len(spns_naming(lagging, read_scp(session, name_dn(session, name)))), 2
+                )
                 given = {"service_class": self.service_class, "host": self.host, "scp_name": name}
                 return installation.uninstall(session, lagging, report=lines.append, **given)
 
             def name_dn(session: Session, name: str) -> str:
-                return installation.scp_dn(session, service_class=self.service_class, host=self.host, scp_name=name)
+                return scp_dn(
+                    session, service_class=self.service_class, host=self.host, scp_name=name
+                )
 
             removed = await self.as_user("administrator").run_with_catalog(work)
             self.assertEqual([each.kind for each in removed], ["SPN", "SPN", "SCP"])
             self.assertEqual([each.name for each in removed], [*map(str, found.spns), found.dn])
             self.assertEqual(lines, [str(each) for each in removed])
             self.assertEqual(await self.spns_of("svc-echo"), set())
-            await self.failure_of(self.do("alice", lambda session: read_scp(session, found.guid)), NotFound)  # noqa: B023
+            reading = self.do("alice", lambda session, guid=found.guid: read_scp(session, guid))
+            await self.failure_of(reading, NotFound)
 
     async def test_what_is_left_behind_is_named(self) -> None:
         """What cannot be taken back is in the error as values, and in its line."""
@@ -207,8 +252,12 @@ class InstallationTests(DirectoryTestCase):
                 keywords=["extra"],
             )
 
-        await self.failure_of(self.as_user("administrator").run_with_catalog(work), DirectoryRefused)
-        self.assertEqual(await self.spns_of("svc-echo"), {f"{self.service_class}/{self.host}/{found.guid}"})
+        await self.failure_of(
+            self.as_user("administrator").run_with_catalog(work), DirectoryRefused
+        )
+        self.assertEqual(
+            await self.spns_of("svc-echo"), {f"{self.service_class}/{self.host}/{found.guid}"}
+        )
         point = await self.do("alice", lambda session: read_scp(session, found.guid))
         self.assertEqual(point.keywords, (self.service_class,))
 
@@ -216,7 +265,10 @@ class InstallationTests(DirectoryTestCase):
         """An SPN on another account is found first; nothing is created."""
         dn = child_dn(self.service_class, f"CN=srv1,CN=Computers,{self.lab.base_dn}")
         spn = SPN(self.service_class, self.host, dn)
-        await self.do("administrator", lambda session: add_spns(session, find_account(session, "svc-other"), [spn]))
+        await self.do(
+            "administrator",
+            lambda session: add_spns(session, find_account(session, "svc-other"), [spn]),
+        )
         lines: list[str] = []
         line = await self.failure_of(self.install(report=lines.append), DirectoryRefused)
         self.assertIn("it is on another account already, svc-other", line)
@@ -227,7 +279,10 @@ class InstallationTests(DirectoryTestCase):
         for options, words in (
             ({"host": "nohost.lab.example"}, "no computer object has this dNSHostName"),
             ({"account": "nobody"}, "account nobody"),
-            ({"scp_parent": f"CN=nothing,{self.lab.base_dn}"}, "no such object to put the SCP below"),
+            (
+                {"scp_parent": f"CN=nothing,{self.lab.base_dn}"},
+                "no such object to put the SCP below",
+            ),
         ):
             line = await self.failure_of(self.install(**options), NotFound)
             self.assertIn(words, line)
@@ -237,7 +292,11 @@ class InstallationTests(DirectoryTestCase):
         line = await self.failure_of(
             self.as_user("alice").run_with_catalog(
                 lambda session, catalog: installation.install(
-                    session, catalog, service_class=self.service_class, host=self.host, account="svc-echo"
+                    session,
+                    catalog,
+                    service_class=self.service_class,
+                    host=self.host,
+                    account="svc-echo",
                 )
             ),
             DirectoryRefused,
@@ -308,7 +367,9 @@ class _LosingSession(_FailingSession):
             self._left -= 1
             if self._left == 0:
                 self._session.close()
-                raise DirectoryUnreachable(f"domain controller {self._session.server}", "the answer was lost")
+                raise DirectoryUnreachable(
+                    f"domain controller {self._session.server}", "the answer was lost"
+                )
             return result
 
         return write
@@ -326,15 +387,23 @@ class StartupTests(DirectoryTestCase):
         second = await self.publish(found)
         self.assertEqual(second, Started((), (), first.scp))
         other = evolve(BINDING, port=9001)
-        self.assertFalse(await self.do("svc-echo", lambda session: withdraw(session, found.guid, other)))
-        self.assertTrue(await self.do("svc-echo", lambda session: withdraw(session, found.guid, BINDING)))
-        self.assertFalse(await self.do("svc-echo", lambda session: withdraw(session, found.guid, BINDING)))
+        self.assertFalse(
+            await self.do("svc-echo", lambda session: withdraw(session, found.guid, other))
+        )
+        self.assertTrue(
+            await self.do("svc-echo", lambda session: withdraw(session, found.guid, BINDING))
+        )
+        self.assertFalse(
+            await self.do("svc-echo", lambda session: withdraw(session, found.guid, BINDING))
+        )
 
     async def test_only_the_granted_account_may_publish(self) -> None:
         """The two rights are what lets the account publish: before, after, and nobody else."""
 
         def update(session: Session) -> list[str]:
-            return update_binding(session, read_scp(session, guid), "other.lab.example", evolve(BINDING, port=9999))
+            return update_binding(
+                session, read_scp(session, guid), "other.lab.example", evolve(BINDING, port=9999)
+            )
 
         created = await self.do(
             "administrator",
@@ -352,18 +421,26 @@ class StartupTests(DirectoryTestCase):
         await self.install()
         for user in ("svc-other", "rogue", "alice"):
             await self.failure_of(self.do(user, update), DirectoryRefused)
-        self.assertEqual(await self.do("svc-echo", update), ["serviceDNSName", "serviceBindingInformation"])
+        self.assertEqual(
+            await self.do("svc-echo", update), ["serviceDNSName", "serviceBindingInformation"]
+        )
         keywords = [Change("add", "keywords", ("more",))]
-        await self.failure_of(self.do("svc-echo", lambda session: session.modify(guid, keywords)), DirectoryRefused)
+        await self.failure_of(
+            self.do("svc-echo", lambda session: session.modify(guid, keywords)), DirectoryRefused
+        )
 
     async def test_missing_spn(self) -> None:
         """A missing SPN is refused before anything is published, with the command that mends it."""
         found = await self.install()
-        await self.do("administrator", lambda session: remove_spns(session, found.account, found.spns[:1]))
+        await self.do(
+            "administrator", lambda session: remove_spns(session, found.account, found.spns[:1])
+        )
         line = await self.failure_of(self.publish(found), ServiceCheckFailed)
         self.assertIn(f"SPN {found.spns[0]}: it is not on account svc-echo", line)
         self.assertIn(
-            f"run mutauth install --service-class {self.service_class} --host {self.host} --account svc-echo", line
+            f"run mutauth install --service-class {self.service_class} --host {self.host} "
+            "--account svc-echo",
+            line,
         )
         point = await self.do("alice", lambda session: read_scp(session, found.guid))
         self.assertIsNone(point.binding)
@@ -375,12 +452,16 @@ class StartupTests(DirectoryTestCase):
     async def test_wrong_account(self) -> None:
         """A service under another account hears who holds its SPNs."""
         found = await self.install()
-        line = await self.failure_of(self.publish(found, user="svc-other", account="svc-other"), ServiceCheckFailed)
+        line = await self.failure_of(
+            self.publish(found, user="svc-other", account="svc-other"), ServiceCheckFailed
+        )
         self.assertIn("it is on svc-echo (", line)
         self.assertIn("this service runs as svc-other", line)
 
     async def test_moved(self) -> None:
-        """The GUID finds a moved connection point; the SPN with its DN is stale and that is said."""
+        """The GUID finds a moved connection point; the SPN with its DN is stale and that is
+        said.
+        """
         found = await self.install()
         place = f"CN=srv2,CN=Computers,{self.lab.base_dn}"
         new_dn = await self.do("administrator", lambda session: session.move(found.dn, place))
@@ -397,7 +478,9 @@ class StartupTests(DirectoryTestCase):
     async def test_renamed_host(self) -> None:
         """SPNs of the host's old name are told apart."""
         found = await self.install()
-        line = await self.failure_of(self.publish(found, host="new.lab.example"), ServiceCheckFailed)
+        line = await self.failure_of(
+            self.publish(found, host="new.lab.example"), ServiceCheckFailed
+        )
         self.assertIn(f"the host was renamed, it was {self.host}", line)
 
     async def test_lost_right(self) -> None:

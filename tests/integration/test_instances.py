@@ -36,30 +36,48 @@ class InstanceTests(CommandTestCase):
         self.assertIsNone(self.leads_to())
 
     def test_whom_the_policy_keeps_out(self) -> None:
-        """Nor does it matter that neither lets the service's own account in, which then opens no session either."""
+        """Nor does it matter that neither lets the service's own account in, which then opens no
+        session either.
+        """
         self.assertEqual(self.install("--spn-form", "guid,dn,host").code, 0)
         for options in ((), ("--wire", "winsock"), ("--protection", "tls")):
             only_alice = ("--allow", "alice@LAB.EXAMPLE", "--check-interval", "0.2", *options)
             with self.service(*only_alice) as first, self.service(*only_alice) as second:
-                self.assertIn(f"it points to {self.host} {first.port}, where another instance runs", second.log)
+                self.assertIn(
+                    f"it points to {self.host} {first.port}, where another instance runs",
+                    second.log,
+                )
                 address = self.lab.address_of(self.host)
-                words = "".join(f":{option[2:]}={value}" for option, value in zip(options[::2], options[1::2], strict=True))
-                endpoint = f"mutauth:tcp\\:{address}\\:{first.port}:spn={self.service_class}/{self.host}{words}"
+                words = "".join(
+                    f":{option[2:]}={value}"
+                    for option, value in zip(options[::2], options[1::2], strict=True)
+                )
+                endpoint = (
+                    f"mutauth:tcp\\:{address}\\:{first.port}:spn={self.service_class}/"
+                    f"{self.host}{words}"
+                )
                 own = self.mutauth("connect", endpoint, given="hello\n", user="svc-echo")
                 self.assertEqual((own.code == 0, own.output), (False, ""), own)
-                self.assertEqual(self.mutauth("connect", endpoint, given="hello\n").output, "hello\n")
+                self.assertEqual(
+                    self.mutauth("connect", endpoint, given="hello\n").output, "hello\n"
+                )
                 second.stop()
                 first.stop()
                 self.assertNotIn("published again", first.log + second.log)
                 self.assertIn("the access policy does not let this principal in", first.log)
 
     def test_squatter(self) -> None:
-        """A program that listens on the port of an instance that was killed does not get its clients."""
+        """A program that listens on the port of an instance that was killed does not get its
+        clients.
+        """
         self.assertEqual(self.install().code, 0)
         with self.service() as killed:
             killed.process.kill()
             killed.process.wait(WAIT)
-            with socket.create_server((self.lab.address_of(self.host), killed.port)), self.service() as service:
+            with (
+                socket.create_server((self.lab.address_of(self.host), killed.port)),
+                self.service() as service,
+            ):
                 self.assertIn(f"no other instance runs at {self.host}:{killed.port}", service.log)
                 self.assertEqual(self.leads_to(), service.port)
 
@@ -87,7 +105,10 @@ class InstanceTests(CommandTestCase):
             with socket.create_server((address, killed.port)) as listener:
                 threading.Thread(target=serve, args=(listener,), daemon=True).start()
                 with self.service("--listen", f"tcp:{port}:interface={address}") as service:
-                    self.assertIn(f"no other instance runs at {self.host}:{killed.port}: it leads here", service.log)
+                    self.assertIn(
+                        f"no other instance runs at {self.host}:{killed.port}: it leads here",
+                        service.log,
+                    )
                     self.assertEqual(self.leads_to(), port)
                 listener.shutdown(socket.SHUT_RDWR)
 
@@ -102,4 +123,8 @@ class InstanceTests(CommandTestCase):
     def ports(self, told: str) -> list[int]:
         """The ports of the host that ``-v`` names."""
         words = told.replace(",", " ").split()
-        return [int(word.rpartition(":")[2]) for word in words if word.startswith(f"{self.host}:") and word[-1].isdecimal()]
+        return [
+            int(word.rpartition(":")[2])
+            for word in words
+            if word.startswith(f"{self.host}:") and word[-1].isdecimal()
+        ]

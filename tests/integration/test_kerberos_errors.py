@@ -1,4 +1,6 @@
-"""Every refusal of Kerberos that is met in practice, from a real KDC: what the client says, and what the service does."""
+"""Every refusal of Kerberos that is met in practice, from a real KDC: what the client says, and
+what the service does.
+"""
 
 from __future__ import annotations
 
@@ -27,18 +29,30 @@ from mutauth_twisted.errors import (
     ProtocolViolation,
 )
 from mutauth_twisted.net.protocol import Channel
-from mutauth_twisted.policy import Package
+from mutauth_twisted.protection import Package
 from mutauth_twisted.spn import SPN
-from tests import forge
-from tests.forge import set_clock
+from mutauth_twisted.testing import forge
+from mutauth_twisted.testing.forge import set_clock
 from tests.integration.commands import CommandTestCase, Ended
-from tests.integration.kerberos_case import AES128, AES128_ONLY, DISABLED, NORMAL, Account, KerberosTestCase, keytab
+from tests.integration.kerberos_case import (
+    AES128,
+    AES128_ONLY,
+    DISABLED,
+    NORMAL,
+    Account,
+    KerberosTestCase,
+    keytab,
+)
 from tests.integration.nns_peer import NNSPeer
-from tests.test_kerberos import SPNEGO
+from tests.unit.mechanisms.test_kerberos import SPNEGO
 
 OTHER_KEY = (
     PeerRefused,
-    ("the service refused the ticket: the ticket was made for another key", "new tickets with kinit", "keytab is old"),
+    (
+        "the service refused the ticket: the ticket was made for another key",
+        "new tickets with kinit",
+        "keytab is old",
+    ),
 )
 SMARTCARD_REQUIRED = 0x40000
 #: accountExpires, in units of 100 ns since 1601: some day in 2019.
@@ -53,7 +67,11 @@ class ErrorTestCase(KerberosTestCase):
         self.port = await self.listen(self.service_keys())
 
     async def client_fails(
-        self, kind: type[MutualAuthError], *words: str, spn: SPN | None = None, credentials: ClientCredentials | None = None
+        self,
+        kind: type[MutualAuthError],
+        *words: str,
+        spn: SPN | None = None,
+        credentials: ClientCredentials | None = None,
     ) -> None:
         """The client finds out by itself, and the service hears nothing of it."""
         await self.both(self.port, (kind, words), None, spn, credentials)
@@ -73,7 +91,9 @@ class ErrorTestCase(KerberosTestCase):
     def configure(self, *lines: str, kdc: str | None = None) -> None:
         """Give new contexts of this process a krb5.conf with further settings, and another KDC."""
         path = self.here / "krb5.conf"
-        text = self.lab.krb5_conf.read_text().replace("[libdefaults]", "\n    ".join(("[libdefaults]", *lines)))
+        text = self.lab.krb5_conf.read_text().replace(
+            "[libdefaults]", "\n    ".join(("[libdefaults]", *lines))
+        )
         if kdc is not None:
             text = text.replace(f"kdc = {self.lab.nameserver}", kdc)
         path.write_text(text)
@@ -88,24 +108,41 @@ class ClockTests(ErrorTestCase):
     """Clocks that differ, and tickets out of their time."""
 
     async def test_clock_skew(self) -> None:
-        """A clock that is an hour off: the KDC says so, or the service does, to which five minutes are no matter."""
+        """A clock that is an hour off: the KDC says so, or the service does, to which five minutes
+        are no matter.
+        """
         credentials = self.fresh()
         set_clock(credentials.ccache or "", 3600)
-        await self.client_fails(AuthenticationError, "the clocks of both sides differ", "NTP", credentials=credentials)
+        await self.client_fails(
+            AuthenticationError, "the clocks of both sides differ", "NTP", credentials=credentials
+        )
         credentials = self.fresh()
         await self.served(self.port, credentials=credentials)
         set_clock(credentials.ccache or "", 3600)
-        told = (PeerRefused, ("the service refused the ticket: the clocks of both sides differ", "NTP"))
+        told = (
+            PeerRefused,
+            ("the service refused the ticket: the clocks of both sides differ", "NTP"),
+        )
         await self.service_refuses(
-            told, AuthenticationError, "its clock and this machine's differ", "NTP", credentials=credentials
+            told,
+            AuthenticationError,
+            "its clock and this machine's differ",
+            "NTP",
+            credentials=credentials,
         )
         set_clock(credentials.ccache or "", -3600)
-        await self.client_fails(AuthenticationError, "the ticket is not valid yet", "NTP", credentials=credentials)
+        await self.client_fails(
+            AuthenticationError, "the ticket is not valid yet", "NTP", credentials=credentials
+        )
         set_clock(credentials.ccache or "", 200)
         await self.served(self.port, credentials=credentials)
 
-    def forged(self, begin: int, end: int, *, account: str = "svc", key: bytes | None = None) -> ClientCredentials:
-        """A ticket made with the service's real key for a time from now in seconds, in a cache that tells another."""
+    def forged(
+        self, begin: int, end: int, *, account: str = "svc", key: bytes | None = None
+    ) -> ClientCredentials:
+        """A ticket made with the service's real key for a time from now in seconds, in a cache that
+        tells another.
+        """
         directory = self.here / os.urandom(4).hex()
         directory.mkdir()
         realm = forge.Realm(str(directory), self.lab.realm)
@@ -113,7 +150,8 @@ class ClockTests(ErrorTestCase):
         ccache = realm.ccache("alice", str(self.spn), account, lifetime=end, age=-begin)
         path = Path(ccache.removeprefix("FILE:"))
         content = path.read_bytes()
-        # Behind the session key: authtime, starttime, endtime, renew_till; a wrong clock would show them all shifted.
+        # Behind the session key: authtime, starttime, endtime, renew_till; a wrong clock would show
+        # them all shifted.
         at = content.index(struct.pack(">H", forge.AES256)) + 2
         at += 4 + struct.unpack_from(">I", content, at)[0]
         times = struct.unpack_from(">IIII", content, at)
@@ -123,18 +161,29 @@ class ClockTests(ErrorTestCase):
         return ClientCredentials(ccache=ccache)
 
     async def test_out_of_time(self) -> None:
-        """A ticket that has ended, or not begun, for the service only; a few minutes of its beginning are no matter."""
+        """A ticket that has ended, or not begun, for the service only; a few minutes of its
+        beginning are no matter.
+        """
         await self.served(self.port, credentials=self.forged(-3600, 3600))
         await self.served(self.port, credentials=self.forged(100, 3600))
-        told = (PeerRefused, ("the service refused the ticket: the Kerberos ticket has expired", "kinit"))
+        told = (
+            PeerRefused,
+            ("the service refused the ticket: the Kerberos ticket has expired", "kinit"),
+        )
         expired = self.forged(-7200, -3600)
-        await self.service_refuses(told, PeerNotProven, "its ticket has expired", "clock", credentials=expired)
+        await self.service_refuses(
+            told, PeerNotProven, "its ticket has expired", "clock", credentials=expired
+        )
         told = (PeerRefused, ("it did not accept the ticket",))
         ended = self.forged(-7200, -100)
-        await self.service_refuses(told, PeerNotProven, "its ticket has expired", "clock", credentials=ended)
+        await self.service_refuses(
+            told, PeerNotProven, "its ticket has expired", "clock", credentials=ended
+        )
         told = (PeerRefused, ("the service refused the ticket: the ticket is not valid yet", "NTP"))
         early = self.forged(3600, 7200)
-        await self.service_refuses(told, AuthenticationError, "its ticket is not valid yet", "NTP", credentials=early)
+        await self.service_refuses(
+            told, AuthenticationError, "its ticket is not valid yet", "NTP", credentials=early
+        )
 
     async def test_expired(self) -> None:
         """A ticket for the KDC that has ended is the client's to renew."""
@@ -152,21 +201,34 @@ class ClockTests(ErrorTestCase):
         self.assertIn("seen before (replay)", str(heard))
 
     async def test_both_packages(self) -> None:
-        """Inside SPNEGO each failure is told as it is without it, to both sides, whichever comes first."""
-        keys, channel = self.service_keys(package=Package.NEGOTIATE), Channel(package=Package.NEGOTIATE)
+        """Inside SPNEGO each failure is told as it is without it, to both sides, whichever comes
+        first.
+        """
+        keys, channel = (
+            self.service_keys(package=Package.NEGOTIATE),
+            Channel(package=Package.NEGOTIATE),
+        )
         self.port = await self.listen(keys, channel=channel)
         skewed = self.fresh()
         await self.served(self.port, credentials=skewed)
         set_clock(skewed.ccache or "", 3600)
         self.put(self.file, self.account.key(), evolve(self.account, version=1).key())
         for credentials, client, (kind, *words) in (
-            (skewed, "the clocks of both sides differ", (AuthenticationError, "its clock and this machine's differ")),
+            (
+                skewed,
+                "the clocks of both sides differ",
+                (AuthenticationError, "its clock and this machine's differ"),
+            ),
             (
                 self.forged(-60, 3600, key=os.urandom(32)),
                 "the ticket was made for another key",
                 (PeerNotProven, "made for another key", str(self.spn), str(self.file)),
             ),
-            (self.forged(-7200, -3600), "the Kerberos ticket has expired", (PeerNotProven, "its ticket has expired")),
+            (
+                self.forged(-7200, -3600),
+                "the Kerberos ticket has expired",
+                (PeerNotProven, "its ticket has expired"),
+            ),
         ):
             told = (PeerRefused, (f"the service refused the ticket: {client}",))
             for package in (Package.NEGOTIATE, Package.KERBEROS, Package.NEGOTIATE):
@@ -182,10 +244,17 @@ class ClockTests(ErrorTestCase):
 
     def token(self, mechanism: gssapi.OID = gssapi.MechType.kerberos) -> bytes:
         """A client's first token."""
-        return forge.third_party_initiator(self.spn, self.fresh().ccache or "", mechanism=mechanism).step() or b""
+        return (
+            forge.third_party_initiator(
+                self.spn, self.fresh().ccache or "", mechanism=mechanism
+            ).step()
+            or b""
+        )
 
     async def answered(self, token: bytes) -> MutualAuthError | None:
-        """Send a first token and leave; what the service says of it, and nothing of that to the client."""
+        """Send a first token and leave; what the service says of it, and nothing of that to the
+        client.
+        """
         self.heard.clear()
 
         def talk() -> bytes:
@@ -203,9 +272,13 @@ class ClockTests(ErrorTestCase):
         return self.heard[-1] if self.heard else None
 
     async def test_other_tokens(self) -> None:
-        """What is no Kerberos is the client's fault, in words about it and not about tickets of ours."""
+        """What is no Kerberos is the client's fault, in words about it and not about tickets of
+        ours.
+        """
         good = self.token()
-        spnego = bytes.fromhex("602806062b0601050502a01e301ca01a3018060a2b06010401823702021e060a2b06010401823702020a")
+        spnego = bytes.fromhex(
+            "602806062b0601050502a01e301ca01a3018060a2b06010401823702021e060a2b06010401823702020a"
+        )
         for token, words in (
             (b"", "this service takes Kerberos' own only"),
             (spnego, "this service takes Kerberos' own only"),
@@ -222,7 +295,9 @@ class ClockTests(ErrorTestCase):
         self.assertIn("its request does not fit its ticket", str(heard))
 
     async def test_replay_cache(self) -> None:
-        """A service that cannot write its replay cache says so, with the file; the client hears of no path."""
+        """A service that cannot write its replay cache says so, with the file; the client hears of
+        no path.
+        """
         for where in ("/nonexistent/rcache", str(self.file)):
             token = self.token()
             self.set_environment(KRB5RCACHEDIR=where)
@@ -234,7 +309,9 @@ class ClockTests(ErrorTestCase):
 
 
 class AccountTests(ErrorTestCase):
-    """Clients' accounts that may not, when they ask for their first ticket and when they ask for the service's."""
+    """Clients' accounts that may not, when they ask for their first ticket and when they ask for
+    the service's.
+    """
 
     async def _register(self) -> None:
         await super()._register()
@@ -248,7 +325,9 @@ class AccountTests(ErrorTestCase):
         account: Account | None = None,
         kind: type[MutualAuthError] = CredentialError,
     ) -> None:
-        """Both kinds of request, with the words in each refusal, the later one of this kind; None: this KDC grants it."""
+        """Both kinds of request, with the words in each refusal, the later one of this kind; None:
+        this KDC grants it.
+        """
         copy = self.here / os.urandom(4).hex()
         shutil.copy(self.here / "ticket", copy)
         for words, expected, credentials in (
@@ -256,7 +335,9 @@ class AccountTests(ErrorTestCase):
             (later, kind, ClientCredentials(ccache=f"FILE:{copy}")),
         ):
             if words is None:
-                self.assertEqual(await self.served(self.port, credentials=credentials), self.user.principal)
+                self.assertEqual(
+                    await self.served(self.port, credentials=credentials), self.user.principal
+                )
             else:
                 await self.client_fails(expected, *words, credentials=credentials)
 
@@ -265,19 +346,24 @@ class AccountTests(ErrorTestCase):
         await self.refused_by_kdc(None, None)
         await self.change(self.user, userAccountControl=DISABLED)
         policy = ("the KDC's policy forbids it", "may be disabled", "administrator")
-        await self.refused_by_kdc(("disabled, locked, expired", "administrator"), policy, kind=KDCRefused)
+        await self.refused_by_kdc(
+            ("disabled, locked, expired", "administrator"), policy, kind=KDCRefused
+        )
 
     async def test_expired_account(self) -> None:
         """An account whose time is over."""
         await self.change(self.user, accountExpires=LONG_AGO)
         await self.refused_by_kdc(
-            ("disabled, locked, expired", "administrator"), ("the account has expired", "administrator")
+            ("disabled, locked, expired", "administrator"),
+            ("the account has expired", "administrator"),
         )
 
     async def test_expired_password(self) -> None:
         """A password that must be changed."""
         await self.change(self.user, pwdLastSet=0)
-        await self.refused_by_kdc(("the password has expired", "kpasswd"), ("the password has expired", "kpasswd"))
+        await self.refused_by_kdc(
+            ("the password has expired", "kpasswd"), ("the password has expired", "kpasswd")
+        )
 
     async def test_logon_hours(self) -> None:
         """An account that may not log on at this hour."""
@@ -289,7 +375,9 @@ class AccountTests(ErrorTestCase):
         await self.lock_after(self.user, 1)
         locked = ("disabled, locked, expired", "administrator")
         wrong = evolve(self.user, password="wrong")
-        await self.refused_by_kdc(("refused the key or password", "export the keytab"), locked, wrong)
+        await self.refused_by_kdc(
+            ("refused the key or password", "export the keytab"), locked, wrong
+        )
         await self.refused_by_kdc(locked, locked)
 
     async def test_changed_password(self) -> None:
@@ -311,7 +399,9 @@ class AccountTests(ErrorTestCase):
         again = await self.kinit(self.user, self.here / "again")
         await self.served(self.port, credentials=again)
         copy = ClientCredentials(ccache=f"FILE:{self.here / 'ticket'}")
-        await self.client_fails(CredentialError, "the KDC takes the ticket no more", "kinit", credentials=copy)
+        await self.client_fails(
+            CredentialError, "the KDC takes the ticket no more", "kinit", credentials=copy
+        )
 
 
 class KeyTests(ErrorTestCase):
@@ -321,12 +411,18 @@ class KeyTests(ErrorTestCase):
         """Names that nobody registered, in the domain and beyond it."""
         for host in (self.spn.host, "srv.elsewhere.example"):
             spn = SPN("nobodys", host)
-            await self.client_fails(KDCRefused, str(spn), "the KDC knows no such service", "mutauth install", spn=spn)
+            await self.client_fails(
+                KDCRefused, str(spn), "the KDC knows no such service", "mutauth install", spn=spn
+            )
 
     async def test_moved_spn(self) -> None:
         """An SPN on another account, with a key of the same version or a newer one."""
         other = await self.create("other")
-        await self.do(lambda session: remove_spns(session, find_account(session, self.account.name), [self.spn]))
+        await self.do(
+            lambda session: remove_spns(
+                session, find_account(session, self.account.name), [self.spn]
+            )
+        )
         await self.register(other, self.spn)
         named = await self.listen(self.service_keys(principal=self.account.principal))
         for newer in (False, True):
@@ -335,28 +431,53 @@ class KeyTests(ErrorTestCase):
             for port in (self.port, named):
                 if newer:
                     kind: type[MutualAuthError] = CredentialError
-                    words = (f"holds {self.account.version}", "export the keytab again", "on another account")
+                    words = (
+                        f"holds {self.account.version}",
+                        "export the keytab again",
+                        "on another account",
+                    )
                 else:
-                    kind, words = PeerNotProven, ("made for another key", "mutauth spn query", "klist -k")
-                await self.service_refuses(OTHER_KEY, kind, str(self.spn), str(self.file), *words, port=port)
+                    kind, words = (
+                        PeerNotProven,
+                        ("made for another key", "mutauth spn query", "klist -k"),
+                    )
+                await self.service_refuses(
+                    OTHER_KEY, kind, str(self.spn), str(self.file), *words, port=port
+                )
 
     async def test_altered_ticket(self) -> None:
         """A ticket that nobody but the client made."""
         forged = ClockTests.forged(self, -60, 3600, key=os.urandom(32))  # type: ignore[arg-type]
         self.put(self.file, evolve(self.account, version=1).key())
-        await self.service_refuses(OTHER_KEY, PeerNotProven, "made for another key", "mutauth spn query", credentials=forged)
+        await self.service_refuses(
+            OTHER_KEY,
+            PeerNotProven,
+            "made for another key",
+            "mutauth spn query",
+            credentials=forged,
+        )
 
     async def test_encryption_types(self) -> None:
-        """An account that gets AES-128 tickets only, for a service or a client with AES-256 keys only."""
+        """An account that gets AES-128 tickets only, for a service or a client with AES-256 keys
+        only.
+        """
         await self.change(self.account, msDS_SupportedEncryptionTypes=AES128_ONLY)
         name = "aes128-cts-hmac-sha1-96"
-        words = (str(self.spn), f"is encrypted with {name}, of which {self.file} holds no key", "msDS-Supported")
+        words = (
+            str(self.spn),
+            f"is encrypted with {name}, of which {self.file} holds no key",
+            "msDS-Supported",
+        )
         await self.service_refuses(OTHER_KEY, CredentialError, *words)
         self.configure("permitted_enctypes = aes256-cts-hmac-sha1-96")
-        await self.client_fails(CredentialError, "no encryption type is common", "msDS-Supported", "permitted_enctypes")
+        await self.client_fails(
+            CredentialError, "no encryption type is common", "msDS-Supported", "permitted_enctypes"
+        )
 
     async def test_client_permits_none(self) -> None:
-        """A client whose krb5.conf permits nothing that the domain has, with a cache and with a keytab."""
+        """A client whose krb5.conf permits nothing that the domain has, with a cache and with a
+        keytab.
+        """
         for kind in ("camellia256-cts-cmac", "aes256-cts-hmac-sha384-192"):
             self.configure(f"permitted_enctypes = {kind}")
             for credentials in (self.fresh(), self.client_keytab(self.account)):
@@ -418,12 +539,18 @@ class SetupTests(ErrorTestCase):
             if content is not None:
                 path.write_bytes(content)
             credentials = ClientCredentials(ccache=f"FILE:{path}")
-            await self.client_fails(CredentialError, f"ticket cache FILE:{path}: ", *words, credentials=credentials)
+            await self.client_fails(
+                CredentialError, f"ticket cache FILE:{path}: ", *words, credentials=credentials
+            )
         for name in ("BOGUS:x", f"FILE:{self.here}"):
             credentials = ClientCredentials(ccache=name)
-            await self.client_fails(CredentialError, f"ticket cache {name}: ", "cannot be used", credentials=credentials)
+            await self.client_fails(
+                CredentialError, f"ticket cache {name}: ", "cannot be used", credentials=credentials
+            )
         other = evolve(self.fresh(), principal=self.lab.principal("bob"))
-        await self.client_fails(CredentialError, "belongs to another principal", "kinit", credentials=other)
+        await self.client_fails(
+            CredentialError, "belongs to another principal", "kinit", credentials=other
+        )
 
     async def test_client_keytabs(self) -> None:
         """A client's keytab that is away, spoilt, empty, cut, or another's."""
@@ -434,27 +561,49 @@ class SetupTests(ErrorTestCase):
             (b"garbage", "cannot be used (Unsupported key table format version number); name"),
             (keytab([]), "it holds no keys; export"),
             (keytab([self.account.key()])[:30], "it holds no keys; export"),
-            (keytab([evolve(self.account.key(), principal="x@Y")]), "only of x@Y; export the right account's"),
+            (
+                keytab([evolve(self.account.key(), principal="x@Y")]),
+                "only of x@Y; export the right account's",
+            ),
         ):
             if content is not None:
                 path.write_bytes(content)
             for principal in (self.account.principal, None):
                 if principal or content is None or b"x" not in content:
                     credentials = ClientCredentials(principal=principal, keytab=str(path))
-                    await self.client_fails(CredentialError, f"keytab {path}: ", words, credentials=credentials)
+                    await self.client_fails(
+                        CredentialError, f"keytab {path}: ", words, credentials=credentials
+                    )
 
     async def test_duplicate_spn(self) -> None:
-        """One SPN on two accounts, past the domain controller's own check: to the KDC it is on none."""
+        """One SPN on two accounts, past the domain controller's own check: to the KDC it is on
+        none.
+        """
         other = await self.create("other")
         await deferToThread(self.smuggle, other.dn)
-        words = (str(self.spn), "no such service, or finds its name on several accounts", "mutauth spn query")
+        words = (
+            str(self.spn),
+            "no such service, or finds its name on several accounts",
+            "mutauth spn query",
+        )
         await self.client_fails(KDCRefused, *words)
 
     def smuggle(self, dn: str) -> None:
         """Write the SPN into the controller's database file, below all of its checks."""
-        database = self.lab.directory / "samba/private/sam.ldb.d" / f"{self.lab.base_dn.upper()}.ldb"
-        change = f"dn: {dn}\nchangetype: modify\nadd: servicePrincipalName\nservicePrincipalName: {self.spn}\n"
-        subprocess.run(["ldbmodify", "-H", str(database)], input=change, text=True, capture_output=True, check=True)
+        database = (
+            self.lab.directory / "samba/private/sam.ldb.d" / f"{self.lab.base_dn.upper()}.ldb"
+        )
+        change = (
+            f"dn: {dn}\nchangetype: modify\nadd: servicePrincipalName\nservicePrincipalName: "
+            f"{self.spn}\n"
+        )
+        subprocess.run(
+            ["ldbmodify", "-H", str(database)],
+            input=change,
+            text=True,
+            capture_output=True,
+            check=True,
+        )
 
 
 class CommandTests(ErrorTestCase, CommandTestCase):
@@ -468,23 +617,42 @@ class CommandTests(ErrorTestCase, CommandTestCase):
         """4 for what Kerberos refuses, 3 when no KDC answers; one line each, with what to do."""
         old = self.client_keytab(await self.create("user"))
         (self.here / "no-kdc.conf").write_text(
-            self.lab.krb5_conf.read_text().replace(f"kdc = {self.lab.nameserver}", "kdc = 127.0.0.1:1")
+            self.lab.krb5_conf.read_text().replace(
+                f"kdc = {self.lab.nameserver}", "kdc = 127.0.0.1:1"
+            )
         )
         unknown = SPN("nobodys", self.spn.host)
         cache = f":ccache={(self.fresh().ccache or '').removeprefix('FILE:')}"
         keytab_of_before = f":principal={old.principal}:keytab={old.keytab}"
-        account = await self.do(lambda session: find_account(session, (old.principal or "").partition("@")[0]))
+        account = await self.do(
+            lambda session: find_account(session, (old.principal or "").partition("@")[0])
+        )
         await self.new_password(Account(account.name, self.lab.realm, account.dn, ""))
         attempts = (
             (4, unknown, cache, {}, ("the KDC knows no such service", "mutauth install")),
-            (4, self.spn, keytab_of_before, {}, ("the KDC refused the key", "export the keytab again")),
-            (3, unknown, cache, {"KRB5_CONFIG": str(self.here / "no-kdc.conf")}, ("no KDC answers", "check the KDC")),
+            (
+                4,
+                self.spn,
+                keytab_of_before,
+                {},
+                ("the KDC refused the key", "export the keytab again"),
+            ),
+            (
+                3,
+                unknown,
+                cache,
+                {"KRB5_CONFIG": str(self.here / "no-kdc.conf")},
+                ("no KDC answers", "check the KDC"),
+            ),
         )
 
         def attempt(spn: SPN, who: str, environment: dict[str, str]) -> Ended:
             endpoint = f"mutauth:tcp\\:127.0.0.1\\:{self.port}:spn={spn}{who}"
             return self.mutauth("connect", endpoint, given="hello", **environment)
 
-        running = [deferToThread(attempt, spn, who, environment) for _, spn, who, environment, _ in attempts]
+        running = [
+            deferToThread(attempt, spn, who, environment)
+            for _, spn, who, environment, _ in attempts
+        ]
         for (code, _, _, _, words), waiting in zip(attempts, running, strict=True):
             CommandTestCase.refused(self, await waiting, code, *words)

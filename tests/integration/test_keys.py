@@ -22,28 +22,37 @@ from twisted.internet.threads import deferToThread
 
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.errors import CredentialError, PeerNotProven, PeerRefused
+from mutauth_twisted.kerberos.tickets import tickets_for
 from mutauth_twisted.spn import SPN
-from mutauth_twisted.tickets import tickets_for
 from tests.integration.commands import CommandTestCase
 from tests.integration.kerberos_case import Account, KerberosTestCase, Key, keytab
 
-REFUSED = (PeerRefused, ("the service refused the ticket: the ticket was made for another key", "kinit"))
+REFUSED = (
+    PeerRefused,
+    ("the service refused the ticket: the ticket was made for another key", "kinit"),
+)
 
 
 class AcceptorFacts(KerberosTestCase):
     """What MIT's acceptor does with a keytab; the package relies on it."""
 
     async def test_the_file_is_read_for_each_client(self) -> None:
-        """One credential takes tickets for whatever keys the file holds at the time, with a principal named or not."""
+        """One credential takes tickets for whatever keys the file holds at the time, with a
+        principal named or not.
+        """
         old = self.account
         for name in (None, gssapi.Name(old.principal, gssapi.NameType.kerberos_principal)):
             self.put(self.file, old.key())
             held = gssapi.Credentials(name=name, usage="accept", store={"keytab": str(self.file)})
 
             def accepted(held: gssapi.Credentials = held, **ticket: Any) -> bool:
-                credentials = gssapi.Credentials(usage="initiate", store={"ccache": self.fresh().ccache or ""})
+                credentials = gssapi.Credentials(
+                    usage="initiate", store={"ccache": self.fresh().ccache or ""}
+                )
                 target = gssapi.Name(str(self.spn), gssapi.NameType.kerberos_principal)
-                token = gssapi.SecurityContext(name=target, creds=credentials, usage="initiate").step()
+                token = gssapi.SecurityContext(
+                    name=target, creds=credentials, usage="initiate"
+                ).step()
                 try:
                     accept_sec_context(token, acceptor_creds=held)
                 except gssapi.exceptions.GSSError:
@@ -65,11 +74,14 @@ class AcceptorFacts(KerberosTestCase):
 class RotatingTestCase(KerberosTestCase):
     """The service's key changes while clients connect one after another."""
 
-    async def rotate(self, port: int, write: Callable[..., Any]) -> tuple[ClientCredentials, Account]:
+    async def rotate(
+        self, port: int, write: Callable[..., Any]
+    ) -> tuple[ClientCredentials, Account]:
         """Change the key; who should come in does so all the while.
 
         :param write: puts keys into the keytab, in the place of those that are there.
-        :return: a client that kept its ticket for the old key, which the keytab holds no more, and the account.
+        :return: a client that kept its ticket for the old key, which the keytab holds no more, and
+            the account.
         """
         holder = self.fresh()
         stop, counts = False, [0, 0]
@@ -81,15 +93,20 @@ class RotatingTestCase(KerberosTestCase):
                 await client.ended
                 counts[which] += 1
 
-        clients = gatherResults([self.coroutine(connect(which)) for which in (0, 1)], consumeErrors=True)
+        clients = gatherResults(
+            [self.coroutine(connect(which)) for which in (0, 1)], consumeErrors=True
+        )
 
         async def some_more() -> None:
             seen = list(counts)
-            while not clients.called and not all(now >= before + 3 for now, before in zip(counts, seen, strict=True)):
+            while not clients.called and not all(
+                now >= before + 3 for now, before in zip(counts, seen, strict=True)
+            ):
                 await deferLater(cast(IReactorTime, reactor), 0.002)
 
         await some_more()
-        # Who knows the password beforehand puts the next key into the keytab first, and then changes it.
+        # Who knows the password beforehand puts the next key into the keytab first, and then
+        # changes it.
         password = "Aa1-" + os.urandom(12).hex()
         new = evolve(self.account, password=password, version=self.account.version + 1)
         write(new.key(), self.account.key())
@@ -112,8 +129,17 @@ class RotationTests(RotatingTestCase):
         """The key changes, and then the old one goes."""
         port = await self.listen(self.service_keys(principal=principal))
         holder, new = await self.rotate(port, write)
-        versions = (f"is for key version {self.account.version}", f"holds {new.version}", "new tickets with kinit")
-        await self.both(port, REFUSED, (PeerNotProven, (str(self.spn), str(self.file), *versions)), credentials=holder)
+        versions = (
+            f"is for key version {self.account.version}",
+            f"holds {new.version}",
+            "new tickets with kinit",
+        )
+        await self.both(
+            port,
+            REFUSED,
+            (PeerNotProven, (str(self.spn), str(self.file), *versions)),
+            credentials=holder,
+        )
         await self.served(port)
 
     async def test_replaced(self) -> None:
@@ -132,11 +158,17 @@ class RotationTests(RotatingTestCase):
         """A service that kept its keytab when the password changed is told to export it again."""
         port = await self.listen(self.service_keys())
         new = await self.new_password(self.account)
-        versions = (f"is for key version {new.version}", f"holds {self.account.version}", "export the keytab again")
+        versions = (
+            f"is for key version {new.version}",
+            f"holds {self.account.version}",
+            "export the keytab again",
+        )
         await self.both(port, REFUSED, (CredentialError, (str(self.file), *versions)))
 
     async def test_keytab_away(self) -> None:
-        """A keytab that is away, empty, or none: both sides say so, and with the file back clients come in again."""
+        """A keytab that is away, empty, or none: both sides say so, and with the file back clients
+        come in again.
+        """
         unsaid = (PeerRefused, ("the other side failed and does not say why", "its own log"))
         # GSSAPI, which would say more, is not asked to open what it might wait for.
         unasked = (PeerRefused, ("it did not accept the ticket", "the service's log says why"))
@@ -144,9 +176,17 @@ class RotationTests(RotatingTestCase):
             port = await self.listen(self.service_keys(principal=principal))
             for change, words, seen in (
                 (self.file.unlink, "it does not exist; put it back", REFUSED),
-                (self.file.mkdir, "it cannot be read: it is not a regular file; put the keytab back", unasked),
+                (
+                    self.file.mkdir,
+                    "it cannot be read: it is not a regular file; put the keytab back",
+                    unasked,
+                ),
                 (self.file.rmdir, "it does not exist; put it back", REFUSED),
-                (lambda: self.file.write_bytes(b"garbage"), "it cannot be used: Unsupported key table", of_garbage),
+                (
+                    lambda: self.file.write_bytes(b"garbage"),
+                    "it cannot be used: Unsupported key table",
+                    of_garbage,
+                ),
                 (lambda: self.file.write_bytes(keytab([])), "it holds no keys", REFUSED),
             ):
                 change()
@@ -161,8 +201,14 @@ class ServicesTests(KerberosTestCase):
     async def test_a_keytab_each(self) -> None:
         """Three services take the tickets for their own account, and no other's."""
         accounts = [self.account, await self.create("two"), await self.create("three")]
-        accounts[2] = await self.new_password(accounts[2])  # versions that differ, and two that are the same
-        spns = [self.spn, SPN(f"{self.spn.service_class}b", self.spn.host), SPN(f"{self.spn.service_class}c", self.spn.host)]
+        accounts[2] = await self.new_password(
+            accounts[2]
+        )  # versions that differ, and two that are the same
+        spns = [
+            self.spn,
+            SPN(f"{self.spn.service_class}b", self.spn.host),
+            SPN(f"{self.spn.service_class}c", self.spn.host),
+        ]
         ports = []
         for account, spn in zip(accounts, spns, strict=True):
             if account is not self.account:
@@ -175,7 +221,9 @@ class ServicesTests(KerberosTestCase):
                 if spn is spns[which]:
                     self.assertEqual(await self.served(port, spn), self.lab.principal("alice"))
                 else:
-                    await self.refused(self.connect(port, spn, self.fresh()), PeerRefused, "another key")
+                    await self.refused(
+                        self.connect(port, spn, self.fresh()), PeerRefused, "another key"
+                    )
 
 
 class ClientTests(KerberosTestCase):
@@ -193,20 +241,29 @@ class ClientTests(KerberosTestCase):
         return spn
 
     async def test_ccache_replaced(self) -> None:
-        """A cache that somebody else's tickets were put into makes the same client somebody else."""
+        """A cache that somebody else's tickets were put into makes the same client somebody
+        else.
+        """
         path = self.here / "ccache"
         credentials = ClientCredentials(ccache=f"FILE:{path}")
-        missing = (CredentialError, (f"ticket cache FILE:{path}", "there is no Kerberos ticket", "kinit"))
+        missing = (
+            CredentialError,
+            (f"ticket cache FILE:{path}", "there is no Kerberos ticket", "kinit"),
+        )
         await self.both(self.port, missing, None, credentials=credentials)
         for user in ("alice", "bob", "alice"):
             new = self.here / "new"
             shutil.copy(self.lab.ccache(user).removeprefix("FILE:"), new)
             new.replace(path)
-            self.assertEqual(await self.served(self.port, credentials=credentials), self.lab.principal(user))
+            self.assertEqual(
+                await self.served(self.port, credentials=credentials), self.lab.principal(user)
+            )
         # kinit writes into the file that is there.
         await self.kinit(self.user, path)
         self.assertEqual(await self.served(self.port, credentials=credentials), self.user.principal)
-        renewed = await deferToThread(subprocess.run, ["kinit", "-R", "-c", str(path)], capture_output=True, check=False)
+        renewed = await deferToThread(
+            subprocess.run, ["kinit", "-R", "-c", str(path)], capture_output=True, check=False
+        )
         self.assertEqual(renewed.returncode, 0, renewed)
         self.assertEqual(await self.served(self.port, credentials=credentials), self.user.principal)
 
@@ -216,19 +273,30 @@ class ClientTests(KerberosTestCase):
         self.set_environment(KRB5CCNAME=f"FILE:{path}")
         for user in ("alice", "bob"):
             shutil.copy(self.lab.ccache(user).removeprefix("FILE:"), path)
-            self.assertEqual(await self.served(self.port, credentials=ClientCredentials()), self.lab.principal(user))
+            self.assertEqual(
+                await self.served(self.port, credentials=ClientCredentials()),
+                self.lab.principal(user),
+            )
 
     async def test_old_keytab(self) -> None:
-        """A keytab of before the password was changed is refused with what to do; once it is exported again, all is well."""
+        """A keytab of before the password was changed is refused with what to do; once it is
+        exported again, all is well.
+        """
         old, new = self.user, await self.new_password(self.user)
         credentials = self.client_keytab(old)
-        words = (f"keytab {credentials.keytab}: ", "the KDC refused the key", "export the keytab again")
+        words = (
+            f"keytab {credentials.keytab}: ",
+            "the KDC refused the key",
+            "export the keytab again",
+        )
         await self.both(self.port, (CredentialError, words), None, credentials=credentials)
         self.put(Path(credentials.keytab or ""), new.key())
         self.assertEqual(await self.served(self.port, credentials=credentials), self.user.principal)
 
     async def test_keytab_replaced(self) -> None:
-        """A keytab that is replaced is used for the next connection, although the old tickets have hours to go."""
+        """A keytab that is replaced is used for the next connection, although the old tickets have
+        hours to go.
+        """
         credentials = self.client_keytab(self.user)
         await self.served(self.port, credentials=credentials)
         other = await self.create("other")
@@ -238,26 +306,41 @@ class ClientTests(KerberosTestCase):
         self.assertEqual(await self.served(self.port, credentials=anybody), other.principal)
 
     async def test_keytab_spoilt(self) -> None:
-        """A new keytab that is of no use is tried once, and the tickets that are there serve on; so do they without any."""
+        """A new keytab that is of no use is tried once, and the tickets that are there serve on; so
+        do they without any.
+        """
         credentials = self.client_keytab(self.user)
         file = Path(credentials.keytab or "")
         await self.lock_after(self.user, 20)
         source = tickets_for(credentials)
         await self.served(self.port, credentials=credentials)
         cache = source.cache
-        for content in (keytab([evolve(self.user, password="wrong").key()]), b"garbage", keytab([]), None):
+        for content in (
+            keytab([evolve(self.user, password="wrong").key()]),
+            b"garbage",
+            keytab([]),
+            None,
+        ):
             file.unlink() if content is None else file.write_bytes(content)
             for _ in range(3):
                 spn = await self.new_ticket_needed()
-                self.assertEqual(await self.served(self.port, spn, credentials), self.user.principal)
-        tries = await self.do(lambda session: session.read(self.user.dn, ["badPwdCount"]).text("badPwdCount"))
+                self.assertEqual(
+                    await self.served(self.port, spn, credentials), self.user.principal
+                )
+        tries = await self.do(
+            lambda session: session.read(self.user.dn, ["badPwdCount"]).text("badPwdCount")
+        )
         self.assertEqual((tries, source.cache), ("1", cache))
 
     async def test_expired_in_memory(self) -> None:
         """A ticket in memory that has ended is fetched again."""
         credentials = self.client_keytab(self.user)
         short = self.here / "krb5.conf"
-        short.write_text(self.lab.krb5_conf.read_text().replace("[libdefaults]", "[libdefaults]\n    ticket_lifetime = 1s"))
+        short.write_text(
+            self.lab.krb5_conf.read_text().replace(
+                "[libdefaults]", "[libdefaults]\n    ticket_lifetime = 1s"
+            )
+        )
         os.environ["KRB5_CONFIG"] = str(short)
         source = tickets_for(credentials)
         self.assertLessEqual(cast(Any, await deferToThread(source.acquire)).lifetime, 1)
@@ -265,19 +348,27 @@ class ClientTests(KerberosTestCase):
         tickets = list(krb5.cc_resolve(krb5.init_context(), source.cache.encode()))
         await deferLater(cast(IReactorTime, reactor), 1.1)
         self.assertEqual(await self.served(self.port, credentials=credentials), self.user.principal)
-        self.assertGreater(len(list(krb5.cc_resolve(krb5.init_context(), source.cache.encode()))), len(tickets))
+        self.assertGreater(
+            len(list(krb5.cc_resolve(krb5.init_context(), source.cache.encode()))), len(tickets)
+        )
 
     async def test_refused_tickets_are_not_kept(self) -> None:
-        """What the KDC or the service refuses is fetched again for the next connection, not kept until it ends."""
+        """What the KDC or the service refuses is fetched again for the next connection, not kept
+        until it ends.
+        """
         credentials = self.client_keytab(self.user)
         await self.served(self.port, credentials=credentials)
         # The service's key changes: the ticket in memory is for the old one.
         new = await self.new_password(self.account)
         self.put(self.file, new.key())
-        old = (PeerNotProven, (f"is for key version {self.account.version}", f"holds {new.version}"))
+        old = (
+            PeerNotProven,
+            (f"is for key version {self.account.version}", f"holds {new.version}"),
+        )
         await self.both(self.port, REFUSED, old, credentials=credentials)
         self.assertEqual(await self.served(self.port, credentials=credentials), self.user.principal)
-        # An account of the same name and password takes the place of this one: the KDC takes its old tickets no more.
+        # An account of the same name and password takes the place of this one: the KDC takes its
+        # old tickets no more.
         await self.do(lambda session: session.delete(self.user.dn))
         await self.recreate(self.user)
         revoked = (CredentialError, ("the KDC takes the ticket no more", "kinit"))
@@ -287,7 +378,10 @@ class ClientTests(KerberosTestCase):
     async def test_keytab_of_another(self) -> None:
         """A keytab without the client's key is named, with whose keys it holds."""
         credentials = evolve(self.client_keytab(self.user), principal=self.account.principal)
-        words = (f"it has no key of {self.account.principal}, only of {self.user.principal}", "right account's")
+        words = (
+            f"it has no key of {self.account.principal}, only of {self.user.principal}",
+            "right account's",
+        )
         await self.both(self.port, (CredentialError, words), None, credentials=credentials)
 
 
@@ -307,28 +401,53 @@ class ProcessTests(RotatingTestCase, CommandTestCase):
             scratch = self.here / "scratch"
             scratch.write_bytes(keytab([key]))
             (entry,) = krb5.kt_resolve(context, f"FILE:{scratch}".encode())
-            krb5.kt_add_entry(context, file, entry.principal, entry.kvno, entry.timestamp, entry.key)
+            krb5.kt_add_entry(
+                context, file, entry.principal, entry.kvno, entry.timestamp, entry.key
+            )
         wanted = {(key.version, key.kind) for key in keys}
         for entry in gone:
             if (entry.kvno, entry.key.enctype) not in wanted:
                 krb5.kt_remove_entry(context, file, entry)
 
     async def test_rotation(self) -> None:
-        """The key changes in the file and no client notices; an old ticket is refused, and both sides say why."""
+        """The key changes in the file and no client notices; an old ticket is refused, and both
+        sides say why.
+        """
         self.common = ("--service-class", self.spn.service_class, "--host", self.spn.host)
         alone = ("--publish", "none", "--spn-check", "off")
-        with self.service(*alone, "--keytab", str(self.file), "--listen", "tcp:0:interface=127.0.0.1") as running:
+        with self.service(
+            *alone, "--keytab", str(self.file), "--listen", "tcp:0:interface=127.0.0.1"
+        ) as running:
             holder, new = await self.rotate(running.port, self.edit)
             endpoint = f"mutauth:tcp\\:127.0.0.1\\:{running.port}:spn={self.spn}:ccache="
-            ended = self.mutauth("connect", endpoint + (holder.ccache or "").removeprefix("FILE:"), given="hello")
-            CommandTestCase.refused(self, ended, 4, str(self.spn), "made for another key", "get new tickets with kinit")
-            ended = self.mutauth("connect", endpoint + (self.fresh().ccache or "").removeprefix("FILE:"), given="hello")
+            ended = self.mutauth(
+                "connect", endpoint + (holder.ccache or "").removeprefix("FILE:"), given="hello"
+            )
+            CommandTestCase.refused(
+                self, ended, 4, str(self.spn), "made for another key", "get new tickets with kinit"
+            )
+            ended = self.mutauth(
+                "connect",
+                endpoint + (self.fresh().ccache or "").removeprefix("FILE:"),
+                given="hello",
+            )
             self.assertEqual((ended.code, ended.output, ended.errors), (0, "hello", ""))
             self.file.unlink()
-            ended = self.mutauth("connect", endpoint + (self.fresh().ccache or "").removeprefix("FILE:"), given="hello")
+            ended = self.mutauth(
+                "connect",
+                endpoint + (self.fresh().ccache or "").removeprefix("FILE:"),
+                given="hello",
+            )
             CommandTestCase.refused(self, ended, 4, str(self.spn), "made for another key")
             running.stop()
-        refused = [line for line in running.log.splitlines() if re.search("handshake (with .+ )?failed: ", line)]
+        refused = [
+            line
+            for line in running.log.splitlines()
+            if re.search("handshake (with .+ )?failed: ", line)
+        ]
         self.assertEqual(len(refused), 2, running.log)
-        self.assertIn(f"is for key version {self.account.version}, and {self.file} holds {new.version}; ", refused[0])
+        self.assertIn(
+            f"is for key version {self.account.version}, and {self.file} holds {new.version}; ",
+            refused[0],
+        )
         self.assertIn(f"keytab {self.file}: it does not exist; put it back", refused[1])

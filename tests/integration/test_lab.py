@@ -31,7 +31,12 @@ ROOT = Path(mutauth_twisted.__file__).parent.parent
 def output_of(*command: str, environment: dict[str, str]) -> str:
     """What a program prints; its failure fails the test."""
     return subprocess.run(
-        command, env={**os.environ, **environment}, capture_output=True, text=True, check=True, timeout=30
+        command,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
     ).stdout
 
 
@@ -48,10 +53,16 @@ class DirectoryTests(TestCase):
         for host in (self.lab.dc_host, "srv1.lab.example", "srv2.lab.example", "rogue.lab.example"):
             address = yield resolver.getHostByName(host)
             self.assertEqual(address, self.lab.address_of(host))
-        for name, port in (("_ldap._tcp.dc._msdcs", 389), ("_gc._tcp", 3268), ("_kerberos._tcp", 88)):
+        for name, port in (
+            ("_ldap._tcp.dc._msdcs", 389),
+            ("_gc._tcp", 3268),
+            ("_kerberos._tcp", 88),
+        ):
             answers, _, _ = yield resolver.lookupService(f"{name}.lab.example")
             (answer,) = answers
-            self.assertEqual((str(answer.payload.target), answer.payload.port), (self.lab.dc_host, port))
+            self.assertEqual(
+                (str(answer.payload.target), answer.payload.port), (self.lab.dc_host, port)
+            )
 
     def test_tickets(self) -> None:
         """Every account's cache is valid and gets a service ticket."""
@@ -65,7 +76,9 @@ class DirectoryTests(TestCase):
     def test_keytabs(self) -> None:
         """Every keytab holds the account's own AES keys and nothing else."""
         for name in state.ACCOUNTS:
-            listing = output_of("klist", "-ke", str(self.lab.keytab(name)), environment=self.lab.environment())
+            listing = output_of(
+                "klist", "-ke", str(self.lab.keytab(name)), environment=self.lab.environment()
+            )
             entries = re.findall(r"^ +\d+ (\S+) \(([^)]+)\)", listing, re.MULTILINE)
             self.assertEqual({principal for principal, _ in entries}, {self.lab.principal(name)})
             self.assertEqual({key for _, key in entries}, AES)
@@ -97,7 +110,9 @@ class DirectoryTests(TestCase):
 
     def test_run_in_a_lab_that_is_up(self) -> None:
         """A program joins the lab that is up, and its end does not end the lab."""
-        result = lab_command("run", "--dir", str(self.lab.directory), "--", "sh", "-c", "klist -s && exit 5")
+        result = lab_command(
+            "run", "--dir", str(self.lab.directory), "--", "sh", "-c", "klist -s && exit 5"
+        )
         self.assertEqual(result.returncode, 5, result.stderr)
         self.assertEqual(Lab.load(self.lab.directory), self.lab)
 
@@ -106,7 +121,9 @@ class DirectoryTests(TestCase):
         directory = Path("/run/mutauth-lab-second")
         result = lab_command("up", "--dir", str(directory), "--address", self.lab.nameserver)
         self.assertEqual(result.returncode, 3)
-        self.assertRegex(result.stderr, r"\Amutauth: TCP port 53 at [0-9.]+: in use by another program; .*\n\Z")
+        self.assertRegex(
+            result.stderr, r"\Amutauth: TCP port 53 at [0-9.]+: in use by another program; .*\n\Z"
+        )
         self.assertFalse(directory.exists())
 
 
@@ -135,7 +152,17 @@ class KilledRunTests(SynchronousTestCase):
         environment = {k: v for k, v in os.environ.items() if k != state.ENVIRONMENT_VARIABLE}
         place = ("--dir", str(self.directory), "--address", OWN_ADDRESS)
         process = subprocess.Popen(
-            [sys.executable, "-m", "mutauth_twisted.cli.lab", "run", *place, "--", "sh", "-c", script],
+            [
+                sys.executable,
+                "-m",
+                "mutauth_twisted.cli.lab",
+                "run",
+                *place,
+                "--",
+                "sh",
+                "-c",
+                script,
+            ],
             env={**environment, "PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -163,7 +190,9 @@ class KilledRunTests(SynchronousTestCase):
         require_free_ports(OWN_ADDRESS)
 
     def test_killed_and_terminated(self) -> None:
-        """SIGKILL leaves no process behind; the next run cleans up, and SIGTERM ends it with its directory."""
+        """SIGKILL leaves no process behind; the next run cleans up, and SIGTERM ends it with its
+        directory.
+        """
         process, controller = self.start("echo inside; exec sleep 600")
         process.kill()
         process.wait()
@@ -173,9 +202,10 @@ class KilledRunTests(SynchronousTestCase):
         self.assert_gone(controller)
         self.assertTrue(self.directory.exists())
 
-        process, controller = self.start("trap 'exit 9' TERM; echo inside; while :; do sleep 0.05; done")
+        process, controller = self.start(
+            "trap 'exit 9' TERM; echo inside; while :; do sleep 0.05; done"
+        )
         process.send_signal(signal.SIGTERM)
         self.assertEqual(process.wait(20), 9)
         self.assertFalse(controller.alive())
         self.assertFalse(self.directory.exists())
-

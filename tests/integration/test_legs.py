@@ -1,4 +1,6 @@
-"""Packages of five and six tokens, end to end: real endpoints, real TCP and TLS, contexts that are made up."""
+"""Packages of five and six tokens, end to end: real endpoints, real TCP and TLS, contexts that are
+made up.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +18,18 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from mutauth_twisted.access import AccessPolicy
-from mutauth_twisted.channelbinding import TLS_EXPORTER, ChannelBinding
-from mutauth_twisted.core import kerberos
+from mutauth_twisted.core.channelbinding import TLS_EXPORTER, ChannelBinding
 from mutauth_twisted.core.confirmation import Confirming
 from mutauth_twisted.core.context import Outcome
 from mutauth_twisted.errors import MutualAuthError, NetworkError, PeerNotProven
-from mutauth_twisted.net import endpoints, protocol
-from mutauth_twisted.net.endpoints import MutualAuthClientEndpoint, MutualAuthServerEndpoint
+from mutauth_twisted.mechanisms import kerberos
+from mutauth_twisted.net import client, protocol
+from mutauth_twisted.net.client import MutualAuthClientEndpoint
 from mutauth_twisted.net.protocol import Channel
-from mutauth_twisted.policy import Protection
+from mutauth_twisted.net.server import MutualAuthServerEndpoint
+from mutauth_twisted.protection import Protection
+from mutauth_twisted.testing.fakes import SPN_ASKED, FakeContext
 from mutauth_twisted.wire import NNS, WINSOCK
-from tests.fakes import SPN_ASKED, FakeContext
 from tests.integration.exchange_case import LOOPBACK, Application, one
 
 TLS = Protection.TLS
@@ -37,14 +40,18 @@ LEGS = (5, 6)
 class Watched(FakeContext):
     """A context that notes at each of its steps whose applications there are, and fails at one."""
 
-    def __init__(self, test: LegsTests, *, initiator: bool, legs: int, fails_at: int | None, blocking: bool) -> None:
+    def __init__(
+        self, test: LegsTests, *, initiator: bool, legs: int, fails_at: int | None, blocking: bool
+    ) -> None:
         super().__init__(initiator=initiator, legs=legs, blocking=blocking)
         self.test = test
         self.fails_at = fails_at
         self.channel: ChannelBinding | None = None
 
     def step(self, token: bytes | None) -> Outcome:
-        self.test.steps.append((self.initiator, len(self.steps) + 1, len(self.test.clients), len(self.test.servers)))
+        self.test.steps.append(
+            (self.initiator, len(self.steps) + 1, len(self.test.clients), len(self.test.servers))
+        )
         if len(self.steps) + 1 == self.fails_at:
             self.fails = PeerNotProven("the peer", "its token is not liked")
         return super().step(token)
@@ -55,7 +62,9 @@ def _confirming(seen: ChannelBinding, context: Any, channel: ChannelBinding) -> 
 
 
 class Cut(Protocol):
-    """One of two connections between which bytes go until it is the turn of what must not arrive."""
+    """One of two connections between which bytes go until it is the turn of what must not
+    arrive.
+    """
 
     def __init__(self, turns: list[str], direction: str, last: int) -> None:
         self.turns = turns
@@ -98,7 +107,7 @@ class LegsTests(TestCase):
 
     def begin(self) -> None:
         """Forget everything."""
-        endpoints._fetched.clear()
+        client._fetched.clear()
         self.steps: list[tuple[bool, int, int, int]] = []
         self.clients: list[Application] = []
         self.servers: list[Application] = []
@@ -132,12 +141,20 @@ class LegsTests(TestCase):
         return cast(int, port.getHost().port)
 
     def connect(
-        self, port: int, channel: Channel, legs: int, fails_at: int | None = None, *, blocking: bool = False
+        self,
+        port: int,
+        channel: Channel,
+        legs: int,
+        fails_at: int | None = None,
+        *,
+        blocking: bool = False,
     ) -> Deferred[Application]:
         """Connect through the real endpoint."""
         test = self
 
-        def initiator(spn: object, credentials: object, protection: object, package: object, bound: Any) -> Watched:
+        def initiator(
+            spn: object, credentials: object, protection: object, package: object, bound: Any
+        ) -> Watched:
             made = Watched(test, initiator=True, legs=legs, fails_at=fails_at, blocking=blocking)
             made.channel = bound
             test.contexts.append(made)
@@ -156,12 +173,16 @@ class LegsTests(TestCase):
         return cast("Deferred[Application]", endpoint.connect(Client()))
 
     def assert_nothing_early(self, what: object) -> None:
-        """At no step of either side was there an application on it, nor on the client's before the service's last."""
+        """At no step of either side was there an application on it, nor on the client's before the
+        service's last.
+        """
         for initiator, number, clients, servers in self.steps:
             self.assertEqual(clients if initiator else servers, 0, (what, initiator, number))
 
     async def test_all_the_way(self) -> None:
-        """Every leg is carried, in order, on either wire and with every protection; only then there are applications."""
+        """Every leg is carried, in order, on either wire and with every protection; only then there
+        are applications.
+        """
         for channel, legs, blocking in product(CHANNELS, LEGS, (False, True)):
             what = (channel.wire.name, channel.protection.value, legs, blocking)
             self.begin()
@@ -169,26 +190,37 @@ class LegsTests(TestCase):
             client = await self.connect(port, channel, legs, blocking=blocking)
             client.protected.write(b"question")
             self.assertEqual(await client.wait_for(8), b"QUESTION", what)
-            self.assertEqual(self.servers[0].protected.peer_identity.principal, "alice@TEST.EXAMPLE")
+            self.assertEqual(
+                self.servers[0].protected.peer_identity.principal, "alice@TEST.EXAMPLE"
+            )
             self.assertEqual(client.protected.peer_identity.protection, channel.protection)
             self.assert_nothing_early(what)
             # The initiator's and the acceptor's steps take turns, and each makes the next token.
             order = [(initiator, number) for initiator, number, _, _ in self.steps]
-            # Inside TLS, to which the handshake is bound, a context of its own fetches the ticket before the connection.
+            # Inside TLS, to which the handshake is bound, a context of its own fetches the ticket
+            # before the connection.
             fetching = [(True, 1)] * (channel.protection is TLS and blocking)
-            legs_taken = [(not leg % 2, leg // 2 + 1) for leg in range(6)] + [(True, 4)] * (legs == 6)
+            legs_taken = [(not leg % 2, leg // 2 + 1) for leg in range(6)] + [(True, 4)] * (
+                legs == 6
+            )
             self.assertEqual(order, fetching + legs_taken, what)
             used = self.contexts[channel.protection is TLS :]
             self.assertEqual([context.judged for context in used], [1, 1])
-            self.assertEqual([context.judged for context in self.contexts[:-2]], [0] * (len(self.contexts) - 2))
+            self.assertEqual(
+                [context.judged for context in self.contexts[:-2]], [0] * (len(self.contexts) - 2)
+            )
             self.assertEqual(len({context.channel for context in used}), 1)
             self.assertIs(used[0].channel is None, channel.protection is not TLS)
             client.protected.loseConnection()
             reasons = await gatherResults([client.ended, self.servers[0].ended])
-            self.assertEqual([type(reason) for reason in reasons], [ConnectionDone, ConnectionDone], what)
+            self.assertEqual(
+                [type(reason) for reason in reasons], [ConnectionDone, ConnectionDone], what
+            )
 
     async def test_failed(self) -> None:
-        """A context that fails at any of its steps has no application, and the peer none that needs that step."""
+        """A context that fails at any of its steps has no application, and the peer none that needs
+        that step.
+        """
         for channel, legs, fails in product(CHANNELS, LEGS, ("the client", "the service")):
             for number in range(1, 4 + (legs == 6 and fails == "the client")):
                 what = (channel.wire.name, channel.protection.value, legs, fails, number)
@@ -196,8 +228,8 @@ class LegsTests(TestCase):
                 at_service = fails == "the service"
                 port = await self.listen(channel, legs, number if at_service else None)
                 connecting = self.connect(port, channel, legs, None if at_service else number)
-                # A client of five tokens has the last word.  Where nothing says done, and nothing has to be confirmed,
-                # that completes it.
+                # A client of five tokens has the last word.  Where nothing says done, and nothing
+                # has to be confirmed, that completes it.
                 has_last_word = (at_service, legs, number) == (True, 5, 3)
                 if has_last_word and channel.wire is WINSOCK and channel.protection is not TLS:
                     client = await connecting
@@ -214,8 +246,12 @@ class LegsTests(TestCase):
                     self.assertEqual(server.received, b"", what)
 
     async def test_cut(self) -> None:
-        """A connection that is cut at any leg gives nobody an application who still had to hear something."""
-        for channel, legs in product((each for each in CHANNELS if each.protection is not TLS), LEGS):
+        """A connection that is cut at any leg gives nobody an application who still had to hear
+        something.
+        """
+        for channel, legs in product(
+            (each for each in CHANNELS if each.protection is not TLS), LEGS
+        ):
             port = await self.listen(channel, legs)
             for last in range(1, 7):
                 self.begin()
@@ -223,10 +259,13 @@ class LegsTests(TestCase):
                 turns: list[str] = []
                 middle = await self.middle(port, turns, last)
                 connecting = self.connect(middle, channel, legs)
-                # Its own fourth token is what a client still waits for, or the service's word that all is done.
+                # Its own fourth token is what a client still waits for, or the service's word that
+                # all is done.
                 if channel.wire is WINSOCK and legs == 5 and last > 4:
                     client = await connecting
-                    client.protected.write(b"question")  # the service has no word to say before that
+                    client.protected.write(
+                        b"question"
+                    )  # the service has no word to say before that
                     await client.ended
                     self.assertEqual(client.received, b"", what)
                 else:
@@ -249,7 +288,9 @@ class LegsTests(TestCase):
                     near.join(far)
                     far.join(near)
 
-                connecting: Deferred[Any] = TCP4ClientEndpoint(reactor, LOOPBACK, port).connect(one(far))
+                connecting: Deferred[Any] = TCP4ClientEndpoint(reactor, LOOPBACK, port).connect(
+                    one(far)
+                )
                 connecting.addCallback(join)
                 return near
 
@@ -258,7 +299,9 @@ class LegsTests(TestCase):
         return cast(int, listening.getHost().port)
 
     async def test_confirmed_with_the_last_token(self) -> None:
-        """With TLS the service's confirmation comes with its last token, and a client without it has no application."""
+        """With TLS the service's confirmation comes with its last token, and a client without it
+        has no application.
+        """
         for wire, legs in product((NNS, WINSOCK), LEGS):
             channel = Channel(wire, TLS)
             self.begin()

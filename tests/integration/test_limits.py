@@ -20,12 +20,12 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mutauth_twisted.errors import NetworkError, PeerRefused, SessionEnded
-from mutauth_twisted.net.endpoints import MutualAuthClientEndpoint
+from mutauth_twisted.net.client import MutualAuthClientEndpoint
 from mutauth_twisted.net.limits import Limits
 from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.net.transport import LINGER
-from mutauth_twisted.policy import Protection
-from tests.fakes import captured_log
+from mutauth_twisted.protection import Protection
+from mutauth_twisted.testing.fakes import captured_log
 from tests.integration.exchange_case import LOOPBACK, Application, ExchangeTestCase, one
 
 CLOCK = cast(IReactorTime, reactor)
@@ -92,7 +92,8 @@ class Stranger(Protocol):
 
 
 class Flood:
-    """So many strangers of each address at any time, until it is stopped: one that was closed comes back.
+    """So many strangers of each address at any time, until it is stopped: one that was closed comes
+    back.
 
     :ivar open: those that are connected.
     :ivar lived: how long those were that are not any more, in seconds.
@@ -103,7 +104,9 @@ class Flood:
         self.lived: list[float] = []
         self._port = port
         self._going_on = True
-        self._all = gatherResults([ensureDeferred(self._come(host)) for host in hosts for _ in range(each)])
+        self._all = gatherResults(
+            [ensureDeferred(self._come(host)) for host in hosts for _ in range(each)]
+        )
 
     async def _come(self, host: str) -> None:
         endpoint = TCP4ClientEndpoint(reactor, LOOPBACK, self._port, bindAddress=(host, 0))
@@ -157,8 +160,9 @@ class FloodTests(CrowdCase):
     strangers = tuple(f"127.77.0.{number}" for number in range(1, 11))
 
     async def test_half_open_sockets(self) -> None:
-        """500 silent or dripping sockets of ten addresses, which come back when they are closed, leave the service alive
-        and a client undisturbed; each goes at its deadline, and honest clients of other addresses are all served."""
+        """500 silent or dripping sockets of ten addresses, which come back when they are closed,
+        leave the service alive and a client undisturbed; each goes at its deadline, and honest
+        clients of other addresses are all served."""
         timeout = 4.0
         port = await self.listen(channel=Channel(timeout=timeout))
         early = await self.connect(port)
@@ -169,7 +173,9 @@ class FloodTests(CrowdCase):
                 await deferLater(CLOCK, 0.01)
             early.protected.write(b"still here")
             self.assertEqual(await early.wait_for(10), b"STILL HERE")
-            await deferLater(CLOCK, timeout / 2)  # slots become free at the strangers' deadline, which is before theirs
+            await deferLater(
+                CLOCK, timeout / 2
+            )  # slots become free at the strangers' deadline, which is before theirs
             honest = self.crowd(port, [f"127.78.0.{1 + number % 4}" for number in range(40)])
             same = self.crowd(port, self.strangers)
             for byte in b"\x16\x01\x00\x0f\xff" + bytes(8):
@@ -185,7 +191,14 @@ class FloodTests(CrowdCase):
         late = await self.connect(port)
         late.protected.write(b"hello")
         self.assertEqual(await late.wait_for(5), b"HELLO")
-        self.assertEqual([line for event in events if "connections as may are waiting" in (line := formatEvent(event))], [])
+        self.assertEqual(
+            [
+                line
+                for event in events
+                if "connections as may are waiting" in (line := formatEvent(event))
+            ],
+            [],
+        )
         for client in (early, late):
             client.protected.loseConnection()
         await gatherResults([client.ended for client in (early, late)])
@@ -198,10 +211,15 @@ class FloodTests(CrowdCase):
         with captured_log() as events:
             flood = Flood(port, self.strangers[:5], 30)
             self.addCleanup(flood.stop)
-            while not any("connections as may are waiting" in formatEvent(event) for event in events):
+            while not any(
+                "connections as may are waiting" in formatEvent(event) for event in events
+            ):
                 await deferLater(CLOCK, 0.01)
             await deferLater(CLOCK, 2)
-            self.assertEqual(await self.crowd(port, [f"127.78.0.{number}" for number in range(1, 21)]), [True] * 20)
+            self.assertEqual(
+                await self.crowd(port, [f"127.78.0.{number}" for number in range(1, 21)]),
+                [True] * 20,
+            )
         await flood.stop()
 
     async def test_one_address(self) -> None:
@@ -220,7 +238,9 @@ class BurstTests(CrowdCase):
     """Honest clients that come together."""
 
     async def test_bursts(self) -> None:
-        """200 clients of one address at once, three times in a row, are all served, inside TLS as well."""
+        """200 clients of one address at once, three times in a row, are all served, inside TLS as
+        well.
+        """
         for protection in (Protection.SEAL, Protection.TLS):
             self.channel = Channel(protection=protection)
             port = await self.listen(channel=self.channel)
@@ -241,7 +261,9 @@ class SessionTests(ExchangeTestCase):
         await self.close(await self.connect(port))
 
     async def test_idle(self) -> None:
-        """An idle session ends in order: the client sees the end of the stream, the service's application why."""
+        """An idle session ends in order: the client sees the end of the stream, the service's
+        application why.
+        """
         port = await self.listen(limits=Limits(idle=0.4))
         client = await self.connect(port)
         client.protected.write(b"hello")
@@ -267,7 +289,9 @@ class SessionTests(ExchangeTestCase):
         for value in (True, False, True):
             transport.setTcpNoDelay(value)
             transport.setTcpKeepAlive(value)
-            self.assertEqual((transport.getTcpNoDelay(), transport.getTcpKeepAlive()), (value, value))
+            self.assertEqual(
+                (transport.getTcpNoDelay(), transport.getTcpKeepAlive()), (value, value)
+            )
         await self.close(client)
 
 
@@ -277,7 +301,9 @@ class BackpressureTests(ExchangeTestCase):
     timeout = 120
 
     async def test_sealed(self) -> None:
-        """200 MiB through real sockets to a reader that keeps pausing: the writer waits, and memory stays flat."""
+        """200 MiB through real sockets to a reader that keeps pausing: the writer waits, and memory
+        stays flat.
+        """
         await self.pour(Channel())
 
     async def test_inside_tls(self) -> None:

@@ -1,4 +1,6 @@
-"""What a client found in the directory is kept for a while: how often it searches, and when it searches again."""
+"""What a client found in the directory is kept for a while: how often it searches, and when it
+searches again.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +21,11 @@ from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.directory.binding import BindingInformation
 from mutauth_twisted.directory.location import Selection
 from mutauth_twisted.directory.scp import update_binding
-from mutauth_twisted.directory.session import Session
 from mutauth_twisted.directory.spns import add_spns, find_account, remove_spns
 from mutauth_twisted.endpoints import located
 from mutauth_twisted.endpoints.located import LocatedEndpoint
 from mutauth_twisted.errors import MutualAuthError, PeerRefused
+from mutauth_twisted.ldap.session import Session
 from mutauth_twisted.spn import SPN
 from tests.integration.commands import WAIT, CommandTestCase
 from tests.integration.test_failover import ServingTestCase
@@ -52,7 +54,9 @@ class SearchTests(ServingTestCase):
 
     def kept(self, seconds: float) -> LocatedEndpoint:
         credentials = ClientCredentials(ccache=self.lab.ccache("alice"))
-        return LocatedEndpoint(reactor, self.as_user("alice"), Selection(self.service_class), credentials, keep=seconds)
+        return LocatedEndpoint(
+            reactor, self.as_user("alice"), Selection(self.service_class), credentials, keep=seconds
+        )
 
     async def test_one_search_for_all(self) -> None:
         """Those that start together share one; those that follow use what it found."""
@@ -61,12 +65,16 @@ class SearchTests(ServingTestCase):
         await self.publish(found, binding=BindingInformation(9431))
         endpoint = self.endpoint()
         for _ in range(3):
-            answers = await gatherResults([Deferred.fromCoroutine(self.talk(endpoint)) for _ in range(20)])
+            answers = await gatherResults(
+                [Deferred.fromCoroutine(self.talk(endpoint)) for _ in range(20)]
+            )
             self.assertEqual(set(answers), {f"{self.lab.address_of('srv1')}:9431"})
         self.assertEqual(self.searches, 1)
 
     async def test_not_kept(self) -> None:
-        """With cache=0 each connection asks, and goes where the service is now; with the default it stays."""
+        """With cache=0 each connection asks, and goes where the service is now; with the default it
+        stays.
+        """
         found = await self.install()
         endpoints = {keep: self.kept(keep) for keep in (0.0, 60.0)}
         places: dict[float, list[str]] = {keep: [] for keep in endpoints}
@@ -79,23 +87,32 @@ class SearchTests(ServingTestCase):
         self.assertEqual(self.searches, 3)
 
     async def test_weights_count_for_each_connection(self) -> None:
-        """Instances of one priority take turns by their weights, and one of a later priority has none, after one search."""
+        """Instances of one priority take turns by their weights, and one of a later priority has
+        none, after one search.
+        """
         first = await self.install()
         hosts = {"srv2": (9435, 0), "rogue": (9436, 1)}
         await self.serve("srv1", 9434)
         await self.publish(first, binding=BindingInformation(9434))
         for name, (port, priority) in hosts.items():
-            place = {"host": self.lab.host(name), "scp_parent": f"CN={name},CN=Computers,{self.lab.base_dn}"}
+            place = {
+                "host": self.lab.host(name),
+                "scp_parent": f"CN={name},CN=Computers,{self.lab.base_dn}",
+            }
             found = await self.install(**place)
             await self.serve(name, port)
-            await self.publish(found, binding=BindingInformation(port, priority=priority), host=place["host"])
+            await self.publish(
+                found, binding=BindingInformation(port, priority=priority), host=place["host"]
+            )
         endpoint = self.endpoint()
         ports = [(await self.talk(endpoint)).rpartition(":")[2] for _ in range(40)]
         self.assertEqual(set(ports), {"9434", "9435"})
         self.assertEqual(self.searches, 1)
 
     async def test_what_a_moved_service_would_cause(self) -> None:
-        """A port where nobody, another protocol, or another account's service is, and an SPN that is gone: found again."""
+        """A port where nobody, another protocol, or another account's service is, and an SPN that
+        is gone: found again.
+        """
         found = await self.install(spn_forms=["guid", "dn"])
 
         async def nobody(port: int) -> None:
@@ -120,12 +137,18 @@ class SearchTests(ServingTestCase):
             await self.serve("srv1", new)
             await self.publish(found, binding=BindingInformation(new))
             before = self.searches
-            answers = await gatherResults([Deferred.fromCoroutine(self.talk(endpoint)) for _ in range(10)])
-            self.assertEqual(set(answers), {f"{self.lab.address_of('srv1')}:{new}"}, successor.__name__)
+            answers = await gatherResults(
+                [Deferred.fromCoroutine(self.talk(endpoint)) for _ in range(10)]
+            )
+            self.assertEqual(
+                set(answers), {f"{self.lab.address_of('srv1')}:{new}"}, successor.__name__
+            )
             self.assertEqual(self.searches, before + 1, successor.__name__)
 
     async def test_an_address_that_has_changed(self) -> None:
-        """A host's addresses are looked up once for many connections, and anew when a connection fails."""
+        """A host's addresses are looked up once for many connections, and anew when a connection
+        fails.
+        """
         found = await self.install()
         service = await self.serve("srv1", 9453)
         await self.publish(found, binding=BindingInformation(9453))
@@ -152,7 +175,9 @@ class SearchTests(ServingTestCase):
         self.assertEqual(self.searches, 2)
 
     async def test_an_spn_that_is_gone(self) -> None:
-        """A KDC that does not know the SPN any more has the directory asked for the one that there is now."""
+        """A KDC that does not know the SPN any more has the directory asked for the one that there
+        is now.
+        """
         found = await self.install()
         await self.serve("srv1", 9450)
         await self.publish(found, binding=BindingInformation(9450, spn_form="dn"))
@@ -169,12 +194,19 @@ class SearchTests(ServingTestCase):
         self.assertEqual(known.items[0].spn, moved)
         await self.do("administrator", rename)
         guid_form = BindingInformation(9450, spn_form="guid")
-        await self.do("svc-echo", lambda session: update_binding(session, found.scp, self.host, guid_form))
+        await self.do(
+            "svc-echo", lambda session: update_binding(session, found.scp, self.host, guid_form)
+        )
         self.assertEqual(await self.talk(endpoint), f"{self.lab.address_of('srv1')}:9450")
-        await self.do("administrator", lambda session: add_spns(session, find_account(session, "svc-echo"), [moved]))
+        await self.do(
+            "administrator",
+            lambda session: add_spns(session, find_account(session, "svc-echo"), [moved]),
+        )
 
     async def test_a_refusal_is_no_move(self) -> None:
-        """A service that does not let this client in is the right one: it is not looked for again."""
+        """A service that does not let this client in is the right one: it is not looked for
+        again.
+        """
         found = await self.install()
         await self.serve("srv1", 9451, access="allow=bob@LAB.EXAMPLE")
         await self.publish(found, binding=BindingInformation(9451))
@@ -192,7 +224,10 @@ class SearchTests(ServingTestCase):
         await self.talk(endpoint)
         await service.stopListening()
         for _ in range(2):
-            failing = [Deferred.fromCoroutine(self.failure_of(self.talk(endpoint), MutualAuthError)) for _ in range(50)]
+            failing = [
+                Deferred.fromCoroutine(self.failure_of(self.talk(endpoint), MutualAuthError))
+                for _ in range(50)
+            ]
             lines = await gatherResults(failing)
             self.assertEqual(len([line for line in lines if "srv1.lab.example:9452" in line]), 50)
         self.assertLessEqual(self.searches, 3)
@@ -218,16 +253,24 @@ class ForwarderTests(CommandTestCase):
 
     @contextlib.contextmanager
     def logging(self, words: list[str], sign: str) -> Iterator[tuple[int, Path]]:
-        """A command whose output goes into a file; gives the port that it names with this sign, and the file."""
+        """A command whose output goes into a file; gives the port that it names with this sign, and
+        the file.
+        """
         log = Path(self.state) / f"{sign.partition(' ')[0]}.log"
         with log.open("w") as output:
             process = subprocess.Popen(
-                words, stdout=output, stderr=subprocess.STDOUT, env=self.environment("alice"), cwd=self.state
+                words,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=self.environment("alice"),
+                cwd=self.state,
             )
             try:
                 give_up_at = time.monotonic() + WAIT
                 while (named := re.search(sign + r"[0-9.]+:([0-9]+)\n", log.read_text())) is None:
-                    self.assertTrue(process.poll() is None and time.monotonic() < give_up_at, log.read_text())
+                    self.assertTrue(
+                        process.poll() is None and time.monotonic() < give_up_at, log.read_text()
+                    )
                     time.sleep(0.05)
                 yield int(named[1]), log
             finally:
@@ -238,7 +281,10 @@ class ForwarderTests(CommandTestCase):
         """How many of so many connections at once get their answer."""
         answered = 0
         with contextlib.ExitStack() as stack:
-            opened = [stack.enter_context(socket.create_connection(("127.0.0.1", port), WAIT)) for _ in range(count)]
+            opened = [
+                stack.enter_context(socket.create_connection(("127.0.0.1", port), WAIT))
+                for _ in range(count)
+            ]
             for each in opened:
                 each.sendall(b"hello")
                 each.shutdown(socket.SHUT_WR)

@@ -1,4 +1,6 @@
-"""A running service notices what an administrator breaks, says how to mend it, and mends what it may."""
+"""A running service notices what an administrator breaks, says how to mend it, and mends what it
+may.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +15,20 @@ from twisted.internet.task import deferLater
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from mutauth_twisted.access import AccessPolicy
+from mutauth_twisted.admin.installation import Installation
+from mutauth_twisted.admin.scpadmin import read_dacl, write_dacl
 from mutauth_twisted.credentials import ClientCredentials
-from mutauth_twisted.directory import security
+from mutauth_twisted.directory import acl as security
 from mutauth_twisted.directory.binding import BindingInformation
 from mutauth_twisted.directory.guidcache import GuidCache
-from mutauth_twisted.directory.installation import Installation
+from mutauth_twisted.directory.published.scp import Elsewhere
 from mutauth_twisted.directory.rnr import Address, list_instances, publish, remove
 from mutauth_twisted.directory.scp import delete_scp, read_scp
-from mutauth_twisted.directory.scpadmin import read_dacl, write_dacl
-from mutauth_twisted.directory.session import Change, Session
 from mutauth_twisted.directory.spns import add_spns, find_account, remove_spns
-from mutauth_twisted.directory.startup import Elsewhere
+from mutauth_twisted.ldap.session import Change, Session
 from mutauth_twisted.service.neighbours import Neighbours
-from mutauth_twisted.service.options import Options
 from mutauth_twisted.service.publisher import Publisher
+from mutauth_twisted.settings.service import Options
 from tests.integration.directory_case import DirectoryTestCase
 
 INTERVAL = "0.1"
@@ -50,15 +52,29 @@ class MaintenanceCase(DirectoryTestCase):
         if event.get("log_namespace", "").startswith("mutauth_twisted.service"):
             self.lines.append(formatEvent(event))
 
-    async def started(self, *options: str, found: Installation | None = None, own: Places = ()) -> Publisher:
+    async def started(
+        self, *options: str, found: Installation | None = None, own: Places = ()
+    ) -> Publisher:
         """A publisher that checks ten times a second."""
         if found is not None:
             GuidCache(self.state).write(self.service_class, self.host, found.guid, found.dn)
         parsed = Options()
         parsed.parseOptions(
             [
-                *("--service-class", self.service_class, "--host", self.host, "--echo", "--allow-all"),
-                *("--keytab", str(self.lab.keytab("svc-echo")), "--nameserver", self.lab.nameserver),
+                *(
+                    "--service-class",
+                    self.service_class,
+                    "--host",
+                    self.host,
+                    "--echo",
+                    "--allow-all",
+                ),
+                *(
+                    "--keytab",
+                    str(self.lab.keytab("svc-echo")),
+                    "--nameserver",
+                    self.lab.nameserver,
+                ),
                 *("--state-dir", self.state, "--check-interval", INTERVAL, *options),
             ]
         )
@@ -86,20 +102,28 @@ class MaintenanceTests(MaintenanceCase):
     """What becomes wrong with the service's object and its SPNs."""
 
     async def test_spn_gone_and_moved(self) -> None:
-        """A lost SPN, and one that is on another account, are told apart, once, until they are back."""
+        """A lost SPN, and one that is on another account, are told apart, once, until they are
+        back.
+        """
         found = await self.install()
         publisher = await self.started(found=found)
         spn = found.spns[0]
         await self.as_administrator(lambda session: remove_spns(session, found.account, [spn]))
-        await self.logged(f"SPN {spn}: it is not on account svc-echo", "run mutauth install --service-class")
-        await self.as_administrator(lambda session: add_spns(session, find_account(session, "svc-other"), [spn]))
+        await self.logged(
+            f"SPN {spn}: it is not on account svc-echo", "run mutauth install --service-class"
+        )
+        await self.as_administrator(
+            lambda session: add_spns(session, find_account(session, "svc-other"), [spn])
+        )
         await self.logged(f"SPN {spn}: it is on svc-other", "mutauth spn delete svc-other")
         assert publisher.watch is not None
         self.assertEqual(len(publisher.watch.wrong), 1)
         self.lines.clear()
         await deferLater(reactor, 0.5)
         self.assertEqual(self.lines, [])
-        await self.as_administrator(lambda session: remove_spns(session, find_account(session, "svc-other"), [spn]))
+        await self.as_administrator(
+            lambda session: remove_spns(session, find_account(session, "svc-other"), [spn])
+        )
         await self.install()
         await self.logged(RIGHT)
         self.assertEqual(publisher.watch.wrong, ())
@@ -113,13 +137,17 @@ class MaintenanceTests(MaintenanceCase):
             Change("replace", "serviceDNSName", ("rogue.lab.example",)),
         ]
         await self.as_administrator(lambda session: session.modify(found.guid, changes))
-        await self.logged(f"it said rogue.lab.example 666 instead of {self.host} 9000; published again")
+        await self.logged(
+            f"it said rogue.lab.example 666 instead of {self.host} 9000; published again"
+        )
         await self.logged(RIGHT)
         point = await self.do("alice", lambda session: read_scp(session, found.guid))
         self.assertEqual((point.dns_name, point.binding_text), (self.host, "9000"))
 
     async def neighbour(self, host: str, user: str | None = "svc-echo") -> Any:
-        """Another instance on a host, with a user's key, or a program that only accepts connections; its port."""
+        """Another instance on a host, with a user's key, or a program that only accepts
+        connections; its port.
+        """
         factory = Factory.forProtocol(Protocol)
         factory.noisy = False
         where = f"tcp:0:interface={self.lab.address_of(host)}"
@@ -138,23 +166,33 @@ class MaintenanceTests(MaintenanceCase):
         return found
 
     async def test_a_squatter(self) -> None:
-        """Who listens where an instance did and does not prove itself keeps nobody away, at the start or later."""
+        """Who listens where an instance did and does not prove itself keeps nobody away, at the
+        start or later.
+        """
         found = await self.install()
         for user in (None, "svc-other"):
             squatter = await self.neighbour(self.host, user)
             says = str(squatter.getHost().port)
             change = [Change("replace", "serviceBindingInformation", (says,))]
-            await self.as_administrator(lambda session, change=change: session.modify(found.guid, change))
+            await self.as_administrator(
+                lambda session, change=change: session.modify(found.guid, change)
+            )
             publisher = await self.started(found=found)
             await self.logged(f"no other instance runs at {self.host}:{says}: ")
-            self.assertEqual((await self.published(found), publisher.wrong), ((self.host, "9000"), ()))
-            await self.as_administrator(lambda session, change=change: session.modify(found.guid, change))
+            self.assertEqual(
+                (await self.published(found), publisher.wrong), ((self.host, "9000"), ())
+            )
+            await self.as_administrator(
+                lambda session, change=change: session.modify(found.guid, change)
+            )
             await self.logged("published again")
             self.assertEqual(await self.published(found), (self.host, "9000"))
             await publisher.withdraw()
 
     async def test_another_instance(self) -> None:
-        """Nobody publishes over an instance that runs, at the start and later; when it has gone, its place is taken."""
+        """Nobody publishes over an instance that runs, at the start and later; when it has gone,
+        its place is taken.
+        """
         found = await self.install_everywhere()
         for host in (self.host, self.lab.host("srv2")):
             other = await self.neighbour(host)
@@ -163,7 +201,9 @@ class MaintenanceTests(MaintenanceCase):
                 Change("replace", "serviceBindingInformation", (says,)),
                 Change("replace", "serviceDNSName", (host,)),
             ]
-            await self.as_administrator(lambda session, changes=changes: session.modify(found.guid, changes))
+            await self.as_administrator(
+                lambda session, changes=changes: session.modify(found.guid, changes)
+            )
             publisher = await self.started(found=found)
             taken = f"it points to {host} {other.getHost().port}, where another instance runs"
             await self.logged(f"SCP {found.dn}: {taken}", "--scp-name")
@@ -201,7 +241,9 @@ class MaintenanceTests(MaintenanceCase):
         self.assertEqual(await self.published(found), (host, "9000"))
 
     async def test_own_ports(self) -> None:
-        """A port on which the service itself listens is no other instance's, under whatever name of the host."""
+        """A port on which the service itself listens is no other instance's, under whatever name of
+        the host.
+        """
         found = await self.install()
         own = await self.neighbour(self.host)
         number = own.getHost().port
@@ -209,18 +251,29 @@ class MaintenanceTests(MaintenanceCase):
         for address in (self.lab.address_of(self.host), "0.0.0.0"):
             await self.as_administrator(lambda session: session.modify(found.guid, change))
             publisher = await self.started(found=found, own=((address, number),))
-            self.assertEqual((await self.published(found), publisher.wrong), ((self.host, "9000"), ()))
+            self.assertEqual(
+                (await self.published(found), publisher.wrong), ((self.host, "9000"), ())
+            )
             await publisher.withdraw()
         await self.as_administrator(lambda session: session.modify(found.guid, change))
-        for own in ((self.lab.address_of(self.host), number + 1), (self.lab.address_of(self.lab.host("srv2")), number)):
+        for own in (
+            (self.lab.address_of(self.host), number + 1),
+            (self.lab.address_of(self.lab.host("srv2")), number),
+        ):
             publisher = await self.started(found=found, own=(own,))
-            self.assertEqual((await self.published(found), len(publisher.wrong)), ((self.host, str(number)), 1))
+            self.assertEqual(
+                (await self.published(found), len(publisher.wrong)), ((self.host, str(number)), 1)
+            )
             await publisher.withdraw()
 
     async def test_nobody_there(self) -> None:
-        """A host that is unknown, or is no host's name, and a port that is closed, are no other instance."""
+        """A host that is unknown, or is no host's name, and a port that is closed, are no other
+        instance.
+        """
         found = await self.install()
-        credentials = ClientCredentials(principal=self.lab.principal("svc-echo"), keytab=str(self.lab.keytab("svc-echo")))
+        credentials = ClientCredentials(
+            principal=self.lab.principal("svc-echo"), keytab=str(self.lab.keytab("svc-echo"))
+        )
         neighbours = Neighbours(reactor, self.resolver, credentials)
 
         def at(host: str, **says: str) -> Elsewhere:
@@ -229,7 +282,14 @@ class MaintenanceTests(MaintenanceCase):
         port = await self.neighbour(self.host)
         number = port.getHost().port
         self.assertTrue(await neighbours.knock(at(self.host)))
-        for host in ("unknown.lab.example", "-", "", "a..b", "x" * 70 + ".example", "\u2603.example"):
+        for host in (
+            "unknown.lab.example",
+            "-",
+            "",
+            "a..b",
+            "x" * 70 + ".example",
+            "\u2603.example",
+        ):
             self.assertFalse(await neighbours.knock(at(host)), host)
         for key in ("wire", "protection"):
             self.assertFalse(await neighbours.knock(at(self.host, **{key: "unknown"})), key)
@@ -247,13 +307,21 @@ class MaintenanceTests(MaintenanceCase):
         await self.started(found=found)
 
         def revoke(session: Session) -> None:
-            write_dacl(session, found.guid, security.revoke(read_dacl(session, found.guid), found.account.sid))
+            write_dacl(
+                session,
+                found.guid,
+                security.revoke(read_dacl(session, found.guid), found.account.sid),
+            )
 
         await self.as_administrator(revoke)
-        await self.logged("svc-echo may not write serviceDNSName", "any more; run mutauth install --service-class")
+        await self.logged(
+            "svc-echo may not write serviceDNSName", "any more; run mutauth install --service-class"
+        )
         change = [Change("replace", "serviceBindingInformation", ("666",))]
         await self.as_administrator(lambda session: session.modify(found.guid, change))
-        await self.logged(f"it said {self.host} 666 instead of {self.host} 9000; run mutauth install")
+        await self.logged(
+            f"it said {self.host} 666 instead of {self.host} 9000; run mutauth install"
+        )
         await self.install()
         await self.logged("published again")
         await self.logged(RIGHT)
@@ -264,8 +332,12 @@ class MaintenanceTests(MaintenanceCase):
         await self.started(found=found)
         place = f"CN=srv2,CN=Computers,{self.lab.base_dn}"
         moved = await self.as_administrator(lambda session: session.move(found.dn, place))
-        await self.logged(f"/{moved}: it is not on account svc-echo", f"the SCP was moved, it was {found.dn}")
-        await self.as_administrator(lambda session: session.move(moved, f"CN=srv1,CN=Computers,{self.lab.base_dn}"))
+        await self.logged(
+            f"/{moved}: it is not on account svc-echo", f"the SCP was moved, it was {found.dn}"
+        )
+        await self.as_administrator(
+            lambda session: session.move(moved, f"CN=srv1,CN=Computers,{self.lab.base_dn}")
+        )
         await self.logged(RIGHT)
 
     async def test_deleted_and_installed_anew(self) -> None:
@@ -273,7 +345,9 @@ class MaintenanceTests(MaintenanceCase):
         found = await self.install()
         await self.started(found=found)
         await self.as_administrator(lambda session: delete_scp(session, found.scp))
-        await self.logged(f"SCP {found.guid}: the directory has no such object; run mutauth install")
+        await self.logged(
+            f"SCP {found.guid}: the directory has no such object; run mutauth install"
+        )
         anew = await self.install()
         GuidCache(self.state).write(self.service_class, self.host, anew.guid, anew.dn)
         await self.logged("it said", "(no port)", "published again")
@@ -290,7 +364,9 @@ class MaintenanceTests(MaintenanceCase):
         self.assertIsNone(point.binding_text)
 
     async def test_rnr(self) -> None:
-        """An RnR service that an administrator changes or removes is missed, with the command that mends it."""
+        """An RnR service that an administrator changes or removes is missed, with the command that
+        mends it.
+        """
         address = Address(self.host, BindingInformation(9000))
 
         def publish_all(session: Session) -> None:
@@ -307,8 +383,13 @@ class MaintenanceTests(MaintenanceCase):
         dn = f"CN={self.service_class},CN=WinsockServices,CN=System,{self.lab.base_dn}"
         clear = [Change("replace", "winsockAddresses", ())]
         await self.as_administrator(lambda session: session.modify(dn, clear))
-        await self.logged(f"it does not say {self.host} 9000, and svc-echo may not write", "--port 9000")
+        await self.logged(
+            f"it does not say {self.host} 9000, and svc-echo may not write", "--port 9000"
+        )
         await self.as_administrator(remove_again)
-        await self.logged(f"RnR service {self.service_class}: the directory has no such object; run mutauth rnr publish")
+        await self.logged(
+            f"RnR service {self.service_class}: the directory has no such object; run mutauth rnr "
+            "publish"
+        )
         await self.as_administrator(publish_all)
         await self.logged(RIGHT)

@@ -1,6 +1,7 @@
-"""Somebody in the middle of real TCP connections with real tickets: samples of what is exhaustive in memory.
+"""Somebody in the middle of real TCP connections with real tickets: samples of what is exhaustive
+in memory.
 
-In memory see tests/test_middle_exchange.py and tests/test_middle_records.py;
+In memory see tests/unit/net/test_middle_exchange.py and tests/unit/net/test_middle_records.py;
 what differs here is the tickets, which hold a PAC and are three times as long,
 and the network, which is one.
 """
@@ -18,7 +19,6 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.threads import deferToThread
 from twisted.logger import formatEvent
 
-from mutauth_twisted.core.kerberos import KerberosInitiator
 from mutauth_twisted.errors import (
     AuthenticationError,
     MutualAuthError,
@@ -27,11 +27,10 @@ from mutauth_twisted.errors import (
     RecordError,
     StreamCut,
 )
+from mutauth_twisted.mechanisms.kerberos import KerberosInitiator
 from mutauth_twisted.net.protocol import Channel
-from mutauth_twisted.wire import NNS, WINSOCK, Token, Wire
-from tests.fakes import captured_log
-from tests.integration.exchange_case import LOOPBACK, ExchangeTestCase, MiddleFactory, say
-from tests.middle import (
+from mutauth_twisted.testing.fakes import captured_log
+from mutauth_twisted.testing.middle import (
     CHANNELS,
     DATA,
     DOWN,
@@ -54,6 +53,8 @@ from tests.middle import (
     name,
     replace,
 )
+from mutauth_twisted.wire import NNS, WINSOCK, Token, Wire
+from tests.integration.exchange_case import LOOPBACK, ExchangeTestCase, MiddleFactory, say
 from tests.unread import HEADER, mark_in_token, unread_in_token
 
 #: RFC 4121 4.1: a KRB-ERROR behind the mechanism's OID.
@@ -75,7 +76,8 @@ class MiddleCase(ExchangeTestCase):
         def watch(direction: str, number: int, message: bytes) -> list[bytes | None]:
             pieces = tamper(direction, number, message)
             if number == DATA and not pieces:
-                # Nothing will come: a missing record shows when the next one does, the end of the stream.
+                # Nothing will come: a missing record shows when the next one does, the end of the
+                # stream.
                 CLOCK.callLater(0, waits[0].cancel)
             return pieces
 
@@ -115,7 +117,9 @@ class MiddleCase(ExchangeTestCase):
         alice = self.lab.principal("alice")
         check(self, result, what, spn=self.by_dn, principal=alice, protection=channel.protection)
 
-    async def many(self, tampers: dict[Any, Tamper], channel: Channel, seconds: float = 10.0) -> dict[Any, Attempt]:
+    async def many(
+        self, tampers: dict[Any, Tamper], channel: Channel, seconds: float = 10.0
+    ) -> dict[Any, Attempt]:
         """Try each, one after another.
 
         :param seconds: both sides' deadline.
@@ -146,7 +150,9 @@ class ExchangeTests(MiddleCase):
     """Tokens."""
 
     async def test_flipped(self) -> None:
-        """A byte changed in either side's token gives no connection, except where nobody reads it."""
+        """A byte changed in either side's token gives no connection, except where nobody reads
+        it.
+        """
         for wire in (NNS, WINSOCK):
             channel = Channel(wire)
             messages = await self.messages(channel)
@@ -162,10 +168,14 @@ class ExchangeTests(MiddleCase):
                         if (position, 3) in unread:
                             expected.add((direction, position))
             results = await self.many(tampers, channel)
-            self.assertEqual({what for what, result in results.items() if result.harmless}, expected)
+            self.assertEqual(
+                {what for what, result in results.items() if result.harmless}, expected
+            )
 
     async def test_every_byte(self) -> None:
-        """Every byte of a real ticket, which holds a PAC, and of all around it, opens nothing when changed; in memory."""
+        """Every byte of a real ticket, which holds a PAC, and of all around it, opens nothing when
+        changed; in memory.
+        """
         await self.close(await self.connect(await self.listen()))  # the ticket is in the cache now
         for wire in (NNS, WINSOCK):
             channel = Channel(wire)
@@ -175,9 +185,17 @@ class ExchangeTests(MiddleCase):
             unread = unread_in_token(frame, wire)
             for position in range(len(frame)):
                 bit = position % 8
-                data, what = flipped(frame, position, bit), f"{wire.name}, byte {position}, bit {bit}"
+                data, what = (
+                    flipped(frame, position, bit),
+                    f"{wire.name}, byte {position}, bit {bit}",
+                )
                 if (position, bit) in unread:
-                    self.assertTrue(self.converse(channel, replace(UP, TOKEN, flip(position, bit)), what).harmless, what)
+                    self.assertTrue(
+                        self.converse(
+                            channel, replace(UP, TOKEN, flip(position, bit)), what
+                        ).harmless,
+                        what,
+                    )
                     continue
                 service = answering(self.keys.acceptor("client"), channel)
                 service.receive(data)
@@ -218,7 +236,9 @@ class ExchangeTests(MiddleCase):
                 for size in (0, 1, 65535)
             }
             results = await self.many(tampers, Channel(wire), 0.5)
-            self.assertEqual([what for what, result in results.items() if result.spn is not None], [])
+            self.assertEqual(
+                [what for what, result in results.items() if result.spn is not None], []
+            )
 
     async def test_truncated(self) -> None:
         """A connection that is cut within a token ends at once."""
@@ -241,7 +261,9 @@ class ExchangeTests(MiddleCase):
         for wire in (NNS, WINSOCK):
             channel, said = Channel(wire), list[bytes]()
 
-            def listen(direction: str, number: int, message: bytes, said: list[bytes] = said) -> list[bytes | None]:
+            def listen(
+                direction: str, number: int, message: bytes, said: list[bytes] = said
+            ) -> list[bytes | None]:
                 if direction == UP:
                     said.append(message)
                 return [message]
@@ -256,11 +278,15 @@ class ExchangeTests(MiddleCase):
                 answer = answer[:-13]
             self.assertIn(KRB_ERROR, answer[:24])
             self.assertEqual(self.servers, [])
-            (line,) = [formatEvent(event) for event in events if "handshake failed: " in formatEvent(event)]
+            (line,) = [
+                formatEvent(event) for event in events if "handshake failed: " in formatEvent(event)
+            ]
             self.assertIn("the same request was seen before (replay)", line)
 
     async def test_replayed_on_the_same_connection(self) -> None:
-        """A token that comes again on its own connection, where the opening should, opens nothing."""
+        """A token that comes again on its own connection, where the opening should, opens
+        nothing.
+        """
         twice = replace(UP, TOKEN, lambda message: [message, message])
         for wire in (NNS, WINSOCK):
             (result,) = (await self.many({"twice": twice}, Channel(wire))).values()
@@ -268,26 +294,37 @@ class ExchangeTests(MiddleCase):
             self.assertIsInstance(result.error, StreamCut)
 
     async def test_marks(self) -> None:
-        """A service's mark that is removed opens nothing on its side; the client, which sees none, is told of a cut.
+        """A service's mark that is removed opens nothing on its side; the client, which sees none,
+        is told of a cut.
 
         What else there is in the version, in either direction, is read by nobody.
         """
         for channel in CHANNELS:
-            removed = {(DOWN, bit): replace(DOWN, TOKEN, flip(*bit)) for bit in mark_in_token(channel.wire)}
+            removed = {
+                (DOWN, bit): replace(DOWN, TOKEN, flip(*bit)) for bit in mark_in_token(channel.wire)
+            }
             for what, result in (await self.many(removed, channel)).items():
-                self.assertEqual((result.principals, result.client), ((), b""), (name(channel), what))
+                self.assertEqual(
+                    (result.principals, result.client), ((), b""), (name(channel), what)
+                )
                 self.assertIsInstance(result.error, StreamCut, (name(channel), what))
-            unread = {(UP, bit): replace(UP, TOKEN, flip(*bit)) for bit in mark_in_token(channel.wire)}
+            unread = {
+                (UP, bit): replace(UP, TOKEN, flip(*bit)) for bit in mark_in_token(channel.wire)
+            }
             for what, result in (await self.many(unread, channel)).items():
                 self.assertTrue(result.harmless, (name(channel), what, result))
 
     async def test_copied(self) -> None:
-        """A token, copied to a replica with the same key and a replay cache of its own, opens nothing there."""
+        """A token, copied to a replica with the same key and a replay cache of its own, opens
+        nothing there.
+        """
         self.set_environment(KRB5RCACHENAME="none:")
         for channel in CHANNELS:
             said: list[bytes] = []
 
-            def listen(direction: str, number: int, message: bytes, said: list[bytes] = said) -> list[bytes | None]:
+            def listen(
+                direction: str, number: int, message: bytes, said: list[bytes] = said
+            ) -> list[bytes | None]:
                 if (direction, number) == (UP, TOKEN):
                     said.append(message)
                 return [message]
@@ -300,7 +337,8 @@ class ExchangeTests(MiddleCase):
                 for rest in (b"", channel.wire.record(bytes(60))):
                     reader = channel.wire.reader()
                     reader.feed(await deferToThread(say, replica, said[0] + rest))
-                    # The service has answered, as it does to its own clients, and said nothing more.
+                    # The service has answered, as it does to its own clients, and said nothing
+                    # more.
                     answer = reader.next_frame()
                     assert isinstance(answer, Token)
                     self.assertTrue(answer.mutauth)
@@ -308,14 +346,25 @@ class ExchangeTests(MiddleCase):
             self.assertEqual(self.servers, [])
             lines = [formatEvent(event) for event in events]
             self.assertEqual([line for line in lines if "proved to be" in line], [])
-            self.assertEqual(len([line for line in lines if "a mutauth client's first record did not come" in line]), 1)
+            self.assertEqual(
+                len(
+                    [
+                        line
+                        for line in lines
+                        if "a mutauth client's first record did not come" in line
+                    ]
+                ),
+                1,
+            )
 
 
 class RecordTests(MiddleCase):
     """Records."""
 
     async def test_changed(self) -> None:
-        """Records that were changed, dropped, repeated, swapped or invented are never delivered, in either direction."""
+        """Records that were changed, dropped, repeated, swapped or invented are never delivered, in
+        either direction.
+        """
 
         def swap(direction: str) -> Tamper:
             held: list[bytes | None] = []
@@ -333,7 +382,11 @@ class RecordTests(MiddleCase):
 
             def tamper(where: str, number: int, message: bytes) -> list[bytes | None]:
                 said[where] = message
-                return [said[UP if where == DOWN else DOWN]] if (where, number) == (direction, DATA) else [message]
+                return (
+                    [said[UP if where == DOWN else DOWN]]
+                    if (where, number) == (direction, DATA)
+                    else [message]
+                )
 
             return tamper
 
@@ -346,38 +399,61 @@ class RecordTests(MiddleCase):
                 "empty": lambda message: [bytes(4)],
                 "too large": lambda message: [struct.pack("<I", 65537)],
                 "of plain text": lambda message: [struct.pack("<I", 20) + QUESTION],
-                **{f"flipped at {position}": flip(position, 3) for position in (4, 6, 8, 12, 15, 20, 30, 40, 47)},
+                **{
+                    f"flipped at {position}": flip(position, 3)
+                    for position in (4, 6, 8, 12, 15, 20, 30, 40, 47)
+                },
             }
             tampers: dict[Any, Tamper] = {}
             for direction in (UP, DOWN):
                 other = others[direction, DATA]
-                tampers |= {(direction, what): replace(direction, DATA, change) for what, change in changes.items()}
+                tampers |= {
+                    (direction, what): replace(direction, DATA, change)
+                    for what, change in changes.items()
+                }
                 tampers[direction, "reflected"] = reflect(direction)
-                tampers[direction, "of another session"] = replace(direction, DATA, lambda _, other=other: [other])  # type: ignore[misc]
+                tampers[direction, "of another session"] = replace(
+                    direction, DATA, lambda _, other=other: [other]
+                )  # type: ignore[misc]
             unopened: dict[Any, Tamper] = {
                 "swapped": swap(UP),
                 "dropped": replace(UP, OPENING, lambda message: []),
                 "flipped": replace(UP, OPENING, flip(20, 3)),
-                "of another session": replace(UP, OPENING, lambda _, other=others[UP, OPENING]: [other]),  # type: ignore[misc]
+                "of another session": replace(
+                    UP, OPENING, lambda _, other=others[UP, OPENING]: [other]
+                ),  # type: ignore[misc]
             }
             for what, result in (await self.many(unopened, channel)).items():
-                self.assertEqual((result.principals, result.client), ((), b""), (name(channel), what))
+                self.assertEqual(
+                    (result.principals, result.client), ((), b""), (name(channel), what)
+                )
                 self.assertIsInstance(result.error, StreamCut, (name(channel), what))
             for (direction, what), result in (await self.many(tampers, channel)).items():
                 where = (name(channel), direction, what)
-                receiver = (result.server, result.server_error) if direction == UP else (result.client, result.error)
-                # What came once is genuine; its repetition is not delivered, and ends the connection.
-                said = {UP: QUESTION, DOWN: QUESTION.upper()}[direction] if what == "repeated" else b""
+                receiver = (
+                    (result.server, result.server_error)
+                    if direction == UP
+                    else (result.client, result.error)
+                )
+                # What came once is genuine; its repetition is not delivered, and ends the
+                # connection.
+                said = (
+                    {UP: QUESTION, DOWN: QUESTION.upper()}[direction] if what == "repeated" else b""
+                )
                 self.assertEqual(receiver[0], said, where)
                 self.assertIsInstance(receiver[1], (RecordError, ProtocolViolation), where)
 
     async def test_cut_streams(self) -> None:
-        """A stream that is cut between two records is told apart from one that ended, on both sides."""
+        """A stream that is cut between two records is told apart from one that ended, on both
+        sides.
+        """
         for channel in CHANNELS:
             port = await self.listen(channel=channel)
             for direction in (UP, DOWN):
                 end = replace(direction, END, lambda message: [None])
-                client = await self.connect(await self.proxy(port, end, channel.wire), channel=channel)
+                client = await self.connect(
+                    await self.proxy(port, end, channel.wire), channel=channel
+                )
                 server = self.servers[-1]
                 client.protected.write(QUESTION)
                 await client.wait_for(len(QUESTION))

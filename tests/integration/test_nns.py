@@ -1,4 +1,6 @@
-"""Wire ``nns`` against a real KDC, with a peer of another make, as a .NET one: see tests/integration/nns_peer.py."""
+"""Wire ``nns`` against a real KDC, with a peer of another make, as a .NET one: see
+tests/integration/nns_peer.py.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ class OtherPeerTests(ExchangeTestCase):
         self.assertEqual(empty, 0)
         self.assertFalse(self.servers[0].protected.peer_identity.mutauth)
         self.assertIsInstance(await self.servers[0].ended, ConnectionDone)
-        self.assertEqual(self.servers[0].protected.peer_identity.principal, self.lab.principal("alice"))
+        self.assertEqual(
+            self.servers[0].protected.peer_identity.principal, self.lab.principal("alice")
+        )
 
     async def test_our_end_to_its_client(self) -> None:
         """When our service closes, it reads TCP's own end, and no empty record before it."""
@@ -84,7 +88,9 @@ class OtherPeerTests(ExchangeTestCase):
                 client.protected.write(question)
                 await client.wait_for(len(client.received) + 3)
             received, name, empty = await serving
-        self.assertEqual((received, name, empty), ([b"one", b"two"], self.lab.principal("alice"), 0))
+        self.assertEqual(
+            (received, name, empty), ([b"one", b"two"], self.lab.principal("alice"), 0)
+        )
         self.assertEqual(client.received, b"ONETWO")
         self.assertIsInstance(await client.ended, ConnectionDone)
         self.assertEqual(client.protected.peer_identity.spn, self.by_dn)

@@ -16,7 +16,6 @@ from twisted.logger import LogLevel, formatEvent
 from twisted.python.failure import Failure
 
 from mutauth_twisted.access import AccessPolicy
-from mutauth_twisted.core.ntlm import NtlmUsers
 from mutauth_twisted.credentials import NtlmCredentials
 from mutauth_twisted.errors import (
     CredentialError,
@@ -25,15 +24,16 @@ from mutauth_twisted.errors import (
     RecordError,
     StreamCut,
 )
-from mutauth_twisted.net.endpoints import MutualAuthClientEndpoint
+from mutauth_twisted.mechanisms.ntlm import NtlmUsers
+from mutauth_twisted.net.client import MutualAuthClientEndpoint
 from mutauth_twisted.net.protocol import Channel
-from mutauth_twisted.policy import Flag, Package, Protection
+from mutauth_twisted.protection import Flag, Package, Protection
+from mutauth_twisted.testing.fakes import captured_log
+from mutauth_twisted.testing.users import users_file
 from mutauth_twisted.wire import NNS, WINSOCK, Wire
-from tests.fakes import captured_log
 from tests.integration.commands import CommandTestCase
 from tests.integration.exchange_case import LOOPBACK, Application, ExchangeTestCase, one
-from tests.test_ntlm import stripped
-from tests.users import users_file
+from tests.unit.mechanisms.test_ntlm import stripped
 
 NTLM = Package.NTLM_SERVICE_UNPROVEN
 USERS = "LAB:alice:first s3cret\nLAB:bob:second s3cret\n"
@@ -47,7 +47,9 @@ POLICY = AccessPolicy(("*@LAB",))
 class Turns(Protocol):
     """One of two connections; changes a byte of what is said first in some turns."""
 
-    def __init__(self, turns: list[str], direction: str, wrong: list[int], seen: Callable[[bytes], object]) -> None:
+    def __init__(
+        self, turns: list[str], direction: str, wrong: list[int], seen: Callable[[bytes], object]
+    ) -> None:
         self.turns = turns
         self.direction = direction
         self.wrong = wrong
@@ -80,7 +82,9 @@ class Turns(Protocol):
 
 
 class Stripping(Protocol):
-    """One of two connections; takes the code and the wish to seal out of the client's last token."""
+    """One of two connections; takes the code and the wish to seal out of the client's last
+    token.
+    """
 
     def __init__(self, wire: Wire, is_client: bool) -> None:
         self.wire = wire
@@ -116,19 +120,27 @@ class ExchangeTests(ExchangeTestCase):
 
     async def serve(self, channel: Channel, policy: AccessPolicy = POLICY) -> int:
         self.path = users_file(self, USERS)
-        return await self.listen(cast(Any, NtlmUsers(NtlmCredentials(self.path))), policy, channel=channel)
+        return await self.listen(
+            cast(Any, NtlmUsers(NtlmCredentials(self.path))), policy, channel=channel
+        )
 
-    def come(self, port: int, channel: Channel, users: str = USERS, user: str | None = None) -> Deferred[Application]:
+    def come(
+        self, port: int, channel: Channel, users: str = USERS, user: str | None = None
+    ) -> Deferred[Application]:
         """Connect with a file of one's own."""
         path = Path(self.mktemp()).absolute()
         path.write_text(users)
         path.chmod(0o600)
         inner = TCP4ClientEndpoint(reactor, LOOPBACK, port)
-        endpoint = MutualAuthClientEndpoint(reactor, inner, None, NtlmCredentials(str(path), user), channel)
+        endpoint = MutualAuthClientEndpoint(
+            reactor, inner, None, NtlmCredentials(str(path), user), channel
+        )
         return cast("Deferred[Application]", endpoint.connect(one(Application())))
 
     async def test_both_ways(self) -> None:
-        """On either wire, sealed or signed: the client is proven, the service is not, and the log says both loudly."""
+        """On either wire, sealed or signed: the client is proven, the service is not, and the log
+        says both loudly.
+        """
         for channel in CHANNELS:
             what = (channel.wire.name, channel.protection.value)
             self.servers.clear()
@@ -138,15 +150,22 @@ class ExchangeTests(ExchangeTestCase):
                 client.protected.write(b"x" * 200_000)
                 self.assertEqual(await client.wait_for(200_000), b"X" * 200_000, what)
             known = self.servers[0].protected.peer_identity
-            self.assertEqual((known.principal, known.account, known.package), ("bob@LAB", "LAB\\bob", NTLM.value))
+            self.assertEqual(
+                (known.principal, known.account, known.package), ("bob@LAB", "LAB\\bob", NTLM.value)
+            )
             unknown = client.protected.peer_identity
-            # On winsock the client has the last word: there is no token of the service's that could carry its mark.
+            # On winsock the client has the last word: there is no token of the service's that could
+            # carry its mark.
             self.assertEqual({known.mutauth, unknown.mutauth}, {channel.wire is NNS}, what)
-            self.assertEqual((unknown.principal, unknown.spn, unknown.package), ("", None, NTLM.value))
+            self.assertEqual(
+                (unknown.principal, unknown.spn, unknown.package), ("", None, NTLM.value)
+            )
             for identity in (known, unknown):
                 self.assertNotIn(Flag.MUTUAL, identity.flags)
                 self.assertIs(identity.protection, channel.protection)
-            warnings = [str(formatEvent(event)) for event in events if event["log_level"] is LogLevel.warn]
+            warnings = [
+                str(formatEvent(event)) for event in events if event["log_level"] is LogLevel.warn
+            ]
             self.assertEqual(len(warnings), 2, warnings)
             self.assertIn("this service DOES NOT PROVE itself", warnings[0])
             self.assertIn(f"the service at {LOOPBACK}:{port} is NOT AUTHENTICATED", warnings[1])
@@ -154,17 +173,33 @@ class ExchangeTests(ExchangeTestCase):
             await self.close(client)
 
     async def test_refused(self) -> None:
-        """A wrong password, somebody unknown, and a user whom the policy keeps out: no application, on either side."""
+        """A wrong password, somebody unknown, and a user whom the policy keeps out: no application,
+        on either side.
+        """
         for channel in CHANNELS:
             port = await self.serve(channel, AccessPolicy(("*@LAB",), ("bob@LAB",)))
-            for users in ("LAB:alice:second s3cret", "LAB:mallory:first s3cret", "HOME:alice:first s3cret"):
+            for users in (
+                "LAB:alice:second s3cret",
+                "LAB:mallory:first s3cret",
+                "HOME:alice:first s3cret",
+            ):
                 with captured_log() as events:
-                    await self.turned_away(self.come(port, channel, users), channel, "did not accept the user and password")
-                lines = [text for text in map(formatEvent, events) if "none of the users" in str(text)]
+                    await self.turned_away(
+                        self.come(port, channel, users),
+                        channel,
+                        "did not accept the user and password",
+                    )
+                lines = [
+                    text for text in map(formatEvent, events) if "none of the users" in str(text)
+                ]
                 self.assertEqual(len(lines), 1, lines)
-            await self.turned_away(self.come(port, channel, user="bob@LAB"), channel, "access policy")
+            await self.turned_away(
+                self.come(port, channel, user="bob@LAB"), channel, "access policy"
+            )
 
-    async def turned_away(self, connecting: Deferred[Application], channel: Channel, text: str) -> None:
+    async def turned_away(
+        self, connecting: Deferred[Application], channel: Channel, text: str
+    ) -> None:
         """The service has no application; the client none either, where the wire can tell it."""
         if channel.wire is NNS:
             self.assertIn(text, str(await self.assertFailure(connecting, PeerRefused)))
@@ -176,15 +211,21 @@ class ExchangeTests(ExchangeTestCase):
         self.assertEqual(self.servers, [])
 
     async def test_kerberos_services(self) -> None:
-        """Neither package of Kerberos' takes such a client in, with a password that is right in every file there is."""
+        """Neither package of Kerberos' takes such a client in, with a password that is right in
+        every file there is.
+        """
         for wire, package in product((NNS, WINSOCK), (Package.KERBEROS, Package.NEGOTIATE)):
             users_file(self, USERS)
             channel = Channel(wire, package=package)
-            port = await self.listen(self.keys_for(package), AccessPolicy(allow_all=True), channel=channel)
+            port = await self.listen(
+                self.keys_for(package), AccessPolicy(allow_all=True), channel=channel
+            )
             await self.refused_client(self.come(port, Channel(wire, package=NTLM)))
 
     async def test_kerberos_clients(self) -> None:
-        """A client that wants a proof gets none from such a service, and gives it nothing but its ticket's token."""
+        """A client that wants a proof gets none from such a service, and gives it nothing but its
+        ticket's token.
+        """
         for wire, package in product((NNS, WINSOCK), (Package.KERBEROS, Package.NEGOTIATE)):
             port = await self.serve(Channel(wire, package=NTLM), AccessPolicy(allow_all=True))
             await self.refused_client(self.connect(port, channel=Channel(wire, package=package)))
@@ -196,10 +237,14 @@ class ExchangeTests(ExchangeTestCase):
         self.assertEqual(self.servers, [])
 
     async def test_other_protection(self) -> None:
-        """A service that seals takes no client that signs; one that signs seals for who asks it to, on wire nns."""
+        """A service that seals takes no client that signs; one that signs seals for who asks it to,
+        on wire nns.
+        """
         seal, sign = CHANNELS[0], CHANNELS[1]
         port = await self.serve(seal)
-        self.assertIn("protection", str(await self.assertFailure(self.come(port, sign), PeerRefused)))
+        self.assertIn(
+            "protection", str(await self.assertFailure(self.come(port, sign), PeerRefused))
+        )
         self.assertEqual(self.servers, [])
         client = await self.come(await self.serve(sign), seal)
         client.protected.write(b"word")
@@ -207,26 +252,35 @@ class ExchangeTests(ExchangeTestCase):
         self.assertIs(self.servers[0].protected.peer_identity.protection, Protection.SEAL)
         await self.close(client)
 
-    async def middle(self, port: int, turns: list[str], wrong: list[int], heard: list[bytes]) -> int:
+    async def middle(
+        self, port: int, turns: list[str], wrong: list[int], heard: list[bytes]
+    ) -> int:
         """Somebody who listens, and changes what is said in one turn."""
 
         class Middle(Factory):
             def buildProtocol(self, addr: object) -> Turns:
-                near, far = (Turns(turns, direction, wrong, heard.append) for direction in ("up", "down"))
-                connecting: Deferred[Any] = TCP4ClientEndpoint(reactor, LOOPBACK, port).connect(one(far))
+                near, far = (
+                    Turns(turns, direction, wrong, heard.append) for direction in ("up", "down")
+                )
+                connecting: Deferred[Any] = TCP4ClientEndpoint(reactor, LOOPBACK, port).connect(
+                    one(far)
+                )
                 connecting.addCallback(lambda _: (near.join(far), far.join(near)))
                 return near
 
         return await self.listen_plainly(Middle())
 
     async def test_changed(self) -> None:
-        """A byte changed in any of the three tokens lets nobody in; in a record it ends the connection."""
+        """A byte changed in any of the three tokens lets nobody in; in a record it ends the
+        connection.
+        """
         for channel in CHANNELS:
             port = await self.serve(channel)
             for wrong in (1, 2, 3):
                 connecting = self.come(await self.middle(port, [], [wrong], []), channel)
                 if channel.wire is WINSOCK:
-                    # Its last word completes the client; the service takes it for nobody, and no record of it either.
+                    # Its last word completes the client; the service takes it for nobody, and no
+                    # record of it either.
                     client = await connecting
                     self.assertIsInstance(await client.ended, StreamCut)
                     self.assertEqual(client.received, b"")
@@ -248,7 +302,9 @@ class ExchangeTests(ExchangeTestCase):
             self.servers.clear()
 
     async def test_stripped(self) -> None:
-        """Without the code, and with it the wish to seal, taken out of its last token, nobody has a client."""
+        """Without the code, and with it the wish to seal, taken out of its last token, nobody has a
+        client.
+        """
         for channel in (each for each in CHANNELS if each.protection is Protection.SEAL):
             port = await self.serve(Channel(channel.wire, Protection.SIGN, 5.0, NTLM))
 
@@ -257,20 +313,31 @@ class ExchangeTests(ExchangeTestCase):
 
                 def buildProtocol(self, addr: object) -> Stripping:
                     near, far = Stripping(self.wire, True), Stripping(self.wire, False)
-                    connecting: Deferred[Any] = TCP4ClientEndpoint(reactor, LOOPBACK, self.service).connect(one(far))
+                    connecting: Deferred[Any] = TCP4ClientEndpoint(
+                        reactor, LOOPBACK, self.service
+                    ).connect(one(far))
                     connecting.addCallback(lambda _: (near.join(far), far.join(near)))
                     return near
 
             with captured_log() as events:
-                await self.turned_away(self.come(await self.listen_plainly(Middle()), channel), channel, "did not accept")
+                await self.turned_away(
+                    self.come(await self.listen_plainly(Middle()), channel),
+                    channel,
+                    "did not accept",
+                )
             lines = [str(formatEvent(each)) for each in events]
-            self.assertTrue(any("the code that protects the tokens is not there" in line for line in lines), lines)
+            self.assertTrue(
+                any("the code that protects the tokens is not there" in line for line in lines),
+                lines,
+            )
 
     async def test_sealed(self) -> None:
         """Who listens reads nothing of what is sealed."""
         for channel in CHANNELS:
             heard: list[bytes] = []
-            client = await self.come(await self.middle(await self.serve(channel), [], [], heard), channel)
+            client = await self.come(
+                await self.middle(await self.serve(channel), [], [], heard), channel
+            )
             client.protected.write(b"a private question")
             await client.wait_for(18)
             self.assertIs(b"private" in b"".join(heard), channel.protection is Protection.SIGN)
@@ -284,7 +351,9 @@ class ExchangeTests(ExchangeTestCase):
         heard: list[bytes] = []
         port = await self.middle(await self.serve(CHANNELS[0]), [], [], heard)
         inner = TCP4ClientEndpoint(reactor, LOOPBACK, port)
-        endpoint = MutualAuthClientEndpoint(reactor, inner, None, NtlmCredentials(path), CHANNELS[0])
+        endpoint = MutualAuthClientEndpoint(
+            reactor, inner, None, NtlmCredentials(path), CHANNELS[0]
+        )
         error = await self.assertFailure(endpoint.connect(one(Application())), CredentialError)
         self.assertIn("chmod 600", str(error))
         self.assertEqual(heard, [])
@@ -303,29 +372,57 @@ class CommandTests(CommandTestCase):
         path.chmod(mode)
 
     def service_words(self, *options: str) -> tuple[str, ...]:
-        given = ("--package=ntlm-service-unproven", "--ntlm-users", str(self.users), "--publish=none", "--spn-check=off")
+        given = (
+            "--package=ntlm-service-unproven",
+            "--ntlm-users",
+            str(self.users),
+            "--publish=none",
+            "--spn-check=off",
+        )
         who = ("--allow=*@LAB", "--deny=bob@LAB")
-        return ("mutauth", *self.common, *given, "--echo", *who, "--listen", "tcp:0:interface=127.0.0.1", *options)
+        return (
+            "mutauth",
+            *self.common,
+            *given,
+            "--echo",
+            *who,
+            "--listen",
+            "tcp:0:interface=127.0.0.1",
+            *options,
+        )
 
     def endpoint_at(self, port: int, *words: str) -> str:
         keywords = ("package=ntlm-service-unproven", f"ntlm-users={self.users}", *words)
         return f"mutauth:tcp\\:127.0.0.1\\:{port}:" + ":".join(keywords)
 
     def test_service(self) -> None:
-        """A service and its clients: what is not proven is said at every start and connection, passwords never."""
+        """A service and its clients: what is not proven is said at every start and connection,
+        passwords never.
+        """
         for wire in ("nns", "winsock"):
             with self.service("--wire", wire) as running:
                 where = self.endpoint_at(running.port, f"wire={wire}")
                 for words, note in (((), 1), (("-v",), 2)):
                     ended = self.mutauth("connect", *words, where, given="a word\n")
                     self.assertEqual((ended.code, ended.output), (0, "a word\n"), ended)
-                    self.assertIn("nothing proves who the service is: package ntlm-service-unproven", ended.errors)
-                    self.assertEqual(len([line for line in ended.errors.splitlines() if "PROVE" in line.upper()]), note)
+                    self.assertIn(
+                        "nothing proves who the service is: package ntlm-service-unproven",
+                        ended.errors,
+                    )
+                    self.assertEqual(
+                        len(
+                            [line for line in ended.errors.splitlines() if "PROVE" in line.upper()]
+                        ),
+                        note,
+                    )
                 if wire == "nns":
                     kept_out = self.mutauth("connect", where + ":principal=bob@LAB")
                     self.assertEqual(kept_out.code, 4, kept_out)
                     self.assertIn("access policy", kept_out.errors)
-                proven = f"mutauth:tcp\\:127.0.0.1\\:{running.port}:spn=echoSvc/srv1.lab.example:wire={wire}"
+                proven = (
+                    f"mutauth:tcp\\:127.0.0.1\\:{running.port}:spn=echoSvc/srv1.lab.example:"
+                    f"wire={wire}"
+                )
                 self.assertIn(self.mutauth("connect", proven).code, (3, 4))
                 running.stop()
             self.assertIn("this service DOES NOT PROVE itself", running.log)
@@ -346,11 +443,19 @@ class CommandTests(CommandTestCase):
         self.assertNotIn("s3cret", running.log)
 
     def test_start_refused(self) -> None:
-        """What would promise a proof, and files that others can read, in one line and with a code."""
+        """What would promise a proof, and files that others can read, in one line and with a
+        code.
+        """
         self.refused(self.start_refused("--publish=scp"), 2, "add --publish none")
         self.refused(self.start_refused("--protection=tls"), 2, "it cannot be bound to TLS")
         self.refused(self.start_refused("--allow-group=Domain Users"), 2, "--allow-group")
         self.users.chmod(0o644)
         self.refused(self.start_refused(), 4, "chmod 600")
-        self.refused(self.start_refused("--ntlm-users=/nonexistent"), 4, "/nonexistent", "cannot be read")
-        self.refused(self.mutauth("connect", f"{self.endpoint}:package=ntlm-service-unproven"), 2, "which proves no service")
+        self.refused(
+            self.start_refused("--ntlm-users=/nonexistent"), 4, "/nonexistent", "cannot be read"
+        )
+        self.refused(
+            self.mutauth("connect", f"{self.endpoint}:package=ntlm-service-unproven"),
+            2,
+            "which proves no service",
+        )

@@ -15,7 +15,9 @@ class RemedyTests(CommandTestCase):
         self.reach = ("--nameserver", self.lab.nameserver, "--realm", self.lab.realm)
 
     def follow(self, ended: Ended, code: int, *more: str) -> str:
-        """Run the command in the line that another one ended with, as an administrator; returns the output."""
+        """Run the command in the line that another one ended with, as an administrator; returns the
+        output.
+        """
         self.assertEqual(ended.code, code, ended)
         line = ended.errors.splitlines()[-1]
         _, found, rest = line.partition(" mutauth ")
@@ -41,9 +43,18 @@ class RemedyTests(CommandTestCase):
         self.assertEqual(denied.code, 0, denied)  # they are gone already
 
     def test_denied_uninstall(self) -> None:
-        """What is denied in the middle of an uninstallation is for an administrator to run as a whole."""
+        """What is denied in the middle of an uninstallation is for an administrator to run as a
+        whole.
+        """
         self.assertEqual(self.install().code, 0)
-        words = ("uninstall", *self.common, *self.directory, *self.reach[2:], "--keytab", "/nonexistent")
+        words = (
+            "uninstall",
+            *self.common,
+            *self.directory,
+            *self.reach[2:],
+            "--keytab",
+            "/nonexistent",
+        )
         self.refused(self.mutauth(*words), 4, "/nonexistent")
         denied = self.mutauth(*words[:-2])
         self.assertNotIn("spn delete", denied.errors)
@@ -55,7 +66,15 @@ class RemedyTests(CommandTestCase):
         """The same for an installation; nothing personal is in the command."""
         self.addCleanup(self._uninstall)
         cache = self.lab.ccache("alice")
-        words = ("install", *self.common, "--account", "svc-echo", "--spn-form", "guid", *self.directory)
+        words = (
+            "install",
+            *self.common,
+            "--account",
+            "svc-echo",
+            "--spn-form",
+            "guid",
+            *self.directory,
+        )
         denied = self.mutauth(*words, "--ccache", cache)
         self.assertNotIn(cache, denied.errors)
         done = self.follow(denied, 3)
@@ -64,7 +83,14 @@ class RemedyTests(CommandTestCase):
 
     def test_denied_rnr(self) -> None:
         """An RnR service is published and removed by the commands that alice is told."""
-        words = ("publish", self.service_class, "--service-class", self.service_class, "--host", self.host)
+        words = (
+            "publish",
+            self.service_class,
+            "--service-class",
+            self.service_class,
+            "--host",
+            self.host,
+        )
         done = self.follow(self.mutauth("rnr", *words, "--account", "svc-echo", *self.reach), 3)
         self.assertIn("is offered by nobody yet", done)
         done = self.follow(self.mutauth("rnr", *words, "--port", "9000", *self.reach), 3)
@@ -78,7 +104,9 @@ class RemedyTests(CommandTestCase):
         installed = self.install()
         guid = installed.output.partition("cached GUID ")[2].split()[0]
         shown = self.mutauth("scp", "show", guid, "--spn-form", "guid,dn,host", *self.reach)
-        self.assertIn(f"no account holds {self.service_class}/{self.host}: run mutauth install", shown.errors)
+        self.assertIn(
+            f"no account holds {self.service_class}/{self.host}: run mutauth install", shown.errors
+        )
         done = self.follow(shown, 1, "--state-dir", self.state)
         self.assertIn(f"added SPN {self.service_class}/{self.host} to svc-echo", done)
         removed = self.mutauth("scp", "remove", guid, *self.reach, user="administrator")

@@ -8,7 +8,7 @@ import struct
 
 import gssapi
 
-from tests.forge import set_environment
+from mutauth_twisted.testing.forge import set_environment
 from tests.integration.commands import CommandTestCase, Running
 from tests.integration.nns_peer import ERROR, IN_PROGRESS
 
@@ -26,22 +26,37 @@ class ServiceTests(CommandTestCase):
 
     def environment(self, user: str, **changes: str) -> dict[str, str]:
         # The lab's own says where the cache is.
-        return {**super().environment(user), "KRB5RCACHEDIR": "", "KRB5RCACHENAME": "", **self.variables, **changes}
+        return {
+            **super().environment(user),
+            "KRB5RCACHEDIR": "",
+            "KRB5RCACHENAME": "",
+            **self.variables,
+            **changes,
+        }
 
     variables: dict[str, str] = {}
 
     def request(self) -> bytes:
         """A frame with a new request of alice's."""
-        spn = f"{self.service_class}/{self.host}/CN={self.service_class},CN=SRV1,CN=Computers,{self.lab.base_dn}"
-        credential = gssapi.Credentials(usage="initiate", store={"ccache": self.lab.ccache("alice")})
+        spn = (
+            f"{self.service_class}/{self.host}/CN={self.service_class},CN=SRV1,"
+            f"CN=Computers,{self.lab.base_dn}"
+        )
+        credential = gssapi.Credentials(
+            usage="initiate", store={"ccache": self.lab.ccache("alice")}
+        )
         name = gssapi.Name(spn, gssapi.NameType.kerberos_principal)
-        token = gssapi.SecurityContext(name=name, creds=credential, usage="initiate", flags=62).step()
+        token = gssapi.SecurityContext(
+            name=name, creds=credential, usage="initiate", flags=62
+        ).step()
         assert token is not None
         return struct.pack(">BBBH", IN_PROGRESS, 1, 0, len(token)) + token
 
     def answered(self, running: Running, frame: bytes) -> int:
         """What kind of frame the last one of the service's answer to this one is."""
-        with socket.create_connection((self.lab.address_of(self.host), running.port), 10) as connection:
+        with socket.create_connection(
+            (self.lab.address_of(self.host), running.port), 10
+        ) as connection:
             connection.settimeout(10)
             connection.sendall(frame)
             kind = IN_PROGRESS
@@ -52,7 +67,9 @@ class ServiceTests(CommandTestCase):
             return kind
 
     def test_own(self) -> None:
-        """By default it is in the service's own directory, and a copied request is refused after a restart as well."""
+        """By default it is in the service's own directory, and a copied request is refused after a
+        restart as well.
+        """
         with self.service() as running:
             frame = self.request()
             self.assertNotEqual(self.answered(running, frame), ERROR)
@@ -66,7 +83,9 @@ class ServiceTests(CommandTestCase):
         self.assertGreater(os.stat(os.path.join(self.state, NAME)).st_size, 0)
 
     def test_without(self) -> None:
-        """Without one the service does not start, unless its administrator accepts that by name; each start says so."""
+        """Without one the service does not start, unless its administrator accepts that by name;
+        each start says so.
+        """
         for variables in ({"KRB5RCACHENAME": "none:"}, {"KRB5RCACHEDIR": "/nonexistent"}):
             self.variables = variables
             self.refused(self.start_refused(), 4, "the replay cache: ")

@@ -10,9 +10,9 @@ from mutauth_twisted.directory import rnr
 from mutauth_twisted.directory.binding import BindingInformation
 from mutauth_twisted.directory.location import Instance, Selection, locate
 from mutauth_twisted.directory.rnr import Address
-from mutauth_twisted.directory.session import Change, Session
 from mutauth_twisted.directory.spns import add_spns, find_account
 from mutauth_twisted.errors import DirectoryRefused, NotFound, ServiceCheckFailed
+from mutauth_twisted.ldap.session import Change, Session
 from mutauth_twisted.spn import SPN
 from tests.integration.commands import CommandTestCase
 from tests.integration.directory_case import DirectoryTestCase
@@ -36,17 +36,25 @@ class RnrDirectoryTests(DirectoryTestCase):
 
         await self.do("administrator", work)
 
-    async def publish(self, *addresses: Address, user: str = "administrator") -> rnr.ServiceInstance:  # type: ignore[override]
+    async def publish(
+        self, *addresses: Address, user: str = "administrator"
+    ) -> rnr.ServiceInstance:  # type: ignore[override]
         """Publish, and have an administrator register the SPNs."""
         instance = await self.do(
-            user, lambda session: rnr.publish(session, self.service_class, self.service_class, addresses)
+            user,
+            lambda session: rnr.publish(session, self.service_class, self.service_class, addresses),
         )
         spns = [instance.spn(each.host) for each in addresses]
-        await self.do("administrator", lambda session: add_spns(session, find_account(session, "svc-echo"), spns))
+        await self.do(
+            "administrator",
+            lambda session: add_spns(session, find_account(session, "svc-echo"), spns),
+        )
         return instance
 
     async def located(self, name: str | None = None, **options: Any) -> list[Instance]:
-        return await locate(self.as_user("alice"), Selection(name or self.service_class, kind="rnr", **options))
+        return await locate(
+            self.as_user("alice"), Selection(name or self.service_class, kind="rnr", **options)
+        )
 
     async def test_publish_find_and_remove(self) -> None:
         """A service is created with its class, found by name and DN, and removed with its class."""
@@ -56,7 +64,10 @@ class RnrDirectoryTests(DirectoryTestCase):
         self.assertEqual((instance.dn, instance.service_class), (self.dn, self.service_class))
         for name in (self.service_class, self.service_class.upper(), self.dn):
             found = await self.located(name)
-            self.assertEqual([(each.host, each.port) for each in found], [(second.host, 9002), (first.host, 9001)])
+            self.assertEqual(
+                [(each.host, each.port) for each in found],
+                [(second.host, 9002), (first.host, 9001)],
+            )
             self.assertEqual(found[0].spn, SPN(self.service_class, second.host, self.dn))
         (only,) = await self.located(hosts="srv1.*", service_class=self.service_class)
         self.assertEqual(only.host, self.host)
@@ -64,17 +75,28 @@ class RnrDirectoryTests(DirectoryTestCase):
         line = await self.failure_of(self.located(), NotFound)
         self.assertIn("mutauth rnr list --nameserver", line)
         class_dn = f"CN={self.service_class}-class,CN=WinsockServices,CN=System,{self.lab.base_dn}"
-        await self.failure_of(self.do("alice", lambda session: session.read(class_dn, ["cn"])), NotFound)
+        await self.failure_of(
+            self.do("alice", lambda session: session.read(class_dn, ["cn"])), NotFound
+        )
 
     async def test_an_spn_that_nobody_holds(self) -> None:
-        """An address without its SPN is refused, and the line says what an administrator runs; others are found."""
+        """An address without its SPN is refused, and the line says what an administrator runs;
+        others are found.
+        """
         await self.publish(Address(self.host, BindingInformation(9001)))
         rogue = Address(self.lab.host("rogue"), BindingInformation(666))
-        await self.do("administrator", lambda session: rnr.publish(session, self.dn, self.service_class, [rogue]))
+        await self.do(
+            "administrator",
+            lambda session: rnr.publish(session, self.dn, self.service_class, [rogue]),
+        )
         (instance,) = await self.located()
         self.assertEqual(instance.host, self.host)
         line = await self.failure_of(self.located(hosts="rogue.*"), ServiceCheckFailed)
-        self.assertIn(f"no account holds the SPN that vouches for it, {self.service_class}/{rogue.host}/{self.dn}", line)
+        self.assertIn(
+            "no account holds the SPN that vouches for it, "
+            f"{self.service_class}/{rogue.host}/{self.dn}",
+            line,
+        )
         self.assertIn("an administrator runs mutauth rnr publish", line)
         self.assertIn("--account ACCOUNT", line)
 
@@ -91,7 +113,9 @@ class RnrDirectoryTests(DirectoryTestCase):
         self.assertEqual(len(await self.located()), 2)
 
     async def test_only_an_administrator_may_publish(self) -> None:
-        """Computers and services may not create one, nor change one that is there; the line says who may."""
+        """Computers and services may not create one, nor change one that is there; the line says
+        who may.
+        """
         address = Address(self.host, BindingInformation(9001))
         for user in ("srv1", "rogue", "svc-echo", "alice"):
             line = await self.failure_of(self.publish(address, user=user), DirectoryRefused)
@@ -104,7 +128,9 @@ class RnrDirectoryTests(DirectoryTestCase):
         self.assertEqual([each.host for each in await self.located()], [self.host])
 
     async def test_unusable(self) -> None:
-        """Of another class, without an address that can be read, on other hosts, or another kind of object."""
+        """Of another class, without an address that can be read, on other hosts, or another kind of
+        object.
+        """
         await self.publish(Address(self.host, BindingInformation(9001)))
         line = await self.failure_of(self.located(service_class="other"), ServiceCheckFailed)
         self.assertIn(f"it is of service class {self.service_class}, not other", line)
@@ -114,7 +140,9 @@ class RnrDirectoryTests(DirectoryTestCase):
         await self.do("administrator", lambda session: session.modify(self.dn, foreign))
         line = await self.failure_of(self.located(), ServiceCheckFailed)
         self.assertIn("no address that can be read here (1 others)", line)
-        line = await self.failure_of(self.located(f"CN=srv1,CN=Computers,{self.lab.base_dn}"), NotFound)
+        line = await self.failure_of(
+            self.located(f"CN=srv1,CN=Computers,{self.lab.base_dn}"), NotFound
+        )
         self.assertIn("is no serviceInstance", line)
         for name in ("*", "a,b=c/d", "x)(cn=*"):
             await self.failure_of(self.located(name), NotFound)
@@ -127,14 +155,27 @@ class RnrCommandTests(CommandTestCase):
         super().setUp()
         self.rnr_endpoint = f"mutauth:rnr={self.service_class}:nameserver={self.lab.nameserver}"
         self.reach = ("--nameserver", self.lab.nameserver)
-        self.addCleanup(self.mutauth, "rnr", "remove", self.service_class, *self.reach, user="administrator")
+        self.addCleanup(
+            self.mutauth, "rnr", "remove", self.service_class, *self.reach, user="administrator"
+        )
 
     def publish(self, *options: str, port: int = PORT, user: str = "administrator"):  # type: ignore[no-untyped-def]
-        words = ("rnr", "publish", self.service_class, *self.common, "--port", str(port), *options, *self.reach)
+        words = (
+            "rnr",
+            "publish",
+            self.service_class,
+            *self.common,
+            "--port",
+            str(port),
+            *options,
+            *self.reach,
+        )
         return self.mutauth(*words, user=user)
 
     def test_the_whole_procedure(self) -> None:
-        """Published with its SPN, served, found by name, proven by the SPN with its DN, listed, and removed."""
+        """Published with its SPN, served, found by name, proven by the SPN with its DN, listed, and
+        removed.
+        """
         published = self.publish("--account", "svc-echo")
         self.assertEqual(published.code, 0, published)
         for word in ("created RnR service", "created service class", "added SPN"):
@@ -145,15 +186,22 @@ class RnrCommandTests(CommandTestCase):
             self.assertIn("RnR service updated: nothing, all was right", service.log)
             connected = self.mutauth("connect", "-v", self.rnr_endpoint, given="hello\n")
             self.assertEqual((connected.code, connected.output), (0, "hello\n"), connected)
-            proven = f"proved to be {self.service_class}/{self.host}/CN={self.service_class},CN=WinsockServices,CN=System,"
+            proven = (
+                "proved to be "
+                f"{self.service_class}/{self.host}/CN={self.service_class},CN=WinsockServices,CN=System,"
+            )
             self.assertIn(proven, connected.errors)
         listed = self.mutauth("rnr", "list", "--json", *self.reach)
-        (entry,) = [each for each in json.loads(listed.output) if each["name"] == self.service_class]
+        (entry,) = [
+            each for each in json.loads(listed.output) if each["name"] == self.service_class
+        ]
         # An administrator has published it, so that it stays when the service stops.
         self.assertEqual(entry["addresses"], [{"host": self.host, "binding": str(PORT)}])
         table = self.mutauth("rnr", "list", *self.reach).output
         self.assertIn(f"{self.service_class}  {self.service_class}  {self.host}", table)
-        removed = self.mutauth("rnr", "remove", self.service_class, *self.reach, user="administrator")
+        removed = self.mutauth(
+            "rnr", "remove", self.service_class, *self.reach, user="administrator"
+        )
         self.assertEqual(removed.code, 0, removed)
         for word in ("removed SPN", "deleted RnR service", "deleted service class"):
             self.assertIn(word, removed.output)
@@ -161,14 +209,27 @@ class RnrCommandTests(CommandTestCase):
     def test_over_tls(self) -> None:
         """The commands reach the directory with TLS, when they are told whom to trust."""
         directory = ("--directory", f"ldaps://{self.lab.dc_host}")
-        listed = self.mutauth("rnr", "list", "--json", *directory, "--directory-ca", str(self.lab.ca_file), *self.reach)
+        listed = self.mutauth(
+            "rnr",
+            "list",
+            "--json",
+            *directory,
+            "--directory-ca",
+            str(self.lab.ca_file),
+            *self.reach,
+        )
         self.assertEqual(listed.code, 0, listed)
         json.loads(listed.output)
         self.refused(self.mutauth("rnr", "list", *directory, *self.reach), 2, "--directory-ca FILE")
 
     def test_refused_starts(self) -> None:
-        """Not published, without the SPN, and on another port than published: each with the mending command."""
-        command = f"run mutauth rnr publish {self.service_class} --service-class {self.service_class} --host {self.host}"
+        """Not published, without the SPN, and on another port than published: each with the mending
+        command.
+        """
+        command = (
+            f"run mutauth rnr publish {self.service_class} --service-class {self.service_class} "
+            f"--host {self.host}"
+        )
 
         def refused(*words: str) -> None:
             ended = self.start_refused("--publish", "rnr")
@@ -186,7 +247,16 @@ class RnrCommandTests(CommandTestCase):
     def test_refusals(self) -> None:
         """A computer may not publish, nobody finds what is not there, and forms are not mixed."""
         self.refused(self.publish(user="srv1"), 3, "only administrators may create services there")
-        self.refused(self.mutauth("connect", self.rnr_endpoint), 1, self.service_class, "mutauth rnr list --nameserver")
-        self.refused(self.mutauth("rnr", "remove", "nothing", *self.reach, user="administrator"), 1, "nothing")
+        self.refused(
+            self.mutauth("connect", self.rnr_endpoint),
+            1,
+            self.service_class,
+            "mutauth rnr list --nameserver",
+        )
+        self.refused(
+            self.mutauth("rnr", "remove", "nothing", *self.reach, user="administrator"),
+            1,
+            "nothing",
+        )
         self.refused(self.start_refused("--spn-form", "rnr"), 2, "--publish rnr")
         self.refused(self.start_refused("--publish", "rnr", "--spn-form", "guid"), 2, "--spn-form")

@@ -1,4 +1,6 @@
-"""The attack on the directory: whoever answers DNS, with one computer account, is not taken for a domain controller."""
+"""The attack on the directory: whoever answers DNS, with one computer account, is not taken for a
+domain controller.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +11,17 @@ from typing import Any
 from twisted.internet import reactor
 
 from mutauth_twisted.credentials import ClientCredentials
-from mutauth_twisted.directory.connection import Directory
-from mutauth_twisted.directory.session import Session
 from mutauth_twisted.dns import Resolver
 from mutauth_twisted.errors import DirectoryUnreachable
+from mutauth_twisted.ldap.connection import Directory
+from mutauth_twisted.ldap.session import Session
 from tests.integration.commands import CommandTestCase, Ended
 from tests.integration.rogue import FORGED_SPN, RogueDirectory, RogueDNS
 
-NOT_AUTHENTICATED = "it is NOT AUTHENTICATED: the KDC of LAB.EXAMPLE knows no domain controller of this name in lab.example"
+NOT_AUTHENTICATED = (
+    "it is NOT AUTHENTICATED: the KDC of LAB.EXAMPLE knows no domain controller of this name in "
+    "lab.example"
+)
 
 
 class RogueCase(CommandTestCase):
@@ -37,7 +42,9 @@ class RogueCase(CommandTestCase):
         return super().environment(user, KRB5CCNAME=self.ccache(user), **changes)
 
     def ccache(self, user: str) -> str:
-        """Somebody's tickets in a file of this test's own: one for the rogue must not stay behind."""
+        """Somebody's tickets in a file of this test's own: one for the rogue must not stay
+        behind.
+        """
         mine = Path(self.state) / f"{user}.ccache"
         if not mine.exists():
             shutil.copyfile(self.lab.ccache(user).removeprefix("FILE:"), mine)
@@ -45,12 +52,21 @@ class RogueCase(CommandTestCase):
 
     def register(self, what: str) -> None:
         """The computer does this itself, by a validated write."""
-        words = ("spn", what, "rogue$", f"ldap/{self.rogue_host}", "--nameserver", self.lab.nameserver)
+        words = (
+            "spn",
+            what,
+            "rogue$",
+            f"ldap/{self.rogue_host}",
+            "--nameserver",
+            self.lab.nameserver,
+        )
         ended = self.mutauth(*words, user="rogue")
         self.assertEqual(ended.code, 0, ended)
 
     def attack(self, *behind: tuple[int, bytes, int]) -> None:
-        """Answer DNS: the domain controllers and the global catalogs are the rogue, and after it those given."""
+        """Answer DNS: the domain controllers and the global catalogs are the rogue, and after it
+        those given.
+        """
         domain, here = self.lab.realm.lower(), (0, self.rogue_host.encode(), self.rogue.port)
         self.dns.srv[f"_ldap._tcp.dc._msdcs.{domain}"] = [here, *behind]
         catalogs = [(priority, host, 3268) for priority, host, _ in behind]
@@ -58,7 +74,14 @@ class RogueCase(CommandTestCase):
 
     def assert_refused(self, ended: Ended) -> None:
         """The command failed because the controller is not authenticated, and asked it nothing."""
-        line = next((each for each in (ended.output + ended.errors).splitlines() if NOT_AUTHENTICATED in each), None)
+        line = next(
+            (
+                each
+                for each in (ended.output + ended.errors).splitlines()
+                if NOT_AUTHENTICATED in each
+            ),
+            None,
+        )
         self.assertIsNotNone(line, ended)
         self.assertIn(f"domain controller {self.rogue_host}:{self.rogue.port}", line or "")
         self.assertIn(f"no account holds the SPN ldap/{self.rogue_host}/lab.example", line or "")
@@ -72,7 +95,9 @@ class CommandTests(RogueCase):
     """Each command, with a rogue in the place of the domain controllers."""
 
     def test_believed_by_name(self) -> None:
-        """The rogue works: named by the user it is believed, and its lies come out.  So the others can fail."""
+        """The rogue works: named by the user it is believed, and its lies come out.  So the others
+        can fail.
+        """
         self.dns.hosts[self.rogue_host] = self.rogue.address
         named = ("--directory", f"ldap://{self.rogue_host}:{self.rogue.port}")
         ended = self.mutauth("spn", "list", "alice", *named, *self.ask_rogue)
@@ -95,7 +120,13 @@ class CommandTests(RogueCase):
             (("scp", "find", "anything"), "alice"),
             (("scp", "show", f"CN=x,{self.lab.base_dn}"), "alice"),
             (("rnr", "list"), "alice"),
-            (("connect", f"mutauth:scp=anything:nameserver={self.dns.address}\\:{self.dns.port}"), "alice"),
+            (
+                (
+                    "connect",
+                    f"mutauth:scp=anything:nameserver={self.dns.address}\\:{self.dns.port}",
+                ),
+                "alice",
+            ),
             (
                 (
                     "connect",
@@ -129,7 +160,9 @@ class CommandTests(RogueCase):
         self.assertNotIn("Traceback", ended.errors)
 
     def test_names_that_are_read_otherwise(self) -> None:
-        """A target that would end the principal early, or name another realm in it, is no host name."""
+        """A target that would end the principal early, or name another realm in it, is no host
+        name.
+        """
         for target in (
             self.rogue_host.encode() + b"@LAB\\",
             b"rogue.lab.example@LAB.EXAMPLE\0",
@@ -139,7 +172,9 @@ class CommandTests(RogueCase):
             self.attack()
             self.dns.srv["_ldap._tcp.dc._msdcs.lab.example"] = [(0, target, self.rogue.port)]
             ended = self.mutauth("spn", "list", "alice", *self.ask_rogue)
-            self.assertEqual((ended.code, self.rogue.operations, self.rogue.tokens), (3, [], 0), ended)
+            self.assertEqual(
+                (ended.code, self.rogue.operations, self.rogue.tokens), (3, [], 0), ended
+            )
             self.assertEqual(len(ended.errors.splitlines()), 1, ended)
             self.assertIn("host name", ended.errors)
 
@@ -160,7 +195,9 @@ class ServiceTests(RogueCase):
         self.assert_refused(self.start_refused(*options, *self.ask_rogue))
 
     def test_periodic_check(self) -> None:
-        """A running service says that it found no domain controller, asks the rogue nothing, and serves on."""
+        """A running service says that it found no domain controller, asks the rogue nothing, and
+        serves on.
+        """
         self.assertEqual(self.install().code, 0)
         with self.service("--check-interval", "0.5", *self.ask_rogue) as running:
             self.attack()
@@ -181,19 +218,30 @@ class ServiceTests(RogueCase):
         raise self.failureException(running.log)
 
     def test_an_honest_one_behind_it(self) -> None:
-        """With the rogue first and a domain controller second, everything is served, by the second."""
+        """With the rogue first and a domain controller second, everything is served, by the
+        second.
+        """
         self.attack((10, self.lab.dc_host.encode(), 389))
         self.addCleanup(self._uninstall)
         words = ("install", *self.common, "--account", "svc-echo", "--state-dir", self.state)
         ended = self.mutauth(*words, *self.ask_rogue, user="administrator")
         self.assertEqual(ended.code, 0, ended)
         with self.service("--allow-group", "echo-users", *self.ask_rogue):
-            endpoint = f"mutauth:scp={self.service_class}:nameserver={self.dns.address}\\:{self.dns.port}"
+            endpoint = (
+                f"mutauth:scp={self.service_class}:nameserver={self.dns.address}\\:{self.dns.port}"
+            )
             ended = self.mutauth("connect", endpoint, given="hello\n")
             self.assertEqual((ended.code, ended.output), (0, "hello\n"), ended)
         ended = self.mutauth("scp", "find", self.service_class, *self.ask_rogue)
         self.assertIn(self.host, ended.output)
-        ended = self.mutauth("uninstall", *self.common, "--state-dir", self.state, *self.ask_rogue, user="administrator")
+        ended = self.mutauth(
+            "uninstall",
+            *self.common,
+            "--state-dir",
+            self.state,
+            *self.ask_rogue,
+            user="administrator",
+        )
         self.assertEqual(ended.code, 0, ended)
         self.assertEqual((self.rogue.operations, self.rogue.tokens), ([], 0))
 
@@ -204,17 +252,26 @@ class SessionTests(RogueCase):
     def as_alice(self, **options: Any) -> Directory:
         """The directory as the rogue's DNS has it."""
         credentials = ClientCredentials(ccache=self.ccache("alice"))
-        directory = Directory(reactor, resolver=Resolver(reactor, self.dns.nameserver), credentials=credentials, **options)
+        directory = Directory(
+            reactor,
+            resolver=Resolver(reactor, self.dns.nameserver),
+            credentials=credentials,
+            **options,
+        )
         self.addCleanup(directory.close)
         return directory
 
     async def test_not_lent(self) -> None:
-        """A connection to a host that the user named is not used for one that DNS named, even if it is the same."""
+        """A connection to a host that the user named is not used for one that DNS named, even if it
+        is the same.
+        """
         self.dns.hosts[self.rogue_host] = self.rogue.address
         directory = self.as_alice(servers=[f"ldap://{self.rogue_host}:{self.rogue.port}"])
         first = await directory.run(lambda session: (session, session.domain_dn))
         self.assertEqual(first[1], self.lab.base_dn)
-        self.assertIs(await directory.run(lambda session: session), first[0])  # it is kept, and lent again
+        self.assertIs(
+            await directory.run(lambda session: session), first[0]
+        )  # it is kept, and lent again
         asked = len(self.rogue.operations)
         self.attack()
         directory._servers = []  # as for another domain, which given servers do not stand for
@@ -224,7 +281,9 @@ class SessionTests(RogueCase):
         self.assertEqual(len(self.rogue.operations), asked)
 
     async def test_after_a_while_the_first_is_tried_first_again(self) -> None:
-        """A server that failed comes last for a while, so that each operation does not wait for it again."""
+        """A server that failed comes last for a while, so that each operation does not wait for it
+        again.
+        """
         self.attack((10, self.lab.dc_host.encode(), 389))
         directory = self.as_alice(keep=0.0)
 
@@ -237,5 +296,3 @@ class SessionTests(RogueCase):
         directory._failed = {key: when - 61 for key, when in directory._failed.items()}
         self.assertEqual(await directory.run(server), self.lab.dc_host)
         self.assertEqual(self.dns.asked.count(self.rogue_host), 4)
-
-

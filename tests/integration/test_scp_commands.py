@@ -7,14 +7,27 @@ from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
-from mutauth_twisted.directory import installation, scpadmin, security
+from mutauth_twisted.admin import installation, scpadmin
+from mutauth_twisted.admin.scpadmin import Inspection, read_dacl
+from mutauth_twisted.directory import acl as security
 from mutauth_twisted.directory.binding import BindingError, BindingInformation
-from mutauth_twisted.directory.names import child_dn, parent_of
-from mutauth_twisted.directory.scp import create_scp, delete_scp, list_scps, read_scp, update_binding
-from mutauth_twisted.directory.scpadmin import Inspection, read_dacl
-from mutauth_twisted.directory.session import Change, Session
+from mutauth_twisted.directory.scp import (
+    create_scp,
+    delete_scp,
+    list_scps,
+    read_scp,
+    update_binding,
+)
 from mutauth_twisted.directory.spns import add_spns, find_account, remove_spns
-from mutauth_twisted.errors import DirectoryRefused, MutualAuthError, NotFound, ServiceCheckFailed, UsageError
+from mutauth_twisted.errors import (
+    DirectoryRefused,
+    MutualAuthError,
+    NotFound,
+    ServiceCheckFailed,
+    UsageError,
+)
+from mutauth_twisted.ldap.dn import child_dn, parent_of
+from mutauth_twisted.ldap.session import Change, Session
 from mutauth_twisted.spn import SPN
 from tests.integration.commands import CommandTestCase
 from tests.integration.directory_case import DirectoryTestCase
@@ -23,7 +36,9 @@ from tests.integration.directory_case import DirectoryTestCase
 class SCPTestCase(DirectoryTestCase):
     """What these tests do again and again."""
 
-    async def inspect(self, name: str | UUID, user: str = "administrator", **options: Any) -> Inspection:
+    async def inspect(
+        self, name: str | UUID, user: str = "administrator", **options: Any
+    ) -> Inspection:
         return await self.as_user(user).run_with_catalog(
             lambda session, catalog: scpadmin.inspect(session, catalog, name, **options)
         )
@@ -34,7 +49,9 @@ class SCPTestCase(DirectoryTestCase):
             lambda session, catalog: installation.uninstall(session, catalog, **given)
         )
 
-    async def published(self, name: str | UUID, user: str = "administrator", **given: Any) -> list[str]:
+    async def published(
+        self, name: str | UUID, user: str = "administrator", **given: Any
+    ) -> list[str]:
         where = {key: given.pop(key) for key in ("host", "srv") if key in given}
         _, written = await self.do(
             user, lambda session: scpadmin.set_published(session, name, changes=given, **where)
@@ -45,7 +62,10 @@ class SCPTestCase(DirectoryTestCase):
         """Who has both rights on an object, by name."""
 
         def read(session: Session, catalog: Session) -> set[str]:
-            return {grant.name for grant in scpadmin.read_grants(session, catalog, read_scp(session, guid))}
+            return {
+                grant.name
+                for grant in scpadmin.read_grants(session, catalog, read_scp(session, guid))
+            }
 
         return await self.as_user("administrator").run_with_catalog(read)
 
@@ -54,7 +74,9 @@ class CallerTests(SCPTestCase):
     """The four callers."""
 
     async def test_who_may_what(self) -> None:
-        """Who may create below a host, publish, change what only an administrator may, and delete."""
+        """Who may create below a host, publish, change what only an administrator may, and
+        delete.
+        """
         found = await self.install()
         below_rogue = f"CN=rogue,CN=Computers,{self.lab.base_dn}"
         dn = child_dn(self.service_class + "-x", below_rogue)
@@ -94,9 +116,14 @@ class CallerTests(SCPTestCase):
     async def test_everybody_may_look(self) -> None:
         """Any user lists, finds and shows."""
         found = await self.install()
-        below = await self.do("alice", lambda session: [each.guid for each in list_scps(session, parent_of(found.dn))])
+        below = await self.do(
+            "alice", lambda session: [each.guid for each in list_scps(session, parent_of(found.dn))]
+        )
         self.assertIn(found.guid, below)
-        self.assertIn(found.guid, await self.do("alice", lambda session: [each.guid for each in list_scps(session)]))
+        self.assertIn(
+            found.guid,
+            await self.do("alice", lambda session: [each.guid for each in list_scps(session)]),
+        )
         (point,) = await scpadmin.find_in_forest(self.as_user("alice"), self.service_class)
         self.assertEqual(point, found.scp)
         self.assertEqual((await self.inspect(found.dn, "alice")).scp, found.scp)
@@ -105,8 +132,12 @@ class CallerTests(SCPTestCase):
         """A DN or a GUID is a name; a keyword is not, nor a GUID of nothing."""
         found = await self.install()
         for name, where in ((found.dn, found.dn), (f"{{{found.guid}}}", found.guid)):
-            self.assertEqual(await scpadmin.find_home(self.as_user("alice"), name), (where, "lab.example"))
-        await self.failure_of(scpadmin.find_home(self.as_user("alice"), self.service_class), UsageError)
+            self.assertEqual(
+                await scpadmin.find_home(self.as_user("alice"), name), (where, "lab.example")
+            )
+        await self.failure_of(
+            scpadmin.find_home(self.as_user("alice"), self.service_class), UsageError
+        )
         await self.failure_of(scpadmin.find_home(self.as_user("alice"), str(UUID(int=5))), NotFound)
 
     async def test_strange_keywords(self) -> None:
@@ -126,8 +157,13 @@ class ShowTests(SCPTestCase):
         """Rights and SPNs of the installed account, nothing wrong but that it does not run yet."""
         found = await self.install()
         shown = await self.inspect(found.guid)
-        self.assertEqual([(grant.name, grant.complete) for grant in shown.grants or ()], [("svc-echo", True)])
-        self.assertEqual({(holder.name, spn) for holder, spn in shown.spns}, {("svc-echo", spn) for spn in found.spns})
+        self.assertEqual(
+            [(grant.name, grant.complete) for grant in shown.grants or ()], [("svc-echo", True)]
+        )
+        self.assertEqual(
+            {(holder.name, spn) for holder, spn in shown.spns},
+            {("svc-echo", spn) for spn in found.spns},
+        )
         self.assertEqual(len(shown.problems), 1)
         await self.published(found.guid, port=9000)
         shown = await self.inspect(found.guid, accounts=["svc-echo"], spn_forms=["guid", "dn"])
@@ -148,7 +184,12 @@ class ShowTests(SCPTestCase):
     async def test_no_host_name(self) -> None:
         """Nobody can be sent to a name that is none."""
         found = await self.install()
-        for given in ({"host": "bad..host"}, {"host": "a b"}, {"srv": "_x..example"}, {"host": "x" * 64}):
+        for given in (
+            {"host": "bad..host"},
+            {"host": "a b"},
+            {"srv": "_x..example"},
+            {"host": "x" * 64},
+        ):
             await self.failure_of(self.published(found.guid, **given), UsageError)
 
     async def test_every_fault(self) -> None:
@@ -160,11 +201,16 @@ class ShowTests(SCPTestCase):
         async def problems(**options: Any) -> str:
             return "\n".join((await self.inspect(found.guid, **options)).problems)
 
-        self.assertIn("no account holds " + f"{self.service_class}/{self.host}:", await problems(spn_forms=["host"]))
+        self.assertIn(
+            "no account holds " + f"{self.service_class}/{self.host}:",
+            await problems(spn_forms=["host"]),
+        )
         lines = await problems(accounts=["svc-other"])
         self.assertIn("svc-other may not update", lines)
         self.assertIn("svc-other holds no SPN", lines)
-        self.assertIn(f"is on svc-echo: run mutauth spn delete svc-echo {self.service_class}/", lines)
+        self.assertIn(
+            f"is on svc-echo: run mutauth spn delete svc-echo {self.service_class}/", lines
+        )
 
         def lose_right(session: Session) -> None:
             before = read_dacl(session, found.guid)
@@ -174,8 +220,12 @@ class ShowTests(SCPTestCase):
         self.assertIn("svc-echo may not update", await problems())
         place = f"CN=srv2,CN=Computers,{self.lab.base_dn}"
         await self.do(administrator, lambda session: session.move(found.dn, place))
-        self.assertIn(f"{found.dn} on svc-echo carries a DN that the SCP had before", await problems())
-        await self.do(administrator, lambda session: remove_spns(session, found.account, found.spns))
+        self.assertIn(
+            f"{found.dn} on svc-echo carries a DN that the SCP had before", await problems()
+        )
+        await self.do(
+            administrator, lambda session: remove_spns(session, found.account, found.spns)
+        )
         self.assertIn("no account holds an SPN with its GUID or DN", await problems())
 
 
@@ -186,11 +236,15 @@ class PublishTests(SCPTestCase):
         """Fields come and stay, keys of later versions too; what is so already is not written."""
         found = await self.install()
         await self.failure_of(self.published(found.guid, weight=5), BindingError)
-        self.assertEqual(await self.published(found.guid, port=9000, weight=5), ["serviceBindingInformation"])
+        self.assertEqual(
+            await self.published(found.guid, port=9000, weight=5), ["serviceBindingInformation"]
+        )
         self.assertEqual(await self.published(found.guid, weight=5), [])
         extended = BindingInformation.parse("9000;weight=5;later=1")
         point = await self.do("alice", lambda session: read_scp(session, found.guid))
-        await self.do("svc-echo", lambda session: update_binding(session, point, self.host, extended))
+        await self.do(
+            "svc-echo", lambda session: update_binding(session, point, self.host, extended)
+        )
         await self.published(found.guid, priority=2, spn_form="guid")
         written = await self.published(found.dn, srv="_e._tcp.lab.example")
         self.assertEqual(written, ["serviceDNSName", "serviceDNSNameType"])
@@ -217,7 +271,12 @@ class PublishTests(SCPTestCase):
             )
 
         line = await self.failure_of(remove(), ServiceCheckFailed)
-        for word in ("2 SPN(s) of svc-echo", "mutauth uninstall", "mutauth spn delete svc-echo", "--leave-spns"):
+        for word in (
+            "2 SPN(s) of svc-echo",
+            "mutauth uninstall",
+            "mutauth spn delete svc-echo",
+            "--leave-spns",
+        ):
             self.assertIn(word, line)
         await remove(leave_spns=True)
         await self.failure_of(remove(), NotFound)
@@ -235,11 +294,15 @@ class InstallationTests(SCPTestCase):
         line = await self.failure_of(self.install(account="svc-other"), DirectoryRefused)
         self.assertIn("it is on another account already, svc-echo", line)
         self.assertEqual(await self.granted(first.guid), {"svc-echo"})
-        await self.do("administrator", lambda session: remove_spns(session, first.account, first.spns))
+        await self.do(
+            "administrator", lambda session: remove_spns(session, first.account, first.spns)
+        )
 
         def grant_group(session: Session) -> None:
             before = read_dacl(session, first.guid)
-            scpadmin.write_dacl(session, first.guid, security.grant(before, "S-1-5-32-549"))  # Server Operators
+            scpadmin.write_dacl(
+                session, first.guid, security.grant(before, "S-1-5-32-549")
+            )  # Server Operators
 
         await self.do("administrator", grant_group)
         lines: list[str] = []
@@ -253,7 +316,9 @@ class InstallationTests(SCPTestCase):
     async def test_another_account_undone(self) -> None:
         """When a later step fails the former account has its rights back."""
         first = await self.install()
-        await self.do("administrator", lambda session: remove_spns(session, first.account, first.spns))
+        await self.do(
+            "administrator", lambda session: remove_spns(session, first.account, first.spns)
+        )
 
         def fail(done: installation.Installation) -> None:
             raise MutualAuthError("last step", "injected")
@@ -264,7 +329,9 @@ class InstallationTests(SCPTestCase):
             self.install(account="svc-other", finish=fail, report=lines.append), MutualAuthError
         )
         self.assertIn("undone: revoking rights of svc-echo", lines)
-        self.assertEqual(await self.do("administrator", lambda session: read_dacl(session, first.guid)), before)
+        self.assertEqual(
+            await self.do("administrator", lambda session: read_dacl(session, first.guid)), before
+        )
         self.assertEqual(await self.spns_of("svc-other"), set())
 
     async def test_one_object_for_two_accounts(self) -> None:
@@ -290,14 +357,20 @@ class InstallationTests(SCPTestCase):
         self.assertNotIn("container", [each.kind for each in removed])
         removed = await self.uninstall(container=name, scp_name="second", guid=second.guid)
         self.assertEqual(str(removed[-1]), f"deleted container {container}")
-        await self.failure_of(self.do("alice", lambda session: session.read(container, ["cn"])), NotFound)
+        await self.failure_of(
+            self.do("alice", lambda session: session.read(container, ["cn"])), NotFound
+        )
 
     async def test_container_refused(self) -> None:
-        """Not with a parent too, with no name that no SPN carries, not something else's; undone on failure."""
+        """Not with a parent too, with no name that no SPN carries, not something else's; undone on
+        failure.
+        """
         await self.failure_of(self.install(container="a", scp_parent="DC=x"), UsageError)
         line = await self.failure_of(self.install(container="a/b"), UsageError)
         self.assertIn("no SPN can carry", line)
-        line = await self.failure_of(self.install(container="Password Settings Container"), UsageError)
+        line = await self.failure_of(
+            self.install(container="Password Settings Container"), UsageError
+        )
         self.assertIn("msDS-PasswordSettingsContainer", line)
 
         def fail(done: installation.Installation) -> None:
@@ -305,34 +378,59 @@ class InstallationTests(SCPTestCase):
 
         lines: list[str] = []
         await self.failure_of(
-            self.install(container=self.service_class, finish=fail, report=lines.append), MutualAuthError
+            self.install(container=self.service_class, finish=fail, report=lines.append),
+            MutualAuthError,
         )
-        self.assertEqual(lines[-1], f"undone: container {child_dn(self.service_class, f'CN=System,{self.lab.base_dn}')}")
+        self.assertEqual(
+            lines[-1],
+            f"undone: container {child_dn(self.service_class, f'CN=System,{self.lab.base_dn}')}",
+        )
 
     async def test_a_moved_one_is_removed_with_its_former_names(self) -> None:
         """uninstall takes the SPN with the former DN, and none that is another service's."""
         found = await self.install()
         former = f"{self.service_class}/{self.host}/{found.dn}"
-        await self.do("administrator", lambda session: session.move(found.dn, f"CN=srv2,CN=Computers,{self.lab.base_dn}"))
+        await self.do(
+            "administrator",
+            lambda session: session.move(found.dn, f"CN=srv2,CN=Computers,{self.lab.base_dn}"),
+        )
         other_dn = child_dn(self.service_class, f"CN=rogue,CN=Computers,{self.lab.base_dn}")
         other = await self.do(
             "administrator",
             lambda session: create_scp(
-                session, other_dn, service_class=self.service_class, dns_name=self.host, keywords=[self.service_class]
+                session,
+                other_dn,
+                service_class=self.service_class,
+                dns_name=self.host,
+                keywords=[self.service_class],
             ),
         )
         keep = [
             SPN(self.service_class, self.host, other.dn),  # an object is there
             SPN(self.service_class, "other.lab.example", found.dn),  # another host
-            SPN(self.service_class, self.host, child_dn("other", parent_of(found.dn))),  # another name
+            SPN(
+                self.service_class, self.host, child_dn("other", parent_of(found.dn))
+            ),  # another name
             SPN(self.service_class, self.host),
         ]
-        await self.do("administrator", lambda session: add_spns(session, find_account(session, "svc-echo"), keep))
-        foreign = SPN(self.service_class, self.host, child_dn(self.service_class, f"OU=Gone,{self.lab.base_dn}"))
-        await self.do("administrator", lambda session: add_spns(session, find_account(session, "svc-other"), [foreign]))
+        await self.do(
+            "administrator",
+            lambda session: add_spns(session, find_account(session, "svc-echo"), keep),
+        )
+        foreign = SPN(
+            self.service_class,
+            self.host,
+            child_dn(self.service_class, f"OU=Gone,{self.lab.base_dn}"),
+        )
+        await self.do(
+            "administrator",
+            lambda session: add_spns(session, find_account(session, "svc-other"), [foreign]),
+        )
         removed = await self.uninstall(guid=found.guid)
         lines = [str(each) for each in removed]
-        self.assertIn(f"removed SPN {former} from svc-echo, with a DN from before the SCP was moved", lines)
+        self.assertIn(
+            f"removed SPN {former} from svc-echo, with a DN from before the SCP was moved", lines
+        )
         self.assertEqual(await self.spns_of("svc-echo"), set(map(str, keep)))
         self.assertEqual(await self.spns_of("svc-other"), {str(foreign)})
 
@@ -344,10 +442,14 @@ class ProcessTests(CommandTestCase):
         """One connection point from its beginning to its end."""
         server = ("--nameserver", self.lab.nameserver)
         self.install("--keyword", self.service_class, "--keyword", "\u202eevil\x1b[2J")
-        found = json.loads(self.mutauth("scp", "find", self.service_class, "--json", *server).output)
+        found = json.loads(
+            self.mutauth("scp", "find", self.service_class, "--json", *server).output
+        )
         self.assertEqual([each["class"] for each in found], [self.service_class])
         guid = found[0]["guid"]
-        empty = self.mutauth("scp", "list", "--base", f"CN=rogue,CN=Computers,{self.lab.base_dn}", *server)
+        empty = self.mutauth(
+            "scp", "list", "--base", f"CN=rogue,CN=Computers,{self.lab.base_dn}", *server
+        )
         self.assertEqual((empty.code, empty.output), (0, ""), empty)
         self.assertIn("there is no service connection point below CN=rogue", empty.errors)
         listed = self.mutauth("scp", "list", *server)
@@ -357,12 +459,20 @@ class ProcessTests(CommandTestCase):
         self.assertEqual(self.mutauth("scp", "show", guid, *server).code, 1)
         refused = self.mutauth("scp", "publish", guid, "--port", "9000", *server, user="svc-other")
         self.refused(refused, 3, guid, "administrator")
-        published = self.mutauth("scp", "publish", guid, "--port", "9000", "--spn-form", "guid", *server, user="svc-echo")
+        published = self.mutauth(
+            "scp", "publish", guid, "--port", "9000", "--spn-form", "guid", *server, user="svc-echo"
+        )
         self.assertEqual((published.code, published.errors), (0, ""), published)
         shown = self.mutauth("scp", "show", guid, "--account", "svc-echo", *server)
         self.assertEqual((shown.code, shown.errors), (0, ""), shown)
         self.assertIn("9000;spn=guid", shown.output)
-        self.refused(self.mutauth("scp", "remove", guid, *server, user="administrator"), 1, "mutauth uninstall")
-        self.refused(self.mutauth("scp", "show", self.service_class, *server), 2, "mutauth scp find")
+        self.refused(
+            self.mutauth("scp", "remove", guid, *server, user="administrator"),
+            1,
+            "mutauth uninstall",
+        )
+        self.refused(
+            self.mutauth("scp", "show", self.service_class, *server), 2, "mutauth scp find"
+        )
         none = self.mutauth("scp", "find", "no such keyword", *server)
         self.assertEqual((none.code, none.output), (1, ""))

@@ -8,19 +8,24 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from winacl.dtyp.ace import ACCESS_ALLOWED_OBJECT_ACE, ACE_OBJECT_PRESENCE, ADS_ACCESS_MASK, AceFlags
+from winacl.dtyp.ace import (
+    ACCESS_ALLOWED_OBJECT_ACE,
+    ACE_OBJECT_PRESENCE,
+    ADS_ACCESS_MASK,
+    AceFlags,
+)
 from winacl.dtyp.guid import GUID
 from winacl.dtyp.security_descriptor import SECURITY_DESCRIPTOR
 from winacl.dtyp.sid import SID
 
-from mutauth_twisted.directory import spnadmin
-from mutauth_twisted.directory.duplicates import Duplicate, find_duplicates
-from mutauth_twisted.directory.scpadmin import read_dacl, write_dacl
-from mutauth_twisted.directory.session import Session
-from mutauth_twisted.directory.spnadmin import Written
+from mutauth_twisted.admin import spnadmin
+from mutauth_twisted.admin.duplicates import Duplicate, find_duplicates
+from mutauth_twisted.admin.scpadmin import read_dacl, write_dacl
+from mutauth_twisted.admin.spnadmin import Written
 from mutauth_twisted.directory.spns import find_account, find_by_sid
 from mutauth_twisted.errors import DirectoryRefused
-from mutauth_twisted.policy import fold_ascii
+from mutauth_twisted.ldap.session import Session
+from mutauth_twisted.names import fold_ascii
 from mutauth_twisted.spn import SPN
 from tests.integration.commands import CommandTestCase
 from tests.integration.directory_case import DirectoryTestCase
@@ -38,9 +43,13 @@ class SPNTestCase(DirectoryTestCase):
             lambda session, catalog: spnadmin.add(session, catalog, account, list(spns), **options)
         )
 
-    async def replace(self, user: str, account: str, spns: Iterable[SPN], **options: Any) -> Written:
+    async def replace(
+        self, user: str, account: str, spns: Iterable[SPN], **options: Any
+    ) -> Written:
         return await self.as_user(user).run_with_catalog(
-            lambda session, catalog: spnadmin.replace(session, catalog, account, list(spns), **options)
+            lambda session, catalog: spnadmin.replace(
+                session, catalog, account, list(spns), **options
+            )
         )
 
     async def delete(self, user: str, account: str, *texts: str) -> Written:
@@ -51,10 +60,13 @@ class CallerTests(SPNTestCase):
     """The four callers, and the three rules of writing SPNs."""
 
     async def test_who_may_what(self) -> None:
-        """An administrator anything; a computer two-part names of its own host; a user nothing, not even for itself."""
+        """An administrator anything; a computer two-part names of its own host; a user nothing, not
+        even for itself.
+        """
         own, short = self.lab.host("rogue"), "rogue"
         table = {
-            # caller, account: what is allowed of (own host, own short name, own port, foreign host, three-part)
+            # caller, account: what is allowed of (own host, own short name, own port, foreign host,
+            # three-part)
             ("administrator", "rogue$"): "yes yes yes yes yes",
             ("administrator", "svc-echo"): "yes yes yes yes yes",
             ("rogue", "rogue$"): "yes yes rule rule rule",
@@ -69,7 +81,9 @@ class CallerTests(SPNTestCase):
             for spn, answer in zip(spns, answers.split(), strict=True):
                 if answer == "yes":
                     self.assertEqual((await self.add(user, account, [spn])).added, (str(spn),))
-                    self.assertEqual((await self.delete(user, account, str(spn))).removed, (str(spn),))
+                    self.assertEqual(
+                        (await self.delete(user, account, str(spn))).removed, (str(spn),)
+                    )
                     continue
                 line = await self.failure_of(self.add(user, account, [spn]), DirectoryRefused)
                 self.assertIn(f"SPN {spn} on {account}", line)
@@ -79,7 +93,11 @@ class CallerTests(SPNTestCase):
                     self.assertIn(f"two-part SPNs of {own} or rogue without a port only", line)
                 else:
                     self.assertIn("'Write servicePrincipalName'", line)
-                    self.assertEqual("'Validated write to service principal name'" in line, account.endswith("$"), line)
+                    self.assertEqual(
+                        "'Validated write to service principal name'" in line,
+                        account.endswith("$"),
+                        line,
+                    )
 
     async def test_deleting_and_replacing_need_the_right_too(self) -> None:
         """The other two operations are refused with their own command."""
@@ -88,7 +106,9 @@ class CallerTests(SPNTestCase):
         line = await self.failure_of(self.delete("alice", "svc-echo", str(spn)), DirectoryRefused)
         self.assertIn(f"an administrator runs mutauth spn delete svc-echo {spn}", line)
         other = self.name("i/x")
-        line = await self.failure_of(self.replace("svc-echo", "svc-echo", [other]), DirectoryRefused)
+        line = await self.failure_of(
+            self.replace("svc-echo", "svc-echo", [other]), DirectoryRefused
+        )
         self.assertIn(f"an administrator runs mutauth spn replace svc-echo {other}", line)
         line = await self.failure_of(self.replace("alice", "svc-echo", []), DirectoryRefused)
         self.assertIn("mutauth spn replace svc-echo --clear", line)
@@ -97,7 +117,6 @@ class CallerTests(SPNTestCase):
     async def test_delegated(self) -> None:
         """The right that the message names is the one that helps."""
 
-
         def grant(session: Session) -> tuple[Any, bytes]:
             entry = session.read(find_account(session, "svc-other").dn, ["objectGUID"])
             before = read_dacl(session, entry.guid)
@@ -105,7 +124,9 @@ class CallerTests(SPNTestCase):
             ace = ACCESS_ALLOWED_OBJECT_ACE()
             ace.AceFlags, ace.Mask = AceFlags(0), int(ADS_ACCESS_MASK.WRITE_PROP)
             ace.Flags = ACE_OBJECT_PRESENCE.ACE_OBJECT_TYPE_PRESENT
-            ace.ObjectType = GUID.from_string("f3a64788-5306-11d1-a9c5-0000f80367c1")  # servicePrincipalName
+            ace.ObjectType = GUID.from_string(
+                "f3a64788-5306-11d1-a9c5-0000f80367c1"
+            )  # servicePrincipalName
             ace.Sid = SID.from_string(find_account(session, "alice").sid)
             parsed.Dacl.aces.insert(0, ace)
             write_dacl(session, entry.guid, parsed.to_bytes())
@@ -115,7 +136,9 @@ class CallerTests(SPNTestCase):
         try:
             spn = self.name("h/x")
             self.assertEqual((await self.add("alice", "svc-other", [spn])).added, (str(spn),))
-            self.assertEqual((await self.delete("alice", "svc-other", str(spn))).removed, (str(spn),))
+            self.assertEqual(
+                (await self.delete("alice", "svc-other", str(spn))).removed, (str(spn),)
+            )
         finally:
             await self.do("administrator", lambda session: write_dacl(session, guid, before))
 
@@ -124,16 +147,24 @@ class WritingTests(SPNTestCase):
     """DsWriteAccountSpn's three operations, and what is looked at before."""
 
     async def test_idempotence(self) -> None:
-        """Adding what is there, deleting what is not, and replacing by the same succeed and say so."""
-        # The whole list is replaced: what a run that was killed left on the account would be named as removed.
+        """Adding what is there, deleting what is not, and replacing by the same succeed and say
+        so.
+        """
+        # The whole list is replaced: what a run that was killed left on the account would be named
+        # as removed.
         await self.replace("administrator", "svc-echo", [])
         one, two = self.name("h"), self.name("h/CN=a\\, ü *(),DC=x")
-        self.assertEqual((await self.add("administrator", "svc-echo", [one, two, one])).added, (str(one), str(two)))
+        self.assertEqual(
+            (await self.add("administrator", "svc-echo", [one, two, one])).added,
+            (str(one), str(two)),
+        )
         again = await self.add("administrator", "svc-echo", [one, SPN.parse(fold_ascii(str(two)))])
         self.assertEqual((again.added, len(again.unchanged)), ((), 2))
         same = await self.replace("administrator", "svc-echo", [two, one])
         self.assertEqual((same.added, same.removed, len(same.unchanged)), ((), (), 2))
-        gone = await self.delete("administrator", "svc-echo", str(two).upper(), "no/such", "malformed")
+        gone = await self.delete(
+            "administrator", "svc-echo", str(two).upper(), "no/such", "malformed"
+        )
         self.assertEqual((gone.removed, gone.unchanged), ((str(two),), ("no/such", "malformed")))
         other = await self.replace("administrator", "svc-echo", [self.name("i")])
         self.assertEqual((other.added, other.removed), ((f"{self.service_class}/i",), (str(one),)))
@@ -142,12 +173,16 @@ class WritingTests(SPNTestCase):
         self.assertEqual(await self.spns_of("svc-echo"), set())
 
     async def test_taken(self) -> None:
-        """An SPN on another account is found in the forest first, whatever its case and its characters."""
-        spn = self.name("h/CN=a\\, \"b\" ü*,DC=x")
+        """An SPN on another account is found in the forest first, whatever its case and its
+        characters.
+        """
+        spn = self.name('h/CN=a\\, "b" ü*,DC=x')
         await self.add("administrator", "svc-other", [spn, self.name("i")])
         upper = [SPN.parse(str(each).upper()) for each in (spn, self.name("i"))]
         for operation in (self.add, self.replace):
-            line = await self.failure_of(operation("administrator", "svc-echo", upper), DirectoryRefused)
+            line = await self.failure_of(
+                operation("administrator", "svc-echo", upper), DirectoryRefused
+            )
             self.assertIn("it is on another account already, svc-other (CN=svc-other,", line)
             # One command frees all of them.
             self.assertIn("mutauth spn delete svc-other '", line)
@@ -169,34 +204,52 @@ class WritingTests(SPNTestCase):
             return spnadmin.add(session, blind, "svc-echo", [spn])
 
         await self.add("administrator", "svc-other", [spn])
-        line = await self.failure_of(self.as_user("administrator").run_with_catalog(race), DirectoryRefused)
-        self.assertIn(f"mutauth spn query '*/h/x' --nameserver {self.lab.nameserver} tells who holds it", line)
+        line = await self.failure_of(
+            self.as_user("administrator").run_with_catalog(race), DirectoryRefused
+        )
+        self.assertIn(
+            f"mutauth spn query '*/h/x' --nameserver {self.lab.nameserver} tells who holds it", line
+        )
 
     async def test_aliases(self) -> None:
-        """HTTP/h is refused while another account holds host/h; allowed it warns.  On one account nothing clashes."""
+        """HTTP/h is refused while another account holds host/h; allowed it warns.  On one account
+        nothing clashes.
+        """
         plain, alias = self.alias_pair()
         await self.add("administrator", "svc-other", [plain])
         self.assertEqual((await self.add("administrator", "svc-other", [alias])).warnings, ())
         await self.delete("administrator", "svc-other", str(alias))
-        line = await self.failure_of(self.add("administrator", "svc-echo", [alias]), DirectoryRefused)
-        self.assertIn(f"SPN {alias}: svc-other (CN=svc-other,CN=Users,{self.lab.base_dn}) holds {plain}", line)
+        line = await self.failure_of(
+            self.add("administrator", "svc-echo", [alias]), DirectoryRefused
+        )
+        self.assertIn(
+            f"SPN {alias}: svc-other (CN=svc-other,CN=Users,{self.lab.base_dn}) holds {plain}", line
+        )
         self.assertIn(f"mutauth spn add svc-echo {alias} --allow-alias", line)
-        line = await self.failure_of(self.replace("administrator", "svc-echo", [alias]), DirectoryRefused)
+        line = await self.failure_of(
+            self.replace("administrator", "svc-echo", [alias]), DirectoryRefused
+        )
         self.assertIn(f"mutauth spn replace svc-echo {alias} --allow-alias", line)
         written = await self.add("administrator", "svc-echo", [alias], allow_alias=True)
         self.assertEqual((written.added, len(written.warnings)), ((str(alias),), 1))
 
     async def test_aliases_the_other_way_round(self) -> None:
-        """host/h is refused while another account holds HTTP/h; a domain controller insists on that itself."""
+        """host/h is refused while another account holds HTTP/h; a domain controller insists on that
+        itself.
+        """
         plain, alias = self.alias_pair()
         await self.add("administrator", "svc-other", [alias])
-        line = await self.failure_of(self.add("administrator", "svc-echo", [plain]), DirectoryRefused)
+        line = await self.failure_of(
+            self.add("administrator", "svc-echo", [plain]), DirectoryRefused
+        )
         self.assertIn(f"holds {str(alias).replace('HTTP', 'http')}", line)
         line = await self.failure_of(
             self.add("administrator", "svc-echo", [plain], allow_alias=True), DirectoryRefused
         )
         reach = f"--nameserver {self.lab.nameserver}"
-        self.assertIn(f"mutauth spn query '*/{plain.host}' {reach} tells who holds it or an alias of it", line)
+        self.assertIn(
+            f"mutauth spn query '*/{plain.host}' {reach} tells who holds it or an alias of it", line
+        )
 
     def alias_pair(self) -> tuple[SPN, SPN]:
         """Two SPNs of a host of our own, gone after the test."""
@@ -216,7 +269,9 @@ class SearchTests(SPNTestCase):
 
     async def test_query(self) -> None:
         """Case does not count, only the star is special, and only SPNs that fit are given."""
-        texts = [f"{self.service_class}/{rest}" for rest in ("a(b", "a/CN=x\\, y,DC=z", "ab:1", "b")]
+        texts = [
+            f"{self.service_class}/{rest}" for rest in ("a(b", "a/CN=x\\, y,DC=z", "ab:1", "b")
+        ]
         await self.add("administrator", "svc-echo", map(SPN.parse, texts))
         for pattern, found in (
             ("/*", texts),
@@ -230,7 +285,9 @@ class SearchTests(SPNTestCase):
             ("/?", []),
         ):
 
-            def ask(catalog: Session, pattern: str = self.service_class.upper() + pattern) -> list[str]:
+            def ask(
+                catalog: Session, pattern: str = self.service_class.upper() + pattern
+            ) -> list[str]:
                 return [text for _, text in spnadmin.query(catalog, pattern)]
 
             self.assertEqual(await self.do("alice", ask, global_catalog=True), found, pattern)
@@ -241,16 +298,22 @@ class SearchTests(SPNTestCase):
         def ask(catalog: Session) -> list[str | None]:
             echo = find_account(catalog, "svc-echo") if not catalog.catalog else None
             sids = [echo.sid if echo else "", "S-1-5-32-544", "S-1-5-21-1-2-3-4"]
-            return [holder and holder.name for holder in (find_by_sid(catalog, sid) for sid in sids)]
+            return [
+                holder and holder.name for holder in (find_by_sid(catalog, sid) for sid in sids)
+            ]
 
         self.assertEqual(await self.do("alice", ask), ["svc-echo", "Administrators", None])
 
     async def test_duplicates(self) -> None:
-        """A duplicate that went past the domain controller's check is found, and every SPN was looked at."""
+        """A duplicate that went past the domain controller's check is found, and every SPN was
+        looked at.
+        """
         spn = self.name("h/CN=a\\, ü,DC=x")
         await self.add("administrator", "svc-other", [spn, self.name("once")])
         self.smuggle("svc-echo", str(spn).upper())
-        self.addCleanup(self.do_deferred, lambda session: spnadmin.delete(session, "svc-echo", [str(spn)]))
+        self.addCleanup(
+            self.do_deferred, lambda session: spnadmin.delete(session, "svc-echo", [str(spn)])
+        )
         told: list[tuple[int, int]] = []
 
         def ask(catalog: Session) -> tuple[list[Duplicate], int]:
@@ -259,7 +322,9 @@ class SearchTests(SPNTestCase):
 
         found, spns = await self.do("alice", ask, global_catalog=True)
         ours = [each for each in found if each.spn.casefold() == str(spn).casefold()]
-        self.assertEqual([[holder.name for holder in each.holders] for each in ours], [["svc-echo", "svc-other"]])
+        self.assertEqual(
+            [[holder.name for holder in each.holders] for each in ours], [["svc-echo", "svc-other"]]
+        )
         self.assertNotIn(str(self.name("once")), [each.spn for each in found])
         self.assertEqual(told[-1][1], spns)
         await self.add("administrator", "svc-echo", [self.name("kept")])
@@ -300,7 +365,9 @@ class ProcessTests(CommandTestCase):
         """One SPN from its beginning to its end."""
         server = ("--nameserver", self.lab.nameserver)
         spn = f"{self.service_class}/{self.host}/CN=a\\, ü,DC=x"
-        self.addCleanup(self.mutauth, "spn", "delete", "svc-echo", spn, *server, user="administrator")
+        self.addCleanup(
+            self.mutauth, "spn", "delete", "svc-echo", spn, *server, user="administrator"
+        )
         refused = self.mutauth("spn", "add", "svc-echo", spn, *server, user="svc-echo")
         self.refused(refused, 3, "mutauth spn add svc-echo", "'Write servicePrincipalName'")
         added = self.mutauth("spn", "add", "svc-echo", spn, *server, user="administrator")
@@ -308,9 +375,13 @@ class ProcessTests(CommandTestCase):
         listed = json.loads(self.mutauth("spn", "list", "svc-echo", "--json", *server).output)
         self.assertIn(spn, listed[0]["spns"])
         found = self.mutauth("spn", "query", f"{self.service_class}/*ü*", *server)
-        self.assertEqual((found.code, found.output.splitlines()[1].count("svc-echo")), (0, 2), found)
+        self.assertEqual(
+            (found.code, found.output.splitlines()[1].count("svc-echo")), (0, 2), found
+        )
         deleted = self.mutauth("spn", "delete", "svc-echo", spn, *server, user="administrator")
-        self.assertEqual((deleted.code, deleted.output), (0, f"deleted SPN {spn} from svc-echo\n"), deleted)
+        self.assertEqual(
+            (deleted.code, deleted.output), (0, f"deleted SPN {spn} from svc-echo\n"), deleted
+        )
         none = self.mutauth("spn", "query", f"{self.service_class}/*", *server)
         self.assertEqual((none.code, none.output), (1, ""), none)
 

@@ -1,4 +1,5 @@
-"""A client that takes the way of Windows, with GSSAPI where SSPI would be, against services of the directory.
+"""A client that takes the way of Windows, with GSSAPI where SSPI would be, against services of the
+directory.
 
 SSPI itself is on Windows only, and nothing here has met it.
 """
@@ -8,11 +9,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from mutauth_twisted.core import initiators, sspi
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.errors import AuthenticationError, NetworkError, PeerNotProven
+from mutauth_twisted.mechanisms import initiators
+from mutauth_twisted.mechanisms import kerberos_windows as sspi
 from mutauth_twisted.net.protocol import Channel
-from mutauth_twisted.policy import Package, Protection
+from mutauth_twisted.protection import Package, Protection
 from mutauth_twisted.spn import SPN
 from mutauth_twisted.wire import NNS, WINSOCK
 from tests.integration.exchange_case import ExchangeTestCase
@@ -44,14 +46,21 @@ class LogonSessionTests(ExchangeTestCase):
         return super().setUp()
 
     async def test_sessions(self) -> None:
-        """On either wire, with either package and each protection, both sides are proven, and the bytes come through."""
+        """On either wire, with either package and each protection, both sides are proven, and the
+        bytes come through.
+        """
         for channel in CHANNELS:
             self.servers.clear()
             port = await self.listen(self.keys_for(channel.package), channel=channel)
             client = await self.connect(port, self.by_host, ClientCredentials(), channel)
             known = client.protected.peer_identity
-            self.assertEqual((known.principal, known.spn, known.expires), (str(self.by_host), self.by_host, math.inf))
-            self.assertEqual(self.servers[0].protected.peer_identity.account, f"{self.lab.domain}\\alice")
+            self.assertEqual(
+                (known.principal, known.spn, known.expires),
+                (str(self.by_host), self.by_host, math.inf),
+            )
+            self.assertEqual(
+                self.servers[0].protected.peer_identity.account, f"{self.lab.domain}\\alice"
+            )
             client.protected.write(b"hello")
             self.assertEqual(await client.wait_for(5), b"HELLO")
             await self.close(client)
@@ -59,7 +68,9 @@ class LogonSessionTests(ExchangeTestCase):
         self.assertEqual(self.opened, [self.by_host] * (len(CHANNELS) + 1))
 
     async def test_another_service(self) -> None:
-        """A service with another key cannot take the place of the one that was asked for; it says no, and leaves."""
+        """A service with another key cannot take the place of the one that was asked for; it says
+        no, and leaves.
+        """
         port = await self.listen()
         connecting = self.connect(port, SPN("host", self.lab.host("srv1")), ClientCredentials())
         await self.assertFailure(connecting, PeerNotProven, NetworkError)
@@ -69,4 +80,6 @@ class LogonSessionTests(ExchangeTestCase):
         """An SPN that nobody has gets no ticket, and no exchange."""
         port = await self.listen()
         nobody = SPN("nobody", self.lab.host("srv1"))
-        await self.refused(self.connect(port, nobody, ClientCredentials()), AuthenticationError, str(nobody))
+        await self.refused(
+            self.connect(port, nobody, ClientCredentials()), AuthenticationError, str(nobody)
+        )

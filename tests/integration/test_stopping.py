@@ -18,17 +18,19 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.threads import deferToThread
 
 from mutauth_twisted.directory.scp import read_scp
-from mutauth_twisted.directory.session import Change, Session
 from mutauth_twisted.errors import DirectoryRefused
+from mutauth_twisted.ldap.session import Change, Session
 from tests.integration.commands import WAIT, CommandTestCase, Ended, Running
 from tests.integration.directory_case import DirectoryTestCase
 
-#: A stop has one deadline of 5 s; with the end of the process this is what a service manager sees at most.
+#: A stop has one deadline of 5 s; with the end of the process this is what a service manager sees
+#: at most.
 STOPPED = 10.0
 
 
 class Controller:
-    """An address of the domain controller's that passes everything on, until it accepts and never answers.
+    """An address of the domain controller's that passes everything on, until it accepts and never
+    answers.
 
     :param address: where it listens, and where the controller's port 389 is.
     """
@@ -86,7 +88,10 @@ class StoppingTests(CommandTestCase):
         name = f"dc1.{self.lab.realm.lower()}"
         controller = Controller(self.lab.address_of(name), hung=hung)
         try:
-            yield controller, ("--directory", f"ldap://{name}:{controller.port}", "--check-interval", "0.2")
+            yield (
+                controller,
+                ("--directory", f"ldap://{name}:{controller.port}", "--check-interval", "0.2"),
+            )
         finally:
             controller.close()
 
@@ -126,7 +131,9 @@ class StoppingTests(CommandTestCase):
             self.assertNotIn(word, log)
 
     def test_silent_at_start(self) -> None:
-        """A service that waits for its domain controller to start with stops at once, and has nothing to take back."""
+        """A service that waits for its domain controller to start with stops at once, and has
+        nothing to take back.
+        """
         self.assertEqual(self.install().code, 0)
         with self.controller(hung=True) as (controller, options):
             process = self.start(*options)
@@ -138,7 +145,9 @@ class StoppingTests(CommandTestCase):
             self.assertNotIn("serving", log)
 
     def test_silent_during_a_check(self) -> None:
-        """New clients are refused from the signal on, the end comes in time, and the exit code says what was left."""
+        """New clients are refused from the signal on, the end comes in time, and the exit code says
+        what was left.
+        """
         self.assertEqual(self.install().code, 0)
         with self.controller() as (controller, options), self.service(*options) as service:
             self.assertTrue(self.accepts(service.port))
@@ -150,11 +159,17 @@ class StoppingTests(CommandTestCase):
             self.assertIsNone(service.process.poll())
             log = service.log + service.process.communicate(timeout=STOPPED)[0]
             self.assertEqual(service.process.returncode, 3, log)
-            self.assertIn("what the directory says of it may be stale: the directory did not answer within 5 s", log)
+            self.assertIn(
+                "what the directory says of it may be stale: the directory did not answer within 5 "
+                "s",
+                log,
+            )
             self.assert_clean(log)
 
     def test_nothing_after_the_withdrawal(self) -> None:
-        """A service that looks at the directory all the time, and publishes, leaves nothing there when it stops."""
+        """A service that looks at the directory all the time, and publishes, leaves nothing there
+        when it stops.
+        """
         self.assertEqual(self.install().code, 0)
         with self.service("--check-interval", "0.05") as service:
             time.sleep(0.5)  # many looks
@@ -184,7 +199,9 @@ class StoppingTests(CommandTestCase):
         return self.mutauth("connect", self.endpoint, given="hello\n")
 
     def test_takes_over(self) -> None:
-        """One that found another instance on its SCP is there soon after that one has ended, long before its next check."""
+        """One that found another instance on its SCP is there soon after that one has ended, long
+        before its next check.
+        """
         self.assertEqual(self.install().code, 0)
         for options in ((), ("--check-interval", "0")):
             with self.service() as first, self.service(*options) as second:
@@ -254,9 +271,14 @@ class NameTests(CommandTestCase):
             killer.cancel()
 
     def test_forward(self) -> None:
-        """However many clients have come for a plain service whose name hangs, it is asked for once, and SIGTERM ends it."""
+        """However many clients have come for a plain service whose name hangs, it is asked for
+        once, and SIGTERM ends it.
+        """
         words = ("--publish", "none", "--spn-check", "off", "--forward", "tcp:db.hung.example:5432")
-        endpoint = f"mutauth:tcp\\:{self.lab.address_of(self.host)}\\:{{}}:spn={self.service_class}/{self.host}"
+        endpoint = (
+            f"mutauth:tcp\\:{self.lab.address_of(self.host)}\\:{{}}:"
+            f"spn={self.service_class}/{self.host}"
+        )
         self.assertEqual(self.install("--spn-form", "guid,dn,host").code, 0)
         with self.service(*words) as service:
             for _ in range(3):
@@ -274,9 +296,15 @@ class NameTests(CommandTestCase):
             self.ends(service, -signal.SIGTERM)
 
     def test_directory(self) -> None:
-        """The name of a domain controller that hangs does not hold up the end of a service that starts."""
+        """The name of a domain controller that hangs does not hold up the end of a service that
+        starts.
+        """
         self.assertEqual(self.install().code, 0)
-        words = [word for word in self.service_words("--directory", "ldap://dc1.hung.example") if word != "--nameserver"]
+        words = [
+            word
+            for word in self.service_words("--directory", "ldap://dc1.hung.example")
+            if word != "--nameserver"
+        ]
         words.remove(self.lab.nameserver)
         process = subprocess.Popen(
             [*self.program("twistd"), *words],
@@ -317,7 +345,9 @@ class GivenUpTests(DirectoryTestCase):
             go_on.wait(WAIT)
             seen.append(read_scp(session, found.guid).dns_name)
             try:
-                session.modify(found.guid, [Change("replace", "serviceBindingInformation", ("4711",))])
+                session.modify(
+                    found.guid, [Change("replace", "serviceBindingInformation", ("4711",))]
+                )
             except DirectoryRefused as error:
                 errors.append(error)
             ended.set()
@@ -330,7 +360,9 @@ class GivenUpTests(DirectoryTestCase):
         self.assertTrue(await deferToThread(ended.wait, WAIT))
         self.assertEqual(len(seen), 1)
         self.assertIn("the operation was given up", str(errors))
-        self.assertIsNone((await self.do("alice", lambda session: read_scp(session, found.guid))).binding_text)
+        self.assertIsNone(
+            (await self.do("alice", lambda session: read_scp(session, found.guid))).binding_text
+        )
 
     def do_deferred(self, user: str, work: Callable[[Session], None]) -> Deferred[None]:
         return self.as_user(user).run(work)
@@ -344,7 +376,16 @@ class FileTests(CommandTestCase):
         self.assertEqual(self.install().code, 0)
         fifo = f"{self.state}/fifo"
         os.mkfifo(fifo, 0o600)
-        ntlm = ("--package", "ntlm-service-unproven", "--publish", "none", "--spn-check", "off", "--ntlm-users", fifo)
+        ntlm = (
+            "--package",
+            "ntlm-service-unproven",
+            "--publish",
+            "none",
+            "--spn-check",
+            "off",
+            "--ntlm-users",
+            fifo,
+        )
         authority = ("--directory-ca", fifo, "--directory", f"ldaps://dc1.{self.lab.realm.lower()}")
         for options, code in (
             (("--keytab", fifo), 4),
@@ -352,13 +393,19 @@ class FileTests(CommandTestCase):
             (authority, 2),
         ):
             self.refused(self.start_refused(*options), code, fifo, "it is not a regular file")
-        words = [word for word in self.service_words(*ntlm) if word not in ("--keytab", str(self.lab.keytab("svc-echo")))]
+        words = [
+            word
+            for word in self.service_words(*ntlm)
+            if word not in ("--keytab", str(self.lab.keytab("svc-echo")))
+        ]
         self.refused(self.command("twistd", *words), 4, fifo, "it is not a regular file")
         checked = f"{self.endpoint}:protection=tls:tls-ca={fifo}"
         self.refused(self.mutauth("connect", checked), 2, fifo, "it is not a regular file")
 
     def test_state_file(self) -> None:
-        """One in the place of the cached GUID ends the start and the installer's commands with a line."""
+        """One in the place of the cached GUID ends the start and the installer's commands with a
+        line.
+        """
         self.assertEqual(self.install().code, 0)
         (cached,) = Path(self.state).glob("scp-*.json")
         content = cached.read_bytes()
@@ -367,21 +414,31 @@ class FileTests(CommandTestCase):
         ended = self.start_refused()
         self.assertEqual(ended.code, 3, ended)
         self.assertIn("it is not a regular file", ended.output + ended.errors)
-        self.refused(self.mutauth("uninstall", *self.common, *self.directory, user="administrator"), 3, str(cached))
+        self.refused(
+            self.mutauth("uninstall", *self.common, *self.directory, user="administrator"),
+            3,
+            str(cached),
+        )
         cached.unlink()
         cached.write_bytes(content)
 
     def test_while_it_runs(self) -> None:
-        """A keytab in whose place a FIFO comes keeps clients out, and neither the status port nor SIGTERM."""
+        """A keytab in whose place a FIFO comes keeps clients out, and neither the status port nor
+        SIGTERM.
+        """
         keytab = Path(self.state) / "service.keytab"
         keytab.write_bytes(self.lab.keytab("svc-echo").read_bytes())
         self.assertEqual(self.install().code, 0)
-        with self.service("--keytab", str(keytab), "--status", "tcp:0:interface=127.0.0.1") as service:
+        with self.service(
+            "--keytab", str(keytab), "--status", "tcp:0:interface=127.0.0.1"
+        ) as service:
             line = next(line for line in service.lines if "status on" in line)
             keytab.unlink()
             os.mkfifo(keytab)
             self.assertNotEqual(self.mutauth("connect", self.endpoint, given="hello\n").code, 0)
-            with socket.create_connection(("127.0.0.1", int(line.rpartition(":")[2])), WAIT) as watcher:
+            with socket.create_connection(
+                ("127.0.0.1", int(line.rpartition(":")[2])), WAIT
+            ) as watcher:
                 watcher.sendall(b"GET / HTTP/1.0\r\n\r\n")
                 answer = b"".join(iter(lambda: watcher.recv(4096), b"")).decode()
             self.assertIn("NOT healthy", answer)

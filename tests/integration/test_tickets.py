@@ -1,4 +1,6 @@
-"""A client's shared tickets while others say that they refuse them, and while its key changes, against a real KDC."""
+"""A client's shared tickets while others say that they refuse them, and while its key changes,
+against a real KDC.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +20,17 @@ from twisted.internet.defer import DeferredList
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.threads import deferToThread
 
-from mutauth_twisted.core.kerberos import kerberos_name
 from mutauth_twisted.credentials import ClientCredentials
-from mutauth_twisted.directory.connection import Directory
 from mutauth_twisted.directory.spns import find_account
 from mutauth_twisted.dns import Resolver
 from mutauth_twisted.errors import CredentialError, PeerRefused
-from mutauth_twisted.gsserrors import keytab_keys
+from mutauth_twisted.kerberos.errors import keytab_keys
+from mutauth_twisted.kerberos.tickets import tickets_for
+from mutauth_twisted.ldap.connection import Directory
+from mutauth_twisted.mechanisms.kerberos import kerberos_name
 from mutauth_twisted.net.limits import Limits
 from mutauth_twisted.spn import SPN
-from mutauth_twisted.tickets import tickets_for
-from tests.forge import _integer, _name, _sequence, _string, _time, der
+from mutauth_twisted.testing.forge import _integer, _name, _sequence, _string, _time, der
 from tests.integration.kerberos_case import KerberosTestCase
 
 _MODIFIED = 41  # KRB_AP_ERR_MODIFIED (RFC 4120 7.5.9)
@@ -37,7 +39,13 @@ _IN_PROGRESS = 0x16  # MS-NNS 2.2.1
 
 def forged_refusal(realm: str) -> bytes:
     """A frame with a KRB-ERROR (RFC 4120 5.9.1), as anybody can write it."""
-    fields = [(0, _integer(5)), (1, _integer(30)), (4, _time(time.time())), (5, _integer(0)), (6, _integer(_MODIFIED))]
+    fields = [
+        (0, _integer(5)),
+        (1, _integer(30)),
+        (4, _time(time.time())),
+        (5, _integer(0)),
+        (6, _integer(_MODIFIED)),
+    ]
     body = der(0x7E, _sequence(*fields, (9, _string(realm)), (10, _name(["x"]))))
     # RFC 4121 4.1: the mechanism, and the identifier of a KRB-ERROR.
     token = der(0x60, bytes.fromhex("06092a864886f712010202") + b"\x03\x00" + body)
@@ -45,9 +53,14 @@ def forged_refusal(realm: str) -> bytes:
 
 
 def tickets_in(cache: str) -> dict[str, bytes]:
-    """The tickets of a cache in memory by the service that they are for; none: there is no such cache."""
+    """The tickets of a cache in memory by the service that they are for; none: there is no such
+    cache.
+    """
     try:
-        return {str(each.server): each.ticket for each in krb5.cc_resolve(krb5.init_context(), cache.encode())}
+        return {
+            str(each.server): each.ticket
+            for each in krb5.cc_resolve(krb5.init_context(), cache.encode())
+        }
     except krb5.Krb5Error:
         return {}
 
@@ -57,7 +70,9 @@ class SharedCase(KerberosTestCase):
 
     async def _register(self) -> None:
         await super()._register()
-        self.port = await self.listen(self.service_keys(), limits=Limits(handshakes=1000, handshakes_per_address=1000))
+        self.port = await self.listen(
+            self.service_keys(), limits=Limits(handshakes=1000, handshakes_per_address=1000)
+        )
         self.user = await self.create("user")
         self.credentials = self.client_keytab(self.user)
         self.source = tickets_for(self.credentials)
@@ -107,11 +122,15 @@ class ForgeryTests(SharedCase):
         await self.refuse(await self.rogue())
         self.lose_kdc()
         for _ in range(2):
-            self.assertEqual(await self.served(self.port, credentials=self.credentials), self.user.principal)
+            self.assertEqual(
+                await self.served(self.port, credentials=self.credentials), self.user.principal
+            )
         self.assertEqual((tickets_in(self.source.cache), self.source.cache), (before, cache))
 
     async def test_one_ticket(self) -> None:
-        """The next connection brings a new ticket for this service, and the same for all else; more words change nothing."""
+        """The next connection brings a new ticket for this service, and the same for all else; more
+        words change nothing.
+        """
         other = SPN(f"{self.spn.service_class}b", self.spn.host)
         await self.register(self.account, other)
         for spn in (self.spn, other):
@@ -136,7 +155,10 @@ class ForgeryTests(SharedCase):
         rogue = await self.rogue()
         for _ in range(8):
             good = [self.connect(self.port, self.spn, self.credentials) for _ in range(12)]
-            bad = DeferredList([self.connect(rogue, self.spn, self.credentials) for _ in range(6)], consumeErrors=True)
+            bad = DeferredList(
+                [self.connect(rogue, self.spn, self.credentials) for _ in range(6)],
+                consumeErrors=True,
+            )
             for connecting in good:
                 (await connecting).protected.abortConnection()
             for succeeded, failure in await bad:
@@ -170,30 +192,43 @@ class NextKeyTests(SharedCase):
 
     async def failures(self) -> str | None:
         """How many wrong passwords the KDC has counted."""
-        return await self.do(lambda session: session.read(self.user.dn, ["badPwdCount"]).text("badPwdCount"))
+        return await self.do(
+            lambda session: session.read(self.user.dn, ["badPwdCount"]).text("badPwdCount")
+        )
 
     async def test_before_the_password(self) -> None:
-        """A client that starts before the password is changed gets its tickets, and one that starts afterwards too."""
+        """A client that starts before the password is changed gets its tickets, and one that starts
+        afterwards too.
+        """
         password = "Aa1-" + "e" * 20
         following = evolve(self.user, password=password, version=self.user.version + 1)
         for principal in (self.user.principal, None):
             keytab = self.client_keytab(self.user, following.key(), self.user.key()).keytab
             credentials = ClientCredentials(principal=principal, keytab=keytab)
-            self.assertEqual(await self.served(self.port, credentials=credentials), self.user.principal)
+            self.assertEqual(
+                await self.served(self.port, credentials=credentials), self.user.principal
+            )
         self.assertEqual(await self.new_password(self.user, password), following)
         keytab = self.client_keytab(self.user, following.key(), self.user.key()).keytab
         after = ClientCredentials(principal=self.user.principal, keytab=keytab)
         self.assertEqual(await self.served(self.port, credentials=after), self.user.principal)
 
     async def test_as_the_readme_says(self) -> None:
-        """MIT's ktutil makes the next key; with both in the file there are tickets before the change and after."""
+        """MIT's ktutil makes the next key; with both in the file there are tickets before the
+        change and after.
+        """
         path = Path(self.client_keytab(self.user).keytab or "")
         password = "Aa1-" + uuid4().hex
-        entry = f"addent -password -p {self.user.principal} -k {self.user.version + 1} -e aes256-cts-hmac-sha1-96 -f"
+        entry = (
+            f"addent -password -p {self.user.principal} -k {self.user.version + 1} -e "
+            "aes256-cts-hmac-sha1-96 -f"
+        )
         new = path.with_name("new.keytab")
         shutil.copy(path, new)
         words = f"{entry}\n{password}\nwkt {new}\n"
-        await deferToThread(subprocess.run, ["ktutil"], input=words, text=True, check=True, capture_output=True)
+        await deferToThread(
+            subprocess.run, ["ktutil"], input=words, text=True, check=True, capture_output=True
+        )
         new.replace(path)
         following = evolve(self.user, password=password, version=self.user.version + 1)
         held = [(each.principal, each.version) for each in keytab_keys(str(path))]
@@ -203,31 +238,54 @@ class NextKeyTests(SharedCase):
                 self.assertEqual(await self.new_password(self.user, password), following)
             again = shutil.copy(path, path.with_name(f"{changed}.keytab"))
             credentials = ClientCredentials(principal=self.user.principal, keytab=str(again))
-            self.assertEqual(await self.served(self.port, credentials=credentials), self.user.principal)
+            self.assertEqual(
+                await self.served(self.port, credentials=credentials), self.user.principal
+            )
 
     async def test_directory(self) -> None:
         """A service that starts in between reaches the directory."""
         following = evolve(self.user, password="Aa1-next", version=self.user.version + 1)
         credentials = self.client_keytab(self.user, following.key(), self.user.key())
-        directory = Directory(reactor, resolver=Resolver(reactor, self.lab.nameserver), credentials=credentials)
+        directory = Directory(
+            reactor, resolver=Resolver(reactor, self.lab.nameserver), credentials=credentials
+        )
         self.addCleanup(directory.close)
-        self.assertEqual(await directory.run(lambda session: find_account(session, self.user.name).dn), self.user.dn)
+        self.assertEqual(
+            await directory.run(lambda session: find_account(session, self.user.name).dn),
+            self.user.dn,
+        )
 
     async def test_how_many(self) -> None:
-        """Two older versions are tried and no more, each once; what a key is wrong for is said as ever."""
+        """Two older versions are tried and no more, each once; what a key is wrong for is said as
+        ever.
+        """
         await self.lock_after(self.user, 20)
-        wrong = [evolve(self.user, password=f"Aa1-{age}", version=self.user.version + 5 - age) for age in range(5)]
-        for versions, failures in (((wrong[0],), 1), ((wrong[0], wrong[1]), 2), (wrong[:4], 3), (wrong, 3)):
+        wrong = [
+            evolve(self.user, password=f"Aa1-{age}", version=self.user.version + 5 - age)
+            for age in range(5)
+        ]
+        for versions, failures in (
+            ((wrong[0],), 1),
+            ((wrong[0], wrong[1]), 2),
+            (wrong[:4], 3),
+            (wrong, 3),
+        ):
             before = int(await self.failures() or 0)
             credentials = self.client_keytab(self.user, *(each.key() for each in versions))
-            words = (f"keytab {credentials.keytab}: ", "the KDC refused the key", "export the keytab again")
+            words = (
+                f"keytab {credentials.keytab}: ",
+                "the KDC refused the key",
+                "export the keytab again",
+            )
             await self.both(self.port, (CredentialError, words), None, credentials=credentials)
             self.assertEqual(int(await self.failures() or 0) - before, failures)
 
     async def test_of_others(self) -> None:
         """Older keys of other principals in the keytab are not tried."""
         other = await self.create("other")
-        newer = evolve(self.user, password="Aa1-wrong", version=self.user.version + other.version + 1)
+        newer = evolve(
+            self.user, password="Aa1-wrong", version=self.user.version + other.version + 1
+        )
         credentials = self.client_keytab(self.user, newer.key(), other.key())
         words = ("the KDC refused the key",)
         await self.both(self.port, (CredentialError, words), None, credentials=credentials)

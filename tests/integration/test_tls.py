@@ -39,16 +39,16 @@ from mutauth_twisted.errors import (
     UsageError,
 )
 from mutauth_twisted.net import transport
-from mutauth_twisted.net.endpoints import MutualAuthClientEndpoint
+from mutauth_twisted.net.client import MutualAuthClientEndpoint
 from mutauth_twisted.net.keychanges import MOST_CHANGES
 from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.net.tls import ALPN, Authority, checking_layer, server_layer
-from mutauth_twisted.policy import Flag, Package, Protection
+from mutauth_twisted.protection import Flag, Package, Protection
+from mutauth_twisted.testing.certificates import Certificates
+from mutauth_twisted.testing.keyupdates import KeyChanger
 from mutauth_twisted.wire import NNS, WINSOCK, Wire
-from tests.integration.certificates import Certificates
 from tests.integration.exchange_case import LOOPBACK, Application, ExchangeTestCase, one
 from tests.integration.nns_peer import ALL_FLAGS, NNSPeer, Refused
-from tests.keyupdates import KeyChanger
 
 TLS = Channel(protection=Protection.TLS, timeout=5.0)
 SIGN = Channel(protection=Protection.SIGN, timeout=5.0)
@@ -59,10 +59,17 @@ def relay_options(*protocols: bytes) -> Any:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "relay")])
     now = datetime.now(UTC)
-    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-    builder = builder.serial_number(1).not_valid_before(now - timedelta(1)).not_valid_after(now + timedelta(1))
+    builder = (
+        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    )
+    builder = (
+        builder.serial_number(1)
+        .not_valid_before(now - timedelta(1))
+        .not_valid_after(now + timedelta(1))
+    )
     options = CertificateOptions(
-        privateKey=PKey.from_cryptography_key(key), certificate=X509.from_cryptography(builder.sign(key, hashes.SHA256()))
+        privateKey=PKey.from_cryptography_key(key),
+        certificate=X509.from_cryptography(builder.sign(key, hashes.SHA256())),
     )
     chosen = protocols[0] if protocols else NO_OVERLAPPING_PROTOCOLS
     options.getContext().set_alpn_select_callback(lambda connection, offered: chosen)
@@ -103,26 +110,36 @@ class TLSTestCase(ExchangeTestCase):
         directory.mkdir(parents=True)
         return Certificates(directory.absolute() / name)
 
-    async def relay(self, port: int, *, to_tls: bool, protocols: tuple[bytes, ...] = (ALPN,), up: Any = None) -> int:
-        """Somebody who terminates the client's TLS and goes on to the service, with TLS of its own or without."""
+    async def relay(
+        self, port: int, *, to_tls: bool, protocols: tuple[bytes, ...] = (ALPN,), up: Any = None
+    ) -> int:
+        """Somebody who terminates the client's TLS and goes on to the service, with TLS of its own
+        or without.
+        """
 
         def build(_: object) -> Protocol:
             near, far = Passing(up), Passing()
             inner: Any = TCP4ClientEndpoint(reactor, LOOPBACK, port)
             if to_tls:
-                options = CertificateOptions(verify=False, acceptableProtocols=list(protocols) or None)
+                options = CertificateOptions(
+                    verify=False, acceptableProtocols=list(protocols) or None
+                )
                 inner = wrapClientTLS(cast(Any, options), inner)
 
             def join(_: object) -> None:
                 near.join(far)
                 far.join(near)
 
-            inner.connect(one(far)).addCallbacks(join, lambda _: cast(Any, near.transport).abortConnection())
+            inner.connect(one(far)).addCallbacks(
+                join, lambda _: cast(Any, near.transport).abortConnection()
+            )
             return near
 
         factory: Any = Factory()
         factory.noisy, factory.buildProtocol = False, build
-        return await self.listen_plainly(cast(Any, TLSMemoryBIOFactory(relay_options(*protocols), False, factory)))
+        return await self.listen_plainly(
+            cast(Any, TLSMemoryBIOFactory(relay_options(*protocols), False, factory))
+        )
 
     async def flip(self, port: int, at: int) -> int:
         """Somebody who flips a bit of what goes to the service, so many bytes after the start."""
@@ -167,7 +184,9 @@ class ChannelTests(TLSTestCase):
         client.protected.write(b"a word")
         self.assertEqual(await client.wait_for(6), b"A WORD")
         seen, known = client.protected.peer_identity, self.servers[0].protected.peer_identity
-        self.assertEqual((seen.protection, seen.package, seen.spn), (Protection.TLS, package.value, self.by_dn))
+        self.assertEqual(
+            (seen.protection, seen.package, seen.spn), (Protection.TLS, package.value, self.by_dn)
+        )
         self.assertEqual((known.protection, known.package), (Protection.TLS, package.value))
         self.assertIn(Flag.CHANNEL_BOUND, known.flags)
         await self.close(client)
@@ -175,7 +194,9 @@ class ChannelTests(TLSTestCase):
         self.servers.clear()
 
     async def test_all(self) -> None:
-        """Either wire, either package: both sides are proven, the service's side bound to the channel."""
+        """Either wire, either package: both sides are proven, the service's side bound to the
+        channel.
+        """
         for wire in (NNS, WINSOCK):
             for package in (Package.KERBEROS, Package.NEGOTIATE):
                 await self.exchange(wire, package)
@@ -186,7 +207,10 @@ class ChannelTests(TLSTestCase):
         client = await self.connect(port, channel=TLS)
         data = os.urandom(1 << 15) * 64
         client.protected.write(data)
-        self.assertEqual(hashlib.sha256(await client.wait_for(len(data))).digest(), hashlib.sha256(data.upper()).digest())
+        self.assertEqual(
+            hashlib.sha256(await client.wait_for(len(data))).digest(),
+            hashlib.sha256(data.upper()).digest(),
+        )
         await self.close(client)
 
     async def test_half_close(self) -> None:
@@ -214,14 +238,18 @@ class ChannelTests(TLSTestCase):
 
         port = await self.listen(channel=TLS, application=Late)
         inner = TCP4ClientEndpoint(reactor, LOOPBACK, port)
-        client: Any = await MutualAuthClientEndpoint(reactor, inner, self.by_dn, self.alice, TLS).connect(one(Half()))
+        client: Any = await MutualAuthClientEndpoint(
+            reactor, inner, self.by_dn, self.alice, TLS
+        ).connect(one(Half()))
         client.protected.write(b"this")
         client.protected.loseWriteConnection()
         self.assertEqual(await client.wait_for(11), b"all of this")
         self.assertIsInstance(await client.ended, ConnectionDone)
 
     async def test_silent_peer(self) -> None:
-        """Who closes towards a peer that reads and says nothing any more is done all the same, after a while."""
+        """Who closes towards a peer that reads and says nothing any more is done all the same,
+        after a while.
+        """
         self.patch(transport, "LINGER", 0.2)
         port = await self.listen(channel=TLS)
         for closing in ("client", "service"):
@@ -237,7 +265,9 @@ class ChannelTests(TLSTestCase):
             await silent.ended
 
     async def test_cut(self) -> None:
-        """A TCP connection that ends within TLS is a cut, and so is TLS that ends without our end of stream."""
+        """A TCP connection that ends within TLS is a cut, and so is TLS that ends without our end
+        of stream.
+        """
         port = await self.listen(channel=TLS)
         for cut in ("tcp", "tls"):
             client = await self.connect(port, channel=TLS)
@@ -293,16 +323,22 @@ class DisagreementTests(TLSTestCase):
             for protection in (Protection.SEAL, Protection.SIGN):
                 plain = Channel(wire, protection, 5.0)
                 open_port = await self.listen(channel=plain)
-                error = await self.assertFailure(self.connect(open_port, channel=tls), MutualAuthError)
+                error = await self.assertFailure(
+                    self.connect(open_port, channel=tls), MutualAuthError
+                )
                 self.assertIn("give both sides the same protection", str(error))
-                error = await self.assertFailure(self.connect(secured, channel=plain), MutualAuthError)
+                error = await self.assertFailure(
+                    self.connect(secured, channel=plain), MutualAuthError
+                )
                 self.assertIn("one protection", str(error))
         self.assertEqual(self.servers, [])
 
     async def test_sign_where_seal_is_asked_for(self) -> None:
         """A client that only signs is told that the service takes no less than sealing."""
         port = await self.listen()
-        error = await self.refused(self.connect(port, channel=SIGN), PeerRefused, "the protection (code 0x6fe)")
+        error = await self.refused(
+            self.connect(port, channel=SIGN), PeerRefused, "the protection (code 0x6fe)"
+        )
         self.assertEqual(cast(PeerRefused, error).code, 1790)
 
     async def test_old_tls(self) -> None:
@@ -320,7 +356,9 @@ class DisagreementTests(TLSTestCase):
         self.assertEqual(self.servers, [])
 
     async def test_silence_and_noise(self) -> None:
-        """The deadline counts from the connection: a client that never ends its handshake is let go."""
+        """The deadline counts from the connection: a client that never ends its handshake is let
+        go.
+        """
         port = await self.listen(channel=Channel(protection=Protection.TLS, timeout=0.3))
 
         def attempt(first: bytes) -> bytes:
@@ -354,17 +392,29 @@ class CertificateTests(TLSTestCase):
             self.servers.clear()
 
     async def test_refused(self) -> None:
-        """A wrong name, another authority, an expired or made-up certificate: no token is sent at all."""
+        """A wrong name, another authority, an expired or made-up certificate: no token is sent at
+        all.
+        """
         ca, other = self.certificates(), self.certificates("other")
         authority = Authority(ca.ca_file)
         for tls, cause in (
             (
                 server_layer(ca.issue("elsewhere.example.com")),
-                f"its certificate is not for {self.by_dn.host}; it is for elsewhere.example.com; tls-name=elsewhere",
+                f"its certificate is not for {self.by_dn.host}; it is for elsewhere.example.com; "
+                "tls-name=elsewhere",
             ),
-            (server_layer(ca.issue(self.by_dn.host, names=False)), f"is not for {self.by_dn.host}, nor for any name"),
-            (server_layer(other.issue(self.by_dn.host)), "its certificate does not come from the authority"),
-            (server_layer(ca.issue(self.by_dn.host, days=-1)), "its certificate has expired; have it renewed"),
+            (
+                server_layer(ca.issue(self.by_dn.host, names=False)),
+                f"is not for {self.by_dn.host}, nor for any name",
+            ),
+            (
+                server_layer(other.issue(self.by_dn.host)),
+                "its certificate does not come from the authority",
+            ),
+            (
+                server_layer(ca.issue(self.by_dn.host, days=-1)),
+                "its certificate has expired; have it renewed",
+            ),
             (None, "it has signed its certificate itself"),
         ):
             port = await self.listen(channel=TLS, tls=tls, keys=cast(Any, self))
@@ -387,7 +437,10 @@ class CertificateTests(TLSTestCase):
         ca = self.certificates()
         mine, theirs = ca.issue("a.example.com"), ca.issue("b.example.com")
         for arguments, text in (
-            (("/nowhere.pem", None), "certificate file /nowhere.pem: it cannot be read: no such file"),
+            (
+                ("/nowhere.pem", None),
+                "certificate file /nowhere.pem: it cannot be read: no such file",
+            ),
             ((ca.ca_file, None), "it holds no key in PEM form"),
             ((os.devnull, None), "it cannot be read: it is not a regular file"),
             ((mine, theirs), "it cannot be used with its key"),
@@ -408,14 +461,18 @@ class RelayTests(TLSTestCase):
     """Somebody in the middle who ends the client's TLS and begins one of its own."""
 
     async def test_to_the_service(self) -> None:
-        """The victim's bindings are those of the relay's channel: the service refuses them; without ALPN the victim does."""
+        """The victim's bindings are those of the relay's channel: the service refuses them; without
+        ALPN the victim does.
+        """
         port = await self.listen(channel=TLS)
         for protocols, error in (((ALPN,), PeerRefused), ((), PeerNotProven)):
             relay = await self.relay(port, to_tls=True, protocols=protocols)
             await self.refused(self.connect(relay, channel=TLS), error)
 
     async def test_without_bindings(self) -> None:
-        """A victim that sends no bindings, as many a client does, is refused with a relay and without one."""
+        """A victim that sends no bindings, as many a client does, is refused with a relay and
+        without one.
+        """
         port = await self.listen(channel=TLS)
         relay = await self.relay(port, to_tls=True, protocols=())
         for where in (relay, port):
@@ -424,7 +481,9 @@ class RelayTests(TLSTestCase):
         self.assertEqual(self.servers, [])
 
     async def test_to_a_service_that_insists_on_nothing(self) -> None:
-        """A service with the same key and without TLS lets the relay's client in; the victim finds out nevertheless."""
+        """A service with the same key and without TLS lets the relay's client in; the victim finds
+        out nevertheless.
+        """
         port = await self.listen(channel=SIGN)
         relay = await self.relay(port, to_tls=False)
         error = await self.assertFailure(self.connect(relay, channel=TLS), MutualAuthError)
@@ -455,12 +514,16 @@ class RelayTests(TLSTestCase):
 
             factory: Any = Factory()
             factory.noisy, factory.buildProtocol = False, build
-            relay = await self.listen_plainly(cast(Any, TLSMemoryBIOFactory(relay_options(ALPN), False, factory)))
+            relay = await self.listen_plainly(
+                cast(Any, TLSMemoryBIOFactory(relay_options(ALPN), False, factory))
+            )
             error = await self.assertFailure(self.connect(relay, channel=TLS), PeerNotProven)
             self.assertIn("has not confirmed this TLS channel", str(error))
 
     async def test_as_a_third_party_service(self) -> None:
-        """A relay that hides ALPN, before a port of the same key without TLS, could cut the stream unseen: it is refused."""
+        """A relay that hides ALPN, before a port of the same key without TLS, could cut the stream
+        unseen: it is refused.
+        """
         seen = b""
 
         def note(data: bytes) -> bytes:
@@ -471,10 +534,15 @@ class RelayTests(TLSTestCase):
         for channel in (SIGN, Channel()):
             port = await self.listen(channel=channel)
             relay = await self.relay(port, to_tls=False, protocols=(), up=note)
-            words = "it is not a mutauth service, and no authority is given to verify its certificate; give tls-ca"
+            words = (
+                "it is not a mutauth service, and no authority is given to verify its certificate; "
+                "give tls-ca"
+            )
             await self.refused(self.connect(relay, channel=TLS), PeerNotProven, words)
             await self.refused(
-                self.connect_checking(relay, Authority(self.certificates(channel.protection.value).ca_file)),
+                self.connect_checking(
+                    relay, Authority(self.certificates(channel.protection.value).ca_file)
+                ),
                 PeerNotProven,
                 "it has signed its certificate itself",
             )
@@ -496,7 +564,9 @@ class RelayTests(TLSTestCase):
             self.assertEqual(self.servers.pop().received, b"")
 
     async def test_changes_of_keys(self) -> None:
-        """A client that changes its keys again and again, with data in between, loses its session, and only it does."""
+        """A client that changes its keys again and again, with data in between, loses its session,
+        and only it does.
+        """
         port = await self.listen(channel=TLS)
         other = await self.connect(port, channel=TLS)
         directory = Path(self.mktemp())
@@ -508,7 +578,9 @@ class RelayTests(TLSTestCase):
                 peer = NNSPeer(cast(Any, secured))
                 digest = hashlib.sha256(secured.certificate()).digest()
                 bindings = b"tls-server-end-point:" + digest
-                peer.authenticate_as_client(str(self.by_dn), str(self.alice.ccache), ALL_FLAGS, bindings=bindings)
+                peer.authenticate_as_client(
+                    str(self.by_dn), str(self.alice.ccache), ALL_FLAGS, bindings=bindings
+                )
                 for answered in range(100):
                     secured.send_raw(b"".join(secured.key_update() for _ in range(20)))
                     try:
@@ -530,7 +602,9 @@ class RelayTests(TLSTestCase):
     # A peer of another make
 
     def visit(self, port: int, bindings: bytes | None) -> bytes:
-        """Be a client on Python's own TLS, with bindings to the certificate (b"" for the right ones) or none."""
+        """Be a client on Python's own TLS, with bindings to the certificate (b"" for the right
+        ones) or none.
+        """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         context.set_alpn_protocols(["something/else"])
@@ -539,14 +613,18 @@ class RelayTests(TLSTestCase):
             if bindings == b"":
                 digest = hashlib.sha256(secured.getpeercert(binary_form=True) or b"").digest()
                 bindings = b"tls-server-end-point:" + digest
-            peer.authenticate_as_client(str(self.by_dn), str(self.alice.ccache), ALL_FLAGS, bindings=bindings)
+            peer.authenticate_as_client(
+                str(self.by_dn), str(self.alice.ccache), ALL_FLAGS, bindings=bindings
+            )
             peer.send(b"from elsewhere")
             answer, end = peer.receive(), peer.receive()
             self.assertEqual((end, peer.empty_records), (b"", 0))
             return answer
 
     async def test_a_client_of_another_make(self) -> None:
-        """It binds to the certificate, its records are sealed inside TLS as well, and it gets no empty one."""
+        """It binds to the certificate, its records are sealed inside TLS as well, and it gets no
+        empty one.
+        """
 
         class Leaving(Application):
             def dataReceived(self, data: bytes) -> None:
@@ -560,11 +638,15 @@ class RelayTests(TLSTestCase):
         self.assertIn(Flag.CHANNEL_BOUND, identity.flags)
         self.assertFalse(identity.mutauth)
         await self.servers.pop().ended
-        error = await self.assertFailure(deferToThread(self.visit, port, b"tls-server-end-point:" + bytes(32)), Refused)
+        error = await self.assertFailure(
+            deferToThread(self.visit, port, b"tls-server-end-point:" + bytes(32)), Refused
+        )
         self.assertEqual(error.code, 1326)
 
     async def test_a_service_of_another_make(self) -> None:
-        """It is bound to its certificate, which tls-ca verifies, seals inside TLS, and gets no empty record."""
+        """It is bound to its certificate, which tls-ca verifies, seals inside TLS, and gets no
+        empty record.
+        """
         ca = self.certificates()
         path = ca.issue("service.example.com", hashes.SHA384())
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -23,7 +23,7 @@ from twisted.trial.unittest import TestCase
 
 from mutauth_twisted.net import sockets
 from mutauth_twisted.net.relay import Relay, RelayFactory
-from tests.fakes import FakeTransport
+from mutauth_twisted.testing.fakes import FakeTransport
 from tests.integration.commands import CommandTestCase, Running
 
 CLOCK = cast(IReactorTime, reactor)
@@ -75,11 +75,15 @@ class CommandTests(CommandTestCase):
         return holds
 
     def test_reset(self) -> None:
-        """Clients that reset while the plain service does not read keep nothing open, in neither process."""
+        """Clients that reset while the plain service does not read keep nothing open, in neither
+        process.
+        """
         self.leave(reset)
 
     def test_close_with_bytes_unsent(self) -> None:
-        """Those that close look like others that wait, as their kernel goes on for them: idle-timeout ends both."""
+        """Those that close look like others that wait, as their kernel goes on for them: idle-
+        timeout ends both.
+        """
         self.clients = 3
         self.leave(socket.socket.close, "--idle-timeout", "10")
 
@@ -88,10 +92,15 @@ class CommandTests(CommandTestCase):
         self.install()
         with socket.create_server((HOST, 0), backlog=100) as plain:
             target = f"tcp:{HOST}:{plain.getsockname()[1]}"
-            with self.service("--forward", target, *options) as service, self.forwarder(self.endpoint) as forwarder:
+            with (
+                self.service("--forward", target, *options) as service,
+                self.forwarder(self.endpoint) as forwarder,
+            ):
                 with socket.create_connection((HOST, forwarder.port)):  # what is found once is kept
                     plain.accept()[0].close()
-                clients = [socket.create_connection((HOST, forwarder.port)) for _ in range(self.clients)]
+                clients = [
+                    socket.create_connection((HOST, forwarder.port)) for _ in range(self.clients)
+                ]
                 unread = [plain.accept()[0] for _ in clients]
                 for client in clients:
                     self.assertGreater(fill(client), 65536)
@@ -100,7 +109,9 @@ class CommandTests(CommandTestCase):
                 self.assertTrue(all(count > 0 for count in left), held)
                 for client in clients:
                     leave(client)
-                gone = self.await_(lambda: all(map(int.__le__, self.descriptors(service, forwarder), left)))
+                gone = self.await_(
+                    lambda: all(map(int.__le__, self.descriptors(service, forwarder), left))
+                )
                 self.assertTrue(gone, (held, left, self.descriptors(service, forwarder)))
                 for each in unread:
                     each.close()
@@ -117,7 +128,9 @@ class RelayTests(TestCase):
         lost = Relay.connectionLost
 
         def noted(leg: Relay, reason: Any) -> None:
-            is_service = isinstance(getattr(leg.transport, "connector", leg.transport), BaseConnector)
+            is_service = isinstance(
+                getattr(leg.transport, "connector", leg.transport), BaseConnector
+            )
             self.over.append("service" if is_service else "client")
             lost(leg, reason)
 
@@ -134,7 +147,9 @@ class RelayTests(TestCase):
         self.note_ends()
         plain = self.listening()
         target = TCP4ClientEndpoint(reactor, HOST, plain.getsockname()[1])
-        port: Any = await TCP4ServerEndpoint(reactor, 0, interface=HOST).listen(RelayFactory(target, lambda failure: None))
+        port: Any = await TCP4ServerEndpoint(reactor, 0, interface=HOST).listen(
+            RelayFactory(target, lambda failure: None)
+        )
         self.addCleanup(port.stopListening)
         client = socket.create_connection((HOST, port.getHost().port))
         plain.setblocking(False)
@@ -163,7 +178,9 @@ class RelayTests(TestCase):
         return sent
 
     async def test_reset(self) -> None:
-        """A client that has reset is noticed though nobody reads what it sent, and ends the connection to the service."""
+        """A client that has reset is noticed though nobody reads what it sent, and ends the
+        connection to the service.
+        """
         client, _ = await self.relay()
         await self.fill(client)
         reset(client)
@@ -177,7 +194,9 @@ class RelayTests(TestCase):
         await self.until(lambda: sorted(self.over) == ["client", "service"])
 
     async def test_closed(self) -> None:
-        """A client that has closed in order, and expects no answer, is noticed though the service takes nothing."""
+        """A client that has closed in order, and expects no answer, is noticed though the service
+        takes nothing.
+        """
         self.patch(sockets, "_KEEPALIVE", {"TCP_KEEPIDLE": 1, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 3})
         client, _ = await self.relay()
         # Its kernel forgets the connection after a second, and not after a minute.
@@ -187,9 +206,13 @@ class RelayTests(TestCase):
         await self.until(lambda: sorted(self.over) == ["client", "service"])
 
     async def left(self) -> tuple[Relay, socket.socket]:
-        """The leg to a service which has yet to take what a client said that has left in order, and the service."""
+        """The leg to a service which has yet to take what a client said that has left in order, and
+        the service.
+        """
         plain = self.listening()
-        leg: Relay = await TCP4ClientEndpoint(reactor, HOST, plain.getsockname()[1]).connect(Factory.forProtocol(Relay))
+        leg: Relay = await TCP4ClientEndpoint(reactor, HOST, plain.getsockname()[1]).connect(
+            Factory.forProtocol(Relay)
+        )
         service, _ = plain.accept()
         self.addCleanup(service.close)
         client = Relay()
@@ -202,7 +225,9 @@ class RelayTests(TestCase):
     said = 4 << 20
 
     async def test_stalled(self) -> None:
-        """What a client has said that has left, to a service that takes nothing more, is given up after a while."""
+        """What a client has said that has left, to a service that takes nothing more, is given up
+        after a while.
+        """
         self.patch(sockets, "STALLED", 2)
         self.note_ends()
         _, service = await self.left()

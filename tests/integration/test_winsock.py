@@ -12,11 +12,11 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
-from mutauth_twisted.core.kerberos import ServiceKeys
 from mutauth_twisted.credentials import ServiceCredentials
 from mutauth_twisted.errors import MutualAuthError, NetworkError, PeerRefused, ProtocolViolation
+from mutauth_twisted.mechanisms.kerberos import ServiceKeys
 from mutauth_twisted.net.protocol import Channel
-from mutauth_twisted.policy import Protection
+from mutauth_twisted.protection import Protection
 from mutauth_twisted.wire import WINSOCK
 from tests.integration.commands import CommandTestCase
 from tests.integration.exchange_case import LOOPBACK, ExchangeTestCase
@@ -36,7 +36,10 @@ class OurselvesTests(ExchangeTestCase):
             port = await self.listen(channel=channel)
             client = await self.connect(port, channel=channel)
             identity = self.servers[-1].protected.peer_identity
-            self.assertEqual((identity.principal, identity.protection), (self.lab.principal("alice"), channel.protection))
+            self.assertEqual(
+                (identity.principal, identity.protection),
+                (self.lab.principal("alice"), channel.protection),
+            )
             self.assertEqual(client.protected.peer_identity.spn, self.by_dn)
             self.servers[-1].answer = lambda piece: piece[::-1] if len(piece) == 1 else piece
             client.protected.write(b"x")
@@ -49,11 +52,19 @@ class OurselvesTests(ExchangeTestCase):
         """A service with another account's key is refused, and its own words say why."""
         keys = ServiceKeys(ServiceCredentials(str(self.lab.keytab("svc-other"))))
         port = await self.listen(keys, channel=SEALED)
-        await self.refused(self.connect(port, channel=SEALED), PeerRefused, "the service refused the ticket", "another key")
+        await self.refused(
+            self.connect(port, channel=SEALED),
+            PeerRefused,
+            "the service refused the ticket",
+            "another key",
+        )
 
     async def test_wires_differ(self) -> None:
         """A client and a service of different wires find out at once, whichever has which."""
-        for ours, theirs in ((Channel(timeout=5), SEALED), (Channel(wire=WINSOCK, timeout=5), Channel())):
+        for ours, theirs in (
+            (Channel(timeout=5), SEALED),
+            (Channel(wire=WINSOCK, timeout=5), Channel()),
+        ):
             port = await self.listen(channel=theirs)
             error: Any = await self.assertFailure(self.connect(port, channel=ours), MutualAuthError)
             self.assertIsInstance(error, (NetworkError, ProtocolViolation))
@@ -69,7 +80,9 @@ class OtherPeerTests(ExchangeTestCase):
         for number, (protection, channel) in enumerate(CHANNELS.items()):
             port = await self.listen(channel=channel)
 
-            def talk(port: int = port, seal: bool = protection is Protection.SEAL) -> tuple[list[bytes], int]:
+            def talk(
+                port: int = port, seal: bool = protection is Protection.SEAL
+            ) -> tuple[list[bytes], int]:
                 peer = WinsockPeer(socket.create_connection((LOOPBACK, port), 10), seal=seal)
                 peer.authenticate_as_client(str(self.by_dn), f"FILE:{self.ccache}")
                 answers = []
@@ -83,7 +96,9 @@ class OtherPeerTests(ExchangeTestCase):
             self.assertIsInstance(await self.servers[number].ended, ConnectionDone)
 
     async def test_our_end_to_its_client(self) -> None:
-        """What our service writes at once is cut into messages that fit into its buffer, and then it reads the end."""
+        """What our service writes at once is cut into messages that fit into its buffer, and then
+        it reads the end.
+        """
         port = await self.listen(channel=SEALED)
 
         def talk() -> tuple[bytes, int]:
@@ -139,7 +154,10 @@ class OtherPeerTests(ExchangeTestCase):
 
     async def test_denied(self) -> None:
         """A client that is not let in sees the connection close."""
-        port = await self.listen(ServiceKeys(ServiceCredentials(str(self.lab.keytab("svc-echo"))), "other"), channel=SEALED)
+        port = await self.listen(
+            ServiceKeys(ServiceCredentials(str(self.lab.keytab("svc-echo"))), "other"),
+            channel=SEALED,
+        )
 
         def talk() -> None:
             peer = WinsockPeer(socket.create_connection((LOOPBACK, port), 10))
@@ -156,16 +174,23 @@ class CommandTests(CommandTestCase):
     """The commands."""
 
     def test_published(self) -> None:
-        """A service that speaks it says so in the directory, and clients that find it there speak it as well."""
+        """A service that speaks it says so in the directory, and clients that find it there speak
+        it as well.
+        """
         self.install()
         with self.service("--wire", "winsock") as service:
             found = self.mutauth("connect", self.endpoint, given="hello\n")
             self.assertEqual((found.code, found.output), (0, "hello\n"), found)
             address = self.lab.address_of(self.host)
-            direct = f"mutauth:tcp\\:{address}\\:{service.port}:spn={self.service_class}/{self.host}/{self.dn()}"
+            direct = (
+                f"mutauth:tcp\\:{address}\\:{service.port}:spn={self.service_class}/"
+                f"{self.host}/{self.dn()}"
+            )
             told = self.mutauth("connect", f"{direct}:wire=winsock", given="hello\n")
             self.assertEqual((told.code, told.output), (0, "hello\n"), told)
-            self.refused(self.mutauth("connect", direct, given="hello\n"), 3, "closed the connection")
+            self.refused(
+                self.mutauth("connect", direct, given="hello\n"), 3, "closed the connection"
+            )
 
     def dn(self) -> str:
         """Where the service's connection point is."""

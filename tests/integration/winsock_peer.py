@@ -56,12 +56,18 @@ class WinsockPeer:
     def authenticate_as_client(
         self, spn: str, ccache: str, flags: int | None = None, mechanism: gssapi.OID = KERBEROS
     ) -> None:
-        """The client's side of the exchange; EOFError when the service closes instead of answering."""
-        credential = gssapi.Credentials(usage="initiate", mechs=[mechanism], store={"ccache": ccache})
+        """The client's side of the exchange; EOFError when the service closes instead of
+        answering.
+        """
+        credential = gssapi.Credentials(
+            usage="initiate", mechs=[mechanism], store={"ccache": ccache}
+        )
         name = gssapi.Name(spn, gssapi.NameType.kerberos_principal)
         if flags is None:
             flags = ALL_FLAGS if self.seal else ALL_FLAGS & ~16
-        self.context = gssapi.SecurityContext(name=name, creds=credential, usage="initiate", mech=mechanism, flags=flags)
+        self.context = gssapi.SecurityContext(
+            name=name, creds=credential, usage="initiate", mech=mechanism, flags=flags
+        )
         token = self.context.step()
         while True:
             self.send_message(token or b"")
@@ -81,7 +87,9 @@ class WinsockPeer:
             self.send_message(self.context.step(self.receive_message()) or b"")
 
     def record(self, data: bytes) -> bytes:
-        """One record: EncryptMessage's two buffers, the trailer's size before them; or MakeSignature's, and the data."""
+        """One record: EncryptMessage's two buffers, the trailer's size before them; or
+        MakeSignature's, and the data.
+        """
         if not self.seal:
             return self.message(get_mic(self.context, data) + data)
         buffers = IOV(IOVBufferType.header, data, std_layout=False)
@@ -107,7 +115,11 @@ class WinsockPeer:
             return body[MIC_SIZE:]
         (size,) = struct.unpack_from("<I", body)
         trailer, sealed = body[4 : 4 + size], body[4 + size :]
-        buffers = IOV((IOVBufferType.header, False, trailer), (IOVBufferType.data, False, sealed), std_layout=False)
+        buffers = IOV(
+            (IOVBufferType.header, False, trailer),
+            (IOVBufferType.data, False, sealed),
+            std_layout=False,
+        )
         assert unwrap_iov(self.context, buffers).encrypted
         return bytes(buffers[1].value or b"")
 

@@ -1,0 +1,518 @@
+"""The administrator's step: everything a service needs in the directory, or nothing of it.
+
+Source: Microsoft, *Mutual authentication in a Windows Sockets service with an
+SCP*, the installation program: the service connection point, the two rights
+on it for the service's account, and the SPNs on that account.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Literal, TypeVar
+from uuid import UUID
+
+from attrs import frozen
+
+from mutauth_twisted.admin.scpadmin import (
+    find_stale,
+    read_dacl,
+    read_grants,
+    spns_naming,
+    write_dacl,
+)
+from mutauth_twisted.admin.undo import Undo
+from mutauth_twisted.directory import acl as security
+from mutauth_twisted.directory.commands import DEFAULT_SPN_FORMS
+from mutauth_twisted.directory.scp import (
+    ServiceConnectionPoint,
+    create_scp,
+    delete_scp,
+    read_scp,
+    scp_dn,
+)
+from mutauth_twisted.directory.spns import (
+    Account,
+    add_spns,
+    check_free,
+    find_account,
+    find_holders_of,
+    remove_spns,
+)
+from mutauth_twisted.errors import (
+    DirectoryRefused,
+    DirectoryUnreachable,
+    MutualAuthError,
+    NotFound,
+    OtherObject,
+    ServiceCheckFailed,
+    UsageError,
+)
+from mutauth_twisted.ldap.connection import Directory
+from mutauth_twisted.ldap.dn import child_dn, parent_of, same_dn
+from mutauth_twisted.ldap.session import NO_SUCH_ATTRIBUTE, Change, Session
+from mutauth_twisted.names import fold_ascii
+from mutauth_twisted.spn import SPN
+
+T = TypeVar("T")
+Report = Callable[[str], None]
+_CONTAINER = "container"
+# What tells a container that installation made from one that somebody else did.
+_CONTAINER_MARK = "Service connection points; made by mutauth install"
+
+
+@frozen
+class Installation:
+    """What stands in the directory after :func:`install`.
+
+    :param created: whether the service connection point is new.
+    :param spns: the SPNs that the service needs, all on the account now.
+    """
+
+    scp: ServiceConnectionPoint
+    account: Account
+    spns: tuple[SPN, ...]
+    created: bool
+
+    @property
+    def dn(self) -> str:
+        """The service connection point's DN."""
+        return self.scp.dn
+
+    @property
+    def guid(self) -> UUID:
+        """The service connection point's objectGUID: what the service caches."""
+        return self.scp.guid
+
+
+@frozen
+class Removed:
+    """One thing that :func:`uninstall` took away; ``str()`` is the line for people.
+
+    :param kind: what it was.
+    :param name: the SPN as it stood, or the object's DN.
+    :param holder: the account that held the SPN; None: it was an object.
+    :param is_stale: whether the SPN's DN was one from before the service connection point was
+        moved.
+    """
+
+    kind: Literal["SPN", "SCP", "container"]
+    name: str
+    holder: Account | None = None
+    is_stale: bool = False
+
+    def __str__(self) -> str:
+        if self.holder is None:
+            return f"deleted {self.kind} {self.name}"
+        stale = ", with a DN from before the SCP was moved" if self.is_stale else ""
+        return f"removed {self.kind} {self.name} from {self.holder.name}{stale}"
+
+    def was(self, holder: Account, spn: SPN) -> bool:
+        """Tell whether it was this SPN of this account."""
+        if self.holder is None or not same_dn(self.holder.dn, holder.dn):
+            return False
+        return fold_ascii(self.name) == fold_ascii(str(spn))
+
+
+def install(
+    session: Session,
+    catalog: Session,
+    *,
+    service_class: str,
+    host: str,
+    account: str,
+    scp_name: str | None = None,
+    scp_parent: str | None = None,
+    container: str | None = None,
+    keywords: Sequence[str] = (),
+    spn_forms: Sequence[str] = DEFAULT_SPN_FORMS,
+    report: Report = lambda _: None,
+    finish: Callable[[Installation], object] = lambda _: None,
+    undo: Undo | None = None,
+) -> Installation:
+    """Create what is missing of the service's objects and rights; blocks.
+
+    When all is there already nothing is changed.  When another account ran the
+    service, its rights are revoked; its SPNs have to be deleted first.  When a
+    step fails, what this call did is undone, in reverse order, before the error
+    is raised.
+
+    :param session: a domain controller, with an administrator's tickets.
+    :param catalog: a global catalog, to look for SPNs on other accounts first.
+    :param service_class: the SPNs' first part.
+    :param host: their second part: the host's DNS name.
+    :param account: who runs the service: sAMAccountName, UPN or DN.
+    :param scp_name: the service connection point's common name; the service
+        class by default.
+    :param scp_parent: the DN to put it below; the host's computer object by default.
+    :param container: put it into this container below CN=System instead, which
+        is created if need be: the place of a replicated service.
+    :param keywords: what clients find it by; the service class by default.
+    :param spn_forms: the SPNs' third parts: ``guid``, ``dn``, ``host``.
+    :param report: is told what is done, a line each.
+    :param finish: the last step, outside the directory; when it raises a
+        MutualAuthError everything is undone.
+    :param undo: holds what could not be undone because the connection was
+        lost; see :func:`all_or_nothing`.
+    """
+    undo = undo or Undo(report)
+    holder = find_account(session, account)
+    scp_parent = _parent(session, scp_parent, container)
+    dn = scp_dn(
+        session, service_class=service_class, host=host, scp_name=scp_name, scp_parent=scp_parent
+    )
+    existing = _existing(session, dn, service_class)
+    planned = existing or ServiceConnectionPoint(dn, UUID(int=0), service_class)
+    # Nothing is written before it is known that the SPNs are free. A new object's GUID cannot be
+    # taken.
+    known = [
+        planned.spn(form, host, service_class) for form in spn_forms if existing or form != "guid"
+    ]
+    check_free(catalog, known, holder)
+    try:
+        if container and not existing:
+            _create_container(session, parent_of(dn), undo, report)
+        point = existing or _create(
+            session, dn, service_class, host, keywords or (service_class,), undo, report
+        )
+        if existing:
+            _add_keywords(session, point, keywords, undo, report)
+        is_new = _grant(session, point, holder, undo, report)
+        spns = tuple(point.spn(form, host, service_class) for form in spn_forms)
+        for spn in spns:
+            _add_spn(session, holder, spn, undo, report)
+        if existing and is_new:
+            _revoke_former(session, catalog, point, holder, undo, report)
+        done = Installation(
+            read_scp(session, point.guid), find_account(session, holder.dn), spns, existing is None
+        )
+        finish(done)
+    except BaseException:
+        with suppress(DirectoryUnreachable):
+            undo.run(session)
+        raise
+    return done
+
+
+async def all_or_nothing(
+    directory: Directory,
+    work: Callable[[Session, Session, Undo], T],
+    report: Report = lambda _: None,
+) -> T:
+    """Do work that writes; when the connection is lost on the way, take it back over another one.
+
+    :param work: gets a domain controller, a global catalog, and what to put
+        down each write with; it takes back by itself what it can.
+    :raises MutualAuthError: whatever ended the work; its remedy names what
+        could not be taken back.
+    """
+    undo = Undo(report)
+    try:
+        return await directory.run_with_catalog(
+            lambda session, catalog: work(session, catalog, undo)
+        )
+    except MutualAuthError as error:
+        if undo.pending:
+            with suppress(MutualAuthError):
+                await directory.run(undo.run)
+        if undo.left:
+            error.left_behind = tuple(undo.left)
+        raise
+
+
+def _parent(session: Session, scp_parent: str | None, container: str | None) -> str | None:
+    if container is None:
+        return scp_parent
+    if scp_parent is not None:
+        raise UsageError(
+            f"container {container}",
+            "a parent was given too",
+            "use either --container or --scp-parent",
+        )
+    return child_dn(container, f"CN=System,{session.domain_dn}")
+
+
+def _create_container(session: Session, dn: str, undo: Undo, report: Report) -> None:
+    try:
+        kinds = session.read(dn, ["objectClass"]).texts("objectClass")
+    except NotFound:
+        with undo.around(f"container {dn}", lambda session: _deleted(session, dn)):
+            session.add(dn, {"objectClass": _CONTAINER, "description": _CONTAINER_MARK})
+        report(f"created container {dn}")
+        return
+    if _CONTAINER not in kinds:
+        raise UsageError(
+            f"container {dn}",
+            f"it is there, and is a {kinds[-1]}",
+            "choose another name with --container",
+        )
+
+
+def _deleted(session: Session, dn: str) -> bool:
+    try:
+        session.delete(dn)
+    except NotFound:
+        return False
+    return True
+
+
+def _delete_container(session: Session, dn: str, done: Callable[[Removed], None]) -> None:
+    """Delete a container that installation made, unless something is in it."""
+    try:
+        is_ours = session.read(dn, ["description"]).text("description") == _CONTAINER_MARK
+        is_empty = (
+            next(session.search(dn, "(objectClass=*)", scope="one", page_size=1), None) is None
+        )
+    except NotFound:
+        return
+    if is_ours and is_empty:
+        session.delete(dn)
+        done(Removed("container", dn))
+
+
+def _existing(session: Session, dn: str, service_class: str) -> ServiceConnectionPoint | None:
+    try:
+        point = read_scp(session, dn)
+    except OtherObject:
+        raise
+    except NotFound:
+        return None
+    if fold_ascii(point.service_class or "") != fold_ascii(service_class):
+        raise ServiceCheckFailed(
+            f"SCP {point.dn}",
+            f"it is of service class {point.service_class}, not {service_class}",
+            "choose another name with --scp-name",
+        )
+    return point
+
+
+def _create(
+    session: Session,
+    dn: str,
+    service_class: str,
+    host: str,
+    keywords: Sequence[str],
+    undo: Undo,
+    report: Report,
+) -> ServiceConnectionPoint:
+    with undo.around(f"SCP {dn}", lambda session: _deleted(session, dn)):
+        point = create_scp(
+            session, dn, service_class=service_class, dns_name=host, keywords=keywords
+        )
+    report(f"created SCP {point.dn} (GUID {point.guid})")
+    return point
+
+
+def _add_keywords(
+    session: Session,
+    point: ServiceConnectionPoint,
+    keywords: Sequence[str],
+    undo: Undo,
+    report: Report,
+) -> None:
+    present = {keyword.casefold() for keyword in point.keywords}
+    missing = tuple(keyword for keyword in keywords if keyword.casefold() not in present)
+    if not missing:
+        return
+    with undo.around(
+        f"keywords {', '.join(missing)}",
+        lambda session: _remove_keywords(session, point.guid, missing),
+    ):
+        session.modify(point.guid, [Change("add", "keywords", missing)])
+    report(f"added keywords {', '.join(missing)}")
+
+
+def _remove_keywords(session: Session, guid: UUID, keywords: tuple[str, ...]) -> bool:
+    try:
+        session.modify(guid, [Change("delete", "keywords", keywords)])
+    except DirectoryRefused as error:
+        if error.code != NO_SUCH_ATTRIBUTE:
+            raise
+        return False
+    return True
+
+
+def _restore_dacl(session: Session, guid: UUID, before: bytes) -> bool:
+    if read_dacl(session, guid) == before:
+        return False
+    write_dacl(session, guid, before)
+    return True
+
+
+def _grant(
+    session: Session, point: ServiceConnectionPoint, account: Account, undo: Undo, report: Report
+) -> bool:
+    """Give the account the two rights; whether it lacked them."""
+    before = read_dacl(session, point.guid)
+    after = security.grant(before, account.sid)
+    if after == before:
+        return False
+    undo.before(
+        f"rights of {account.name} on the SCP",
+        lambda session: _restore_dacl(session, point.guid, before),
+    )
+    write_dacl(session, point.guid, after)
+    report(f"granted {account.name} to update serviceDNSName and serviceBindingInformation")
+    return True
+
+
+def _revoke_former(
+    session: Session,
+    catalog: Session,
+    point: ServiceConnectionPoint,
+    account: Account,
+    undo: Undo,
+    report: Report,
+) -> None:
+    """Take the two rights from the accounts that ran the service before.
+
+    An account that holds an SPN of this object still runs it, on another host.
+    Groups and unknown SIDs are somebody's own arrangement.
+    """
+    former = [
+        grant.holder
+        for grant in read_grants(session, catalog, point)
+        if grant.complete
+        and grant.sid != account.sid
+        and grant.holder is not None
+        and not grant.holder.is_group
+    ]
+    running = {holder.dn for holder, _ in spns_naming(catalog, point)} if former else set()
+    for other in former:
+        if other.dn not in running:
+            before = read_dacl(session, point.guid)
+            undo.before(f"revoking rights of {other.name}", _restorer(point.guid, before))
+            write_dacl(session, point.guid, security.revoke(before, other.sid))
+            report(f"revoked the rights of {other.name}, which ran the service before")
+
+
+def _restorer(guid: UUID, before: bytes) -> Callable[[Session], bool]:
+    return lambda session: _restore_dacl(session, guid, before)
+
+
+def _add_spn(session: Session, account: Account, spn: SPN, undo: Undo, report: Report) -> None:
+    if account.holds(spn):
+        return
+    with undo.around(f"SPN {spn}", lambda session: bool(remove_spns(session, account, [spn]))):
+        added = add_spns(session, account, [spn])
+    if added:
+        report(f"added SPN {spn} to {account.name}")
+    else:  # somebody else has added it since it was looked for
+        undo.forget()
+
+
+def uninstall(
+    session: Session,
+    catalog: Session,
+    *,
+    service_class: str,
+    host: str,
+    account: str | None = None,
+    scp_name: str | None = None,
+    scp_parent: str | None = None,
+    container: str | None = None,
+    guid: UUID | None = None,
+    spn_forms: Sequence[str] = DEFAULT_SPN_FORMS,
+    report: Report = lambda _: None,
+) -> list[Removed]:
+    """Remove what :func:`install` made: the SPNs first, then the service connection point; blocks.
+
+    SPNs that carry a DN which the object had before it was moved go too, when
+    they stand on the given account, or on one that holds the SPN with the GUID.
+
+    :param account: take the SPNs from this account only; None: from whoever holds them.
+    :param container: given to :func:`install`; deleted when that made it and
+        nothing is left in it.
+    :param guid: the cached GUID, which finds the object wherever it was moved.
+    :param report: is told what was removed, and what was kept, a line each.
+    :return: what was removed; none when nothing was there.
+    """
+    removed: list[Removed] = []
+
+    def done(what: Removed) -> None:
+        removed.append(what)
+        report(str(what))
+
+    scp_parent = _parent(session, scp_parent, container)
+    point, is_there = _find_installed(session, guid, service_class, host, scp_name, scp_parent)
+    if point is None:
+        return removed
+    only = find_account(session, account) if account else None
+    spns = [point.spn(form, host, service_class) for form in spn_forms]
+    holders = find_holders_of(catalog, spns)
+    if only is not None:
+        _check_only(holders, only, spns)
+        holders = [only]
+    for holder in holders:
+        for spn in remove_spns(session, holder, [spn for spn in spns if holder.holds(spn)]):
+            done(Removed("SPN", str(spn), holder))
+        if only or holder.holds(point.spn("guid", host, service_class)):
+            stale = find_stale(catalog, point, holder, service_class=service_class, host=host)
+            for text in remove_spns(session, holder, stale):
+                done(Removed("SPN", text, holder, is_stale=True))
+    if is_there and (others := _still_used(catalog, point, removed)):
+        report(f"kept SCP {point.dn}: {', '.join(others)} still name it")
+        return removed
+    if is_there:
+        delete_scp(session, point)
+        done(Removed("SCP", point.dn))
+    if container and scp_parent:
+        _delete_container(session, scp_parent, done)
+    return removed
+
+
+def _still_used(
+    catalog: Session, point: ServiceConnectionPoint, removed: Sequence[Removed]
+) -> list[str]:
+    """The SPNs, of other hosts, that name the object; those just removed may still be in the global
+    catalog.
+    """
+    return [
+        f"SPN {spn} on {holder.name}"
+        for holder, spn in spns_naming(catalog, point)
+        if not any(each.was(holder, spn) for each in removed)
+    ]
+
+
+def _check_only(holders: Sequence[Account], only: Account, spns: Sequence[SPN]) -> None:
+    """Half of it would be left behind when the SPNs are on another account than the one given."""
+    for other in holders:
+        if not same_dn(other.dn, only.dn):
+            spn = next(filter(other.may_hold, spns), spns[0])
+            raise ServiceCheckFailed(
+                f"SPN {spn}",
+                f"it is on {other.name}, not on {only.name}",
+                f"give --account {other.name}, or none",
+            )
+
+
+def _find_installed(
+    session: Session,
+    guid: UUID | None,
+    service_class: str,
+    host: str,
+    scp_name: str | None,
+    scp_parent: str | None,
+) -> tuple[ServiceConnectionPoint | None, bool]:
+    """The service connection point, and whether it is still there.
+
+    Of one that somebody deleted by hand, what is known of it, so that its SPNs
+    can still be found.
+    """
+    if guid is not None:
+        with suppress(NotFound):
+            return read_scp(session, guid), True
+    try:
+        dn = scp_dn(
+            session,
+            service_class=service_class,
+            host=host,
+            scp_name=scp_name,
+            scp_parent=scp_parent,
+        )
+    except NotFound:  # not even the host is known any more
+        return None, False
+    point = _existing(session, dn, service_class)
+    if point is not None:
+        return point, True
+    return ServiceConnectionPoint(dn, guid or UUID(int=0), service_class, host), False

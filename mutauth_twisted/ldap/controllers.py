@@ -1,0 +1,170 @@
+"""Domain controllers to try, and the Kerberos principal that each has to authenticate as.
+
+A name that came from DNS proves nothing: whoever answers DNS chooses it, and any computer
+account may register ``ldap/its-own-host`` on itself (MS-ADTS 3.1.1.5.3.1.1.4).  It cannot
+register an SPN of three parts.  A domain controller has such ones, ``ldap/HOST/DOMAIN`` and
+``GC/HOST/FOREST`` (MS-DRSR 2.2.4.2), so a controller that DNS named is asked for these, in a
+realm that we name.  Two parts are enough for a host that the user named.
+"""
+
+from __future__ import annotations
+
+import re
+
+from attrs import evolve, frozen
+
+from mutauth_twisted.errors import DirectoryError, UsageError
+from mutauth_twisted.ldap.dn import domain_of
+from mutauth_twisted.ldap.filter import all_of
+from mutauth_twisted.ldap.session import Session
+from mutauth_twisted.names import is_host_name
+
+LDAP_PORT, LDAPS_PORT = 389, 636
+GLOBAL_CATALOG_PORT, GLOBAL_CATALOG_TLS_PORT = 3268, 3269
+_SERVER = re.compile(r"(?:(?P<scheme>[A-Za-z]+)://)?(?P<host>[^:/\s]+)(?::(?P<port>[0-9]{1,5}))?/?")
+# MS-ADTS 2.2.10: a crossRef of a domain, FLAG_CR_NTDS_DOMAIN, found by bit (MS-ADTS 3.1.1.3.4.4.1).
+_DOMAINS = all_of("(objectClass=crossRef)", "(systemFlags:1.2.840.113556.1.4.803:=2)")
+
+
+@frozen
+class Role:
+    """Role of a controller that DNS named, which it has to prove.
+
+    :ivar service: ``ldap``: a domain controller; ``GC``: a global catalog.
+    :ivar of: the DNS name of its domain, or of its forest: the third part of its SPN.
+    :ivar realm: the realm to ask for it.
+    :ivar realms: the realms that its ticket may be of.
+    """
+
+    service: str
+    of: str
+    realm: str
+    realms: frozenset[str]
+
+    @classmethod
+    def of_domain(cls, domain: str) -> Role:
+        """The role of a domain controller.
+
+        :param domain: its domain's DNS name, which in capitals is the realm (MS-KILE 3.1.5.2).
+        :raises UsageError: when this is not a valid DNS name.
+        """
+        if not is_host_name(domain):
+            raise UsageError(
+                f"domain {domain!r}", "it is not a valid DNS name", "check the realm or the DN"
+            )
+        return cls("ldap", domain.lower(), domain.upper(), frozenset((domain.upper(),)))
+
+
+@frozen
+class Server:
+    """A domain controller to try.
+
+    :param host: its DNS name, which makes its SPN; an address will not do.
+    :param tls: whether to use TLS instead of sealing with Kerberos.
+    :param role: what it has to authenticate as; None: the user named it, and its name is enough.
+    """
+
+    host: str
+    port: int
+    tls: bool = False
+    role: Role | None = None
+
+    @property
+    def catalog(self) -> Server:
+        """Its global catalog."""
+        return evolve(self, port=GLOBAL_CATALOG_TLS_PORT if self.tls else GLOBAL_CATALOG_PORT)
+
+    @property
+    def is_catalog(self) -> bool:
+        """True where a global catalog is expected."""
+        if self.role is not None:
+            return self.role.service == "GC"
+        return self.port in (GLOBAL_CATALOG_PORT, GLOBAL_CATALOG_TLS_PORT)
+
+    @property
+    def spn(self) -> str:
+        """The SPN that it has to authenticate as."""
+        return (
+            f"ldap/{self.host}"
+            if self.role is None
+            else f"{self.role.service}/{self.host}/{self.role.of}"
+        )
+
+    def __str__(self) -> str:
+        return f"domain controller {self.host}:{self.port}"
+
+
+@frozen
+class Forest:
+    """A forest as one of its authenticated domain controllers describes it.
+
+    :ivar name: the DNS name of its root domain.
+    :ivar domains: the DNS names of all its domains.
+    """
+
+    name: str
+    domains: frozenset[str]
+
+    def catalog_role(self, host: str, own: str) -> Role:
+        """The role of a global catalog, which may be of any domain of the forest.
+
+        :param own: our own domain, whose KDC is asked where the host's name does not tell its
+            domain.
+        """
+        suffixes = [domain for domain in self.domains if host.lower().endswith("." + domain)]
+        realm = max(suffixes, key=len, default=own).upper()
+        return Role("GC", self.name, realm, frozenset(domain.upper() for domain in self.domains))
+
+
+def read_forest(session: Session) -> Forest:
+    """Ask an authenticated domain controller which forest it is of; blocks.
+
+    :raises DirectoryError: when its answer is not usable.
+    """
+    name = domain_of(session.forest_dn)
+    base = f"CN=Partitions,{session.root_dse.text('configurationNamingContext')}"
+    found = session.search(base, _DOMAINS, ("nCName",), scope="one")
+    domains = {domain_of(entry.text("nCName") or "") for entry in found} | {
+        domain_of(session.domain_dn)
+    }
+    if not is_host_name(name):
+        raise DirectoryError(
+            f"domain controller {session.server}", "it does not name its forest", "ask another one"
+        )
+    return Forest(name, frozenset(filter(is_host_name, domains)))
+
+
+def parse_server(text: str) -> Server:
+    """Read ``ldap://HOST[:PORT]``, ``ldaps://HOST[:PORT]`` or ``HOST[:PORT]``.
+
+    :raises UsageError: for anything else.
+    """
+    match = _SERVER.fullmatch(text)
+    if match is None:
+        raise UsageError(
+            f"directory {text!r}", "it is no LDAP server", "write ldap://HOST or ldap://HOST:PORT"
+        )
+    scheme = (match["scheme"] or "ldap").lower()
+    if scheme not in ("ldap", "ldaps"):
+        raise UsageError(
+            f"directory {text!r}",
+            f"{scheme} is no directory protocol",
+            "write ldap://HOST or ldaps://HOST",
+        )
+    tls = scheme == "ldaps"
+    host, port = match["host"].rstrip("."), int(match["port"] or (LDAPS_PORT if tls else LDAP_PORT))
+    if re.fullmatch(r"[0-9.]+", host):
+        raise UsageError(
+            f"directory {text!r}",
+            "an address cannot prove who it is",
+            "write the server's DNS name",
+        )
+    if not is_host_name(host):
+        raise UsageError(
+            f"directory {text!r}",
+            "it is not a valid DNS name",
+            "write ldap://HOST or ldap://HOST:PORT",
+        )
+    if not 0 < port < 65536:
+        raise UsageError(f"directory {text!r}", f"port {port} is out of range", "use 1 to 65535")
+    return Server(host, port, tls)

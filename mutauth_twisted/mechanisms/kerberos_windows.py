@@ -1,0 +1,253 @@
+"""A client's Kerberos context on Windows: the logon session's tickets, SSPI, and pyspnego's public
+API over it.
+
+Written after the documentation of pyspnego and of Microsoft (InitializeSecurityContext
+(Kerberos) and (Negotiate), EncryptMessage, SECPKG_ATTR_PACKAGE_INFO), and NOT YET RUN ON
+WINDOWS: tests run it over GSSAPI, which pyspnego has behind the same API elsewhere.
+
+pyspnego makes SSPI's target name of ``service/hostname``: a hostname that goes
+on after the host, ``srv1.example.com:9000/CN=...``, makes an SPN of three parts.
+Only on Windows: elsewhere see :mod:`mutauth_twisted.mechanisms.kerberos`.
+
+What SSPI shows through it is less than GSSAPI does:
+
+- No name of the service.  Windows asks the KDC for a ticket for the target name,
+  and mutual authentication proves that the peer has that ticket's key: what is
+  proven is the SPN that was asked for, of a realm that is not told.
+- No end of the ticket: a session ends on the service's side.
+- No size of signatures, which only wire *winsock* with protection *sign* needs:
+  it is worked out from that of sealed records (RFC 4121 4.2.4, all of whose
+  encryption types have a confounder of 16 bytes).  If Windows counts otherwise,
+  such records are refused.
+
+Package *negotiate* falls back on NTLM where there is no ticket, and pyspnego
+cannot forbid it: no token with a message of NTLM in it leaves this file.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Final
+
+import spnego
+from spnego import ContextReq
+from spnego.channel_bindings import GssChannelBindings
+from spnego.exceptions import SpnegoError
+
+from mutauth_twisted.core.channelbinding import WITHOUT_TLS, ChannelBinding
+from mutauth_twisted.core.context import Outcome
+from mutauth_twisted.errors import (
+    AuthenticationError,
+    CredentialError,
+    KDCRefused,
+    KDCUnreachable,
+    MutualAuthError,
+    PeerNotProven,
+    RecordError,
+)
+from mutauth_twisted.identity import PeerIdentity
+from mutauth_twisted.mechanisms.pyspnego import PublicContext, RecordsApart, keep_quiet
+from mutauth_twisted.protection import Flag, Package, Protection, flag_names
+from mutauth_twisted.spn import SPN
+
+# They log whole tokens at debug level.
+for _name in ("spnego._sspi", "spnego._gss", "spnego._negotiate", "spnego._ntlm"):
+    logging.getLogger(_name).addFilter(keep_quiet)
+
+KERBEROS: Final = "kerberos"
+#: MS-NLMP 2.2.1: how each of its messages starts.
+_NTLM_MESSAGE: Final = b"NTLMSSP\0"
+#: What a sealed record has and a signature has not: the confounder, and the header once more,
+#: encrypted.
+_SEALED_ONLY: Final = 16 + 16
+
+# winerror.h
+_TARGET_UNKNOWN: Final = 0x80090303
+_NO_CREDENTIALS: Final = frozenset(
+    (0x8009030C, 0x8009030E, 0x8009030D)
+)  # LOGON_DENIED, NO_, UNKNOWN_CREDENTIALS
+_NO_AUTHENTICATING_AUTHORITY: Final = 0x80090311
+_TIME_SKEW: Final = 0x80090324
+# RFC 4120 7.5.9: KDC_ERR_S_PRINCIPAL_UNKNOWN, which Windows has made a code of its own of.
+_PRINCIPAL_UNKNOWN: Final = 7
+
+
+def _windows_code(error: Exception) -> int:
+    """The code of Windows in an error of pyspnego's; 0: there is none."""
+    native = error.base_error if isinstance(error, SpnegoError) else error
+    return int(getattr(native, "winerror", None) or 0) & 0xFFFFFFFF
+
+
+class SspiInitiator(PublicContext, RecordsApart):
+    """A client's context for one SPN, with the logon session's tickets.
+
+    :param spn: the SPN the service must prove to have the key of.
+    :param protection: what is to be agreed on.
+    :param package: whose tokens to send.
+    :param channel: the TLS channel to bind to.
+    """
+
+    #: Windows may ask a KDC at any step: anew where the service takes the ticket no more.  The
+    #: price: a service that says no and leaves may be seen to leave first.
+    blocking = True
+
+    def __init__(
+        self,
+        spn: SPN,
+        protection: Protection,
+        package: Package = Package.KERBEROS,
+        channel: ChannelBinding | None = None,
+    ) -> None:
+        super().__init__(str(spn))
+        self._spn = spn
+        self._package = package
+        self._channel = channel
+        # As with KerberosInitiator: who may ignore the bindings must find nothing to read inside
+        # TLS.
+        self._sealed_inside = channel is not None and not channel.between_peers
+        self._required = (Protection.SEAL if self._sealed_inside else protection).requested_flags
+        self._answered = False
+
+    def _open(self) -> spnego.ContextProxy:
+        """Make pyspnego's object, at the first step, where waiting is allowed."""
+        service, _, hostname = str(self._spn).partition("/")
+        bindings = GssChannelBindings(
+            application_data=(self._channel or WITHOUT_TLS).application_data
+        )
+        return spnego.client(
+            hostname=hostname,
+            service=service,
+            channel_bindings=bindings,
+            context_req=ContextReq(int(self._required)),
+            protocol=self._package.value,
+        )
+
+    def _advance(self, token: bytes | None) -> Outcome:
+        self._answered = token is not None
+        if self._proxy is None:
+            self._proxy = self._open()
+        reply = self._proxy.step(token) or b""
+        if _NTLM_MESSAGE in reply:
+            raise PeerNotProven(
+                self._subject,
+                "Windows has no Kerberos ticket for it, and NTLM would prove nothing of the "
+                "service",
+                "check that its SPN is registered, and that a domain account is logged on",
+            )
+        if not reply and not self._proxy.complete:
+            # RFC 2743 2.2.1: who goes on has something to say.  GSSAPI's errors, late through
+            # pyspnego, look like this.
+            raise ValueError("neither a token nor the end")
+        return Outcome(reply, self._proxy.complete)
+
+    def _explain(self, error: Exception) -> MutualAuthError:
+        code = _windows_code(error)
+        if code == _TIME_SKEW:
+            remedy = "set the clocks of both, and of the domain controllers, by NTP"
+            return AuthenticationError(self._subject, "the clocks differ too much", remedy)
+        if self._answered:
+            told = f" (0x{code:08X})" if code else ""
+            cause = f"the service's token cannot be taken{told}"
+            return PeerNotProven(
+                self._subject, cause, "it was altered on the way, or the service refused the ticket"
+            )
+        if code == _TARGET_UNKNOWN:
+            cause, remedy = "no account has this SPN", "check its spelling, or register it"
+            return KDCRefused(self._subject, cause, remedy, code=_PRINCIPAL_UNKNOWN)
+        if code == _NO_AUTHENTICATING_AUTHORITY:
+            return KDCUnreachable(
+                self._subject, "no domain controller answers", "check the network and DNS"
+            )
+        if code in _NO_CREDENTIALS:
+            cause, remedy = (
+                "it has no Kerberos tickets to prove itself with",
+                "log on with an account of the domain",
+            )
+            return CredentialError("the logon session", cause, remedy)
+        told = (
+            f"error 0x{code:08X} of Windows"
+            if code
+            else f"an error of pyspnego's, {type(error).__name__}"
+        )
+        return AuthenticationError(
+            self._subject, f"no exchange can start ({told})", "look into the system's event log"
+        )
+
+    def judge(self, protection: Protection) -> PeerIdentity:
+        if (protection is Protection.TLS) is (self._channel is None):
+            raise PeerNotProven(
+                self._subject, "the exchange is not bound to a TLS channel as it has to be"
+            )
+        try:
+            # Flags mean nothing before the end: a client's show what it has asked for.
+            proven = (
+                self._proxy is not None
+                and self._proxy.complete
+                and self._proxy.negotiated_protocol == KERBEROS
+            )
+            shown = int(self._proxy.context_attr) if proven else 0
+        except Exception as error:
+            raise AuthenticationError(
+                self._subject, "Windows does not say how the exchange ended"
+            ) from error
+        if not proven:
+            raise PeerNotProven(self._subject, "the exchange did not end with Kerberos")
+        flags = Flag(shown & int(Protection.SEAL.requested_flags))
+        required = protection.requested_flags | (
+            Flag.CONFIDENTIALITY if self._sealed_inside else Flag(0)
+        )
+        if missing := required & ~flags:
+            raise PeerNotProven(
+                self._subject,
+                f"the exchange ended without {flag_names(missing)}",
+                "the service must agree to mutual authentication, and to protection "
+                f"{protection.value}",
+            )
+        if self._sealed_inside:
+            protection = Protection.SEAL
+        elif protection is not Protection.TLS:
+            protection = Protection.SEAL if flags & Flag.CONFIDENTIALITY else Protection.SIGN
+        # As a principal, in which a bare '@' would start the realm.
+        principal = str(self._spn).replace("\\", "\\\\").replace("@", "\\@")
+        mutauth = self._channel is not None and self._channel.between_peers
+        return PeerIdentity(
+            principal, self._spn, self._package.value, protection, flags, math.inf, mutauth=mutauth
+        )
+
+    def _spent(self, error: Exception) -> AuthenticationError:
+        code = _windows_code(error)
+        told = f" (0x{code:08X})" if code else ""
+        return AuthenticationError(
+            self._subject, f"the session protects no further record{told}", "connect again"
+        )
+
+    def _not_next(self, error: Exception) -> RecordError:
+        code = _windows_code(error)
+        told = f" (0x{code:08X})" if code else ""
+        cause = f"record rejected: bad MAC, replayed or out of order{told}"
+        return RecordError(self._subject, cause, "look for what stands between both sides")
+
+    def wrap(self, data: bytes, *, seal: bool) -> bytes:
+        try:
+            wrapped = self._proxy.wrap(data, encrypt=seal)
+        except Exception as error:
+            raise self._spent(error) from error
+        if seal and not wrapped.encrypted:
+            raise AuthenticationError(self._subject, "the security package did not encrypt")
+        return bytes(wrapped.data)
+
+    def unwrap(self, body: bytes) -> tuple[bytes, bool]:
+        try:
+            result = self._proxy.unwrap(body)
+        except Exception as error:  # any bytes can come in here, and raise anything
+            raise self._not_next(error) from error
+        return bytes(result.data), bool(result.encrypted)
+
+    @property
+    def signature_size(self) -> int:
+        try:
+            return int(self._proxy.query_message_sizes().header) - _SEALED_ONLY
+        except Exception as error:
+            cause, remedy = "Windows does not tell the size of its records' headers", "use wire nns"
+            raise AuthenticationError(self._subject, cause, remedy) from error

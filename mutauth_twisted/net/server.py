@@ -1,0 +1,337 @@
+"""Server factory and server endpoint with mutual authentication in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.interfaces import (
+    IAddress,
+    IListeningPort,
+    IProtocol,
+    IProtocolFactory,
+    IStreamServerEndpoint,
+)
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from mutauth_twisted.access import AccessPolicy
+from mutauth_twisted.core.context import Keys
+from mutauth_twisted.errors import (
+    AccessDenied,
+    MutualAuthError,
+    NetworkError,
+    ServiceFull,
+)
+from mutauth_twisted.identity import PeerIdentity
+from mutauth_twisted.log import Log
+from mutauth_twisted.mechanisms.initiators import check_credentials
+from mutauth_twisted.mechanisms.ntlm import NtlmUsers
+from mutauth_twisted.net.descriptors import guard
+from mutauth_twisted.net.faults import OwnFaults
+from mutauth_twisted.net.limits import Limits, Place, Places, network_of
+from mutauth_twisted.net.protocol import Channel, ExchangeProtocol, Side, describe
+from mutauth_twisted.net.refusals import Refusals
+from mutauth_twisted.net.tls import Layer, server_layer
+from mutauth_twisted.protection import Protection
+from mutauth_twisted.text import short_name
+from mutauth_twisted.threads import workers_for
+
+#: For how many seconds what was seen of a service's keys is good enough for its status.
+FRESH = 1.0
+
+
+@implementer(IProtocolFactory)
+class MutualAuthServerFactory:
+    """Wraps a server's factory: its protocols are built for proven, admitted clients only.
+
+    :param reactor: provides IReactorTime and IReactorFromThreads.
+    :param wrapped: the application's factory.  Its protocols' transport
+        provides :class:`~mutauth_twisted.interfaces.IMutualAuthTransport`.
+    :param keys: the service's keys.
+    :param policy: who may in.
+    :param channel: wire, protection and deadline.
+    :param limits: how many peers at once, and for how long.
+    :param tls: where protection is by TLS, the service's layer; None: one
+        with a certificate that is made up.
+    :param own: the service's own ``account@REALM``.  Another instance comes with it to see that
+        this one is there, and leaves: it is judged by the policy only when it opens a session.
+    """
+
+    _log = Log()
+    noisy = False
+
+    def __init__(
+        self,
+        reactor: Any,
+        wrapped: IProtocolFactory,
+        keys: Keys,
+        policy: AccessPolicy,
+        channel: Channel = Channel(),
+        limits: Limits = Limits(),
+        tls: Layer | None = None,
+        own: str | None = None,
+    ) -> None:
+        self._reactor = reactor
+        self._own = own.casefold() if own is not None else None
+        #: How many clients have come as the service's own account.
+        self.own_seen = 0
+        check_credentials(channel.package, isinstance(keys, NtlmUsers))
+        self._wrapped = wrapped
+        #: Who may come in; may be replaced, for those who come afterwards.
+        self.policy = policy
+        self._channel = channel
+        self._limits = limits
+        self._keys = keys
+        self._faults = OwnFaults(reactor)
+        self._refusals = Refusals(reactor)
+        #: When the keys were looked at last, and what was wrong with them.
+        self._keys_seen: float | None = None
+        self._keys_fault: str | None = None
+        self._live: set[_Served] = set()
+        self._drained: Deferred[None] | None = None
+        #: How many exchanges and sessions there are.
+        self.places = Places(limits)
+        self._tls = (tls or server_layer()) if channel.protection is Protection.TLS else None
+        self._side = Side(
+            initiator=False,
+            new_context=keys.acceptor,
+            admit=self._admit,
+            build_application=wrapped.buildProtocol,
+            limits=limits,
+            tls=self._tls,
+            own_fault=self._faults.noted,
+            refusals=self._refusals,
+        )
+
+    @property
+    def fault(self) -> str | None:
+        """Fault of the service's own keys or replay cache; None: nothing is known.
+
+        The keys are looked at, once a second at most.  The cache only clients
+        can show: its fault is over when nobody has failed for it any more
+        (:data:`~mutauth_twisted.net.faults.FORGOTTEN`).
+        """
+        now = self._reactor.seconds()
+        fresh = self._keys_seen is not None and now - self._keys_seen < FRESH
+        if not fresh or (self._keys_fault is None and self._faults.standing is not None):
+            self._keys_seen, self._keys_fault = now, None
+            try:
+                self._keys.check()
+            except MutualAuthError as error:
+                self._keys_fault = str(error)
+            else:
+                self._faults.usable()
+        return self._keys_fault or self._faults.elsewhere
+
+    def _admit(self, identity: PeerIdentity) -> None:
+        self._faults.over()
+        if not self.is_own(identity):
+            self.judge(identity)
+        self.places.check_session(identity)
+
+    def is_own(self, identity: PeerIdentity) -> bool:
+        """Whether a client says that it is the service's own account, which may be another
+        instance.
+        """
+        return self._own is not None and identity.principal.casefold() == self._own
+
+    def judge(self, identity: PeerIdentity) -> None:
+        """Have the policy judge a client; raises AccessDenied."""
+        if refusal := self.policy.refusal(identity.principal, identity.read_logon):
+            cause = f"the access policy does not let this principal in: {refusal.cause}"
+            raise AccessDenied(short_name(identity.principal), cause, refusal.remedy)
+
+    def doStart(self) -> None:
+        """Called when a port starts listening; see IProtocolFactory."""
+        if not self._channel.package.proves_service:
+            self._log.warn(
+                "package {package}: this service DOES NOT PROVE itself; its clients prove "
+                "themselves to whoever listens"
+                " in its place, who may try passwords on what they send",
+                package=self._channel.package.value,
+            )
+        if self._keys.accepts_replays:
+            self._log.warn(
+                "accept-replays: this service HAS NO REPLAY CACHE; whoever copies a client's "
+                "request opens sessions as that"
+                " client, although it can read and write nothing in them"
+            )
+        if (shared := self._limits.handshakes) <= (own := self._limits.handshakes_per_address):
+            self._log.warn(
+                "max-handshakes-per-address {own}: one address can take all {shared} handshake "
+                "slots and keep every other"
+                " client out; give less than max-handshakes",
+                own=own,
+                shared=shared,
+            )
+        self._wrapped.doStart()
+
+    def doStop(self) -> None:
+        """Called when a port stops listening; see IProtocolFactory."""
+        self._refusals.flush()
+        self._wrapped.doStop()
+
+    def buildProtocol(self, addr: IAddress) -> IProtocol | None:
+        """The exchange for one connection, or while there are too many its end; see
+        IProtocolFactory.
+        """
+        place = self.places.take(addr)
+        if place is None:
+            self._refusals.refused(
+                _too_many(describe(addr)), network_of(addr), "connection refused"
+            )
+            # Not None: Twisted's wrappers, TLS and PROXY among them, go on with a None as if it
+            # were a protocol.
+            return _TurnedAway()
+        protocol = _Served(self._reactor, workers_for(self._reactor), self._channel, self._side)
+        protocol.place = place
+        protocol.served_by = self
+        protocol.lost = self._lost
+        self._live.add(protocol)
+        # The protocol itself logs why; a server has nobody else to tell.
+        protocol.authenticated.addErrback(lambda _: None)
+        return protocol if self._tls is None else self._tls.under(protocol)
+
+    def _lost(self, protocol: _Served) -> None:
+        self._live.discard(protocol)
+        if not self._live and self._drained is not None:
+            drained, self._drained = self._drained, None
+            drained.callback(None)
+
+    async def drain(self, seconds: float) -> int:
+        """Wait until the last connection has ended; when time is up, abort those that are left.
+
+        :param seconds: how long they may take.
+        :return: how many had to be aborted.
+        """
+        if not self._live:
+            return 0
+        drained: Deferred[None] = Deferred()
+        self._drained = drained
+        drained.addTimeout(seconds, self._reactor)
+        try:
+            await drained
+        except TimeoutError:
+            self._drained = None
+        left = tuple(self._live)
+        for protocol in left:
+            protocol.abort()
+        return len(left)
+
+
+def _too_many(peer: str) -> NetworkError:
+    cause = "as many connections as may are waiting for their handshake"
+    return NetworkError(
+        peer, cause, "raise max-waiting or max-waiting-per-address if these are honest clients"
+    )
+
+
+class _TurnedAway(Protocol):
+    """A connection too many."""
+
+    def connectionMade(self) -> None:
+        transport: Any = self.transport
+        transport.loseConnection()
+
+
+class _Served(ExchangeProtocol):
+    """A server's connection, which the factory counts."""
+
+    lost: Callable[[_Served], None]
+    place: Place
+    served_by: MutualAuthServerFactory
+    #: Whether it may be another instance, which only wants to know who is here.
+    _is_neighbour = False
+
+    def connectionMade(self) -> None:
+        # The deadline runs from here on, whether or not it is its turn.
+        super().connectionMade()
+        self.place.hold(self.transport, self._dropped)
+
+    def _dropped(self) -> None:
+        self._give_up(_too_many(self._peer))
+        self.abort()
+
+    def _timed_out(self) -> None:
+        if not self.place.waits:
+            super()._timed_out()
+            return
+        cause = f"no slot for its handshake became free within {self._channel.timeout:g} s"
+        self._give_up(
+            NetworkError(self._peer, cause, "raise max-handshakes if the service can serve more")
+        )
+
+    def _judge(self) -> PeerIdentity:
+        identity = super()._judge()
+        self._is_neighbour = self.served_by.is_own(identity)
+        self.served_by.own_seen += self._is_neighbour
+        return identity
+
+    def _peer_left(self) -> None:
+        if self._is_neighbour and self._handshake.wants_opening and not self._over:
+            self._leave()
+            self._settle(
+                Failure(NetworkError(self._peer, "another instance has seen that this one is here"))
+            )
+        else:
+            super()._peer_left()
+
+    def _established(self, identity: PeerIdentity) -> None:
+        try:
+            if self._is_neighbour:
+                self.served_by.judge(identity)
+            self.place.promote(identity)
+        except (AccessDenied, ServiceFull) as error:
+            self._failed(error)
+        else:
+            super()._established(identity)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        try:
+            super().connectionLost(reason)
+        finally:
+            # Not before: a stranger that is told to leave and stays is one all the same.
+            self.place.give_back()
+            self.lost(self)
+
+    def abort(self) -> None:
+        """Drop the connection at once."""
+        transport: Any = self.transport
+        transport.abortConnection()
+
+
+@implementer(IStreamServerEndpoint)
+class MutualAuthServerEndpoint:
+    """Listens where the inner endpoint does, for proven clients.
+
+    :param reactor: provides IReactorTime and IReactorFromThreads.
+    :param inner: where to listen.
+    :param keys: the service's keys.
+    :param policy: who may in.
+    :param channel: wire, protection and deadline.
+    :param limits: how many peers at once, and for how long.
+    :param tls: see :class:`MutualAuthServerFactory`.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        inner: IStreamServerEndpoint,
+        keys: Keys,
+        policy: AccessPolicy,
+        channel: Channel = Channel(),
+        limits: Limits = Limits(),
+        tls: Layer | None = None,
+    ) -> None:
+        self._reactor = reactor
+        self._inner = inner
+        self._wrap: Callable[[IProtocolFactory], MutualAuthServerFactory] = lambda factory: (
+            MutualAuthServerFactory(reactor, factory, keys, policy, channel, limits, tls)
+        )
+
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """Start listening; see IStreamServerEndpoint."""
+        return self._inner.listen(self._wrap(protocolFactory)).addCallback(guard, self._reactor)

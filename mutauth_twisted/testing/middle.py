@@ -1,0 +1,483 @@
+"""Somebody in the middle, who can do anything to the bytes and has no key.
+
+:class:`Conversation` puts that somebody between the package's own two sides,
+in memory and with real Kerberos contexts: a client that asks a question,
+a service that answers, and both closing in order.  The integration tests do
+the same over TCP (``tests/integration/exchange_case.py``).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from itertools import count
+from typing import Any, Final, cast
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from mutauth_twisted.core.context import SecurityContext
+from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
+from mutauth_twisted.errors import MutualAuthError
+from mutauth_twisted.identity import PeerIdentity
+from mutauth_twisted.mechanisms.kerberos import KerberosInitiator, ServiceKeys
+from mutauth_twisted.net.limits import Limits
+from mutauth_twisted.net.protocol import Channel, ExchangeProtocol, Side
+from mutauth_twisted.net.transport import LINGER
+from mutauth_twisted.protection import Protection
+from mutauth_twisted.spn import SPN
+from mutauth_twisted.testing.fakes import FakeTransport, Recorder, RecorderFactory, ThreadedReactor
+from mutauth_twisted.testing.forge import make_realm
+from mutauth_twisted.wire import NNS, WINSOCK, Wire
+
+UP, DOWN = "to the service", "to the client"
+#: Which of each side's messages is which, between two mutauth peers that say one thing each; only
+#: the client opens.
+TOKEN, OPENING, DATA, END = range(4)
+#: The records of each direction.
+RECORDS = {UP: (OPENING, DATA, END), DOWN: (DATA, END)}
+#: What becomes of one message on its way: none, one or more in its place; a None among them closes
+#: the connection.
+Change = Callable[[bytes], list[bytes | None]]
+#: The same for every message: takes the direction, the message's number in it and the message.
+Tamper = Callable[[str, int, bytes], list[bytes | None]]
+
+#: Every wire with every protection whose records Kerberos makes.
+_KERBEROS = (Protection.SEAL, Protection.SIGN)
+CHANNELS: Final = tuple(
+    Channel(wire, protection) for wire in (NNS, WINSOCK) for protection in _KERBEROS
+)
+
+SPN_ASKED: Final = SPN.parse("echoSvc/srv1.test.example")
+ALICE: Final = "alice@TEST.EXAMPLE"
+#: Of a length that makes the part of a record that is rotated 64 bytes long when sealed, and 32
+#: when signed.
+QUESTION: Final = b"what is the question"
+ANSWER: Final = QUESTION.upper()
+
+
+def name(channel: Channel) -> str:
+    """A channel as a test's message names it."""
+    return f"{channel.wire.name}, {channel.protection.value}"
+
+
+def flipped(message: bytes, position: int, bit: int) -> bytes:
+    """The message with one bit changed."""
+    return message[:position] + bytes([message[position] ^ 1 << bit]) + message[position + 1 :]
+
+
+def untouched(direction: str, number: int, message: bytes) -> list[bytes | None]:
+    """The message as it is."""
+    return [message]
+
+
+def replace(direction: str, number: int, change: Change) -> Tamper:
+    """Change one message only."""
+
+    def tamper(where: str, which: int, message: bytes) -> list[bytes | None]:
+        return change(message) if (where, which) == (direction, number) else [message]
+
+    return tamper
+
+
+def flip(position: int, bit: int) -> Change:
+    """A change of one bit; of the last byte, in a token that has come out a byte or two shorter
+    than usual.
+    """
+    return lambda message: [flipped(message, min(position, len(message) - 1), bit)]
+
+
+def cut(direction: str, number: int, end: int) -> Tamper:
+    """Let a message through up to this byte, and close the connection."""
+    return replace(direction, number, lambda message: [message[:end], None])
+
+
+def silence(direction: str, number: int, end: int) -> Tamper:
+    """Let a message through up to this byte, and nothing after it."""
+
+    def tamper(where: str, which: int, message: bytes) -> list[bytes | None]:
+        if where != direction or which < number:
+            return [message]
+        return [message[:end]] if which == number else []
+
+    return tamper
+
+
+def numbers(direction: str) -> Iterator[int]:
+    """The numbers of a direction's messages, in their order."""
+    return (number for number in count() if direction == UP or number != OPENING)
+
+
+class Splitter:
+    """Finds the messages of one direction.
+
+    :param wire: the format; only its header sizes are used here.
+    :param direction: :data:`UP` or :data:`DOWN`.
+    """
+
+    def __init__(self, wire: Wire, direction: str) -> None:
+        self._records = wire is WINSOCK  # its frames look like its records
+        self._direction = direction
+        self._buffer = b""
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """The messages that the data completes."""
+        self._buffer += data
+        while (size := self._size()) is not None and len(self._buffer) >= size:
+            message, self._buffer = self._buffer[:size], self._buffer[size:]
+            # With Kerberos a client's first message is its only frame, and a service's first done
+            # its last.
+            self._records = self._records or message[0] == 0x14 or self._direction == UP
+            yield message
+
+    def rest(self) -> bytes:
+        """What is left, which is no message, and is forgotten here."""
+        rest, self._buffer = self._buffer, b""
+        return rest
+
+    def _size(self) -> int | None:
+        if self._records:  # on winsock the highest bit may be the service's mark
+            return (
+                4 + (struct.unpack_from("<I", self._buffer)[0] & 0x7FFFFFFF)
+                if len(self._buffer) >= 4
+                else None
+            )
+        return 5 + struct.unpack_from(">H", self._buffer, 3)[0] if len(self._buffer) >= 5 else None
+
+
+@define
+class Attempt:
+    """How one conversation through the one in the middle went.
+
+    :ivar error: why the client got no connection, or lost it; None where it ended well.
+    :ivar server_error: the same for the service; over TCP as far as it let somebody in.
+    :ivar spn: what the client holds proven.
+    :ivar client: what the client's application received.
+    :ivar principals: whom the service let in.
+    :ivar server: what the service's application received.
+    :ivar proofs: what each side holds proven: protection and flags.
+    :ivar gave_up: whether the client closed because what it waited for did not come: an end that no
+        side calls an error.
+    """
+
+    error: BaseException | None = None
+    server_error: BaseException | None = None
+    spn: SPN | None = None
+    client: bytes = b""
+    principals: tuple[str, ...] = ()
+    server: bytes = b""
+    proofs: set[tuple[Protection, int]] = field(factory=set)
+    gave_up: bool = False
+
+    @property
+    def harmless(self) -> bool:
+        """Whether neither side noticed anything."""
+        return self.error is None and self.server_error is None and not self.gave_up
+
+
+def check(
+    test: SynchronousTestCase,
+    attempt: Attempt,
+    what: str,
+    *,
+    spn: SPN = SPN_ASKED,
+    principal: str = ALICE,
+    protection: Protection = Protection.SEAL,
+    question: bytes = QUESTION,
+) -> None:
+    """Whatever happened: nobody was taken for another, no protection was lost, and nothing wrong
+    was delivered.
+    """
+    answer = question.upper()
+    test.assertIn(attempt.spn, (None, spn), what)
+    test.assertTrue(set(attempt.principals) <= {principal}, what)
+    # MIT's contexts can always seal, where signing was agreed as well.
+    test.assertTrue(
+        attempt.proofs <= {(protection, int(protection.requested_flags))}, (what, attempt.proofs)
+    )
+    test.assertIn(attempt.server, (b"", question), what)
+    test.assertIn(attempt.client, (b"", answer), what)
+    for error in (attempt.error, attempt.server_error):
+        if error is not None:
+            test.assertIsInstance(error, (MutualAuthError, ConnectionLost), what)
+            test.assertNotIn("\n", str(error), what)
+    if attempt.harmless:
+        test.assertEqual(
+            (attempt.spn, attempt.client, attempt.server), (spn, answer, question), what
+        )
+        test.assertEqual(attempt.principals, (principal,), what)
+
+
+class _AtOnce:
+    """Workers that need no thread: nothing here asks a KDC."""
+
+    def run(self, function: Callable[..., Any], *args: Any) -> Deferred[Any]:
+        return maybeDeferred(function, *args)
+
+
+#: After how many seconds of silence a service ends a session here.
+IDLE: Final = 60.0
+
+
+class Peer:
+    """One side of a connection: the package's own protocols on a transport in memory, with a real
+    context.
+
+    :param context: the side's security context.
+    :param channel: what was agreed on.
+    :param prepare: called with the application before it is connected.
+    :param admit: has the last word on the other side.
+    """
+
+    def __init__(
+        self,
+        context: SecurityContext,
+        channel: Channel,
+        prepare: Callable[[Recorder], object],
+        admit: Callable[[PeerIdentity], None] = lambda identity: None,
+    ) -> None:
+        self.factory = RecorderFactory(prepare)
+        self.reactor = ThreadedReactor()
+        self.transport = FakeTransport()
+        initiator = isinstance(context, KerberosInitiator)
+        limits = None if initiator else Limits(idle=IDLE)
+        side = Side(
+            initiator, lambda peer, channel: context, admit, self.factory.buildProtocol, limits
+        )
+        self.protocol = ExchangeProtocol(self.reactor, cast(Any, _AtOnce()), channel, side)
+        #: What `authenticated` fired with.
+        self.results: list[Any] = []
+        #: Whether its transport is gone.
+        self.lost = False
+        self.protocol.authenticated.addBoth(self.results.append)
+        self.protocol.makeConnection(self.transport)
+
+    def receive(self, data: bytes) -> None:
+        """Have bytes come in, as long as the connection is read."""
+        if data and not self.lost and not self.transport.disconnecting:
+            self.protocol.dataReceived(data)
+
+    def lose(self, reason: BaseException | None = None) -> None:
+        """Have the connection end."""
+        if not self.lost:
+            self.lost = True
+            self.protocol.connectionLost(Failure(reason or ConnectionDone()))
+
+    @property
+    def application(self) -> Recorder | None:
+        """Its application, if there is one."""
+        return self.factory.built[0] if self.factory.built else None
+
+    @property
+    def error(self) -> BaseException | None:
+        """Why it got no connection, or lost it; None where it ended well."""
+        (result,) = self.results
+        if isinstance(result, Failure):
+            assert not self.factory.built, "an application without a proof"
+            return result.value
+        return (
+            None
+            if isinstance(result.reason, ConnectionDone)
+            else cast(BaseException, result.reason)
+        )
+
+
+def asking(context: SecurityContext, channel: Channel, *, closes: bool = True) -> Peer:
+    """A client that asks its question.
+
+    :param closes: whether it closes when it has its answer.
+    """
+
+    def prepare(application: Recorder) -> None:
+        application.on_connect = lambda transport: transport.write(QUESTION)
+        if closes:
+            application.on_data = lambda transport, data: transport.loseConnection()
+
+    return Peer(context, channel, prepare)
+
+
+def answering(
+    context: SecurityContext, channel: Channel, *, closes: bool = False, **options: Any
+) -> Peer:
+    """A service that answers.
+
+    :param closes: whether it closes behind its answer.
+    :param options: of :class:`Peer`.
+    """
+
+    def answer(transport: Any, data: bytes) -> None:
+        transport.write(data.upper())
+        if closes:
+            transport.loseConnection()
+
+    return Peer(
+        context, channel, lambda application: setattr(application, "on_data", answer), **options
+    )
+
+
+class Conversation:
+    """One connection between two sides in memory, with somebody in the middle.
+
+    :param client: see :func:`asking`.
+    :param server: see :func:`answering`.
+    :param channel: what both have agreed on.
+    :param tamper: what the one in the middle does to messages.
+    :param mute: a direction in which ends of connections do not arrive.
+    """
+
+    def __init__(
+        self,
+        client: Peer,
+        server: Peer,
+        channel: Channel,
+        tamper: Tamper = untouched,
+        mute: str | None = None,
+    ) -> None:
+        self.client, self.server = client, server
+        self._ways = {UP: (client, server), DOWN: (server, client)}
+        self._channel = channel
+        self._tamper = tamper
+        self._mute = mute
+        self._splitters = {direction: Splitter(channel.wire, direction) for direction in self._ways}
+        self._numbers = {direction: numbers(direction) for direction in self._ways}
+        self._ended: set[str] = set()
+        self._gave_up = False
+
+    def hold(self) -> Attempt:
+        """Carry it to its end, which has to come when every deadline has passed.
+
+        :raises AssertionError: when a side hangs.
+        """
+        self._carry()
+        # A client's application that waits in vain closes.
+        application: Any = self.client.application
+        if application is not None and not (
+            self.client.lost or application.transport.disconnecting
+        ):
+            self._gave_up = True
+            application.transport.loseConnection()
+            self._carry()
+        for wait in (self._channel.timeout, LINGER, IDLE, LINGER):
+            if not (self.client.lost and self.server.lost):
+                self.client.reactor.advance(wait)
+                self.server.reactor.advance(wait)
+                self._carry()
+        assert self.client.lost, "the client hangs"
+        assert self.server.lost, "the service hangs"
+        return self._attempt()
+
+    def _carry(self) -> None:
+        while self._move(UP) | self._move(DOWN) or self._flush(UP) | self._flush(DOWN):
+            pass
+
+    def _move(self, direction: str) -> bool:
+        """Carry what one side has written, and its end; whether there was anything."""
+        source, target = self._ways[direction]
+        data = source.transport.take()
+        for message in self._splitters[direction].feed(data):
+            for piece in self._tamper(direction, next(self._numbers[direction]), message):
+                if piece is None:
+                    source.lose()
+                    target.lose()
+                    return True
+                target.receive(piece)
+        return self._move_end(direction) or bool(data)
+
+    def _flush(self, direction: str) -> bool:
+        """Carry what is no message: one side read what it got in another way."""
+        rest = self._splitters[direction].rest()
+        self._ways[direction][1].receive(rest)
+        return bool(rest)
+
+    def _move_end(self, direction: str) -> bool:
+        """Carry the end of one side's half, and of its connection; whether there was any."""
+        source, target = self._ways[direction]
+        transport, moved = source.transport, False
+        if transport.disconnecting and not source.lost:
+            self._flush(direction)
+            source.lose()
+            if transport.aborted and direction != self._mute:
+                target.lose(ConnectionLost())
+            moved = True
+        if (transport.write_closing or source.lost) and direction not in self._ended:
+            self._flush(direction)
+            self._ended.add(direction)
+            if not source.lost:
+                source.protocol.writeConnectionLost()
+            if direction != self._mute and not target.lost:
+                target.protocol.readConnectionLost()
+            moved = True
+        return moved
+
+    def _attempt(self) -> Attempt:
+        attempt = Attempt(self.client.error, self.server.error, gave_up=self._gave_up)
+        for peer in (self.client, self.server):
+            if (application := peer.application) is None:
+                continue
+            identity, received = (
+                cast(Any, application.transport).peer_identity,
+                b"".join(application.received),
+            )
+            attempt.proofs.add((identity.protection, int(identity.flags)))
+            if peer is self.client:
+                attempt.spn, attempt.client = identity.spn, received
+            else:
+                attempt.principals, attempt.server = (identity.principal,), received
+        return attempt
+
+
+class MiddleCase(SynchronousTestCase):
+    """A service ``svc-echo`` with its keys, and alice with a ticket for it; no KDC."""
+
+    def setUp(self) -> None:
+        self.realm = make_realm(self)
+        self.keys = ServiceKeys(ServiceCredentials(self.realm.keytab("svc-echo")))
+        self.ccache = self.realm.ccache("alice", str(SPN_ASKED), "svc-echo")
+
+    def initiator(self, channel: Channel) -> KerberosInitiator:
+        """Alice's context."""
+        return KerberosInitiator(
+            SPN_ASKED, ClientCredentials(ccache=self.ccache), channel.protection
+        )
+
+    def conversation(
+        self,
+        channel: Channel,
+        tamper: Tamper = untouched,
+        *,
+        mute: str | None = None,
+        closes: str = UP,
+        keys: ServiceKeys | None = None,
+        **options: Any,
+    ) -> Conversation:
+        """A client and a service of ours.
+
+        :param closes: the direction of whoever closes first.
+        :param options: of :class:`Peer`, for the service.
+        """
+        client = asking(self.initiator(channel), channel, closes=closes == UP)
+        acceptor = (keys or self.keys).acceptor("client")
+        server = answering(acceptor, channel, closes=closes == DOWN, **options)
+        return Conversation(client, server, channel, tamper, mute)
+
+    def attempt(
+        self, channel: Channel, tamper: Tamper = untouched, what: str = "", **options: Any
+    ) -> Attempt:
+        """Hold a conversation, and see that nothing went wrong that must not."""
+        attempt = self.conversation(channel, tamper, **options).hold()
+        check(self, attempt, f"{name(channel)}: {what}", protection=channel.protection)
+        return attempt
+
+    def messages(self, channel: Channel, **options: Any) -> dict[tuple[str, int], bytes]:
+        """Every message of an undisturbed conversation."""
+        found: dict[tuple[str, int], bytes] = {}
+
+        def note(direction: str, number: int, message: bytes) -> list[bytes | None]:
+            found[direction, number] = message
+            return [message]
+
+        self.conversation(channel, note, **options).hold()
+        return found

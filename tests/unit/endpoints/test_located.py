@@ -1,0 +1,87 @@
+"""A located endpoint's own checks; the search itself is tried against a directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+from twisted.internet.testing import MemoryReactorClock
+from twisted.trial.unittest import SynchronousTestCase
+
+from mutauth_twisted.core.handshake import ACCESS_DENIED, SERVICE_FULL
+from mutauth_twisted.credentials import ClientCredentials
+from mutauth_twisted.directory.location import Selection
+from mutauth_twisted.endpoints.located import LocatedEndpoint, _may_have_moved
+from mutauth_twisted.errors import (
+    CredentialError,
+    KDCRefused,
+    KDCUnreachable,
+    MutualAuthError,
+    NetworkError,
+    PeerNotProven,
+    PeerRefused,
+    UsageError,
+)
+from mutauth_twisted.net.protocol import Channel
+from mutauth_twisted.net.tls import Authority
+from mutauth_twisted.protection import Protection
+from mutauth_twisted.testing.certificates import Certificates
+
+
+class AuthorityTests(SynchronousTestCase):
+    """Certificates that are checked in addition."""
+
+    def endpoint(self, authority: Authority) -> Any:
+        """An endpoint for TLS."""
+        channel, nobody = Channel(protection=Protection.TLS), cast(Any, None)
+        credentials = ClientCredentials()
+        return LocatedEndpoint(
+            MemoryReactorClock(),
+            nobody,
+            Selection("echo"),
+            credentials,
+            channel=channel,
+            authority=authority,
+        )
+
+    def test_a_host_that_is_none(self) -> None:
+        """What some SCP calls its host is that instance's fault: the next one is tried."""
+        directory = Path(self.mktemp())
+        directory.mkdir()
+        endpoint = self.endpoint(Authority(Certificates(directory.absolute() / "ca").ca_file))
+        for host in ("bad..example.com", "x" * 64 + ".example.com"):
+            instance = SimpleNamespace(host=host)
+            error = self.assertRaises(PeerNotProven, endpoint._layer, instance, "where")
+            self.assertIn("its host's name can be in no certificate", str(error))
+        self.assertIsNotNone(endpoint._layer(SimpleNamespace(host="srv1.example.com"), "where"))
+
+    def test_what_the_user_gave(self) -> None:
+        """A wrong file or name shows before anything is searched."""
+        directory = Path(self.mktemp())
+        directory.mkdir()
+        ca = Certificates(directory.absolute() / "ca").ca_file
+        self.assertRaises((CredentialError, UsageError), self.endpoint, Authority("/nowhere.pem"))
+        self.assertRaises(UsageError, self.endpoint, Authority(ca, "bad..example.com"))
+
+
+class MovedTests(SynchronousTestCase):
+    """Failures with what was found, after which the directory is asked again."""
+
+    def test_failures(self) -> None:
+        """Those of a service that may be elsewhere now; one that is full, or denies this client, is
+        where it was.
+        """
+        cases: tuple[tuple[MutualAuthError, bool], ...] = (
+            (NetworkError("a", "nothing listens there"), True),
+            (PeerNotProven("a", "another one"), True),
+            (PeerRefused("a", "no such key", code=0x80090322), True),
+            (KDCRefused("a", "no such service", code=7), True),
+            (PeerRefused("a", "denied", code=ACCESS_DENIED), False),
+            (PeerRefused("a", "full", code=SERVICE_FULL), False),
+            (KDCRefused("a", "our ticket", code=32), False),
+            (KDCUnreachable("a", "no KDC"), False),
+            (CredentialError("a", "no ticket"), False),
+        )
+        for error, moved in cases:
+            self.assertIs(_may_have_moved(error), moved, error)

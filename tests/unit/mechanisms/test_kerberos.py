@@ -1,0 +1,727 @@
+"""Kerberos contexts: real ones, with tickets that the tests make for themselves.
+
+Many of these tests are here to fail when a release of pyspnego or
+python-gssapi changes what mutauth_twisted.mechanisms.kerberos relies on.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+import logging.config
+import os
+import time
+from itertools import product
+from pathlib import Path
+from typing import Any, cast
+
+import gssapi
+import spnego
+from gssapi.raw import inquire_context, set_cred_option, set_neg_mechs
+from gssapi.raw.misc import GSSError
+from twisted.trial.unittest import SynchronousTestCase
+
+from mutauth_twisted.core.context import Outcome, StepFailed
+from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
+from mutauth_twisted.errors import (
+    AuthenticationError,
+    CredentialError,
+    KDCError,
+    MutualAuthError,
+    PeerError,
+    PeerNotProven,
+    PeerRefused,
+    RecordError,
+)
+from mutauth_twisted.identity import PeerIdentity
+from mutauth_twisted.kerberos.tickets import tickets_for
+from mutauth_twisted.mechanisms import kerberos as module
+from mutauth_twisted.mechanisms.kerberos import KerberosInitiator, ServiceKeys, kerberos_name
+from mutauth_twisted.protection import Flag, Protection
+from mutauth_twisted.spn import SPN
+from mutauth_twisted.testing.forge import make_realm, set_environment
+
+DN = "CN=echoSvc,CN=SRV1,OU=A\\, B,DC=test,DC=example"
+BY_HOST = SPN.parse("echoSvc/srv1.test.example")
+BY_DN = SPN("echoSvc", "srv1.test.example", DN)
+SEAL = Protection.SEAL
+SPNEGO = gssapi.OID.from_int_seq("1.3.6.1.5.5.2")
+
+
+def flip(data: bytes, position: int, bit: int) -> bytes:
+    """The data with one bit changed."""
+    return data[:position] + bytes([data[position] ^ 1 << bit]) + data[position + 1 :]
+
+
+class Case(SynchronousTestCase):
+    """A service ``svc-echo`` with an SPN, and alice with a ticket for it."""
+
+    spn = BY_HOST
+
+    def setUp(self) -> None:
+        self.realm = make_realm(self)
+        self.keys = ServiceKeys(ServiceCredentials(self.realm.keytab("svc-echo")))
+
+    def client(
+        self, spn: SPN | None = None, protection: Protection = SEAL, **ticket: Any
+    ) -> KerberosInitiator:
+        """A client with a ticket for the SPN, which ``svc-echo`` has."""
+        spn = spn or self.spn
+        ccache = self.realm.ccache("alice", str(spn), ticket.pop("account", "svc-echo"), **ticket)
+        return KerberosInitiator(spn, ClientCredentials(ccache=ccache), protection)
+
+    def established(self, **options: Any) -> tuple[KerberosInitiator, Any]:
+        """Both sides with their contexts complete."""
+        client, server = self.client(**options), self.keys.acceptor("client")
+        reply = server.step(client.step(None).token)
+        self.assertTrue(client.step(reply.token).complete)
+        return client, server
+
+    def raw_client(
+        self,
+        flags: int,
+        mechanism: gssapi.OID = gssapi.MechType.kerberos,
+        *,
+        unprotected: bool = False,
+    ) -> gssapi.SecurityContext:
+        """A client of GSSAPI's own that asks for what it likes."""
+        ccache = self.realm.ccache("alice", str(BY_HOST), "svc-echo")
+        credential = gssapi.Credentials(
+            usage="initiate", mechs=[mechanism], store={"ccache": ccache}
+        )
+        if mechanism == SPNEGO:
+            set_neg_mechs(credential, [gssapi.MechType.kerberos])
+        if unprotected:
+            # MIT asks for confidentiality and integrity by itself unless told not to.
+            set_cred_option(gssapi.OID.from_int_seq("1.2.752.43.13.29"), credential)
+        return gssapi.SecurityContext(
+            name=kerberos_name(BY_HOST),
+            creds=credential,
+            usage="initiate",
+            mech=mechanism,
+            flags=flags,
+        )
+
+    def step_fails(self, context: Any, token: bytes | None) -> StepFailed:
+        """The step fails, and says so in one line."""
+        with self.assertRaises(StepFailed) as caught:
+            context.step(token)
+        failed: StepFailed = caught.exception
+        self.assertNotIn("\n", str(failed.error))
+        return failed
+
+
+class ExchangeTests(Case):
+    """Two sides that should come together."""
+
+    def test_steps(self) -> None:
+        """The client speaks, the service answers and is complete, and so is the client then."""
+        client, server = self.client(), self.keys.acceptor("client")
+        request = client.step(None)
+        self.assertFalse(request.complete)
+        reply = server.step(request.token)
+        self.assertTrue(reply.complete)
+        self.assertNotEqual(reply.token, b"")
+        self.assertEqual(client.step(reply.token), Outcome(b"", True))
+
+    def test_only_the_first_step_may_wait(self) -> None:
+        """A client's first step may ask a KDC; later ones, and a service's, do not."""
+        client, server = self.client(), self.keys.acceptor("client")
+        self.assertTrue(client.blocking)
+        self.assertFalse(server.blocking)
+        client.step(None)
+        self.assertFalse(client.blocking)
+
+    def test_identities(self) -> None:
+        """The client sees the SPN it asked for, the service the client's principal."""
+        client, server = self.established()
+        seen = client.judge(SEAL)
+        self.assertEqual(
+            seen,
+            PeerIdentity(
+                f"{BY_HOST}@TEST.EXAMPLE", BY_HOST, "kerberos", SEAL, seen.flags, seen.expires
+            ),
+        )
+        self.assertEqual(seen.flags, SEAL.requested_flags)
+        self.assertEqual(seen.realm, "TEST.EXAMPLE")
+        principal = server.judge(SEAL)
+        self.assertEqual((principal.principal, principal.spn), ("alice@TEST.EXAMPLE", None))
+        self.assertTrue(time.time() + 3590 < seen.expires <= time.time() + 3600)
+        self.assertEqual(principal.expires, seen.expires)
+
+    def test_three_part_names(self) -> None:
+        """SPNs with a DN or a GUID as third part can be asked for, which pyspnego by itself
+        cannot.
+        """
+        for name in (DN, "0b2f6ad0-6c7c-4f0f-b1c5-0f5a0f5a0f5a", "CN=odd@name,DC=test"):
+            spn = SPN("echoSvc", "srv1.test.example", name, "9000")
+            self.assertEqual(
+                str(kerberos_name(spn)).partition("@TEST")[0].replace("\\", ""),
+                str(spn).replace("\\", ""),
+            )
+        client, _ = self.established(spn=BY_DN)
+        identity = client.judge(SEAL)
+        self.assertEqual(identity.spn, BY_DN)
+        self.assertIn("OU=A\\\\, B", identity.principal)
+
+    def test_the_default_cache(self) -> None:
+        """Without credentials of its own a client uses the process's ticket cache."""
+        os.environ["KRB5CCNAME"] = self.realm.ccache("bob", str(BY_HOST), "svc-echo")
+        server = self.keys.acceptor("client")
+        server.step(KerberosInitiator(BY_HOST, ClientCredentials(), SEAL).step(None).token)
+        self.assertEqual(server.judge(SEAL).principal, "bob@TEST.EXAMPLE")
+
+    def test_a_keytab_for_each_service(self) -> None:
+        """Two services of one process each accept with their own keytab only."""
+        other = ServiceKeys(ServiceCredentials(self.realm.keytab("svc-other")))
+        token = self.client(account="svc-other").step(None).token
+        self.step_fails(self.keys.acceptor("client"), token)
+        self.assertTrue(other.acceptor("client").step(token).complete)
+
+    def test_one_principal_of_a_keytab(self) -> None:
+        """A service that names its principal accepts with that key, and with no other one of its
+        keytab.
+        """
+        both = Path(self.mktemp())
+        both.write_bytes(
+            Path(self.realm.keytab("svc-echo")).read_bytes()
+            + Path(self.realm.keytab("svc-other")).read_bytes()[2:]
+        )
+        ours, other = (
+            self.client(account=account).step(None).token for account in ("svc-echo", "svc-other")
+        )
+        named = ServiceKeys(ServiceCredentials(both, "svc-echo@TEST.EXAMPLE"))
+        self.assertTrue(named.acceptor("client").step(ours).complete)
+        self.step_fails(named.acceptor("client"), other)
+        self.assertTrue(
+            ServiceKeys(ServiceCredentials(both)).acceptor("client").step(other).complete
+        )
+
+    def test_shared_tickets(self) -> None:
+        """Contexts with the same credentials share what was fetched with them; others share
+        nothing.
+        """
+        first = tickets_for(ClientCredentials(keytab="/a", principal="x@R"))
+        self.assertIs(tickets_for(ClientCredentials(keytab="/a", principal="x@R")), first)
+        self.assertIsNot(tickets_for(ClientCredentials(keytab="/a", principal="y@R")), first)
+
+
+class JudgementTests(Case):
+    """Contexts that are complete and have not proven enough."""
+
+    def refused_for(self, flags: int, missing: str, **options: bool) -> None:
+        """The service's judgement names what is missing, and nothing else."""
+        server = self.keys.acceptor("client")
+        self.assertTrue(server.step(self.raw_client(flags, **options).step()).complete)
+        with self.assertRaises(PeerNotProven) as caught:
+            server.judge(SEAL)
+        self.assertEqual(caught.exception.cause, f"the exchange ended without {missing}")
+
+    def test_missing_flags(self) -> None:
+        """A client that leaves out mutual authentication is not let in."""
+        self.refused_for(SEAL.requested_flags & ~Flag.MUTUAL, "mutual")
+
+    def test_missing_protection(self) -> None:
+        """A client that leaves out confidentiality and integrity is not let in."""
+        flags = Flag.MUTUAL | Flag.REPLAY | Flag.SEQUENCE
+        self.refused_for(flags, "confidentiality, integrity", unprotected=True)
+        self.refused_for(flags | Flag.INTEGRITY, "confidentiality", unprotected=True)
+
+    def test_signing_needs_no_confidentiality(self) -> None:
+        """Where signing was agreed, a context without confidentiality will do."""
+        server = self.keys.acceptor("client")
+        flags = SEAL.requested_flags & ~Flag.CONFIDENTIALITY
+        server.step(self.raw_client(flags, unprotected=True).step())
+        self.assertEqual(server.judge(Protection.SIGN).flags, flags)
+
+    def test_unfinished(self) -> None:
+        """A client's context that still waits for the service shows all flags, and proves
+        nothing.
+        """
+        client = self.client()
+        client.step(None)
+        self.assertEqual(
+            int(client._proxy.context_attr) & int(SEAL.requested_flags), int(SEAL.requested_flags)
+        )
+        with self.assertRaises(MutualAuthError):
+            client.judge(SEAL)
+
+    def test_other_mechanism(self) -> None:
+        """A context of another mechanism is refused, whatever its flags say."""
+        client, _ = self.established()
+        inquire = gssapi.raw.inquire_context
+
+        def inquired(*args: Any, **kwargs: Any) -> Any:
+            return inquire(*args, **kwargs)._replace(
+                mech=gssapi.OID.from_int_seq("1.3.6.1.4.1.311.2.2.10")
+            )
+
+        self.patch(module, "inquire_context", inquired)
+        with self.assertRaisesRegex(PeerNotProven, "did not end with Kerberos"):
+            client.judge(SEAL)
+
+    def test_before_its_end(self) -> None:
+        """A service's context that has taken no step, or failed in it, proves nothing."""
+        server = self.keys.acceptor("client")
+        self.assertRaises(MutualAuthError, server.judge, SEAL)
+        self.step_fails(server, None)
+        self.step_fails(server, b"junk")
+        self.assertRaises(MutualAuthError, server.judge, SEAL)
+
+    def test_judged_by_the_context(self) -> None:
+        """A service's judgement asks the context itself for its mechanism, its flags and whether it
+        is complete.
+        """
+        inquire = gssapi.raw.inquire_context
+        for changed in (
+            {"mech": gssapi.OID.from_int_seq("1.3.6.1.4.1.311.2.2.10")},
+            {"complete": False},
+            {"flags": 0},
+        ):
+            _, server = self.established()
+
+            def inquired(*args: Any, _changed: Any = changed, **kwargs: Any) -> Any:
+                return inquire(*args, **kwargs)._replace(**_changed)
+
+            self.patch(module, "inquire_context", inquired)
+            self.assertRaises(PeerNotProven, server.judge, SEAL)
+
+    def test_ended_ticket(self) -> None:
+        """A ticket that ends between the last step and the judgement is an error like any other."""
+        client, _ = self.established()
+
+        def expired(*_: object, **__: object) -> None:
+            raise gssapi.exceptions.ExpiredContextError(0x000C0000, 0)
+
+        self.patch(module, "inquire_context", expired)
+        with self.assertRaisesRegex(AuthenticationError, "ended with its ticket"):
+            client.judge(SEAL)
+
+    def test_other_name(self) -> None:
+        """A context that names another service than was asked for is refused."""
+        client, _ = self.established()
+        # Unicode would fold the last one into the name on the ticket, and a directory keeps them
+        # apart.
+        for other in ("echoSvc/other.test.example", "echoSvc/\u017frv1.test.example"):
+            client._spn = SPN.parse(other)
+            with self.assertRaisesRegex(PeerNotProven, "the ticket names echoSvc/srv1"):
+                client.judge(SEAL)
+        client._spn = SPN.parse("ECHOSVC/SRV1.Test.example")
+        self.assertEqual(client.judge(SEAL).spn, client._spn)
+
+
+class RefusalTests(Case):
+    """Steps that fail."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.ccache = self.realm.ccache("alice", str(BY_HOST), "svc-echo")
+
+    def test_other_key(self) -> None:
+        """A ticket for another account's key is refused with an error token, with which the client
+        says why.
+        """
+        client = self.client(account="svc-other")
+        failed = self.step_fails(self.keys.acceptor("client"), client.step(None).token)
+        self.assertIsInstance(failed.error, PeerNotProven)
+        self.assertIn("made for another key", str(failed.error))
+        self.assertTrue(0 < len(failed.token) < 500)
+        told = self.step_fails(client, failed.token)
+        self.assertIsInstance(told.error, PeerRefused)
+        self.assertIn(
+            "the service refused the ticket: the ticket was made for another key", str(told.error)
+        )
+
+    def test_cause(self) -> None:
+        """Who gets the error of a failed step finds GSSAPI's below it, whose frames hold no
+        context.
+        """
+        client = self.client(account="svc-other")
+        refused = self.step_fails(self.keys.acceptor("client"), client.step(None).token)
+        told = self.step_fails(client, refused.token)
+        nobody = KerberosInitiator(
+            BY_HOST, ClientCredentials(ccache="FILE:/nonexistent/ccache"), SEAL
+        )
+        for failed in (refused, told, self.step_fails(nobody, None)):
+            self.assertIsInstance(failed.error.__cause__, GSSError)
+        for failed in (refused, told):
+            self.assertIsNone(cast(BaseException, failed.error.__cause__).__traceback__)
+
+    def test_a_service_that_plays_the_kdc(self) -> None:
+        """What a KDC alone should say is the service's word when the service sends it, however it
+        is wrapped.
+        """
+        client = self.client()
+        for code in (7, 12, 29):
+            error = client._explain(GSSError(0xD0000, (code - 1765328384) & 0xFFFFFFFF), b"a token")
+            self.assertIs(type(error), PeerRefused)
+            self.assertIn("the service refused the ticket: ", str(error))
+            self.assertIsInstance(
+                client._explain(GSSError(0xD0000, (code - 1765328384) & 0xFFFFFFFF), None), KDCError
+            )
+
+    def test_replayed(self) -> None:
+        """The token of a finished exchange is refused when it comes again."""
+        token = self.client().step(None).token
+        self.keys.acceptor("client").step(token)
+        failed = self.step_fails(self.keys.acceptor("thief"), token)
+        self.assertIn("replay", str(failed.error))
+
+    def test_ended_ticket(self) -> None:
+        """A service refuses a ticket that ended longer ago than clocks may differ."""
+        client = self.client(lifetime=-3600, age=7200)
+        self.assertIsInstance(self.step_fails(client, None).error, MutualAuthError)
+
+    def test_ticket_that_has_just_ended(self) -> None:
+        """A service refuses a ticket from its end on, by its own clock: what MIT takes for five
+        more minutes.
+        """
+        for lifetime in (-1, -10, -200):
+            client, server = (
+                self.client(lifetime=lifetime, age=600, said=3600),
+                self.keys.acceptor("client"),
+            )
+            failed = self.step_fails(server, client.step(None).token)
+            self.assertIs(type(failed.error), PeerNotProven)
+            self.assertIn("its ticket has expired", str(failed.error))
+            raw = inquire_context(server._context)
+            self.assertTrue(raw.complete and raw.lifetime > 0, "it is MIT that has refused it")
+
+    def test_own_ticket_that_has_just_ended(self) -> None:
+        """A client whose ticket ends while it waits for the service's answer is told so."""
+        client, server = self.client(lifetime=1000), self.keys.acceptor("client")
+        reply = server.step(client.step(None).token).token
+        later = time.time() + 1001
+        self.patch(module.time, "time", lambda: later)
+        failed = self.step_fails(client, reply)
+        self.assertIsInstance(failed.error, CredentialError)
+        self.assertIn("the Kerberos ticket has expired", str(failed.error))
+
+    def test_other_packages(self) -> None:
+        """NTLM, and Kerberos inside SPNEGO, are not Kerberos."""
+        os.environ["KRB5CCNAME"] = self.realm.ccache("alice", str(BY_HOST), "svc-echo")
+        wrapped = gssapi.SecurityContext(
+            name=kerberos_name(BY_HOST), usage="initiate", mech=SPNEGO
+        ).step()
+        assert wrapped is not None
+        ntlm = b"NTLMSSP\0\1\0\0\0\x97\x82\x08\xe2" + bytes(24)
+        for token in (wrapped, ntlm):
+            self.step_fails(self.keys.acceptor("client"), token)
+
+    def test_hostile_tokens(self) -> None:
+        """Whatever a stranger sends, a step fails in the one way it may."""
+        request = self.client().step(None).token
+        for token in (
+            b"",
+            b"\0",
+            b"\x60",
+            b"\xff" * 70_000,
+            request[:-1],
+            request + b"\0",
+            request[15:],
+            bytes(500),
+        ):
+            self.step_fails(self.keys.acceptor("stranger"), token)
+
+    def answered(self) -> tuple[KerberosInitiator, bytes]:
+        """A client and the service's token for it."""
+        client = KerberosInitiator(BY_HOST, ClientCredentials(ccache=self.ccache), SEAL)
+        return client, self.keys.acceptor("client").step(client.step(None).token).token
+
+    def test_truncated(self) -> None:
+        """A token that was cut anywhere is refused."""
+        request = self.client().step(None).token
+        for end in range(len(request)):
+            self.step_fails(self.keys.acceptor("client"), request[:end])
+        for missing in range(1, len(self.answered()[1])):
+            client, reply = self.answered()
+            self.step_fails(client, reply[:-missing])
+
+    def test_flipped_request(self) -> None:
+        """No bit of the client's token can be changed so that another identity or less protection
+        comes out.
+        """
+        # With a replay cache the second token that is good would be refused for that alone.
+        set_environment(self, {"KRB5RCACHENAME": "none:"})
+        request, harmless = self.client().step(None).token, set()
+        for position, bit in product(range(len(request)), range(8)):
+            server = self.keys.acceptor("client")
+            try:
+                outcome = server.step(flip(request, position, bit))
+            except StepFailed:
+                continue
+            if outcome.complete:
+                identity = server.judge(SEAL)
+                self.assertEqual(
+                    (identity.principal, identity.flags),
+                    ("alice@TEST.EXAMPLE", SEAL.requested_flags),
+                )
+                harmless.add(position)
+            else:
+                # MIT asks for more after an unknown token identifier, without a word: the handshake
+                # ends that.
+                self.assertEqual(outcome.token, b"")
+        # What is in the clear (RFC 4120 5.5.1, 5.3) and decides nothing.  The message type says
+        # what the token's identifier said already; of the options GSSAPI goes by its own flags, in
+        # the authenticator.
+        meaningless = {request.index(b"\xa1\x03\x02\x01\x0e") + 4}
+        options = request.index(b"\xa2\x07\x03\x05\x00") + 4
+        meaningless |= set(range(options, options + 5))
+        # The key decides which service a ticket is for, not the ticket's own words.
+        for text in (b"TEST.EXAMPLE", b"echoSvc", b"srv1.test.example"):
+            start = request.index(text)
+            meaningless |= set(range(start, start + len(text)))
+        meaningless.add(request.index(b"\xa0\x03\x02\x01\x01\xa1") + 4)
+        # The key's version: with one key for the account there is no other to choose.
+        meaningless.add(request.index(b"\xa0\x03\x02\x01\x12\xa1\x03\x02\x01") + 9)
+        self.assertEqual(harmless, meaningless)
+
+    def test_flipped_reply(self) -> None:
+        """No bit of the service's token can be changed so that another service or less protection
+        comes out.
+        """
+        harmless, reply = set(), self.answered()[1]
+        for position, bit in product(range(len(reply)), range(8)):
+            client, reply = self.answered()
+            if position >= len(reply):
+                continue  # its numbers have no leading zeros
+            try:
+                outcome = client.step(flip(reply, position, bit))
+            except StepFailed:
+                continue
+            self.assertEqual(outcome, Outcome(b"", True))
+            identity = client.judge(SEAL)
+            self.assertEqual((identity.spn, identity.flags), (BY_HOST, SEAL.requested_flags))
+            harmless.add(position)
+        # As in the request (RFC 4120 5.5.2).
+        self.assertEqual(harmless, {reply.index(b"\xa1\x03\x02\x01\x0f") + 4})
+
+    def test_no_ticket(self) -> None:
+        """A client without a ticket is told to get one, and nothing is sent."""
+        failed = self.step_fails(KerberosInitiator(BY_HOST, ClientCredentials(), SEAL), None)
+        self.assertIsInstance(failed.error, CredentialError)
+        self.assertIn("kinit", str(failed.error))
+        self.assertEqual(failed.token, b"")
+
+    def test_ticket_for_another_service(self) -> None:
+        """A client whose tickets are for another service, and whose KDC does not answer, says
+        so.
+        """
+        ccache = self.realm.ccache("alice", "echoSvc/other.test.example", "svc-echo")
+        failed = self.step_fails(
+            KerberosInitiator(BY_HOST, ClientCredentials(ccache=ccache), SEAL), None
+        )
+        self.assertIsInstance(failed.error, MutualAuthError)
+        self.assertIn(str(BY_HOST), str(failed.error))
+
+
+class KeytabTests(Case):
+    """A service's own keys that cannot be used: known before anybody connects."""
+
+    def refused(self, *credentials: str) -> str:
+        """The one line that a service with these credentials ends with."""
+        with self.assertRaises(CredentialError) as caught:
+            ServiceKeys(ServiceCredentials(*credentials))
+        self.assertNotIn("\n", str(caught.exception))
+        return str(caught.exception)
+
+    def test_missing(self) -> None:
+        """A keytab that does not exist."""
+        self.assertIn("does not exist", self.refused("/nonexistent/echo.keytab"))
+
+    def test_unreadable(self) -> None:
+        """A keytab that cannot be read; root can read any file, but no directory."""
+        self.assertIn("cannot be read", self.refused(str(self.realm.directory)))
+
+    def test_garbage(self) -> None:
+        """A file that is no keytab."""
+        path = self.realm.directory / "garbage"
+        path.write_bytes(b"not a keytab at all")
+        self.assertIn(str(path), self.refused(str(path)))
+
+    def test_other_principal(self) -> None:
+        """A keytab without the principal's key."""
+        self.assertIn(
+            "svc-none@TEST.EXAMPLE",
+            self.refused(self.realm.keytab("svc-echo"), "svc-none@TEST.EXAMPLE"),
+        )
+
+
+class RecordTests(Case):
+    """Records of an established context."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.client_side, self.server_side = self.established()
+
+    def test_both_ways(self) -> None:
+        """What one side wraps the other unwraps, and is told whether it was sealed."""
+        for sender, receiver in (
+            (self.client_side, self.server_side),
+            (self.server_side, self.client_side),
+        ):
+            for data, seal in (
+                (b"sealed", True),
+                (b"", True),
+                (b"signed", False),
+                (bytes(64_500), True),
+            ):
+                body = sender.wrap(data, seal=seal)
+                self.assertLessEqual(len(body), 65_536)
+                self.assertEqual(data in body, not seal or not data)
+                self.assertEqual(receiver.unwrap(body), (data, seal))
+
+    def test_attacks(self) -> None:
+        """A record that was repeated, dropped, reordered, reflected or cut is refused."""
+        bodies = [self.client_side.wrap(b"data %d" % number, seal=True) for number in range(4)]
+        self.server_side.unwrap(bodies[0])
+        for body, text in (
+            (bodies[0], "came twice"),
+            (bodies[0][:-1], ""),
+            (b"", ""),
+            (self.server_side.wrap(b"mine", seal=True), ""),
+            (bodies[2], "missing"),
+        ):
+            with self.assertRaisesRegex(RecordError, text):
+                self.server_side.unwrap(body)
+
+    def test_flipped(self) -> None:
+        """A record with any byte changed is refused."""
+        body = self.client_side.wrap(b"data", seal=True)
+        for position in range(len(body)):
+            with self.assertRaises(RecordError):
+                self.server_side.unwrap(flip(body, position, 0))
+
+    def test_wrapping_fails(self) -> None:
+        """A context that protects nothing any more says so with one of our errors."""
+        self.client_side._context = gssapi.raw.SecurityContext()
+        with self.assertRaises(MutualAuthError):
+            self.client_side.wrap(b"data", seal=True)
+
+
+class SecrecyTests(Case):
+    """Tokens and keys stay in, whoever configures logging."""
+
+    class Keeper(logging.Handler):
+        """Keeps every message."""
+
+        def __init__(self) -> None:
+            super().__init__(0)
+            self.messages: list[str] = []
+
+        def emit(self, record: logging.LogRecord) -> None:
+            self.messages.append(record.getMessage())
+
+    def listen(self) -> list[str]:
+        """Turn everything on in the standard library's logging."""
+        keeper, root, own = self.Keeper(), logging.getLogger(), logging.getLogger("spnego")
+        for logger in (root, own, logging.getLogger("spnego._gss")):
+            self.addCleanup(logger.setLevel, logger.level)
+            logger.setLevel(1)
+        root.addHandler(keeper)
+        self.addCleanup(root.removeHandler, keeper)
+        return keeper.messages
+
+    def exchange(self) -> list[bytes]:
+        """Tokens of an exchange that succeeds and one that fails."""
+        client, server = self.client(), self.keys.acceptor("client")
+        request = client.step(None).token
+        reply = server.step(request).token
+        client.step(reply)
+        failed = self.step_fails(self.keys.acceptor("client"), request)
+        return [request, reply, failed.token]
+
+    def assert_silent(self, messages: list[str], tokens: list[bytes]) -> None:
+        """No message holds a token, whole or in part."""
+        text = "\n".join(messages)
+        for token in tokens:
+            for start in range(0, len(token) - 24, 24):
+                self.assertNotIn(base64.b64encode(token[start : start + 24]).decode(), text)
+
+    def test_pyspnego_logs_tokens(self) -> None:
+        """Left alone, pyspnego writes whole tokens into the log: this is why it is not."""
+        logger = logging.getLogger("spnego._gss")
+        logger.removeFilter(module.keep_quiet)
+        self.addCleanup(logger.addFilter, module.keep_quiet)
+        messages = self.listen()
+        tokens = self.exchange()
+        self.assertTrue(
+            any(base64.b64encode(tokens[0]).decode() in message for message in messages)
+        )
+
+    def test_debug_logging(self) -> None:
+        """With all logging at its most talkative, no token is in it."""
+        messages = self.listen()
+        self.assert_silent(messages, self.exchange())
+
+    def test_configured_logging(self) -> None:
+        """Nor with a configuration that names pyspnego's loggers."""
+        loggers = {
+            name: {"level": "DEBUG", "propagate": True} for name in ("spnego", "spnego._gss")
+        }
+        logging.config.dictConfig(
+            {"version": 1, "disable_existing_loggers": False, "loggers": loggers}
+        )
+        messages = self.listen()
+        self.assert_silent(messages, self.exchange())
+
+    def test_all_its_loggers(self) -> None:
+        """Every logger of pyspnego is quiet at debug level, and speaks of what is wrong."""
+        names = [
+            name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "spnego"
+        ]
+        self.assertIn("spnego._gss", names)
+        for name in names:
+            logger = logging.getLogger(name)
+            record = logger.makeRecord(name, logging.DEBUG, "", 0, "token", (), None)
+            self.assertFalse(logger.filter(record), name)
+            record.levelno = logging.WARNING
+            self.assertTrue(logger.filter(record), name)
+
+    def test_representations(self) -> None:
+        """A token is not in an outcome's representation, nor in that of a failed step."""
+        self.assertNotIn("secret", repr(Outcome(b"secret", True)))
+        self.assertNotIn("secret", repr(StepFailed(PeerError("it", "failed"), b"secret")))
+
+
+class LibraryTests(Case):
+    """What we take for granted in pyspnego."""
+
+    def test_our_credential_is_used(self) -> None:
+        """pyspnego takes the credential it is given instead of acquiring one."""
+        credential = gssapi.Credentials(
+            usage="accept", store={"keytab": self.realm.keytab("svc-echo")}
+        )
+        proxy: Any = spnego.server(protocol="kerberos", _gssapi_credential=credential)
+        self.assertIs(proxy._credential, credential)
+        self.assertIsNone(proxy._context)
+
+    def test_each_connection_has_its_own(self) -> None:
+        """Copies of pyspnego's object share the credential and nothing that a connection
+        changes.
+        """
+        first, second = self.keys.acceptor("first"), self.keys.acceptor("second")
+        first.step(self.client().step(None).token)
+        self.step_fails(second, b"junk")
+        self.assertIs(first._proxy._credential, second._proxy._credential)
+        self.assertIsNot(first._proxy._context, second._proxy._context)
+        self.assertEqual(first.judge(SEAL).principal, "alice@TEST.EXAMPLE")
+        self.assertIsNone(self.keys.template._context)
+
+    def test_our_context_is_used(self) -> None:
+        """pyspnego steps the context it is given instead of making one."""
+        client = self.client(spn=BY_DN)
+        client.step(None)
+        raw = client._proxy._context
+        self.assertIsInstance(raw, gssapi.SecurityContext)
+        self.assertIn("CN=echoSvc", str(raw._target_name))
+
+    def test_errors_are_raised_at_once(self) -> None:
+        """A failed step raises with its token, which python-gssapi would otherwise hand out as a
+        good one.
+        """
+        server = self.keys.acceptor("client")
+        request = self.client(account="svc-other").step(None).token
+        deferring = gssapi.SecurityContext(creds=self.keys.acquired, usage="accept")
+        self.assertNotEqual(deferring.step(request), b"")
+        self.assertNotEqual(self.step_fails(server, request).token, b"")

@@ -1,0 +1,184 @@
+"""Sending at once, on real sockets without a reactor that runs."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from twisted.internet.interfaces import IReactorFDSet
+from twisted.internet.protocol import Protocol
+from twisted.internet.tcp import Connection
+from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.trial.unittest import SynchronousTestCase
+
+from mutauth_twisted.net.outlet import Outlet, outlet
+from mutauth_twisted.net.transport import can_half_close
+
+
+class Producer:
+    """Knows whether it may go on."""
+
+    paused = False
+
+    def pauseProducing(self) -> None:
+        self.paused = True
+
+    def resumeProducing(self) -> None:
+        self.paused = False
+
+    def stopProducing(self) -> None:
+        raise AssertionError("nobody stops it")
+
+
+class OutletTests(SynchronousTestCase):
+    """A transport's end of a pair of sockets."""
+
+    def setUp(self) -> None:
+        mine, self.peer = socket.socketpair()
+        self.addCleanup(mine.close)
+        self.addCleanup(self.peer.close)
+        mine.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        self.peer.setblocking(False)
+        self.reactor: Any = MemoryReactorClock()
+        self.assertTrue(IReactorFDSet.providedBy(self.reactor))
+        self.transport: Any = Connection(mine, Protocol(), self.reactor)
+        self.transport.connected = 1
+        self.outlet: Any = outlet(self.transport)
+
+    def arrived(self) -> bytes:
+        """What the peer can read."""
+        try:
+            return self.peer.recv(1 << 20)
+        except BlockingIOError:
+            return b""
+
+    def waits(self) -> bool:
+        """Whether the reactor is to write."""
+        return self.transport in self.reactor.getWriters()
+
+    def test_at_once(self) -> None:
+        """What was written meanwhile leaves with the release, in its order and in one piece,
+        without the reactor.
+        """
+        for _ in range(2):
+            self.outlet.gather()
+            self.outlet.write(b"one ")
+            self.outlet.writeSequence([b"two ", b"three"])
+            self.assertEqual(self.arrived(), b"")
+            self.outlet.release()
+            self.assertEqual(self.arrived(), b"one two three")
+            self.assertFalse(self.waits())
+
+    def test_nothing(self) -> None:
+        """Nothing written is nothing sent."""
+        self.outlet.gather()
+        self.outlet.release()
+        self.assertEqual((self.arrived(), self.waits()), (b"", False))
+
+    def test_long(self) -> None:
+        """What is long is left to the transport, and what follows it as well."""
+        self.outlet.gather()
+        self.outlet.write(bytes(8193))
+        self.outlet.release()
+        self.assertEqual((self.arrived(), self.waits()), (b"", True))
+
+    def test_order(self) -> None:
+        """What the kernel does not take is left to the transport, and all that follows comes after
+        it.
+        """
+        large, sent = bytes(range(256)) * 32, b""
+        self.transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        while not self.waits():
+            self.outlet.gather()
+            self.outlet.write(large)
+            self.outlet.release()
+            sent += large
+        self.outlet.gather()
+        self.outlet.write(b"the end")
+        self.outlet.release()
+        self.outlet.write(b".")
+        arrived = self.arrived()
+        while self.waits():
+            self.transport.doWrite()
+            arrived += self.arrived()
+        self.assertEqual(arrived, sent + b"the end.")
+
+    def test_outside(self) -> None:
+        """What is written at another time is the reactor's, and so is what follows it."""
+        self.outlet.write(b"first ")
+        self.outlet.gather()
+        self.outlet.write(b"second")
+        self.outlet.release()
+        self.assertEqual(self.arrived(), b"")
+        self.transport.doWrite()
+        self.assertEqual(self.arrived(), b"first second")
+
+    def test_closing(self) -> None:
+        """A connection closes behind what was written."""
+        for close in ("loseConnection", "loseWriteConnection"):
+            self.setUp()
+            self.outlet.gather()
+            self.outlet.write(b"last words")
+            getattr(self.outlet, close)()
+            self.outlet.release()
+            self.transport.doWrite()
+            self.assertEqual(self.arrived(), b"last words")
+
+    def test_aborted(self) -> None:
+        """What was not sent when a connection is dropped never is."""
+        self.outlet.gather()
+        self.outlet.write(b"never")
+        self.outlet.abortConnection()
+        self.outlet.release()
+        self.assertEqual(self.arrived(), b"")
+
+    def test_broken(self) -> None:
+        """A socket that takes nothing any more is left to the reactor, which finds out and ends the
+        connection.
+        """
+        self.peer.close()
+        self.outlet.gather()
+        self.outlet.write(b"to nobody")
+        self.outlet.release()
+        self.assertTrue(self.waits())
+        self.assertIsInstance(self.transport.doWrite(), Exception)
+
+    def test_lost(self) -> None:
+        """A connection that was lost meanwhile is sent nothing."""
+        self.outlet.gather()
+        self.outlet.write(b"late")
+        self.transport.connected = 0
+        self.outlet.release()
+        self.assertEqual((self.arrived(), self.waits()), (b"", False))
+
+    def test_producer(self) -> None:
+        """With a producer, which the transport has to pause, everything goes through the
+        transport.
+        """
+        producer = Producer()
+        self.outlet.gather()
+        self.outlet.write(b"before ")
+        self.outlet.registerProducer(producer, True)
+        self.outlet.write(bytes(1 << 17))
+        self.assertTrue(producer.paused)
+        self.outlet.release()
+        self.outlet.gather()
+        self.outlet.write(b"after")
+        self.outlet.release()
+        arrived = b""
+        while self.waits():
+            self.transport.doWrite()
+            arrived += self.arrived()
+        self.assertEqual(arrived, b"before " + bytes(1 << 17) + b"after")
+        self.assertFalse(producer.paused)
+
+    def test_other_transports(self) -> None:
+        """TLS, and whatever else is no TCP socket, sends as it always does."""
+        transport = StringTransport()
+        self.assertIs(outlet(transport), transport)
+
+    def test_the_rest_is_the_transport_s(self) -> None:
+        """It can half close, and has what the transport has."""
+        self.assertIsInstance(self.outlet, Outlet)
+        self.assertTrue(can_half_close(self.outlet))
+        self.assertIs(self.outlet.getHandle(), self.transport.getHandle())

@@ -1,0 +1,158 @@
+"""The relay between a connection that was accepted and one that is made for it."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone, ConnectionLost, ConnectionRefusedError
+from twisted.internet.interfaces import IHalfCloseableDescriptor
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from mutauth_twisted.net.relay import RelayFactory
+
+
+@implementer(IHalfCloseableDescriptor)
+class _Transport(StringTransport):
+    """Remembers how its output was ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.half_closed = False
+        self.aborted = False
+
+    def loseWriteConnection(self) -> None:
+        self.half_closed = True
+
+    def readConnectionLost(self, reason: Failure) -> None:
+        """Nobody calls it here."""
+
+    def writeConnectionLost(self, reason: Failure) -> None:
+        """Nobody calls it here."""
+
+    def abortConnection(self) -> None:
+        self.aborted = True
+
+
+class _Target:
+    """A client endpoint whose one connection the test makes."""
+
+    def __init__(self) -> None:
+        self.cancelled = False
+        self.connecting: Deferred[Any] = Deferred(lambda _: setattr(self, "cancelled", True))
+        self.transport = _Transport()
+
+    def connect(self, factory: Any) -> Deferred[Any]:
+        self.factory = factory
+        return self.connecting
+
+    def succeed(self) -> Any:
+        service = self.factory.buildProtocol(None)
+        service.makeConnection(self.transport)
+        self.connecting.callback(service)
+        return service
+
+
+class RefusedTests(SynchronousTestCase):
+    """A target that cannot be reached."""
+
+    def test_whoever_is_told_fails(self) -> None:
+        """The accepted connection is aborted, whatever becomes of telling why."""
+        target = _Target()
+        relay = RelayFactory(cast(Any, target), lambda failure: 1 / 0).buildProtocol(None)
+        transport = _Transport()
+        relay.makeConnection(transport)
+        target.connecting.errback(Failure(ConnectionRefusedError()))
+        self.assertTrue(transport.aborted)
+        self.failureResultOf(target.connecting, ZeroDivisionError)
+
+
+class RelayTests(SynchronousTestCase):
+    """Bytes, ends and failures, in both directions."""
+
+    def setUp(self) -> None:
+        self.target = _Target()
+        self.transport = _Transport()
+        self.refusals: list[Failure] = []
+        self.client: Any = RelayFactory(self.target, self.refusals.append).buildProtocol(None)
+        self.client.makeConnection(self.transport)
+
+    def test_client_waits_unread(self) -> None:
+        """Nothing is read from the client until the service is there; then both directions flow."""
+        self.assertEqual(self.transport.producerState, "paused")
+        service = self.target.succeed()
+        self.assertEqual(self.transport.producerState, "producing")
+        self.client.dataReceived(b"question")
+        service.dataReceived(b"answer")
+        self.assertEqual(
+            (self.target.transport.value(), self.transport.value()), (b"question", b"answer")
+        )
+
+    def test_bytes_that_came_before_are_kept(self) -> None:
+        """What a pausing transport still delivered goes first, its end included."""
+        self.client.dataReceived(b"early")
+        self.client.readConnectionLost()
+        self.target.succeed()
+        self.assertEqual(self.target.transport.value(), b"early")
+        self.assertTrue(self.target.transport.half_closed)
+
+    def test_each_side_holds_up_the_other(self) -> None:
+        """A slow reader pauses the writer at the far end."""
+        self.target.succeed()
+        self.assertIs(self.target.transport.producer, self.transport)
+        self.assertIs(self.transport.producer, self.target.transport)
+
+    def test_half_close(self) -> None:
+        """An end of stream is passed on, the answer still comes back, and then all is closed."""
+        service = self.target.succeed()
+        self.client.readConnectionLost()
+        self.assertTrue(self.target.transport.half_closed)
+        self.assertFalse(self.transport.disconnecting)
+        service.dataReceived(b"answer")
+        service.readConnectionLost()
+        self.assertEqual(self.transport.value(), b"answer")
+        self.assertTrue(self.transport.half_closed)
+        self.client.writeConnectionLost()
+        service.writeConnectionLost()
+        self.assertTrue(self.transport.disconnecting and self.target.transport.disconnecting)
+
+    def test_clean_end(self) -> None:
+        """One side's clean end closes the other; nothing is aborted."""
+        service = self.target.succeed()
+        service.connectionLost(Failure(ConnectionDone()))
+        self.assertTrue(self.transport.disconnecting)
+        self.assertFalse(self.transport.aborted)
+
+    def test_cut(self) -> None:
+        """A cut stream is not passed on as a clean end."""
+        self.target.succeed()
+        self.client.connectionLost(Failure(ConnectionLost()))
+        self.assertTrue(self.target.transport.aborted)
+
+    def test_service_refuses(self) -> None:
+        """When the target cannot be reached the accepted side is dropped, and somebody is told
+        why.
+        """
+        self.target.connecting.errback(ConnectionRefusedError())
+        self.assertTrue(self.transport.aborted)
+        self.assertTrue(self.refusals[0].check(ConnectionRefusedError))
+
+    def test_client_leaves_early(self) -> None:
+        """An accepted side that goes away while the target is being reached stops the attempt,
+        which is no refusal.
+        """
+        self.client.connectionLost(Failure(ConnectionDone()))
+        self.assertTrue(self.target.cancelled)
+        self.assertEqual((self.refusals, self.transport.aborted), ([], False))
+
+    def test_target_without_half_close(self) -> None:
+        """A target whose output cannot be ended alone, such as TLS, is closed: nobody may wait for
+        an end for ever.
+        """
+        self.target.transport = StringTransport()  # type: ignore[assignment]
+        self.target.succeed()
+        self.client.readConnectionLost()
+        self.assertTrue(self.target.transport.disconnecting)

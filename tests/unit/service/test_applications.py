@@ -1,0 +1,133 @@
+"""What ``twistd mutauth`` serves: what can be made of a name, and what is said of one that
+cannot.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, cast
+from unittest import mock
+
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import formatEvent
+from twisted.trial.unittest import SynchronousTestCase
+
+from mutauth_twisted.errors import UsageError
+from mutauth_twisted.log import LimitedLog
+from mutauth_twisted.service.applications import application_factory
+from mutauth_twisted.testing.fakes import FakeTransport, captured_log
+
+READY = Factory.forProtocol(Protocol)
+
+
+class Greeting(Factory[Protocol]):
+    """A factory that has to be told something."""
+
+    def __init__(self, greeting: str) -> None:
+        self.greeting = greeting
+
+
+def failing() -> Factory[Protocol]:
+    """Makes nothing."""
+    raise OSError("no such table")
+
+
+class FactoryTests(SynchronousTestCase):
+    """``--factory NAME``."""
+
+    def made(self, kind: str, argument: str) -> Any:
+        """What is served."""
+        return application_factory(MemoryReactorClock(), mock.Mock(serve=(kind, argument)))
+
+    def refusal(self, name: str, kind: str = "factory") -> str:
+        """The one line that a name ends with."""
+        line = str(self.assertRaises(UsageError, self.made, kind, name))
+        self.assertNotIn("\\n", line)
+        return line
+
+    def test_taken(self) -> None:
+        """A factory that is there, and what makes one."""
+        self.assertIs(self.made("factory", f"{__name__}.READY"), READY)
+        self.assertIsInstance(self.made("factory", "twisted.internet.protocol.Factory"), Factory)
+
+    def test_refused(self) -> None:
+        """Each mistake has its own words and its own next step."""
+        for name, cause, remedy in (
+            ("no.such.thing", "there is no such module", "PYTHONPATH"),
+            ("..", "there is no such module", "PYTHONPATH"),
+            (
+                f"{__name__}.Nothing",
+                "there is no such module, or nothing of this name in it",
+                "PYTHONPATH",
+            ),
+            (
+                f"{__name__}.__doc__",
+                "it is neither a factory nor makes one",
+                "name a Twisted factory",
+            ),
+            (
+                f"{__name__}.Greeting",
+                "it cannot be called without arguments: missing a required argument",
+                "made already",
+            ),
+            (
+                f"{__name__}.failing",
+                "making it fails with OSError: no such table",
+                "fix what makes it",
+            ),
+            (
+                "builtins.int",
+                "it makes no factory (IProtocolFactory) but an object of int",
+                "name a Twisted factory",
+            ),
+        ):
+            line = self.refusal(name)
+            self.assertIn(f"--factory {name}: {cause}", line)
+            self.assertIn(remedy, line.rpartition("; ")[2])
+
+    def test_broken_module(self) -> None:
+        """A module that fails while it is imported is not said to be missing."""
+        directory = Path(self.mktemp())
+        directory.mkdir()
+        (directory / "brokenmutauthmodule.py").write_text("1 / 0")
+        self.patch(sys, "path", [str(directory), *sys.path])
+        self.assertIn(
+            "importing it fails with ZeroDivisionError", self.refusal("brokenmutauthmodule.Factory")
+        )
+
+    def test_plain_service(self) -> None:
+        """A port that is no number is said to be that."""
+        line = self.refusal("tcp:localhost:x", "forward")
+        self.assertIn(
+            "its port or another number in it is none; write it in full, such as tcp:HOST:PORT",
+            line,
+        )
+
+
+class ForwardTests(SynchronousTestCase):
+    """``--forward ENDPOINT``."""
+
+    def test_unreachable(self) -> None:
+        """A plain service that is down is named in the log, but not once for each client that comes
+        back.
+        """
+        reactor = MemoryReactorClock()
+        factory = application_factory(reactor, mock.Mock(serve=("forward", "tcp:127.0.0.1:9")))
+        with captured_log() as events:
+            for _ in range(100):
+                client: Any = factory.buildProtocol(cast(Any, None))
+                client.makeConnection(FakeTransport())
+                client._connecting.errback(ConnectionRefusedError("refused"))
+            lines = [formatEvent(event) for event in events]
+            self.assertEqual(
+                lines,
+                ["the plain service at tcp:127.0.0.1:9 cannot be reached: refused"] * len(lines),
+            )
+            self.assertTrue(0 < len(lines) <= LimitedLog.LINES)
+            left_out = 100 - len(lines)
+            reactor.advance(LimitedLog.INTERVAL)
+        self.assertIn(
+            f"{left_out} more connections to the plain service failed", formatEvent(events[-1])
+        )

@@ -1,0 +1,144 @@
+"""The look at the directory from time to time: how often, and what is said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
+from twisted.trial.unittest import SynchronousTestCase
+
+from mutauth_twisted.errors import DirectoryUnreachable
+from mutauth_twisted.service.entries import Inspection
+from mutauth_twisted.service.watch import Watch
+
+BROKEN = Inspection(("SPN a/b: it is gone",))
+FINE = Inspection(())
+
+
+class WatchTests(SynchronousTestCase):
+    """A watch with an interval of ten seconds."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.answers: list[Any] = []
+        self.asked = 0
+        self.watch = Watch(self.clock, 10, self.inspect)
+
+    def inspect(self) -> Awaitable[Inspection]:
+        self.asked += 1
+        answer = self.answers.pop(0) if self.answers else FINE
+        if isinstance(answer, Exception):
+            raise answer
+        return answer if isinstance(answer, Deferred) else succeed(answer)
+
+    def lines(self, *answers: Any) -> list[str]:
+        """What is logged while these answers come, one after the other."""
+        self.answers = list(answers)
+        with capturedLogs() as logged:
+            for _ in answers:
+                self.clock.advance(10)
+        return [f"{event['log_level'].name} {formatEvent(event)}" for event in logged]
+
+    def test_first_look_after_one_interval(self) -> None:
+        """The start has just checked everything."""
+        self.watch.start()
+        self.clock.advance(9)
+        self.assertEqual(self.asked, 0)
+        self.clock.advance(1)
+        self.assertEqual(self.asked, 1)
+
+    def test_each_change_is_logged_once(self) -> None:
+        """What stays wrong is not repeated; what is right again is said."""
+        self.watch.start()
+        self.assertEqual(
+            self.lines(FINE, BROKEN, BROKEN, FINE, FINE),
+            [
+                "error SPN a/b: it is gone",
+                "info no longer: SPN a/b: it is gone",
+                "info all directory checks pass again",
+            ],
+        )
+        self.assertEqual(self.watch.wrong, ())
+
+    def test_one_of_two_is_mended(self) -> None:
+        """All is right only when nothing is wrong any more."""
+        self.watch.start()
+        both = Inspection(("one", "two"))
+        self.assertEqual(
+            self.lines(both, Inspection(("two",))),
+            ["error one", "error two", "info no longer: one"],
+        )
+        self.assertEqual(self.watch.wrong, ("two",))
+
+    def test_mended_by_ourselves(self) -> None:
+        """What was published again is said, and that all is right."""
+        self.watch.start()
+        self.assertEqual(
+            self.lines(Inspection((), ("published again",))),
+            ["warn published again", "info all directory checks pass again"],
+        )
+
+    def test_unreachable_directory(self) -> None:
+        """A directory that cannot be asked is a finding like any other."""
+        self.watch.start()
+        gone = DirectoryUnreachable("directory", "gone")
+        self.assertEqual(
+            self.lines(gone, gone, FINE),
+            [
+                "error directory: gone",
+                "info no longer: directory: gone",
+                "info all directory checks pass again",
+            ],
+        )
+
+    def test_goes_on_after_a_bug(self) -> None:
+        """An internal error is logged with its traceback, is no sign of health, and the next look
+        takes place.
+        """
+        self.watch.start()
+        lines = self.lines(ZeroDivisionError(), BROKEN)
+        failed = "the directory could not be checked: internal error; see the log"
+        self.assertEqual(
+            lines,
+            [
+                "critical internal error while the directory was checked",
+                f"error {failed}",
+                "error SPN a/b: it is gone",
+                f"info no longer: {failed}",
+            ],
+        )
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_never_two_at_once(self) -> None:
+        """While one look takes long there is no other."""
+        slow: Deferred[Inspection] = Deferred()
+        self.answers = [slow]
+        self.watch.start()
+        self.clock.pump([10] * 4)
+        self.assertEqual(self.asked, 1)
+        slow.callback(FINE)
+        self.clock.advance(10)
+        self.assertEqual(self.asked, 2)
+
+    def test_stop_waits_for_what_may_still_write(self) -> None:
+        """Stopping ends when the look under way has ended, of which nothing is said."""
+        slow: Deferred[Inspection] = Deferred()
+        self.answers = [slow]
+        self.watch.start()
+        self.clock.advance(10)
+        stopping = Deferred.fromCoroutine(self.watch.stop())
+        self.assertNoResult(stopping)
+        with capturedLogs() as logged:
+            slow.callback(BROKEN)
+        self.assertEqual(logged, [])
+        self.successResultOf(stopping)
+        self.clock.advance(100)
+        self.assertEqual(self.asked, 1)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_stop_without_start(self) -> None:
+        """A service that did not start has nothing to stop."""
+        self.successResultOf(Deferred.fromCoroutine(self.watch.stop()))

@@ -1,0 +1,262 @@
+"""The options of ``twistd mutauth``: defaults that are safe, and mistakes in one line."""
+
+from __future__ import annotations
+
+import io
+import sys
+from unittest import mock
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from mutauth_twisted.access import AccessPolicy
+from mutauth_twisted.net.limits import Limits
+from mutauth_twisted.protection import Package, Protection
+from mutauth_twisted.service.publisher import Publisher
+from mutauth_twisted.settings.service import Options, Settings
+
+MINIMAL = (
+    "--service-class",
+    "echoSvc",
+    "--host",
+    "srv1.example.com",
+    "--echo",
+    "--allow",
+    "*@EXAMPLE.COM",
+)
+
+
+class OptionsTests(SynchronousTestCase):
+    """Command lines."""
+
+    def settings(self, *words: str) -> Settings:
+        options = Options()
+        options.parseOptions(words)
+        return options.settings
+
+    def refused(self, *words: str) -> str:
+        """The line with which a command line ends the process."""
+        errors = io.StringIO()
+        with mock.patch.object(sys, "stderr", errors):
+            self.assertEqual(self.assertRaises(SystemExit, self.settings, *words).code, 2)
+        line = errors.getvalue()
+        self.assertTrue(line.startswith("mutauth: ") and line.count("\n") == 1, line)
+        return line
+
+    def test_defaults(self) -> None:
+        """What is not said is safe: sealed, checked, published, any port, bounded."""
+        settings = self.settings(*MINIMAL)
+        self.assertEqual(
+            (settings.listen, settings.publish, settings.spn_check), (("tcp:0",), True, "refuse")
+        )
+        self.assertEqual(
+            (settings.spn_forms, settings.priority, settings.weight), (("guid", "dn"), 0, 100)
+        )
+        self.assertIs(settings.channel.protection, Protection.SEAL)
+        self.assertEqual((settings.channel.wire.name, settings.channel.timeout), ("nns", 10.0))
+        self.assertIs(settings.channel.package, Package.NEGOTIATE)
+        self.assertEqual(settings.policy, AccessPolicy(("*@EXAMPLE.COM",)))
+
+    def test_tls(self) -> None:
+        """TLS needs no certificate; one that is given goes with TLS only."""
+        settings = self.settings(*MINIMAL, "--protection=tls", "--package=negotiate")
+        self.assertEqual(
+            (settings.channel.protection, settings.channel.package),
+            (Protection.TLS, Package.NEGOTIATE),
+        )
+        self.assertIsNone(settings.tls_files)
+        given = self.settings(*MINIMAL, "--protection=tls", "--tls-cert=/a.pem", "--tls-key=/b.pem")
+        self.assertEqual(given.tls_files, ("/a.pem", "/b.pem"))
+        self.assertIn(
+            "--tls-cert: there is no TLS to use it for", self.refused(*MINIMAL, "--tls-cert=/a.pem")
+        )
+        self.assertIn(
+            "--tls-key: it means nothing",
+            self.refused(*MINIMAL, "--protection=tls", "--tls-key=/b.pem"),
+        )
+        self.assertIn(
+            "use kerberos or negotiate or ntlm-service-unproven",
+            self.refused(*MINIMAL, "--package=ntlm"),
+        )
+
+    def test_ntlm(self) -> None:
+        """The package that proves no service needs its users, and everything that would promise a
+        proof said off.
+        """
+        package, users = "--package=ntlm-service-unproven", "--ntlm-users=/etc/users"
+        off = ("--publish=none", "--spn-check=off")
+        settings = self.settings(*MINIMAL, package, users, *off)
+        self.assertEqual(
+            (settings.ntlm_users, settings.channel.package),
+            ("/etc/users", Package.NTLM_SERVICE_UNPROVEN),
+        )
+        self.assertFalse(Publisher.is_needed(settings))
+        self.assertIsNone(self.settings(*MINIMAL).ntlm_users)
+        for words, text in (
+            ((package, *off), "--ntlm-users: it is missing"),
+            ((users,), "--ntlm-users: it means nothing without --package ntlm-service-unproven"),
+            ((users, "--package=negotiate"), "--ntlm-users: it means nothing"),
+            ((package, users), "add --publish none"),
+            ((package, users, "--publish=rnr", "--spn-check=off"), "add --publish none"),
+            ((package, users, "--publish=none"), "add --spn-check off"),
+            (
+                (package, users, *off, "--protection=tls"),
+                "package ntlm-service-unproven: it cannot be bound to TLS",
+            ),
+            ((package, users, *off, "--keytab=/k"), "--keytab: it means nothing"),
+            ((package, users, *off, "--account=svc"), "--account: it means nothing"),
+            (
+                (package, users, *off, "--allow-group=S-1-5-21-1-2-3-4"),
+                "--allow-group: with --package",
+            ),
+            ((package, users, *off, "--deny-group=guests"), "nothing tells a client's groups"),
+        ):
+            self.assertIn(text, self.refused(*MINIMAL, *words))
+
+    def test_limits(self) -> None:
+        """Every limit has an option, and a value when it is not given."""
+        self.assertEqual(self.settings(*MINIMAL).limits, Limits())
+        words = (
+            "--max-handshakes=9",
+            "--max-handshakes-per-address=3",
+            "--max-connections=7",
+            "--idle-timeout=60",
+        )
+        settings = self.settings(*MINIMAL, *words, "--max-session=3600")
+        self.assertEqual(settings.limits, Limits(9, 3, 7, 60.0, 3600.0))
+        self.assertIn("--idle-timeout 0", self.refused(*MINIMAL, "--idle-timeout=0"))
+
+    def test_an_rnr_service(self) -> None:
+        """--publish rnr means the SPN with the RnR service's DN, and goes with no other form."""
+        settings = self.settings(*MINIMAL, "--publish=rnr", "--rnr-name=echo")
+        self.assertEqual(
+            (settings.publish, settings.entry, settings.rnr_name), (True, "rnr", "echo")
+        )
+        self.assertEqual(settings.spn_forms, ("rnr",))
+        unpublished = self.settings(*MINIMAL, "--publish=none", "--spn-form=rnr")
+        self.assertEqual((unpublished.publish, unpublished.entry), (False, "rnr"))
+        self.assertEqual(self.settings(*MINIMAL).entry, "scp")
+        for words in (
+            ("--publish=rnr", "--spn-form=guid"),
+            ("--publish=scp", "--spn-form=rnr"),
+            ("--spn-form=guid,rnr",),
+        ):
+            self.assertIn("--spn-form", self.refused(*MINIMAL, *words))
+
+    def test_check_interval(self) -> None:
+        """Five minutes, or whatever is said; 0 is never."""
+        for words, seconds in (
+            ((), 300.0),
+            (("--check-interval=0",), 0.0),
+            (("--check-interval=86400",), 86400.0),
+        ):
+            self.assertEqual(self.settings(*MINIMAL, *words).check_interval, seconds)
+        for wrong in ("-1", "86401", "nan", "soon"):
+            self.assertIn("--check-interval", self.refused(*MINIMAL, f"--check-interval={wrong}"))
+
+    def test_groups(self) -> None:
+        """Groups alone say who may in, by SID or by a name that the directory is asked for
+        later.
+        """
+        first, second = "S-1-5-21-1-2-3-1104", "s-1-5-21-1-2-3-1105"
+        settings = self.settings(
+            *MINIMAL[:5],
+            "--allow-group",
+            first,
+            "--allow-group",
+            second,
+            "--deny-group",
+            "S-1-18-2",
+        )
+        self.assertEqual(
+            settings.policy,
+            AccessPolicy(allow_groups=(first, second.upper()), deny_groups=("S-1-18-2",)),
+        )
+        self.assertEqual((settings.allow_groups, settings.deny_groups), ((), ()))
+        words = ("--allow-group", "Domain Users", "--deny-group", "LAB\\x", "--deny-group", second)
+        settings = self.settings(*MINIMAL[:5], *words)
+        self.assertEqual(settings.policy, AccessPolicy(deny_groups=(second,)))
+        self.assertEqual(
+            (settings.allow_groups, settings.deny_groups), (("Domain Users",), ("LAB\\x",))
+        )
+
+    def test_groups_refused(self) -> None:
+        """What no ticket names, and nothing at all; a denial alone lets nobody in."""
+        for sid in ("S-1-5-32-544", "S-1-1-0", "S-1-5-11"):
+            for option in ("--allow-group", "--deny-group"):
+                self.assertIn(
+                    f"group {sid}: no ticket names it", self.refused(*MINIMAL, option, sid)
+                )
+        self.assertIn(
+            "--allow-group: it names no group", self.refused(*MINIMAL, "--allow-group", " ")
+        )
+        self.assertIn(
+            "the access policy allows no client", self.refused(*MINIMAL[:5], "--deny-group", "x")
+        )
+
+    def test_repeatable(self) -> None:
+        """Listening places, patterns and domain controllers may be given several times."""
+        more = (
+            "--listen",
+            "tcp:1",
+            "--listen",
+            "tcp:2",
+            "--allow",
+            "a@B",
+            "--deny",
+            "c@D",
+            "--directory",
+            "ldap://dc",
+        )
+        settings = self.settings(*MINIMAL, *more)
+        self.assertEqual((settings.listen, settings.servers), (("tcp:1", "tcp:2"), ("ldap://dc",)))
+        self.assertEqual(settings.policy, AccessPolicy(("*@EXAMPLE.COM", "a@B"), ("c@D",)))
+
+    def test_accounts(self) -> None:
+        """Who is named as the log does is taken; with a realm behind it the line has the right
+        spelling.
+        """
+        settings = self.settings(*MINIMAL, "--deny", "LAB\\bob", "--allow", "LAB\\al*")
+        self.assertEqual(
+            settings.policy, AccessPolicy(("*@EXAMPLE.COM", "LAB\\al*"), ("LAB\\bob",))
+        )
+        for option in ("--deny", "--allow"):
+            for realm in ("LAB.EXAMPLE", "*"):
+                line = self.refused(*MINIMAL, option, f"LAB\\bob@{realm}")
+                self.assertIn(
+                    f"write bob@{realm}, or LAB\\bob with the domain's NetBIOS name", line
+                )
+
+    def test_nothing_is_shared_between_two(self) -> None:
+        """Two services in one process do not see each other's options."""
+        self.settings(*MINIMAL, "--listen", "tcp:1")
+        self.assertEqual(self.settings(*MINIMAL).listen, ("tcp:0",))
+
+    def test_who_may_in_must_be_said(self) -> None:
+        """Without an allow there is no service."""
+        self.assertIn("--allow-all", self.refused(*MINIMAL[:5]))
+        self.assertIn("--allow-all", self.refused(*MINIMAL[:5], "--deny", "a@B"))
+
+    def test_one_thing_to_serve(self) -> None:
+        """Nothing, or two things, cannot be served."""
+        self.assertIn("exactly one", self.refused(*MINIMAL[:4], *MINIMAL[5:]))
+        self.assertIn("exactly one", self.refused(*MINIMAL, "--forward", "tcp:localhost:1"))
+
+    def test_mistakes(self) -> None:
+        """Each is one line that names the option."""
+        for words in (
+            ("--bogus",),
+            ("--priority", "-1"),
+            ("--weight", "65536"),
+            ("--weight", "²"),
+            ("--handshake-timeout", "nan"),
+            ("--handshake-timeout", "0"),
+            ("--publish", "ldap"),
+            ("--spn-check", "maybe"),
+            ("--spn-form", ","),
+            ("--spn-form", "upn"),
+            ("--wire", "x"),
+            ("--protection", "none"),
+        ):
+            self.assertIn(words[0], self.refused(*MINIMAL, *words))
+        self.assertIn("--service-class", self.refused(*MINIMAL[2:]))
+        self.assertIn("positional", self.refused(*MINIMAL, "positional"))

@@ -1,0 +1,214 @@
+"""Files that are none, and what reads them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from uuid import uuid4
+
+import krb5
+from twisted.trial.unittest import SynchronousTestCase
+
+from mutauth_twisted.core.context import StepFailed
+from mutauth_twisted.credentials import ClientCredentials, NtlmCredentials, ServiceCredentials
+from mutauth_twisted.directory.guidcache import CacheError, GuidCache
+from mutauth_twisted.dns import system_nameservers
+from mutauth_twisted.errors import CredentialError, KDCUnreachable, MutualAuthError
+from mutauth_twisted.files import check_regular, read_file
+from mutauth_twisted.kerberos.tickets import (
+    TicketSource,
+    check_keytab,
+    check_service_keytab,
+    keytab_file,
+    keytab_principal,
+)
+from mutauth_twisted.ldap.tls import Authority
+from mutauth_twisted.mechanisms.kerberos import ServiceKeys
+from mutauth_twisted.mechanisms.ntlm import NtlmUsers
+from mutauth_twisted.net.tls import server_layer
+from mutauth_twisted.testing.forge import make_realm, set_environment
+
+# Each of these tests would hang, and not fail, if a FIFO were opened as files usually are.
+
+
+class ReadTests(SynchronousTestCase):
+    """One file at a time."""
+
+    def setUp(self) -> None:
+        self.directory = Path(self.mktemp())
+        self.directory.mkdir()
+        self.path = self.directory / "file"
+
+    def test_regular(self) -> None:
+        """A regular file's content, also through a link."""
+        self.path.write_bytes(b"content")
+        link = self.directory / "link"
+        link.symlink_to(self.path.absolute())
+        for path in (self.path, str(self.path), link):
+            self.assertEqual(read_file(path), b"content")
+            check_regular(path)
+
+    def test_irregular(self) -> None:
+        """FIFOs, devices and directories are refused, in words."""
+        os.mkfifo(self.path)
+        for path in (self.path, "/dev/zero", "/dev/tty", self.directory):
+            for read in (read_file, check_regular):
+                error: OSError = self.assertRaises(OSError, read, path)
+                if path != "/dev/tty":  # which not every process has
+                    self.assertEqual(error.strerror, "it is not a regular file")
+
+    def test_bounded(self) -> None:
+        """A file that is too large is refused, and not read."""
+        self.path.write_bytes(b"x" * 100)
+        self.assertEqual(read_file(self.path, 100), b"x" * 100)
+        self.assertIn(
+            "more than 99 bytes", str(self.assertRaises(OSError, read_file, self.path, 99))
+        )
+        os.truncate(self.path, 1 << 40)  # a sparse one
+        self.assertRaises(OSError, read_file, self.path)
+
+    def test_private(self) -> None:
+        """A file for one's own eyes is refused while others may read it."""
+        self.path.write_bytes(b"secret")
+        for mode, good in (
+            (0o600, True),
+            (0o400, True),
+            (0o640, False),
+            (0o604, False),
+            (0o601, False),
+        ):
+            self.path.chmod(mode)
+            if good:
+                self.assertEqual(read_file(self.path, private=True), b"secret")
+            else:
+                self.assertRaises(PermissionError, read_file, self.path, private=True)
+
+
+class UserTests(SynchronousTestCase):
+    """Those who read files, with a FIFO in the file's place."""
+
+    def setUp(self) -> None:
+        self.realm = make_realm(self)
+        self.fifo = Path(self.mktemp()).absolute()
+        os.mkfifo(self.fifo, 0o600)
+
+    def refused(self, read: Callable[..., object], *arguments: object) -> None:
+        error = self.assertRaises(MutualAuthError, read, *arguments)
+        self.assertIn("it is not a regular file", str(error))
+        self.assertIn(str(self.fifo), str(error))
+
+    def test_fifos(self) -> None:
+        """Keytabs, certificates, authorities, users and the cached GUID."""
+        fifo = str(self.fifo)
+        for path in (fifo, f"FILE:{fifo}"):
+            self.refused(check_keytab, path)
+            self.refused(ServiceKeys, ServiceCredentials(path))
+        self.refused(server_layer, fifo)
+        self.refused(Authority, fifo)
+        self.refused(NtlmUsers, NtlmCredentials(fifo))
+        cache = GuidCache(self.mktemp())
+        path = cache.write("echoSvc", "srv1", uuid4())
+        path.unlink()
+        os.mkfifo(path)
+        self.assertIn(
+            "it is not a regular file",
+            str(self.assertRaises(CacheError, cache.read, "echoSvc", "srv1")),
+        )
+        self.assertEqual(system_nameservers(self.fifo), [("127.0.0.1", 53)])
+
+    def test_default_keytab(self) -> None:
+        """The keytab that nobody named."""
+        set_environment(self, {"KRB5_KTNAME": f"FILE:{self.fifo}"})
+        self.refused(keytab_principal, None, None)
+        self.refused(ServiceKeys, ServiceCredentials())
+
+    def test_replaced(self) -> None:
+        """A keytab in whose place a FIFO comes while the service runs: clients are refused, nobody
+        hangs.
+        """
+        path = Path(self.realm.keytab("svc-echo"))
+        keys = ServiceKeys(ServiceCredentials(str(path)))
+        path.unlink()
+        os.mkfifo(path)
+        error = self.assertRaises(StepFailed, keys.acceptor("10.0.0.1:1").step, b"\x60\x00").error
+        self.assertIn(f"keytab {path}: it cannot be read: it is not a regular file", str(error))
+        self.assertRaises(MutualAuthError, keys.check)
+
+    def test_names(self) -> None:
+        """A keytab's name is read as libkrb5 reads it, wherever one is looked at; what is no file
+        is refused in words.
+        """
+        context = krb5.init_context()
+        for name in (
+            "/a",
+            "a",
+            "FILE:/a",
+            "WRFILE:/a",
+            "FILE:a:b",
+            "/a:b",
+            "a:b/c d",
+            "Z:c",
+            "/FILE:a",
+        ):
+            self.assertEqual(
+                keytab_file(name), krb5.kt_resolve(context, name.encode()).name.decode()
+            )
+            set_environment(self, {"KRB5_KTNAME": name})
+            self.assertEqual(keytab_file(None), keytab_file(name))
+        for name in ("MEMORY:a", "file:/a", "SRVTAB:/a", "1:b", "./a:b", "_:b", ":b"):
+            for use in (
+                lambda name=name: keytab_file(name),
+                lambda name=name: check_keytab(name),
+                lambda name=name: check_service_keytab(name),
+                lambda name=name: keytab_principal(name, None),
+                lambda name=name: ServiceKeys(ServiceCredentials(name)),
+                lambda name=name: TicketSource(ClientCredentials(keytab=name)).acquire(),
+            ):
+                line = str(self.assertRaises(CredentialError, use))
+                self.assertTrue(
+                    line.startswith(
+                        f"keytab {name}: it is of type {name.partition(':')[0]!r}, and "
+                    ),
+                    line,
+                )
+                self.assertTrue(line.endswith("has to be a file; name one as FILE:PATH"), line)
+
+    def test_types(self) -> None:
+        """A file is the same keytab with and without its type, for all who use one."""
+        path = self.realm.keytab("svc-echo")
+        moved = Path(path).rename(Path(path).parent / "FILE:a:b")
+        for name in (str(moved), f"FILE:{moved}", f"WRFILE:{moved}"):
+            self.assertEqual(check_keytab(name), check_keytab(str(moved)))
+            check_service_keytab(name)
+            self.assertEqual(keytab_principal(name, None), "svc-echo@TEST.EXAMPLE")
+            ServiceKeys(ServiceCredentials(name))
+            error = self.assertRaises(
+                MutualAuthError, TicketSource(ClientCredentials(keytab=name)).acquire
+            )
+            self.assertIsInstance(error, KDCUnreachable)  # it went to ask one with the key
+
+
+class StateTests(SynchronousTestCase):
+    """The cached GUID's file and its directory."""
+
+    def test_parents(self) -> None:
+        """Under whatever umask nobody else may write to the directories that are made."""
+        before = os.umask(0)
+        self.addCleanup(os.umask, before)
+        top = Path(self.mktemp()).absolute()
+        path = GuidCache(top / "a" / "b").write("echoSvc", "srv1", uuid4())
+        modes = [
+            oct(each.stat().st_mode & 0o777)
+            for each in (path, path.parent, path.parent.parent, top)
+        ]
+        self.assertEqual(modes, ["0o644", "0o755", "0o755", "0o755"])
+
+    def test_nested(self) -> None:
+        """JSON that is nested without end is no GUID."""
+        cache = GuidCache(self.mktemp())
+        path = cache.write("echoSvc", "srv1", uuid4())
+        for content in ("[" * 4096, '{"guid":' * 500, "[" * 100_000):
+            path.write_text(content)
+            error = str(self.assertRaises(CacheError, cache.read, "echoSvc", "srv1"))
+            self.assertTrue(error.startswith(f"{path}: "), error)

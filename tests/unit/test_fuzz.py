@@ -1,0 +1,247 @@
+"""The fuzzer's targets over their corpus, without a fuzzer, and what its runner reads."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from fuzz.__main__ import Report, parse_log
+from fuzz.inputs import Choices, edited
+from fuzz.targets import CORPUS, TARGETS, seeds
+from mutauth_twisted import access
+from mutauth_twisted.core import handshake
+from mutauth_twisted.core.confirmation import Confirmed
+from mutauth_twisted.core.records import Records
+from mutauth_twisted.core.stream import Stream
+from mutauth_twisted.directory import binding
+from mutauth_twisted.kerberos import pac
+from mutauth_twisted.ldap import dn as names
+from mutauth_twisted.mechanisms import kerberos
+from mutauth_twisted.net.protocol import ExchangeProtocol
+from mutauth_twisted.wire._base import BufferedReader
+
+README = CORPUS.parent / "README.md"
+
+
+class CorpusTests(SynchronousTestCase):
+    """Every input that was ever worth keeping: one test for each target, made below."""
+
+    def test_every_target_has_one(self) -> None:
+        """No target is without seeds, and no seeds are without a target."""
+        self.assertEqual({path.name for path in CORPUS.iterdir()}, set(TARGETS))
+        for name in TARGETS:
+            self.assertNotEqual(seeds(name), [], name)
+
+    def test_every_target_is_described(self) -> None:
+        """The README's table has every target once, and no other."""
+        rows = [
+            line.split("|")[1] for line in README.read_text().splitlines() if line.startswith("| `")
+        ]
+        self.assertEqual(
+            sorted(name for row in rows for name in re.findall("`([^`]+)`", row)), sorted(TARGETS)
+        )
+
+    def check(self, name: str) -> None:
+        """What must hold for any input holds for these."""
+        with TARGETS[name].open() as check:
+            for path in seeds(name):
+                try:
+                    check(path.read_bytes())
+                except Exception as error:
+                    raise self.failureException(f"python -m fuzz.replay {name} {path}") from error
+
+
+def _test_of(name: str) -> Callable[[CorpusTests], None]:
+    def test(self: CorpusTests) -> None:
+        self.check(name)
+
+    test.__doc__ = f"The corpus of {name}."
+    return test
+
+
+for _name in TARGETS:
+    setattr(CorpusTests, f"test_{_name.replace('-', '_')}", _test_of(_name))
+
+
+class FaultTests(SynchronousTestCase):
+    """Targets find what they are there to find: each fault planted here shows in the corpus
+    already.
+    """
+
+    def assert_found(self, name: str, error: type[BaseException] = AssertionError) -> None:
+        """Some input of the corpus fails."""
+        with TARGETS[name].open() as check:
+            for path in seeds(name):
+                try:
+                    check(path.read_bytes())
+                except error:
+                    return
+        self.fail(f"{name} found nothing")
+
+    def test_a_reader_that_loses_bytes(self) -> None:
+        """The wires' targets see that pieces are read as something else."""
+        right = BufferedReader.feed
+        self.patch(
+            BufferedReader,
+            "feed",
+            lambda reader, data: right(reader, data[:-1] if len(data) == 4 else data),
+        )
+        for name in ("wire-nns", "wire-winsock"):
+            self.assert_found(name)
+
+    def test_a_reader_without_bounds(self) -> None:
+        """The wires' targets see that bytes pile up."""
+
+        def feed(reader: Any, data: bytes) -> None:
+            reader._buffer += data
+
+        self.patch(BufferedReader, "feed", feed)
+        self.assert_found("wire-nns")
+
+    def test_established_without_a_judgement(self) -> None:
+        """The machine's target and the connection's see it."""
+
+        def conclude(core: Any, inputs: Any, last_token: bytes | None) -> None:
+            inputs.verified("anybody", False)
+
+        self.patch(handshake._Core, "conclude", conclude)
+        self.assert_found("handshake")
+
+    def test_established_without_an_opening(self) -> None:
+        """The machine's target and the connection's see a copied token that is taken for its
+        client.
+        """
+        right = handshake.Handshake.stepped
+
+        def stepped(machine: Any, token: bytes, complete: bool) -> Any:
+            events = right(machine, token, complete)
+            return [*events, *(machine.opened() if machine.wants_opening else [])]
+
+        self.patch(handshake.Handshake, "stepped", stepped)
+        self.assert_found("handshake")
+        self.assert_found("exchange")
+
+    def test_an_application_too_early(self) -> None:
+        """The connection's target sees an application that nobody has proven himself to."""
+
+        def perform(protocol: Any, events: Any) -> None:
+            protocol._side.build_application(None)
+
+        self.patch(ExchangeProtocol, "_perform", perform)
+        self.assert_found("exchange")
+
+    def test_a_stranger_that_stays(self) -> None:
+        """The connection's target sees a deadline that ends nothing."""
+        self.patch(ExchangeProtocol, "_timed_out", lambda protocol: None)
+        self.assert_found("exchange")
+
+    def test_a_stream_that_was_cut(self) -> None:
+        """The records' target sees a cut stream that is taken for a finished one."""
+        self.patch(Records, "cut", lambda records: None)
+        self.assert_found("records")
+        self.assert_found("exchange")
+
+    def test_bytes_kept_back(self) -> None:
+        """The target of streams sees bytes that wait because they look like the beginning of a
+        mark.
+        """
+        self.patch(Stream, "protect", lambda stream, data: [data] if data else [])
+        self.assert_found("stream")
+
+    def test_an_unconfirmed_channel(self) -> None:
+        """The target of confirmations sees a client that does not compare them with its channel."""
+        self.patch(Confirmed, "_verify", lambda confirmed, confirmation: None)
+        self.assert_found("confirmation")
+
+    def test_any_error(self) -> None:
+        """The contexts' targets see an error that is none of those promised."""
+
+        def broken(*arguments: object) -> Any:
+            raise KeyError("planted")
+
+        self.patch(kerberos, "ticket_label", broken)
+        self.assert_found("acceptor", KeyError)
+        self.patch(kerberos.KerberosInitiator, "_explain", broken)
+        self.assert_found("initiator", KeyError)
+
+    def test_names_that_only_look_alike(self) -> None:
+        """The policy's target sees that one realm is taken for another."""
+        self.patch(access, "fold_ascii", str.casefold)
+        self.assert_found("policy")
+
+    def test_a_pac_that_is_cut(self) -> None:
+        """The target of PACs sees a reader that goes beyond the end."""
+
+        def take_array(reader: Any, count: int, size: int) -> bytes:
+            start, reader._at = reader._at, reader._at + count * size
+            return bytes(reader._data[start : reader._at])
+
+        self.patch(pac._Reader, "take_array", take_array)
+        self.assert_found("pac", struct.error)
+
+    def test_a_value_that_is_no_word(self) -> None:
+        """The target of binding information sees what is written in one way and read in another."""
+        self.patch(binding, "_is_plain", lambda text: True)
+        self.assert_found("binding")
+
+    def test_a_value_that_is_not_escaped(self) -> None:
+        """The target of DNs sees one that reaches into the next component."""
+        self.patch(names, "_SPECIAL", '"+;<>\\=')
+        self.assert_found("dn")
+
+
+class InputTests(SynchronousTestCase):
+    """From bytes to decisions."""
+
+    def test_choices(self) -> None:
+        """They are taken from the front, and are zero behind the end."""
+        choices = Choices(b"\x01\x02\x03\x05abcde")
+        self.assertEqual(
+            (choices.flag(), choices.number(2), choices.text()), (True, 0x0203, "abcde")
+        )
+        self.assertFalse(choices)
+        self.assertEqual(
+            (choices.number(2), choices.below(3), choices.rest(), choices.cuts()), (0, 0, b"", [])
+        )
+
+    def test_edits(self) -> None:
+        """Flipped, set, inserted, removed, cut; from the front and from the end."""
+        for edit, result in (
+            (b"", b"abcdef"),
+            (b"\0\0\1\x20", b"aBcdef"),
+            (b"\1\xff\xffZ", b"abcdeZ"),
+            (b"\2\0\2\2xy", b"abxycdef"),
+            (b"\3\0\1\2", b"adef"),
+            (b"\4\xff\xfe\0", b"abcd"),
+            (b"\4\0\0\0\1\0\0x", b""),
+        ):
+            self.assertEqual(edited(b"abcdef", Choices(edit)), result)
+
+
+class LogTests(SynchronousTestCase):
+    """What libFuzzer writes."""
+
+    def test_done(self) -> None:
+        """The last figures count."""
+        log = (
+            "#2\tINITED cov: 9 ft: 9 corp: 1/1b exec/s: 0 rss: 53Mb\n"
+            "#512\tDONE   cov: 56 ft: 163 corp: 30/8629b lim: 1456 exec/s: 19176 rss: 53Mb\nDone "
+            "512 runs in 7 second(s)\n"
+        )
+        self.assertEqual(parse_log(log), Report(512, 56, 30, "8629b", None))
+
+    def test_finding(self) -> None:
+        """The file is named, even when no figures were written yet."""
+        log = (
+            "artifact_prefix='x-'; Test unit written to build/fuzz/findings/pac-crash-1\nBase64: "
+            "AA==\n"
+        )
+        self.assertEqual(parse_log(log), Report(0, 0, 0, "0b", "build/fuzz/findings/pac-crash-1"))
+
+    def test_nothing(self) -> None:
+        """An engine that did not start has nothing to tell."""
+        self.assertIsNone(parse_log("ModuleNotFoundError: No module named 'atheris'\n"))
