@@ -6,6 +6,7 @@ RUN := exec env PATH="$(CURDIR)/$(VENV)/bin:$(PATH)"
 # Labs of their own, beside one that somebody plays in (/run/mutauth-lab, 127.0.0.10).
 DEMO_LAB := --dir /run/mutauth-demo --address 127.0.40.10
 TEST_LAB := --dir /run/mutauth-test --address 127.0.41.10
+SECOND_LAB := --dir /run/mutauth-test-2 --address 127.0.43.10
 INTEROP_LAB := --dir /run/mutauth-interop --address 127.0.42.10
 
 .PHONY: demo test interop ldap3 constraints lint fuzz clean
@@ -16,7 +17,7 @@ demo:
 
 test:
 	@tools/bootstrap test
-	@$(RUN) mutauth lab run $(TEST_LAB) -- python tests/run.py --no-skips
+	@$(RUN) python tests/run.py --no-skips --lab "$(TEST_LAB)" --lab "$(SECOND_LAB)"
 
 interop:
 	@tools/bootstrap interop

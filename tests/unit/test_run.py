@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.run import Counts, parse_closing_line, verdict
+from tests import run
+from tests.run import Counts, modules, parse_closing_line, verdict
 
 
 class ParsingTests(SynchronousTestCase):
@@ -65,3 +71,53 @@ class VerdictTests(SynchronousTestCase):
     def test_unexpected_success(self) -> None:
         """Trial passes over an unexpected success; this run does not."""
         self.assertEqual(verdict(Counts(3, 1, 0), 0, no_skips=False)[0], 1)
+
+
+class LabsTests(SynchronousTestCase):
+    """Modules run one by one in several labs; here they are labs by name only."""
+
+    def run_modules(self, *names: str) -> subprocess.CompletedProcess[str]:
+        """A run in two labs."""
+        directory = Path(self.mktemp())
+        directory.mkdir()
+        lab = directory / "mutauth"
+        lab.write_text('#!/bin/sh\nwhile [ "$1" != -- ]; do shift; done\nshift\nexec "$@"\n')
+        lab.chmod(0o755)
+        return subprocess.run(
+            [
+                sys.executable,
+                run.__file__,
+                "--no-skips",
+                "--lab",
+                "--x 1",
+                "--lab",
+                "--x 2",
+                *names,
+            ],
+            env={**os.environ, "PATH": f"{directory.resolve()}:{os.environ['PATH']}"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def test_sum(self) -> None:
+        """Each module is run once, and the counts are summed up."""
+        names = [f"tests.unit.test_run.{each}" for each in ("ParsingTests", "VerdictTests")]
+        ended = self.run_modules(*names)
+        self.assertEqual(ended.returncode, 0, ended.stderr)
+        self.assertEqual(ended.stdout.splitlines()[-1], "12 passed, 0 failed, 0 skipped")
+        self.assertEqual(ended.stdout.count("PASSED (successes=6)"), 2)
+
+    def test_module_that_fails(self) -> None:
+        """A module that does not even load fails the run."""
+        ended = self.run_modules("tests.unit.test_run.VerdictTests", "tests.unit.no_such_module")
+        self.assertEqual(ended.returncode, 1)
+        self.assertEqual(ended.stdout.splitlines()[-1], "6 passed, 1 failed, 0 skipped")
+
+    def test_every_module_is_run(self) -> None:
+        """Without names it is the unit tests and each integration module."""
+        root = Path(run.__file__).parent
+        found = {path.stem for path in (root / "integration").glob("test_*.py")}
+        expected = {"tests.unit", *(f"tests.integration.{stem}" for stem in found)}
+        self.assertEqual(set(modules(())), expected)
+        self.assertFalse(list(root.glob("test_*.py")))
