@@ -27,9 +27,9 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
+from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.net.client import MutualAuthClientEndpoint
-from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.protection import Protection
 from mutauth_twisted.spn import SPN
 
@@ -154,9 +154,9 @@ class Server:
             from certificates import client_options
 
             return wrapClientTLS(client_options(directory), inner)
-        channel = Channel(protection=Protection(self.kind))
+        security = SecurityOptions(protection=Protection(self.kind))
         return MutualAuthClientEndpoint(
-            reactor, inner, SPN.parse(SERVICE), ClientCredentials(), channel
+            reactor, inner, SPN.parse(SERVICE), ClientCredentials(), security
         )
 
 

@@ -58,7 +58,7 @@ def established(keys: ServiceKeys, protection: Protection) -> tuple[Any, Any, An
         keys.acceptor("client"),
     )
     client.step(service.step(client.step(None).token).token)
-    return client, service, service.judge(protection)
+    return client, service, service.verify(protection)
 
 
 def echo(keys: ServiceKeys, protection: Protection, piece: bytes) -> Callable[[], Awaitable[float]]:

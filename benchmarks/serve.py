@@ -26,9 +26,9 @@ from twisted.protocols.wire import Echo
 from twisted.python.failure import Failure
 
 from mutauth_twisted.access import AccessPolicy
+from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.credentials import ServiceCredentials
 from mutauth_twisted.mechanisms.kerberos import ServiceKeys
-from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.net.server import MutualAuthServerFactory
 from mutauth_twisted.protection import Protection
 
@@ -69,7 +69,7 @@ def make_factory(kind: str, directory: Path) -> Any:
     keys = ServiceKeys(ServiceCredentials(str(directory / f"{ACCOUNT}.keytab")))
     policy = AccessPolicy(allow=("*@TEST.EXAMPLE",))
     return MutualAuthServerFactory(
-        reactor, factory, keys, policy, Channel(protection=Protection(kind))
+        reactor, factory, keys, policy, SecurityOptions(protection=Protection(kind))
     )
 
 

@@ -16,9 +16,9 @@ from twisted.python.failure import Failure
 
 from fuzz.inputs import Choices
 from fuzz.targets.names import one_line
+from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.core.records import Data, EndOfStream, Records
 from mutauth_twisted.errors import MutualAuthError, ProtocolViolation, RecordError
-from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.net.transport import LINGER
 from mutauth_twisted.protection import Protection
 from mutauth_twisted.testing.fakes import (
@@ -94,9 +94,9 @@ class _Connection:
         )
         self.genuine = genuine
         protection = Protection.SEAL if seal else Protection.SIGN
-        self.channel = Channel(wire=wire, protection=protection, timeout=_TIMEOUT)
+        self.security = SecurityOptions(wire=wire, protection=protection, timeout=_TIMEOUT)
         self._manner = manner
-        self.player = Player(self.context, RecorderFactory(self._prepare), channel=self.channel)
+        self.player = Player(self.context, RecorderFactory(self._prepare), security=self.security)
         self.work()
 
     def _prepare(self, application: Recorder) -> None:
@@ -113,7 +113,7 @@ class _Connection:
         self.player.workers.finish()
         if self.player.factory.built:
             assert self.genuine, "a stranger got an application"
-            assert self.context.judged == 1, "an application was built without a judgement"
+            assert self.context.verified == 1, "an application was built without a judgement"
             assert self.context.legs <= 2 * len(self.context.steps), (
                 "an application was built on an unfinished context"
             )

@@ -37,21 +37,21 @@ class _Driver:
         self.stepping = False
         self.complete = False
         self.peer_done = False
-        self.judged = 0
+        self.verified = 0
         self._sent = 0
         self.end: Event[str] | None = None
         self.machine: Handshake[str] = Handshake(
             initiator=self.initiator,
             wire=self.wire,
             peer="peer",
-            judge=self._judge,
+            verify=self._verify,
             is_mutauth=lambda identity: self._mutauth,
         )
 
-    def _judge(self) -> str:
+    def _verify(self) -> str:
         assert self.complete, "an unfinished context was judged"
-        assert not self.judged, "a context was judged twice"
-        self.judged += 1
+        assert not self.verified, "a context was judged twice"
+        self.verified += 1
         if self._verdict is not None:
             raise self._verdict("peer", "it may not")
         return "somebody"
@@ -77,7 +77,7 @@ class _Driver:
             else:
                 self.end = event
         if isinstance(self.end, Established):
-            assert self.judged and self._verdict is None, "established without a judgement"
+            assert self.verified and self._verdict is None, "established without a judgement"
             assert self.complete, "established with an unfinished context"
             if self.initiator and self.wire.says_done:
                 assert self.peer_done, "established without the service's done"
@@ -111,7 +111,7 @@ class _Driver:
         if isinstance(frame, Token) and frame.done:
             assert self.complete, "done was said too early"
             if not self.initiator:
-                assert self.judged and self._verdict is None, "done was said without a judgement"
+                assert self.verified and self._verdict is None, "done was said without a judgement"
 
 
 def _payload(choices: Choices) -> bytes:

@@ -93,7 +93,7 @@ def _step(context: SecurityContext, token: bytes) -> Outcome | None:
         if outcome.complete:
             return outcome
     try:
-        context.judge(_SEAL)
+        context.verify(_SEAL)
     except MutualAuthError as error:
         one_line(error)
         return None
@@ -114,7 +114,7 @@ def acceptor() -> Iterator[Check]:
             if outcome is None:
                 return
             assert not own, "a token that nobody made was accepted"
-            identity = context.judge(_SEAL)
+            identity = context.verify(_SEAL)
             assert identity.principal == _ALICE, f"{identity.principal} came in with alice's ticket"
             assert identity.flags & _SEAL.required_flags == _SEAL.required_flags
             assert identity.groups == ()
@@ -141,7 +141,7 @@ def initiator() -> Iterator[Check]:
                 assert own or answer != genuine, "the service's own answer was refused"
                 return
             assert not own, "an answer that nobody made was accepted"
-            identity = client.judge(_SEAL)
+            identity = client.verify(_SEAL)
             assert identity.spn == _SPN and not outcome.token
 
         yield check

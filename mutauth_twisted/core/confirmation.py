@@ -29,7 +29,7 @@ _LABEL: Final = b"mutauth_twisted: confirmed by the acceptor\0"
 
 
 class Confirming:
-    """An acceptor's context that confirms the channel; see :class:`Exchange`.
+    """An acceptor's context that confirms the channel; see :class:`Authentication`.
 
     :param context: the context, which insists on the channel's bindings.
     :param channel: the channel as this side sees it.
@@ -57,13 +57,13 @@ class Confirming:
         except MutualAuthError as error:
             raise StepFailed(error) from error
 
-    def judge(self, protection: Protection) -> PeerIdentity:
-        return self._context.judge(protection)
+    def verify(self, protection: Protection) -> PeerIdentity:
+        return self._context.verify(protection)
 
 
 class Confirmed:
     """An initiator's context that is complete only with the acceptor's confirmation; see
-    :class:`Exchange`.
+    :class:`Authentication`.
 
     :param context: the context, whose token carries the channel's bindings.
     :param channel: the channel as this side sees it.
@@ -106,8 +106,8 @@ class Confirmed:
             reason.__cause__ = error.with_traceback(None)
             raise StepFailed(reason) from error
 
-    def judge(self, protection: Protection) -> PeerIdentity:
-        return self._context.judge(protection)
+    def verify(self, protection: Protection) -> PeerIdentity:
+        return self._context.verify(protection)
 
     def _split(self, token: bytes) -> tuple[bytes, bytes]:
         end = (

@@ -39,8 +39,8 @@ class StepFailed(Exception):
         self.token = token
 
 
-class Exchange(Protocol):
-    """One side of one exchange."""
+class Authentication(Protocol):
+    """One side of one handshake."""
 
     @property
     def blocking(self) -> bool:
@@ -52,7 +52,7 @@ class Exchange(Protocol):
         :raises StepFailed: whatever goes wrong.
         """
 
-    def judge(self, protection: Protection) -> PeerIdentity:
+    def verify(self, protection: Protection) -> PeerIdentity:
         """Who the peer is, once the context is complete and has proven all it must.
 
         :param protection: the least that is taken; the identity has what it came to.
@@ -62,7 +62,7 @@ class Exchange(Protocol):
         """
 
 
-class SecurityContext(Exchange, Wrapping, Protocol):
+class SecurityContext(Authentication, Wrapping, Protocol):
     """One side of one exchange, and afterwards its keys."""
 
 

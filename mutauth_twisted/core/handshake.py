@@ -177,7 +177,7 @@ class _Core(Generic[Identity]):
 
     wire: Wire
     peer: str
-    judge: Callable[[], Identity]
+    verify: Callable[[], Identity]
     initiator: bool
     is_mutauth: Callable[[Identity], bool]
     peer_done: bool = False
@@ -216,7 +216,7 @@ class _Core(Generic[Identity]):
         not.
         """
         try:
-            identity = self.judge()
+            identity = self.verify()
         except AccessDenied as error:
             inputs.end(error, b"", ACCESS_DENIED)
         except ServiceFull as error:
@@ -351,7 +351,7 @@ class Handshake(Generic[Identity]):
     :param initiator: whether this side starts, as a client does.
     :param wire: the format of the frames.
     :param peer: the peer as errors name it.
-    :param judge: judges the finished context: returns the peer's identity, or
+    :param verify: verifies the finished context: returns the peer's identity, or
         raises an :class:`AuthenticationError`.
     :param package: whose tokens this side sends, for what a refusal may mean.
     :param is_mutauth: on an acceptor, whether a proven initiator is another
@@ -364,14 +364,14 @@ class Handshake(Generic[Identity]):
         initiator: bool,
         wire: Wire,
         peer: str,
-        judge: Callable[[], Identity],
+        verify: Callable[[], Identity],
         package: Package = Package.KERBEROS,
         is_mutauth: Callable[[Identity], bool] = lambda identity: False,
     ) -> None:
         self._initiator = initiator
         self._package = package
         self._spoken = not initiator
-        self._core: _Core[Identity] = _Core(wire, peer, judge, initiator, is_mutauth)
+        self._core: _Core[Identity] = _Core(wire, peer, verify, initiator, is_mutauth)
         self._machine = (_initiator_machine if initiator else _acceptor_machine)(self._core)
 
     @property
@@ -448,7 +448,7 @@ class Handshake(Generic[Identity]):
         It usually holds who drives this exchange; without this, keys and
         buffers of both would wait for the garbage collector.
         """
-        self._core.judge = _judges_no_more
+        self._core.verify = _judges_no_more
 
     def _end(self, error: MutualAuthError, token: bytes = b"") -> list[Event[Identity]]:
         return self._run(self._machine.end, error, token, LOGON_FAILURE)

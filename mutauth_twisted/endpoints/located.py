@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mutauth_twisted.core.handshake import ACCESS_DENIED, SERVICE_FULL
+from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.directory.location import Instance, Selection, in_order, locate
 from mutauth_twisted.endpoints.hosts import HostEndpoint
@@ -31,7 +32,6 @@ from mutauth_twisted.errors import (
 from mutauth_twisted.ldap.connection import Directory
 from mutauth_twisted.log import Log
 from mutauth_twisted.net.client import MutualAuthClientEndpoint
-from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.net.tls import Authority, Layer, checking_layer
 from mutauth_twisted.protection import Protection
 from mutauth_twisted.text import one_line
@@ -82,7 +82,7 @@ class LocatedEndpoint:
     :param directory: where to look, and with whose tickets.
     :param selection: what to look for.
     :param credentials: who this client is towards the service.
-    :param channel: protection and package, and the one deadline of search,
+    :param security: protection and package, and the one deadline of search,
         connection and exchange.  What the SCP offers cannot lower the protection.
     :param wire: the wire's name, which has to be what the SCP says; None: that.
     :param authority: who has to vouch for a TLS certificate in addition; None: nobody.
@@ -103,15 +103,15 @@ class LocatedEndpoint:
         selection: Selection,
         credentials: ClientCredentials,
         *,
-        channel: Channel = Channel(),
+        security: SecurityOptions = SecurityOptions(),
         wire: str | None = None,
         authority: Authority | None = None,
         keep: float = KEEP,
     ) -> None:
-        if not channel.package.proves_service:
+        if not security.package.proves_service:
             cause = "it proves no service, and what is found in the directory has to be proven"
             raise UsageError(
-                f"package {channel.package.value}",
+                f"package {security.package.value}",
                 cause,
                 "name an address instead, or use kerberos",
             )
@@ -119,8 +119,8 @@ class LocatedEndpoint:
         self._directory = directory
         self._selection = selection
         self._credentials = credentials
-        self._channel = channel
-        self._timeout = channel.timeout
+        self._security = security
+        self._timeout = security.timeout
         self._wire = wire
         self._authority = authority
         if authority is not None:
@@ -262,7 +262,7 @@ class LocatedEndpoint:
             raise AuthenticationError(
                 where, cause, f"have its SCP say {choices}, with mutauth scp publish --wire"
             )
-        offered, asked = instance.binding.protection, self._channel.protection
+        offered, asked = instance.binding.protection, self._security.protection
         sealed_if_asked = wire.flags_decide and (offered, asked) == (
             Protection.SIGN.value,
             Protection.SEAL,
@@ -280,7 +280,7 @@ class LocatedEndpoint:
             host,
             instance.spn,
             self._credentials,
-            evolve(self._channel, wire=wire, timeout=timeout),
+            evolve(self._security, wire=wire, timeout=timeout),
             where=where,
             tls=self._layer(instance, where),
         )

@@ -34,6 +34,7 @@ from twisted.internet.interfaces import (
 )
 
 from mutauth_twisted.access import AccessPolicy, is_sid
+from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.credentials import ClientCredentials, NtlmCredentials, ServiceCredentials
 from mutauth_twisted.dns import Resolver
 from mutauth_twisted.errors import UsageError, check_utf8
@@ -41,7 +42,6 @@ from mutauth_twisted.mechanisms.initiators import WINDOWS, refuse_on_windows, se
 from mutauth_twisted.net.client import MutualAuthClientEndpoint
 from mutauth_twisted.net.limits import LIMITS, limits_of
 from mutauth_twisted.net.plain import parse_client, parse_server
-from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.net.server import MutualAuthServerEndpoint
 from mutauth_twisted.net.tls import Authority, checking_layer, server_layer
 from mutauth_twisted.protection import Package, Protection
@@ -183,8 +183,8 @@ def _is_ntlm(keywords: Mapping[str, str], known: frozenset[str]) -> bool:
     return True
 
 
-def _channel(keywords: Mapping[str, str], package: Package = Package.KERBEROS) -> Channel:
-    return Channel(
+def _security(keywords: Mapping[str, str], package: Package = Package.KERBEROS) -> SecurityOptions:
+    return SecurityOptions(
         wire=_choice("wire", keywords.get("wire", "nns"), WIRES),
         protection=_choice(
             "protection",
@@ -200,18 +200,20 @@ def _channel(keywords: Mapping[str, str], package: Package = Package.KERBEROS) -
     )
 
 
-def _authority(keywords: Mapping[str, str], channel: Channel) -> Authority | None:
+def _authority(keywords: Mapping[str, str], security: SecurityOptions) -> Authority | None:
     """Who has to vouch for the service's certificate, if anybody."""
-    _check_tls(keywords, channel, "tls-ca", "tls-name")
+    _check_tls(keywords, security, "tls-ca", "tls-name")
     return Authority(keywords["tls-ca"], keywords.get("tls-name")) if "tls-ca" in keywords else None
 
 
-def _check_tls(keywords: Mapping[str, str], channel: Channel, main: str, other: str) -> None:
+def _check_tls(
+    keywords: Mapping[str, str], security: SecurityOptions, main: str, other: str
+) -> None:
     if other in keywords and main not in keywords:
         raise UsageError(
             f"{_SUBJECT} keyword {other}", f"it means nothing without {main}", f"add {main}=FILE"
         )
-    if main in keywords and channel.protection is not Protection.TLS:
+    if main in keywords and security.protection is not Protection.TLS:
         raise UsageError(
             f"{_SUBJECT} keyword {main}", "there is no TLS to use it for", "add protection=tls"
         )
@@ -281,11 +283,11 @@ def _direct(
     _check_keywords(keywords, _CLIENT | _SERVICE)
     inner = _one_endpoint(arguments, example)
     spn = SPN.parse(keywords["spn"])
-    channel = _channel(keywords)
-    authority = _authority(keywords, channel)
+    security = _security(keywords)
+    authority = _authority(keywords, security)
     tls = checking_layer(authority, spn.host) if authority is not None else None
     return MutualAuthClientEndpoint(
-        reactor, _inner(reactor, inner, keywords), spn, credentials, channel, inner, tls
+        reactor, _inner(reactor, inner, keywords), spn, credentials, security, inner, tls
     )
 
 
@@ -315,7 +317,9 @@ def _unproven(
     )
     credentials = NtlmCredentials(keywords["ntlm-users"], keywords.get("principal"))
     endpoint = _inner(reactor, inner, keywords)
-    return MutualAuthClientEndpoint(reactor, endpoint, None, credentials, _channel(keywords), inner)
+    return MutualAuthClientEndpoint(
+        reactor, endpoint, None, credentials, _security(keywords), inner
+    )
 
 
 def _located(
@@ -343,7 +347,7 @@ def _located(
     )
     if (form := keywords.get("spn-form")) is not None:
         _choice("spn-form", form, {known: known for known in ("guid", "dn", "host")})
-    channel = _channel(keywords)
+    security = _security(keywords)
     return LocatedEndpoint(
         reactor,
         directory,
@@ -356,9 +360,9 @@ def _located(
             kind=kind,
         ),
         credentials,
-        channel=channel,
+        security=security,
         wire=keywords.get("wire"),
-        authority=_authority(keywords, channel),
+        authority=_authority(keywords, security),
         keep=_seconds("cache", keywords.get("cache", f"{KEEP:g}"), or_zero=True),
     )
 
@@ -386,8 +390,8 @@ def server_endpoint(
         remedy = "add allow=PATTERN, allow-group=SID, or allow-all=yes"
         raise UsageError(_SUBJECT, "the access policy allows no client", remedy)
     # Third-party clients, .NET's among them, send SPNEGO unless they are told otherwise.
-    channel = _channel(keywords, Package.NEGOTIATE)
-    _check_tls(keywords, channel, "tls-cert", "tls-key")
+    security = _security(keywords, Package.NEGOTIATE)
+    _check_tls(keywords, security, "tls-cert", "tls-key")
     credentials: ServiceCredentials | NtlmCredentials
     if ntlm:
         credentials = NtlmCredentials(keywords["ntlm-users"])
@@ -401,7 +405,7 @@ def server_endpoint(
         credentials = ServiceCredentials(keytab, principal, state_dir, replays)
     if "class" in keywords:
         check_service_class(keywords["class"], f"{_SUBJECT} keyword class={keywords['class']}")
-    keys = service_keys(credentials, keywords.get("class"), channel.package)
+    keys = service_keys(credentials, keywords.get("class"), security.package)
     limits = limits_of(keywords, _SUBJECT + " keyword {name}={value}")
     tls = (
         server_layer(keywords["tls-cert"], keywords.get("tls-key"))
@@ -409,5 +413,5 @@ def server_endpoint(
         else None
     )
     return MutualAuthServerEndpoint(
-        reactor, parse_server(reactor, inner), keys, policy, channel, limits, tls
+        reactor, parse_server(reactor, inner), keys, policy, security, limits, tls
     )

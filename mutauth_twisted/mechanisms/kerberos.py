@@ -448,7 +448,7 @@ class KerberosInitiator(_KerberosContext):
     def _peer_name(self, proven: Any) -> Any:
         return proven.target_name
 
-    def judge(self, protection: Protection) -> PeerIdentity:
+    def verify(self, protection: Protection) -> PeerIdentity:
         principal, reached, flags, expires = self._prove(protection, target_name=True)
         proven = re.sub(r"\\(.)", r"\1", split_principal(principal)[0])
         if fold_ascii(proven) != fold_ascii(str(self._spn)):
@@ -564,7 +564,7 @@ class KerberosAcceptor(_KerberosContext):
         # Not asked for again, as GSSAPI would make it anew, with all that its ticket says of it.
         return self._initiator
 
-    def judge(self, protection: Protection) -> PeerIdentity:
+    def verify(self, protection: Protection) -> PeerIdentity:
         principal, reached, flags, expires = self._prove(protection, target_name=False)
         self._initiator = None
         # However it came to be complete: no session without a ticket that was read.

@@ -174,7 +174,7 @@ class SspiInitiator(PublicContext, RecordsApart):
             self._subject, f"no exchange can start ({told})", "look into the system's event log"
         )
 
-    def judge(self, protection: Protection) -> PeerIdentity:
+    def verify(self, protection: Protection) -> PeerIdentity:
         if (protection is Protection.TLS) is (self._channel is None):
             raise PeerNotProven(
                 self._subject, "the exchange is not bound to a TLS channel as it has to be"

@@ -353,7 +353,7 @@ class NtlmInitiator(_NtlmContext):
             self._subject, cause, "it was altered on the way, or the service does not speak NTLM"
         )
 
-    def judge(self, protection: Protection) -> PeerIdentity:
+    def verify(self, protection: Protection) -> PeerIdentity:
         reached, flags = self._prove(protection)
         return PeerIdentity("", None, PACKAGE.value, reached, flags, math.inf)
 
@@ -409,7 +409,7 @@ class NtlmAcceptor(_NtlmContext):
             self._subject, f"it is no user in {self._users} any more", "let it connect again"
         )
 
-    def judge(self, protection: Protection) -> PeerIdentity:
+    def verify(self, protection: Protection) -> PeerIdentity:
         reached, flags = self._prove(protection)
         client = self._client()
         logon = Logon(client.name, client.domain, groups_known=False)

@@ -24,6 +24,7 @@ from zope.interface import implementer
 
 from mutauth_twisted.core.channelbinding import ChannelBinding
 from mutauth_twisted.core.context import Begun, Outcome, SecurityContext, StepFailed
+from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.credentials import ClientCredentials, NtlmCredentials
 from mutauth_twisted.errors import (
     KDCUnreachable,
@@ -34,7 +35,7 @@ from mutauth_twisted.errors import (
 from mutauth_twisted.log import Log
 from mutauth_twisted.mechanisms.initiators import check_credentials, kerberos_initiators
 from mutauth_twisted.mechanisms.ntlm import NtlmInitiator
-from mutauth_twisted.net.protocol import Channel, ExchangeProtocol, Side
+from mutauth_twisted.net.protocol import HandshakeProtocol, HandshakeRole
 from mutauth_twisted.net.tls import Layer, trusting_layer
 from mutauth_twisted.protection import Protection
 from mutauth_twisted.spn import SPN
@@ -48,14 +49,14 @@ _MOST_FETCHED = 1024
 _fetched: WeakKeyDictionary[Any, dict[tuple[SPN, Any], float]] = WeakKeyDictionary()
 
 
-class _ExchangeFactory(Factory):
+class _HandshakeFactory(Factory):
     """Makes the exchanges of one connect(): an endpoint that tries several addresses may make
     several.
     """
 
     noisy = False
 
-    def __init__(self, new_exchange: Callable[[], ExchangeProtocol], tls: Layer | None) -> None:
+    def __init__(self, new_exchange: Callable[[], HandshakeProtocol], tls: Layer | None) -> None:
         self._new_exchange = new_exchange
         self._tls = tls
 
@@ -69,7 +70,7 @@ class _ExchangeFactory(Factory):
 
 
 def _initiators(
-    spn: SPN | None, credentials: ClientCredentials | NtlmCredentials, asked: Channel
+    spn: SPN | None, credentials: ClientCredentials | NtlmCredentials, asked: SecurityOptions
 ) -> Callable[[str, ChannelBinding | None], SecurityContext]:
     """What makes a client's contexts; takes the peer's name and the TLS channel, if there is
     one.
@@ -78,7 +79,7 @@ def _initiators(
         ntlm = cast(NtlmCredentials, credentials)
         return lambda peer, _: NtlmInitiator(ntlm, asked.protection, peer)
     new_context = kerberos_initiators(spn, credentials, asked.protection, asked.package)
-    return lambda _, channel: new_context(channel)
+    return lambda _, security: new_context(security)
 
 
 @implementer(IStreamClientEndpoint)
@@ -92,7 +93,7 @@ class MutualAuthClientEndpoint:
     :param spn: what the service must prove to be; None: nothing, where the
         package proves no service.
     :param credentials: who this client is.
-    :param channel: wire, protection, and the one deadline of connection and exchange.
+    :param security: wire, protection, and the one deadline of connection and exchange.
     :param where: the service's address as errors name it; the SPN if not given.
     :param tls: where protection is by TLS, the client's layer; None: one that
         takes any certificate.
@@ -107,33 +108,33 @@ class MutualAuthClientEndpoint:
         inner: IStreamClientEndpoint,
         spn: SPN | None,
         credentials: ClientCredentials | NtlmCredentials = ClientCredentials(),
-        channel: Channel = Channel(),
+        security: SecurityOptions = SecurityOptions(),
         where: str | None = None,
         tls: Layer | None = None,
     ) -> None:
         self._reactor = reactor
         self._inner = inner
-        if channel.package.proves_service is (spn is None):
+        if security.package.proves_service is (spn is None):
             cause = (
                 f"it cannot prove {spn}"
                 if spn is not None
                 else "it needs the SPN that the service must prove"
             )
             raise UsageError(
-                f"package {channel.package.value}",
+                f"package {security.package.value}",
                 cause,
                 "an SPN goes with every package but NTLM's",
             )
-        check_credentials(channel.package, isinstance(credentials, NtlmCredentials))
+        check_credentials(security.package, isinstance(credentials, NtlmCredentials))
         self._spn = spn
         self._credentials = credentials
-        self._new_context = _initiators(spn, credentials, channel)
+        self._new_context = _initiators(spn, credentials, security)
         #: Whose tokens are exchanged.
-        self.package = channel.package
-        self._channel = channel
+        self.package = security.package
+        self._security = security
         self._where = where or (str(spn) if spn is not None else "the service")
         self._host = spn.host if spn is not None else ""
-        self._tls = (tls or trusting_layer()) if channel.protection is Protection.TLS else None
+        self._tls = (tls or trusting_layer()) if security.protection is Protection.TLS else None
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """Connect and authenticate; see IStreamClientEndpoint.
@@ -144,20 +145,20 @@ class MutualAuthClientEndpoint:
         begun: list[SecurityContext] = []
         has_ticket = False
 
-        def new_context(peer: str, channel: ChannelBinding | None) -> SecurityContext:
+        def new_context(peer: str, security: ChannelBinding | None) -> SecurityContext:
             # For one connection: an endpoint that tries several addresses may make several.
-            return begun.pop() if begun else self._new_context(peer, channel)
+            return begun.pop() if begun else self._new_context(peer, security)
 
-        side = Side(
+        role = HandshakeRole(
             initiator=True,
             new_context=new_context,
-            admit=lambda _: None,
+            authorize=lambda _: None,
             build_application=protocolFactory.buildProtocol,
             tls=self._tls,
         )
         workers = workers_for(self._reactor, self._host)
-        factory = _ExchangeFactory(
-            lambda: ExchangeProtocol(self._reactor, workers, self._channel, side), self._tls
+        factory = _HandshakeFactory(
+            lambda: HandshakeProtocol(self._reactor, workers, self._security, role), self._tls
         )
 
         def reach(_: object) -> Deferred[Any]:
@@ -170,7 +171,7 @@ class MutualAuthClientEndpoint:
 
         getting = self._get_ticket(workers, begun)
         connecting = reach(None) if getting is None else getting.addCallback(reach)
-        seconds = self._channel.timeout
+        seconds = self._security.timeout
         return connecting.addTimeout(
             seconds, self._reactor, lambda *_: self._too_late(seconds, has_ticket)
         )

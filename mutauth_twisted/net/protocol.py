@@ -29,7 +29,7 @@ from zope.interface import implementer
 
 from mutauth_twisted.core.channelbinding import ChannelBinding
 from mutauth_twisted.core.confirmation import Confirmed, Confirming
-from mutauth_twisted.core.context import Exchange, Outcome, SecurityContext, StepFailed
+from mutauth_twisted.core.context import Authentication, Outcome, SecurityContext, StepFailed
 from mutauth_twisted.core.handshake import (
     AwaitOpening,
     Established,
@@ -39,6 +39,7 @@ from mutauth_twisted.core.handshake import (
     Send,
     Step,
 )
+from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.core.records import Records
 from mutauth_twisted.core.stream import Stream
 from mutauth_twisted.errors import (
@@ -49,7 +50,6 @@ from mutauth_twisted.errors import (
     PeerNotProven,
     ProtocolViolation,
     ThreadsUsedUp,
-    UsageError,
 )
 from mutauth_twisted.identity import PeerIdentity
 from mutauth_twisted.log import Log
@@ -59,48 +59,23 @@ from mutauth_twisted.net.refusals import Refusals
 from mutauth_twisted.net.sockets import prepare, release
 from mutauth_twisted.net.tls import Layer
 from mutauth_twisted.net.transport import LINGER, ProtectedTransport
-from mutauth_twisted.protection import Flag, Package, Protection, flag_names
+from mutauth_twisted.protection import Flag, Protection, flag_names
 from mutauth_twisted.text import short_name
 from mutauth_twisted.threads import Workers
-from mutauth_twisted.wire import NNS, FrameError, Token, Wire
+from mutauth_twisted.wire import FrameError, Token
 
 _flag_names = lru_cache(maxsize=64)(flag_names)
 _MUTUAL = int(Flag.MUTUAL)
 
 
 @frozen
-class Channel:
-    """What both sides have to agree on beforehand.
-
-    :param wire: the format of tokens and records.
-    :param protection: what is done to every application byte.
-    :param timeout: the one deadline of the whole exchange, in seconds; bytes
-        that drip in do not extend it.
-    :param package: the security package.
-    :raises UsageError: when the package cannot be bound to TLS as it has to be.
-    """
-
-    wire: Wire = NNS
-    protection: Protection = Protection.SEAL
-    timeout: float = 10.0
-    package: Package = Package.KERBEROS
-
-    def __attrs_post_init__(self) -> None:
-        if self.protection is Protection.TLS and not self.package.proves_service:
-            cause = "it cannot be bound to TLS, which would end at anybody"
-            raise UsageError(
-                f"package {self.package.value}", cause, "use protection seal, or package kerberos"
-            )
-
-
-@frozen
-class Side:
+class HandshakeRole:
     """What makes a client's side of the exchange differ from a server's.
 
     :param initiator: whether this side starts.
     :param new_context: makes the security context; takes the peer's name for
         errors, and the bindings of the TLS channel, if there is one.
-    :param admit: has the last word on a proven peer; raises AccessDenied.
+    :param authorize: has the last word on a proven peer; raises AccessDenied.
     :param build_application: makes the application's protocol for an address,
         or None to turn the connection away.
     :param limits: how long a session may be idle or last; None: for ever.
@@ -113,7 +88,7 @@ class Side:
 
     initiator: bool
     new_context: Callable[[str, ChannelBinding | None], SecurityContext]
-    admit: Callable[[PeerIdentity], None]
+    authorize: Callable[[PeerIdentity], None]
     build_application: Callable[[IAddress], IProtocol | None]
     limits: Limits | None = None
     tls: Layer | None = None
@@ -138,32 +113,36 @@ def describe(address: IAddress) -> str:
 
 
 @implementer(IHalfCloseableProtocol)
-class ExchangeProtocol(Protocol):
+class HandshakeProtocol(Protocol):
     """One connection on the network's side, or above its TLS.
 
     :param reactor: for the deadline.
     :param workers: where steps that may wait for a KDC run.
-    :param channel: what was agreed on beforehand.
-    :param side: the client's or the server's part.
+    :param security: what was agreed on beforehand.
+    :param role: the client's or the server's part.
     """
 
     _log = Log()
 
     def __init__(
-        self, reactor: IReactorTime, workers: Workers, channel: Channel, side: Side
+        self,
+        reactor: IReactorTime,
+        workers: Workers,
+        security: SecurityOptions,
+        role: HandshakeRole,
     ) -> None:
         self._reactor = reactor
         self._workers = workers
-        self._channel = channel
-        self._side = side
-        self._reader = channel.wire.reader()
+        self._security = security
+        self._role = role
+        self._reader = security.wire.reader()
         self._protected: ProtectedTransport | None = None
         self._timer: IDelayedCall | None = None
         self._stepping: Deferred[Any] | None = None
         self._over = False
         self._tokens: list[str] = []
         self._bound_to: ChannelBinding | None = None
-        self._exchange: Exchange | None = None
+        self._exchange: Authentication | None = None
         self._records: Records | Stream | None = None
         #: Fires with the application's protocol, or fails: a MutualAuthError, or the application's
         #: own error.
@@ -174,29 +153,29 @@ class ExchangeProtocol(Protocol):
         self._transport: Any = outlet(self.transport)
         self._peer = describe(self._transport.getPeer())
         self._handshake: Handshake[PeerIdentity] = Handshake(
-            initiator=self._side.initiator,
-            wire=self._channel.wire,
+            initiator=self._role.initiator,
+            wire=self._security.wire,
             peer=self._peer,
-            judge=self._judge,
-            package=self._channel.package,
+            verify=self._verify,
+            package=self._security.package,
             # What a client binds to this very TLS channel nobody can have copied from elsewhere:
             # there is no opening.
-            is_mutauth=_sends_opening if self._side.tls is None else _sends_none,
+            is_mutauth=_sends_opening if self._role.tls is None else _sends_none,
         )
-        self._timer = self._reactor.callLater(self._channel.timeout, self._timed_out)
-        if self._side.tls is None:
+        self._timer = self._reactor.callLater(self._security.timeout, self._timed_out)
+        if self._role.tls is None:
             self._begin(None)
 
     def handshakeCompleted(self) -> None:
         """TLS is there, for whoever is at its other end; see IHandshakeListener."""
-        if self._side.tls is not None and not self._over:
-            self._begin(self._side.tls)
+        if self._role.tls is not None and not self._over:
+            self._begin(self._role.tls)
 
     def _begin(self, tls: Layer | None) -> None:
         try:
             if tls is not None:
                 self._bound_to = tls.binding(self._transport, self._peer)
-            self._context = self._side.new_context(self._peer, self._bound_to)
+            self._context = self._role.new_context(self._peer, self._bound_to)
         except MutualAuthError as error:
             self._failed(error)
         except Exception:
@@ -205,17 +184,17 @@ class ExchangeProtocol(Protocol):
             self._exchange = self._confirmed(self._context)
             self._perform(self._handshake.begin())
 
-    def _confirmed(self, context: SecurityContext) -> Exchange:
+    def _confirmed(self, context: SecurityContext) -> Authentication:
         if self._bound_to is None or not self._bound_to.between_peers:
             return context
-        if self._side.initiator:
+        if self._role.initiator:
             return Confirmed(context, self._bound_to, self._peer)
         return Confirming(context, self._bound_to)
 
     def dataReceived(self, data: bytes) -> None:
         transport = self._transport
         if not isinstance(transport, Outlet):
-            if self._side.tls is not None:
+            if self._role.tls is not None:
                 transport.said(len(data))
             self._received(data)
             return
@@ -253,8 +232,8 @@ class ExchangeProtocol(Protocol):
         release(self.transport)
         if self._protected is not None:
             self._protected.connectionLost(reason)
-        elif self._side.tls is not None and self._exchange is None:
-            self._give_up(self._side.tls.explain(reason.value, self._peer))
+        elif self._role.tls is not None and self._exchange is None:
+            self._give_up(self._role.tls.explain(reason.value, self._peer))
         else:
             self._peer_left()
         self._stop_timer()
@@ -272,15 +251,15 @@ class ExchangeProtocol(Protocol):
 
     # The exchange
 
-    def _judge(self) -> PeerIdentity:
-        exchange = cast(Exchange, self._exchange)
-        identity = exchange.judge(self._channel.protection)
+    def _verify(self) -> PeerIdentity:
+        exchange = cast(Authentication, self._exchange)
+        identity = exchange.verify(self._security.protection)
         # The package has judged its flags; that this one may be missing is not for it alone to say.
-        if not int(identity.flags) & _MUTUAL and self._channel.package.proves_service:
+        if not int(identity.flags) & _MUTUAL and self._security.package.proves_service:
             raise PeerNotProven(self._peer, "the exchange ended without mutual authentication")
-        if not self._channel.wire.flags_decide and self._channel.protection is not Protection.TLS:
-            identity = evolve(identity, protection=self._channel.protection)
-        self._side.admit(identity)
+        if not self._security.wire.flags_decide and self._security.protection is not Protection.TLS:
+            identity = evolve(identity, protection=self._security.protection)
+        self._role.authorize(identity)
         return identity
 
     def _perform(self, events: Iterable[Event[PeerIdentity]]) -> None:
@@ -303,7 +282,7 @@ class ExchangeProtocol(Protocol):
 
     def _step(self, token: bytes | None) -> None:
         """One link of the chain: step the context, send what it says, read on."""
-        exchange = cast(Exchange, self._exchange)
+        exchange = cast(Authentication, self._exchange)
         if exchange.blocking:
             stepped: Deferred[Outcome] = self._workers.run(exchange.step, token)
             self._stepping = chain = stepped.addCallbacks(self._step_done, self._step_failed)
@@ -342,7 +321,7 @@ class ExchangeProtocol(Protocol):
         """
         if self._over and failure.check(CancelledError):
             return
-        refusals = self._side.refusals
+        refusals = self._role.refusals
         if refusals is None or refusals.broken(failure, self._source()):
             self._log.failure(
                 "internal error in the exchange with {peer}", failure, peer=self._peer
@@ -385,20 +364,20 @@ class ExchangeProtocol(Protocol):
     def _established(self, identity: PeerIdentity) -> None:
         self._over = True
         self._stop()
-        principal, refusals = short_name(identity.principal), self._side.refusals
+        principal, refusals = short_name(identity.principal), self._role.refusals
         if refusals is not None and refusals.authenticated(principal):
             self._log_authenticated(identity, principal)
         records = self._records or self._make_records(identity, mutauth=identity.mutauth)
         protected = ProtectedTransport(
-            self._reactor, self._transport, records, identity, self._side.limits, refusals
+            self._reactor, self._transport, records, identity, self._role.limits, refusals
         )
         try:
-            opening = records.opening() if self._side.initiator else b""
+            opening = records.opening() if self._role.initiator else b""
         except MutualAuthError as error:  # the ticket has ended
             self._failed(error)
             return
         try:
-            application = self._side.build_application(self._transport.getPeer())
+            application = self._role.build_application(self._transport.getPeer())
             if application is not None:
                 if refusals is None:  # a client, and none that only wanted to know who is there
                     self._log_authenticated(identity, principal)
@@ -429,7 +408,7 @@ class ExchangeProtocol(Protocol):
         protected.deliver()
 
     def _log_authenticated(self, identity: PeerIdentity, principal: str) -> None:
-        side = "the service at" if self._side.initiator else "the client at"
+        side = "the service at" if self._role.initiator else "the client at"
         proved = (
             f"proved to be {principal}" if principal else "is NOT AUTHENTICATED, and may be anybody"
         )
@@ -453,7 +432,7 @@ class ExchangeProtocol(Protocol):
         )
 
     def _make_records(self, identity: PeerIdentity, *, mutauth: bool) -> Records | Stream:
-        tls, protection = self._side.tls, identity.protection
+        tls, protection = self._role.tls, identity.protection
         if tls is not None and self._bound_to is not None and self._bound_to.between_peers:
             own, theirs = tls.secrets(self._transport)
             return Stream(own, theirs, self._reader.take_rest(), self._peer)
@@ -463,7 +442,12 @@ class ExchangeProtocol(Protocol):
                 Protection.SEAL if identity.flags & Flag.CONFIDENTIALITY else Protection.SIGN
             )
         return Records(
-            self._context, protection, self._channel.wire, self._reader, self._peer, mutauth=mutauth
+            self._context,
+            protection,
+            self._security.wire,
+            self._reader,
+            self._peer,
+            mutauth=mutauth,
         )
 
     def _failed(self, error: MutualAuthError) -> None:
@@ -473,15 +457,15 @@ class ExchangeProtocol(Protocol):
             else f"handshake with {self._peer} failed"
         )
         # Whose subject is the peer is told from what the peer sent.
-        is_news = isinstance(error, CredentialError) and self._side.own_fault(
+        is_news = isinstance(error, CredentialError) and self._role.own_fault(
             error, error.subject != self._peer
         )
-        if is_news or self._side.refusals is None:
+        if is_news or self._role.refusals is None:
             (self._log.error if is_news else self._log.info)(
                 "{failed}: {error}", failed=failed, error=error
             )
         else:
-            self._side.refusals.refused(error, self._source(), failed)
+            self._role.refusals.refused(error, self._source(), failed)
         self._leave()
         self._settle(Failure(error))
 
@@ -508,7 +492,7 @@ class ExchangeProtocol(Protocol):
             self._perform(self._handshake.abandon(error))
 
     def _timed_out(self) -> None:
-        within = f"within {self._channel.timeout:g} s"
+        within = f"within {self._security.timeout:g} s"
         if self._handshake.wants_opening:
             self._give_up(
                 NetworkError(

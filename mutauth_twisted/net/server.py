@@ -19,6 +19,7 @@ from zope.interface import implementer
 
 from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.core.context import Keys
+from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.errors import (
     AccessDenied,
     MutualAuthError,
@@ -32,7 +33,7 @@ from mutauth_twisted.mechanisms.ntlm import NtlmUsers
 from mutauth_twisted.net.descriptors import guard
 from mutauth_twisted.net.faults import OwnFaults
 from mutauth_twisted.net.limits import Limits, Place, Places, network_of
-from mutauth_twisted.net.protocol import Channel, ExchangeProtocol, Side, describe
+from mutauth_twisted.net.protocol import HandshakeProtocol, HandshakeRole, describe
 from mutauth_twisted.net.refusals import Refusals
 from mutauth_twisted.net.tls import Layer, server_layer
 from mutauth_twisted.protection import Protection
@@ -52,7 +53,7 @@ class MutualAuthServerFactory:
         provides :class:`~mutauth_twisted.interfaces.IMutualAuthTransport`.
     :param keys: the service's keys.
     :param policy: who may in.
-    :param channel: wire, protection and deadline.
+    :param security: wire, protection and deadline.
     :param limits: how many peers at once, and for how long.
     :param tls: where protection is by TLS, the service's layer; None: one
         with a certificate that is made up.
@@ -69,7 +70,7 @@ class MutualAuthServerFactory:
         wrapped: IProtocolFactory,
         keys: Keys,
         policy: AccessPolicy,
-        channel: Channel = Channel(),
+        security: SecurityOptions = SecurityOptions(),
         limits: Limits = Limits(),
         tls: Layer | None = None,
         own: str | None = None,
@@ -78,11 +79,11 @@ class MutualAuthServerFactory:
         self._own = own.casefold() if own is not None else None
         #: How many clients have come as the service's own account.
         self.own_seen = 0
-        check_credentials(channel.package, isinstance(keys, NtlmUsers))
+        check_credentials(security.package, isinstance(keys, NtlmUsers))
         self._wrapped = wrapped
         #: Who may come in; may be replaced, for those who come afterwards.
         self.policy = policy
-        self._channel = channel
+        self._security = security
         self._limits = limits
         self._keys = keys
         self._faults = OwnFaults(reactor)
@@ -94,11 +95,11 @@ class MutualAuthServerFactory:
         self._drained: Deferred[None] | None = None
         #: How many exchanges and sessions there are.
         self.places = Places(limits)
-        self._tls = (tls or server_layer()) if channel.protection is Protection.TLS else None
-        self._side = Side(
+        self._tls = (tls or server_layer()) if security.protection is Protection.TLS else None
+        self._role = HandshakeRole(
             initiator=False,
             new_context=keys.acceptor,
-            admit=self._admit,
+            authorize=self._authorize,
             build_application=wrapped.buildProtocol,
             limits=limits,
             tls=self._tls,
@@ -126,10 +127,10 @@ class MutualAuthServerFactory:
                 self._faults.usable()
         return self._keys_fault or self._faults.elsewhere
 
-    def _admit(self, identity: PeerIdentity) -> None:
+    def _authorize(self, identity: PeerIdentity) -> None:
         self._faults.over()
         if not self.is_own(identity):
-            self.judge(identity)
+            self.verify(identity)
         self.places.check_session(identity)
 
     def is_own(self, identity: PeerIdentity) -> bool:
@@ -138,7 +139,7 @@ class MutualAuthServerFactory:
         """
         return self._own is not None and identity.principal.casefold() == self._own
 
-    def judge(self, identity: PeerIdentity) -> None:
+    def verify(self, identity: PeerIdentity) -> None:
         """Have the policy judge a client; raises AccessDenied."""
         if refusal := self.policy.refusal(identity.principal, identity.read_logon):
             cause = f"the access policy does not let this principal in: {refusal.cause}"
@@ -146,12 +147,12 @@ class MutualAuthServerFactory:
 
     def doStart(self) -> None:
         """Called when a port starts listening; see IProtocolFactory."""
-        if not self._channel.package.proves_service:
+        if not self._security.package.proves_service:
             self._log.warn(
                 "package {package}: this service DOES NOT PROVE itself; its clients prove "
                 "themselves to whoever listens"
                 " in its place, who may try passwords on what they send",
-                package=self._channel.package.value,
+                package=self._security.package.value,
             )
         if self._keys.accepts_replays:
             self._log.warn(
@@ -186,7 +187,7 @@ class MutualAuthServerFactory:
             # Not None: Twisted's wrappers, TLS and PROXY among them, go on with a None as if it
             # were a protocol.
             return _TurnedAway()
-        protocol = _Served(self._reactor, workers_for(self._reactor), self._channel, self._side)
+        protocol = _Served(self._reactor, workers_for(self._reactor), self._security, self._role)
         protocol.place = place
         protocol.served_by = self
         protocol.lost = self._lost
@@ -237,7 +238,7 @@ class _TurnedAway(Protocol):
         transport.loseConnection()
 
 
-class _Served(ExchangeProtocol):
+class _Served(HandshakeProtocol):
     """A server's connection, which the factory counts."""
 
     lost: Callable[[_Served], None]
@@ -259,13 +260,13 @@ class _Served(ExchangeProtocol):
         if not self.place.waits:
             super()._timed_out()
             return
-        cause = f"no slot for its handshake became free within {self._channel.timeout:g} s"
+        cause = f"no slot for its handshake became free within {self._security.timeout:g} s"
         self._give_up(
             NetworkError(self._peer, cause, "raise max-handshakes if the service can serve more")
         )
 
-    def _judge(self) -> PeerIdentity:
-        identity = super()._judge()
+    def _verify(self) -> PeerIdentity:
+        identity = super()._verify()
         self._is_neighbour = self.served_by.is_own(identity)
         self.served_by.own_seen += self._is_neighbour
         return identity
@@ -282,7 +283,7 @@ class _Served(ExchangeProtocol):
     def _established(self, identity: PeerIdentity) -> None:
         try:
             if self._is_neighbour:
-                self.served_by.judge(identity)
+                self.served_by.verify(identity)
             self.place.promote(identity)
         except (AccessDenied, ServiceFull) as error:
             self._failed(error)
@@ -311,7 +312,7 @@ class MutualAuthServerEndpoint:
     :param inner: where to listen.
     :param keys: the service's keys.
     :param policy: who may in.
-    :param channel: wire, protection and deadline.
+    :param security: wire, protection and deadline.
     :param limits: how many peers at once, and for how long.
     :param tls: see :class:`MutualAuthServerFactory`.
     """
@@ -322,14 +323,14 @@ class MutualAuthServerEndpoint:
         inner: IStreamServerEndpoint,
         keys: Keys,
         policy: AccessPolicy,
-        channel: Channel = Channel(),
+        security: SecurityOptions = SecurityOptions(),
         limits: Limits = Limits(),
         tls: Layer | None = None,
     ) -> None:
         self._reactor = reactor
         self._inner = inner
         self._wrap: Callable[[IProtocolFactory], MutualAuthServerFactory] = lambda factory: (
-            MutualAuthServerFactory(reactor, factory, keys, policy, channel, limits, tls)
+            MutualAuthServerFactory(reactor, factory, keys, policy, security, limits, tls)
         )
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:

@@ -12,13 +12,13 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 from twisted.internet.threads import blockingCallFromThread
 
+from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.directory.published.scp import Elsewhere
 from mutauth_twisted.dns import Resolver
 from mutauth_twisted.errors import MutualAuthError
 from mutauth_twisted.log import Log
 from mutauth_twisted.net.client import MutualAuthClientEndpoint
-from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.protection import Protection
 from mutauth_twisted.wire import WIRES
 
@@ -83,7 +83,7 @@ class Neighbours:
     async def _knock(self, there: Elsewhere) -> bool:
         host, port, visitor = there.host, there.binding.port, _Visitor()
         try:
-            channel = Channel(
+            security = SecurityOptions(
                 WIRES[there.binding.wire], Protection(there.binding.protection), _PATIENCE
             )
             inner = HostnameEndpoint(
@@ -93,7 +93,7 @@ class Neighbours:
             return False
         where, seen = f"{host}:{port}", self.seen()
         endpoint = MutualAuthClientEndpoint(
-            self._reactor, inner, there.spn, self._credentials, channel, where
+            self._reactor, inner, there.spn, self._credentials, security, where
         )
         try:
             await endpoint.connect(visitor)

@@ -175,8 +175,8 @@ class Publisher:
                 port,
                 settings.priority,
                 settings.weight,
-                settings.channel.wire.name,
-                settings.channel.protection.value,
+                settings.security.wire.name,
+                settings.security.protection.value,
             )
             self._publishes = True
             self._neighbours.own = frozenset(own)

@@ -60,7 +60,7 @@ class MutualAuthService(Service):
         self._publisher = publisher
         own = publisher.principal if publisher is not None else None
         self._factory = MutualAuthServerFactory(
-            reactor, factory, keys, settings.policy, settings.channel, settings.limits, tls, own
+            reactor, factory, keys, settings.policy, settings.security, settings.limits, tls, own
         )
         self._ports: list[Any] = []
         self._status_ports: list[Any] = []

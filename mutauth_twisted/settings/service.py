@@ -12,13 +12,13 @@ from attrs import frozen
 from twisted.python import usage
 
 from mutauth_twisted.access import AccessPolicy, is_sid
+from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.directory.commands import DEFAULT_SPN_FORMS
 from mutauth_twisted.directory.guidcache import DEFAULT_STATE_DIR
 from mutauth_twisted.directory.published.scp import SpnCheck
 from mutauth_twisted.directory.scp import SPN_FORMS
 from mutauth_twisted.errors import MutualAuthError, UsageError, check_utf8
 from mutauth_twisted.net.limits import LIMITS, Limits, limits_of
-from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.protection import Package, Protection
 from mutauth_twisted.spn import check_service_class, own_host
 from mutauth_twisted.wire import WIRES
@@ -81,7 +81,7 @@ class Settings:
     policy: AccessPolicy
     allow_groups: tuple[str, ...]
     deny_groups: tuple[str, ...]
-    channel: Channel
+    security: SecurityOptions
     tls_files: tuple[str, str | None] | None
     limits: Limits
     explicit_limits: frozenset[str]
@@ -329,7 +329,7 @@ class Options(usage.Options):
             policy=self._policy(),
             allow_groups=self._groups("allow-group", by_name=True),
             deny_groups=self._groups("deny-group", by_name=True),
-            channel=Channel(
+            security=SecurityOptions(
                 self._choice("wire", WIRES),
                 self._choice("protection", {kind.value: kind for kind in Protection}),
                 self["handshake-timeout"],

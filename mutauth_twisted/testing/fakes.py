@@ -22,10 +22,11 @@ from zope.interface import implementer
 
 from mutauth_twisted.access import Logon
 from mutauth_twisted.core.context import Outcome, StepFailed
+from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.errors import MutualAuthError, PeerNotProven, RecordError
 from mutauth_twisted.identity import PeerIdentity
 from mutauth_twisted.names import split_principal
-from mutauth_twisted.net.protocol import Channel, ExchangeProtocol, Side
+from mutauth_twisted.net.protocol import HandshakeProtocol, HandshakeRole
 from mutauth_twisted.protection import Flag, Protection, flag_names
 from mutauth_twisted.spn import SPN
 
@@ -73,7 +74,7 @@ class FakeContext:
         self.fails: MutualAuthError | Exception | None = None
         self.error_token = b""
         self.steps: list[bytes | None] = []
-        self.judged = 0
+        self.verified = 0
         self.sent = 0
         self.received = 0
         self._next = 1 if initiator else 2
@@ -94,8 +95,8 @@ class FakeContext:
         mine, self._next = self._next, self._next + 2
         return Outcome(self.token(mine) if mine <= self.legs else b"", mine >= self.legs)
 
-    def judge(self, protection: Protection) -> PeerIdentity:
-        self.judged += 1
+    def verify(self, protection: Protection) -> PeerIdentity:
+        self.verified += 1
         if missing := protection.required_flags & ~self.flags:
             raise PeerNotProven("peer", f"the exchange ended without {flag_names(missing)}")
         if self.package != "kerberos":
@@ -309,23 +310,23 @@ class Player:
         context: FakeContext,
         factory: RecorderFactory | None = None,
         *,
-        admit: Callable[[PeerIdentity], None] = lambda identity: None,
+        authorize: Callable[[PeerIdentity], None] = lambda identity: None,
         workers: Any = None,
         reactor: ThreadedReactor | None = None,
-        channel: Channel = Channel(),
+        security: SecurityOptions = SecurityOptions(),
         start: bool = True,
     ) -> None:
         self.context = context
         self.factory = factory or RecorderFactory()
         self.workers = workers or HeldWorkers()
         self.reactor = reactor or ThreadedReactor()
-        side = Side(
+        role = HandshakeRole(
             initiator=context.initiator,
-            new_context=lambda peer, channel: context,
-            admit=admit,
+            new_context=lambda peer, security: context,
+            authorize=authorize,
             build_application=self.factory.buildProtocol,
         )
-        self.protocol = ExchangeProtocol(self.reactor, cast(Any, self.workers), channel, side)
+        self.protocol = HandshakeProtocol(self.reactor, cast(Any, self.workers), security, role)
         self.transport = FakeTransport()
         #: What `authenticated` fired with.
         self.results: list[Any] = []

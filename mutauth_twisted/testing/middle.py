@@ -20,12 +20,13 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted.core.context import SecurityContext
+from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.errors import MutualAuthError
 from mutauth_twisted.identity import PeerIdentity
 from mutauth_twisted.mechanisms.kerberos import KerberosInitiator, ServiceKeys
 from mutauth_twisted.net.limits import Limits
-from mutauth_twisted.net.protocol import Channel, ExchangeProtocol, Side
+from mutauth_twisted.net.protocol import HandshakeProtocol, HandshakeRole
 from mutauth_twisted.net.transport import LINGER
 from mutauth_twisted.protection import Protection
 from mutauth_twisted.spn import SPN
@@ -48,7 +49,7 @@ Tamper = Callable[[str, int, bytes], list[bytes | None]]
 #: Every wire with every protection whose records Kerberos makes.
 _KERBEROS = (Protection.SEAL, Protection.SIGN)
 CHANNELS: Final = tuple(
-    Channel(wire, protection) for wire in (NNS, WINSOCK) for protection in _KERBEROS
+    SecurityOptions(wire, protection) for wire in (NNS, WINSOCK) for protection in _KERBEROS
 )
 
 SPN_ASKED: Final = SPN.parse("echoSvc/srv1.test.example")
@@ -59,9 +60,9 @@ QUESTION: Final = b"what is the question"
 ANSWER: Final = QUESTION.upper()
 
 
-def name(channel: Channel) -> str:
+def name(security: SecurityOptions) -> str:
     """A channel as a test's message names it."""
-    return f"{channel.wire.name}, {channel.protection.value}"
+    return f"{security.wire.name}, {security.protection.value}"
 
 
 def flipped(message: bytes, position: int, bit: int) -> bytes:
@@ -227,27 +228,27 @@ class Peer:
     context.
 
     :param context: the side's security context.
-    :param channel: what was agreed on.
+    :param security: what was agreed on.
     :param prepare: called with the application before it is connected.
-    :param admit: has the last word on the other side.
+    :param authorize: has the last word on the other side.
     """
 
     def __init__(
         self,
         context: SecurityContext,
-        channel: Channel,
+        security: SecurityOptions,
         prepare: Callable[[Recorder], object],
-        admit: Callable[[PeerIdentity], None] = lambda identity: None,
+        authorize: Callable[[PeerIdentity], None] = lambda identity: None,
     ) -> None:
         self.factory = RecorderFactory(prepare)
         self.reactor = ThreadedReactor()
         self.transport = FakeTransport()
         initiator = isinstance(context, KerberosInitiator)
         limits = None if initiator else Limits(idle=IDLE)
-        side = Side(
-            initiator, lambda peer, channel: context, admit, self.factory.buildProtocol, limits
+        role = HandshakeRole(
+            initiator, lambda peer, security: context, authorize, self.factory.buildProtocol, limits
         )
-        self.protocol = ExchangeProtocol(self.reactor, cast(Any, _AtOnce()), channel, side)
+        self.protocol = HandshakeProtocol(self.reactor, cast(Any, _AtOnce()), security, role)
         #: What `authenticated` fired with.
         self.results: list[Any] = []
         #: Whether its transport is gone.
@@ -285,7 +286,7 @@ class Peer:
         )
 
 
-def asking(context: SecurityContext, channel: Channel, *, closes: bool = True) -> Peer:
+def asking(context: SecurityContext, security: SecurityOptions, *, closes: bool = True) -> Peer:
     """A client that asks its question.
 
     :param closes: whether it closes when it has its answer.
@@ -296,11 +297,11 @@ def asking(context: SecurityContext, channel: Channel, *, closes: bool = True) -
         if closes:
             application.on_data = lambda transport, data: transport.loseConnection()
 
-    return Peer(context, channel, prepare)
+    return Peer(context, security, prepare)
 
 
 def answering(
-    context: SecurityContext, channel: Channel, *, closes: bool = False, **options: Any
+    context: SecurityContext, security: SecurityOptions, *, closes: bool = False, **options: Any
 ) -> Peer:
     """A service that answers.
 
@@ -314,7 +315,7 @@ def answering(
             transport.loseConnection()
 
     return Peer(
-        context, channel, lambda application: setattr(application, "on_data", answer), **options
+        context, security, lambda application: setattr(application, "on_data", answer), **options
     )
 
 
@@ -323,7 +324,7 @@ class Conversation:
 
     :param client: see :func:`asking`.
     :param server: see :func:`answering`.
-    :param channel: what both have agreed on.
+    :param security: what both have agreed on.
     :param tamper: what the one in the middle does to messages.
     :param mute: a direction in which ends of connections do not arrive.
     """
@@ -332,16 +333,18 @@ class Conversation:
         self,
         client: Peer,
         server: Peer,
-        channel: Channel,
+        security: SecurityOptions,
         tamper: Tamper = untouched,
         mute: str | None = None,
     ) -> None:
         self.client, self.server = client, server
         self._ways = {UP: (client, server), DOWN: (server, client)}
-        self._channel = channel
+        self._security = security
         self._tamper = tamper
         self._mute = mute
-        self._splitters = {direction: Splitter(channel.wire, direction) for direction in self._ways}
+        self._splitters = {
+            direction: Splitter(security.wire, direction) for direction in self._ways
+        }
         self._numbers = {direction: numbers(direction) for direction in self._ways}
         self._ended: set[str] = set()
         self._gave_up = False
@@ -360,7 +363,7 @@ class Conversation:
             self._gave_up = True
             application.transport.loseConnection()
             self._carry()
-        for wait in (self._channel.timeout, LINGER, IDLE, LINGER):
+        for wait in (self._security.timeout, LINGER, IDLE, LINGER):
             if not (self.client.lost and self.server.lost):
                 self.client.reactor.advance(wait)
                 self.server.reactor.advance(wait)
@@ -437,15 +440,15 @@ class MiddleCase(SynchronousTestCase):
         self.keys = ServiceKeys(ServiceCredentials(self.realm.keytab("svc-echo")))
         self.ccache = self.realm.ccache("alice", str(SPN_ASKED), "svc-echo")
 
-    def initiator(self, channel: Channel) -> KerberosInitiator:
+    def initiator(self, security: SecurityOptions) -> KerberosInitiator:
         """Alice's context."""
         return KerberosInitiator(
-            SPN_ASKED, ClientCredentials(ccache=self.ccache), channel.protection
+            SPN_ASKED, ClientCredentials(ccache=self.ccache), security.protection
         )
 
     def conversation(
         self,
-        channel: Channel,
+        security: SecurityOptions,
         tamper: Tamper = untouched,
         *,
         mute: str | None = None,
@@ -458,20 +461,20 @@ class MiddleCase(SynchronousTestCase):
         :param closes: the direction of whoever closes first.
         :param options: of :class:`Peer`, for the service.
         """
-        client = asking(self.initiator(channel), channel, closes=closes == UP)
+        client = asking(self.initiator(security), security, closes=closes == UP)
         acceptor = (keys or self.keys).acceptor("client")
-        server = answering(acceptor, channel, closes=closes == DOWN, **options)
-        return Conversation(client, server, channel, tamper, mute)
+        server = answering(acceptor, security, closes=closes == DOWN, **options)
+        return Conversation(client, server, security, tamper, mute)
 
     def attempt(
-        self, channel: Channel, tamper: Tamper = untouched, what: str = "", **options: Any
+        self, security: SecurityOptions, tamper: Tamper = untouched, what: str = "", **options: Any
     ) -> Attempt:
         """Hold a conversation, and see that nothing went wrong that must not."""
-        attempt = self.conversation(channel, tamper, **options).hold()
-        check(self, attempt, f"{name(channel)}: {what}", protection=channel.protection)
+        attempt = self.conversation(security, tamper, **options).hold()
+        check(self, attempt, f"{name(security)}: {what}", protection=security.protection)
         return attempt
 
-    def messages(self, channel: Channel, **options: Any) -> dict[tuple[str, int], bytes]:
+    def messages(self, security: SecurityOptions, **options: Any) -> dict[tuple[str, int], bytes]:
         """Every message of an undisturbed conversation."""
         found: dict[tuple[str, int], bytes] = {}
 
@@ -479,5 +482,5 @@ class MiddleCase(SynchronousTestCase):
             found[direction, number] = message
             return [message]
 
-        self.conversation(channel, note, **options).hold()
+        self.conversation(security, note, **options).hold()
         return found

@@ -23,6 +23,7 @@ from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from mutauth_twisted.access import AccessPolicy
+from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.directory.spns import add_spns, find_account, remove_spns
 from mutauth_twisted.dns import Resolver
@@ -30,7 +31,6 @@ from mutauth_twisted.errors import MutualAuthError
 from mutauth_twisted.ldap.connection import Directory
 from mutauth_twisted.mechanisms.kerberos import ServiceKeys
 from mutauth_twisted.net.client import MutualAuthClientEndpoint
-from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.net.server import MutualAuthServerEndpoint
 from mutauth_twisted.protection import Package
 from mutauth_twisted.spn import SPN
@@ -273,12 +273,12 @@ class ExchangeTestCase(TestCase):
         port: int,
         spn: SPN | None = None,
         credentials: ClientCredentials | None = None,
-        channel: Channel = Channel(),
+        security: SecurityOptions = SecurityOptions(),
     ) -> Deferred[Application]:
         """Connect and authenticate, and see a mutauth service have its application too, which takes
         this side's opening.
         """
-        return ensureDeferred(self._connect(port, spn, credentials, channel))
+        return ensureDeferred(self._connect(port, spn, credentials, security))
 
     async def _connect(self, *arguments: Any) -> Application:
         client = await self.connect_only(*arguments)
@@ -293,12 +293,12 @@ class ExchangeTestCase(TestCase):
         port: int,
         spn: SPN | None = None,
         credentials: ClientCredentials | None = None,
-        channel: Channel = Channel(),
+        security: SecurityOptions = SecurityOptions(),
     ) -> Deferred[Application]:
         """Connect and authenticate."""
         inner = TCP4ClientEndpoint(reactor, LOOPBACK, port)
         endpoint = MutualAuthClientEndpoint(
-            reactor, inner, spn or self.by_dn, credentials or self.alice, channel
+            reactor, inner, spn or self.by_dn, credentials or self.alice, security
         )
         return cast("Deferred[Application]", endpoint.connect(one(Application())))
 

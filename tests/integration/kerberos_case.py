@@ -28,6 +28,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.logger import formatEvent, globalLogPublisher
 
+from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.directory.spns import add_spns, find_account
 from mutauth_twisted.dns import Resolver
@@ -35,7 +36,6 @@ from mutauth_twisted.errors import MutualAuthError
 from mutauth_twisted.ldap.connection import Directory
 from mutauth_twisted.ldap.session import Change, Session
 from mutauth_twisted.mechanisms.kerberos import ServiceKeys
-from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.protection import Package
 from mutauth_twisted.spn import SPN
 from mutauth_twisted.text import printable
@@ -289,7 +289,7 @@ class KerberosTestCase(ExchangeTestCase):
         service: tuple[type[MutualAuthError], tuple[str, ...]] | None,
         spn: SPN | None = None,
         credentials: ClientCredentials | None = None,
-        channel: Channel = Channel(),
+        security: SecurityOptions = SecurityOptions(),
     ) -> None:
         """The connection is refused, and each side says why: a line of this class with these words,
         and what to do.
@@ -298,7 +298,7 @@ class KerberosTestCase(ExchangeTestCase):
         """
         self.heard.clear()
         error = await self.assertFailure(
-            self.connect(port, spn or self.spn, credentials or self.fresh(), channel),
+            self.connect(port, spn or self.spn, credentials or self.fresh(), security),
             MutualAuthError,
         )
         while len(self.heard) < (1 if service is None else 2):

@@ -8,8 +8,8 @@ from itertools import product
 from twisted.internet.error import ConnectionDone
 from twisted.internet.threads import deferToThread
 
+from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.errors import RecordError
-from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.protection import Flag, Package, Protection
 from mutauth_twisted.testing.forge import set_environment
 from mutauth_twisted.wire import NNS, WINSOCK
@@ -20,7 +20,7 @@ from tests.integration.winsock_peer import WinsockPeer
 
 DETECTION = Flag.REPLAY | Flag.SEQUENCE
 CHANNELS = tuple(
-    Channel(wire, protection, package=Package.NEGOTIATE)
+    SecurityOptions(wire, protection, package=Package.NEGOTIATE)
     for wire, protection in product((NNS, WINSOCK), (Protection.SEAL, Protection.SIGN))
 )
 #: Which of three records are sent, in which order, and how many of them are good.
@@ -37,14 +37,14 @@ ATTACKS = {
 class DetectionTests(ExchangeTestCase):
     """Our service, and its clients over TCP."""
 
-    def client(self, port: int, channel: Channel, spnego: bool) -> NNSPeer | WinsockPeer:
+    def client(self, port: int, security: SecurityOptions, spnego: bool) -> NNSPeer | WinsockPeer:
         """A client that asks for protection and mutual authentication, and has been
         authenticated.
         """
-        seal = channel.protection is Protection.SEAL
-        make = NNSPeer if channel.wire is NNS else WinsockPeer
+        seal = security.protection is Protection.SEAL
+        make = NNSPeer if security.wire is NNS else WinsockPeer
         peer = make(socket.create_connection((LOOPBACK, port), 10), seal=seal)
-        flags, mechanism = int(channel.protection.required_flags), SPNEGO if spnego else KERBEROS
+        flags, mechanism = int(security.protection.required_flags), SPNEGO if spnego else KERBEROS
         if isinstance(peer, NNSPeer):
             # MIT would ask for confidentiality by itself, and on this wire the flags decide.
             peer.authenticate_as_client(
@@ -56,13 +56,13 @@ class DetectionTests(ExchangeTestCase):
 
     async def test_served(self) -> None:
         """They are served on either wire, sealed and signed, bare and inside SPNEGO."""
-        for channel, spnego in product(CHANNELS, (True, False)):
-            port = await self.listen(self.keys_for(Package.NEGOTIATE), channel=channel)
+        for security, spnego in product(CHANNELS, (True, False)):
+            port = await self.listen(self.keys_for(Package.NEGOTIATE), security=security)
 
             def talk(
-                port: int = port, channel: Channel = channel, spnego: bool = spnego
+                port: int = port, security: SecurityOptions = security, spnego: bool = spnego
             ) -> list[bytes]:
-                peer = self.client(port, channel, spnego)
+                peer = self.client(port, security, spnego)
                 answers = []
                 for _ in range(3):
                     peer.send(b"question")
@@ -74,25 +74,25 @@ class DetectionTests(ExchangeTestCase):
             identity = self.servers[-1].protected.peer_identity
             self.assertEqual(identity.flags & DETECTION, Flag(0))
             self.assertEqual(identity.package, "negotiate" if spnego else "kerberos")
-            self.assertIs(identity.protection, channel.protection)
+            self.assertIs(identity.protection, security.protection)
             self.assertIsInstance(await self.servers[-1].ended, ConnectionDone)
 
     async def test_attacks(self) -> None:
         """Records dropped, repeated or reordered on the way end the connection, the first one
         included.
         """
-        for channel, spnego, (what, (order, good)) in product(
+        for security, spnego, (what, (order, good)) in product(
             CHANNELS, (True, False), ATTACKS.items()
         ):
-            port = await self.listen(self.keys_for(Package.NEGOTIATE), channel=channel)
+            port = await self.listen(self.keys_for(Package.NEGOTIATE), security=security)
 
             def talk(
                 port: int = port,
-                channel: Channel = channel,
+                security: SecurityOptions = security,
                 spnego: bool = spnego,
                 order: object = order,
             ) -> None:
-                peer = self.client(port, channel, spnego)
+                peer = self.client(port, security, spnego)
                 records = [peer.record(b"data %d" % number) for number in range(3)]
                 assert isinstance(order, tuple)
                 peer.socket.sendall(b"".join(records[number] for number in order))
@@ -106,7 +106,7 @@ class DetectionTests(ExchangeTestCase):
 
             await deferToThread(talk)
             server = self.servers[-1]
-            self.assertIsInstance(await server.ended, RecordError, (channel.wire.name, what))
+            self.assertIsInstance(await server.ended, RecordError, (security.wire.name, what))
             self.assertEqual(
                 server.received, b"".join(b"data %d" % number for number in order[:good]), what
             )

@@ -21,6 +21,7 @@ from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.errors import (
     CredentialError,
@@ -33,7 +34,6 @@ from mutauth_twisted.errors import (
 )
 from mutauth_twisted.mechanisms.kerberos import ServiceKeys
 from mutauth_twisted.net.client import MutualAuthClientEndpoint
-from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.protection import Protection
 from mutauth_twisted.spn import SPN
 from tests.integration.exchange_case import LOOPBACK, Application, ExchangeTestCase, one
@@ -68,15 +68,15 @@ class ServiceTests(ExchangeTestCase):
 
     async def test_signed(self) -> None:
         """Where both sides agreed to sign only, data flows in the clear and protected."""
-        channel = Channel(protection=Protection.SIGN)
+        security = SecurityOptions(protection=Protection.SIGN)
         seen: list[bytes] = []
 
         def note(direction: str, number: int, message: bytes) -> list[bytes | None]:
             seen.append(message)
             return [message]
 
-        port = await self.proxy(await self.listen(channel=channel), note)
-        client = await self.connect(port, channel=channel)
+        port = await self.proxy(await self.listen(security=security), note)
+        client = await self.connect(port, security=security)
         client.protected.write(b"for all to read")
         self.assertEqual(await client.wait_for(15), b"FOR ALL TO READ")
         self.assertTrue(any(b"for all to read" in message for message in seen))
@@ -93,7 +93,7 @@ class ServiceTests(ExchangeTestCase):
             return [message]
 
         port = await self.proxy(
-            await self.listen(channel=Channel(protection=Protection.SIGN)), note
+            await self.listen(security=SecurityOptions(protection=Protection.SIGN)), note
         )
         client = await self.connect(port)
         client.protected.write(b"for us alone")
@@ -273,15 +273,15 @@ class RefusalTests(ExchangeTestCase):
         port = await self.listen_plainly(Factory.forProtocol(Service))
         nobody = SPN(self.by_host.service_class, "nobody.lab.example")
         for protection in (Protection.SEAL, Protection.TLS):
-            channel = Channel(protection=protection)
+            security = SecurityOptions(protection=protection)
             await self.refused(
-                self.connect(port, nobody, channel=channel),
+                self.connect(port, nobody, security=security),
                 KDCRefused,
                 "the KDC knows no such service",
             )
             missing = ClientCredentials(ccache=f"FILE:{self.ccache}-that-is-not-there")
             error = await self.assertFailure(
-                self.connect(port, self.by_dn, missing, channel), CredentialError
+                self.connect(port, self.by_dn, missing, security), CredentialError
             )
             self.assertIn("-that-is-not-there", str(error))
         self.assertEqual(met, [])
@@ -305,7 +305,7 @@ class RefusalTests(ExchangeTestCase):
         port = await self.listen()
         self.use_kdc(stuck_port)
         # A service ticket that is in no cache yet, so that the KDC has to be asked.
-        stuck = self.connect(port, self.by_guid, channel=Channel(timeout=5))
+        stuck = self.connect(port, self.by_guid, security=SecurityOptions(timeout=5))
         results: list[Any] = []
         stuck.addBoth(results.append)
         await asked
@@ -381,7 +381,7 @@ class RefusalTests(ExchangeTestCase):
         """A peer that never answers is given up at the deadline."""
         port = await self.listen_plainly(Factory.forProtocol(Protocol))
         await self.refused(
-            self.connect(port, channel=Channel(timeout=0.3)), NetworkError, "within 0.3 s"
+            self.connect(port, security=SecurityOptions(timeout=0.3)), NetworkError, "within 0.3 s"
         )
 
     async def test_nobody_listens(self) -> None:

@@ -23,6 +23,7 @@ from twisted.internet.task import deferLater
 from twisted.protocols.wire import Echo
 
 from mutauth_twisted import lab as laboratory
+from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.directory.binding import BindingInformation
 from mutauth_twisted.directory.location import Selection, locate
@@ -42,7 +43,6 @@ from mutauth_twisted.ldap import sealing
 from mutauth_twisted.ldap.connection import Directory
 from mutauth_twisted.ldap.dn import child_dn
 from mutauth_twisted.ldap.session import Change, Session
-from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.spn import SPN
 from tests.integration.directory_case import DirectoryTestCase
 from tests.integration.rogue import element, elements
@@ -578,7 +578,7 @@ class ReplicaTests(ServingTestCase):
                 self.as_user("alice"),
                 Selection(self.service_class),
                 ClientCredentials(ccache=self.lab.ccache("alice")),
-                channel=Channel(timeout=2.0),
+                security=SecurityOptions(timeout=2.0),
             )
             self.assertEqual(await self.talk(endpoint), f"{self.lab.address_of('srv2')}:9402")
 

@@ -16,6 +16,7 @@ from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
+from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.directory.spns import find_account, remove_spns
 from mutauth_twisted.errors import (
@@ -28,7 +29,6 @@ from mutauth_twisted.errors import (
     PeerRefused,
     ProtocolViolation,
 )
-from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.protection import Package
 from mutauth_twisted.spn import SPN
 from mutauth_twisted.testing import forge
@@ -204,11 +204,11 @@ class ClockTests(ErrorTestCase):
         """Inside SPNEGO each failure is told as it is without it, to both sides, whichever comes
         first.
         """
-        keys, channel = (
+        keys, security = (
             self.service_keys(package=Package.NEGOTIATE),
-            Channel(package=Package.NEGOTIATE),
+            SecurityOptions(package=Package.NEGOTIATE),
         )
-        self.port = await self.listen(keys, channel=channel)
+        self.port = await self.listen(keys, security=security)
         skewed = self.fresh()
         await self.served(self.port, credentials=skewed)
         set_clock(skewed.ccache or "", 3600)
@@ -232,8 +232,10 @@ class ClockTests(ErrorTestCase):
         ):
             told = (PeerRefused, (f"the service refused the ticket: {client}",))
             for package in (Package.NEGOTIATE, Package.KERBEROS, Package.NEGOTIATE):
-                service, channel = (kind, tuple(words)), Channel(package=package)
-                await self.both(self.port, told, service, credentials=credentials, channel=channel)
+                service, security = (kind, tuple(words)), SecurityOptions(package=package)
+                await self.both(
+                    self.port, told, service, credentials=credentials, security=security
+                )
         for mechanism in (SPNEGO, gssapi.MechType.kerberos, SPNEGO):
             token = self.token(mechanism)
             await self.answered(token)

@@ -21,11 +21,11 @@ from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.core.channelbinding import TLS_EXPORTER, ChannelBinding
 from mutauth_twisted.core.confirmation import Confirming
 from mutauth_twisted.core.context import Outcome
+from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.errors import MutualAuthError, NetworkError, PeerNotProven
 from mutauth_twisted.mechanisms import kerberos
 from mutauth_twisted.net import client, protocol
 from mutauth_twisted.net.client import MutualAuthClientEndpoint
-from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.net.server import MutualAuthServerEndpoint
 from mutauth_twisted.protection import Protection
 from mutauth_twisted.testing.fakes import SPN_ASKED, FakeContext
@@ -33,7 +33,9 @@ from mutauth_twisted.wire import NNS, WINSOCK
 from tests.integration.exchange_case import LOOPBACK, Application, one
 
 TLS = Protection.TLS
-CHANNELS = tuple(Channel(wire, protection) for wire in (NNS, WINSOCK) for protection in Protection)
+CHANNELS = tuple(
+    SecurityOptions(wire, protection) for wire in (NNS, WINSOCK) for protection in Protection
+)
 LEGS = (5, 6)
 
 
@@ -46,7 +48,7 @@ class Watched(FakeContext):
         super().__init__(initiator=initiator, legs=legs, blocking=blocking)
         self.test = test
         self.fails_at = fails_at
-        self.channel: ChannelBinding | None = None
+        self.security: ChannelBinding | None = None
 
     def step(self, token: bytes | None) -> Outcome:
         self.test.steps.append(
@@ -57,7 +59,7 @@ class Watched(FakeContext):
         return super().step(token)
 
 
-def _confirming(seen: ChannelBinding, context: Any, channel: ChannelBinding) -> Confirming:
+def _confirming(seen: ChannelBinding, context: Any, security: ChannelBinding) -> Confirming:
     return Confirming(context, seen)
 
 
@@ -113,16 +115,18 @@ class LegsTests(TestCase):
         self.servers: list[Application] = []
         self.contexts: list[Watched] = []
 
-    async def listen(self, channel: Channel, legs: int, fails_at: int | None = None) -> int:
+    async def listen(
+        self, security: SecurityOptions, legs: int, fails_at: int | None = None
+    ) -> int:
         """Serve through the real endpoint; the port."""
         test = self
 
         class Keys:
             accepts_replays = False
 
-            def acceptor(self, peer: str, channel: ChannelBinding | None = None) -> Watched:
+            def acceptor(self, peer: str, security: ChannelBinding | None = None) -> Watched:
                 made = Watched(test, initiator=False, legs=legs, fails_at=fails_at, blocking=False)
-                made.channel = channel
+                made.security = security
                 test.contexts.append(made)
                 return made
 
@@ -135,7 +139,7 @@ class LegsTests(TestCase):
 
         inner = TCP4ServerEndpoint(reactor, 0, interface=LOOPBACK)
         policy = AccessPolicy(("alice@TEST.EXAMPLE",))
-        endpoint = MutualAuthServerEndpoint(reactor, inner, cast(Any, Keys()), policy, channel)
+        endpoint = MutualAuthServerEndpoint(reactor, inner, cast(Any, Keys()), policy, security)
         port: Any = await endpoint.listen(Served())
         self.addCleanup(port.stopListening)
         return cast(int, port.getHost().port)
@@ -143,7 +147,7 @@ class LegsTests(TestCase):
     def connect(
         self,
         port: int,
-        channel: Channel,
+        security: SecurityOptions,
         legs: int,
         fails_at: int | None = None,
         *,
@@ -156,7 +160,7 @@ class LegsTests(TestCase):
             spn: object, credentials: object, protection: object, package: object, bound: Any
         ) -> Watched:
             made = Watched(test, initiator=True, legs=legs, fails_at=fails_at, blocking=blocking)
-            made.channel = bound
+            made.security = bound
             test.contexts.append(made)
             return made
 
@@ -169,7 +173,7 @@ class LegsTests(TestCase):
 
         self.patch(kerberos, "KerberosInitiator", initiator)
         inner = TCP4ClientEndpoint(reactor, LOOPBACK, port)
-        endpoint = MutualAuthClientEndpoint(reactor, inner, SPN_ASKED, channel=channel)
+        endpoint = MutualAuthClientEndpoint(reactor, inner, SPN_ASKED, security=security)
         return cast("Deferred[Application]", endpoint.connect(Client()))
 
     def assert_nothing_early(self, what: object) -> None:
@@ -183,34 +187,34 @@ class LegsTests(TestCase):
         """Every leg is carried, in order, on either wire and with every protection; only then there
         are applications.
         """
-        for channel, legs, blocking in product(CHANNELS, LEGS, (False, True)):
-            what = (channel.wire.name, channel.protection.value, legs, blocking)
+        for security, legs, blocking in product(CHANNELS, LEGS, (False, True)):
+            what = (security.wire.name, security.protection.value, legs, blocking)
             self.begin()
-            port = await self.listen(channel, legs)
-            client = await self.connect(port, channel, legs, blocking=blocking)
+            port = await self.listen(security, legs)
+            client = await self.connect(port, security, legs, blocking=blocking)
             client.protected.write(b"question")
             self.assertEqual(await client.wait_for(8), b"QUESTION", what)
             self.assertEqual(
                 self.servers[0].protected.peer_identity.principal, "alice@TEST.EXAMPLE"
             )
-            self.assertEqual(client.protected.peer_identity.protection, channel.protection)
+            self.assertEqual(client.protected.peer_identity.protection, security.protection)
             self.assert_nothing_early(what)
             # The initiator's and the acceptor's steps take turns, and each makes the next token.
             order = [(initiator, number) for initiator, number, _, _ in self.steps]
             # Inside TLS, to which the handshake is bound, a context of its own fetches the ticket
             # before the connection.
-            fetching = [(True, 1)] * (channel.protection is TLS and blocking)
+            fetching = [(True, 1)] * (security.protection is TLS and blocking)
             legs_taken = [(not leg % 2, leg // 2 + 1) for leg in range(6)] + [(True, 4)] * (
                 legs == 6
             )
             self.assertEqual(order, fetching + legs_taken, what)
-            used = self.contexts[channel.protection is TLS :]
-            self.assertEqual([context.judged for context in used], [1, 1])
+            used = self.contexts[security.protection is TLS :]
+            self.assertEqual([context.verified for context in used], [1, 1])
             self.assertEqual(
-                [context.judged for context in self.contexts[:-2]], [0] * (len(self.contexts) - 2)
+                [context.verified for context in self.contexts[:-2]], [0] * (len(self.contexts) - 2)
             )
-            self.assertEqual(len({context.channel for context in used}), 1)
-            self.assertIs(used[0].channel is None, channel.protection is not TLS)
+            self.assertEqual(len({context.security for context in used}), 1)
+            self.assertIs(used[0].security is None, security.protection is not TLS)
             client.protected.loseConnection()
             reasons = await gatherResults([client.ended, self.servers[0].ended])
             self.assertEqual(
@@ -221,17 +225,17 @@ class LegsTests(TestCase):
         """A context that fails at any of its steps has no application, and the peer none that needs
         that step.
         """
-        for channel, legs, fails in product(CHANNELS, LEGS, ("the client", "the service")):
+        for security, legs, fails in product(CHANNELS, LEGS, ("the client", "the service")):
             for number in range(1, 4 + (legs == 6 and fails == "the client")):
-                what = (channel.wire.name, channel.protection.value, legs, fails, number)
+                what = (security.wire.name, security.protection.value, legs, fails, number)
                 self.begin()
                 at_service = fails == "the service"
-                port = await self.listen(channel, legs, number if at_service else None)
-                connecting = self.connect(port, channel, legs, None if at_service else number)
+                port = await self.listen(security, legs, number if at_service else None)
+                connecting = self.connect(port, security, legs, None if at_service else number)
                 # A client of five tokens has the last word.  Where nothing says done, and nothing
                 # has to be confirmed, that completes it.
                 has_last_word = (at_service, legs, number) == (True, 5, 3)
-                if has_last_word and channel.wire is WINSOCK and channel.protection is not TLS:
+                if has_last_word and security.wire is WINSOCK and security.protection is not TLS:
                     client = await connecting
                     await client.ended
                     self.assertEqual(client.received, b"", what)
@@ -249,19 +253,19 @@ class LegsTests(TestCase):
         """A connection that is cut at any leg gives nobody an application who still had to hear
         something.
         """
-        for channel, legs in product(
+        for security, legs in product(
             (each for each in CHANNELS if each.protection is not TLS), LEGS
         ):
-            port = await self.listen(channel, legs)
+            port = await self.listen(security, legs)
             for last in range(1, 7):
                 self.begin()
-                what = (channel.wire.name, channel.protection.value, legs, last)
+                what = (security.wire.name, security.protection.value, legs, last)
                 turns: list[str] = []
                 middle = await self.middle(port, turns, last)
-                connecting = self.connect(middle, channel, legs)
+                connecting = self.connect(middle, security, legs)
                 # Its own fourth token is what a client still waits for, or the service's word that
                 # all is done.
-                if channel.wire is WINSOCK and legs == 5 and last > 4:
+                if security.wire is WINSOCK and legs == 5 and last > 4:
                     client = await connecting
                     client.protected.write(
                         b"question"
@@ -303,14 +307,14 @@ class LegsTests(TestCase):
         has no application.
         """
         for wire, legs in product((NNS, WINSOCK), LEGS):
-            channel = Channel(wire, TLS)
+            security = SecurityOptions(wire, TLS)
             self.begin()
-            port = await self.listen(channel, legs)
+            port = await self.listen(security, legs)
             # As a relay does: its exchange with the service is bound to its other channel.
             elsewhere = ChannelBinding(TLS_EXPORTER, bytes(32))
             confirming = partial(_confirming, elsewhere)
             with mock.patch.object(protocol, "Confirming", confirming):
-                error = await self.assertFailure(self.connect(port, channel, legs), PeerNotProven)
+                error = await self.assertFailure(self.connect(port, security, legs), PeerNotProven)
             self.assertIn("has not confirmed this TLS channel", str(error))
             self.assertEqual(self.clients, [], (wire.name, legs))
             self.assert_nothing_early((wire.name, legs))

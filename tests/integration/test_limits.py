@@ -19,10 +19,10 @@ from twisted.logger import formatEvent
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.errors import NetworkError, PeerRefused, SessionEnded
 from mutauth_twisted.net.client import MutualAuthClientEndpoint
 from mutauth_twisted.net.limits import Limits
-from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.net.transport import LINGER
 from mutauth_twisted.protection import Protection
 from mutauth_twisted.testing.fakes import captured_log
@@ -133,12 +133,12 @@ class CrowdCase(ExchangeTestCase):
     """Honest clients, many at once."""
 
     timeout = 120
-    channel = Channel()
+    security = SecurityOptions()
 
     async def serve(self, port: int, host: str) -> bool:
         """Be an honest client of an address, for one question; whether it was answered."""
         inner = TCP4ClientEndpoint(reactor, LOOPBACK, port, bindAddress=(host, 0))
-        endpoint = MutualAuthClientEndpoint(reactor, inner, self.by_dn, self.alice, self.channel)
+        endpoint = MutualAuthClientEndpoint(reactor, inner, self.by_dn, self.alice, self.security)
         try:
             client: Any = await endpoint.connect(one(Application()))
         except NetworkError:
@@ -164,7 +164,7 @@ class FloodTests(CrowdCase):
         leave the service alive and a client undisturbed; each goes at its deadline, and honest
         clients of other addresses are all served."""
         timeout = 4.0
-        port = await self.listen(channel=Channel(timeout=timeout))
+        port = await self.listen(security=SecurityOptions(timeout=timeout))
         early = await self.connect(port)
         flood = Flood(port, self.strangers, 50)
         self.addCleanup(flood.stop)
@@ -207,7 +207,7 @@ class FloodTests(CrowdCase):
         """Strangers that fill the queue are closed at once beyond their share, and displaced by
         honest clients of other addresses, who are all served."""
         limits = Limits(handshakes=20, handshakes_per_address=4, waiting=30, waiting_per_address=20)
-        port = await self.listen(channel=Channel(timeout=4.0), limits=limits)
+        port = await self.listen(security=SecurityOptions(timeout=4.0), limits=limits)
         with captured_log() as events:
             flood = Flood(port, self.strangers[:5], 30)
             self.addCleanup(flood.stop)
@@ -242,8 +242,8 @@ class BurstTests(CrowdCase):
         well.
         """
         for protection in (Protection.SEAL, Protection.TLS):
-            self.channel = Channel(protection=protection)
-            port = await self.listen(channel=self.channel)
+            self.security = SecurityOptions(protection=protection)
+            port = await self.listen(security=self.security)
             for _ in range(3):
                 self.assertEqual(await self.crowd(port, [LOOPBACK] * 200), [True] * 200)
 
@@ -274,8 +274,8 @@ class SessionTests(ExchangeTestCase):
     async def test_small_writes(self) -> None:
         """Neither side's small records wait for an acknowledgement, inside TLS as well."""
         for protection in (Protection.SEAL, Protection.TLS):
-            channel = Channel(protection=protection)
-            client = await self.connect(await self.listen(channel=channel), channel=channel)
+            security = SecurityOptions(protection=protection)
+            client = await self.connect(await self.listen(security=security), security=security)
             for side in (client, *self.servers):
                 self.assertTrue(side.protected.getTcpNoDelay())
             await self.close(client)
@@ -304,16 +304,16 @@ class BackpressureTests(ExchangeTestCase):
         """200 MiB through real sockets to a reader that keeps pausing: the writer waits, and memory
         stays flat.
         """
-        await self.pour(Channel())
+        await self.pour(SecurityOptions())
 
     async def test_inside_tls(self) -> None:
         """So it is where TLS has buffers of its own."""
-        await self.pour(Channel(protection=Protection.TLS))
+        await self.pour(SecurityOptions(protection=Protection.TLS))
 
-    async def pour(self, channel: Channel, total: int = 200 * MEGABYTE) -> None:
+    async def pour(self, security: SecurityOptions, total: int = 200 * MEGABYTE) -> None:
         """Send that much to a slow reader."""
-        port = await self.listen(channel=channel)
-        client = await self.connect(port, channel=channel)
+        port = await self.listen(security=security)
+        client = await self.connect(port, security=security)
         server = self.servers[0]
         received, highest = 0, 0
         resuming: list[IDelayedCall] = []

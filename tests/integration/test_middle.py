@@ -19,6 +19,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.threads import deferToThread
 from twisted.logger import formatEvent
 
+from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.errors import (
     AuthenticationError,
     MutualAuthError,
@@ -28,7 +29,6 @@ from mutauth_twisted.errors import (
     StreamCut,
 )
 from mutauth_twisted.mechanisms.kerberos import KerberosInitiator
-from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.testing.fakes import captured_log
 from mutauth_twisted.testing.middle import (
     CHANNELS,
@@ -68,7 +68,7 @@ NOTICED = (RecordError, ProtocolViolation, StreamCut)
 class MiddleCase(ExchangeTestCase):
     """Somebody who passes bytes on, or others."""
 
-    async def attempt(self, port: int, tamper: Tamper, channel: Channel) -> Attempt:
+    async def attempt(self, port: int, tamper: Tamper, security: SecurityOptions) -> Attempt:
         """Connect through the middle, exchange a question and its answer, and close."""
         result, first = Attempt(), len(self.servers)
         waits: list[Deferred[bytes]] = []
@@ -81,10 +81,10 @@ class MiddleCase(ExchangeTestCase):
                 CLOCK.callLater(0, waits[0].cancel)
             return pieces
 
-        factory = MiddleFactory(port, watch, channel.wire)
+        factory = MiddleFactory(port, watch, security.wire)
         middle = cast(Any, await TCP4ServerEndpoint(reactor, 0, interface=LOOPBACK).listen(factory))
         try:
-            client = await self.connect_only(middle.getHost().port, channel=channel)
+            client = await self.connect_only(middle.getHost().port, security=security)
             identity = client.protected.peer_identity
             result.spn = identity.spn
             result.proofs.add((identity.protection, int(identity.flags)))
@@ -112,28 +112,28 @@ class MiddleCase(ExchangeTestCase):
         """The reason, unless it is the usual one."""
         return None if isinstance(reason, ConnectionDone) else reason
 
-    def check(self, result: Attempt, channel: Channel, what: str) -> None:
+    def check(self, result: Attempt, security: SecurityOptions, what: str) -> None:
         """Whatever happened: nobody was taken for another, and nothing wrong was delivered."""
         alice = self.lab.principal("alice")
-        check(self, result, what, spn=self.by_dn, principal=alice, protection=channel.protection)
+        check(self, result, what, spn=self.by_dn, principal=alice, protection=security.protection)
 
     async def many(
-        self, tampers: dict[Any, Tamper], channel: Channel, seconds: float = 10.0
+        self, tampers: dict[Any, Tamper], security: SecurityOptions, seconds: float = 10.0
     ) -> dict[Any, Attempt]:
         """Try each, one after another.
 
         :param seconds: both sides' deadline.
         """
-        channel = Channel(channel.wire, channel.protection, seconds)
-        port = await self.listen(channel=channel)
+        security = SecurityOptions(security.wire, security.protection, seconds)
+        port = await self.listen(security=security)
         results = {}
         for what, tamper in tampers.items():
-            results[what] = await self.attempt(port, tamper, channel)
-            self.check(results[what], channel, f"{name(channel)}: {what}")
+            results[what] = await self.attempt(port, tamper, security)
+            self.check(results[what], security, f"{name(security)}: {what}")
             self.servers.clear()
         return results
 
-    async def messages(self, channel: Channel) -> dict[tuple[str, int], bytes]:
+    async def messages(self, security: SecurityOptions) -> dict[tuple[str, int], bytes]:
         """Every message of a conversation that goes well."""
         messages: dict[tuple[str, int], bytes] = {}
 
@@ -141,7 +141,7 @@ class MiddleCase(ExchangeTestCase):
             messages[direction, number] = message
             return [message]
 
-        (result,) = (await self.many({"untouched": note}, channel)).values()
+        (result,) = (await self.many({"untouched": note}, security)).values()
         self.assertTrue(result.harmless, result)
         return messages
 
@@ -154,8 +154,8 @@ class ExchangeTests(MiddleCase):
         it.
         """
         for wire in (NNS, WINSOCK):
-            channel = Channel(wire)
-            messages = await self.messages(channel)
+            security = SecurityOptions(wire)
+            messages = await self.messages(security)
             tampers: dict[Any, Tamper] = {}
             expected = set()
             for direction, step in ((UP, 29), (DOWN, 11)):
@@ -167,7 +167,7 @@ class ExchangeTests(MiddleCase):
                         tampers[direction, position] = replace(direction, TOKEN, flip(position, 3))
                         if (position, 3) in unread:
                             expected.add((direction, position))
-            results = await self.many(tampers, channel)
+            results = await self.many(tampers, security)
             self.assertEqual(
                 {what for what, result in results.items() if result.harmless}, expected
             )
@@ -178,8 +178,8 @@ class ExchangeTests(MiddleCase):
         """
         await self.close(await self.connect(await self.listen()))  # the ticket is in the cache now
         for wire in (NNS, WINSOCK):
-            channel = Channel(wire)
-            client = self.client(channel)
+            security = SecurityOptions(wire)
+            client = self.client(security)
             frame = client.transport.take()
             self.assertGreater(len(frame), 1200)
             unread = unread_in_token(frame, wire)
@@ -192,33 +192,33 @@ class ExchangeTests(MiddleCase):
                 if (position, bit) in unread:
                     self.assertTrue(
                         self.converse(
-                            channel, replace(UP, TOKEN, flip(position, bit)), what
+                            security, replace(UP, TOKEN, flip(position, bit)), what
                         ).harmless,
                         what,
                     )
                     continue
-                service = answering(self.keys.acceptor("client"), channel)
+                service = answering(self.keys.acceptor("client"), security)
                 service.receive(data)
-                service.reactor.advance(channel.timeout)
+                service.reactor.advance(security.timeout)
                 self.assertEqual(service.factory.built, [], what)
                 self.assertIsInstance(service.error, (AuthenticationError, NetworkError), what)
                 self.assertTrue(service.transport.disconnecting, what)
             # Nothing that was refused was remembered.
-            service = answering(self.keys.acceptor("client"), channel)
+            service = answering(self.keys.acceptor("client"), security)
             service.receive(frame)
             client.receive(service.transport.take())
             service.receive(client.transport.take())
             self.assertEqual(len(service.factory.built), 1)
 
-    def client(self, channel: Channel) -> Peer:
+    def client(self, security: SecurityOptions) -> Peer:
         """A client in memory."""
-        return asking(KerberosInitiator(self.by_dn, self.alice, channel.protection), channel)
+        return asking(KerberosInitiator(self.by_dn, self.alice, security.protection), security)
 
-    def converse(self, channel: Channel, tamper: Tamper, what: str) -> Attempt:
+    def converse(self, security: SecurityOptions, tamper: Tamper, what: str) -> Attempt:
         """A conversation in memory."""
-        service = answering(self.keys.acceptor("client"), channel)
-        result = Conversation(self.client(channel), service, channel, tamper).hold()
-        self.check(result, channel, what)
+        service = answering(self.keys.acceptor("client"), security)
+        result = Conversation(self.client(security), service, security, tamper).hold()
+        self.check(result, security, what)
         return result
 
     async def test_wrong_sizes(self) -> None:
@@ -235,7 +235,7 @@ class ExchangeTests(MiddleCase):
                 for direction in (UP, DOWN)
                 for size in (0, 1, 65535)
             }
-            results = await self.many(tampers, Channel(wire), 0.5)
+            results = await self.many(tampers, SecurityOptions(wire), 0.5)
             self.assertEqual(
                 [what for what, result in results.items() if result.spn is not None], []
             )
@@ -243,15 +243,15 @@ class ExchangeTests(MiddleCase):
     async def test_truncated(self) -> None:
         """A connection that is cut within a token ends at once."""
         for wire in (NNS, WINSOCK):
-            channel = Channel(wire)
-            messages = await self.messages(channel)
-            port = await self.listen(channel=channel)
+            security = SecurityOptions(wire)
+            messages = await self.messages(security)
+            port = await self.listen(security=security)
             for direction in (UP, DOWN):
                 size = len(messages[direction, TOKEN])
                 for end in (0, 1, HEADER[wire.name], HEADER[wire.name] + 1, size // 2, size - 10):
                     what = f"{wire.name}, {direction} {end}"
-                    result = await self.attempt(port, cut(direction, TOKEN, end), channel)
-                    self.check(result, channel, what)
+                    result = await self.attempt(port, cut(direction, TOKEN, end), security)
+                    self.check(result, security, what)
                     self.assertIsInstance(result.error, NetworkError, what)
                     self.assertEqual(result.principals, ())
                     self.servers.clear()
@@ -259,7 +259,7 @@ class ExchangeTests(MiddleCase):
     async def test_replayed(self) -> None:
         """A client's whole side of a conversation, sent again by another, opens nothing."""
         for wire in (NNS, WINSOCK):
-            channel, said = Channel(wire), list[bytes]()
+            security, said = SecurityOptions(wire), list[bytes]()
 
             def listen(
                 direction: str, number: int, message: bytes, said: list[bytes] = said
@@ -268,8 +268,8 @@ class ExchangeTests(MiddleCase):
                     said.append(message)
                 return [message]
 
-            port = await self.listen(channel=channel)
-            self.assertTrue((await self.attempt(port, listen, channel)).harmless)
+            port = await self.listen(security=security)
+            self.assertTrue((await self.attempt(port, listen, security)).harmless)
             self.servers.clear()
             with captured_log() as events:
                 answer = await deferToThread(say, port, b"".join(said))
@@ -289,7 +289,7 @@ class ExchangeTests(MiddleCase):
         """
         twice = replace(UP, TOKEN, lambda message: [message, message])
         for wire in (NNS, WINSOCK):
-            (result,) = (await self.many({"twice": twice}, Channel(wire))).values()
+            (result,) = (await self.many({"twice": twice}, SecurityOptions(wire))).values()
             self.assertEqual((result.principals, result.client), ((), b""))
             self.assertIsInstance(result.error, StreamCut)
 
@@ -299,27 +299,28 @@ class ExchangeTests(MiddleCase):
 
         What else there is in the version, in either direction, is read by nobody.
         """
-        for channel in CHANNELS:
+        for security in CHANNELS:
             removed = {
-                (DOWN, bit): replace(DOWN, TOKEN, flip(*bit)) for bit in mark_in_token(channel.wire)
+                (DOWN, bit): replace(DOWN, TOKEN, flip(*bit))
+                for bit in mark_in_token(security.wire)
             }
-            for what, result in (await self.many(removed, channel)).items():
+            for what, result in (await self.many(removed, security)).items():
                 self.assertEqual(
-                    (result.principals, result.client), ((), b""), (name(channel), what)
+                    (result.principals, result.client), ((), b""), (name(security), what)
                 )
-                self.assertIsInstance(result.error, StreamCut, (name(channel), what))
+                self.assertIsInstance(result.error, StreamCut, (name(security), what))
             unread = {
-                (UP, bit): replace(UP, TOKEN, flip(*bit)) for bit in mark_in_token(channel.wire)
+                (UP, bit): replace(UP, TOKEN, flip(*bit)) for bit in mark_in_token(security.wire)
             }
-            for what, result in (await self.many(unread, channel)).items():
-                self.assertTrue(result.harmless, (name(channel), what, result))
+            for what, result in (await self.many(unread, security)).items():
+                self.assertTrue(result.harmless, (name(security), what, result))
 
     async def test_copied(self) -> None:
         """A token, copied to a replica with the same key and a replay cache of its own, opens
         nothing there.
         """
         self.set_environment(KRB5RCACHENAME="none:")
-        for channel in CHANNELS:
+        for security in CHANNELS:
             said: list[bytes] = []
 
             def listen(
@@ -329,13 +330,13 @@ class ExchangeTests(MiddleCase):
                     said.append(message)
                 return [message]
 
-            brief = Channel(channel.wire, channel.protection, 0.5)
-            port, replica = await self.listen(channel=channel), await self.listen(channel=brief)
-            self.assertTrue((await self.attempt(port, listen, channel)).harmless)
+            brief = SecurityOptions(security.wire, security.protection, 0.5)
+            port, replica = await self.listen(security=security), await self.listen(security=brief)
+            self.assertTrue((await self.attempt(port, listen, security)).harmless)
             self.servers.clear()
             with captured_log() as events:
-                for rest in (b"", channel.wire.record(bytes(60))):
-                    reader = channel.wire.reader()
+                for rest in (b"", security.wire.record(bytes(60))):
+                    reader = security.wire.reader()
                     reader.feed(await deferToThread(say, replica, said[0] + rest))
                     # The service has answered, as it does to its own clients, and said nothing
                     # more.
@@ -390,8 +391,8 @@ class RecordTests(MiddleCase):
 
             return tamper
 
-        for channel in CHANNELS:
-            others = await self.messages(channel)
+        for security in CHANNELS:
+            others = await self.messages(security)
             changes: dict[str, Change] = {
                 "dropped": lambda message: [],
                 "repeated": lambda message: [message, message],
@@ -423,13 +424,13 @@ class RecordTests(MiddleCase):
                     UP, OPENING, lambda _, other=others[UP, OPENING]: [other]
                 ),  # type: ignore[misc]
             }
-            for what, result in (await self.many(unopened, channel)).items():
+            for what, result in (await self.many(unopened, security)).items():
                 self.assertEqual(
-                    (result.principals, result.client), ((), b""), (name(channel), what)
+                    (result.principals, result.client), ((), b""), (name(security), what)
                 )
-                self.assertIsInstance(result.error, StreamCut, (name(channel), what))
-            for (direction, what), result in (await self.many(tampers, channel)).items():
-                where = (name(channel), direction, what)
+                self.assertIsInstance(result.error, StreamCut, (name(security), what))
+            for (direction, what), result in (await self.many(tampers, security)).items():
+                where = (name(security), direction, what)
                 receiver = (
                     (result.server, result.server_error)
                     if direction == UP
@@ -447,12 +448,12 @@ class RecordTests(MiddleCase):
         """A stream that is cut between two records is told apart from one that ended, on both
         sides.
         """
-        for channel in CHANNELS:
-            port = await self.listen(channel=channel)
+        for security in CHANNELS:
+            port = await self.listen(security=security)
             for direction in (UP, DOWN):
                 end = replace(direction, END, lambda message: [None])
                 client = await self.connect(
-                    await self.proxy(port, end, channel.wire), channel=channel
+                    await self.proxy(port, end, security.wire), security=security
                 )
                 server = self.servers[-1]
                 client.protected.write(QUESTION)

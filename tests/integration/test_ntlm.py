@@ -16,6 +16,7 @@ from twisted.logger import LogLevel, formatEvent
 from twisted.python.failure import Failure
 
 from mutauth_twisted.access import AccessPolicy
+from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.credentials import NtlmCredentials
 from mutauth_twisted.errors import (
     CredentialError,
@@ -26,7 +27,6 @@ from mutauth_twisted.errors import (
 )
 from mutauth_twisted.mechanisms.ntlm import NtlmUsers
 from mutauth_twisted.net.client import MutualAuthClientEndpoint
-from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.protection import Flag, Package, Protection
 from mutauth_twisted.testing.fakes import captured_log
 from mutauth_twisted.testing.users import users_file
@@ -38,7 +38,7 @@ from tests.unit.mechanisms.test_ntlm import stripped
 NTLM = Package.NTLM_SERVICE_UNPROVEN
 USERS = "LAB:alice:first s3cret\nLAB:bob:second s3cret\n"
 CHANNELS = tuple(
-    Channel(wire, protection, 5.0, NTLM)
+    SecurityOptions(wire, protection, 5.0, NTLM)
     for wire, protection in product((NNS, WINSOCK), (Protection.SEAL, Protection.SIGN))
 )
 POLICY = AccessPolicy(("*@LAB",))
@@ -118,14 +118,14 @@ class Stripping(Protocol):
 class ExchangeTests(ExchangeTestCase):
     """Clients and services of this package, and of others."""
 
-    async def serve(self, channel: Channel, policy: AccessPolicy = POLICY) -> int:
+    async def serve(self, security: SecurityOptions, policy: AccessPolicy = POLICY) -> int:
         self.path = users_file(self, USERS)
         return await self.listen(
-            cast(Any, NtlmUsers(NtlmCredentials(self.path))), policy, channel=channel
+            cast(Any, NtlmUsers(NtlmCredentials(self.path))), policy, security=security
         )
 
     def come(
-        self, port: int, channel: Channel, users: str = USERS, user: str | None = None
+        self, port: int, security: SecurityOptions, users: str = USERS, user: str | None = None
     ) -> Deferred[Application]:
         """Connect with a file of one's own."""
         path = Path(self.mktemp()).absolute()
@@ -133,7 +133,7 @@ class ExchangeTests(ExchangeTestCase):
         path.chmod(0o600)
         inner = TCP4ClientEndpoint(reactor, LOOPBACK, port)
         endpoint = MutualAuthClientEndpoint(
-            reactor, inner, None, NtlmCredentials(str(path), user), channel
+            reactor, inner, None, NtlmCredentials(str(path), user), security
         )
         return cast("Deferred[Application]", endpoint.connect(one(Application())))
 
@@ -141,12 +141,12 @@ class ExchangeTests(ExchangeTestCase):
         """On either wire, sealed or signed: the client is proven, the service is not, and the log
         says both loudly.
         """
-        for channel in CHANNELS:
-            what = (channel.wire.name, channel.protection.value)
+        for security in CHANNELS:
+            what = (security.wire.name, security.protection.value)
             self.servers.clear()
             with captured_log() as events:
-                port = await self.serve(channel)
-                client = await self.come(port, channel, user="bob@LAB")
+                port = await self.serve(security)
+                client = await self.come(port, security, user="bob@LAB")
                 client.protected.write(b"x" * 200_000)
                 self.assertEqual(await client.wait_for(200_000), b"X" * 200_000, what)
             known = self.servers[0].protected.peer_identity
@@ -156,13 +156,13 @@ class ExchangeTests(ExchangeTestCase):
             unknown = client.protected.peer_identity
             # On winsock the client has the last word: there is no token of the service's that could
             # carry its mark.
-            self.assertEqual({known.mutauth, unknown.mutauth}, {channel.wire is NNS}, what)
+            self.assertEqual({known.mutauth, unknown.mutauth}, {security.wire is NNS}, what)
             self.assertEqual(
                 (unknown.principal, unknown.spn, unknown.package), ("", None, NTLM.value)
             )
             for identity in (known, unknown):
                 self.assertNotIn(Flag.MUTUAL, identity.flags)
-                self.assertIs(identity.protection, channel.protection)
+                self.assertIs(identity.protection, security.protection)
             warnings = [
                 str(formatEvent(event)) for event in events if event["log_level"] is LogLevel.warn
             ]
@@ -176,8 +176,8 @@ class ExchangeTests(ExchangeTestCase):
         """A wrong password, somebody unknown, and a user whom the policy keeps out: no application,
         on either side.
         """
-        for channel in CHANNELS:
-            port = await self.serve(channel, AccessPolicy(("*@LAB",), ("bob@LAB",)))
+        for security in CHANNELS:
+            port = await self.serve(security, AccessPolicy(("*@LAB",), ("bob@LAB",)))
             for users in (
                 "LAB:alice:second s3cret",
                 "LAB:mallory:first s3cret",
@@ -185,8 +185,8 @@ class ExchangeTests(ExchangeTestCase):
             ):
                 with captured_log() as events:
                     await self.turned_away(
-                        self.come(port, channel, users),
-                        channel,
+                        self.come(port, security, users),
+                        security,
                         "did not accept the user and password",
                     )
                 lines = [
@@ -194,14 +194,14 @@ class ExchangeTests(ExchangeTestCase):
                 ]
                 self.assertEqual(len(lines), 1, lines)
             await self.turned_away(
-                self.come(port, channel, user="bob@LAB"), channel, "access policy"
+                self.come(port, security, user="bob@LAB"), security, "access policy"
             )
 
     async def turned_away(
-        self, connecting: Deferred[Application], channel: Channel, text: str
+        self, connecting: Deferred[Application], security: SecurityOptions, text: str
     ) -> None:
         """The service has no application; the client none either, where the wire can tell it."""
-        if channel.wire is NNS:
+        if security.wire is NNS:
             self.assertIn(text, str(await self.assertFailure(connecting, PeerRefused)))
         else:
             # It has said its last word, which completes it, and finds the stream cut.
@@ -216,19 +216,23 @@ class ExchangeTests(ExchangeTestCase):
         """
         for wire, package in product((NNS, WINSOCK), (Package.KERBEROS, Package.NEGOTIATE)):
             users_file(self, USERS)
-            channel = Channel(wire, package=package)
+            security = SecurityOptions(wire, package=package)
             port = await self.listen(
-                self.keys_for(package), AccessPolicy(allow_all=True), channel=channel
+                self.keys_for(package), AccessPolicy(allow_all=True), security=security
             )
-            await self.refused_client(self.come(port, Channel(wire, package=NTLM)))
+            await self.refused_client(self.come(port, SecurityOptions(wire, package=NTLM)))
 
     async def test_kerberos_clients(self) -> None:
         """A client that wants a proof gets none from such a service, and gives it nothing but its
         ticket's token.
         """
         for wire, package in product((NNS, WINSOCK), (Package.KERBEROS, Package.NEGOTIATE)):
-            port = await self.serve(Channel(wire, package=NTLM), AccessPolicy(allow_all=True))
-            await self.refused_client(self.connect(port, channel=Channel(wire, package=package)))
+            port = await self.serve(
+                SecurityOptions(wire, package=NTLM), AccessPolicy(allow_all=True)
+            )
+            await self.refused_client(
+                self.connect(port, security=SecurityOptions(wire, package=package))
+            )
 
     async def refused_client(self, connecting: Deferred[Any]) -> None:
         """No connection comes about, on either side."""
@@ -274,11 +278,11 @@ class ExchangeTests(ExchangeTestCase):
         """A byte changed in any of the three tokens lets nobody in; in a record it ends the
         connection.
         """
-        for channel in CHANNELS:
-            port = await self.serve(channel)
+        for security in CHANNELS:
+            port = await self.serve(security)
             for wrong in (1, 2, 3):
-                connecting = self.come(await self.middle(port, [], [wrong], []), channel)
-                if channel.wire is WINSOCK:
+                connecting = self.come(await self.middle(port, [], [wrong], []), security)
+                if security.wire is WINSOCK:
                     # Its last word completes the client; the service takes it for nobody, and no
                     # record of it either.
                     client = await connecting
@@ -286,17 +290,17 @@ class ExchangeTests(ExchangeTestCase):
                     self.assertEqual(client.received, b"")
                 else:
                     await self.assertFailure(connecting, PeerError)
-                self.assertEqual(self.servers, [], (channel, wrong))
+                self.assertEqual(self.servers, [], (security, wrong))
             turns: list[str] = []
             records: list[int] = []
-            client = await self.come(await self.middle(port, turns, records, []), channel)
+            client = await self.come(await self.middle(port, turns, records, []), security)
             client.protected.write(b"word")
             self.assertEqual(await client.wait_for(4), b"WORD")
             records.append(len(turns) + 1)
             client.protected.write(b"question")
             self.assertIsInstance(await self.servers[0].ended, RecordError)
             # Third-party peers to each other end as TCP does.
-            expected = (ConnectionDone, ConnectionLost) if channel.wire is WINSOCK else StreamCut
+            expected = (ConnectionDone, ConnectionLost) if security.wire is WINSOCK else StreamCut
             self.assertIsInstance(await client.ended, expected)
             self.assertEqual((self.servers[0].received, client.received), (b"word", b"WORD"))
             self.servers.clear()
@@ -305,11 +309,11 @@ class ExchangeTests(ExchangeTestCase):
         """Without the code, and with it the wish to seal, taken out of its last token, nobody has a
         client.
         """
-        for channel in (each for each in CHANNELS if each.protection is Protection.SEAL):
-            port = await self.serve(Channel(channel.wire, Protection.SIGN, 5.0, NTLM))
+        for security in (each for each in CHANNELS if each.protection is Protection.SEAL):
+            port = await self.serve(SecurityOptions(security.wire, Protection.SIGN, 5.0, NTLM))
 
             class Middle(Factory):
-                service, wire = port, channel.wire
+                service, wire = port, security.wire
 
                 def buildProtocol(self, addr: object) -> Stripping:
                     near, far = Stripping(self.wire, True), Stripping(self.wire, False)
@@ -321,8 +325,8 @@ class ExchangeTests(ExchangeTestCase):
 
             with captured_log() as events:
                 await self.turned_away(
-                    self.come(await self.listen_plainly(Middle()), channel),
-                    channel,
+                    self.come(await self.listen_plainly(Middle()), security),
+                    security,
                     "did not accept",
                 )
             lines = [str(formatEvent(each)) for each in events]
@@ -333,14 +337,14 @@ class ExchangeTests(ExchangeTestCase):
 
     async def test_sealed(self) -> None:
         """Who listens reads nothing of what is sealed."""
-        for channel in CHANNELS:
+        for security in CHANNELS:
             heard: list[bytes] = []
             client = await self.come(
-                await self.middle(await self.serve(channel), [], [], heard), channel
+                await self.middle(await self.serve(security), [], [], heard), security
             )
             client.protected.write(b"a private question")
             await client.wait_for(18)
-            self.assertIs(b"private" in b"".join(heard), channel.protection is Protection.SIGN)
+            self.assertIs(b"private" in b"".join(heard), security.protection is Protection.SIGN)
             self.assertNotIn(b"s3cret", b"".join(heard))
             await self.close(client)
             self.servers.clear()

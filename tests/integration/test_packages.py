@@ -14,8 +14,8 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.threads import deferToThread
 from twisted.logger import formatEvent
 
+from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.errors import PeerError
-from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.protection import Package
 from mutauth_twisted.testing.fakes import captured_log
 from mutauth_twisted.wire import NNS, WINSOCK, Wire
@@ -90,7 +90,9 @@ class PackageTests(ExchangeTestCase):
         self, wire: Wire, token: bytes, package: Package = Package.KERBEROS
     ) -> tuple[bytes, str]:
         """What a service answers to a token, until it closes, and its one line about it."""
-        port = await self.listen(self.keys_for(package), channel=Channel(wire, package=package))
+        port = await self.listen(
+            self.keys_for(package), security=SecurityOptions(wire, package=package)
+        )
         with captured_log() as events:
             heard = await deferToThread(say, port, wire.token(token, False))
         (line,) = self.refusals(events)
@@ -136,7 +138,7 @@ class PackageTests(ExchangeTestCase):
         """
         port = await self.listen(self.keys_for(Package.NEGOTIATE))
         for package in KERBEROS:
-            client = await self.connect(port, channel=Channel(package=package))
+            client = await self.connect(port, security=SecurityOptions(package=package))
             client.protected.write(b"a word")
             self.assertEqual(await client.wait_for(6), b"A WORD")
             identity = self.servers[0].protected.peer_identity
@@ -184,7 +186,7 @@ class PackageTests(ExchangeTestCase):
 
             port = await self.listen_plainly(Factory.forProtocol(Service))
             with captured_log() as events:
-                connecting = self.connect(port, channel=Channel(wire, package=package))
+                connecting = self.connect(port, security=SecurityOptions(wire, package=package))
                 error = await self.assertFailure(connecting, PeerError)
             (line,) = self.refusals(events)
             self.assertIn(str(error), line, (wire.name, what, done))

@@ -9,24 +9,24 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.errors import AuthenticationError, NetworkError, PeerNotProven
 from mutauth_twisted.mechanisms import initiators
 from mutauth_twisted.mechanisms import kerberos_windows as sspi
-from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.protection import Package, Protection
 from mutauth_twisted.spn import SPN
 from mutauth_twisted.wire import NNS, WINSOCK
 from tests.integration.exchange_case import ExchangeTestCase
 
 CHANNELS = (
-    Channel(),
-    Channel(package=Package.NEGOTIATE),
-    Channel(wire=WINSOCK),
-    Channel(NNS, Protection.SIGN),
-    Channel(WINSOCK, Protection.SIGN),
-    Channel(NNS, Protection.TLS),
-    Channel(WINSOCK, Protection.TLS),
+    SecurityOptions(),
+    SecurityOptions(package=Package.NEGOTIATE),
+    SecurityOptions(wire=WINSOCK),
+    SecurityOptions(NNS, Protection.SIGN),
+    SecurityOptions(WINSOCK, Protection.SIGN),
+    SecurityOptions(NNS, Protection.TLS),
+    SecurityOptions(WINSOCK, Protection.TLS),
 )
 
 
@@ -49,10 +49,10 @@ class LogonSessionTests(ExchangeTestCase):
         """On either wire, with either package and each protection, both sides are proven, and the
         bytes come through.
         """
-        for channel in CHANNELS:
+        for security in CHANNELS:
             self.servers.clear()
-            port = await self.listen(self.keys_for(channel.package), channel=channel)
-            client = await self.connect(port, self.by_host, ClientCredentials(), channel)
+            port = await self.listen(self.keys_for(security.package), security=security)
+            client = await self.connect(port, self.by_host, ClientCredentials(), security)
             known = client.protected.peer_identity
             self.assertEqual(
                 (known.principal, known.spn, known.expires),

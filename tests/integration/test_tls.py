@@ -29,6 +29,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.errors import (
     CredentialError,
     MutualAuthError,
@@ -41,7 +42,6 @@ from mutauth_twisted.errors import (
 from mutauth_twisted.net import transport
 from mutauth_twisted.net.client import MutualAuthClientEndpoint
 from mutauth_twisted.net.keychanges import MOST_CHANGES
-from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.net.tls import ALPN, Authority, checking_layer, server_layer
 from mutauth_twisted.protection import Flag, Package, Protection
 from mutauth_twisted.testing.certificates import Certificates
@@ -50,8 +50,8 @@ from mutauth_twisted.wire import NNS, WINSOCK, Wire
 from tests.integration.exchange_case import LOOPBACK, Application, ExchangeTestCase, one
 from tests.integration.nns_peer import ALL_FLAGS, NNSPeer, Refused
 
-TLS = Channel(protection=Protection.TLS, timeout=5.0)
-SIGN = Channel(protection=Protection.SIGN, timeout=5.0)
+TLS = SecurityOptions(protection=Protection.TLS, timeout=5.0)
+SIGN = SecurityOptions(protection=Protection.SIGN, timeout=5.0)
 
 
 def relay_options(*protocols: bytes) -> Any:
@@ -178,9 +178,9 @@ class ChannelTests(TLSTestCase):
     """Peers that should come together."""
 
     async def exchange(self, wire: Wire, package: Package) -> None:
-        channel = Channel(wire, Protection.TLS, 5.0, package)
-        port = await self.listen(keys=self.keys_for(package), channel=channel)
-        client = await self.connect(port, channel=channel)
+        security = SecurityOptions(wire, Protection.TLS, 5.0, package)
+        port = await self.listen(keys=self.keys_for(package), security=security)
+        client = await self.connect(port, security=security)
         client.protected.write(b"a word")
         self.assertEqual(await client.wait_for(6), b"A WORD")
         seen, known = client.protected.peer_identity, self.servers[0].protected.peer_identity
@@ -203,8 +203,8 @@ class ChannelTests(TLSTestCase):
 
     async def test_large_data(self) -> None:
         """Much data crosses unaltered, in either direction, and ends with an end."""
-        port = await self.listen(channel=TLS)
-        client = await self.connect(port, channel=TLS)
+        port = await self.listen(security=TLS)
+        client = await self.connect(port, security=TLS)
         data = os.urandom(1 << 15) * 64
         client.protected.write(data)
         self.assertEqual(
@@ -236,7 +236,7 @@ class ChannelTests(TLSTestCase):
             def writeConnectionLost(self) -> None:
                 """Part of the interface."""
 
-        port = await self.listen(channel=TLS, application=Late)
+        port = await self.listen(security=TLS, application=Late)
         inner = TCP4ClientEndpoint(reactor, LOOPBACK, port)
         client: Any = await MutualAuthClientEndpoint(
             reactor, inner, self.by_dn, self.alice, TLS
@@ -251,9 +251,9 @@ class ChannelTests(TLSTestCase):
         after a while.
         """
         self.patch(transport, "LINGER", 0.2)
-        port = await self.listen(channel=TLS)
+        port = await self.listen(security=TLS)
         for closing in ("client", "service"):
-            client = await self.connect(port, channel=TLS)
+            client = await self.connect(port, security=TLS)
             client.protected.write(b"a word")
             await client.wait_for(6)
             server = self.servers.pop()
@@ -268,9 +268,9 @@ class ChannelTests(TLSTestCase):
         """A TCP connection that ends within TLS is a cut, and so is TLS that ends without our end
         of stream.
         """
-        port = await self.listen(channel=TLS)
+        port = await self.listen(security=TLS)
         for cut in ("tcp", "tls"):
-            client = await self.connect(port, channel=TLS)
+            client = await self.connect(port, security=TLS)
             client.protected.write(b"a word")
             await client.wait_for(6)
             network = client.protected._transport
@@ -300,10 +300,10 @@ class ChannelTests(TLSTestCase):
             TCP4ClientEndpoint(reactor, LOOPBACK, port).connect(one(far)).addCallback(join)
             return near
 
-        port = await self.listen(channel=TLS)
+        port = await self.listen(security=TLS)
         factory: Any = Factory()
         factory.buildProtocol = build
-        client = await self.connect(await self.listen_plainly(factory), channel=TLS)
+        client = await self.connect(await self.listen_plainly(factory), security=TLS)
         client.protected.write(b"a word for nobody else")
         await client.wait_for(22)
         self.assertGreater(len(seen), 1000)
@@ -318,17 +318,17 @@ class DisagreementTests(TLSTestCase):
     async def test_protection(self) -> None:
         """Who has TLS and who has not find out at once, and neither surfaces anything."""
         for wire in (NNS, WINSOCK):
-            tls = Channel(wire, Protection.TLS, 5.0)
-            secured = await self.listen(channel=tls)
+            tls = SecurityOptions(wire, Protection.TLS, 5.0)
+            secured = await self.listen(security=tls)
             for protection in (Protection.SEAL, Protection.SIGN):
-                plain = Channel(wire, protection, 5.0)
-                open_port = await self.listen(channel=plain)
+                plain = SecurityOptions(wire, protection, 5.0)
+                open_port = await self.listen(security=plain)
                 error = await self.assertFailure(
-                    self.connect(open_port, channel=tls), MutualAuthError
+                    self.connect(open_port, security=tls), MutualAuthError
                 )
                 self.assertIn("give both sides the same protection", str(error))
                 error = await self.assertFailure(
-                    self.connect(secured, channel=plain), MutualAuthError
+                    self.connect(secured, security=plain), MutualAuthError
                 )
                 self.assertIn("one protection", str(error))
         self.assertEqual(self.servers, [])
@@ -337,13 +337,13 @@ class DisagreementTests(TLSTestCase):
         """A client that only signs is told that the service takes no less than sealing."""
         port = await self.listen()
         error = await self.refused(
-            self.connect(port, channel=SIGN), PeerRefused, "the protection (code 0x6fe)"
+            self.connect(port, security=SIGN), PeerRefused, "the protection (code 0x6fe)"
         )
         self.assertEqual(cast(PeerRefused, error).code, 1790)
 
     async def test_old_tls(self) -> None:
         """TLS 1.2 is refused, as its exporter says less."""
-        port = await self.listen(channel=TLS)
+        port = await self.listen(security=TLS)
 
         def attempt() -> None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -359,7 +359,7 @@ class DisagreementTests(TLSTestCase):
         """The deadline counts from the connection: a client that never ends its handshake is let
         go.
         """
-        port = await self.listen(channel=Channel(protection=Protection.TLS, timeout=0.3))
+        port = await self.listen(security=SecurityOptions(protection=Protection.TLS, timeout=0.3))
 
         def attempt(first: bytes) -> bytes:
             with socket.create_connection((LOOPBACK, port), timeout=10) as stranger:
@@ -386,7 +386,7 @@ class CertificateTests(TLSTestCase):
             (self.by_dn.host, Authority(ca.ca_file)),
             ("other.example.com", Authority(ca.ca_file, "other.example.com")),
         ):
-            port = await self.listen(channel=TLS, tls=server_layer(ca.issue(host)))
+            port = await self.listen(security=TLS, tls=server_layer(ca.issue(host)))
             client = await self.connect_checking(port, authority)
             await self.close(client)
             self.servers.clear()
@@ -417,12 +417,12 @@ class CertificateTests(TLSTestCase):
             ),
             (None, "it has signed its certificate itself"),
         ):
-            port = await self.listen(channel=TLS, tls=tls, keys=cast(Any, self))
+            port = await self.listen(security=TLS, tls=tls, keys=cast(Any, self))
             await self.refused(self.connect_checking(port, authority), PeerNotProven, cause)
 
     accepts_replays = False
 
-    def acceptor(self, peer: str, channel: Any) -> Any:
+    def acceptor(self, peer: str, security: Any) -> Any:
         """This test is the keys of a service to which nobody may speak."""
         return self
 
@@ -464,16 +464,16 @@ class RelayTests(TLSTestCase):
         """The victim's bindings are those of the relay's channel: the service refuses them; without
         ALPN the victim does.
         """
-        port = await self.listen(channel=TLS)
+        port = await self.listen(security=TLS)
         for protocols, error in (((ALPN,), PeerRefused), ((), PeerNotProven)):
             relay = await self.relay(port, to_tls=True, protocols=protocols)
-            await self.refused(self.connect(relay, channel=TLS), error)
+            await self.refused(self.connect(relay, security=TLS), error)
 
     async def test_without_bindings(self) -> None:
         """A victim that sends no bindings, as many a client does, is refused with a relay and
         without one.
         """
-        port = await self.listen(channel=TLS)
+        port = await self.listen(security=TLS)
         relay = await self.relay(port, to_tls=True, protocols=())
         for where in (relay, port):
             error = await self.assertFailure(deferToThread(self.visit, where, None), Refused)
@@ -484,14 +484,14 @@ class RelayTests(TLSTestCase):
         """A service with the same key and without TLS lets the relay's client in; the victim finds
         out nevertheless.
         """
-        port = await self.listen(channel=SIGN)
+        port = await self.listen(security=SIGN)
         relay = await self.relay(port, to_tls=False)
-        error = await self.assertFailure(self.connect(relay, channel=TLS), MutualAuthError)
+        error = await self.assertFailure(self.connect(relay, security=TLS), MutualAuthError)
         self.assertIsInstance(error, ProtocolViolation | PeerNotProven)
 
     async def test_with_a_confirmation_made_up(self) -> None:
         """The relay cannot make the confirmation, nor have the service sign it."""
-        port = await self.listen(channel=SIGN)
+        port = await self.listen(security=SIGN)
 
         def build(_: object) -> Protocol:
             near, far = Passing(), Passing(add)
@@ -517,7 +517,7 @@ class RelayTests(TLSTestCase):
             relay = await self.listen_plainly(
                 cast(Any, TLSMemoryBIOFactory(relay_options(ALPN), False, factory))
             )
-            error = await self.assertFailure(self.connect(relay, channel=TLS), PeerNotProven)
+            error = await self.assertFailure(self.connect(relay, security=TLS), PeerNotProven)
             self.assertIn("has not confirmed this TLS channel", str(error))
 
     async def test_as_a_third_party_service(self) -> None:
@@ -531,17 +531,17 @@ class RelayTests(TLSTestCase):
             seen += data
             return data
 
-        for channel in (SIGN, Channel()):
-            port = await self.listen(channel=channel)
+        for security in (SIGN, SecurityOptions()):
+            port = await self.listen(security=security)
             relay = await self.relay(port, to_tls=False, protocols=(), up=note)
             words = (
                 "it is not a mutauth service, and no authority is given to verify its certificate; "
                 "give tls-ca"
             )
-            await self.refused(self.connect(relay, channel=TLS), PeerNotProven, words)
+            await self.refused(self.connect(relay, security=TLS), PeerNotProven, words)
             await self.refused(
                 self.connect_checking(
-                    relay, Authority(self.certificates(channel.protection.value).ca_file)
+                    relay, Authority(self.certificates(security.protection.value).ca_file)
                 ),
                 PeerNotProven,
                 "it has signed its certificate itself",
@@ -550,11 +550,11 @@ class RelayTests(TLSTestCase):
 
     async def test_flips(self) -> None:
         """A bit that is flipped within TLS ends the connection, before or after the exchange."""
-        port = await self.listen(channel=TLS)
+        port = await self.listen(security=TLS)
         for at in (3, 60, 300, 500, 700, 1500):
             middle = await self.flip(port, at)
             try:
-                client = await self.connect(middle, channel=TLS)
+                client = await self.connect(middle, security=TLS)
             except MutualAuthError:
                 self.assertEqual(self.servers, [])
                 continue
@@ -567,8 +567,8 @@ class RelayTests(TLSTestCase):
         """A client that changes its keys again and again, with data in between, loses its session,
         and only it does.
         """
-        port = await self.listen(channel=TLS)
-        other = await self.connect(port, channel=TLS)
+        port = await self.listen(security=TLS)
+        other = await self.connect(port, security=TLS)
         directory = Path(self.mktemp())
         directory.mkdir(parents=True)
 
@@ -631,7 +631,7 @@ class RelayTests(TLSTestCase):
                 super().dataReceived(data)
                 self.protected.loseConnection()
 
-        port = await self.listen(channel=TLS, application=Leaving)
+        port = await self.listen(security=TLS, application=Leaving)
         self.assertEqual(await deferToThread(self.visit, port, b""), b"FROM ELSEWHERE")
         identity = self.servers[0].protected.peer_identity
         self.assertEqual(identity.protection, Protection.TLS)

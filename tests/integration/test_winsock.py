@@ -12,17 +12,17 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
+from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.credentials import ServiceCredentials
 from mutauth_twisted.errors import MutualAuthError, NetworkError, PeerRefused, ProtocolViolation
 from mutauth_twisted.mechanisms.kerberos import ServiceKeys
-from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.protection import Protection
 from mutauth_twisted.wire import WINSOCK
 from tests.integration.commands import CommandTestCase
 from tests.integration.exchange_case import LOOPBACK, ExchangeTestCase
 from tests.integration.winsock_peer import WinsockPeer
 
-CHANNELS = {kind: Channel(WINSOCK, kind) for kind in (Protection.SEAL, Protection.SIGN)}
+CHANNELS = {kind: SecurityOptions(WINSOCK, kind) for kind in (Protection.SEAL, Protection.SIGN)}
 SEALED = CHANNELS[Protection.SEAL]
 
 
@@ -32,13 +32,13 @@ class OurselvesTests(ExchangeTestCase):
     async def test_data(self) -> None:
         """Both sides are proven, and data of any size goes both ways, sealed and signed."""
         data = random.Random(1).randbytes(300_000)
-        for channel in CHANNELS.values():
-            port = await self.listen(channel=channel)
-            client = await self.connect(port, channel=channel)
+        for security in CHANNELS.values():
+            port = await self.listen(security=security)
+            client = await self.connect(port, security=security)
             identity = self.servers[-1].protected.peer_identity
             self.assertEqual(
                 (identity.principal, identity.protection),
-                (self.lab.principal("alice"), channel.protection),
+                (self.lab.principal("alice"), security.protection),
             )
             self.assertEqual(client.protected.peer_identity.spn, self.by_dn)
             self.servers[-1].answer = lambda piece: piece[::-1] if len(piece) == 1 else piece
@@ -51,9 +51,9 @@ class OurselvesTests(ExchangeTestCase):
     async def test_impostor(self) -> None:
         """A service with another account's key is refused, and its own words say why."""
         keys = ServiceKeys(ServiceCredentials(str(self.lab.keytab("svc-other"))))
-        port = await self.listen(keys, channel=SEALED)
+        port = await self.listen(keys, security=SEALED)
         await self.refused(
-            self.connect(port, channel=SEALED),
+            self.connect(port, security=SEALED),
             PeerRefused,
             "the service refused the ticket",
             "another key",
@@ -62,11 +62,13 @@ class OurselvesTests(ExchangeTestCase):
     async def test_wires_differ(self) -> None:
         """A client and a service of different wires find out at once, whichever has which."""
         for ours, theirs in (
-            (Channel(timeout=5), SEALED),
-            (Channel(wire=WINSOCK, timeout=5), Channel()),
+            (SecurityOptions(timeout=5), SEALED),
+            (SecurityOptions(wire=WINSOCK, timeout=5), SecurityOptions()),
         ):
-            port = await self.listen(channel=theirs)
-            error: Any = await self.assertFailure(self.connect(port, channel=ours), MutualAuthError)
+            port = await self.listen(security=theirs)
+            error: Any = await self.assertFailure(
+                self.connect(port, security=ours), MutualAuthError
+            )
             self.assertIsInstance(error, (NetworkError, ProtocolViolation))
             self.assertNotIn("within", str(error))
             self.assertEqual(self.servers, [])
@@ -77,8 +79,8 @@ class OtherPeerTests(ExchangeTestCase):
 
     async def test_its_client(self) -> None:
         """Our service serves it, without an empty record; its plain close is a clean end."""
-        for number, (protection, channel) in enumerate(CHANNELS.items()):
-            port = await self.listen(channel=channel)
+        for number, (protection, security) in enumerate(CHANNELS.items()):
+            port = await self.listen(security=security)
 
             def talk(
                 port: int = port, seal: bool = protection is Protection.SEAL
@@ -99,7 +101,7 @@ class OtherPeerTests(ExchangeTestCase):
         """What our service writes at once is cut into messages that fit into its buffer, and then
         it reads the end.
         """
-        port = await self.listen(channel=SEALED)
+        port = await self.listen(security=SEALED)
 
         def talk() -> tuple[bytes, int]:
             peer = WinsockPeer(socket.create_connection((LOOPBACK, port), 10))
@@ -129,7 +131,7 @@ class OtherPeerTests(ExchangeTestCase):
 
     async def test_its_service(self) -> None:
         """Our client uses it; its plain close is a clean end."""
-        for protection, channel in CHANNELS.items():
+        for protection, security in CHANNELS.items():
             with socket.create_server((LOOPBACK, 0)) as listening:
                 listening.settimeout(10)
 
@@ -144,7 +146,7 @@ class OtherPeerTests(ExchangeTestCase):
                     return name, end, peer.empty_records
 
                 serving = deferToThread(serve)
-                client = await self.connect(listening.getsockname()[1], channel=channel)
+                client = await self.connect(listening.getsockname()[1], security=security)
                 client.protected.write(b"question")
                 self.assertEqual(await client.wait_for(8), b"QUESTION")
                 client.protected.loseConnection()
@@ -156,7 +158,7 @@ class OtherPeerTests(ExchangeTestCase):
         """A client that is not let in sees the connection close."""
         port = await self.listen(
             ServiceKeys(ServiceCredentials(str(self.lab.keytab("svc-echo"))), "other"),
-            channel=SEALED,
+            security=SEALED,
         )
 
         def talk() -> None:

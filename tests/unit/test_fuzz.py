@@ -21,7 +21,7 @@ from mutauth_twisted.directory import binding
 from mutauth_twisted.kerberos import pac
 from mutauth_twisted.ldap import dn as names
 from mutauth_twisted.mechanisms import kerberos
-from mutauth_twisted.net.protocol import ExchangeProtocol
+from mutauth_twisted.net.protocol import HandshakeProtocol
 from mutauth_twisted.wire._base import BufferedReader
 
 README = CORPUS.parent / "README.md"
@@ -129,14 +129,14 @@ class FaultTests(SynchronousTestCase):
         """The connection's target sees an application that nobody has proven himself to."""
 
         def perform(protocol: Any, events: Any) -> None:
-            protocol._side.build_application(None)
+            protocol._role.build_application(None)
 
-        self.patch(ExchangeProtocol, "_perform", perform)
+        self.patch(HandshakeProtocol, "_perform", perform)
         self.assert_found("exchange")
 
     def test_a_stranger_that_stays(self) -> None:
         """The connection's target sees a deadline that ends nothing."""
-        self.patch(ExchangeProtocol, "_timed_out", lambda protocol: None)
+        self.patch(HandshakeProtocol, "_timed_out", lambda protocol: None)
         self.assert_found("exchange")
 
     def test_a_stream_that_was_cut(self) -> None:

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.core.records import Data, EndOfStream, Records
 from mutauth_twisted.errors import MutualAuthError, StreamCut
-from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.testing.fakes import FakeContext, chunked
 from mutauth_twisted.testing.middle import (
     ANSWER,
@@ -29,17 +29,17 @@ from mutauth_twisted.testing.middle import (
     asking,
 )
 
-channels = st.sampled_from(CHANNELS)
+securities = st.sampled_from(CHANNELS)
 cuts = st.lists(st.integers(0, 1500), max_size=20)
 pieces = st.lists(st.binary(min_size=1, max_size=200), max_size=6)
 
 
 def read(
-    context: Any, channel: Channel, data: bytes, cuts: Sequence[int]
+    context: Any, security: SecurityOptions, data: bytes, cuts: Sequence[int]
 ) -> tuple[list[Data | EndOfStream], Records]:
     """The events of a stream that comes in pieces, and what read it."""
     records = Records(
-        context, channel.protection, channel.wire, channel.wire.reader(), "peer", mutauth=True
+        context, security.protection, security.wire, security.wire.reader(), "peer", mutauth=True
     )
     events = []
     for chunk in chunked(data, cuts):
@@ -49,10 +49,10 @@ def read(
     return events, records
 
 
-def stream(context: Any, channel: Channel, pieces: Sequence[bytes]) -> bytes:
+def stream(context: Any, security: SecurityOptions, pieces: Sequence[bytes]) -> bytes:
     """A whole stream of records."""
     records = Records(
-        context, channel.protection, channel.wire, channel.wire.reader(), "peer", mutauth=True
+        context, security.protection, security.wire, security.wire.reader(), "peer", mutauth=True
     )
     frames = [frame for piece in pieces for frame in records.protect(piece)]
     return b"".join((*frames, records.end_of_stream()))
@@ -62,48 +62,55 @@ class RecordTests(SynchronousTestCase):
     """Records with contexts that only count: many of them."""
 
     @settings(max_examples=200, deadline=None)
-    @given(channel=channels, pieces=pieces, cuts=cuts)
-    def test_any_chunks(self, channel: Channel, pieces: list[bytes], cuts: list[int]) -> None:
+    @given(security=securities, pieces=pieces, cuts=cuts)
+    def test_any_chunks(
+        self, security: SecurityOptions, pieces: list[bytes], cuts: list[int]
+    ) -> None:
         """Any data in any chunks arrives whole, in order and with its end, on every wire."""
-        data = stream(FakeContext(initiator=True), channel, pieces)
-        events, records = read(FakeContext(initiator=False), channel, data, cuts)
+        data = stream(FakeContext(initiator=True), security, pieces)
+        events, records = read(FakeContext(initiator=False), security, data, cuts)
         self.assertEqual(events, [*map(Data, pieces), EndOfStream()])
         self.assertIsNone(records.cut())
 
     @settings(max_examples=200, deadline=None)
-    @given(channel=channels, pieces=pieces, cuts=cuts, end=st.integers(0, 1500))
+    @given(security=securities, pieces=pieces, cuts=cuts, end=st.integers(0, 1500))
     def test_any_cut(
-        self, channel: Channel, pieces: list[bytes], cuts: list[int], end: int
+        self, security: SecurityOptions, pieces: list[bytes], cuts: list[int], end: int
     ) -> None:
         """A stream that ends early, in any chunks, gives whole pieces from its start, and is known
         to be cut.
         """
-        data = stream(FakeContext(initiator=True), channel, pieces)
+        data = stream(FakeContext(initiator=True), security, pieces)
         events, records = read(
-            FakeContext(initiator=False), channel, data[: min(end, len(data) - 1)], cuts
+            FakeContext(initiator=False), security, data[: min(end, len(data) - 1)], cuts
         )
         self.assertEqual(events, [*map(Data, pieces)][: len(events)])
         self.assertIsInstance(records.cut(), StreamCut)
 
     @settings(max_examples=300, deadline=None)
     @given(
-        channel=channels,
+        security=securities,
         pieces=pieces.filter(bool),
         cuts=cuts,
         position=st.integers(0, 1 << 20),
         change=st.integers(1, 255),
     )
     def test_any_change(
-        self, channel: Channel, pieces: list[bytes], cuts: list[int], position: int, change: int
+        self,
+        security: SecurityOptions,
+        pieces: list[bytes],
+        cuts: list[int],
+        position: int,
+        change: int,
     ) -> None:
         """Of a stream in which one byte was changed to any other, nothing is delivered from there
         on.
         """
-        data = bytearray(stream(FakeContext(initiator=True), channel, pieces))
+        data = bytearray(stream(FakeContext(initiator=True), security, pieces))
         data[position % len(data)] ^= change
         seen: list[Data | EndOfStream] = []
-        context, wire = FakeContext(initiator=False), channel.wire
-        records = Records(context, channel.protection, wire, wire.reader(), "peer", mutauth=True)
+        context, wire = FakeContext(initiator=False), security.wire
+        records = Records(context, security.protection, wire, wire.reader(), "peer", mutauth=True)
         try:
             for chunk in chunked(bytes(data), cuts):
                 records.feed(chunk)
@@ -120,24 +127,24 @@ class ConversationTests(MiddleCase):
     """Tokens and records with real contexts."""
 
     @settings(max_examples=60, deadline=None)
-    @given(channel=channels, pieces=pieces, cuts=cuts)
-    def test_records(self, channel: Channel, pieces: list[bytes], cuts: list[int]) -> None:
+    @given(security=securities, pieces=pieces, cuts=cuts)
+    def test_records(self, security: SecurityOptions, pieces: list[bytes], cuts: list[int]) -> None:
         """Data of any size in any chunks arrives whole, in both directions."""
-        client: Any = self.initiator(channel)
+        client: Any = self.initiator(security)
         server: Any = self.keys.acceptor("client")
         client.step(server.step(client.step(None).token).token)
         for sender, receiver in ((client, server), (server, client)):
-            events, _ = read(receiver, channel, stream(sender, channel, pieces), cuts)
+            events, _ = read(receiver, security, stream(sender, security, pieces), cuts)
             self.assertEqual(events, [*map(Data, pieces), EndOfStream()])
 
     @settings(max_examples=100, deadline=None)
-    @given(channel=channels, cuts=st.fixed_dictionaries({UP: cuts, DOWN: cuts}))
-    def test_conversations(self, channel: Channel, cuts: dict[str, list[int]]) -> None:
+    @given(security=securities, cuts=st.fixed_dictionaries({UP: cuts, DOWN: cuts}))
+    def test_conversations(self, security: SecurityOptions, cuts: dict[str, list[int]]) -> None:
         """Tokens and the records behind them may come together or apart: the last token with the
         first records too.
         """
-        client = asking(self.initiator(channel), channel)
-        server = answering(self.keys.acceptor("client"), channel)
+        client = asking(self.initiator(security), security)
+        server = answering(self.keys.acceptor("client"), security)
         # Each side's bytes in as few turns as there can be, so that a turn holds frames and records
         # alike.
         while any((said := {UP: client.transport.take(), DOWN: server.transport.take()}).values()):
@@ -149,5 +156,5 @@ class ConversationTests(MiddleCase):
             assert application is not None
             self.assertEqual(b"".join(application.received), said_to_it)
             identity = application.transport.peer_identity  # type: ignore[union-attr]
-            self.assertEqual(identity.protection, channel.protection)
-            self.assertEqual(int(identity.flags), int(channel.protection.requested_flags))
+            self.assertEqual(identity.protection, security.protection)
+            self.assertEqual(int(identity.flags), int(security.protection.requested_flags))

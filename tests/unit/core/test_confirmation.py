@@ -80,10 +80,10 @@ class BindingTests(Case):
         for package in (Package.KERBEROS, Package.NEGOTIATE):
             client, server = self.initiator(CHANNEL, package), self.keys.acceptor("client", CHANNEL)
             self.assertTrue(client.step(server.step(client.step(None).token).token).complete)
-            known = server.judge(Protection.TLS)
+            known = server.verify(Protection.TLS)
             self.assertIn(Flag.CHANNEL_BOUND, known.flags)
             self.assertEqual((known.protection, known.package), (Protection.TLS, package.value))
-            self.assertIs(client.judge(Protection.TLS).protection, Protection.TLS)
+            self.assertIs(client.verify(Protection.TLS).protection, Protection.TLS)
 
     def test_another_channel(self) -> None:
         """A client of another channel is refused at its token."""
@@ -97,7 +97,7 @@ class BindingTests(Case):
         """A client that sends none passes MIT's own check, and not ours."""
         server = self.keys.acceptor("client", CHANNEL)
         self.assertTrue(server.step(self.third_party(None).step()).complete)
-        error = self.assertRaises(PeerNotProven, server.judge, Protection.TLS)
+        error = self.assertRaises(PeerNotProven, server.verify, Protection.TLS)
         self.assertIn("its ticket is not bound to this TLS channel", str(error))
 
     def test_bindings_of_no_channel(self) -> None:
@@ -117,10 +117,10 @@ class BindingTests(Case):
         """Neither is TLS judged without a channel nor a channel without TLS."""
         server = self.keys.acceptor("client")
         server.step(self.initiator(None).step(None).token)
-        self.assertRaises(PeerNotProven, server.judge, Protection.TLS)
+        self.assertRaises(PeerNotProven, server.verify, Protection.TLS)
         bound = self.keys.acceptor("client", CHANNEL)
         bound.step(self.initiator(CHANNEL).step(None).token)
-        self.assertRaises(PeerNotProven, bound.judge, Protection.SIGN)
+        self.assertRaises(PeerNotProven, bound.verify, Protection.SIGN)
 
     def test_another_make_is_sealed_inside(self) -> None:
         """Towards a service of another make, which may ignore bindings, records are sealed inside
@@ -129,8 +129,8 @@ class BindingTests(Case):
         channel = ChannelBinding(TLS_SERVER_END_POINT, bytes(32))
         client, server = self.initiator(channel), self.keys.acceptor("client", channel)
         client.step(server.step(client.step(None).token).token)
-        self.assertIn(Flag.CONFIDENTIALITY, client.judge(Protection.TLS).flags)
-        self.assertIn(Flag.CONFIDENTIALITY, server.judge(Protection.TLS).flags)
+        self.assertIn(Flag.CONFIDENTIALITY, client.verify(Protection.TLS).flags)
+        self.assertIn(Flag.CONFIDENTIALITY, server.verify(Protection.TLS).flags)
 
     def test_the_servers_certificate(self) -> None:
         """The binding to a certificate is its hash, by the signature's own where that is good

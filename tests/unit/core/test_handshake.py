@@ -34,7 +34,7 @@ IDENTITY = "who the peer is"
 Events = list[Event[str]]
 
 
-class Judge:
+class Verifier:
     """Judges with what it is told to, and counts how often it was asked."""
 
     def __init__(self) -> None:
@@ -69,9 +69,9 @@ class Case(SynchronousTestCase):
     initiator: bool
 
     def setUp(self) -> None:
-        self.judge = Judge()
+        self.verify = Verifier()
         self.side = Handshake(
-            initiator=self.initiator, wire=NNS, peer="192.0.2.1:9000", judge=self.judge
+            initiator=self.initiator, wire=NNS, peer="192.0.2.1:9000", verify=self.verify
         )
 
     def assert_failed(
@@ -113,7 +113,7 @@ class InitiatorTests(Case):
         """The acceptor's done with its token completes both the context and the exchange."""
         self.start()
         self.assertEqual(self.side.received(Token(b"AP-REP", True)), [Step(b"AP-REP")])
-        self.assertEqual(self.judge.asked, 0)
+        self.assertEqual(self.verify.asked, 0)
         self.assertEqual(self.side.stepped(b"", True), [Established(IDENTITY)])
         self.assertFalse(self.side.wants_frame)
 
@@ -124,7 +124,7 @@ class InitiatorTests(Case):
         self.start()
         self.side.received(Token(b"AP-REP", False))
         self.assertEqual(self.side.stepped(b"", True), [done(b"")])
-        self.assertEqual(self.judge.asked, 0)
+        self.assertEqual(self.verify.asked, 0)
         self.assertTrue(self.side.wants_frame)
         self.assertEqual(self.side.received(Token(b"", True)), [Established(IDENTITY)])
 
@@ -139,7 +139,7 @@ class InitiatorTests(Case):
         """A context that is complete after one token is judged only after the acceptor's done."""
         self.side.begin()
         self.assertEqual(self.side.stepped(b"only", True), [done(b"only")])
-        self.judge.verdict = PeerNotProven("it", "no mutual")
+        self.verify.verdict = PeerNotProven("it", "no mutual")
         self.assert_failed(self.side.received(Token(b"", True)), PeerNotProven, "no mutual")
 
     def test_token_after_the_end(self) -> None:
@@ -157,7 +157,7 @@ class InitiatorTests(Case):
                 "after the exchange was complete",
                 *sent,
             )
-            self.assertEqual(self.judge.asked, 0)
+            self.assertEqual(self.verify.asked, 0)
 
     def test_in_progress_after_the_end(self) -> None:
         """An empty frame that is not done does not confirm anything."""
@@ -179,20 +179,20 @@ class InitiatorTests(Case):
         self.assert_failed(
             self.side.stepped(b"one more", False), ProtocolViolation, "before it was complete"
         )
-        self.assertEqual(self.judge.asked, 0)
+        self.assertEqual(self.verify.asked, 0)
 
     def test_done_before_our_last_token(self) -> None:
         """A done of the acceptor while we still have a token to send proves nothing."""
         self.start()
         self.side.received(Token(b"AP-REP", True))
         self.assert_failed(self.side.stepped(b"last", True), ProtocolViolation, "too early")
-        self.assertEqual(self.judge.asked, 0)
+        self.assertEqual(self.verify.asked, 0)
 
     def test_refused_by_judge(self) -> None:
         """A peer that is not proven is left without a word: it reads records already."""
         self.start()
         self.side.received(Token(b"AP-REP", True))
-        self.judge.verdict = PeerNotProven("echoSvc/h", "the exchange ended without mutual")
+        self.verify.verdict = PeerNotProven("echoSvc/h", "the exchange ended without mutual")
         self.assert_failed(self.side.stepped(b"", True), PeerNotProven, "without mutual")
 
     def test_bad_last_token(self) -> None:
@@ -256,7 +256,7 @@ class InitiatorTests(Case):
             ),
         ):
             self.side = Handshake(
-                initiator=True, wire=NNS, peer="peer", judge=self.judge, package=package
+                initiator=True, wire=NNS, peer="peer", verify=self.verify, package=package
             )
             self.start()
             self.assert_failed(self.side.received(Fault(LOGON_FAILURE)), PeerRefused, text)
@@ -266,7 +266,7 @@ class InitiatorTests(Case):
         self.side.begin()
         self.side.stepped(b"only", True)
         self.assert_failed(self.side.received(Fault(5)), PeerRefused, "access policy")
-        self.assertEqual(self.judge.asked, 0)
+        self.assertEqual(self.verify.asked, 0)
 
 
 class AcceptorTests(Case):
@@ -287,7 +287,7 @@ class AcceptorTests(Case):
         self.side.begin()
         self.assertEqual(self.side.received(Token(b"AP-REQ", False)), [Step(b"AP-REQ")])
         self.assertFalse(self.side.wants_frame)
-        self.assertEqual(self.judge.asked, 0)
+        self.assertEqual(self.verify.asked, 0)
         self.assertEqual(
             self.side.stepped(b"AP-REP", True), [done(b"AP-REP"), Established(IDENTITY)]
         )
@@ -328,7 +328,7 @@ class AcceptorTests(Case):
         """A proven client that is not let in gets code 5, and never our last token."""
         self.side.begin()
         self.side.received(Token(b"AP-REQ", False))
-        self.judge.verdict = AccessDenied("bob@X", "not let in")
+        self.verify.verdict = AccessDenied("bob@X", "not let in")
         self.assert_failed(
             self.side.stepped(b"AP-REP", True), AccessDenied, "not let in", fault(ACCESS_DENIED)
         )
@@ -337,7 +337,7 @@ class AcceptorTests(Case):
         """A client whose context lacks a flag gets code 1790, and never our last token."""
         self.side.begin()
         self.side.received(Token(b"AP-REQ", False))
-        self.judge.verdict = AuthenticationError("it", "without sequence")
+        self.verify.verdict = AuthenticationError("it", "without sequence")
         events = self.side.stepped(b"AP-REP", True)
         self.assert_failed(events, AuthenticationError, "without sequence", fault(TARGET_MISMATCH))
 
@@ -368,7 +368,7 @@ class AcceptorTests(Case):
         self.side.received(Token(b"x", False))
         events = self.side.stepped(bytes(NNS.max_token + 1), True)
         self.assert_failed(events, ProtocolViolation, "too large", fault(LOGON_FAILURE))
-        self.assertEqual(self.judge.asked, 0)
+        self.assertEqual(self.verify.asked, 0)
 
     def test_too_large_an_error_token(self) -> None:
         """An error token that no frame can carry is left out."""
@@ -413,7 +413,7 @@ class AbandonTests(Case):
             self.side.abandon(NetworkError("it", "too late"))
             self.assertEqual(late(), [])
             self.assertFalse(self.side.wants_frame)
-            self.assertEqual(self.judge.asked, 0)
+            self.assertEqual(self.verify.asked, 0)
 
     def test_tokens_stay_out_of_sight(self) -> None:
         """A token's value is not in an event's representation, which may end in a log."""
@@ -429,7 +429,8 @@ class PairTests(SynchronousTestCase):
             initiator: FakeContext(initiator=initiator, legs=legs) for initiator in (True, False)
         }
         sides = {
-            i: Handshake(initiator=i, wire=NNS, peer="peer", judge=Judge()) for i in (True, False)
+            i: Handshake(initiator=i, wire=NNS, peer="peer", verify=Verifier())
+            for i in (True, False)
         }
         readers = {i: NNS.reader() for i in (True, False)}
         ends: dict[bool, Events] = {True: [], False: []}

@@ -72,7 +72,7 @@ class SequenceCase(Case):
         client = self.raw_client(protection.required_flags | asked, mechanism, unprotected=True)
         server = keys.acceptor("client")
         client.step(server.step(client.step()).token)
-        identity = server.judge(protection)
+        identity = server.verify(protection)
         self.assertEqual((identity.protection, identity.flags & DETECTION), (protection, asked))
         return client, server
 
@@ -91,7 +91,7 @@ class SequenceCase(Case):
         )
         server = gssapi.SecurityContext(creds=credential, usage="accept")
         client.step(server.step(client.step(None).token))
-        self.assertEqual(client.judge(protection).flags & DETECTION, asked)
+        self.assertEqual(client.verify(protection).flags & DETECTION, asked)
         return server, client
 
     def pairs(self) -> Iterator[tuple[Record, Callable[[], tuple[Any, Any]]]]:
@@ -234,7 +234,7 @@ class SignedListTests(SequenceCase):
         self.assertTrue(answer.complete)
         inside = _response(answer.token)[2]
         client.step(answer.token[slice(*_enter(answer.token, *inside, 0x04))])
-        self.assertEqual(server.judge(Protection.SEAL).package, "negotiate")
+        self.assertEqual(server.verify(Protection.SEAL).package, "negotiate")
         self.assertEqual(server.unwrap(wrap(client, b"data", True).message), (b"data", True))
         wrap(client, b"data", True)
         self.assertRaises(RecordError, server.unwrap, wrap(client, b"data", True).message)
@@ -269,7 +269,7 @@ class SignedListTests(SequenceCase):
         """The client's first record has its second number, and is the one that is expected."""
         for asked in ASKED:
             client, server = self.established_with_signatures(asked)
-            self.assertEqual(server.judge(Protection.SEAL).package, "negotiate")
+            self.assertEqual(server.verify(Protection.SEAL).package, "negotiate")
             bodies = [wrap(client, b"data", True).message for _ in range(3)]
             self.assertEqual(
                 int.from_bytes(bodies[0][8:16], "big"), read_lucid(server._context).recv_seq + 1

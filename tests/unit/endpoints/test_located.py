@@ -10,6 +10,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted.core.handshake import ACCESS_DENIED, SERVICE_FULL
+from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.directory.location import Selection
 from mutauth_twisted.endpoints.located import LocatedEndpoint, _may_have_moved
@@ -23,7 +24,6 @@ from mutauth_twisted.errors import (
     PeerRefused,
     UsageError,
 )
-from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.net.tls import Authority
 from mutauth_twisted.protection import Protection
 from mutauth_twisted.testing.certificates import Certificates
@@ -34,14 +34,14 @@ class AuthorityTests(SynchronousTestCase):
 
     def endpoint(self, authority: Authority) -> Any:
         """An endpoint for TLS."""
-        channel, nobody = Channel(protection=Protection.TLS), cast(Any, None)
+        security, nobody = SecurityOptions(protection=Protection.TLS), cast(Any, None)
         credentials = ClientCredentials()
         return LocatedEndpoint(
             MemoryReactorClock(),
             nobody,
             Selection("echo"),
             credentials,
-            channel=channel,
+            security=security,
             authority=authority,
         )
 

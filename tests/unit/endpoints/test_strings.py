@@ -15,6 +15,7 @@ from twisted.logger import LogLevel, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted.access import AccessPolicy
+from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.credentials import ClientCredentials, NtlmCredentials, ServiceCredentials
 from mutauth_twisted.directory.location import Selection
 from mutauth_twisted.dns import Resolver
@@ -26,7 +27,6 @@ from mutauth_twisted.mechanisms import kerberos
 from mutauth_twisted.mechanisms.initiators import service_keys
 from mutauth_twisted.net.client import MutualAuthClientEndpoint
 from mutauth_twisted.net.limits import Limits
-from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.net.server import (
     MutualAuthServerEndpoint,
     MutualAuthServerFactory,
@@ -69,10 +69,10 @@ class ClientStringTests(SynchronousTestCase):
         self.assertEqual(
             (credentials.principal, credentials.ccache), ("alice@LAB.EXAMPLE", "FILE:/tmp/cc")
         )
-        channel = Channel(NNS, Protection.SIGN, 2.5)
+        security = SecurityOptions(NNS, Protection.SIGN, 2.5)
         self.assertEqual(
             made.call_args.kwargs,
-            {"channel": channel, "wire": "nns", "authority": None, "keep": 60.0},
+            {"security": security, "wire": "nns", "authority": None, "keep": 60.0},
         )
 
     def test_cache(self) -> None:
@@ -146,7 +146,7 @@ class ClientStringTests(SynchronousTestCase):
         ) as made:
             self.parse("mutauth:tcp\\:srv1.example.com\\:9000:spn=echoSvc/srv1.example.com\\:9000")
         self.assertEqual(str(made.call_args.args[2]), "echoSvc/srv1.example.com:9000")
-        self.assertEqual(made.call_args.args[4], Channel())
+        self.assertEqual(made.call_args.args[4], SecurityOptions())
 
     def test_refused(self) -> None:
         """Whatever cannot be is a UsageError, hence a ValueError, that names it."""
@@ -253,12 +253,12 @@ class ClientStringTests(SynchronousTestCase):
             self.parse(
                 f"mutauth:tcp\\:a\\:1:{NTLM}:principal=alice@LAB:wire=winsock:protection=sign:timeout=3"
             )
-        spn, credentials, channel, where = made.call_args.args[2:]
+        spn, credentials, security, where = made.call_args.args[2:]
         self.assertEqual(
             (spn, credentials, where), (None, NtlmCredentials("/etc/users", "alice@LAB"), "tcp:a:1")
         )
         self.assertEqual(
-            channel, Channel(WINSOCK, Protection.SIGN, 3.0, Package.NTLM_SERVICE_UNPROVEN)
+            security, SecurityOptions(WINSOCK, Protection.SIGN, 3.0, Package.NTLM_SERVICE_UNPROVEN)
         )
 
     def test_ntlm_refused(self) -> None:
@@ -292,7 +292,7 @@ class ClientStringTests(SynchronousTestCase):
         """Nor without strings: neither a search nor an SPN goes with what proves nothing, nor
         others' credentials.
         """
-        channel, inner = Channel(package=Package.NTLM_SERVICE_UNPROVEN), mock.Mock()
+        security, inner = SecurityOptions(package=Package.NTLM_SERVICE_UNPROVEN), mock.Mock()
         users, spn = NtlmCredentials("/etc/users"), SPN.parse("a/b")
         selection = Selection("echo")
         self.assertRaises(
@@ -302,14 +302,14 @@ class ClientStringTests(SynchronousTestCase):
             mock.Mock(),
             selection,
             ClientCredentials(),
-            channel=channel,
+            security=security,
         )
         for asked, credentials, used in (
-            (spn, users, channel),
-            (None, ClientCredentials(), channel),
-            (None, users, Channel()),
-            (spn, users, Channel()),
-            (None, ClientCredentials(), Channel(package=Package.NEGOTIATE)),
+            (spn, users, security),
+            (None, ClientCredentials(), security),
+            (None, users, SecurityOptions()),
+            (spn, users, SecurityOptions()),
+            (None, ClientCredentials(), SecurityOptions(package=Package.NEGOTIATE)),
         ):
             with self.assertRaises(UsageError):
                 MutualAuthClientEndpoint(MemoryReactorClock(), inner, asked, credentials, used)
@@ -374,7 +374,9 @@ class ServerStringTests(SynchronousTestCase):
             (keys.call_args.args[0].keytab, keys.call_args.args[0].principal), ("/etc/k", "svc@X")
         )
         self.assertEqual(made.call_args.args[3], AccessPolicy(("*@X", "bob@Y"), ("eve@X",)))
-        self.assertEqual(made.call_args.args[4], Channel(timeout=3.0, package=Package.NEGOTIATE))
+        self.assertEqual(
+            made.call_args.args[4], SecurityOptions(timeout=3.0, package=Package.NEGOTIATE)
+        )
         self.assertEqual(keys.call_args.args[2], Package.NEGOTIATE)
 
     def test_inner_endpoints(self) -> None:
@@ -499,15 +501,15 @@ class ServerStringTests(SynchronousTestCase):
         ntlm = Package.NTLM_SERVICE_UNPROVEN
         for package in (Package.KERBEROS, Package.NEGOTIATE):
             self.assertRaises(UsageError, service_keys, users, None, package)
-            channel = Channel(package=package)
+            security = SecurityOptions(package=package)
             with self.assertRaises(UsageError):
                 MutualAuthServerFactory(
-                    None, mock.Mock(), service_keys(users, None, ntlm), AccessPolicy(), channel
+                    None, mock.Mock(), service_keys(users, None, ntlm), AccessPolicy(), security
                 )
         self.assertRaises(UsageError, service_keys, ServiceCredentials(), None, ntlm)
         with self.assertRaises(UsageError):
             MutualAuthServerFactory(
-                None, mock.Mock(), mock.Mock(), AccessPolicy(), Channel(package=ntlm)
+                None, mock.Mock(), mock.Mock(), AccessPolicy(), SecurityOptions(package=ntlm)
             )
 
     def test_nobody_is_let_in_by_default(self) -> None:

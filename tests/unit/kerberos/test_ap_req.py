@@ -252,34 +252,34 @@ class ServiceClassTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.realm = make_realm(self)
 
-    def judged(self, spn: SPN, service_class: str | None) -> str | None:
+    def verified(self, spn: SPN, service_class: str | None) -> str | None:
         """The name on the ticket, once a service of this class has taken it."""
         keys = ServiceKeys(ServiceCredentials(self.realm.keytab("svc-echo")), service_class)
         acceptor = keys.acceptor("client")
         acceptor.step(first_token(self.realm, spn))
-        return acceptor.judge(Protection.SEAL).claimed_spn
+        return acceptor.verify(Protection.SEAL).claimed_spn
 
     def test_own(self) -> None:
         """Tickets for the service's own class pass, in whatever case, and so do all where none was
         given.
         """
         for service_class in ("echoSvc", "ECHOsvc", None):
-            self.assertEqual(self.judged(BY_DN, service_class), str(BY_DN))
+            self.assertEqual(self.verified(BY_DN, service_class), str(BY_DN))
 
     def test_other(self) -> None:
         """A ticket for another class of the same account is refused, and both are named."""
         with self.assertRaises(PeerNotProven) as caught:
-            self.judged(BY_DN, "otherSvc")
+            self.verified(BY_DN, "otherSvc")
         self.assertIn(f"its ticket is for {BY_DN}, not for otherSvc", str(caught.exception))
         with self.assertRaises(PeerNotProven):
-            self.judged(BY_DN, "echo")
+            self.verified(BY_DN, "echo")
 
     def test_no_pac(self) -> None:
         """A ticket without a PAC tells of no account and no groups."""
         keys = ServiceKeys(ServiceCredentials(self.realm.keytab("svc-echo")))
         acceptor = keys.acceptor("client")
         acceptor.step(first_token(self.realm, BY_DN))
-        identity = acceptor.judge(Protection.SEAL)
+        identity = acceptor.verify(Protection.SEAL)
         self.assertEqual((identity.account, identity.sid, identity.groups), (None, None, ()))
 
     def test_unusable_pac(self) -> None:
@@ -287,7 +287,7 @@ class ServiceClassTests(SynchronousTestCase):
         keys = ServiceKeys(ServiceCredentials(self.realm.keytab("svc-echo")))
         acceptor = keys.acceptor("client")
         acceptor.step(first_token(self.realm, BY_DN))
-        identity = acceptor.judge(Protection.SEAL)
+        identity = acceptor.verify(Protection.SEAL)
         for authenticated, words in ((False, "not vouched for"), (True, "cannot be read")):
             part = SimpleNamespace(authenticated=authenticated, values=[b"anything"])
             with mock.patch.object(kerberos, "get_name_attribute", return_value=part):

@@ -87,7 +87,7 @@ class FloorTests(FloorCase):
         """AES sessions of either size are served."""
         for session in (AES128, AES256):
             client, server = self.established(session=session)
-            self.assertEqual(server.judge(SEAL).principal, "alice@TEST.EXAMPLE")
+            self.assertEqual(server.verify(SEAL).principal, "alice@TEST.EXAMPLE")
             self.assertEqual(server.unwrap(client.wrap(b"data", seal=True)), (b"data", True))
 
     def test_service(self) -> None:
@@ -204,7 +204,7 @@ class SecondTicketTests(FloorCase):
                     self.third_party(RC4, AES256, flags=flags, mechanism=mechanism).step()
                 ).complete
             )
-            self.assertRaisesRegex(PeerNotProven, "without mutual", server.judge, SEAL)
+            self.assertRaisesRegex(PeerNotProven, "without mutual", server.verify, SEAL)
 
     def test_whatever_mit_takes(self) -> None:
         """Of any request that MIT accepts, the label is that of the ticket that it used, or there
@@ -359,7 +359,7 @@ class UnframedTests(FloorCase):
         """No context that is complete, in whatever way, passes without a ticket that was read."""
         _, server = self.established()
         server._label = None
-        self.assertRaisesRegex(ProtocolViolation, "its request cannot be read", server.judge, SEAL)
+        self.assertRaisesRegex(ProtocolViolation, "its request cannot be read", server.verify, SEAL)
 
 
 class HiddenTests(FloorCase):

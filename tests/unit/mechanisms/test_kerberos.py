@@ -135,7 +135,7 @@ class ExchangeTests(Case):
     def test_identities(self) -> None:
         """The client sees the SPN it asked for, the service the client's principal."""
         client, server = self.established()
-        seen = client.judge(SEAL)
+        seen = client.verify(SEAL)
         self.assertEqual(
             seen,
             PeerIdentity(
@@ -144,7 +144,7 @@ class ExchangeTests(Case):
         )
         self.assertEqual(seen.flags, SEAL.requested_flags)
         self.assertEqual(seen.realm, "TEST.EXAMPLE")
-        principal = server.judge(SEAL)
+        principal = server.verify(SEAL)
         self.assertEqual((principal.principal, principal.spn), ("alice@TEST.EXAMPLE", None))
         self.assertTrue(time.time() + 3590 < seen.expires <= time.time() + 3600)
         self.assertEqual(principal.expires, seen.expires)
@@ -160,7 +160,7 @@ class ExchangeTests(Case):
                 str(spn).replace("\\", ""),
             )
         client, _ = self.established(spn=BY_DN)
-        identity = client.judge(SEAL)
+        identity = client.verify(SEAL)
         self.assertEqual(identity.spn, BY_DN)
         self.assertIn("OU=A\\\\, B", identity.principal)
 
@@ -169,7 +169,7 @@ class ExchangeTests(Case):
         os.environ["KRB5CCNAME"] = self.realm.ccache("bob", str(BY_HOST), "svc-echo")
         server = self.keys.acceptor("client")
         server.step(KerberosInitiator(BY_HOST, ClientCredentials(), SEAL).step(None).token)
-        self.assertEqual(server.judge(SEAL).principal, "bob@TEST.EXAMPLE")
+        self.assertEqual(server.verify(SEAL).principal, "bob@TEST.EXAMPLE")
 
     def test_a_keytab_for_each_service(self) -> None:
         """Two services of one process each accept with their own keytab only."""
@@ -206,7 +206,7 @@ class ExchangeTests(Case):
         self.assertIsNot(tickets_for(ClientCredentials(keytab="/a", principal="y@R")), first)
 
 
-class JudgementTests(Case):
+class VerificationTests(Case):
     """Contexts that are complete and have not proven enough."""
 
     def refused_for(self, flags: int, missing: str, **options: bool) -> None:
@@ -214,7 +214,7 @@ class JudgementTests(Case):
         server = self.keys.acceptor("client")
         self.assertTrue(server.step(self.raw_client(flags, **options).step()).complete)
         with self.assertRaises(PeerNotProven) as caught:
-            server.judge(SEAL)
+            server.verify(SEAL)
         self.assertEqual(caught.exception.cause, f"the exchange ended without {missing}")
 
     def test_missing_flags(self) -> None:
@@ -232,7 +232,7 @@ class JudgementTests(Case):
         server = self.keys.acceptor("client")
         flags = SEAL.requested_flags & ~Flag.CONFIDENTIALITY
         server.step(self.raw_client(flags, unprotected=True).step())
-        self.assertEqual(server.judge(Protection.SIGN).flags, flags)
+        self.assertEqual(server.verify(Protection.SIGN).flags, flags)
 
     def test_unfinished(self) -> None:
         """A client's context that still waits for the service shows all flags, and proves
@@ -244,7 +244,7 @@ class JudgementTests(Case):
             int(client._proxy.context_attr) & int(SEAL.requested_flags), int(SEAL.requested_flags)
         )
         with self.assertRaises(MutualAuthError):
-            client.judge(SEAL)
+            client.verify(SEAL)
 
     def test_other_mechanism(self) -> None:
         """A context of another mechanism is refused, whatever its flags say."""
@@ -258,15 +258,15 @@ class JudgementTests(Case):
 
         self.patch(module, "inquire_context", inquired)
         with self.assertRaisesRegex(PeerNotProven, "did not end with Kerberos"):
-            client.judge(SEAL)
+            client.verify(SEAL)
 
     def test_before_its_end(self) -> None:
         """A service's context that has taken no step, or failed in it, proves nothing."""
         server = self.keys.acceptor("client")
-        self.assertRaises(MutualAuthError, server.judge, SEAL)
+        self.assertRaises(MutualAuthError, server.verify, SEAL)
         self.step_fails(server, None)
         self.step_fails(server, b"junk")
-        self.assertRaises(MutualAuthError, server.judge, SEAL)
+        self.assertRaises(MutualAuthError, server.verify, SEAL)
 
     def test_judged_by_the_context(self) -> None:
         """A service's judgement asks the context itself for its mechanism, its flags and whether it
@@ -284,7 +284,7 @@ class JudgementTests(Case):
                 return inquire(*args, **kwargs)._replace(**_changed)
 
             self.patch(module, "inquire_context", inquired)
-            self.assertRaises(PeerNotProven, server.judge, SEAL)
+            self.assertRaises(PeerNotProven, server.verify, SEAL)
 
     def test_ended_ticket(self) -> None:
         """A ticket that ends between the last step and the judgement is an error like any other."""
@@ -295,7 +295,7 @@ class JudgementTests(Case):
 
         self.patch(module, "inquire_context", expired)
         with self.assertRaisesRegex(AuthenticationError, "ended with its ticket"):
-            client.judge(SEAL)
+            client.verify(SEAL)
 
     def test_other_name(self) -> None:
         """A context that names another service than was asked for is refused."""
@@ -305,9 +305,9 @@ class JudgementTests(Case):
         for other in ("echoSvc/other.test.example", "echoSvc/\u017frv1.test.example"):
             client._spn = SPN.parse(other)
             with self.assertRaisesRegex(PeerNotProven, "the ticket names echoSvc/srv1"):
-                client.judge(SEAL)
+                client.verify(SEAL)
         client._spn = SPN.parse("ECHOSVC/SRV1.Test.example")
-        self.assertEqual(client.judge(SEAL).spn, client._spn)
+        self.assertEqual(client.verify(SEAL).spn, client._spn)
 
 
 class RefusalTests(Case):
@@ -451,7 +451,7 @@ class RefusalTests(Case):
             except StepFailed:
                 continue
             if outcome.complete:
-                identity = server.judge(SEAL)
+                identity = server.verify(SEAL)
                 self.assertEqual(
                     (identity.principal, identity.flags),
                     ("alice@TEST.EXAMPLE", SEAL.requested_flags),
@@ -490,7 +490,7 @@ class RefusalTests(Case):
             except StepFailed:
                 continue
             self.assertEqual(outcome, Outcome(b"", True))
-            identity = client.judge(SEAL)
+            identity = client.verify(SEAL)
             self.assertEqual((identity.spn, identity.flags), (BY_HOST, SEAL.requested_flags))
             harmless.add(position)
         # As in the request (RFC 4120 5.5.2).
@@ -705,7 +705,7 @@ class LibraryTests(Case):
         self.step_fails(second, b"junk")
         self.assertIs(first._proxy._credential, second._proxy._credential)
         self.assertIsNot(first._proxy._context, second._proxy._context)
-        self.assertEqual(first.judge(SEAL).principal, "alice@TEST.EXAMPLE")
+        self.assertEqual(first.verify(SEAL).principal, "alice@TEST.EXAMPLE")
         self.assertIsNone(self.keys.template._context)
 
     def test_our_context_is_used(self) -> None:

@@ -91,13 +91,13 @@ class ExchangeTests(Case):
         """
         for package in (KERBEROS, NEGOTIATE):
             client, server = self.established(package=package)
-            known = client.judge(SEAL)
+            known = client.verify(SEAL)
             flags = SEAL.requested_flags
             self.assertEqual(
                 known, PeerIdentity(str(BY_HOST), BY_HOST, package.value, SEAL, flags, math.inf)
             )
             self.assertEqual(known.realm, "")
-            self.assertEqual(server.judge(SEAL).principal, "alice@TEST.EXAMPLE")
+            self.assertEqual(server.verify(SEAL).principal, "alice@TEST.EXAMPLE")
 
     def test_protections(self) -> None:
         """What is asked for is what the protection requires; both sides see the same come of it
@@ -106,17 +106,19 @@ class ExchangeTests(Case):
         for protection in (SEAL, SIGN):
             client, server = self.established(protection)
             self.assertEqual(int(client._proxy.context_req), int(protection.requested_flags))
-            self.assertIs(client.judge(protection).protection, server.judge(protection).protection)
+            self.assertIs(
+                client.verify(protection).protection, server.verify(protection).protection
+            )
 
     def test_incomplete(self) -> None:
         """Nothing is judged before the service's token, although all the flags are there
         already.
         """
         client = SspiInitiator(BY_HOST, SEAL)
-        self.assertRaises(PeerNotProven, client.judge, SEAL)
+        self.assertRaises(PeerNotProven, client.verify, SEAL)
         client.step(None)
         self.assertEqual(client._proxy.context_attr & int(Flag.MUTUAL), int(Flag.MUTUAL))
-        error = self.assertRaises(PeerNotProven, client.judge, SEAL)
+        error = self.assertRaises(PeerNotProven, client.verify, SEAL)
         self.assertIn("did not end with Kerberos", str(error))
 
     def test_three_parts(self) -> None:
@@ -130,7 +132,7 @@ class ExchangeTests(Case):
         """An SPN with an '@' in it claims no realm."""
         client, _ = self.established()
         client._spn = SPN("echoSvc", "srv1.test.example", "CN=a@B,DC=test")
-        known = client.judge(SEAL)
+        known = client.verify(SEAL)
         self.assertEqual(
             (known.principal, known.realm), ("echoSvc/srv1.test.example/CN=a\\@B,DC=test", "")
         )
@@ -138,12 +140,12 @@ class ExchangeTests(Case):
     def test_channel(self) -> None:
         """The ticket is bound to the TLS channel, between peers of this package and with others."""
         client, server = self.established(TLS, channel=CHANNEL)
-        self.assertIs(client.judge(TLS).protection, TLS)
-        self.assertIn(Flag.CHANNEL_BOUND, server.judge(TLS).flags)
+        self.assertIs(client.verify(TLS).protection, TLS)
+        self.assertIn(Flag.CHANNEL_BOUND, server.verify(TLS).flags)
         foreign = ChannelBinding(TLS_SERVER_END_POINT, bytes(32))
         client, server = self.established(TLS, channel=foreign)
-        self.assertIs(client.judge(TLS).protection, SEAL)
-        self.assertIn(Flag.CHANNEL_BOUND, server.judge(TLS).flags)
+        self.assertIs(client.verify(TLS).protection, SEAL)
+        self.assertIn(Flag.CHANNEL_BOUND, server.verify(TLS).flags)
 
     def test_other_channel(self) -> None:
         """Bound to one channel, it is no good on another; and TLS is not judged without one, nor
@@ -153,9 +155,9 @@ class ExchangeTests(Case):
         server = self.keys.acceptor("client", ChannelBinding(TLS_EXPORTER, bytes(31) + b"\1"))
         self.assertRaises(StepFailed, server.step, client.step(None).token)
         client, _ = self.established(TLS, channel=CHANNEL)
-        self.assertRaises(PeerNotProven, client.judge, SEAL)
+        self.assertRaises(PeerNotProven, client.verify, SEAL)
         client, _ = self.established(SEAL)
-        self.assertRaises(PeerNotProven, client.judge, TLS)
+        self.assertRaises(PeerNotProven, client.verify, TLS)
 
     def test_confirmation(self) -> None:
         """The service's confirmation of the channel is verified with it."""
@@ -168,7 +170,7 @@ class ExchangeTests(Case):
             answer = server.step(client.step(None).token).token
             if channel is other:
                 self.assertTrue(client.step(answer).complete)
-                self.assertIs(client.judge(TLS).protection, TLS)
+                self.assertIs(client.verify(TLS).protection, TLS)
             else:
                 failed = self.assertRaises(StepFailed, client.step, answer)
                 self.assertIn("has not confirmed", str(failed.error))
@@ -181,7 +183,7 @@ class ExchangeTests(Case):
         failed = self.assertRaises(StepFailed, client.step, bytes(answer))
         self.assertIs(type(failed.error), PeerNotProven)
         self.assertEqual((str(failed.error).count("\n"), failed.token), (0, b""))
-        self.assertRaises(PeerNotProven, client.judge, SEAL)
+        self.assertRaises(PeerNotProven, client.verify, SEAL)
 
     def test_refused(self) -> None:
         """A service that has another key says so, and is not proven."""
@@ -339,14 +341,14 @@ class NtlmTests(SynchronousTestCase):
         server.step(outcome.token)
         self.assertEqual(server.unwrap(client.wrap(b"hello", seal=True)).data, b"hello")
         self.assertEqual(client.unwrap(server.wrap(b"hello").data), (b"hello", True))
-        error = self.assertRaises(PeerNotProven, client.judge, SEAL)
+        error = self.assertRaises(PeerNotProven, client.verify, SEAL)
         self.assertIn("did not end with Kerberos", str(error))
 
 
-class JudgementTests(SynchronousTestCase):
+class VerificationTests(SynchronousTestCase):
     """The judge's rules, one by one."""
 
-    def judged(
+    def verified(
         self, protection: Protection = SEAL, channel: ChannelBinding | None = None, **shown: Any
     ) -> PeerIdentity:
         client = SspiInitiator(BY_HOST, protection, KERBEROS, channel)
@@ -358,15 +360,15 @@ class JudgementTests(SynchronousTestCase):
         client._proxy = mock.Mock(
             spec_set=["complete", "negotiated_protocol", "context_attr"], **told
         )
-        return client.judge(protection)
+        return client.verify(protection)
 
     def test_good(self) -> None:
         """With everything there it is proven, and sealed where the flags say so; what nobody asks
         about is not claimed.
         """
-        self.assertEqual(self.judged(context_attr=ContextReq(0xFFF)).flags, SEAL.requested_flags)
-        self.assertIs(self.judged(SIGN).protection, SEAL)
-        signed = self.judged(SIGN, context_attr=ContextReq(0x2E))
+        self.assertEqual(self.verified(context_attr=ContextReq(0xFFF)).flags, SEAL.requested_flags)
+        self.assertIs(self.verified(SIGN).protection, SEAL)
+        signed = self.verified(SIGN, context_attr=ContextReq(0x2E))
         self.assertEqual((signed.protection, signed.flags), (SIGN, SIGN.requested_flags))
 
     def test_flags(self) -> None:
@@ -378,10 +380,10 @@ class JudgementTests(SynchronousTestCase):
             (TLS, CHANNEL, TLS.requested_flags),
             (TLS, foreign, SEAL.requested_flags),
         ):
-            self.judged(protection, channel, context_attr=ContextReq(int(required)))
+            self.verified(protection, channel, context_attr=ContextReq(int(required)))
             for flag in required:
                 with self.assertRaises(PeerNotProven) as caught:
-                    self.judged(protection, channel, context_attr=ContextReq(0x3E & ~flag))
+                    self.verified(protection, channel, context_attr=ContextReq(0x3E & ~flag))
                 self.assertIn(f"without {str(flag.name).lower()}", str(caught.exception))
 
     def test_package(self) -> None:
@@ -389,8 +391,8 @@ class JudgementTests(SynchronousTestCase):
         for shown in (
             {"negotiated_protocol": name} for name in ("ntlm", "negotiate", None, "kerberos ")
         ):
-            self.assertRaises(PeerNotProven, self.judged, **shown)
-        self.assertRaises(PeerNotProven, self.judged, complete=False)
+            self.assertRaises(PeerNotProven, self.verified, **shown)
+        self.assertRaises(PeerNotProven, self.verified, complete=False)
 
     def test_untold(self) -> None:
         """A context that does not answer is not proven."""
@@ -404,7 +406,7 @@ class JudgementTests(SynchronousTestCase):
 
         client = SspiInitiator(BY_HOST, SEAL)
         client._proxy = Mute()
-        self.assertRaises(AuthenticationError, client.judge, SEAL)
+        self.assertRaises(AuthenticationError, client.verify, SEAL)
 
 
 class ErrorTests(SynchronousTestCase):

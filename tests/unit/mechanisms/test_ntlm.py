@@ -20,6 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.core.channelbinding import TLS_EXPORTER, ChannelBinding
 from mutauth_twisted.core.context import StepFailed
+from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.credentials import NtlmCredentials
 from mutauth_twisted.errors import (
     AuthenticationError,
@@ -30,7 +31,6 @@ from mutauth_twisted.errors import (
 )
 from mutauth_twisted.mechanisms import ntlm as module
 from mutauth_twisted.mechanisms.ntlm import USERS_VARIABLE, NtlmAcceptor, NtlmInitiator, NtlmUsers
-from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.protection import Flag, Package, Protection
 from mutauth_twisted.testing.fakes import Player, captured_log, converse
 from mutauth_twisted.testing.users import users_file
@@ -79,8 +79,8 @@ class Case(SynchronousTestCase):
     def established(self, protection: Protection = SEAL) -> tuple[NtlmInitiator, NtlmAcceptor]:
         client, server = self.client(protection=protection), self.server()
         self.exchange(client, server)
-        client.judge(protection)
-        server.judge(protection)
+        client.verify(protection)
+        server.verify(protection)
         return client, server
 
     def refused(
@@ -101,7 +101,7 @@ class ExchangeTests(Case):
         """The service knows who came, as its file writes it; nothing is claimed of the service."""
         client, server = self.client(), self.server()
         self.exchange(client, server)
-        known = server.judge(SEAL)
+        known = server.verify(SEAL)
         self.assertEqual(
             (known.principal, known.spn, known.account), ("alice@LAB", None, "LAB\\alice")
         )
@@ -118,8 +118,8 @@ class ExchangeTests(Case):
             self.patch(module, "_BINDINGS", bindings)
             client, server = self.client(), self.server()
             self.exchange(client, server)
-            self.assertIs(server.judge(SEAL).mutauth, mutauth)
-            self.assertFalse(client.judge(SEAL).mutauth)
+            self.assertIs(server.verify(SEAL).mutauth, mutauth)
+            self.assertFalse(client.verify(SEAL).mutauth)
 
     def test_changed_word(self) -> None:
         """Nobody on the way can put that word into a response, nor take it out."""
@@ -140,7 +140,7 @@ class ExchangeTests(Case):
         """What the client knows of the service is nothing, and the flag is not there."""
         client, server = self.client(), self.server()
         self.exchange(client, server)
-        known = client.judge(SEAL)
+        known = client.verify(SEAL)
         self.assertEqual(
             (known.principal, known.spn, known.realm, known.account), ("", None, "", None)
         )
@@ -159,7 +159,7 @@ class ExchangeTests(Case):
 
         for context in (client, server):
             context._proxy = Claiming()
-            self.assertEqual(context.judge(SEAL).flags, FLAGS)
+            self.assertEqual(context.verify(SEAL).flags, FLAGS)
 
     def test_who(self) -> None:
         """Which of a file's users a client is, it says; the domain is part of the name, and case is
@@ -174,7 +174,7 @@ class ExchangeTests(Case):
         ):
             server = self.server()
             self.exchange(self.client(user), server)
-            self.assertEqual(server.judge(SEAL).principal, principal)
+            self.assertEqual(server.verify(SEAL).principal, principal)
         for user in ("mallory@LAB", "alice", "bob@WORK", "LAB\\alice"):
             self.refused(self.client(user), None, CredentialError, f"there is no {user} in it")
 
@@ -182,7 +182,7 @@ class ExchangeTests(Case):
         """A client that writes its name in other letters comes under the file's."""
         server = self.server()
         self.exchange(self.client(text="lAB:ALICE:" + PASSWORD), server)
-        self.assertEqual(server.judge(SEAL).principal, "alice@LAB")
+        self.assertEqual(server.verify(SEAL).principal, "alice@LAB")
 
     def test_hashes(self) -> None:
         """Lines of smbpasswd stand for passwords that the file does not hold."""
@@ -192,7 +192,7 @@ class ExchangeTests(Case):
         for text in (line, "LAB:alice:password"):
             server = self.server()
             self.exchange(self.client(text=text), server)
-            self.assertEqual(server.judge(SEAL).principal, "alice@LAB")
+            self.assertEqual(server.verify(SEAL).principal, "alice@LAB")
 
     def test_protections(self) -> None:
         """A service that signs seals for who asks; one that seals takes nothing less; nobody takes
@@ -208,10 +208,10 @@ class ExchangeTests(Case):
             self.exchange(client, server)
             for context, wanted in ((client, asked), (server, least)):
                 if reached is None and context is server:
-                    error = self.assertRaises(PeerNotProven, context.judge, wanted)
+                    error = self.assertRaises(PeerNotProven, context.verify, wanted)
                     self.assertIn("without confidentiality", str(error))
                 else:
-                    self.assertIs(context.judge(wanted).protection, reached or asked)
+                    self.assertIs(context.verify(wanted).protection, reached or asked)
 
     def test_tls(self) -> None:
         """TLS is never judged to be proven, channel or none."""
@@ -219,26 +219,26 @@ class ExchangeTests(Case):
         bound = self.keys.acceptor("the client", ChannelBinding(TLS_EXPORTER, bytes(32)))
         self.exchange(self.client(), bound)
         for context in (client, server, bound):
-            error = self.assertRaises(PeerNotProven, context.judge, TLS)
+            error = self.assertRaises(PeerNotProven, context.verify, TLS)
             self.assertIn("TLS channel", str(error))
 
     def test_incomplete(self) -> None:
         """Nothing is judged before the last token, on either side."""
         client, server = self.client(), self.server()
-        self.assertRaises(PeerNotProven, client.judge, SEAL)
-        self.assertRaises(PeerNotProven, server.judge, SEAL)
+        self.assertRaises(PeerNotProven, client.verify, SEAL)
+        self.assertRaises(PeerNotProven, server.verify, SEAL)
         answer = server.step(client.step(None).token)
-        self.assertRaises(PeerNotProven, client.judge, SEAL)
-        self.assertRaises(PeerNotProven, server.judge, SEAL)
+        self.assertRaises(PeerNotProven, client.verify, SEAL)
+        self.assertRaises(PeerNotProven, server.verify, SEAL)
         client.step(answer.token)
-        self.assertRaises(PeerNotProven, server.judge, SEAL)
+        self.assertRaises(PeerNotProven, server.verify, SEAL)
 
     def test_user_who_is_gone(self) -> None:
         """Who was taken out of the file between its last token and the judgement is nobody."""
         client, server = self.client(), self.server()
         self.exchange(client, server)
         Path(self.path).write_text("LAB:Bob:other word\n")
-        error = self.assertRaises(PeerNotProven, server.judge, SEAL)
+        error = self.assertRaises(PeerNotProven, server.verify, SEAL)
         self.assertIn("no user", str(error))
 
 
@@ -270,7 +270,7 @@ class RefusalTests(Case):
             self.refused(
                 server, token, PeerNotProven, f"its NTLM proves none of the users in {self.path}"
             )
-            self.assertRaises(PeerNotProven, server.judge, SEAL)
+            self.assertRaises(PeerNotProven, server.verify, SEAL)
 
     def test_repeated(self) -> None:
         """An old response is good for no other challenge."""
@@ -364,7 +364,7 @@ class RefusalTests(Case):
                     asked = passed(client.step(None).token, 0)
                     answer = passed(server.step(asked).token, 1)
                     server.step(passed(client.step(answer).token, 2))
-                self.assertRaises(PeerNotProven, server.judge, SEAL)
+                self.assertRaises(PeerNotProven, server.verify, SEAL)
 
     def test_strangers(self) -> None:
         """Tokens of something else, or of NTLM in the wrong place, end in an orderly way."""
@@ -564,7 +564,7 @@ class PolicyTests(Case):
     def permitted(self, policy: AccessPolicy, user: str = "alice@LAB") -> bool:
         server = self.server()
         self.exchange(self.client(user), server)
-        identity = server.judge(SEAL)
+        identity = server.verify(SEAL)
         return policy.permits(identity.principal, identity.read_logon)
 
     def test_names(self) -> None:
@@ -596,7 +596,7 @@ class PolicyTests(Case):
             self.assertFalse(self.permitted(allowed))
             server = self.server()
             self.exchange(self.client(), server)
-            identity = server.judge(SEAL)
+            identity = server.verify(SEAL)
             self.assertIn(
                 "nothing tells its groups",
                 str(allowed.refusal(identity.principal, identity.read_logon)),
@@ -627,7 +627,7 @@ class SecrecyTests(Case):
             tokens = self.exchange(client, server)
             messages += [
                 repr(each)
-                for each in (client.judge(SEAL), server.judge(SEAL), client, server, self.keys)
+                for each in (client.verify(SEAL), server.verify(SEAL), client, server, self.keys)
             ]
             messages += map(repr, module._read_users(self.path))
             refusing = self.server()
@@ -713,7 +713,7 @@ class StrippedTests(Case):
         server, token = self.last()
         self.patch(module, "_check_authenticate", lambda token: None)
         self.assertTrue(server.step(stripped(token, 24, self.SEALING)).complete)
-        self.assertNotIn(Flag.CONFIDENTIALITY, server.judge(SIGN).flags)
+        self.assertNotIn(Flag.CONFIDENTIALITY, server.verify(SIGN).flags)
 
 
 class PackageTests(SynchronousTestCase):
@@ -733,9 +733,9 @@ class PackageTests(SynchronousTestCase):
 class TogetherTests(Case):
     """Both contexts in the exchange itself."""
 
-    def players(self, channel: Channel) -> tuple[Player, Player]:
-        client = Player(cast(Any, _Side(self.client(), True)), channel=channel)
-        server = Player(cast(Any, _Side(self.server(), False)), channel=channel)
+    def players(self, security: SecurityOptions) -> tuple[Player, Player]:
+        client = Player(cast(Any, _Side(self.client(), True)), security=security)
+        server = Player(cast(Any, _Side(self.server(), False)), security=security)
         return client, server
 
     def test_all_the_way(self) -> None:
@@ -744,7 +744,7 @@ class TogetherTests(Case):
         """
         for wire, protection, bytewise in product((NNS, WINSOCK), (SEAL, SIGN), (False, True)):
             client, server = self.players(
-                Channel(wire, protection, package=Package.NTLM_SERVICE_UNPROVEN)
+                SecurityOptions(wire, protection, package=Package.NTLM_SERVICE_UNPROVEN)
             )
             for sender, receiver in ((client, server), (server, client)):
                 self.assertEqual((client.factory.built, server.factory.built), ([], []))
@@ -762,8 +762,8 @@ class TogetherTests(Case):
         for package, wire in product((Package.KERBEROS, Package.NEGOTIATE), (NNS, WINSOCK)):
             for strict in ("client", "server"):
                 lax, own = (
-                    Channel(wire, package=Package.NTLM_SERVICE_UNPROVEN),
-                    Channel(wire, package=package),
+                    SecurityOptions(wire, package=Package.NTLM_SERVICE_UNPROVEN),
+                    SecurityOptions(wire, package=package),
                 )
                 client = self.players(own if strict == "client" else lax)[0]
                 server = self.players(own if strict == "server" else lax)[1]

@@ -40,6 +40,7 @@ from zope.interface.verify import verifyObject
 from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.core.channelbinding import ChannelBinding
 from mutauth_twisted.core.context import Begun
+from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.errors import (
     AccessDenied,
@@ -56,7 +57,7 @@ from mutauth_twisted.mechanisms.kerberos import KerberosInitiator, ServiceKeys
 from mutauth_twisted.net import client as module
 from mutauth_twisted.net.client import MutualAuthClientEndpoint
 from mutauth_twisted.net.plain import parse_server
-from mutauth_twisted.net.protocol import Channel, describe
+from mutauth_twisted.net.protocol import describe
 from mutauth_twisted.net.server import FRESH, MutualAuthServerEndpoint, MutualAuthServerFactory
 from mutauth_twisted.protection import Package, Protection
 from mutauth_twisted.testing.fakes import (
@@ -88,7 +89,7 @@ class FakeKeys:
     def __init__(self, **options: Any) -> None:
         self.options = options
 
-    def acceptor(self, peer: str, channel: ChannelBinding | None = None) -> FakeContext:
+    def acceptor(self, peer: str, security: ChannelBinding | None = None) -> FakeContext:
         """The context for one connection."""
         return FakeContext(initiator=False, **self.options)
 
@@ -510,7 +511,7 @@ class ClientEndpointTests(SynchronousTestCase):
 
     def test_deadline_of_connecting(self) -> None:
         """The deadline holds while the connection is being made."""
-        connecting = self.connect(channel=Channel(timeout=3))
+        connecting = self.connect(security=SecurityOptions(timeout=3))
         self.reactor.advance(2.9)
         self.assertNoResult(connecting)
         self.reactor.advance(0.2)
@@ -518,7 +519,7 @@ class ClientEndpointTests(SynchronousTestCase):
 
     def test_one_deadline(self) -> None:
         """It is one deadline for connecting and proving together."""
-        connecting = self.connect(channel=Channel(timeout=3))
+        connecting = self.connect(security=SecurityOptions(timeout=3))
         self.reactor.advance(2)
         self.inner.connected()
         self.reactor.advance(1)
@@ -597,9 +598,9 @@ class TicketTests(SynchronousTestCase):
 
     def connect(self, protection: Protection = Protection.SEAL) -> Deferred[Any]:
         """Begin to connect."""
-        channel = Channel(protection=protection)
+        security = SecurityOptions(protection=protection)
         endpoint = MutualAuthClientEndpoint(
-            self.reactor, self.inner, SPN_ASKED, channel=channel, where="srv1:9000"
+            self.reactor, self.inner, SPN_ASKED, security=security, where="srv1:9000"
         )
         return endpoint.connect(cast(Any, self.applications))
 

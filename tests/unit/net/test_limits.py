@@ -15,12 +15,12 @@ from zope.interface import implementer
 
 from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.core.channelbinding import ChannelBinding
+from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.core.records import EndOfStream, Records
 from mutauth_twisted.errors import AccessDenied, ServiceFull, SessionEnded, UsageError
 from mutauth_twisted.interfaces import ISessionEnding
 from mutauth_twisted.log import LimitedLog
 from mutauth_twisted.net.limits import NOTICE, Limits, Places, limits_of
-from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.net.refusals import LINES_OF_ONE
 from mutauth_twisted.net.server import MutualAuthServerFactory
 from mutauth_twisted.net.transport import LINGER, ProtectedTransport
@@ -36,7 +36,7 @@ from mutauth_twisted.testing.fakes import (
 )
 from mutauth_twisted.wire import NNS
 
-TIMEOUT = Channel().timeout
+TIMEOUT = SecurityOptions().timeout
 TOKEN_1 = NNS.token(SECRET + b"token 1", False)
 
 
@@ -136,7 +136,7 @@ class ServiceCase(SynchronousTestCase):
 
     accepts_replays = False
 
-    def acceptor(self, peer: str, channel: ChannelBinding | None = None) -> FakeContext:
+    def acceptor(self, peer: str, security: ChannelBinding | None = None) -> FakeContext:
         """A context; the service's keys are this test's."""
         return FakeContext(initiator=False, principal=self.principal, mutauth=self.mutauth)
 
@@ -484,15 +484,15 @@ class SessionTests(ServiceCase):
         transport = self.connect(1)
         assert transport is not None
         protocol = self.open[0][0]
-        judge = protocol._judge
+        verify = protocol._verify
 
         def slow() -> Any:
-            identity = judge()
+            identity = verify()
             for number in range(2, 5):
                 self.prove(number)
             return identity
 
-        protocol._handshake._core.judge = slow
+        protocol._handshake._core.verify = slow
         protocol.dataReceived(TOKEN_1)
         self.assertTrue(transport.disconnecting)
         self.assertEqual(len(self.applications.built), 3)
@@ -657,7 +657,7 @@ class LifetimeCase(SynchronousTestCase):
 
     accepts_replays = False
 
-    def acceptor(self, peer: str, channel: ChannelBinding | None = None) -> FakeContext:
+    def acceptor(self, peer: str, security: ChannelBinding | None = None) -> FakeContext:
         """The context; the service's keys are this test's."""
         return FakeContext(initiator=False, lifetime=self.lifetime, mutauth=True)
 
@@ -841,7 +841,7 @@ class TcpTests(SynchronousTestCase):
         context = FakeContext(initiator=False)
         records = Records(context, Protection.SEAL, NNS, NNS.reader(), "peer", mutauth=False)
         transport = ProtectedTransport(
-            Clock(), FakeTransport(), records, context.judge(Protection.SEAL)
+            Clock(), FakeTransport(), records, context.verify(Protection.SEAL)
         )
         transport.start(Protocol())
         transport.setTcpKeepAlive(True)

@@ -12,6 +12,7 @@ from itertools import product
 from typing import Any
 
 from mutauth_twisted.core.context import StepFailed
+from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.credentials import ServiceCredentials
 from mutauth_twisted.errors import (
     AccessDenied,
@@ -22,7 +23,6 @@ from mutauth_twisted.errors import (
 )
 from mutauth_twisted.identity import PeerIdentity
 from mutauth_twisted.mechanisms.kerberos import ServiceKeys
-from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.protection import Protection
 from mutauth_twisted.testing.middle import (
     CHANNELS,
@@ -44,36 +44,36 @@ from mutauth_twisted.testing.middle import (
 from mutauth_twisted.wire import NNS, WINSOCK
 from tests.unread import HEADER, mark_in_token, swept, unread_in_token
 
-SEALED = (Channel(NNS), Channel(WINSOCK))
+SEALED = (SecurityOptions(NNS), SecurityOptions(WINSOCK))
 
 
 class FlipTests(MiddleCase):
     """One bit changed."""
 
-    def sweep(self, channel: Channel, direction: str) -> list[Attempt]:
+    def sweep(self, security: SecurityOptions, direction: str) -> list[Attempt]:
         """Change every byte of a side's token; how it went where that was noticed."""
-        frame = self.messages(channel)[direction, TOKEN]
+        frame = self.messages(security)[direction, TOKEN]
         # Tokens do not depend on the protection: for one of the two a bit of every byte will do.
-        every = channel.protection is Protection.SEAL
+        every = security.protection is Protection.SEAL
         bits = (
-            list(swept(frame, channel.wire))
+            list(swept(frame, security.wire))
             if every
             else [(position, position % 8) for position in range(len(frame))]
         )
         attempts = {
             (position, bit): self.attempt(
-                channel,
+                security,
                 replace(direction, TOKEN, flip(position, bit)),
                 f"{direction}, byte {position}, bit {bit}",
             )
             for position, bit in bits
         }
         unnoticed = {bit for bit, attempt in attempts.items() if attempt.harmless}
-        unread = unread_in_token(frame, channel.wire, from_service=direction == DOWN)
-        self.assertEqual(unnoticed, unread & set(bits), f"{name(channel)}: {direction}")
+        unread = unread_in_token(frame, security.wire, from_service=direction == DOWN)
+        self.assertEqual(unnoticed, unread & set(bits), f"{name(security)}: {direction}")
         self.unmarked = [
             attempts.pop(bit)
-            for bit in mark_in_token(channel.wire) & set(bits)
+            for bit in mark_in_token(security.wire) & set(bits)
             if direction == DOWN
         ]
         return [attempt for attempt in attempts.values() if not attempt.harmless]
@@ -82,8 +82,8 @@ class FlipTests(MiddleCase):
         """A client's token that was changed opens nothing on either side, unless nobody reads what
         was changed.
         """
-        for channel in CHANNELS:
-            for attempt in self.sweep(channel, UP):
+        for security in CHANNELS:
+            for attempt in self.sweep(security, UP):
                 self.assertEqual((attempt.principals, attempt.spn), ((), None))
                 self.assertIsInstance(attempt.server_error, (AuthenticationError, NetworkError))
                 self.assertIsInstance(attempt.error, (AuthenticationError, NetworkError))
@@ -92,12 +92,12 @@ class FlipTests(MiddleCase):
         """A service's token that was changed opens nothing on either side, nor does its mark that
         was removed.
         """
-        for channel in CHANNELS:
-            for attempt in self.sweep(channel, DOWN):
+        for security in CHANNELS:
+            for attempt in self.sweep(security, DOWN):
                 self.assertEqual((attempt.principals, attempt.spn), ((), None))
                 self.assertIs(type(attempt.server_error), NetworkError)
                 self.assertIsInstance(attempt.error, (AuthenticationError, NetworkError))
-            self.assertTrue(self.unmarked or channel.protection is Protection.SIGN)
+            self.assertTrue(self.unmarked or security.protection is Protection.SIGN)
             for attempt in self.unmarked:
                 # The client takes it for a third-party service, and is never answered: see
                 # MarkTests.
@@ -108,26 +108,26 @@ class FlipTests(MiddleCase):
     def test_refusal(self) -> None:
         """A refusal that was changed stays one, whatever it says then."""
 
-        def admit(identity: PeerIdentity) -> None:
+        def authorize(identity: PeerIdentity) -> None:
             raise AccessDenied(identity.principal, "not let in")
 
         others = ServiceKeys(ServiceCredentials(self.realm.keytab("svc-other")))
-        refusals: list[dict[str, Any]] = [{"keys": others}, {"admit": admit}]
-        for channel, options in product(SEALED, refusals):
-            messages = self.messages(channel, **options)
+        refusals: list[dict[str, Any]] = [{"keys": others}, {"authorize": authorize}]
+        for security, options in product(SEALED, refusals):
+            messages = self.messages(security, **options)
             # A KRB-ERROR for another key, where the wire has one a code; on winsock a close is all
             # who is denied sees.
             expected = {
-                NNS: 1 if "admit" in options else 2,
-                WINSOCK: 0 if "admit" in options else 1,
-            }[channel.wire]
+                NNS: 1 if "authorize" in options else 2,
+                WINSOCK: 0 if "authorize" in options else 1,
+            }[security.wire]
             refusal = [number for direction, number in messages if direction == DOWN]
             self.assertEqual(len(refusal), expected)
             for number in refusal:
                 for position in range(len(messages[DOWN, number])):
                     tamper = replace(DOWN, number, flip(position, position % 8))
                     attempt = self.attempt(
-                        channel, tamper, f"refusal {number}, byte {position}", **options
+                        security, tamper, f"refusal {number}, byte {position}", **options
                     )
                     self.assertEqual((attempt.principals, attempt.spn), ((), None))
                     self.assertIsInstance(attempt.error, (AuthenticationError, NetworkError))
@@ -136,12 +136,12 @@ class FlipTests(MiddleCase):
         """A client's word that it gives up, changed, ends the exchange as well; the wire without
         such words has none.
         """
-        channel, fault = Channel(NNS), NNS.fault(1326)
+        security, fault = SecurityOptions(NNS), NNS.fault(1326)
         self.assertEqual(WINSOCK.fault(1326), b"")
         for position, bit in product(range(len(fault)), range(8)):
-            service = answering(self.keys.acceptor("client"), channel)
+            service = answering(self.keys.acceptor("client"), security)
             service.receive(flipped(fault, position, bit))
-            service.reactor.advance(channel.timeout)
+            service.reactor.advance(security.timeout)
             self.assertEqual((service.factory.built, service.transport.disconnecting), ([], True))
             self.assertIsInstance(service.error, (AuthenticationError, NetworkError))
 
@@ -149,8 +149,8 @@ class FlipTests(MiddleCase):
         """What was refused for a change is not remembered; what was accepted with one is, and opens
         nothing again.
         """
-        for wire, channel in ((channel.wire, channel) for channel in SEALED):
-            client = asking(self.initiator(channel), channel)
+        for wire, security in ((security.wire, security) for security in SEALED):
+            client = asking(self.initiator(security), security)
             frame = client.transport.take()
             header, harmless = HEADER[wire.name], unread_in_token(frame, wire)
             for position, bit in swept(frame, wire):
@@ -165,11 +165,11 @@ class FlipTests(MiddleCase):
                         continue
             position, bit = max(harmless)
             for number, data in enumerate((flipped(frame, position, bit), frame)):
-                server = answering(self.keys.acceptor("client"), channel)
+                server = answering(self.keys.acceptor("client"), security)
                 server.receive(data)
                 client.receive(server.transport.take())
                 server.receive(client.transport.take())
-                self.assertEqual(len(server.factory.built), 1 - number, name(channel))
+                self.assertEqual(len(server.factory.built), 1 - number, name(security))
             self.assertIn("replay", str(server.error))
 
 
@@ -177,30 +177,30 @@ class CutTests(MiddleCase):
     """A token of which the end does not come."""
 
     def cuts(
-        self, direction: str, channels: Sequence[Channel] = CHANNELS
-    ) -> Iterator[tuple[Channel, int]]:
+        self, direction: str, securities: Sequence[SecurityOptions] = CHANNELS
+    ) -> Iterator[tuple[SecurityOptions, int]]:
         """Every place where a side's token can be cut."""
-        for channel in channels:
-            for end in range(len(self.messages(channel)[direction, TOKEN]) - 2):
-                yield channel, end
+        for security in securities:
+            for end in range(len(self.messages(security)[direction, TOKEN]) - 2):
+                yield security, end
 
     def test_closed(self) -> None:
         """Where the connection ends within a token both sides say so, and nobody is let in by half
         a token.
         """
         for direction in (UP, DOWN):
-            for channel, end in self.cuts(direction):
+            for security, end in self.cuts(direction):
                 attempt = self.attempt(
-                    channel, cut(direction, TOKEN, end), f"{direction}, cut at {end}"
+                    security, cut(direction, TOKEN, end), f"{direction}, cut at {end}"
                 )
                 self.assert_cut(attempt, direction, "closed the connection during the exchange")
 
     def test_silent(self) -> None:
         """Where nothing follows half a token the deadline ends it."""
         for direction in (UP, DOWN):
-            for channel, end in self.cuts(direction, SEALED):
+            for security, end in self.cuts(direction, SEALED):
                 attempt = self.attempt(
-                    channel,
+                    security,
                     silence(direction, TOKEN, end),
                     f"{direction}, silent from {end}",
                     mute=direction,

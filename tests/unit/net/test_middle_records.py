@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice, product
 from typing import Any
 
+from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.core.records import Data, Records
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.errors import (
@@ -22,7 +23,6 @@ from mutauth_twisted.errors import (
     StreamCut,
 )
 from mutauth_twisted.mechanisms.kerberos import KerberosInitiator
-from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.protection import Protection
 from mutauth_twisted.spn import SPN
 from mutauth_twisted.testing.middle import (
@@ -62,8 +62,8 @@ NOTICED = (RecordError, ProtocolViolation, StreamCut)
 UNOPENED = (RecordError, ProtocolViolation, NetworkError)
 EVERYWHERE = tuple(product(CHANNELS, (UP, DOWN)))
 EVERY_RECORD = tuple(
-    (channel, direction, number)
-    for channel, direction in EVERYWHERE
+    (security, direction, number)
+    for security, direction in EVERYWHERE
     for number in RECORDS[direction]
 )
 #: The bytes of which every bit is changed: a record's size, a trailer's size, and a token's header
@@ -83,13 +83,19 @@ class RecordCase(MiddleCase):
         )
 
     def noticed(
-        self, channel: Channel, direction: str, number: int, tamper: Tamper, what: str, said: bytes
+        self,
+        security: SecurityOptions,
+        direction: str,
+        number: int,
+        tamper: Tamper,
+        what: str,
+        said: bytes,
     ) -> Attempt:
         """The receiver notices at this message, and got so much before; without an opening there is
         no application.
         """
-        attempt = self.attempt(channel, tamper, f"{direction}: {what}", closes=direction)
-        where = (name(channel), direction, number, what)
+        attempt = self.attempt(security, tamper, f"{direction}: {what}", closes=direction)
+        where = (name(security), direction, number, what)
         received, error = self.received(attempt, direction)
         self.assertEqual(received, said, where)
         self.assertIsInstance(error, UNOPENED if number == OPENING else NOTICED, where)
@@ -97,9 +103,9 @@ class RecordCase(MiddleCase):
             self.assertEqual(attempt.principals, (), where)
         return attempt
 
-    def contexts(self, channel: Channel) -> dict[str, tuple[Any, Any]]:
+    def contexts(self, security: SecurityOptions) -> dict[str, tuple[Any, Any]]:
         """The sender and the receiver of each direction."""
-        client, server = self.initiator(channel), self.keys.acceptor("client")
+        client, server = self.initiator(security), self.keys.acceptor("client")
         client.step(server.step(client.step(None).token).token)
         return {UP: (client, server), DOWN: (server, client)}
 
@@ -111,59 +117,64 @@ class FlipTests(RecordCase):
         """Every byte of the opening, of data and of the end of stream; what means the same goes
         unnoticed.
         """
-        for channel, direction, number in EVERY_RECORD:
-            frame = self.messages(channel, closes=direction)[direction, number]
+        for security, direction, number in EVERY_RECORD:
+            frame = self.messages(security, closes=direction)[direction, number]
             unnoticed: set[Bit] = set()
             for position in range(len(frame)):
                 for bit in range(8) if number == DATA and position < HEADERS else (position % 8,):
                     tamper = replace(direction, number, flip(position, bit))
                     what = f"message {number}, byte {position}, bit {bit}"
                     attempt = self.attempt(
-                        channel, tamper, f"{direction}: {what}", closes=direction
+                        security, tamper, f"{direction}: {what}", closes=direction
                     )
                     if attempt.harmless:
                         unnoticed.add((position, bit))
                         continue
                     received, error = self.received(attempt, direction)
                     self.assertEqual(
-                        received, SAID[direction] if number == END else b"", (name(channel), what)
+                        received, SAID[direction] if number == END else b"", (name(security), what)
                     )
                     self.assertIsInstance(
-                        error, UNOPENED if number == OPENING else NOTICED, (name(channel), what)
+                        error, UNOPENED if number == OPENING else NOTICED, (name(security), what)
                     )
                     if number == OPENING:
-                        self.assertEqual(attempt.principals, (), (name(channel), what))
+                        self.assertEqual(attempt.principals, (), (name(security), what))
             self.assertEqual(
                 unnoticed,
-                unread_in_record(frame, channel.wire) if number == DATA else set(),
-                name(channel),
+                unread_in_record(frame, security.wire) if number == DATA else set(),
+                name(security),
             )
 
     def test_every_bit(self) -> None:
         """Every bit of a record; and after all that was refused the genuine one is still the
         next.
         """
-        for channel, direction in EVERYWHERE:
-            sender, receiver = self.contexts(channel)[direction]
-            sealed = channel.protection is Protection.SEAL
-            frame = channel.wire.protect(sender, QUESTION, sealed)
-            unread = unread_in_record(frame, channel.wire)
+        for security, direction in EVERYWHERE:
+            sender, receiver = self.contexts(security)[direction]
+            sealed = security.protection is Protection.SEAL
+            frame = security.wire.protect(sender, QUESTION, sealed)
+            unread = unread_in_record(frame, security.wire)
             for position, bit in product(range(len(frame)), range(8)):
                 if (position, bit) not in unread:
-                    event = self.read(channel, receiver, flipped(frame, position, bit))
+                    event = self.read(security, receiver, flipped(frame, position, bit))
                     # A greater size: the rest never comes.
                     self.assertTrue(
                         event is RecordError or position < 4,
-                        (name(channel), direction, position, bit),
+                        (name(security), direction, position, bit),
                     )
-            self.assertEqual(self.read(channel, receiver, frame), Data(QUESTION))
+            self.assertEqual(self.read(security, receiver, frame), Data(QUESTION))
 
-    def read(self, channel: Channel, context: Any, frame: bytes) -> Any:
+    def read(self, security: SecurityOptions, context: Any, frame: bytes) -> Any:
         """What a receiver makes of a frame: an event, None where it waits for more, or RecordError
         for what is refused.
         """
         records = Records(
-            context, channel.protection, channel.wire, channel.wire.reader(), "peer", mutauth=True
+            context,
+            security.protection,
+            security.wire,
+            security.wire.reader(),
+            "peer",
+            mutauth=True,
         )
         records.feed(frame)
         try:
@@ -177,34 +188,40 @@ class FlipTests(RecordCase):
 class CutTests(RecordCase):
     """A stream of which the end does not come."""
 
-    def places(self) -> Iterator[tuple[Channel, str, int, int, bytes]]:
+    def places(self) -> Iterator[tuple[SecurityOptions, str, int, int, bytes]]:
         """Every byte at which a stream can be cut, and what was said before."""
-        for channel, direction in EVERYWHERE:
-            messages = self.messages(channel, closes=direction)
+        for security, direction in EVERYWHERE:
+            messages = self.messages(security, closes=direction)
             for number in RECORDS[direction]:
                 for end in range(len(messages[direction, number])):
-                    yield channel, direction, number, end, SAID[direction] if number == END else b""
+                    yield (
+                        security,
+                        direction,
+                        number,
+                        end,
+                        SAID[direction] if number == END else b"",
+                    )
 
     def test_closed(self) -> None:
         """A connection that ends before the end of stream is a cut one, at whatever byte."""
-        for channel, direction, number, end, said in self.places():
+        for security, direction, number, end, said in self.places():
             attempt = self.attempt(
-                channel, cut(direction, number, end), f"{number} cut at {end}", closes=direction
+                security, cut(direction, number, end), f"{number} cut at {end}", closes=direction
             )
             received, error = self.received(attempt, direction)
             self.assertEqual(received, said)
             expected = NetworkError if number == OPENING else StreamCut
-            self.assertIs(type(error), expected, (name(channel), direction, number, end))
+            self.assertIs(type(error), expected, (name(security), direction, number, end))
             self.assertEqual(attempt.principals, () if number == OPENING else (ALICE,))
 
     def test_silent(self) -> None:
         """A service from whose client nothing more comes ends the session when it has been idle; a
         client waits.
         """
-        for channel, direction, number, end, said in self.places():
+        for security, direction, number, end, said in self.places():
             tamper = silence(direction, number, end)
             attempt = self.attempt(
-                channel, tamper, f"{number} silent from {end}", closes=direction, mute=direction
+                security, tamper, f"{number} silent from {end}", closes=direction, mute=direction
             )
             received, error = self.received(attempt, direction)
             self.assertEqual(received, said)
@@ -215,7 +232,7 @@ class CutTests(RecordCase):
                 )
                 self.assertEqual(attempt.principals, ())
             elif direction == UP:
-                self.assertIs(type(error), SessionEnded, (name(channel), number, end))
+                self.assertIs(type(error), SessionEnded, (name(security), number, end))
             else:
                 self.assertTrue(attempt.gave_up)
 
@@ -225,10 +242,10 @@ class OrderTests(RecordCase):
 
     def everywhere(self, what: str, make: Callable[[str, int], Tamper], *numbers: int) -> None:
         """Every one of these records, in both directions, is missed or refused."""
-        for channel, direction, number in EVERY_RECORD:
+        for security, direction, number in EVERY_RECORD:
             if number in numbers:
                 said = SAID[direction] if number == END else b""
-                self.noticed(channel, direction, number, make(direction, number), what, said)
+                self.noticed(security, direction, number, make(direction, number), what, said)
 
     def test_dropped(self) -> None:
         """A record that does not come is missed."""
@@ -260,15 +277,17 @@ class OrderTests(RecordCase):
         """A record that comes again is delivered once, and ends the connection; nothing is read
         after the end.
         """
-        for channel, direction, number in EVERY_RECORD:
+        for security, direction, number in EVERY_RECORD:
             if number != END:
                 twice = replace(direction, number, lambda message: [message, message])
                 # Behind the opening, which has come once, there is a session.
                 said = SAID[direction] if number == DATA else b""
-                self.noticed(channel, direction, DATA, twice, f"{number} repeated", said)
-        for channel, direction in EVERYWHERE:
+                self.noticed(security, direction, DATA, twice, f"{number} repeated", said)
+        for security, direction in EVERYWHERE:
             twice = replace(direction, END, lambda message: [message, message])
-            self.assertTrue(self.attempt(channel, twice, "repeated end", closes=direction).harmless)
+            self.assertTrue(
+                self.attempt(security, twice, "repeated end", closes=direction).harmless
+            )
 
     def test_from_before(self) -> None:
         """An earlier record of the session cannot stand for a later one: an opening is no end of
@@ -285,11 +304,11 @@ class OrderTests(RecordCase):
 
             return tamper
 
-        for channel, direction in EVERYWHERE:
+        for security, direction in EVERYWHERE:
             for number in RECORDS[direction][1:]:
                 said = SAID[direction] if number == END else b""
                 self.noticed(
-                    channel, direction, number, old(direction, number), "from before", said
+                    security, direction, number, old(direction, number), "from before", said
                 )
 
     def test_reflected(self) -> None:
@@ -314,39 +333,39 @@ class OrderTests(RecordCase):
         """A record of another session of the same client and service, in the same place, is
         refused.
         """
-        for channel, direction in EVERYWHERE:
-            others = self.messages(channel, closes=direction)
+        for security, direction in EVERYWHERE:
+            others = self.messages(security, closes=direction)
             for number in RECORDS[direction]:
                 other = others[direction, number]
                 said = SAID[direction] if number == END else b""
                 tamper = replace(direction, number, lambda message, other=other: [other])  # type: ignore[misc]
-                self.noticed(channel, direction, number, tamper, "another session's", said)
+                self.noticed(security, direction, number, tamper, "another session's", said)
 
     def test_of_the_other_protection(self) -> None:
         """A genuine record with less protection than agreed is refused, and so is one with more."""
-        for channel, direction in EVERYWHERE:
-            sender, receiver = self.contexts(channel)[direction]
-            seal = channel.protection is Protection.SIGN
+        for security, direction in EVERYWHERE:
+            sender, receiver = self.contexts(security)[direction]
+            seal = security.protection is Protection.SIGN
             records = Records(
                 receiver,
-                channel.protection,
-                channel.wire,
-                channel.wire.reader(),
+                security.protection,
+                security.wire,
+                security.wire.reader(),
                 "peer",
                 mutauth=True,
             )
-            records.feed(channel.wire.protect(sender, QUESTION, seal))
+            records.feed(security.wire.protect(sender, QUESTION, seal))
             with self.assertRaises((RecordError, ProtocolViolation)):
                 records.next_event()
 
     def test_plain_text(self) -> None:
         """Bytes that nobody protected are no record."""
-        for channel, direction in EVERYWHERE:
-            plain = channel.wire.record(
+        for security, direction in EVERYWHERE:
+            plain = security.wire.record(
                 b"what is the question, in the clear, and long enough for a header and a signature?"
             )
             tamper = replace(direction, DATA, lambda message, plain=plain: [plain, message])  # type: ignore[misc]
-            self.noticed(channel, direction, DATA, tamper, "plain text", b"")
+            self.noticed(security, direction, DATA, tamper, "plain text", b"")
 
 
 class TokenTests(MiddleCase):
@@ -354,9 +373,9 @@ class TokenTests(MiddleCase):
 
     def test_replayed(self) -> None:
         """All that a client said opens nothing when another says it again."""
-        for channel in CHANNELS:
-            messages = self.messages(channel)
-            server = answering(self.keys.acceptor("client"), channel)
+        for security in CHANNELS:
+            messages = self.messages(security)
+            server = answering(self.keys.acceptor("client"), security)
             for number in (TOKEN, OPENING, DATA, END):
                 server.receive(messages[UP, number])
             self.assertEqual(server.factory.built, [])
@@ -367,25 +386,25 @@ class TokenTests(MiddleCase):
         """A token that comes twice on one connection ends the session it opened, before a byte of
         it.
         """
-        for channel in CHANNELS:
+        for security in CHANNELS:
             twice = replace(UP, TOKEN, lambda message: [message, message])
-            attempt = self.attempt(channel, twice, "token twice")
-            self.assertEqual(attempt.server, b"", name(channel))
+            attempt = self.attempt(security, twice, "token twice")
+            self.assertEqual(attempt.server, b"", name(security))
             self.assertIsInstance(attempt.server_error, NOTICED)
 
     def test_of_another_session(self) -> None:
         """A service's token for another client, or for an earlier connection of this one, proves
         nothing.
         """
-        for channel in CHANNELS:
-            other = self.messages(channel)[DOWN, TOKEN]
+        for security in CHANNELS:
+            other = self.messages(security)[DOWN, TOKEN]
             attempt = self.attempt(
-                channel,
+                security,
                 replace(DOWN, TOKEN, lambda message, other=other: [other]),
                 "another's reply",
             )
             self.assertEqual(
-                (attempt.spn, attempt.client, attempt.server), (None, b"", b""), name(channel)
+                (attempt.spn, attempt.client, attempt.server), (None, b"", b""), name(security)
             )
 
 
@@ -406,16 +425,16 @@ class SizeTests(RecordCase):
         """A genuine record with the largest body is delivered, and one with a byte more is refused
         for its size.
         """
-        for channel, direction in EVERYWHERE:
-            wire, seal = channel.wire, channel.protection is Protection.SEAL
-            sender, receiver = self.contexts(channel)[direction]
-            most = self.LARGEST[wire] - self.ADDED[wire, channel.protection]
+        for security, direction in EVERYWHERE:
+            wire, seal = security.wire, security.protection is Protection.SEAL
+            sender, receiver = self.contexts(security)[direction]
+            most = self.LARGEST[wire] - self.ADDED[wire, security.protection]
             for size in (most, most + 1):
                 records = Records(
-                    receiver, channel.protection, wire, wire.reader(), "peer", mutauth=True
+                    receiver, security.protection, wire, wire.reader(), "peer", mutauth=True
                 )
                 frame = wire.protect(sender, bytes(size), seal)
-                self.assertEqual(len(frame), 4 + self.LARGEST[wire] + size - most, name(channel))
+                self.assertEqual(len(frame), 4 + self.LARGEST[wire] + size - most, name(security))
                 records.feed(frame)
                 if size == most:
                     self.assertEqual(records.next_event(), Data(bytes(size)))
@@ -425,7 +444,7 @@ class SizeTests(RecordCase):
                     ):
                         records.next_event()
 
-    def clients(self, channel: Channel, size: int) -> Iterator[Peer]:
+    def clients(self, security: SecurityOptions, size: int) -> Iterator[Peer]:
         """Clients whose tokens have this many bytes, or nearly: their name, on the ticket and
         beside it, is very long.
         """
@@ -435,16 +454,16 @@ class SizeTests(RecordCase):
             credentials = ClientCredentials(
                 ccache=self.realm.ccache("a" * named, str(spn), "svc-echo")
             )
-            yield asking(KerberosInitiator(spn, credentials, channel.protection), channel)
-            found = len(KerberosInitiator(spn, credentials, channel.protection).step(None).token)
+            yield asking(KerberosInitiator(spn, credentials, security.protection), security)
+            found = len(KerberosInitiator(spn, credentials, security.protection).step(None).token)
             filled += size - found
 
     def test_largest_token(self) -> None:
         """A token of 65,535 bytes proves its client as any other."""
-        for channel in (Channel(NNS), Channel(WINSOCK)):
+        for security in (SecurityOptions(NNS), SecurityOptions(WINSOCK)):
             # Numbers in it now and then take a byte less than usual.
-            for client in islice(self.clients(channel, 65_535), 20):
-                server = answering(self.keys.acceptor("client"), channel)
+            for client in islice(self.clients(security, 65_535), 20):
+                server = answering(self.keys.acceptor("client"), security)
                 seen: list[int] = []
 
                 def note(
@@ -453,8 +472,8 @@ class SizeTests(RecordCase):
                     seen.append(len(message))
                     return [message]
 
-                attempt = Conversation(client, server, channel, note).hold()
-                if seen and seen[0] == HEADER[channel.wire.name] + 65_535:
+                attempt = Conversation(client, server, security, note).hold()
+                if seen and seen[0] == HEADER[security.wire.name] + 65_535:
                     break
             else:
                 self.fail("no token came out that large")
@@ -464,8 +483,8 @@ class SizeTests(RecordCase):
 
     def test_too_large_a_token(self) -> None:
         """A client whose token fits into no frame says so, and sends nothing of it."""
-        for channel in (Channel(NNS), Channel(WINSOCK)):
-            *_, client = islice(self.clients(channel, 65_540), 4)
+        for security in (SecurityOptions(NNS), SecurityOptions(WINSOCK)):
+            *_, client = islice(self.clients(security, 65_540), 4)
             self.assertEqual(client.factory.built, [])
             self.assertRegex(
                 str(client.error), "a token of 655[34][0-9] bytes is too large to send"
@@ -476,13 +495,13 @@ class SizeTests(RecordCase):
 
     def test_largest_junk(self) -> None:
         """As large a token that is none is refused by either side at once."""
-        for channel in (Channel(NNS), Channel(WINSOCK)):
+        for security in (SecurityOptions(NNS), SecurityOptions(WINSOCK)):
             for peer in (
-                asking(self.initiator(channel), channel),
-                answering(self.keys.acceptor("client"), channel),
+                asking(self.initiator(security), security),
+                answering(self.keys.acceptor("client"), security),
             ):
                 peer.transport.take()
-                peer.receive(channel.wire.token(b"\x60" * 65_535, True))
+                peer.receive(security.wire.token(b"\x60" * 65_535, True))
                 self.assertEqual(peer.factory.built, [])
                 self.assertIsInstance(peer.error, AuthenticationError)
                 self.assertTrue(peer.transport.disconnecting)

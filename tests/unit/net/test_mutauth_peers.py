@@ -21,12 +21,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted.core.channelbinding import WITHOUT_TLS
 from mutauth_twisted.core.context import StepFailed
+from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.errors import NetworkError, RecordError, StreamCut
 from mutauth_twisted.identity import PeerIdentity
 from mutauth_twisted.mechanisms import kerberos
 from mutauth_twisted.mechanisms.kerberos import KerberosAcceptor, KerberosInitiator, ServiceKeys
-from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.net.transport import LINGER
 from mutauth_twisted.protection import Flag, Package, Protection
 from mutauth_twisted.testing.fakes import SECRET, FakeContext, Player, RecorderFactory, captured_log
@@ -79,7 +79,7 @@ class BindingTests(SynchronousTestCase):
         server = self.keys.acceptor("client")
         reply = server.step(token)
         self.assertTrue(reply.complete)
-        identity = server.judge(SEAL)
+        identity = server.verify(SEAL)
         self.assertEqual((identity.principal, identity.mutauth), ("alice@TEST.EXAMPLE", mutauth))
         self.assertNotIn(Flag.CHANNEL_BOUND, identity.flags)
         return server, reply.token
@@ -191,7 +191,9 @@ class OpeningTests(SynchronousTestCase):
 
     def service(self, wire: Wire, *, mutauth: bool = True) -> Player:
         """A service that has answered its client's token."""
-        service = Player(FakeContext(initiator=False, mutauth=mutauth), channel=Channel(wire))
+        service = Player(
+            FakeContext(initiator=False, mutauth=mutauth), security=SecurityOptions(wire)
+        )
         service.receive(token(wire, 1))
         return service
 
@@ -238,7 +240,7 @@ class OpeningTests(SynchronousTestCase):
         """
         for wire in WIRES:
             service = self.service(wire)
-            service.reactor.advance(Channel().timeout)
+            service.reactor.advance(SecurityOptions().timeout)
             self.assertIsInstance(service.error, NetworkError)
             self.assertIn(
                 "whoever sent it has copied it, or lost its connection", str(service.error)
@@ -278,7 +280,7 @@ class OpeningTests(SynchronousTestCase):
             lambda made: setattr(made, "on_connect", lambda transport: transport.write(b"hello"))
         )
         for wire in WIRES:
-            client = Player(FakeContext(initiator=True), factory, channel=Channel(wire))
+            client = Player(FakeContext(initiator=True), factory, security=SecurityOptions(wire))
             client.receive(token(wire, 2, mutauth=True))
             transport = cast(Any, client.results[0].transport)
             self.assertTrue(transport.peer_identity.mutauth)
@@ -321,7 +323,7 @@ class OpeningTests(SynchronousTestCase):
             lambda made: setattr(made, "on_connect", lambda transport: transport.write(b"hello"))
         )
         for wire in WIRES:
-            client = Player(FakeContext(initiator=True), factory, channel=Channel(wire))
+            client = Player(FakeContext(initiator=True), factory, security=SecurityOptions(wire))
             client.receive(token(wire, 2))
             transport = cast(Any, client.results[0].transport)
             self.assertFalse(transport.peer_identity.mutauth)
@@ -357,15 +359,15 @@ class CopiedTests(MiddleCase):
         """However often and wherever it is sent, no application hears of it."""
         # A replay cache of another machine knows as little as none.
         elsewhere = ServiceCredentials(self.realm.keytab("svc-echo"), accept_replays=True)
-        for channel in CHANNELS:
-            copied = asking(self.initiator(channel), channel).transport.take()
+        for security in CHANNELS:
+            copied = asking(self.initiator(security), security).transport.take()
             for _ in range(3):
-                replica = answering(ServiceKeys(elsewhere).acceptor("c"), channel)
+                replica = answering(ServiceKeys(elsewhere).acceptor("c"), security)
                 replica.receive(copied)
                 self.assertEqual((replica.factory.built, replica.results), ([], []))
-                replica.receive(channel.wire.record(bytes(60)))
-                replica.reactor.advance(channel.timeout)
-                self.assertEqual(replica.factory.built, [], name(channel))
+                replica.receive(security.wire.record(bytes(60)))
+                replica.reactor.advance(security.timeout)
+                self.assertEqual(replica.factory.built, [], name(security))
                 self.assertIsInstance(replica.error, RecordError)
 
 
@@ -378,8 +380,8 @@ class ThirdParty:
     def __getattr__(self, attribute: str) -> Any:
         return getattr(self._context, attribute)
 
-    def judge(self, protection: Protection) -> PeerIdentity:
-        return evolve(self._context.judge(protection), mutauth=False)
+    def verify(self, protection: Protection) -> PeerIdentity:
+        return evolve(self._context.verify(protection), mutauth=False)
 
 
 class MarkTests(MiddleCase):
@@ -387,7 +389,7 @@ class MarkTests(MiddleCase):
 
     def talk(
         self,
-        channel: Channel,
+        security: SecurityOptions,
         tamper: Tamper,
         *,
         third_party: bool,
@@ -397,36 +399,36 @@ class MarkTests(MiddleCase):
         """A conversation with a service of either kind."""
         context = cast(Any, self.keys.acceptor("client"))
         service = answering(
-            ThirdParty(context) if third_party else context, channel, closes=closes == DOWN
+            ThirdParty(context) if third_party else context, security, closes=closes == DOWN
         )
         if asks:
-            client = asking(self.initiator(channel), channel, closes=closes == UP)
+            client = asking(self.initiator(security), security, closes=closes == UP)
         else:
-            client = Peer(self.initiator(channel), channel, lambda application: None)
-        return Conversation(client, service, channel, tamper).hold()
+            client = Peer(self.initiator(security), security, lambda application: None)
+        return Conversation(client, service, security, tamper).hold()
 
-    def flips(self) -> Iterator[tuple[Channel, Tamper, str]]:
+    def flips(self) -> Iterator[tuple[SecurityOptions, Tamper, str]]:
         """Every bit that makes a marked frame an unmarked one."""
-        for channel in CHANNELS:
-            for position, bit in sorted(mark_in_token(channel.wire)):
+        for security in CHANNELS:
+            for position, bit in sorted(mark_in_token(security.wire)):
                 change = replace(
                     DOWN, TOKEN, lambda message, at=(position, bit): [flipped(message, *at)]
                 )  # type: ignore[misc]
-                yield channel, change, f"{name(channel)}, {position}, {bit}"
+                yield security, change, f"{name(security)}, {position}, {bit}"
 
     def test_untouched(self) -> None:
         """Left alone, both kinds of services answer, and end well for the client."""
-        for channel, third_party, closes in product(CHANNELS, (False, True), (UP, DOWN)):
-            attempt = self.talk(channel, untouched, third_party=third_party, closes=closes)
-            self.assertTrue(attempt.harmless, (name(channel), third_party, closes, attempt))
+        for security, third_party, closes in product(CHANNELS, (False, True), (UP, DOWN)):
+            attempt = self.talk(security, untouched, third_party=third_party, closes=closes)
+            self.assertTrue(attempt.harmless, (name(security), third_party, closes, attempt))
             self.assertEqual((attempt.server, attempt.client), (QUESTION, ANSWER))
 
     def test_removed(self) -> None:
         """The service does not proceed, and has no application; a client that asks sees its stream
         cut.
         """
-        for channel, change, what in self.flips():
-            attempt = self.talk(channel, change, third_party=False)
+        for security, change, what in self.flips():
+            attempt = self.talk(security, change, third_party=False)
             self.assertEqual(
                 (attempt.principals, attempt.server, attempt.client), ((), b"", b""), what
             )
@@ -437,12 +439,12 @@ class MarkTests(MiddleCase):
         """So it is where the client waits for the service to speak: the deadline ends what was not
         opened.
         """
-        for channel, change, what in self.flips():
-            client = Peer(self.initiator(channel), channel, lambda application: None)
-            service = answering(self.keys.acceptor("client"), channel)
-            conversation = Conversation(client, service, channel, change)
+        for security, change, what in self.flips():
+            client = Peer(self.initiator(security), security, lambda application: None)
+            service = answering(self.keys.acceptor("client"), security)
+            conversation = Conversation(client, service, security, change)
             conversation._carry()
-            service.reactor.advance(channel.timeout)
+            service.reactor.advance(security.timeout)
             conversation._carry()
             self.assertEqual(service.factory.built, [], what)
             self.assertIn("a mutauth client's first record did not come", str(service.error), what)
@@ -454,24 +456,24 @@ class MarkTests(MiddleCase):
         """A client that takes a third-party service for a mutauth one is told of a cut where there
         is an end, never less.
         """
-        for channel in CHANNELS:
-            marks = {(2, 0)} if channel.wire is NNS else {(3, 7)}
+        for security in CHANNELS:
+            marks = {(2, 0)} if security.wire is NNS else {(3, 7)}
             ((position, bit),) = marks
             change = replace(
                 DOWN, TOKEN, lambda message, at=(position, bit): [flipped(message, *at)]
             )  # type: ignore[misc]
-            attempt = self.talk(channel, change, third_party=True)
+            attempt = self.talk(security, change, third_party=True)
             # This one skips the empty record that opens; a .NET Framework service would hang, which
             # is a cut as well.
             self.assertEqual((attempt.server, attempt.client), (QUESTION, ANSWER))
-            self.assertIs(type(attempt.error), StreamCut, name(channel))
+            self.assertIs(type(attempt.error), StreamCut, name(security))
 
     def test_cut(self) -> None:
         """What an attacker can do to a stream between mutauth peers with the mark and a cut is
         never taken for its end.
         """
-        for channel, change, what in [
-            (channel, untouched, name(channel)) for channel in CHANNELS
+        for security, change, what in [
+            (security, untouched, name(security)) for security in CHANNELS
         ] + list(self.flips()):
             for number in range(1, 4):
 
@@ -488,7 +490,7 @@ class MarkTests(MiddleCase):
                         else change(where, which, message)
                     )
 
-                attempt = self.talk(channel, tamper, third_party=False)
+                attempt = self.talk(security, tamper, third_party=False)
                 self.assertIs(type(attempt.error), StreamCut, (what, number))
 
 

@@ -15,6 +15,7 @@ from twisted.internet.protocol import Factory
 from twisted.logger import formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
+from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.errors import (
     AccessDenied,
     MutualAuthError,
@@ -27,7 +28,6 @@ from mutauth_twisted.errors import (
 )
 from mutauth_twisted.identity import PeerIdentity
 from mutauth_twisted.interfaces import IMutualAuthTransport
-from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.net.transport import LINGER
 from mutauth_twisted.protection import Flag
 from mutauth_twisted.testing.fakes import (
@@ -46,7 +46,7 @@ from mutauth_twisted.testing.fakes import (
 from mutauth_twisted.threads import Workers
 from mutauth_twisted.wire import NNS
 
-TIMEOUT = Channel().timeout
+TIMEOUT = SecurityOptions().timeout
 REQUIRED = (Flag.MUTUAL, Flag.CONFIDENTIALITY, Flag.INTEGRITY)
 TOKEN_1 = NNS.token(SECRET + b"token 1", False)
 TOKEN_2 = NNS.token(SECRET + b"token 2", True)
@@ -111,7 +111,7 @@ class TogetherTests(Case):
                 client, server = self.establish(legs, bytewise=bytewise)
                 self.assertEqual(client.results, [client.application])
                 self.assertEqual(server.results, [server.application])
-                self.assertEqual((client.context.judged, server.context.judged), (1, 1))
+                self.assertEqual((client.context.verified, server.context.verified), (1, 1))
 
     def test_transport(self) -> None:
         """The applications' transports say who is there."""
@@ -195,7 +195,9 @@ class NothingEarlyTests(Case):
         """A client whose context is complete still waits for the service's done."""
         client = self.client()
         client.receive(NNS.token(SECRET + b"token 2", False))
-        self.assertEqual((client.factory.built, client.results, client.context.judged), ([], [], 0))
+        self.assertEqual(
+            (client.factory.built, client.results, client.context.verified), ([], [], 0)
+        )
         client.receive(NNS.token(b"", True))
         self.assertEqual(client.results, [client.application])
 
@@ -290,10 +292,10 @@ class ProofTests(Case):
         it.
         """
 
-        def admit(identity: PeerIdentity) -> None:
+        def authorize(identity: PeerIdentity) -> None:
             raise AccessDenied(identity.principal, "not let in")
 
-        server = self.server(admit=admit)
+        server = self.server(authorize=authorize)
         server.receive(TOKEN_1)
         self.assertEqual(server.transport.take(), NNS.fault(5))
         self.assert_ended(server, AccessDenied, "alice@TEST.EXAMPLE: not let in")
@@ -303,10 +305,10 @@ class ProofTests(Case):
         nobody waiting.
         """
 
-        def admit(identity: PeerIdentity) -> None:
+        def authorize(identity: PeerIdentity) -> None:
             raise KeyError("no such table")
 
-        server = self.server(admit=admit)
+        server = self.server(authorize=authorize)
         server.receive(TOKEN_1)
         self.assertEqual(server.transport.take(), b"")
         self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
@@ -329,9 +331,9 @@ class ProofTests(Case):
         """A side that cannot even make a context ends the connection at once."""
         for error, logged in ((NetworkError("keytab", "gone"), 0), (RuntimeError("bug"), 1)):
             server = self.server(start=False)
-            side: Any = server.protocol._side
+            side: Any = server.protocol._role
 
-            def new_context(peer: str, channel: object, error: Exception = error) -> FakeContext:
+            def new_context(peer: str, security: object, error: Exception = error) -> FakeContext:
                 raise error
 
             object.__setattr__(side, "new_context", new_context)
@@ -726,7 +728,7 @@ class SecrecyTests(Case):
             "server's bug": lambda: failing(False, ZeroDivisionError(), TOKEN_1),
             "client's bug": lambda: failing(True, ZeroDivisionError(), TOKEN_2),
             "unproven": lambda: self.server(FakeContext(initiator=False, flags=0)).receive(TOKEN_1),
-            "denied": lambda: self.server(admit=denied).receive(TOKEN_1),
+            "denied": lambda: self.server(authorize=denied).receive(TOKEN_1),
             "wrong token": lambda: self.server().receive(NNS.token(SECRET + b"other", False)),
             "no frame": lambda: self.server().receive(SECRET),
             "late": late,

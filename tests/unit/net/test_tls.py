@@ -17,6 +17,7 @@ from twisted.internet.testing import StringTransport
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOProtocol
 from twisted.trial.unittest import SynchronousTestCase
 
+from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.errors import (
     CredentialError,
     NetworkError,
@@ -27,7 +28,7 @@ from mutauth_twisted.errors import (
 )
 from mutauth_twisted.identity import PeerIdentity
 from mutauth_twisted.net.keychanges import DATA_PER_CHANGE, MOST_CHANGES
-from mutauth_twisted.net.protocol import Channel, ExchangeProtocol, Side
+from mutauth_twisted.net.protocol import HandshakeProtocol, HandshakeRole
 from mutauth_twisted.net.tls import Authority, checking_layer, server_layer, trusting_layer
 from mutauth_twisted.protection import Protection
 from mutauth_twisted.testing.certificates import Certificates
@@ -185,13 +186,13 @@ class KeyChangeTests(SynchronousTestCase):
 
 
 @frozen
-class Judge:
+class Verifier:
     """An exchange that has ended like this."""
 
     identity: PeerIdentity
 
-    def judge(self, protection: Protection) -> PeerIdentity:
-        """See Exchange."""
+    def verify(self, protection: Protection) -> PeerIdentity:
+        """See Authentication."""
         return self.identity
 
 
@@ -236,7 +237,9 @@ class LayerTests(SynchronousTestCase):
 
         Of the interfaces that Twisted's endpoints pass on, they pass on one.
         """
-        exchange = ExchangeProtocol(cast(Any, None), cast(Any, None), Channel(), cast(Any, None))
+        exchange = HandshakeProtocol(
+            cast(Any, None), cast(Any, None), SecurityOptions(), cast(Any, None)
+        )
         self.assertTrue(IHalfCloseableProtocol.providedBy(exchange))
         self.assertFalse(IHandshakeListener.providedBy(exchange))
         trusting_layer().under(exchange)
@@ -247,14 +250,14 @@ class LayerTests(SynchronousTestCase):
         not that TLS holds.
         """
         for wire in (NNS, WINSOCK):
-            channel, admitted = Channel(wire, Protection.TLS), []
+            security, admitted = SecurityOptions(wire, Protection.TLS), []
             sealed = PeerIdentity(
                 "a@B", SPN_ASKED, "kerberos", Protection.SEAL, Protection.SEAL.required_flags, 0.0
             )
-            side = Side(True, cast(Any, None), admitted.append, cast(Any, None))
-            exchange: Any = ExchangeProtocol(cast(Any, None), cast(Any, None), channel, side)
-            exchange._exchange = Judge(sealed)
-            self.assertIs(exchange._judge().protection, Protection.SEAL)
+            side = HandshakeRole(True, cast(Any, None), admitted.append, cast(Any, None))
+            exchange: Any = HandshakeProtocol(cast(Any, None), cast(Any, None), security, side)
+            exchange._exchange = Verifier(sealed)
+            self.assertIs(exchange._verify().protection, Protection.SEAL)
 
     def test_ends(self) -> None:
         """Whatever ends a TLS handshake is one line."""

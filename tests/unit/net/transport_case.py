@@ -82,7 +82,7 @@ class Case(SynchronousTestCase):
         records = Records(context, Protection.SEAL, NNS, NNS.reader(), "peer", mutauth=self.mutauth)
         self.context = context
         self.transport = ProtectedTransport(
-            self.clock, self.network, records, context.judge(Protection.SEAL)
+            self.clock, self.network, records, context.verify(Protection.SEAL)
         )
         self.application = self.application_class()
         peer = FakeContext(initiator=True)

@@ -51,16 +51,16 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual(
             (settings.spn_forms, settings.priority, settings.weight), (("guid", "dn"), 0, 100)
         )
-        self.assertIs(settings.channel.protection, Protection.SEAL)
-        self.assertEqual((settings.channel.wire.name, settings.channel.timeout), ("nns", 10.0))
-        self.assertIs(settings.channel.package, Package.NEGOTIATE)
+        self.assertIs(settings.security.protection, Protection.SEAL)
+        self.assertEqual((settings.security.wire.name, settings.security.timeout), ("nns", 10.0))
+        self.assertIs(settings.security.package, Package.NEGOTIATE)
         self.assertEqual(settings.policy, AccessPolicy(("*@EXAMPLE.COM",)))
 
     def test_tls(self) -> None:
         """TLS needs no certificate; one that is given goes with TLS only."""
         settings = self.settings(*MINIMAL, "--protection=tls", "--package=negotiate")
         self.assertEqual(
-            (settings.channel.protection, settings.channel.package),
+            (settings.security.protection, settings.security.package),
             (Protection.TLS, Package.NEGOTIATE),
         )
         self.assertIsNone(settings.tls_files)
@@ -86,7 +86,7 @@ class OptionsTests(SynchronousTestCase):
         off = ("--publish=none", "--spn-check=off")
         settings = self.settings(*MINIMAL, package, users, *off)
         self.assertEqual(
-            (settings.ntlm_users, settings.channel.package),
+            (settings.ntlm_users, settings.security.package),
             ("/etc/users", Package.NTLM_SERVICE_UNPROVEN),
         )
         self.assertFalse(Publisher.is_needed(settings))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from spnego.iov import BufferType
 from twisted.trial.unittest import SynchronousTestCase
 
+from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.core.records import Data, EndOfStream, Records
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.errors import (
@@ -23,7 +24,6 @@ from mutauth_twisted.errors import (
 )
 from mutauth_twisted.identity import PeerIdentity
 from mutauth_twisted.mechanisms.kerberos import KerberosInitiator, ServiceKeys
-from mutauth_twisted.net.protocol import Channel
 from mutauth_twisted.protection import Flag, Protection
 from mutauth_twisted.testing.fakes import (
     ALL_FLAGS,
@@ -37,7 +37,7 @@ from mutauth_twisted.testing.fakes import (
 from mutauth_twisted.testing.forge import make_realm
 from mutauth_twisted.wire import WINSOCK, WIRES, FrameError, Token
 
-CHANNEL = Channel(wire=WINSOCK)
+CHANNEL = SecurityOptions(wire=WINSOCK)
 TOKEN_1 = WINSOCK.token(SECRET + b"token 1", False)
 TOKEN_2 = WINSOCK.token(SECRET + b"token 2", True)
 
@@ -172,15 +172,15 @@ class ExchangeTests(SynchronousTestCase):
         byte.
         """
         for legs, bytewise, mutauth in product(range(1, 8), (False, True), (False, True)):
-            client = Player(FakeContext(initiator=True, legs=legs), channel=CHANNEL)
+            client = Player(FakeContext(initiator=True, legs=legs), security=CHANNEL)
             server = Player(
-                FakeContext(initiator=False, legs=legs, mutauth=mutauth), channel=CHANNEL
+                FakeContext(initiator=False, legs=legs, mutauth=mutauth), security=CHANNEL
             )
             converse(client, server, bytewise=bytewise)
             self.assertEqual(
                 (client.results, server.results), ([client.application], [server.application])
             )
-            self.assertEqual((client.context.judged, server.context.judged), (1, 1))
+            self.assertEqual((client.context.verified, server.context.verified), (1, 1))
             for side in (client, server):
                 # Where the client has the last token there is none of the service's that could be
                 # marked.
@@ -197,7 +197,7 @@ class ExchangeTests(SynchronousTestCase):
     def test_nothing_early(self) -> None:
         """Neither side builds an application or says more before the other's last byte."""
         for initiator, token in ((False, TOKEN_1), (True, TOKEN_2)):
-            side = Player(FakeContext(initiator=initiator), channel=CHANNEL)
+            side = Player(FakeContext(initiator=initiator), security=CHANNEL)
             side.transport.take()
             for byte in token[:-1]:
                 side.receive(bytes([byte]))
@@ -214,7 +214,7 @@ class ExchangeTests(SynchronousTestCase):
         for flag in (Flag.MUTUAL, Flag.CONFIDENTIALITY, Flag.INTEGRITY):
             for initiator, token in ((False, TOKEN_1), (True, TOKEN_2)):
                 side = Player(
-                    FakeContext(initiator=initiator, flags=ALL_FLAGS & ~flag), channel=CHANNEL
+                    FakeContext(initiator=initiator, flags=ALL_FLAGS & ~flag), security=CHANNEL
                 )
                 side.transport.take()
                 side.receive(token)
@@ -228,17 +228,17 @@ class ExchangeTests(SynchronousTestCase):
         """
         for initiator, token in ((False, TOKEN_1), (True, TOKEN_2)):
             for size in (0, 1, len(token) - 5, len(token) - 3, 65535, 65536, 0xFFFFFFFF):
-                side = Player(FakeContext(initiator=initiator), channel=CHANNEL)
+                side = Player(FakeContext(initiator=initiator), security=CHANNEL)
                 side.receive(struct.pack("<I", size) + token[4:])
                 side.reactor.advance(CHANNEL.timeout)
                 self.assertIsInstance(side.error, MutualAuthError, size)
-                self.assertEqual((side.factory.built, side.context.judged), ([], 0))
+                self.assertEqual((side.factory.built, side.context.verified), ([], 0))
                 self.assertTrue(side.transport.disconnecting)
 
     def test_one_way(self) -> None:
         """A service that sends records at once, without a token of its own, has proven nothing."""
         client, impostor = (
-            Player(FakeContext(initiator=True), channel=CHANNEL),
+            Player(FakeContext(initiator=True), security=CHANNEL),
             FakeContext(initiator=False),
         )
         client.receive(WINSOCK.protect(impostor, b"welcome", True))
@@ -250,11 +250,11 @@ class ExchangeTests(SynchronousTestCase):
         side.
         """
 
-        def admit(identity: PeerIdentity) -> None:
+        def authorize(identity: PeerIdentity) -> None:
             raise AccessDenied(identity.principal, "not let in")
 
-        client = Player(FakeContext(initiator=True), channel=CHANNEL)
-        server = Player(FakeContext(initiator=False), channel=CHANNEL, admit=admit)
+        client = Player(FakeContext(initiator=True), security=CHANNEL)
+        server = Player(FakeContext(initiator=False), security=CHANNEL, authorize=authorize)
         converse(client, server)
         self.assertIsInstance(server.error, AccessDenied)
         client.lose()
@@ -266,7 +266,7 @@ class ExchangeTests(SynchronousTestCase):
         """
         for initiator, token in ((False, TOKEN_1), (True, TOKEN_2)):
             context = FakeContext(initiator=initiator)
-            side = Player(context, channel=CHANNEL)
+            side = Player(context, security=CHANNEL)
             side.transport.take()
             context.fails, context.error_token = PeerNotProven("peer", "no"), b"because"
             side.receive(token)
