@@ -88,13 +88,15 @@ static class Peer
             if (!client)
                 other = Connect();
             var plain = client ? accepted : other;
+            // Once: after Shutdown it counts as not connected, and gives none to a thread that starts late.
+            var inside = plain.GetStream();
             stage = "lost ";
             Exception failed = null;
             var outward = new Thread(() =>
             {
                 try
                 {
-                    Copy(plain.GetStream(), stream);
+                    Copy(inside, stream);
                     secured.Client.Shutdown(SocketShutdown.Send);
                 }
                 catch (Exception error)
@@ -104,7 +106,7 @@ static class Peer
                 }
             });
             outward.Start();
-            Copy(stream, plain.GetStream());
+            Copy(stream, inside);
             plain.Client.Shutdown(SocketShutdown.Send);
             outward.Join();
             Say(failed == null ? "ended" : "lost " + Reason(failed));

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 enum { IN_PROGRESS = 0x16, DONE = 0x14, ERROR = 0x15 };
@@ -22,6 +23,8 @@ enum { MOST_PLAIN = 64500, MOST_BODY = 65536 };
 
 static int sealing = 1, replay = 1, spnego = 0;
 static gss_ctx_id_t context = GSS_C_NO_CONTEXT;
+/* A context derives its keys at their first use, and two threads that do so at once destroy them for each other. */
+static pthread_mutex_t context_lock = PTHREAD_MUTEX_INITIALIZER;
 static int secured, plain;
 
 /* One write, so that the lines of several processes do not mix. */
@@ -207,7 +210,9 @@ static void *outward(void *unused)
         OM_uint32 minor, major;
         int sealed;
         gss_buffer_desc in = {size, data}, out;
+        pthread_mutex_lock(&context_lock);
         major = gss_wrap(&minor, context, sealing, GSS_C_QOP_DEFAULT, &in, &sealed, &out);
+        pthread_mutex_unlock(&context_lock);
         if (GSS_ERROR(major))
             end("lost", reason(major, minor));
         static unsigned char record[4 + MOST_BODY];
@@ -243,7 +248,9 @@ static void inward(void)
         OM_uint32 minor, major;
         int sealed;
         gss_buffer_desc in = {size, body}, out;
+        pthread_mutex_lock(&context_lock);
         major = gss_unwrap(&minor, context, &in, &out, &sealed, NULL);
+        pthread_mutex_unlock(&context_lock);
         if (major != GSS_S_COMPLETE)
             end("lost", reason(major, minor));
         if (sealing && !sealed)
@@ -267,6 +274,21 @@ static int connect_to(const char *host, const char *port)
     return fd;
 }
 
+/* A signal only interrupts accept(2). */
+static void interrupted(int signum)
+{
+    (void)signum;
+}
+
+/* A connection's process cannot say itself that it crashed. */
+static void report_crashes(void)
+{
+    int status;
+    while (waitpid(-1, &status, WNOHANG) > 0)
+        if (WIFSIGNALED(status))
+            say("lost a process: %s", strsignal(WTERMSIG(status)));
+}
+
 int main(int count, char **words)
 {
     if (count < 5) {
@@ -279,7 +301,8 @@ int main(int count, char **words)
         replay &= !!strcmp(words[i], "unordered");
         sealing &= !!strcmp(words[i], "sign");
     }
-    signal(SIGCHLD, SIG_IGN);
+    struct sigaction action = {.sa_handler = interrupted};
+    sigaction(SIGCHLD, &action, NULL);
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t size = sizeof address;
     int listener = socket(AF_INET, SOCK_STREAM, 0), yes = 1;
@@ -291,6 +314,7 @@ int main(int count, char **words)
     say("listening %d", ntohs(address.sin_port));
     for (;;) {
         int accepted = accept(listener, NULL, NULL);
+        report_crashes();
         if (accepted < 0)
             continue;
         setsockopt(accepted, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
