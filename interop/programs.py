@@ -17,11 +17,10 @@ from signal import SIGINT
 from typing import ClassVar
 
 from attrs import frozen
-from twisted.trial.unittest import SynchronousTestCase
 
 from interop.peers.base import output, package_version
 from interop.relay import Relay
-from interop.stage import HOST, WAIT, Forwarder, Program, Stage, stage
+from interop.stage import HOST, WAIT, Forwarder, Program, Stage, StageTestCase, stage
 
 #: The variables of a program that knows nothing of Kerberos.
 PLAIN = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "KRB5CCNAME": "FILE:/nonexistent"}
@@ -185,7 +184,7 @@ class Redis(Server):
         return self.stage.start((*as_user("redis"), "redis-server", *words), PLAIN)
 
 
-class ProgramScenarios(SynchronousTestCase):
+class ProgramScenarios(StageTestCase):
     """What every server and its client has to get right."""
 
     server: Server

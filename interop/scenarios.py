@@ -13,13 +13,12 @@ import os
 import signal
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
-
-from twisted.trial.unittest import SynchronousTestCase
 
 from interop.peers import Peer, Variant
 from interop.relay import DOWN, UP, Passage, Relay
-from interop.stage import HOST, WAIT, Backend, Forwarder, Stage, stage
+from interop.stage import HOST, WAIT, Backend, Forwarder, Stage, StageTestCase, stage
 
 MEBIBYTE = 1 << 20
 MUCH = 5 * MEBIBYTE
@@ -64,7 +63,7 @@ class Sender(threading.Thread):
             self.failed = error
 
 
-class Scenarios(SynchronousTestCase):
+class Scenarios(StageTestCase):
     """The shared list.
 
     :cvar peer: whom it is about.
@@ -175,12 +174,12 @@ class Scenarios(SynchronousTestCase):
         near, far = self.connect()
         up, down = os.urandom(MUCH), os.urandom(MUCH)
         sending = Sender(near, up, end=True)
-        answering = threading.Thread(target=self.exchange, args=(far, near, down), daemon=True)
-        answering.start()
-        received = read(far, MUCH + 1)
-        for thread in (sending, answering):
-            thread.join(WAIT)
-            self.assertFalse(thread.is_alive())
+        with ThreadPoolExecutor() as threads:
+            answering = threads.submit(self.exchange, far, near, down)
+            received = read(far, MUCH + 1)
+            answering.result(WAIT)
+        sending.join(WAIT)
+        self.assertFalse(sending.is_alive())
         self.assertIsNone(sending.failed)
         self.assertEqual(hashlib.sha256(received).digest(), hashlib.sha256(up).digest())
         far.shutdown(socket.SHUT_WR)

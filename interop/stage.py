@@ -18,11 +18,16 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from attrs import frozen
+from twisted.python.components import proxyForInterface
+from twisted.trial.itrial import IReporter
+from twisted.trial.unittest import SynchronousTestCase
 
 from interop.peers import PEERS, Peer, Variant
 from interop.relay import Relay
@@ -55,6 +60,36 @@ class Ended(Exception):
     """A program ended before it said what was waited for."""
 
 
+#: What all programs have said, in the order in which it was read.
+SAID: list[str] = []
+
+
+class _Watched(proxyForInterface(IReporter)):  # type: ignore[misc]
+    """A result that knows whether its test has failed."""
+
+    failed = False
+
+    def addError(self, test: object, error: object) -> None:
+        self.failed = True
+        super().addError(test, error)
+
+    def addFailure(self, test: object, failure: object) -> None:
+        self.failed = True
+        super().addFailure(test, failure)
+
+
+class StageTestCase(SynchronousTestCase):
+    """Tests whose failures are followed by what the programs on the stage said meanwhile."""
+
+    def run(self, result: Any) -> None:
+        start, watched = len(SAID), _Watched(result)
+        super().run(watched)
+        if watched.failed:
+            time.sleep(1)  # a program may find out after the test that its connection is lost
+            print(f"\n{self.id()} failed; meanwhile the programs said:")
+            print(*SAID[start:], sep="\n", flush=True)
+
+
 class Program:
     """A program in the background; its lines are kept.
 
@@ -65,6 +100,7 @@ class Program:
         self, command: Sequence[str], environment: Mapping[str, str], directory: str
     ) -> None:
         self.lines: list[str] = []
+        self._name = Path(command[0]).name
         self._more = threading.Condition()
         self._over = False
         # Nothing outlives a test run that is killed.
@@ -84,6 +120,7 @@ class Program:
     def _read(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
+            SAID.append(f"{self._name}[{self.process.pid}]: {line.rstrip()}")
             with self._more:
                 self.lines.append(line.rstrip("\n"))
                 self._more.notify_all()

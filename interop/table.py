@@ -93,7 +93,7 @@ def generated() -> str:
         for peer in PEERS
         for limit in peer.limits
         for line in textwrap.wrap(
-            f"- {peer.name}: {limit.sentence}.", 120, subsequent_indent="  ", break_on_hyphens=False
+            f"- {peer.name}: {limit.sentence}.", 100, subsequent_indent="  ", break_on_hyphens=False
         )
     ]
     lines = [

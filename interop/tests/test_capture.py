@@ -8,14 +8,13 @@ from pathlib import Path
 from signal import SIGINT
 
 from attrs import frozen
-from twisted.trial.unittest import SynchronousTestCase
 
 from interop.peers import PEERS, Heimdal, Java, Peer, Variant
 from interop.peers.base import package_version
 from interop.programs import PLAIN, as_user, run
 from interop.relay import DOWN, UP, Passage, Relay
 from interop.scenarios import read
-from interop.stage import HOST, WAIT, Backend, Program, stage
+from interop.stage import HOST, WAIT, Backend, Program, StageTestCase, stage
 
 #: tshark refuses scripts when it is root.
 READER = "nobody"
@@ -120,7 +119,7 @@ class Packet:
         return cls(int(port), end in ("1", "True"), info if wrong else "", frames, numbers(records))
 
 
-class CaptureTests(SynchronousTestCase):
+class CaptureTests(StageTestCase):
     """A handshake and records, decoded."""
 
     def talk(

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import socket
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from interop import scenarios
 from interop.peers import PEERS, Variant
-from interop.stage import HOST, WAIT, stage
+from interop.stage import HOST, WAIT, StageTestCase, stage
 
 #: The packages of ours that peers' servers have to take.
 PACKAGES = ("kerberos", "negotiate")
@@ -35,7 +33,7 @@ def _classes() -> dict[str, type]:
 globals().update(_classes())
 
 
-class LimitTests(SynchronousTestCase):
+class LimitTests(StageTestCase):
     """What peers cannot do, they still cannot: docs/interop.md says so."""
 
     def test_limits(self) -> None:
