@@ -15,9 +15,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
 from mutauth_twisted.admin.duplicates import find_duplicates
-from mutauth_twisted.dns import Resolver
 from mutauth_twisted.lab import Lab
 from mutauth_twisted.ldap.connection import Directory
+from mutauth_twisted.ldap.options import DirectoryOptions
 
 
 def _peak() -> float:
@@ -26,7 +26,7 @@ def _peak() -> float:
 
 
 async def main(reactor: Any) -> None:
-    directory = Directory(reactor, resolver=Resolver(reactor, Lab.current().nameserver))
+    directory = Directory(reactor, DirectoryOptions(nameserver=Lab.current().nameserver))
     seen = (0, 0)
 
     def progress(accounts: int, spns: int) -> None:

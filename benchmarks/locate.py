@@ -21,9 +21,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
 from mutauth_twisted.directory.location import Selection, locate
-from mutauth_twisted.dns import Resolver
 from mutauth_twisted.lab import Lab
 from mutauth_twisted.ldap.connection import Directory
+from mutauth_twisted.ldap.options import DirectoryOptions
 
 
 async def timed(count: int, work: Callable[[int], Awaitable[Any]]) -> list[float]:
@@ -38,7 +38,7 @@ async def timed(count: int, work: Callable[[int], Awaitable[Any]]) -> list[float
 
 async def main(reactor: Any, scps: str, count: str = "100") -> None:
     lab = Lab.current()
-    directory = Directory(reactor, resolver=Resolver(reactor, lab.nameserver))
+    directory = Directory(reactor, DirectoryOptions(nameserver=lab.nameserver))
     step = max(1, int(scps) // (int(count) + 1))
 
     async def find(number: int) -> None:

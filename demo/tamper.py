@@ -12,9 +12,9 @@ from typing import Any
 from mutauth_twisted.cli.group import run_in_reactor
 from mutauth_twisted.directory.scp import find_by_keyword
 from mutauth_twisted.directory.spns import find_account
-from mutauth_twisted.dns import Resolver
 from mutauth_twisted.errors import MutualAuthError
 from mutauth_twisted.ldap.connection import Directory
+from mutauth_twisted.ldap.options import DirectoryOptions
 from mutauth_twisted.ldap.session import Change, Session
 
 
@@ -34,7 +34,7 @@ def main(action: str, nameserver: str, *arguments: str) -> str:
     work = {"point": point, "unregister": unregister}[action]
 
     async def change(reactor: Any) -> str:
-        directory = Directory(reactor, resolver=Resolver(reactor, nameserver))
+        directory = Directory(reactor, DirectoryOptions(nameserver=nameserver))
         return await directory.run(lambda session: work(session, *arguments))
 
     return run_in_reactor(change)

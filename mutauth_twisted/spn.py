@@ -26,13 +26,18 @@ _MAX_PORT = 65535
 _CLASS = re.compile(r"[A-Za-z0-9{]([A-Za-z0-9._{}-]| (?! ))*(?<! )")
 
 
+def is_service_class(name: str) -> bool:
+    """Whether a name can be a service class, the first part of an SPN."""
+    return bool(_CLASS.fullmatch(name))
+
+
 def check_service_class(name: str, subject: str | None = None) -> str:
     """Make sure that a name can be a service class, the first part of an SPN; return it.
 
     :param subject: the error's, such as the option that gave the name.
     :raises UsageError: when it cannot.
     """
-    if not _CLASS.fullmatch(name):
+    if not is_service_class(name):
         raise UsageError(
             subject or f"service class {name!r}",
             "it is not a valid service class",

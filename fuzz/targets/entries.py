@@ -9,14 +9,17 @@ from contextlib import contextmanager
 from tempfile import TemporaryDirectory
 from uuid import UUID
 
+from attrs import evolve
+
 from fuzz.inputs import Choices
 from fuzz.targets import Check
 from fuzz.targets.names import one_line
 from mutauth_twisted.directory import rnr
 from mutauth_twisted.directory.binding import BindingError, BindingInformation
 from mutauth_twisted.directory.guidcache import CacheError, GuidCache
-from mutauth_twisted.directory.scp import SPN_FORMS, find_by_keyword
-from mutauth_twisted.errors import MutualAuthError, UsageError
+from mutauth_twisted.directory.scp import find_by_keyword
+from mutauth_twisted.directory.servicename import SPN_FORMS, ServiceName
+from mutauth_twisted.errors import UsageError
 from mutauth_twisted.ldap.session import Entry
 from mutauth_twisted.spn import SPN
 
@@ -142,26 +145,21 @@ def guid_cache() -> Iterator[Check]:
     """A file with any content: a GUID that stands in it, or a CacheError."""
     with TemporaryDirectory() as directory:
         cache = GuidCache(directory)
-        path = cache.path("echoSvc", "srv1.test.example")
+        service = ServiceName("echoSvc", "srv1.test.example")
+        path = cache.path(service)
 
         def check(data: bytes) -> None:
             path.write_bytes(data)
             try:
-                found = cache.read("echoSvc", "srv1.test.example")
+                found = cache.read(service)
             except CacheError as error:
                 one_line(error)
                 return
             assert found is not None
-            cache.write("echoSvc", "srv1.test.example", found.guid, found.dn)
-            assert cache.read("echoSvc", "srv1.test.example") == found
+            cache.write(service, found.guid, found.dn)
+            assert cache.read(service) == found
             text = Choices(data).rest()[:40].decode("utf-8", "replace")
-            try:
-                own = cache.path(text, text, text)
-            except MutualAuthError as error:
-                one_line(error)
-            else:
-                assert own.parent == path.parent and own != path, (
-                    "another service has this one's file"
-                )
+            own = cache.path(evolve(service, scp_name=f"{text}!"))
+            assert own.parent == path.parent and own != path, "another service has this one's file"
 
         yield check

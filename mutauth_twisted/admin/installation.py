@@ -23,7 +23,6 @@ from mutauth_twisted.admin.scpadmin import (
 )
 from mutauth_twisted.admin.undo import Undo
 from mutauth_twisted.directory import acl as security
-from mutauth_twisted.directory.commands import DEFAULT_SPN_FORMS
 from mutauth_twisted.directory.scp import (
     ServiceConnectionPoint,
     create_scp,
@@ -31,6 +30,7 @@ from mutauth_twisted.directory.scp import (
     read_scp,
     scp_dn,
 )
+from mutauth_twisted.directory.servicename import ServiceName
 from mutauth_twisted.directory.spns import (
     Account,
     add_spns,
@@ -49,7 +49,7 @@ from mutauth_twisted.errors import (
     UsageError,
 )
 from mutauth_twisted.ldap.connection import Directory
-from mutauth_twisted.ldap.dn import child_dn, parent_of, same_dn
+from mutauth_twisted.ldap.dn import parent_of, same_dn
 from mutauth_twisted.ldap.session import NO_SUCH_ATTRIBUTE, Change, Session
 from mutauth_twisted.names import fold_ascii
 from mutauth_twisted.spn import SPN
@@ -117,15 +117,10 @@ class Removed:
 def install(
     session: Session,
     catalog: Session,
-    *,
-    service_class: str,
-    host: str,
+    service: ServiceName,
     account: str,
-    scp_name: str | None = None,
-    scp_parent: str | None = None,
-    container: str | None = None,
+    *,
     keywords: Sequence[str] = (),
-    spn_forms: Sequence[str] = DEFAULT_SPN_FORMS,
     report: Report = lambda _: None,
     finish: Callable[[Installation], object] = lambda _: None,
     undo: Undo | None = None,
@@ -139,16 +134,9 @@ def install(
 
     :param session: a domain controller, with an administrator's tickets.
     :param catalog: a global catalog, to look for SPNs on other accounts first.
-    :param service_class: the SPNs' first part.
-    :param host: their second part: the host's DNS name.
+    :param service: what it is called; its container is created if need be.
     :param account: who runs the service: sAMAccountName, UPN or DN.
-    :param scp_name: the service connection point's common name; the service
-        class by default.
-    :param scp_parent: the DN to put it below; the host's computer object by default.
-    :param container: put it into this container below CN=System instead, which
-        is created if need be: the place of a replicated service.
     :param keywords: what clients find it by; the service class by default.
-    :param spn_forms: the SPNs' third parts: ``guid``, ``dn``, ``host``.
     :param report: is told what is done, a line each.
     :param finish: the last step, outside the directory; when it raises a
         MutualAuthError everything is undone.
@@ -157,28 +145,23 @@ def install(
     """
     undo = undo or Undo(report)
     holder = find_account(session, account)
-    scp_parent = _parent(session, scp_parent, container)
-    dn = scp_dn(
-        session, service_class=service_class, host=host, scp_name=scp_name, scp_parent=scp_parent
-    )
-    existing = _existing(session, dn, service_class)
-    planned = existing or ServiceConnectionPoint(dn, UUID(int=0), service_class)
+    dn = scp_dn(session, service)
+    existing = _existing(session, dn, service)
+    planned = existing or ServiceConnectionPoint(dn, UUID(int=0))
     # Nothing is written before it is known that the SPNs are free. A new object's GUID cannot be
     # taken.
-    known = [
-        planned.spn(form, host, service_class) for form in spn_forms if existing or form != "guid"
-    ]
+    known = [spn for spn in planned.spns_of(service) if spn.service_name != str(UUID(int=0))]
     check_free(catalog, known, holder)
     try:
-        if container and not existing:
+        if service.container and not existing:
             _create_container(session, parent_of(dn), undo, report)
         point = existing or _create(
-            session, dn, service_class, host, keywords or (service_class,), undo, report
+            session, dn, service, keywords or (service.service_class,), undo, report
         )
         if existing:
             _add_keywords(session, point, keywords, undo, report)
         is_new = _grant(session, point, holder, undo, report)
-        spns = tuple(point.spn(form, host, service_class) for form in spn_forms)
+        spns = point.spns_of(service)
         for spn in spns:
             _add_spn(session, holder, spn, undo, report)
         if existing and is_new:
@@ -220,18 +203,6 @@ async def all_or_nothing(
         raise
 
 
-def _parent(session: Session, scp_parent: str | None, container: str | None) -> str | None:
-    if container is None:
-        return scp_parent
-    if scp_parent is not None:
-        raise UsageError(
-            f"container {container}",
-            "a parent was given too",
-            "use either --container or --scp-parent",
-        )
-    return child_dn(container, f"CN=System,{session.domain_dn}")
-
-
 def _create_container(session: Session, dn: str, undo: Undo, report: Report) -> None:
     try:
         kinds = session.read(dn, ["objectClass"]).texts("objectClass")
@@ -270,17 +241,17 @@ def _delete_container(session: Session, dn: str, done: Callable[[Removed], None]
         done(Removed("container", dn))
 
 
-def _existing(session: Session, dn: str, service_class: str) -> ServiceConnectionPoint | None:
+def _existing(session: Session, dn: str, service: ServiceName) -> ServiceConnectionPoint | None:
     try:
         point = read_scp(session, dn)
     except OtherObject:
         raise
     except NotFound:
         return None
-    if fold_ascii(point.service_class or "") != fold_ascii(service_class):
+    if fold_ascii(point.service_class or "") != fold_ascii(service.service_class):
         raise ServiceCheckFailed(
             f"SCP {point.dn}",
-            f"it is of service class {point.service_class}, not {service_class}",
+            f"it is of service class {point.service_class}, not {service.service_class}",
             "choose another name with --scp-name",
         )
     return point
@@ -289,15 +260,18 @@ def _existing(session: Session, dn: str, service_class: str) -> ServiceConnectio
 def _create(
     session: Session,
     dn: str,
-    service_class: str,
-    host: str,
+    service: ServiceName,
     keywords: Sequence[str],
     undo: Undo,
     report: Report,
 ) -> ServiceConnectionPoint:
     with undo.around(f"SCP {dn}", lambda session: _deleted(session, dn)):
         point = create_scp(
-            session, dn, service_class=service_class, dns_name=host, keywords=keywords
+            session,
+            dn,
+            service_class=service.service_class,
+            dns_name=service.host,
+            keywords=keywords,
         )
     report(f"created SCP {point.dn} (GUID {point.guid})")
     return point
@@ -404,15 +378,10 @@ def _add_spn(session: Session, account: Account, spn: SPN, undo: Undo, report: R
 def uninstall(
     session: Session,
     catalog: Session,
-    *,
-    service_class: str,
-    host: str,
+    service: ServiceName,
     account: str | None = None,
-    scp_name: str | None = None,
-    scp_parent: str | None = None,
-    container: str | None = None,
+    *,
     guid: UUID | None = None,
-    spn_forms: Sequence[str] = DEFAULT_SPN_FORMS,
     report: Report = lambda _: None,
 ) -> list[Removed]:
     """Remove what :func:`install` made: the SPNs first, then the service connection point; blocks.
@@ -420,9 +389,9 @@ def uninstall(
     SPNs that carry a DN which the object had before it was moved go too, when
     they stand on the given account, or on one that holds the SPN with the GUID.
 
-    :param account: take the SPNs from this account only; None: from whoever holds them.
-    :param container: given to :func:`install`; deleted when that made it and
+    :param service: as it was given to :func:`install`; a container that this made is deleted when
         nothing is left in it.
+    :param account: take the SPNs from this account only; None: from whoever holds them.
     :param guid: the cached GUID, which finds the object wherever it was moved.
     :param report: is told what was removed, and what was kept, a line each.
     :return: what was removed; none when nothing was there.
@@ -433,12 +402,11 @@ def uninstall(
         removed.append(what)
         report(str(what))
 
-    scp_parent = _parent(session, scp_parent, container)
-    point, is_there = _find_installed(session, guid, service_class, host, scp_name, scp_parent)
+    point, is_there = _find_installed(session, guid, service)
     if point is None:
         return removed
     only = find_account(session, account) if account else None
-    spns = [point.spn(form, host, service_class) for form in spn_forms]
+    spns = point.spns_of(service)
     holders = find_holders_of(catalog, spns)
     if only is not None:
         _check_only(holders, only, spns)
@@ -446,8 +414,8 @@ def uninstall(
     for holder in holders:
         for spn in remove_spns(session, holder, [spn for spn in spns if holder.holds(spn)]):
             done(Removed("SPN", str(spn), holder))
-        if only or holder.holds(point.spn("guid", host, service_class)):
-            stale = find_stale(catalog, point, holder, service_class=service_class, host=host)
+        if only or holder.holds(point.spn("guid", service.host, service.service_class)):
+            stale = find_stale(catalog, point, holder, service.service_class, service.host)
             for text in remove_spns(session, holder, stale):
                 done(Removed("SPN", text, holder, is_stale=True))
     if is_there and (others := _still_used(catalog, point, removed)):
@@ -456,8 +424,8 @@ def uninstall(
     if is_there:
         delete_scp(session, point)
         done(Removed("SCP", point.dn))
-    if container and scp_parent:
-        _delete_container(session, scp_parent, done)
+    if service.container:
+        _delete_container(session, parent_of(scp_dn(session, service)), done)
     return removed
 
 
@@ -489,10 +457,7 @@ def _check_only(holders: Sequence[Account], only: Account, spns: Sequence[SPN]) 
 def _find_installed(
     session: Session,
     guid: UUID | None,
-    service_class: str,
-    host: str,
-    scp_name: str | None,
-    scp_parent: str | None,
+    service: ServiceName,
 ) -> tuple[ServiceConnectionPoint | None, bool]:
     """The service connection point, and whether it is still there.
 
@@ -503,16 +468,10 @@ def _find_installed(
         with suppress(NotFound):
             return read_scp(session, guid), True
     try:
-        dn = scp_dn(
-            session,
-            service_class=service_class,
-            host=host,
-            scp_name=scp_name,
-            scp_parent=scp_parent,
-        )
+        dn = scp_dn(session, service)
     except NotFound:  # not even the host is known any more
         return None, False
-    point = _existing(session, dn, service_class)
+    point = _existing(session, dn, service)
     if point is not None:
         return point, True
-    return ServiceConnectionPoint(dn, guid or UUID(int=0), service_class, host), False
+    return ServiceConnectionPoint(dn, guid or UUID(int=0)), False

@@ -16,17 +16,17 @@ from attrs import evolve, frozen
 from mutauth_twisted.admin.spnadmin import query
 from mutauth_twisted.directory import acl as security
 from mutauth_twisted.directory.binding import BindingError, BindingInformation, advertised_form
-from mutauth_twisted.directory.commands import install_command, uninstall_command
 from mutauth_twisted.directory.scp import (
     ServiceConnectionPoint,
     delete_scp,
     find_by_keyword,
     read_scp,
 )
+from mutauth_twisted.directory.servicename import ServiceName
 from mutauth_twisted.directory.spns import Account, find_account, find_by_sid, spn_command
 from mutauth_twisted.errors import NotFound, ServiceCheckFailed, UsageError
 from mutauth_twisted.ldap.connection import Directory
-from mutauth_twisted.ldap.dn import common_name, domain_of, is_dn, parent_of, parse_guid, same_dn
+from mutauth_twisted.ldap.dn import common_name, domain_of, is_dn, parse_guid, same_dn
 from mutauth_twisted.ldap.session import Change, Session
 from mutauth_twisted.names import check_host_name, fold_ascii, is_host_name
 from mutauth_twisted.spn import SPN
@@ -114,7 +114,6 @@ def find_stale(
     catalog: Session,
     point: ServiceConnectionPoint,
     holder: Account,
-    *,
     service_class: str,
     host: str,
 ) -> list[str]:
@@ -197,9 +196,7 @@ def inspect(
 def _stale_of(catalog: Session, point: ServiceConnectionPoint, holder: Account) -> list[str]:
     if not point.service_class or not point.dns_name:
         return []
-    return find_stale(
-        catalog, point, holder, service_class=point.service_class, host=point.dns_name
-    )
+    return find_stale(catalog, point, holder, point.service_class, point.dns_name)
 
 
 def _host_problems(point: ServiceConnectionPoint) -> list[str]:
@@ -219,10 +216,13 @@ def _binding_problems(point: ServiceConnectionPoint) -> list[str]:
         return [str(error)]
 
 
-def _host_of(point: ServiceConnectionPoint, naming: Sequence[tuple[Account, SPN]]) -> str:
-    """The host that its SPNs name; a replicated service's SCP itself names a DNS record instead."""
+def _service(point: ServiceConnectionPoint, naming: Sequence[tuple[Account, SPN]]) -> ServiceName:
+    """The service that it is for, on the host that its SPNs name where itself it names a DNS record
+    instead, as that of a replicated service does.
+    """
     own = point.dns_name if point.dns_name_type == "A" else None
-    return own or next((spn.host for _, spn in naming), "HOST")
+    host = own or next((spn.host for _, spn in naming), None)
+    return ServiceName.for_remedy(point.service_class, host).at(point.dn)
 
 
 def _install(
@@ -233,15 +233,10 @@ def _install(
     spn_forms: Sequence[str] = (),
 ) -> str:
     """The installation of this very object, for an account."""
-    return install_command(
-        point.service_class or "CLASS",
-        _host_of(point, naming),
-        account,
-        **({"spn_forms": spn_forms} if spn_forms else {}),
-        scp_name=common_name(point.dn),
-        scp_parent=parent_of(point.dn),
-        reach=session.reach,
-    )
+    service = _service(point, naming)
+    if spn_forms:
+        service = evolve(service, spn_forms=tuple(spn_forms))
+    return session.options.command(*service.install_words(account))
 
 
 def _grant_problems(
@@ -380,13 +375,7 @@ def remove(
             )
             for holder in holders
         ]
-        whole = uninstall_command(
-            point.service_class or "CLASS",
-            _host_of(point, naming),
-            scp_name=common_name(point.dn),
-            scp_parent=parent_of(point.dn),
-            reach=session.reach,
-        )
+        whole = session.options.command(*_service(point, naming).uninstall_words())
         raise ServiceCheckFailed(
             f"SCP {point.dn}",
             f"{len(naming)} SPN(s) of {', '.join(holder.name for holder in holders)} carry its "
@@ -444,5 +433,5 @@ async def find_home(directory: Directory, name: str) -> tuple[str | UUID, str]:
     raise UsageError(
         f"SCP {name}",
         "it is neither a DN nor a GUID",
-        f"{directory.command('scp', 'find', name)} tells both",
+        f"{directory.options.command('scp', 'find', name)} tells both",
     )

@@ -15,10 +15,11 @@ from mutauth_twisted.cli.output import line, note
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.directory.accountkeys import account_warnings
 from mutauth_twisted.directory.guidcache import DEFAULT_STATE_DIR, GuidCache
-from mutauth_twisted.directory.scp import SPN_FORMS, client_strings
-from mutauth_twisted.dns import Resolver
-from mutauth_twisted.errors import DirectoryRefused, UsageError
+from mutauth_twisted.directory.scp import client_strings
+from mutauth_twisted.directory.servicename import ServiceName, parse_spn_forms
+from mutauth_twisted.errors import DirectoryRefused
 from mutauth_twisted.ldap.connection import Directory
+from mutauth_twisted.ldap.options import DirectoryOptions
 from mutauth_twisted.ldap.session import INSUFFICIENT_RIGHTS, Session
 from mutauth_twisted.spn import check_service_class, own_host
 
@@ -55,15 +56,10 @@ def directory_options(command: Command) -> Command:
     return command
 
 
-def open_directory(reactor: Any, options: dict[str, Any]) -> Directory:
+def directory_of(options: dict[str, Any]) -> DirectoryOptions:
     """The directory as :func:`directory_options` describe it."""
-    return Directory(
-        reactor,
-        realm=options["realm"],
-        servers=options["servers"],
-        ca_file=options["directory_ca"],
-        resolver=Resolver(reactor, options["nameserver"]),
-        credentials=ClientCredentials(options["principal"], options["ccache"], options["keytab"]),
+    return DirectoryOptions(
+        options["servers"], options["directory_ca"], options["realm"], options["nameserver"]
     )
 
 
@@ -83,9 +79,11 @@ def in_directory(
         run the whole command, of which the denied operation was one step.
     """
     begin_logging(verbose=False)
+    where = directory_of(options)
+    credentials = ClientCredentials(options["principal"], options["ccache"], options["keytab"])
 
     async def main(reactor: Any) -> T:
-        return await work(open_directory(reactor, options))
+        return await work(Directory(reactor, where, credentials))
 
     try:
         return run_in_reactor(main, to_the_end=writes)
@@ -173,13 +171,19 @@ def _service_options(command: Command) -> Command:
 
 def spn_forms(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
     """Read ``--spn-form``: forms with commas between them."""
-    forms = tuple(form.strip() for form in value.split(",") if form.strip())
-    for form in forms:
-        if form not in SPN_FORMS:
-            raise UsageError(
-                f"--spn-form {form}", "there is no such form", f"use {', '.join(SPN_FORMS)}"
-            )
-    return forms
+    return parse_spn_forms(value)
+
+
+def _service_of(options: dict[str, Any]) -> ServiceName:
+    """The service as :func:`_service_options` and ``--spn-form`` describe it."""
+    return ServiceName(
+        options["service_class"],
+        options["host"],
+        options["forms"],
+        options["scp_name"],
+        options["scp_parent"],
+        options["container"],
+    )
 
 
 @click.command()
@@ -202,18 +206,7 @@ def spn_forms(context: click.Context, parameter: click.Parameter, value: str) ->
     help="SPNs to register (guid,dn,host).",
 )
 @directory_options
-def install(
-    service_class: str,
-    host: str,
-    scp_name: str | None,
-    scp_parent: str | None,
-    container: str | None,
-    state_dir: str,
-    account: str,
-    keywords: tuple[str, ...],
-    forms: tuple[str, ...],
-    **options: Any,
-) -> None:
+def install(state_dir: str, account: str, keywords: tuple[str, ...], **options: Any) -> None:
     """Prepare the directory for a service (an administrator's step).
 
     Creates the service connection point, lets the account keep it up to date,
@@ -222,22 +215,17 @@ def install(
     is undone.
     """
     begin_logging(verbose=False)
-    cache = GuidCache(state_dir)
+    service, cache = _service_of(options), GuidCache(state_dir)
 
     def work(session: Session, catalog: Session, undo: Undo) -> installation.Installation:
         return installation.install(
             session,
             catalog,
-            service_class=service_class,
-            host=host,
-            account=account,
-            scp_name=scp_name,
-            scp_parent=scp_parent,
-            container=container,
+            service,
+            account,
             keywords=keywords,
-            spn_forms=forms,
             report=line,
-            finish=lambda done: cache.write(service_class, host, done.guid, done.dn, scp_name),
+            finish=lambda done: cache.write(service, done.guid, done.dn),
             undo=undo,
         )
 
@@ -247,15 +235,16 @@ def install(
         writes=True,
         whole=True,
     )
-    line(f"cached GUID {done.guid} in {cache.path(service_class, host, scp_name)}")
-    line(f"{service_class} on {host} is ready to run as {done.account.name}")
+    line(f"cached GUID {done.guid} in {cache.path(service)}")
+    line(f"{service.service_class} on {service.host} is ready to run as {done.account.name}")
     for warning in account_warnings(done.account):
         note(warning)
     strings = client_strings(done.scp)
     if strings:
         line(f"clients connect with {' or '.join(strings)}")
     if not strings or "class=" in strings[0]:
-        note(f"no keyword is the service class: clients need class={service_class}; see --keyword")
+        needed = f"class={service.service_class}"
+        note(f"no keyword is the service class: clients need {needed}; see --keyword")
 
 
 @click.command()
@@ -270,40 +259,25 @@ def install(
     help="SPNs to remove (guid,dn,host).",
 )
 @directory_options
-def uninstall(
-    service_class: str,
-    host: str,
-    scp_name: str | None,
-    scp_parent: str | None,
-    container: str | None,
-    state_dir: str,
-    account: str | None,
-    forms: tuple[str, ...],
-    **options: Any,
-) -> None:
+def uninstall(state_dir: str, account: str | None, **options: Any) -> None:
     """Remove what install made: the SPNs, the service connection point, the cached GUID."""
-    cache = GuidCache(state_dir)
-    cached = cache.read(service_class, host, scp_name)
+    service, cache = _service_of(options), GuidCache(state_dir)
+    cached = cache.read(service)
 
     def work(session: Session, catalog: Session) -> list[installation.Removed]:
         return installation.uninstall(
             session,
             catalog,
-            service_class=service_class,
-            host=host,
-            account=account,
-            scp_name=scp_name,
-            scp_parent=scp_parent,
-            container=container,
+            service,
+            account,
             guid=cached.guid if cached else None,
-            spn_forms=forms,
             report=line,
         )
 
     removed = in_directory(
         options, lambda directory: directory.run_with_catalog(work), writes=True, whole=True
     )
-    if cache.remove(service_class, host, scp_name):
-        line(f"removed {cache.path(service_class, host, scp_name)}")
+    if cache.remove(service):
+        line(f"removed {cache.path(service)}")
     elif not removed:
-        line(f"nothing of {service_class} on {host} was there")
+        line(f"nothing of {service.service_class} on {service.host} was there")

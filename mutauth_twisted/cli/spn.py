@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from typing import Any
 
@@ -12,11 +11,10 @@ from mutauth_twisted.admin import spnadmin
 from mutauth_twisted.admin.duplicates import Duplicate, find_duplicates
 from mutauth_twisted.admin.spnadmin import Written
 from mutauth_twisted.cli.group import OneLineGroup
-from mutauth_twisted.cli.install import directory_options, in_directory
+from mutauth_twisted.cli.install import directory_of, directory_options, in_directory
 from mutauth_twisted.cli.output import as_json, json_option, line, note, progress_bar, table
 from mutauth_twisted.directory.spns import Account, find_account
 from mutauth_twisted.errors import UsageError
-from mutauth_twisted.ldap.connection import reach_of
 from mutauth_twisted.spn import SPN
 
 
@@ -202,10 +200,7 @@ def duplicates(for_programs: bool, **options: Any) -> None:
     if not found:
         note("no SPN stands on several accounts")
         return
-    reach = reach_of(
-        options["servers"], options["directory_ca"], options["realm"], options["nameserver"]
-    )
-    remedy = shlex.join(["mutauth", "spn", "delete", "ACCOUNT", "SPN", *reach])
+    remedy = directory_of(options).command("spn", "delete", "ACCOUNT", "SPN")
     note(
         f"{len(found)} SPN(s) stand on several accounts; delete each from all but one with {remedy}"
     )

@@ -16,6 +16,7 @@ from uuid import UUID
 
 from attrs import frozen
 
+from mutauth_twisted.directory.servicename import ServiceName
 from mutauth_twisted.errors import MutualAuthError
 from mutauth_twisted.files import make_directory, read_file
 from mutauth_twisted.ldap.dn import parse_guid
@@ -50,21 +51,23 @@ class GuidCache:
     def __init__(self, directory: str | os.PathLike[str] = DEFAULT_STATE_DIR) -> None:
         self.directory = Path(directory)
 
-    def path(self, service_class: str, host: str, scp_name: str | None = None) -> Path:
+    def path(self, service: ServiceName) -> Path:
         """The file of one service; safe and distinct for any names, whose case does not count."""
-        key = [fold_ascii(part) for part in (service_class, host, scp_name or service_class)]
+        key = [
+            fold_ascii(part) for part in (service.service_class, service.host, service.common_name)
+        ]
         readable = "".join(letter if letter in _SAFE else "_" for letter in f"{key[0]}@{key[1]}")[
             :80
         ]
         digest = sha256(json.dumps(key).encode()).hexdigest()[:16]
         return self.directory / f"scp-{readable}-{digest}.json"
 
-    def read(self, service_class: str, host: str, scp_name: str | None = None) -> CachedGuid | None:
+    def read(self, service: ServiceName) -> CachedGuid | None:
         """What was cached, or None when nothing was.
 
         :raises CacheError: when the file cannot be read, or is no such file.
         """
-        path = self.path(service_class, host, scp_name)
+        path = self.path(service)
         try:
             content = json.loads(read_file(path, _MAX_FILE))
             guid = parse_guid(content["guid"])
@@ -80,15 +83,18 @@ class GuidCache:
                 str(path), "it holds no GUID", "remove the file: the SCP is then found by its place"
             ) from error
 
-    def write(
-        self, service_class: str, host: str, guid: UUID, dn: str = "", scp_name: str | None = None
-    ) -> Path:
+    def write(self, service: ServiceName, guid: UUID, dn: str = "") -> Path:
         """Keep a GUID; a reader sees the old file or the new one, never half of it.
 
         :raises CacheError: when it cannot be written.
         """
-        path = self.path(service_class, host, scp_name)
-        content = {"service_class": service_class, "host": host, "guid": str(guid), "dn": dn}
+        path = self.path(service)
+        content = {
+            "service_class": service.service_class,
+            "host": service.host,
+            "guid": str(guid),
+            "dn": dn,
+        }
         try:
             make_directory(self.directory, 0o755)
             handle, temporary = tempfile.mkstemp(dir=self.directory, prefix=".scp-")
@@ -105,12 +111,12 @@ class GuidCache:
             raise self._error(path, "cannot be written", error) from error
         return path
 
-    def remove(self, service_class: str, host: str, scp_name: str | None = None) -> bool:
+    def remove(self, service: ServiceName) -> bool:
         """Forget a GUID; whether there was one.
 
         :raises CacheError: when it cannot be removed.
         """
-        path = self.path(service_class, host, scp_name)
+        path = self.path(service)
         try:
             path.unlink()
         except FileNotFoundError:

@@ -36,19 +36,14 @@ from attrs import evolve, frozen
 from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore
 
 from mutauth_twisted.directory.binding import BindingError, BindingInformation, advertised_form
-from mutauth_twisted.directory.commands import install_command
 from mutauth_twisted.directory.rnr import ServiceInstance, read_instance
-from mutauth_twisted.directory.scp import (
-    SPN_FORMS,
-    ServiceConnectionPoint,
-    find_by_keyword,
-    read_scp,
-)
+from mutauth_twisted.directory.scp import ServiceConnectionPoint, find_by_keyword, read_scp
+from mutauth_twisted.directory.servicename import SPN_FORMS, ServiceName
 from mutauth_twisted.directory.spns import find_holders_of, find_named
 from mutauth_twisted.dns import weighted_order
 from mutauth_twisted.errors import MutualAuthError, NotFound, ServiceCheckFailed, UsageError
 from mutauth_twisted.ldap.connection import Directory
-from mutauth_twisted.ldap.dn import common_name, domain_of, is_dn, parent_of, parse_guid
+from mutauth_twisted.ldap.dn import domain_of, is_dn, parse_guid
 from mutauth_twisted.ldap.session import Session
 from mutauth_twisted.names import fold_ascii
 from mutauth_twisted.spn import SPN, check_service_class
@@ -220,22 +215,17 @@ async def _locate_rnr(
     subject = f"RnR service {found.dn}"
     _check_class(query, subject, found.service_class)
     if not found.addresses:
-        words = (
-            "--service-class",
-            found.service_class or "CLASS",
-            "--host",
-            "HOST",
-            "--port",
-            "PORT",
+        words = ServiceName.for_remedy(found.service_class, None).publish_words(
+            found.dn, port="PORT"
         )
-        publish = directory.command("rnr", "publish", found.dn, *words)
+        publish = directory.options.command(*words)
         also = f" that can be read here ({found.foreign} others)" if found.foreign else ""
         raise ServiceCheckFailed(
             subject, f"it has published no address{also}", f"an administrator runs {publish}"
         )
     instances = [each for each in _of_rnr(found) if query.wants(each.host)]
     if not instances:
-        remedy = f"see them with {directory.command('rnr', 'list')}"
+        remedy = f"see them with {directory.options.command('rnr', 'list')}"
         raise NotFound(subject, f"none of its hosts matches {query.hosts!r}", remedy)
     instances, faults = await _held(directory, query, instances)
     if not instances:
@@ -257,7 +247,7 @@ def _nothing(directory: Directory, query: Selection) -> NotFound:
     return NotFound(
         query.subject,
         f"no service connection point{narrowed} has this keyword",
-        f"check the name; {directory.command('scp', 'list')} names those of the domain",
+        f"check the name; {directory.options.command('scp', 'list')} names those of the domain",
     )
 
 
@@ -453,28 +443,15 @@ async def _held(
 
 
 def _not_held(directory: Directory, query: Selection, instance: Instance) -> ServiceCheckFailed:
-    service_class, host = instance.spn.service_class, instance.host
+    service = ServiceName.for_remedy(instance.spn.service_class, instance.host)
     if query.kind == "rnr":
         subject = f"RnR service {instance.dn}"
-        words = (
-            "--service-class",
-            service_class,
-            "--host",
-            host,
-            "--port",
-            str(instance.port),
-            "--account",
-            "ACCOUNT",
-        )
-        command = directory.command("rnr", "publish", instance.dn, *words)
+        words = service.publish_words(instance.dn, port=instance.port, account="ACCOUNT")
     else:
         subject = f"SCP {instance.dn}"
-        name, parent = common_name(instance.dn), parent_of(instance.dn)
-        command = install_command(
-            service_class, host, "ACCOUNT", scp_name=name, scp_parent=parent, reach=directory.reach
-        )
+        words = service.at(instance.dn).install_words("ACCOUNT")
     return ServiceCheckFailed(
         subject,
         f"no account holds the SPN that vouches for it, {instance.spn}",
-        f"if it is to be trusted, an administrator runs {command}",
+        f"if it is to be trusted, an administrator runs {directory.options.command(*words)}",
     )

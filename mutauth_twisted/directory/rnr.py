@@ -159,7 +159,7 @@ def read_instance(session: Session, name: str) -> ServiceInstance:
     :raises OtherObject: when the object of that name is something else.
     """
     subject = f"RnR service {name}"
-    remedy = f"check the name; {session.command('rnr', 'list')} names those that are there"
+    remedy = f"check the name; {session.options.command('rnr', 'list')} names those that are there"
     dn = instance_dn(session, name)
     try:
         entry = session.read(dn, _ATTRIBUTES)
@@ -288,7 +288,7 @@ def check_class(session: Session, instance: ServiceInstance, service_class: str)
         raise ServiceCheckFailed(
             f"RnR service {instance.dn}",
             f"it is of service class {known or instance.class_id}, not {service_class}",
-            f"choose another name, or run {session.command('rnr', 'remove', instance.dn)}",
+            f"choose another name, or run {session.options.command('rnr', 'remove', instance.dn)}",
         )
 
 

@@ -9,6 +9,7 @@ from attrs import frozen
 from twisted.internet.endpoints import quoteStringArgument
 
 from mutauth_twisted.directory.binding import BindingInformation
+from mutauth_twisted.directory.servicename import SPN_FORMS, ServiceName
 from mutauth_twisted.errors import (
     DirectoryRefused,
     NotFound,
@@ -22,8 +23,6 @@ from mutauth_twisted.names import check_host_name, fold_ascii
 from mutauth_twisted.spn import SPN, check_service_class
 
 OBJECT_CLASS = "serviceConnectionPoint"
-#: The forms of an SPN's service name that a service connection point gives.
-SPN_FORMS = ("guid", "dn", "host")
 _IS_SCP = equals("objectClass", OBJECT_CLASS)
 _ATTRIBUTES = (
     "objectClass",
@@ -89,6 +88,15 @@ class ServiceConnectionPoint:
             service_class, check_host_name(host, f"SCP {self.dn}, host {host!r}"), names[form]
         )
 
+    def spns_of(self, service: ServiceName) -> tuple[SPN, ...]:
+        """The SPNs of a service that this object stands for.
+
+        :raises UsageError: as :meth:`spn` does.
+        """
+        return tuple(
+            self.spn(form, service.host, service.service_class) for form in service.spn_forms
+        )
+
 
 def client_strings(point: ServiceConnectionPoint) -> list[str]:
     """The client endpoint strings that find this service, one for each of its keywords.
@@ -128,7 +136,9 @@ def read_scp(session: Session, name: str | UUID) -> ServiceConnectionPoint:
     try:
         entry = session.read(name, _ATTRIBUTES)
     except NotFound as error:
-        remedy = f"check the name; {session.command('scp', 'list')} names those that are there"
+        remedy = (
+            f"check the name; {session.options.command('scp', 'list')} names those that are there"
+        )
         raise NotFound(subject, error.cause, remedy) from error
     if OBJECT_CLASS.casefold() not in (kind.casefold() for kind in entry.texts("objectClass")):
         raise OtherObject(subject, "it is no service connection point", "check the name")
@@ -247,15 +257,14 @@ def delete_scp(session: Session, scp: ServiceConnectionPoint) -> None:
     session.delete(scp.dn)
 
 
-def scp_dn(
-    session: Session,
-    *,
-    service_class: str,
-    host: str,
-    scp_name: str | None = None,
-    scp_parent: str | None = None,
-) -> str:
+def scp_dn(session: Session, service: ServiceName) -> str:
     """Where the service's connection point is put: below the host's computer object, unless said
     otherwise.
+
+    :raises NotFound: when the host has no computer object.
     """
-    return child_dn(scp_name or service_class, scp_parent or find_computer(session, host))
+    if service.container is not None:
+        parent = child_dn(service.container, f"CN=System,{session.domain_dn}")
+    else:
+        parent = service.scp_parent or find_computer(session, service.host)
+    return child_dn(service.common_name, parent)

@@ -181,7 +181,7 @@ def find_named(session: Session, service_class: str, names: Sequence[str]) -> se
 
 def spn_command(session: Session, kind: str, account: Account, *spns: SPN | str) -> str:
     """The command for an administrator that adds, deletes or replaces SPNs."""
-    return session.command("spn", kind, account.name, *map(str, spns))
+    return session.options.command("spn", kind, account.name, *map(str, spns))
 
 
 def check_free(catalog: Session, spns: Sequence[SPN], account: Account) -> None:
@@ -240,9 +240,8 @@ def _refused(
         # Whatever the class: a domain controller refuses host/h while HTTP/h is elsewhere
         # (sPNMappings).
         patterns = dict.fromkeys(f"*/{str(spn).partition('/')[2]}" for spn in spns)
-        remedy = (
-            f"{session.command('spn', 'query', *patterns)} tells who holds it or an alias of it"
-        )
+        command = session.options.command("spn", "query", *patterns)
+        remedy = f"{command} tells who holds it or an alias of it"
     elif error.code == CONSTRAINT_VIOLATION and account.is_computer:
         own = " or ".join(filter(None, (account.dns_host_name, account.name.rstrip("$"))))
         remedy = (

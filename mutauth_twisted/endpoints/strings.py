@@ -53,6 +53,7 @@ if not WINDOWS:
     from mutauth_twisted.directory.location import Selection
     from mutauth_twisted.endpoints.located import KEEP, LocatedEndpoint
     from mutauth_twisted.ldap.connection import Directory
+from mutauth_twisted.ldap.options import DirectoryOptions
 
 T = TypeVar("T")
 
@@ -339,11 +340,13 @@ def _located(
         )
     directory = Directory(
         reactor,
-        realm=keywords.get("realm"),
-        servers=_list(keywords, "directory"),
-        ca_file=keywords.get("ca"),
-        resolver=Resolver(reactor, keywords.get("nameserver")),
-        credentials=credentials,
+        DirectoryOptions(
+            _list(keywords, "directory"),
+            keywords.get("ca"),
+            keywords.get("realm"),
+            keywords.get("nameserver"),
+        ),
+        credentials,
     )
     if (form := keywords.get("spn-form")) is not None:
         _choice("spn-form", form, {known: known for known in ("guid", "dn", "host")})

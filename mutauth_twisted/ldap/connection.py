@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from threading import Lock
@@ -22,10 +21,11 @@ from mutauth_twisted.errors import (
     NetworkError,
     NotFound,
     PeerNotProven,
-    UsageError,
 )
 from mutauth_twisted.kerberos.tickets import tickets_for
-from mutauth_twisted.ldap.controllers import Forest, Role, Server, parse_server, read_forest
+from mutauth_twisted.ldap.controllers import Role, Server
+from mutauth_twisted.ldap.forest import Forest, read_forest
+from mutauth_twisted.ldap.options import DirectoryOptions
 from mutauth_twisted.ldap.sealing import Target, open_sealed
 from mutauth_twisted.ldap.session import Session
 from mutauth_twisted.ldap.tls import Authority
@@ -34,6 +34,7 @@ from mutauth_twisted.threads import Workers
 
 T = TypeVar("T")
 
+_DEFAULT_OPTIONS = DirectoryOptions()
 _DEFAULT_CREDENTIALS = ClientCredentials()
 _THREADS = 8  # operations under way in one Directory; each has one connection
 #: How long a server may take for its connection, and again for the login, in seconds; both take
@@ -45,25 +46,6 @@ _DEMOTED = 60.0
 #: domain.
 _FOREST_KEPT = 600.0
 _UNKNOWN_SERVICE = 7  # KDC_ERR_S_PRINCIPAL_UNKNOWN (RFC 4120 7.5.9)
-
-
-def _authority(servers: Sequence[Server], ca_file: str | None) -> Authority | None:
-    """Who vouches for the servers with TLS, which has to be said by the user: the system trusts too
-    many.
-    """
-    with_tls = next((server for server in servers if server.tls), None)
-    if with_tls is not None and ca_file is None:
-        raise UsageError(
-            f"directory ldaps://{with_tls.host}",
-            "no certificate authority is named that may vouch for it",
-            "give --directory-ca FILE (ca=FILE in an endpoint), or write ldap://, which is sealed "
-            "with Kerberos",
-        )
-    if with_tls is None and ca_file is not None:
-        raise UsageError(
-            f"CA file {ca_file}", "no directory server uses TLS", "name one: ldaps://HOST"
-        )
-    return None if ca_file is None else Authority(ca_file)
 
 
 class _IdleSessions:
@@ -120,15 +102,9 @@ class Directory:
     """An Active Directory seen with one client's tickets.
 
     :param reactor: provides TCP, UDP, time, threads and name resolution.
-    :param realm: the realm, whose name in lower case is the domain; None: the
-        realm of the credentials.
-    :param servers: domain controllers to use, ``ldap://HOST[:PORT]`` or
-        ``ldaps://HOST[:PORT]``, in this order; none: those that DNS names for the
-        domain.
-    :param ca_file: the certificates (PEM) that may vouch for ``ldaps`` servers,
-        which are not used without.
-    :param resolver: None: the system's DNS.
+    :param options: which directory, and how to find its domain controllers.
     :param credentials: whose tickets to use.
+    :param resolver: None: one that asks the nameserver of the options.
     :param timeout: seconds to wait for each answer; for a connection and for the login at most
         five.
     :param keep: seconds for which an idle connection is kept for the next operation.
@@ -137,24 +113,20 @@ class Directory:
     def __init__(
         self,
         reactor: Any,
-        *,
-        realm: str | None = None,
-        servers: Sequence[str] = (),
-        ca_file: str | None = None,
-        resolver: Resolver | None = None,
+        options: DirectoryOptions = _DEFAULT_OPTIONS,
         credentials: ClientCredentials = _DEFAULT_CREDENTIALS,
+        *,
+        resolver: Resolver | None = None,
         timeout: float = 10.0,
         keep: float = 5.0,
     ) -> None:
         self._reactor = reactor
-        #: The options with which a command reaches the same directory.
-        self.reach = tuple(
-            reach_of(servers, ca_file, realm, resolver.nameserver if resolver is not None else None)
-        )
-        self._realm = realm
-        self._servers = [parse_server(text) for text in servers]
-        self._authority = _authority(self._servers, ca_file)
-        self.resolver = resolver or Resolver(reactor)
+        #: How it is reached.
+        self.options = options
+        self._realm = options.realm
+        self._servers = options.controllers
+        self._authority = Authority(options.ca_file) if options.ca_file is not None else None
+        self.resolver = resolver or Resolver(reactor, options.nameserver)
         self._tickets = tickets_for(credentials)
         self._timeout = timeout
         self._keep = keep
@@ -164,10 +136,6 @@ class Directory:
         self._closed = False
         self._forest_of: dict[str, tuple[float, Forest]] = {}
         self._failed: dict[str, float] = {}
-
-    def command(self, *words: str) -> str:
-        """See :meth:`Session.command`."""
-        return shlex.join(["mutauth", *words, *self.reach])
 
     def run(
         self,
@@ -372,7 +340,7 @@ class Directory:
                 raise
             self._demote(server, address)
             raise _ServerFailedError(progress.explain(server, error)) from error
-        return Session(connection, server.host, catalog=server.is_catalog, reach=self.reach)
+        return Session(connection, server.host, catalog=server.is_catalog, options=self.options)
 
     def _target(self, server: Server, address: str) -> Target:
         if server.role is None:
@@ -537,22 +505,3 @@ class _Progress:
                 "registers it itself (Samba: samba_spnupdate)"
             )
         return "check that one runs and is not behind a firewall, or name one with directory"
-
-
-def reach_of(
-    servers: Sequence[str] = (),
-    ca_file: str | None = None,
-    realm: str | None = None,
-    nameserver: str | None = None,
-) -> list[str]:
-    """The options with which a command reaches the same directory as we do; whose tickets it uses
-    is for its user to say.
-    """
-    words = [word for server in servers for word in ("--directory", server)]
-    for option, value in (
-        ("--directory-ca", ca_file),
-        ("--realm", realm),
-        ("--nameserver", nameserver),
-    ):
-        words += [option, value] if value else []
-    return words

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import select
-import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal, TypeVar
@@ -21,8 +20,10 @@ from ldap3.protocol.microsoft import security_descriptor_control
 from mutauth_twisted.errors import DirectoryRefused, DirectoryUnreachable, MutualAuthError, NotFound
 from mutauth_twisted.ldap.dn import guid_dn, parent_of
 from mutauth_twisted.ldap.filter import correct_ldap3
+from mutauth_twisted.ldap.options import DirectoryOptions
 
 correct_ldap3()
+_DEFAULT_OPTIONS = DirectoryOptions()
 
 T = TypeVar("T")
 Scope = Literal["base", "one", "subtree"]
@@ -134,7 +135,7 @@ class Session:
     :param connection: from :func:`~mutauth_twisted.ldap.sealing.open_sealed`.
     :param server: the domain controller's name, for errors.
     :param catalog: whether this is the global catalog's port.
-    :param reach: the options with which a command reaches the same directory.
+    :param options: how this directory is reached.
     :ivar given_up: whether nobody waits for the work any more, which then changes nothing.
     :ivar wrote: whether anything was asked to change on it since it was lent.
     """
@@ -145,19 +146,15 @@ class Session:
         server: str,
         *,
         catalog: bool = False,
-        reach: Sequence[str] = (),
+        options: DirectoryOptions = _DEFAULT_OPTIONS,
     ) -> None:
         self._connection = connection
         self.server = server
         self.catalog = catalog
-        self.reach = tuple(reach)
+        self.options = options
         self.wrote = False
         self.given_up: Callable[[], bool] = lambda: False
         self._root: Entry | None = None
-
-    def command(self, *words: str) -> str:
-        """A command of ``mutauth`` for a user's shell that reaches this directory."""
-        return shlex.join(["mutauth", *words, *self.reach])
 
     def _call(self, subject: str, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         try:

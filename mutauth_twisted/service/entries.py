@@ -18,7 +18,6 @@ from mutauth_twisted.directory.published.scp import Answers, SpnCheck
 from mutauth_twisted.directory.scp import read_scp, withdraw
 from mutauth_twisted.directory.spns import Account
 from mutauth_twisted.errors import DirectoryRefused, NotFound
-from mutauth_twisted.ldap.connection import reach_of
 from mutauth_twisted.ldap.session import INSUFFICIENT_RIGHTS, Session
 from mutauth_twisted.names import fold_ascii
 from mutauth_twisted.settings.service import Settings
@@ -87,21 +86,15 @@ class ScpEntry:
 
     def _check(self, session: Session, catalog: Session, spn_check: SpnCheck) -> startup.Checked:
         settings = self._settings
-        cached = GuidCache(settings.state_dir).read(
-            settings.service_class, settings.host, settings.scp_name
-        )
+        cached = GuidCache(settings.state_dir).read(settings.service)
         self._checked = startup.check(
             session,
             catalog,
+            settings.service,
+            self._account,
             guid=cached.guid if cached else None,
-            service_class=settings.service_class,
-            host=settings.host,
-            account=self._account,
-            spn_forms=settings.spn_forms,
             spn_check=spn_check,
-            scp_name=settings.scp_name,
-            scp_parent=settings.scp_parent,
-            reach=[*reach(settings), *_state(settings)],
+            state=_state(settings),
         )
         return self._checked
 
@@ -115,20 +108,20 @@ class ScpEntry:
     def publish(self, session: Session, binding: BindingInformation, answers: Answers) -> str:
         """See :meth:`Entry.publish`."""
         assert self._checked is not None
-        form = advertised_form(self._settings.spn_forms, self._checked.scp.dn)
+        form = advertised_form(self._settings.service.spn_forms, self._checked.scp.dn)
         # Before it is written: a stop in the middle has to take back what the thread still writes.
         self._published = evolve(binding, spn_form=form)
         changed = startup.publish(
-            session, self._checked, self._settings.host, self._published, answers
+            session, self._checked, self._settings.service.host, self._published, answers
         )
         what = ", ".join(changed) or "nothing, all was right"
-        return f"SCP updated: {what} ({self._settings.host}, {self._published})"
+        return f"SCP updated: {what} ({self._settings.service.host}, {self._published})"
 
     def inspect(self, session: Session, catalog: Session, answers: Answers) -> Inspection:
         """See :meth:`Entry.inspect`."""
         checked = self._check(session, catalog, _inspected(self._settings.spn_check))
         wrong, mended = startup.inspect(
-            session, checked, self._settings.host, self._published, answers
+            session, checked, self._settings.service.host, self._published, answers
         )
         return Inspection(tuple(wrong), tuple(mended))
 
@@ -140,7 +133,7 @@ class ScpEntry:
         with suppress(NotFound):
             point = read_scp(session, self._checked.scp.guid)
             # An instance on another host may have the same port.
-            if fold_ascii(point.dns_name or "") == fold_ascii(self._settings.host):
+            if fold_ascii(point.dns_name or "") == fold_ascii(self._settings.service.host):
                 return withdraw(session, point.guid, published)
         return False
 
@@ -165,13 +158,11 @@ class RnrEntry:
         self._checked = rnrstartup.check(
             session,
             catalog,
-            name=settings.rnr_name or settings.service_class,
-            service_class=settings.service_class,
-            host=settings.host,
-            account=self._account,
+            settings.service,
+            self._account,
+            name=settings.rnr_name or settings.service.service_class,
             spn_check=spn_check,
             port=_fixed_port(settings),
-            reach=reach(settings),
         )
         return self._checked
 
@@ -186,11 +177,11 @@ class RnrEntry:
     def publish(self, session: Session, binding: BindingInformation, answers: Answers) -> str:
         """See :meth:`Entry.publish`; an RnR service has room for every instance."""
         assert self._checked is not None
-        self._published = rnr.Address(self._settings.host, binding)
+        self._published = rnr.Address(self._settings.service.host, binding)
         self._wrote = True
         self._wrote = rnrstartup.publish(session, self._checked, self._published)
         what = "winsockAddresses" if self._wrote else "nothing, all was right"
-        return f"RnR service updated: {what} ({self._settings.host}, {binding})"
+        return f"RnR service updated: {what} ({self._settings.service.host}, {binding})"
 
     def inspect(self, session: Session, catalog: Session, answers: Answers) -> Inspection:
         """See :meth:`Entry.inspect`."""
@@ -220,13 +211,6 @@ def entry_of(settings: Settings, account: str) -> Entry:
 def _inspected(spn_check: SpnCheck) -> SpnCheck:
     """While it runs nothing is a reason to stop."""
     return "off" if spn_check == "off" else "warn"
-
-
-def reach(settings: Settings) -> list[str]:
-    """The options with which an administrator's command on this machine reaches the same
-    directory.
-    """
-    return reach_of(settings.servers, settings.ca_file, settings.realm, settings.nameserver)
 
 
 def _fixed_port(settings: Settings) -> int | None:

@@ -18,7 +18,6 @@ from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.directory.accountkeys import weak_keys
 from mutauth_twisted.directory.binding import BindingInformation
 from mutauth_twisted.directory.published.scp import Elsewhere, TakenByAnother
-from mutauth_twisted.dns import Resolver
 from mutauth_twisted.errors import MutualAuthError
 from mutauth_twisted.ldap.connection import Directory
 from mutauth_twisted.log import Log
@@ -60,19 +59,14 @@ class Publisher:
             entry_of(settings, settings.account or principal) if _has_entry(settings) else None
         )
         self._groups = NamedGroups(settings)
-        self._names = NamedAccounts(settings, settings.realm or split_principal(principal)[1])
+        self._names = NamedAccounts(
+            settings, settings.directory.realm or split_principal(principal)[1]
+        )
         self._use: Callable[[AccessPolicy], None] | None = None
         #: Who runs the service.
         self.principal = principal
         credentials = ClientCredentials(principal=principal, keytab=settings.keytab)
-        self._directory = Directory(
-            reactor,
-            realm=settings.realm,
-            servers=settings.servers,
-            ca_file=settings.ca_file,
-            resolver=Resolver(reactor, settings.nameserver),
-            credentials=credentials,
-        )
+        self._directory = Directory(reactor, settings.directory, credentials)
         self._standing: Standing | None = None
         self._binding: BindingInformation | None = None
         self._neighbours = Neighbours(reactor, self._directory.resolver, credentials)

@@ -98,7 +98,7 @@ class MutualAuthService(Service):
         for port in self._ports:
             self._log.info(
                 "serving {name} on {where}",
-                name=self._settings.service_class,
+                name=self._settings.service.service_class,
                 where=describe(port.getHost()),
             )
 
@@ -107,7 +107,7 @@ class MutualAuthService(Service):
         fault, places = self._factory.fault, self._factory.places
         wrong = self._publisher.wrong if self._publisher is not None else ()
         return Status(
-            self._settings.service_class,
+            self._settings.service.service_class,
             tuple(describe(port.getHost()) for port in self._ports) if self.running else (),
             handshakes=places.handshakes,
             waiting=places.waiting,
@@ -143,7 +143,7 @@ class MutualAuthService(Service):
         if isinstance(failure.value, MutualAuthError):
             self._log.critical(
                 "{name} does not start: {error}",
-                name=self._settings.service_class,
+                name=self._settings.service.service_class,
                 error=failure.value,
             )
             end_with(failure.value.exit_code, self._reactor)
@@ -183,7 +183,7 @@ class MutualAuthService(Service):
             stale = "internal error"
         if stale:
             text = "{name}: what the directory says of it may be stale: {stale}"
-            self._log.error(text, name=self._settings.service_class, stale=stale)
+            self._log.error(text, name=self._settings.service.service_class, stale=stale)
             end_with(DirectoryError.exit_code, self._reactor)
         if left := await draining:
             self._log.warn(

@@ -74,7 +74,7 @@ def _make(reactor: object, settings: Settings) -> IService:
         credentials = ServiceCredentials(
             settings.keytab, None, str(settings.state_dir), settings.accept_replays
         )
-    keys = service_keys(credentials, settings.service_class, settings.security.package)
+    keys = service_keys(credentials, settings.service.service_class, settings.security.package)
     tls = server_layer(*settings.tls_files) if settings.tls_files is not None else None
     # Without Kerberos there is nothing to ask the directory for, nor anybody to ask it as.
     publisher = (

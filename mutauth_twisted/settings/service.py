@@ -13,11 +13,16 @@ from twisted.python import usage
 
 from mutauth_twisted.access import AccessPolicy, is_sid
 from mutauth_twisted.core.options import SecurityOptions
-from mutauth_twisted.directory.commands import DEFAULT_SPN_FORMS
 from mutauth_twisted.directory.guidcache import DEFAULT_STATE_DIR
 from mutauth_twisted.directory.published.scp import SpnCheck
-from mutauth_twisted.directory.scp import SPN_FORMS
+from mutauth_twisted.directory.servicename import (
+    DEFAULT_SPN_FORMS,
+    RNR_FORMS,
+    ServiceName,
+    parse_spn_forms,
+)
 from mutauth_twisted.errors import MutualAuthError, UsageError, check_utf8
+from mutauth_twisted.ldap.options import DirectoryOptions
 from mutauth_twisted.net.limits import LIMITS, Limits, limits_of
 from mutauth_twisted.protection import Package, Protection
 from mutauth_twisted.spn import check_service_class, own_host
@@ -32,9 +37,7 @@ SPN_CHECKS: dict[str, SpnCheck] = {"refuse": "refuse", "warn": "warn", "off": "o
 class Settings:
     """One service, as its options describe it.
 
-    :param service_class: first part of the SPN.
-    :param host: second part.
-    :param spn_forms: the third parts that have to be registered.
+    :param service: what it is called; the SPNs of its forms have to be registered.
     :param account: who runs the service; None: the one entry of the keytab that is not an SPN.
     :param keytab: its keys; None: KRB5_KTNAME, then the system's.
     :param accept_replays: whether to do without a replay cache.
@@ -44,7 +47,7 @@ class Settings:
     :param entry: what it is: a service connection point (``scp``) or an RnR service (``rnr``).
     :param rnr_name: an RnR service's name or DN; None: the service class.
     :param check_interval: seconds between checks of the directory; 0: none but at the start.
-    :param ca_file: who may vouch for directory servers with TLS.
+    :param directory: how the directory is reached.
     :param serve: what to serve, as a kind (``echo``, ``forward``, ``factory``) and its argument.
     :param tls_files: the files of a TLS certificate and, where it is another one, of its key.
     :param spn_check: what to do about a missing SPN: ``refuse``, ``warn`` or ``off``.
@@ -54,9 +57,7 @@ class Settings:
     :param explicit_limits: the names of those limits that are no defaults.
     """
 
-    service_class: str
-    host: str
-    spn_forms: tuple[str, ...]
+    service: ServiceName
     account: str | None
     keytab: str | None
     accept_replays: bool
@@ -66,15 +67,10 @@ class Settings:
     entry: Literal["scp", "rnr"]
     rnr_name: str | None
     check_interval: float
-    scp_name: str | None
-    scp_parent: str | None
     priority: int
     weight: int
     spn_check: SpnCheck
-    servers: tuple[str, ...]
-    ca_file: str | None
-    realm: str | None
-    nameserver: str | None
+    directory: DirectoryOptions
     state_dir: Path
     status: str | None
     serve: tuple[str, str]
@@ -302,9 +298,13 @@ class Options(usage.Options):
             name for name in LIMITS if isinstance(self[name], str)
         )  # defaults are numbers
         return Settings(
-            service_class=self["service-class"],
-            host=self["host"] or own_host(),
-            spn_forms=self._forms(),
+            service=ServiceName(
+                self["service-class"],
+                self["host"] or own_host(),
+                self._forms(),
+                self["scp-name"],
+                self["scp-parent"],
+            ),
             account=self["account"],
             keytab=self["keytab"],
             accept_replays=bool(self["accept-replays"]),
@@ -314,15 +314,15 @@ class Options(usage.Options):
             entry=self._entry(),
             rnr_name=self["rnr-name"],
             check_interval=self["check-interval"],
-            scp_name=self["scp-name"],
-            scp_parent=self["scp-parent"],
             priority=self["priority"],
             weight=self["weight"],
             spn_check=self._choice("spn-check", SPN_CHECKS),
-            servers=tuple(self._repeated["directory"]),
-            ca_file=self["directory-ca"],
-            realm=self["realm"],
-            nameserver=self["nameserver"],
+            directory=DirectoryOptions(
+                tuple(self._repeated["directory"]),
+                self["directory-ca"],
+                self["realm"],
+                self["nameserver"],
+            ),
             state_dir=Path(self["state-dir"]),
             status=self["status"],
             serve=self._serve(),
@@ -414,18 +414,8 @@ class Options(usage.Options):
                     cause,
                     "an RnR service takes --publish rnr, and --spn-form rnr or none",
                 )
-            return ("rnr",)
-        forms = tuple(
-            form.strip() for form in (self["spn-form"] or _DEFAULT_FORMS).split(",") if form.strip()
-        )
-        for form in forms:
-            if form not in SPN_FORMS:
-                raise UsageError(
-                    f"--spn-form {form}", "there is no such form", f"use {', '.join(SPN_FORMS)}"
-                )
-        if not forms:
-            raise UsageError("--spn-form", "it names no form", f"use {', '.join(SPN_FORMS)}")
-        return forms
+            return RNR_FORMS
+        return parse_spn_forms(self["spn-form"] or _DEFAULT_FORMS)
 
     def _serve(self) -> tuple[str, str]:
         chosen: list[tuple[str, Any]] = [

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 from uuid import uuid4
 
+from attrs import fields
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
@@ -23,12 +24,14 @@ from mutauth_twisted.directory.scp import (
     find_by_keyword,
     read_scp,
 )
+from mutauth_twisted.directory.servicename import ServiceName
 from mutauth_twisted.directory.spns import find_account
 from mutauth_twisted.dns import Resolver
 from mutauth_twisted.errors import (
     MutualAuthError,
 )
 from mutauth_twisted.ldap.connection import Directory
+from mutauth_twisted.ldap.options import DirectoryOptions
 from mutauth_twisted.ldap.session import Change, Session
 from tests.integration.support import require_lab
 
@@ -42,6 +45,13 @@ class Started(NamedTuple):
     warnings: tuple[str, ...]
     changed: tuple[str, ...]
     scp: ServiceConnectionPoint
+
+
+def taken(kind: type[Any], options: dict[str, Any]) -> dict[str, Any]:
+    """Those of the options that are fields of an attrs class; they are taken out."""
+    names = [each.name for each in fields(kind) if each.name in options]
+    taken = {name: options.pop(name) for name in names}
+    return {name: tuple(it) if isinstance(it, list) else it for name, it in taken.items()}
 
 
 class DirectoryTestCase(TestCase):
@@ -66,7 +76,10 @@ class DirectoryTestCase(TestCase):
 
     def directory(self, **options: Any) -> Directory:
         """A directory that is closed after the test."""
-        directory = Directory(reactor, resolver=self.resolver, **options)
+        where = DirectoryOptions(
+            nameserver=self.resolver.nameserver, **taken(DirectoryOptions, options)
+        )
+        directory = Directory(reactor, where, resolver=self.resolver, **options)
         self.addCleanup(directory.close)
         return directory
 
@@ -84,15 +97,15 @@ class DirectoryTestCase(TestCase):
 
     async def install(self, **options: Any) -> installation.Installation:
         """Install this test's service as the administrator."""
-        given: dict[str, Any] = {
-            "service_class": self.service_class,
-            "host": self.host,
-            "account": "svc-echo",
-            **options,
-        }
+        service = self.service(**taken(ServiceName, options))
+        given: dict[str, Any] = {"account": "svc-echo", **options}
         return await self.as_user("administrator").run_with_catalog(
-            lambda session, catalog: installation.install(session, catalog, **given)
+            lambda session, catalog: installation.install(session, catalog, service, **given)
         )
+
+    def service(self, **names: Any) -> ServiceName:
+        """This test's service, but for the names given."""
+        return ServiceName(**{"service_class": self.service_class, "host": self.host, **names})
 
     async def publish(
         self,
@@ -102,17 +115,12 @@ class DirectoryTestCase(TestCase):
         **options: Any,
     ) -> Started:
         """Start this test's service as far as the directory goes."""
-        given: dict[str, Any] = {
-            "guid": found.guid,
-            "service_class": self.service_class,
-            "host": self.host,
-            "account": "svc-echo",
-            **options,
-        }
+        service = self.service(**taken(ServiceName, options))
+        given: dict[str, Any] = {"guid": found.guid, "account": "svc-echo", **options}
 
         def start(session: Session, catalog: Session) -> Started:
-            checked = startup.check(session, catalog, **given)
-            changed = startup.publish(session, checked, given["host"], binding, lambda there: False)
+            checked = startup.check(session, catalog, service, **given)
+            changed = startup.publish(session, checked, service.host, binding, lambda there: False)
             return Started(checked.warnings, tuple(changed), read_scp(session, checked.scp.guid))
 
         return await self.as_user(user).run_with_catalog(start)

@@ -26,9 +26,9 @@ from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.directory.spns import add_spns, find_account, remove_spns
-from mutauth_twisted.dns import Resolver
 from mutauth_twisted.errors import MutualAuthError
 from mutauth_twisted.ldap.connection import Directory
+from mutauth_twisted.ldap.options import DirectoryOptions
 from mutauth_twisted.mechanisms.kerberos import ServiceKeys
 from mutauth_twisted.net.client import MutualAuthClientEndpoint
 from mutauth_twisted.net.server import MutualAuthServerEndpoint
@@ -198,10 +198,9 @@ class ExchangeTestCase(TestCase):
         return ensureDeferred(self._register())
 
     async def _register(self) -> None:
-        resolver = Resolver(reactor, self.lab.nameserver)
         directory = Directory(
             reactor,
-            resolver=resolver,
+            DirectoryOptions(nameserver=self.lab.nameserver),
             credentials=ClientCredentials(ccache=self.lab.ccache("administrator")),
         )
         self.addCleanup(directory.close)

@@ -31,9 +31,9 @@ from twisted.logger import formatEvent, globalLogPublisher
 from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.directory.spns import add_spns, find_account
-from mutauth_twisted.dns import Resolver
 from mutauth_twisted.errors import MutualAuthError
 from mutauth_twisted.ldap.connection import Directory
+from mutauth_twisted.ldap.options import DirectoryOptions
 from mutauth_twisted.ldap.session import Change, Session
 from mutauth_twisted.mechanisms.kerberos import ServiceKeys
 from mutauth_twisted.protection import Package
@@ -123,7 +123,7 @@ class KerberosTestCase(ExchangeTestCase):
     async def _register(self) -> None:
         self._directory = Directory(
             reactor,
-            resolver=Resolver(reactor, self.lab.nameserver),
+            DirectoryOptions(nameserver=self.lab.nameserver),
             credentials=ClientCredentials(ccache=self.lab.ccache("administrator")),
         )
         self.addCleanup(self._directory.close)

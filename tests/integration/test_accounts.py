@@ -17,9 +17,9 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.directory.spns import find_account
-from mutauth_twisted.dns import Resolver
 from mutauth_twisted.errors import DirectoryRefused, PeerRefused
 from mutauth_twisted.ldap.connection import Directory
+from mutauth_twisted.ldap.options import DirectoryOptions
 from mutauth_twisted.ldap.session import Change, Session
 from tests.integration.exchange_case import ExchangeTestCase
 
@@ -39,7 +39,7 @@ class AccountCase(ExchangeTestCase):
     async def _open(self) -> None:
         self.administrator = Directory(
             reactor,
-            resolver=Resolver(reactor, self.lab.nameserver),
+            DirectoryOptions(nameserver=self.lab.nameserver),
             credentials=ClientCredentials(ccache=self.lab.ccache("administrator")),
         )
         self.addCleanup(self.administrator.close)

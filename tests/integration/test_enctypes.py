@@ -15,10 +15,10 @@ from twisted.internet.threads import deferToThread
 
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.directory.spns import find_account
-from mutauth_twisted.dns import Resolver
 from mutauth_twisted.errors import AuthenticationError, CredentialError
 from mutauth_twisted.kerberos import enctypes
 from mutauth_twisted.ldap.connection import Directory
+from mutauth_twisted.ldap.options import DirectoryOptions
 from mutauth_twisted.ldap.session import Change, Session
 from mutauth_twisted.mechanisms.kerberos import ServiceKeys
 from mutauth_twisted.protection import Package
@@ -172,7 +172,7 @@ class FloorTests(KerberosTestCase):
         """
         other = Directory(
             reactor,
-            resolver=Resolver(reactor, self.lab.nameserver),
+            DirectoryOptions(nameserver=self.lab.nameserver),
             credentials=ClientCredentials(ccache=self.lab.ccache("alice")),
         )
         self.addCleanup(other.close)
@@ -205,7 +205,7 @@ class CommandTests(CommandTestCase):
         set_environment(self, {"KRB5_CONFIG": str(self.lab.krb5_conf)})
         self.directory_as_administrator = Directory(
             reactor,
-            resolver=Resolver(reactor, self.lab.nameserver),
+            DirectoryOptions(nameserver=self.lab.nameserver),
             credentials=ClientCredentials(ccache=self.lab.ccache("administrator")),
         )
         self.addCleanup(self.directory_as_administrator.close)

@@ -10,8 +10,8 @@ from twisted.internet import reactor
 
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.directory.scp import read_scp
-from mutauth_twisted.dns import Resolver
 from mutauth_twisted.ldap.connection import Directory
+from mutauth_twisted.ldap.options import DirectoryOptions
 from mutauth_twisted.ldap.session import Change, Session
 from mutauth_twisted.testing.hostile import HOSTILE_NAME, raw_in
 from tests.integration.commands import WAIT, CommandTestCase, Ended
@@ -27,7 +27,7 @@ class HostileDirectoryTests(CommandTestCase):
         super().setUp()
         self.admin = Directory(
             reactor,
-            resolver=Resolver(reactor, self.lab.nameserver),
+            DirectoryOptions(nameserver=self.lab.nameserver),
             credentials=ClientCredentials(ccache=self.lab.ccache("administrator")),
         )
         self.addCleanup(self.admin.close)

@@ -7,9 +7,9 @@ from twisted.internet import reactor
 from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.directory.acl import parse_sid
-from mutauth_twisted.dns import Resolver
 from mutauth_twisted.errors import PeerRefused
 from mutauth_twisted.ldap.connection import Directory
+from mutauth_twisted.ldap.options import DirectoryOptions
 from mutauth_twisted.ldap.session import Session
 from mutauth_twisted.mechanisms.kerberos import ServiceKeys
 from tests.integration.exchange_case import ExchangeTestCase
@@ -22,7 +22,7 @@ class IdentityTests(ExchangeTestCase):
         """A group's SID, as the directory says it."""
         directory = Directory(
             reactor,
-            resolver=Resolver(reactor, self.lab.nameserver),
+            DirectoryOptions(nameserver=self.lab.nameserver),
             credentials=ClientCredentials(ccache=self.lab.ccache("administrator")),
         )
         self.addCleanup(directory.close)

@@ -55,9 +55,7 @@ class InstallationTests(DirectoryTestCase):
         again = await self.install(report=lines.append)
         self.assertEqual((again.guid, again.created, lines), (found.guid, False, []))
         removed = await self.as_user("administrator").run_with_catalog(
-            lambda session, catalog: installation.uninstall(
-                session, catalog, service_class=self.service_class, host=self.host
-            )
+            lambda session, catalog: installation.uninstall(session, catalog, self.service())
         )
         self.assertEqual(len(removed), 3)
         self.assertEqual(await self.spns_of("svc-echo"), set())
@@ -96,9 +94,8 @@ class InstallationTests(DirectoryTestCase):
                 return installation.install(
                     broken,
                     catalog,
-                    service_class=self.service_class,
-                    host=self.host,
-                    account="svc-echo",
+                    self.service(),
+                    "svc-echo",
                     report=lines.append,
                 )
 
@@ -127,9 +124,8 @@ class InstallationTests(DirectoryTestCase):
                 return installation.install(
                     broken,
                     catalog,
-                    service_class=self.service_class,
-                    host=self.host,
-                    account="svc-echo",
+                    self.service(),
+                    "svc-echo",
                     undo=undo,
                 )
 
@@ -170,14 +166,11 @@ class InstallationTests(DirectoryTestCase):
         await self.install(host=other, scp_parent=place)
 
         def uninstall(host: str, **options: Any) -> Any:
-            given = {
-                "service_class": self.service_class,
-                "host": host,
-                "scp_parent": place,
-                **options,
-            }
+            service = self.service(host=host, scp_parent=place)
             return self.as_user("administrator").run_with_catalog(
-                lambda session, catalog: installation.uninstall(session, catalog, **given)
+                lambda session, catalog: installation.uninstall(
+                    session, catalog, service, **options
+                )
             )
 
         line = await self.failure_of(uninstall(self.host, account="svc-other"), ServiceCheckFailed)
@@ -207,13 +200,11 @@ class InstallationTests(DirectoryTestCase):
                 self.assertEqual(
                     len(spns_naming(lagging, read_scp(session, name_dn(session, name)))), 2
                 )
-                given = {"service_class": self.service_class, "host": self.host, "scp_name": name}
-                return installation.uninstall(session, lagging, report=lines.append, **given)
+                service = self.service(scp_name=name)
+                return installation.uninstall(session, lagging, service, report=lines.append)
 
             def name_dn(session: Session, name: str) -> str:
-                return scp_dn(
-                    session, service_class=self.service_class, host=self.host, scp_name=name
-                )
+                return scp_dn(session, self.service(scp_name=name))
 
             removed = await self.as_user("administrator").run_with_catalog(work)
             self.assertEqual([each.kind for each in removed], ["SPN", "SPN", "SCP"])
@@ -246,9 +237,8 @@ class InstallationTests(DirectoryTestCase):
             return installation.install(
                 broken,
                 catalog,
-                service_class=self.service_class,
-                host=self.host,
-                account="svc-echo",
+                self.service(),
+                "svc-echo",
                 keywords=["extra"],
             )
 
@@ -294,9 +284,8 @@ class InstallationTests(DirectoryTestCase):
                 lambda session, catalog: installation.install(
                     session,
                     catalog,
-                    service_class=self.service_class,
-                    host=self.host,
-                    account="svc-echo",
+                    self.service(),
+                    "svc-echo",
                 )
             ),
             DirectoryRefused,

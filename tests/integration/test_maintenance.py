@@ -57,7 +57,7 @@ class MaintenanceCase(DirectoryTestCase):
     ) -> Publisher:
         """A publisher that checks ten times a second."""
         if found is not None:
-            GuidCache(self.state).write(self.service_class, self.host, found.guid, found.dn)
+            GuidCache(self.state).write(self.service(), found.guid, found.dn)
         parsed = Options()
         parsed.parseOptions(
             [
@@ -349,7 +349,7 @@ class MaintenanceTests(MaintenanceCase):
             f"SCP {found.guid}: the directory has no such object; run mutauth install"
         )
         anew = await self.install()
-        GuidCache(self.state).write(self.service_class, self.host, anew.guid, anew.dn)
+        GuidCache(self.state).write(self.service(), anew.guid, anew.dn)
         await self.logged("it said", "(no port)", "published again")
         await self.logged(RIGHT)
 

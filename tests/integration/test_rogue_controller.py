@@ -11,9 +11,9 @@ from typing import Any
 from twisted.internet import reactor
 
 from mutauth_twisted.credentials import ClientCredentials
-from mutauth_twisted.dns import Resolver
 from mutauth_twisted.errors import DirectoryUnreachable
 from mutauth_twisted.ldap.connection import Directory
+from mutauth_twisted.ldap.options import DirectoryOptions
 from mutauth_twisted.ldap.session import Session
 from tests.integration.commands import CommandTestCase, Ended
 from tests.integration.rogue import FORGED_SPN, RogueDirectory, RogueDNS
@@ -249,14 +249,14 @@ class ServiceTests(RogueCase):
 class SessionTests(RogueCase):
     """Connections that were made under a weaker name."""
 
-    def as_alice(self, **options: Any) -> Directory:
+    def as_alice(self, *servers: str, keep: float = 5.0) -> Directory:
         """The directory as the rogue's DNS has it."""
         credentials = ClientCredentials(ccache=self.ccache("alice"))
         directory = Directory(
             reactor,
-            resolver=Resolver(reactor, self.dns.nameserver),
-            credentials=credentials,
-            **options,
+            DirectoryOptions(servers, nameserver=self.dns.nameserver),
+            credentials,
+            keep=keep,
         )
         self.addCleanup(directory.close)
         return directory
@@ -266,7 +266,7 @@ class SessionTests(RogueCase):
         is the same.
         """
         self.dns.hosts[self.rogue_host] = self.rogue.address
-        directory = self.as_alice(servers=[f"ldap://{self.rogue_host}:{self.rogue.port}"])
+        directory = self.as_alice(f"ldap://{self.rogue_host}:{self.rogue.port}")
         first = await directory.run(lambda session: (session, session.domain_dn))
         self.assertEqual(first[1], self.lab.base_dn)
         self.assertIs(

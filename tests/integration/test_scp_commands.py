@@ -18,6 +18,7 @@ from mutauth_twisted.directory.scp import (
     read_scp,
     update_binding,
 )
+from mutauth_twisted.directory.servicename import ServiceName
 from mutauth_twisted.directory.spns import add_spns, find_account, remove_spns
 from mutauth_twisted.errors import (
     DirectoryRefused,
@@ -30,7 +31,7 @@ from mutauth_twisted.ldap.dn import child_dn, parent_of
 from mutauth_twisted.ldap.session import Change, Session
 from mutauth_twisted.spn import SPN
 from tests.integration.commands import CommandTestCase
-from tests.integration.directory_case import DirectoryTestCase
+from tests.integration.directory_case import DirectoryTestCase, taken
 
 
 class SCPTestCase(DirectoryTestCase):
@@ -44,9 +45,9 @@ class SCPTestCase(DirectoryTestCase):
         )
 
     async def uninstall(self, **options: Any) -> list[installation.Removed]:
-        given: dict[str, Any] = {"service_class": self.service_class, "host": self.host, **options}
+        service = self.service(**taken(ServiceName, options))
         return await self.as_user("administrator").run_with_catalog(
-            lambda session, catalog: installation.uninstall(session, catalog, **given)
+            lambda session, catalog: installation.uninstall(session, catalog, service, **options)
         )
 
     async def published(

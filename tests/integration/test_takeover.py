@@ -27,10 +27,10 @@ from mutauth_twisted.directory.scp import (
     update_binding,
 )
 from mutauth_twisted.directory.spns import add_spns, find_account, remove_spns
-from mutauth_twisted.dns import Resolver
 from mutauth_twisted.errors import MutualAuthError, ServiceCheckFailed, UsageError
 from mutauth_twisted.ldap.connection import Directory
 from mutauth_twisted.ldap.dn import child_dn, parent_of
+from mutauth_twisted.ldap.options import DirectoryOptions
 from mutauth_twisted.ldap.session import Change, Session
 from mutauth_twisted.spn import SPN
 from tests.integration.commands import WAIT, CommandTestCase, Running
@@ -45,7 +45,7 @@ class TakeoverCase(CommandTestCase):
         """The directory with the ticket of one account, which is all that it has."""
         credentials = ClientCredentials(ccache=self.lab.ccache(name))
         directory = Directory(
-            reactor, resolver=Resolver(reactor, self.lab.nameserver), credentials=credentials
+            reactor, DirectoryOptions(nameserver=self.lab.nameserver), credentials=credentials
         )
         self.addCleanup(directory.close)
         return directory
@@ -461,8 +461,9 @@ class SrvTests(DirectoryTestCase):
         self.addCleanup(port.stopListening)
         deceived = Directory(
             reactor,
-            servers=[f"ldap://{self.lab.dc_host}"],
-            resolver=Resolver(reactor, f"{address}:{port.getHost().port}"),
+            DirectoryOptions(
+                (f"ldap://{self.lab.dc_host}",), nameserver=f"{address}:{port.getHost().port}"
+            ),
             credentials=ClientCredentials(ccache=self.lab.ccache("alice")),
         )
         self.addCleanup(deceived.close)

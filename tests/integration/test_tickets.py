@@ -22,11 +22,11 @@ from twisted.internet.threads import deferToThread
 
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.directory.spns import find_account
-from mutauth_twisted.dns import Resolver
 from mutauth_twisted.errors import CredentialError, PeerRefused
 from mutauth_twisted.kerberos.errors import keytab_keys
 from mutauth_twisted.kerberos.tickets import tickets_for
 from mutauth_twisted.ldap.connection import Directory
+from mutauth_twisted.ldap.options import DirectoryOptions
 from mutauth_twisted.mechanisms.kerberos import kerberos_name
 from mutauth_twisted.net.limits import Limits
 from mutauth_twisted.spn import SPN
@@ -247,7 +247,7 @@ class NextKeyTests(SharedCase):
         following = evolve(self.user, password="Aa1-next", version=self.user.version + 1)
         credentials = self.client_keytab(self.user, following.key(), self.user.key())
         directory = Directory(
-            reactor, resolver=Resolver(reactor, self.lab.nameserver), credentials=credentials
+            reactor, DirectoryOptions(nameserver=self.lab.nameserver), credentials=credentials
         )
         self.addCleanup(directory.close)
         self.assertEqual(

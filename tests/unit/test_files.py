@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mutauth_twisted.core.context import StepFailed
 from mutauth_twisted.credentials import ClientCredentials, NtlmCredentials, ServiceCredentials
 from mutauth_twisted.directory.guidcache import CacheError, GuidCache
+from mutauth_twisted.directory.servicename import ServiceName
 from mutauth_twisted.dns import system_nameservers
 from mutauth_twisted.errors import CredentialError, KDCUnreachable, MutualAuthError
 from mutauth_twisted.files import check_regular, read_file
@@ -108,12 +109,12 @@ class UserTests(SynchronousTestCase):
         self.refused(Authority, fifo)
         self.refused(NtlmUsers, NtlmCredentials(fifo))
         cache = GuidCache(self.mktemp())
-        path = cache.write("echoSvc", "srv1", uuid4())
+        path = cache.write(ServiceName("echoSvc", "srv1"), uuid4())
         path.unlink()
         os.mkfifo(path)
         self.assertIn(
             "it is not a regular file",
-            str(self.assertRaises(CacheError, cache.read, "echoSvc", "srv1")),
+            str(self.assertRaises(CacheError, cache.read, ServiceName("echoSvc", "srv1"))),
         )
         self.assertEqual(system_nameservers(self.fifo), [("127.0.0.1", 53)])
 
@@ -197,7 +198,7 @@ class StateTests(SynchronousTestCase):
         before = os.umask(0)
         self.addCleanup(os.umask, before)
         top = Path(self.mktemp()).absolute()
-        path = GuidCache(top / "a" / "b").write("echoSvc", "srv1", uuid4())
+        path = GuidCache(top / "a" / "b").write(ServiceName("echoSvc", "srv1"), uuid4())
         modes = [
             oct(each.stat().st_mode & 0o777)
             for each in (path, path.parent, path.parent.parent, top)
@@ -207,8 +208,8 @@ class StateTests(SynchronousTestCase):
     def test_nested(self) -> None:
         """JSON that is nested without end is no GUID."""
         cache = GuidCache(self.mktemp())
-        path = cache.write("echoSvc", "srv1", uuid4())
+        path = cache.write(ServiceName("echoSvc", "srv1"), uuid4())
         for content in ("[" * 4096, '{"guid":' * 500, "[" * 100_000):
             path.write_text(content)
-            error = str(self.assertRaises(CacheError, cache.read, "echoSvc", "srv1"))
+            error = str(self.assertRaises(CacheError, cache.read, ServiceName("echoSvc", "srv1")))
             self.assertTrue(error.startswith(f"{path}: "), error)

@@ -21,6 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted.access import AccessPolicy, Logon
 from mutauth_twisted.directory.guidcache import GuidCache
+from mutauth_twisted.directory.servicename import ServiceName
 from mutauth_twisted.errors import AccessDenied, MutualAuthError, ProtocolViolation
 from mutauth_twisted.kerberos.tickets import check_keytab
 from mutauth_twisted.log import LimitedLog, Log
@@ -201,7 +202,7 @@ class SourceTests(SynchronousTestCase):
         for read in (
             check_keytab,
             server_layer,
-            lambda path: GuidCache(path).read("echoSvc", "srv1"),
+            lambda path: GuidCache(path).read(ServiceName("echoSvc", "srv1")),
         ):
             path = f"{self.mktemp()}{HOSTILE_NAME[:60]}"
             if read in (check_keytab, server_layer):

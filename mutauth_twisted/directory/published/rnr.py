@@ -4,8 +4,7 @@ points.
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from attrs import frozen
 
@@ -17,6 +16,7 @@ from mutauth_twisted.directory.rnr import (
     read_instance,
     update_address,
 )
+from mutauth_twisted.directory.servicename import ServiceName
 from mutauth_twisted.directory.spns import Account, find_account
 from mutauth_twisted.errors import DirectoryRefused, NotFound, ServiceCheckFailed
 from mutauth_twisted.ldap.session import INSUFFICIENT_RIGHTS, Session
@@ -41,65 +41,36 @@ class CheckedRnr:
     command: Callable[[int | None], str]
 
 
-def publish_command(
-    name: str,
-    service_class: str,
-    host: str,
-    account: str,
-    reach: Sequence[str] = (),
-    port: int | None = None,
-) -> str:
-    """The command with which an administrator publishes a service.
-
-    :param port: None: the service publishes its address itself.
-    """
-    words = [
-        "mutauth",
-        "rnr",
-        "publish",
-        name,
-        "--service-class",
-        service_class,
-        "--host",
-        host,
-        "--account",
-        account,
-    ]
-    return shlex.join([*words, *(("--port", str(port)) if port else ()), *reach])
-
-
 def check(
     session: Session,
     catalog: Session,
+    service: ServiceName,
+    account: str,
     *,
     name: str,
-    service_class: str,
-    host: str,
-    account: str,
     spn_check: SpnCheck = "refuse",
     port: int | None = None,
-    reach: Sequence[str] = (),
 ) -> CheckedRnr:
     """Find an RnR service and check its SPN; blocks and changes nothing.
 
     :param name: its name or DN.
     :param port: where it is going to listen; None: nobody knows yet.
-    :param reach: the options that say how to reach the directory.
     :raises NotFound: when the service or the account is not there; the remedy
         is the command for an administrator.
     :raises ServiceCheckFailed: when the SPN is missing, likewise.
     """
 
     def command(port: int | None) -> str:
-        return publish_command(name, service_class, host, account, reach, port)
+        words = service.publish_words(name, port=port, account=account)
+        return session.options.command(*words)
 
     try:
         instance = read_instance(session, name)
     except NotFound as error:
         raise NotFound(error.subject, error.cause, f"run {command(port)}") from error
-    check_class(session, instance, service_class)
+    check_class(session, instance, service.service_class)
     holder = find_account(session, account)
-    spn = instance.spn(host, service_class)
+    spn = instance.spn(service.host, service.service_class)
     failures = (
         [] if spn_check == "off" else check_spns(catalog, instance.dn, holder, [spn], command(port))
     )

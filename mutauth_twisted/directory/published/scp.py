@@ -16,17 +16,16 @@ from uuid import UUID
 from attrs import frozen
 
 from mutauth_twisted.directory.binding import BindingInformation
-from mutauth_twisted.directory.commands import DEFAULT_SPN_FORMS, install_command
 from mutauth_twisted.directory.scp import (
-    SPN_FORMS,
     ServiceConnectionPoint,
     read_scp,
     scp_dn,
     update_binding,
 )
+from mutauth_twisted.directory.servicename import SPN_FORMS, ServiceName
 from mutauth_twisted.directory.spns import Account, find_account, find_holders, spn_command
 from mutauth_twisted.errors import DirectoryRefused, NotFound, ServiceCheckFailed, UsageError
-from mutauth_twisted.ldap.dn import common_name, is_dn, parent_of, same_dn
+from mutauth_twisted.ldap.dn import is_dn, same_dn
 from mutauth_twisted.ldap.session import INSUFFICIENT_RIGHTS, Session
 from mutauth_twisted.names import fold_ascii
 from mutauth_twisted.spn import SPN
@@ -77,54 +76,34 @@ class Checked:
 def check(
     session: Session,
     catalog: Session,
+    service: ServiceName,
+    account: str,
     *,
     guid: UUID | None,
-    service_class: str,
-    host: str,
-    account: str,
-    spn_forms: Sequence[str] = DEFAULT_SPN_FORMS,
     spn_check: SpnCheck = "refuse",
-    scp_name: str | None = None,
-    scp_parent: str | None = None,
-    reach: Sequence[str] = (),
+    state: Sequence[str] = (),
 ) -> Checked:
     """Find a service's connection point and check its SPNs; blocks and changes nothing.
 
     :param session: a domain controller, with the service account's tickets.
     :param catalog: a global catalog, to say who holds an SPN that is not ours.
-    :param guid: the connection point's GUID; None: it is looked for by its place.
-    :param host: the host's DNS name, which is in the SPNs.
+    :param service: as it was given to ``mutauth install``.
     :param account: who runs the service: sAMAccountName, UPN or DN.
+    :param guid: the connection point's GUID; None: it is looked for by its place.
     :param spn_check: what to do about an SPN that is missing or on another account.
-    :param scp_name: given to ``mutauth install``.
-    :param scp_parent: the same.
-    :param reach: the options of ``mutauth install`` that say how to reach the directory.
+    :param state: the options of ``mutauth install`` that say where the GUID is cached.
     :raises NotFound: when the connection point or the account is not there; the
         remedy is the command for an administrator.
     :raises ServiceCheckFailed: when an SPN is missing, likewise.
     """
 
-    def command_for(name: str | None, parent: str | None) -> str:
-        return install_command(
-            service_class,
-            host,
-            account,
-            spn_forms=spn_forms,
-            scp_name=name,
-            scp_parent=parent,
-            reach=reach,
-        )
+    def command_for(service: ServiceName) -> str:
+        return session.options.command(*service.install_words(account), *state)
 
     place: str | None = None
-    mended = f"run {command_for(scp_name, scp_parent)}"
+    mended = f"run {command_for(service)}"
     try:
-        place = scp_dn(
-            session,
-            service_class=service_class,
-            host=host,
-            scp_name=scp_name,
-            scp_parent=scp_parent,
-        )
+        place = scp_dn(session, service)
     except (NotFound, UsageError) as error:
         if guid is None:  # a service that is found by its GUID may have lost its place
             raise
@@ -137,14 +116,10 @@ def check(
         raise NotFound(error.subject, error.cause, mended) from error
     # Run as it was, the installation would make a second object where the first one had been.
     is_moved = place is None or not same_dn(place, point.dn)
-    command = (
-        command_for(common_name(point.dn), parent_of(point.dn))
-        if is_moved
-        else command_for(scp_name, scp_parent)
-    )
-    _check_class(point, service_class)
+    command = command_for(service.at(point.dn) if is_moved else service)
+    _check_class(point, service.service_class)
     holder = find_account(session, account)
-    spns = tuple(point.spn(form, host, service_class) for form in spn_forms)
+    spns = point.spns_of(service)
     failures = [] if spn_check == "off" else check_spns(catalog, point.dn, holder, spns, command)
     if failures and spn_check == "refuse":
         raise failures[0]

@@ -23,7 +23,9 @@ from mutauth_twisted.errors import (
 )
 from mutauth_twisted.kerberos.tickets import tickets_for
 from mutauth_twisted.ldap.connection import Directory, _IdleSessions, _Progress
-from mutauth_twisted.ldap.controllers import Forest, Role, Server, parse_server
+from mutauth_twisted.ldap.controllers import Role, Server, parse_server
+from mutauth_twisted.ldap.forest import Forest
+from mutauth_twisted.ldap.options import DirectoryOptions
 from mutauth_twisted.ldap.sealing import Target, open_sealed
 from mutauth_twisted.ldap.session import Session
 from mutauth_twisted.testing.fakes import HeldWorkers
@@ -102,8 +104,9 @@ class _Resolver:
 class FindTests(SynchronousTestCase):
     """Where the names come from."""
 
-    def directory(self, answers: dict[str, Sequence[str]], **options: Any) -> Directory:
-        directory = Directory(Clock(), realm="LAB.EXAMPLE", resolver=_Resolver(answers), **options)  # type: ignore[arg-type]
+    def directory(self, answers: dict[str, Sequence[str]], *servers: str) -> Directory:
+        where = DirectoryOptions(realm="LAB.EXAMPLE", servers=servers)
+        directory = Directory(Clock(), where, resolver=_Resolver(answers))  # type: ignore[arg-type]
         directory._forest_of["lab.example"] = 0.0, FOREST
         return directory
 
@@ -133,7 +136,7 @@ class FindTests(SynchronousTestCase):
         have to be of it.
         """
         answers = {"_ldap._tcp.dc._msdcs.other.example": ["dc1.lab.example"]}
-        directory = self.directory(answers, servers=["ldap://dc1.lab.example"])
+        directory = self.directory(answers, "ldap://dc1.lab.example")
         self.assertEqual(
             self.find(directory, False, "lab.example"), [("ldap/dc1.lab.example", None)]
         )
@@ -165,7 +168,7 @@ class FindTests(SynchronousTestCase):
     def test_those_that_failed_come_last(self) -> None:
         """For a while, in whatever way they were named, and then in the order given again."""
         directory = self.directory(
-            {}, servers=["ldap://a.lab.example", "ldap://b.lab.example", "ldap://c.lab.example"]
+            {}, "ldap://a.lab.example", "ldap://b.lab.example", "ldap://c.lab.example"
         )
         directory._demote(Server("a.lab.example", 389), "10.0.0.1")
         order = [spn for spn, _ in self.find(directory, False, None)]
@@ -183,7 +186,9 @@ class DeadlineTests(SynchronousTestCase):
         self.waiting: Deferred[Any] = Deferred()
         resolver = _Resolver({"_ldap._tcp.dc._msdcs.lab.example": ["dc1.lab.example"]})
         resolver.lookup_addresses = lambda host: self.waiting  # type: ignore[attr-defined]
-        self.directory = Directory(self.clock, realm="LAB.EXAMPLE", resolver=resolver)  # type: ignore[arg-type]
+        self.directory = Directory(
+            self.clock, DirectoryOptions(realm="LAB.EXAMPLE"), resolver=resolver
+        )  # type: ignore[arg-type]
 
     def test_one_for_all(self) -> None:
         """What begins later has less time; the error names who is waited for."""

@@ -49,7 +49,8 @@ class OptionsTests(SynchronousTestCase):
             (settings.listen, settings.publish, settings.spn_check), (("tcp:0",), True, "refuse")
         )
         self.assertEqual(
-            (settings.spn_forms, settings.priority, settings.weight), (("guid", "dn"), 0, 100)
+            (settings.service.spn_forms, settings.priority, settings.weight),
+            (("guid", "dn"), 0, 100),
         )
         self.assertIs(settings.security.protection, Protection.SEAL)
         self.assertEqual((settings.security.wire.name, settings.security.timeout), ("nns", 10.0))
@@ -131,7 +132,7 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual(
             (settings.publish, settings.entry, settings.rnr_name), (True, "rnr", "echo")
         )
-        self.assertEqual(settings.spn_forms, ("rnr",))
+        self.assertEqual(settings.service.spn_forms, ("rnr",))
         unpublished = self.settings(*MINIMAL, "--publish=none", "--spn-form=rnr")
         self.assertEqual((unpublished.publish, unpublished.entry), (False, "rnr"))
         self.assertEqual(self.settings(*MINIMAL).entry, "scp")
@@ -208,7 +209,9 @@ class OptionsTests(SynchronousTestCase):
             "ldap://dc",
         )
         settings = self.settings(*MINIMAL, *more)
-        self.assertEqual((settings.listen, settings.servers), (("tcp:1", "tcp:2"), ("ldap://dc",)))
+        self.assertEqual(
+            (settings.listen, settings.directory.servers), (("tcp:1", "tcp:2"), ("ldap://dc",))
+        )
         self.assertEqual(settings.policy, AccessPolicy(("*@EXAMPLE.COM", "a@B"), ("c@D",)))
 
     def test_accounts(self) -> None:
