@@ -18,6 +18,7 @@ from gssapi.raw.misc import GSSError
 from twisted.names import dns
 
 from mutauth_twisted.lab import Lab
+from mutauth_twisted.testing._ber import element, elements
 
 # RFC 4511 4.2 to 4.9: the tags of requests, and of the answers to those that change something.
 _UNBIND, _SEARCH = 0x42, 0x63
@@ -27,25 +28,6 @@ _LENGTH = struct.Struct("!H")
 _BUFFER = struct.Struct("!I")
 #: What it says of everybody.
 FORGED_SPN = "forged/by.the.rogue"
-
-
-def element(tag: int, *contents: bytes) -> bytes:
-    """A BER element, with its length as Active Directory writes it."""
-    body = b"".join(contents)
-    size = len(body).to_bytes(4, "big")
-    return bytes((tag, 0x84)) + size + body
-
-
-def elements(data: bytes) -> list[tuple[int, bytes]]:
-    """The BER elements that follow each other: tag and content."""
-    found, at = [], 0
-    while at < len(data):
-        tag, size, at = data[at], data[at + 1], at + 2
-        if size >= 0x80:
-            size, at = int.from_bytes(data[at : at + (size & 0x7F)], "big"), at + (size & 0x7F)
-        found.append((tag, data[at : at + size]))
-        at += size
-    return found
 
 
 class Listener:

@@ -44,8 +44,8 @@ from mutauth_twisted.ldap.connection import Directory
 from mutauth_twisted.ldap.dn import child_dn
 from mutauth_twisted.ldap.session import Change, Session
 from mutauth_twisted.spn import SPN
+from mutauth_twisted.testing._ber import element, elements
 from tests.integration.directory_case import DirectoryTestCase
-from tests.integration.rogue import element, elements
 
 
 class Proxy:
