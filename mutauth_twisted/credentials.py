@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
 from attrs import field, frozen
 from attrs.converters import optional
 
 
+class Credentials:
+    """Credentials for one side of one mechanism, or of several."""
+
+    __slots__ = ()
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> Credentials:
+        """Make them of the values of options and endpoint keywords.
+
+        :param options: the values that were given, by the options' names.
+        """
+        raise NotImplementedError
+
+
 @frozen
-class ClientCredentials:
+class ClientCredentials(Credentials):
     """The initiator's credentials.
 
     With nothing given, the default ticket cache of the process is used, or on
@@ -25,9 +41,14 @@ class ClientCredentials:
     ccache: str | None = None
     keytab: str | None = field(default=None, converter=optional(os.fspath))
 
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> ClientCredentials:
+        """See :meth:`Credentials.from_options`."""
+        return cls(options.get("principal"), options.get("ccache"), options.get("keytab"))
+
 
 @frozen
-class ServiceCredentials:
+class ServiceCredentials(Credentials):
     """The acceptor's keys.
 
     :param keytab: the keytab's path; None: KRB5_KTNAME, then the system's.
@@ -44,20 +65,9 @@ class ServiceCredentials:
     state_dir: str | None = field(default=None, converter=optional(os.fspath))
     accept_replays: bool = False
 
-
-def _absolute(path: str) -> str:
-    return os.path.abspath(path)
-
-
-@frozen
-class NtlmCredentials:
-    """The passwords of NTLM's users: a client's own, or all those whom a service knows.
-
-    :param users: the path of a file in the format of NTLM_USER_FILE, which only
-        its owner may read: lines of ``DOMAIN:user:password``, or as in smbpasswd,
-        ``DOMAIN\\user:id:LM hash:NT hash:flags:time``.
-    :param user: on a client, who of them to be, ``user@DOMAIN``; None: the first.
-    """
-
-    users: str = field(converter=_absolute)
-    user: str | None = None
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> ServiceCredentials:
+        """See :meth:`Credentials.from_options`."""
+        keytab, principal = options.get("keytab"), options.get("principal")
+        replays = bool(options.get("accept-replays"))
+        return cls(keytab, principal, options.get("state-dir"), replays)

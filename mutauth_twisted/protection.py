@@ -51,32 +51,6 @@ class Protection(Enum):
         return self.required_flags | Flag.REPLAY | Flag.SEQUENCE
 
 
-class Package(Enum):
-    """The security package whose tokens are exchanged."""
-
-    #: Kerberos' own tokens (RFC 4121).
-    KERBEROS = "kerberos"
-    #: Kerberos inside SPNEGO (RFC 4178), as .NET and Windows speak by default; a service takes
-    #: Kerberos' own as well.
-    NEGOTIATE = "negotiate"
-    #: NTLM (MS-NLMP): the client proves that it knows a password, and nothing proves who the
-    #: service is.
-    NTLM_SERVICE_UNPROVEN = "ntlm-service-unproven"
-
-    @property
-    def proves_service(self) -> bool:
-        """Whether the client knows afterwards which service it has."""
-        return self is not Package.NTLM_SERVICE_UNPROVEN
-
-    def required_flags(self, protection: Protection) -> Flag:
-        """The flags without which no byte may flow."""
-        return (
-            protection.required_flags
-            if self.proves_service
-            else protection.requested_flags & ~Flag.MUTUAL
-        )
-
-
 def flag_names(flags: int) -> str:
     """Name flags for people, e.g. ``mutual, replay``; unknown bits as hex."""
     names = [flag.name.lower().replace("_", " ") for flag in Flag if flag & flags and flag.name]

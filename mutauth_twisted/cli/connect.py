@@ -169,8 +169,11 @@ def connect(endpoint: str, listen: str | None, verbose: bool) -> None:
 
     async def main(reactor: Any) -> None:
         target = parse_client(reactor, endpoint)
-        if isinstance(target, MutualAuthClientEndpoint) and not target.package.proves_service:
-            note(f"nothing proves who the service is: package {target.package.value}")
+        if (
+            isinstance(target, MutualAuthClientEndpoint)
+            and not target.package.authenticates_service
+        ):
+            note(f"package {target.package.name}: the service is NOT AUTHENTICATED")
         await (
             _through_port(reactor, target, listen) if listen else _through_stdio(reactor, target)
         )

@@ -100,6 +100,10 @@ class Keys(Protocol):
         start.
         """
 
+    @property
+    def authenticates_service(self) -> bool:
+        """True where clients know afterwards which service they have."""
+
     def check(self) -> None:
         """See whether they can be used now.
 

@@ -53,7 +53,6 @@ from mutauth_twisted.errors import (
     ProtocolViolation,
     ServiceFull,
 )
-from mutauth_twisted.protection import Package
 from mutauth_twisted.wire import Fault, Token, Wire
 
 Identity = TypeVar("Identity")
@@ -71,22 +70,7 @@ _CODES = {
     0x80090322: "the ticket is for another service",
 }
 _LOGON_CODES = frozenset({LOGON_FAILURE, 0x8009030C})
-# It may as well have been unable to read what another package sends: the two have no common tongue
-# to say so in.
-_NOT_ACCEPTED = {
-    Package.KERBEROS: (
-        "it did not accept the ticket, or its package is another",
-        "the service's log says why",
-    ),
-    Package.NEGOTIATE: (
-        "it did not accept the ticket, or its package is another",
-        "try package=kerberos; the service's log says why",
-    ),
-    Package.NTLM_SERVICE_UNPROVEN: (
-        "it did not accept the user and password, or its package is another",
-        "give both sides the same package; the service's log says why",
-    ),
-}
+_SEE_LOG = "the service's log says why"
 
 
 @frozen
@@ -353,7 +337,8 @@ class Handshake(Generic[Identity]):
     :param peer: the peer as errors name it.
     :param verify: verifies the finished context: returns the peer's identity, or
         raises an :class:`AuthenticationError`.
-    :param package: whose tokens this side sends, for what a refusal may mean.
+    :param refusal: cause and remedy when a service refuses a client's tokens; see
+        :class:`~mutauth_twisted.core.mechanism.Mechanism`.
     :param is_mutauth: on an acceptor, whether a proven initiator is another
         mutauth peer, so that its opening is waited for.
     """
@@ -365,11 +350,11 @@ class Handshake(Generic[Identity]):
         wire: Wire,
         peer: str,
         verify: Callable[[], Identity],
-        package: Package = Package.KERBEROS,
+        refusal: tuple[str, str] = ("it did not accept the client's tokens", _SEE_LOG),
         is_mutauth: Callable[[Identity], bool] = lambda identity: False,
     ) -> None:
         self._initiator = initiator
-        self._package = package
+        self._refused = refusal
         self._spoken = not initiator
         self._core: _Core[Identity] = _Core(wire, peer, verify, initiator, is_mutauth)
         self._machine = (_initiator_machine if initiator else _acceptor_machine)(self._core)
@@ -463,10 +448,10 @@ class Handshake(Generic[Identity]):
             )
         meaning, remedy = (
             _CODES.get(code, "it gave no reason known to us"),
-            "the service's log says why",
+            _SEE_LOG,
         )
         if code in _LOGON_CODES:
-            meaning, remedy = _NOT_ACCEPTED[self._package]
+            meaning, remedy = self._refused
         return PeerRefused(
             self._core.peer,
             f"the service refused this client: {meaning} (code {code:#x})",

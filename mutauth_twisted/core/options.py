@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from attrs import frozen
 
+from mutauth_twisted.core.mechanism import KERBEROS, Mechanism
 from mutauth_twisted.errors import UsageError
-from mutauth_twisted.protection import Package, Protection
+from mutauth_twisted.protection import Protection
 from mutauth_twisted.wire import NNS, Wire
 
 
@@ -17,18 +18,18 @@ class SecurityOptions:
     :param protection: what is done to every application byte.
     :param timeout: the one deadline of the whole handshake, in seconds; bytes
         that drip in do not extend it.
-    :param package: the security package.
+    :param package: the security mechanism.
     :raises UsageError: when the package cannot be bound to TLS as it has to be.
     """
 
     wire: Wire = NNS
     protection: Protection = Protection.SEAL
     timeout: float = 10.0
-    package: Package = Package.KERBEROS
+    package: Mechanism = KERBEROS
 
     def __attrs_post_init__(self) -> None:
-        if self.protection is Protection.TLS and not self.package.proves_service:
+        if self.protection is Protection.TLS and not self.package.authenticates_service:
             cause = "it cannot be bound to TLS, which would end at anybody"
             raise UsageError(
-                f"package {self.package.value}", cause, "use protection seal, or package kerberos"
+                f"package {self.package.name}", cause, "use protection seal, or package kerberos"
             )

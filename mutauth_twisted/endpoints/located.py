@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 from mutauth_twisted.core.handshake import ACCESS_DENIED, SERVICE_FULL
 from mutauth_twisted.core.options import SecurityOptions
-from mutauth_twisted.credentials import ClientCredentials
+from mutauth_twisted.credentials import Credentials
 from mutauth_twisted.directory.location import Instance, Selection, in_order, locate
 from mutauth_twisted.endpoints.hosts import HostEndpoint
 from mutauth_twisted.endpoints.locations import Found, Locations
@@ -101,17 +101,17 @@ class LocatedEndpoint:
         reactor: Any,
         directory: Directory,
         selection: Selection,
-        credentials: ClientCredentials,
+        credentials: Credentials,
         *,
         security: SecurityOptions = SecurityOptions(),
         wire: str | None = None,
         authority: Authority | None = None,
         keep: float = KEEP,
     ) -> None:
-        if not security.package.proves_service:
-            cause = "it proves no service, and what is found in the directory has to be proven"
+        if not security.package.authenticates_service:
+            cause = "it does not authenticate the service, and one found in the directory has to be"
             raise UsageError(
-                f"package {security.package.value}",
+                f"package {security.package.name}",
                 cause,
                 "name an address instead, or use kerberos",
             )

@@ -6,16 +6,15 @@ Clients::
     mutauth:keyword=KEYWORD:class=CLASS[:base=DN][:hosts=PATTERN][:spn-form=guid|dn|host]...
     mutauth:rnr=NAME[:class=..][:hosts=PATTERN]...
     mutauth:ENDPOINT:spn=class/host[/name]...
-    mutauth:ENDPOINT:package=ntlm-service-unproven:ntlm-users=FILE...
+    mutauth:ENDPOINT:package=PACKAGE...
 
 where SELECTOR is a keyword, a DN or an objectGUID, NAME is an RnR service's name
 or DN, and ENDPOINT is any client endpoint string with its colons escaped.  By
 keyword the service's class has to be ``class=``, by default the keyword itself;
 what looks like a GUID or a DN is one, and ``keyword=`` is for keywords that do.
-Servers::
+PACKAGE is a mechanism that does not authenticate the service.  Servers::
 
     mutauth:ENDPOINT:keytab=FILE:allow=PATTERN...
-    mutauth:ENDPOINT:package=ntlm-service-unproven:ntlm-users=FILE:allow=PATTERN...
 
 Every mistake is a :class:`~mutauth_twisted.errors.UsageError` (a ValueError)
 that names the keyword.
@@ -34,18 +33,20 @@ from twisted.internet.interfaces import (
 )
 
 from mutauth_twisted.access import AccessPolicy, is_sid
+from mutauth_twisted.core.mechanism import Mechanism
 from mutauth_twisted.core.options import SecurityOptions
-from mutauth_twisted.credentials import ClientCredentials, NtlmCredentials, ServiceCredentials
+from mutauth_twisted.credentials import ClientCredentials, Credentials
 from mutauth_twisted.dns import Resolver
 from mutauth_twisted.errors import UsageError, check_utf8
-from mutauth_twisted.mechanisms.initiators import WINDOWS, refuse_on_windows, service_keys
+from mutauth_twisted.mechanisms import KERBEROS, MECHANISMS, NEGOTIATE, check_options
 from mutauth_twisted.net.client import MutualAuthClientEndpoint
 from mutauth_twisted.net.limits import LIMITS, limits_of
 from mutauth_twisted.net.plain import parse_client, parse_server
 from mutauth_twisted.net.server import MutualAuthServerEndpoint
 from mutauth_twisted.net.tls import Authority, checking_layer, server_layer
-from mutauth_twisted.protection import Package, Protection
+from mutauth_twisted.protection import Protection
 from mutauth_twisted.spn import SPN, check_service_class
+from mutauth_twisted.windows import WINDOWS, refuse_on_windows
 from mutauth_twisted.wire import WIRES
 
 if not WINDOWS:
@@ -58,6 +59,7 @@ from mutauth_twisted.ldap.options import DirectoryOptions
 T = TypeVar("T")
 
 _SUBJECT = "mutauth endpoint"
+_KEYWORD = f"{_SUBJECT} keyword {{}}"
 #: All that a client's string takes, by kind, with a word on each: ``mutauth connect --help`` shows
 #: it.
 CLIENT_KEYWORDS: Mapping[str, Mapping[str, str]] = {
@@ -83,12 +85,16 @@ CLIENT_KEYWORDS: Mapping[str, Mapping[str, str]] = {
         "principal": "who to be, user@REALM",
         "ccache": "a ticket cache (KRB5CCNAME's)",
         "keytab": "its keys, instead of a ticket",
-        "ntlm-users": "file for package ntlm-service-unproven",
+        **{
+            name: f"{what}, for package {each.name}"
+            for each in MECHANISMS.values()
+            for name, what in each.required.items()
+        },
     },
     "The channel": {
         "wire": "nns or winsock (nns; what the SCP says)",
         "protection": "seal, sign or tls (seal)",
-        "package": "kerberos, negotiate or ntlm-service-unproven",
+        "package": f"{' or '.join(MECHANISMS)} (kerberos)",
         "tls-ca": "who must have signed the certificate (PEM)",
         "tls-name": "the name in the certificate (the host)",
         "nameserver": "a DNS server, ADDRESS[:PORT]",
@@ -98,9 +104,7 @@ CLIENT_KEYWORDS: Mapping[str, Mapping[str, str]] = {
 _SERVICE, _SEARCH, _SCP_SEARCH = (
     CLIENT_KEYWORDS[kind].keys() for kind in list(CLIENT_KEYWORDS)[:3]
 )
-_KNOWN = frozenset().union(*CLIENT_KEYWORDS.values())
-_CHANNEL = frozenset({"wire", "protection", "package", "timeout"})
-_CLIENT = _KNOWN - _SERVICE - _SEARCH - _SCP_SEARCH - {"ntlm-users"}
+_CLIENT = frozenset(CLIENT_KEYWORDS["The channel"])
 _LOCATION: Mapping[Literal["scp", "keyword", "rnr"], frozenset[str]] = {
     "scp": _CLIENT | _SEARCH | _SCP_SEARCH | {"scp"},
     "keyword": _CLIENT | _SEARCH | _SCP_SEARCH | {"keyword"},
@@ -108,14 +112,10 @@ _LOCATION: Mapping[Literal["scp", "keyword", "rnr"], frozenset[str]] = {
 }
 _ACCESS = frozenset({"allow", "allow-group", "deny", "deny-group", "allow-all"})
 _SERVER = (
-    _CHANNEL
+    frozenset({"wire", "protection", "package", "timeout", "class", "tls-cert", "tls-key"})
     | LIMITS.keys()
-    | {"keytab", "principal", "class", "tls-cert", "tls-key", "state-dir", "accept-replays"}
     | _ACCESS
 )
-# Where no service is proven: no ticket, no TLS, no groups, and nothing found in the directory.
-_NTLM_CLIENT = _CHANNEL | {"principal", "ntlm-users", "nameserver"}
-_NTLM_SERVER = _CHANNEL | LIMITS.keys() | {"ntlm-users", "allow", "deny", "allow-all"}
 _TCP = re.compile(
     r"tcp:(?:host=)?(?P<host>[^:=\\]+):(?:port=)?(?P<port>[0-9]{1,5})(?::timeout=(?P<timeout>[0-9]+))?"
 )
@@ -157,34 +157,11 @@ def _check_keywords(given: Collection[str], known: Collection[str]) -> None:
             )
 
 
-def _is_ntlm(keywords: Mapping[str, str], known: frozenset[str]) -> bool:
-    """Whether the package is the one that proves no service, which takes no other keywords than
-    these.
-    """
-    if keywords.get("package") != Package.NTLM_SERVICE_UNPROVEN.value:
-        if "ntlm-users" in keywords:
-            cause = f"it means nothing without package={Package.NTLM_SERVICE_UNPROVEN.value}"
-            raise UsageError(f"{_SUBJECT} keyword ntlm-users", cause, "leave it out")
-        return False
-    for keyword in keywords:
-        if keyword in (_KNOWN | _SERVER) - known:
-            remedy = f"leave one of the two out; such a package takes {', '.join(sorted(known))}"
-            cause = (
-                f"it cannot be had with package={Package.NTLM_SERVICE_UNPROVEN.value}, which "
-                "proves no service"
-            )
-            raise UsageError(f"{_SUBJECT} keyword {keyword}", cause, remedy)
-    _check_keywords(keywords, known)
-    if "ntlm-users" not in keywords:
-        raise UsageError(
-            f"{_SUBJECT} keyword ntlm-users",
-            "it is missing",
-            "name the file of users and passwords",
-        )
-    return True
+def _package(keywords: Mapping[str, str], default: Mechanism) -> Mechanism:
+    return _choice("package", keywords.get("package", default.name), MECHANISMS)
 
 
-def _security(keywords: Mapping[str, str], package: Package = Package.KERBEROS) -> SecurityOptions:
+def _security(keywords: Mapping[str, str], package: Mechanism) -> SecurityOptions:
     return SecurityOptions(
         wire=_choice("wire", keywords.get("wire", "nns"), WIRES),
         protection=_choice(
@@ -193,11 +170,7 @@ def _security(keywords: Mapping[str, str], package: Package = Package.KERBEROS) 
             {kind.value: kind for kind in Protection},
         ),
         timeout=_seconds("timeout", keywords.get("timeout", "10")),
-        package=_choice(
-            "package",
-            keywords.get("package", package.value),
-            {kind.value: kind for kind in Package},
-        ),
+        package=package,
     )
 
 
@@ -256,37 +229,35 @@ def client_endpoint(
     :raises UsageError: for any unknown, missing or unusable part.
     """
     check_utf8((*arguments, *keywords.values()))
-    if _is_ntlm(keywords, _NTLM_CLIENT):
-        return _unproven(reactor, arguments, keywords)
-    credentials = ClientCredentials(
-        keywords.get("principal"), keywords.get("ccache"), keywords.get("keytab")
-    )
-    if any(kind in keywords for kind in _LOCATION):
-        return _located(reactor, arguments, keywords, credentials)
-    return _direct(reactor, arguments, keywords, credentials)
+    package = _package(keywords, KERBEROS)
+    check_options(package, keywords, _KEYWORD, initiator=True)
+    credentials = package.client_credentials(keywords)
+    make = _located if any(kind in keywords for kind in _LOCATION) else _direct
+    return make(reactor, arguments, keywords, package, credentials)
 
 
 def _direct(
     reactor: Any,
     arguments: tuple[str, ...],
     keywords: Mapping[str, str],
-    credentials: ClientCredentials,
+    package: Mechanism,
+    credentials: Credentials,
 ) -> IStreamClientEndpoint:
     example = (
         r"mutauth:scp=echoSvc, or mutauth:tcp\:srv1.example.com\:9000:spn=echoSvc/srv1.example.com"
     )
-    if "spn" not in keywords:
+    if "spn" not in keywords and package.authenticates_service:
         raise UsageError(
             _SUBJECT,
             "it names nothing to prove: neither scp nor spn",
             f"write for example {example}",
         )
-    _check_keywords(keywords, _CLIENT | _SERVICE)
+    _check_keywords(keywords, _CLIENT | package.client_options | {"spn"})
     inner = _one_endpoint(arguments, example)
-    spn = SPN.parse(keywords["spn"])
-    security = _security(keywords)
+    spn = SPN.parse(keywords["spn"]) if "spn" in keywords else None
+    security = _security(keywords, package)
     authority = _authority(keywords, security)
-    tls = checking_layer(authority, spn.host) if authority is not None else None
+    tls = checking_layer(authority, spn.host) if authority is not None and spn is not None else None
     return MutualAuthClientEndpoint(
         reactor, _inner(reactor, inner, keywords), spn, credentials, security, inner, tls
     )
@@ -309,29 +280,16 @@ def _inner(reactor: Any, text: str, keywords: Mapping[str, str]) -> IStreamClien
     )
 
 
-def _unproven(
-    reactor: Any, arguments: tuple[str, ...], keywords: Mapping[str, str]
-) -> IStreamClientEndpoint:
-    inner = _one_endpoint(
-        arguments,
-        r"mutauth:tcp\:srv1.example.com\:9000:package=ntlm-service-unproven:ntlm-users=FILE",
-    )
-    credentials = NtlmCredentials(keywords["ntlm-users"], keywords.get("principal"))
-    endpoint = _inner(reactor, inner, keywords)
-    return MutualAuthClientEndpoint(
-        reactor, endpoint, None, credentials, _security(keywords), inner
-    )
-
-
 def _located(
     reactor: Any,
     arguments: tuple[str, ...],
     keywords: Mapping[str, str],
-    credentials: ClientCredentials,
+    package: Mechanism,
+    credentials: Credentials,
 ) -> IStreamClientEndpoint:
     kind = next(each for each in _LOCATION if each in keywords)
     refuse_on_windows(f"{_SUBJECT} keyword {kind}")
-    _check_keywords(keywords, _LOCATION[kind])
+    _check_keywords(keywords, _LOCATION[kind] | package.client_options)
     if arguments:
         raise UsageError(
             f"{_SUBJECT} part {arguments[0]}",
@@ -346,11 +304,11 @@ def _located(
             keywords.get("realm"),
             keywords.get("nameserver"),
         ),
-        credentials,
+        ClientCredentials.from_options(keywords),
     )
     if (form := keywords.get("spn-form")) is not None:
         _choice("spn-form", form, {known: known for known in ("guid", "dn", "host")})
-    security = _security(keywords)
+    security = _security(keywords, package)
     return LocatedEndpoint(
         reactor,
         directory,
@@ -381,8 +339,10 @@ def server_endpoint(
     :raises CredentialError: when the keytab cannot be used.
     """
     check_utf8((*arguments, *keywords.values()))
-    ntlm = _is_ntlm(keywords, _NTLM_SERVER)
-    _check_keywords(keywords, _NTLM_SERVER if ntlm else _SERVER)
+    # Third-party clients, .NET's among them, send SPNEGO unless they are told otherwise.
+    package = _package(keywords, NEGOTIATE)
+    check_options(package, keywords, _KEYWORD, initiator=False)
+    _check_keywords(keywords, _SERVER | package.service_options)
     inner = _one_endpoint(
         arguments, r"mutauth:tcp\:9000:keytab=/etc/echo.keytab:allow=*@EXAMPLE.COM"
     )
@@ -392,23 +352,15 @@ def server_endpoint(
     if policy.lets_nobody_in:
         remedy = "add allow=PATTERN, allow-group=SID, or allow-all=yes"
         raise UsageError(_SUBJECT, "the access policy allows no client", remedy)
-    # Third-party clients, .NET's among them, send SPNEGO unless they are told otherwise.
-    security = _security(keywords, Package.NEGOTIATE)
+    security = _security(keywords, package)
     _check_tls(keywords, security, "tls-cert", "tls-key")
-    credentials: ServiceCredentials | NtlmCredentials
-    if ntlm:
-        credentials = NtlmCredentials(keywords["ntlm-users"])
-    else:
-        replays = _choice(
-            "accept-replays", keywords.get("accept-replays", "no"), {"yes": True, "no": False}
-        )
-        keytab, principal, state_dir = (
-            keywords.get(name) for name in ("keytab", "principal", "state-dir")
-        )
-        credentials = ServiceCredentials(keytab, principal, state_dir, replays)
+    replays = _choice(
+        "accept-replays", keywords.get("accept-replays", "no"), {"yes": True, "no": False}
+    )
+    credentials = package.service_credentials({**keywords, "accept-replays": replays})
     if "class" in keywords:
         check_service_class(keywords["class"], f"{_SUBJECT} keyword class={keywords['class']}")
-    keys = service_keys(credentials, keywords.get("class"), security.package)
+    keys = package.acceptor_keys(credentials, keywords.get("class"))
     limits = limits_of(keywords, _SUBJECT + " keyword {name}={value}")
     tls = (
         server_layer(keywords["tls-cert"], keywords.get("tls-key"))

@@ -64,6 +64,7 @@ from spnego.exceptions import SpnegoError
 from mutauth_twisted.access import Logon
 from mutauth_twisted.core.channelbinding import WITHOUT_TLS, ChannelBinding
 from mutauth_twisted.core.context import Outcome, StepFailed
+from mutauth_twisted.core.mechanism import Mechanism, NewContext
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.errors import (
     AuthenticationError,
@@ -103,13 +104,13 @@ from mutauth_twisted.kerberos.tickets import (
     keytab_file,
     tickets_for,
 )
+from mutauth_twisted.mechanisms import KERBEROS, NEGOTIATE
 from mutauth_twisted.mechanisms.pyspnego import RecordsApart, keep_quiet
 from mutauth_twisted.names import fold_ascii, split_principal
-from mutauth_twisted.protection import Flag, Package, Protection, flag_names
+from mutauth_twisted.protection import Flag, Protection, flag_names
 from mutauth_twisted.spn import SPN
 from mutauth_twisted.text import short_name
 
-KERBEROS = "kerberos"
 _KERBEROS_OID = gssapi.MechType.kerberos
 #: RFC 4178 3.
 _SPNEGO_OID = gssapi.OID.from_int_seq("1.3.6.1.5.5.2")
@@ -351,7 +352,7 @@ class KerberosInitiator(_KerberosContext):
         spn: SPN,
         credentials: ClientCredentials,
         protection: Protection,
-        package: Package = Package.KERBEROS,
+        package: Mechanism = KERBEROS,
         channel: ChannelBinding | None = None,
     ) -> None:
         super().__init__(str(spn), channel)
@@ -370,16 +371,16 @@ class KerberosInitiator(_KerberosContext):
     def _open(self) -> Any:
         """Make pyspnego's object, at the first step, where waiting is allowed."""
         name = kerberos_name(self._spn)
-        mechanism = _KERBEROS_OID if self._package is Package.KERBEROS else _SPNEGO_OID
+        mechanism = _KERBEROS_OID if self._package is KERBEROS else _SPNEGO_OID
         credential = self._tickets.acquire(mechanism, name)
-        if self._package is Package.NEGOTIATE:
+        if self._package is NEGOTIATE:
             set_neg_mechs(credential, [_KERBEROS_OID])
         set_cred_option(NO_CI_FLAGS, credential)
         proxy: Any = spnego.client(
             hostname=self._spn.host,
             service=self._spn.service_class,
             context_req=ContextReq(self._request),
-            protocol=KERBEROS,
+            protocol="kerberos",
             _gssapi_credential=credential,
         )
         proxy._context = gssapi.SecurityContext(
@@ -463,7 +464,7 @@ class KerberosInitiator(_KerberosContext):
                 )
         mutauth = self._channel is not None and self._channel.between_peers
         return PeerIdentity(
-            principal, self._spn, self._package.value, reached, flags, expires, mutauth=mutauth
+            principal, self._spn, self._package.name, reached, flags, expires, mutauth=mutauth
         )
 
 
@@ -477,7 +478,7 @@ class KerberosAcceptor(_KerberosContext):
         self._started = False
         #: The client's name, when the context is complete.
         self._initiator: Any = None
-        self._package: Package | None = None
+        self._package: Mechanism | None = None
         #: What the request in the token at hand says of itself, and what that said which was
         #: accepted.
         self._shown: TicketLabel | None = None
@@ -532,7 +533,7 @@ class KerberosAcceptor(_KerberosContext):
                 pass
         outcome = super().step(token)
         if token and self._package is None:
-            self._package = Package.NEGOTIATE if is_spnego(token) else Package.KERBEROS
+            self._package = NEGOTIATE if is_spnego(token) else KERBEROS
         return outcome
 
     def _check_types(self) -> TicketLabel:
@@ -570,14 +571,14 @@ class KerberosAcceptor(_KerberosContext):
         # However it came to be complete: no session without a ticket that was read.
         label = self._check_types()
         self._check_class(label)
-        package = self._package or Package.KERBEROS
+        package = self._package or KERBEROS
         mutauth = bool(flags & Flag.CHANNEL_BOUND) and (self._channel or WITHOUT_TLS).between_peers
         if self._channel is None:
             flags &= ~Flag.CHANNEL_BOUND  # there is no channel
         return PeerIdentity(
             principal,
             None,
-            package.value,
+            package.name,
             reached,
             flags,
             expires,
@@ -644,12 +645,12 @@ class ServiceKeys:
         self,
         credentials: ServiceCredentials,
         service_class: str | None = None,
-        package: Package = Package.KERBEROS,
+        package: Mechanism = KERBEROS,
     ) -> None:
         self.service_class = service_class
         self.credentials = credentials
         #: Whether Kerberos is taken inside SPNEGO as well.
-        self.negotiates = package is Package.NEGOTIATE
+        self.negotiates = package is NEGOTIATE
         self._file = keytab_file(credentials.keytab)
         self.check_file()
         subject = f"keytab {credentials.keytab}" if credentials.keytab else "the default keytab"
@@ -684,7 +685,9 @@ class ServiceKeys:
             NONE if credentials.accept_replays else replay_cache(credentials.state_dir)
         )
         #: pyspnego's object for such a service, with no context in it yet.
-        self.template: Any = spnego.server(protocol=KERBEROS, _gssapi_credential=self.acquired)
+        self.template: Any = spnego.server(protocol="kerberos", _gssapi_credential=self.acquired)
+
+    authenticates_service = True
 
     @property
     def accepts_replays(self) -> bool:
@@ -720,3 +723,21 @@ class ServiceKeys:
         :param channel: the TLS channel that its ticket has to be bound to.
         """
         return KerberosAcceptor(self, peer, channel)
+
+
+CLIENT_CREDENTIALS = ClientCredentials
+SERVICE_CREDENTIALS = ServiceCredentials
+
+
+def initiators(
+    package: Mechanism, spn: SPN, credentials: ClientCredentials, protection: Protection
+) -> NewContext:
+    """See :meth:`Mechanism.initiators`."""
+    return lambda peer, channel: KerberosInitiator(spn, credentials, protection, package, channel)
+
+
+def acceptor_keys(
+    package: Mechanism, credentials: ServiceCredentials, service_class: str | None
+) -> ServiceKeys:
+    """See :meth:`Mechanism.acceptor_keys`."""
+    return ServiceKeys(credentials, service_class, package)

@@ -37,6 +37,8 @@ from spnego.exceptions import SpnegoError
 
 from mutauth_twisted.core.channelbinding import WITHOUT_TLS, ChannelBinding
 from mutauth_twisted.core.context import Outcome
+from mutauth_twisted.core.mechanism import Mechanism, NewContext
+from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.errors import (
     AuthenticationError,
     CredentialError,
@@ -45,17 +47,18 @@ from mutauth_twisted.errors import (
     MutualAuthError,
     PeerNotProven,
     RecordError,
+    UsageError,
 )
 from mutauth_twisted.identity import PeerIdentity
+from mutauth_twisted.mechanisms import KERBEROS
 from mutauth_twisted.mechanisms.pyspnego import PublicContext, RecordsApart, keep_quiet
-from mutauth_twisted.protection import Flag, Package, Protection, flag_names
+from mutauth_twisted.protection import Flag, Protection, flag_names
 from mutauth_twisted.spn import SPN
 
 # They log whole tokens at debug level.
 for _name in ("spnego._sspi", "spnego._gss", "spnego._negotiate", "spnego._ntlm"):
     logging.getLogger(_name).addFilter(keep_quiet)
 
-KERBEROS: Final = "kerberos"
 #: MS-NLMP 2.2.1: how each of its messages starts.
 _NTLM_MESSAGE: Final = b"NTLMSSP\0"
 #: What a sealed record has and a signature has not: the confounder, and the header once more,
@@ -96,7 +99,7 @@ class SspiInitiator(PublicContext, RecordsApart):
         self,
         spn: SPN,
         protection: Protection,
-        package: Package = Package.KERBEROS,
+        package: Mechanism = KERBEROS,
         channel: ChannelBinding | None = None,
     ) -> None:
         super().__init__(str(spn))
@@ -120,7 +123,7 @@ class SspiInitiator(PublicContext, RecordsApart):
             service=service,
             channel_bindings=bindings,
             context_req=ContextReq(int(self._required)),
-            protocol=self._package.value,
+            protocol=self._package.name,
         )
 
     def _advance(self, token: bytes | None) -> Outcome:
@@ -184,7 +187,7 @@ class SspiInitiator(PublicContext, RecordsApart):
             proven = (
                 self._proxy is not None
                 and self._proxy.complete
-                and self._proxy.negotiated_protocol == KERBEROS
+                and self._proxy.negotiated_protocol == KERBEROS.name
             )
             shown = int(self._proxy.context_attr) if proven else 0
         except Exception as error:
@@ -212,7 +215,7 @@ class SspiInitiator(PublicContext, RecordsApart):
         principal = str(self._spn).replace("\\", "\\\\").replace("@", "\\@")
         mutauth = self._channel is not None and self._channel.between_peers
         return PeerIdentity(
-            principal, self._spn, self._package.value, protection, flags, math.inf, mutauth=mutauth
+            principal, self._spn, self._package.name, protection, flags, math.inf, mutauth=mutauth
         )
 
     def _spent(self, error: Exception) -> AuthenticationError:
@@ -251,3 +254,21 @@ class SspiInitiator(PublicContext, RecordsApart):
         except Exception as error:
             cause, remedy = "Windows does not tell the size of its records' headers", "use wire nns"
             raise AuthenticationError(self._subject, cause, remedy) from error
+
+
+CLIENT_CREDENTIALS = ClientCredentials
+
+
+def initiators(
+    package: Mechanism, spn: SPN, credentials: ClientCredentials, protection: Protection
+) -> NewContext:
+    """See :meth:`Mechanism.initiators`.
+
+    :raises UsageError: for credentials, as Windows has those of who is logged on.
+    """
+    if credentials != ClientCredentials():
+        cause = "Windows knows no principal, ccache or keytab: the client is who is logged on"
+        raise UsageError(
+            "the client's credentials", cause, "leave them out, and log on or use runas"
+        )
+    return lambda peer, channel: SspiInitiator(spn, protection, package, channel)

@@ -26,6 +26,7 @@ import math
 import os
 import re
 import struct
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -37,7 +38,8 @@ from spnego.channel_bindings import GssChannelBindings
 from mutauth_twisted.access import Logon
 from mutauth_twisted.core.channelbinding import WITHOUT_TLS, ChannelBinding
 from mutauth_twisted.core.context import Outcome
-from mutauth_twisted.credentials import NtlmCredentials
+from mutauth_twisted.core.mechanism import Mechanism, NewContext
+from mutauth_twisted.credentials import Credentials
 from mutauth_twisted.errors import (
     AuthenticationError,
     CredentialError,
@@ -48,14 +50,15 @@ from mutauth_twisted.errors import (
 )
 from mutauth_twisted.files import check_regular, read_file
 from mutauth_twisted.identity import PeerIdentity
+from mutauth_twisted.mechanisms import NTLM
 from mutauth_twisted.mechanisms.pyspnego import PublicContext, keep_quiet
 from mutauth_twisted.names import split_principal
-from mutauth_twisted.protection import Flag, Package, Protection, flag_names
+from mutauth_twisted.protection import Flag, Protection, flag_names
+from mutauth_twisted.spn import SPN
 
 # It logs whole tokens at debug level.
 logging.getLogger("spnego._ntlm").addFilter(keep_quiet)
 
-PACKAGE = Package.NTLM_SERVICE_UNPROVEN
 USERS_VARIABLE = "NTLM_USER_FILE"
 #: MS-NLMP 2.2.2.9.1.
 SIGNATURE_SIZE = 16
@@ -89,6 +92,37 @@ _HASH_OF_BINDINGS = hashlib.md5(_BINDINGS.pack(), usedforsecurity=False).digest(
 # What no sAMAccountName may hold (MS-ADTS 3.1.1.6 and Windows' own dialogues), and '@'.
 _NAME = re.compile(r'[^"/\\\[\]:;|=,+*?<>@]+')
 _HASH = re.compile("[0-9A-Fa-f]{32}")
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(path)
+
+
+@frozen
+class NtlmCredentials(Credentials):
+    """The passwords of NTLM's users: a client's own, or all those whom a service knows.
+
+    :param users: the path of a file in the format of NTLM_USER_FILE, which only
+        its owner may read: lines of ``DOMAIN:user:password``, or as in smbpasswd,
+        ``DOMAIN\\user:id:LM hash:NT hash:flags:time``.
+    :param user: on a client, who of them to be, ``user@DOMAIN``; None: the first.
+    """
+
+    users: str = field(converter=_absolute)
+    user: str | None = None
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> NtlmCredentials:
+        """See :meth:`Credentials.from_options`."""
+        return cls(options["ntlm-users"], options.get("principal"))
+
+
+CLIENT_CREDENTIALS = SERVICE_CREDENTIALS = NtlmCredentials
+
+
+def required_flags(protection: Protection) -> Flag:
+    """The flags without which no byte may flow."""
+    return protection.requested_flags & ~Flag.MUTUAL
 
 
 @frozen
@@ -244,7 +278,7 @@ class _NtlmContext(PublicContext):
         flags = Flag(
             int(self._proxy.context_attr) & int(Protection.SEAL.requested_flags & ~Flag.MUTUAL)
         )
-        if missing := PACKAGE.required_flags(protection) & ~flags:
+        if missing := required_flags(protection) & ~flags:
             raise PeerNotProven(
                 self._subject,
                 f"the exchange ended without {flag_names(missing)}",
@@ -310,7 +344,7 @@ class NtlmInitiator(_NtlmContext):
     def __init__(self, credentials: NtlmCredentials, protection: Protection, peer: str) -> None:
         super().__init__(peer)
         self._credentials = credentials
-        self._request = ContextReq(int(PACKAGE.required_flags(protection)))
+        self._request = ContextReq(int(required_flags(protection)))
 
     def _user(self) -> _User:
         users, wanted = _read_users(self._credentials.users), self._credentials.user
@@ -355,7 +389,7 @@ class NtlmInitiator(_NtlmContext):
 
     def verify(self, protection: Protection) -> PeerIdentity:
         reached, flags = self._prove(protection)
-        return PeerIdentity("", None, PACKAGE.value, reached, flags, math.inf)
+        return PeerIdentity("", None, NTLM.name, reached, flags, math.inf)
 
 
 class NtlmAcceptor(_NtlmContext):
@@ -417,7 +451,7 @@ class NtlmAcceptor(_NtlmContext):
         return PeerIdentity(
             principal,
             None,
-            PACKAGE.value,
+            NTLM.name,
             reached,
             flags,
             math.inf,
@@ -436,6 +470,7 @@ class NtlmUsers:
 
     #: Each client answers a challenge of its own.
     accepts_replays = False
+    authenticates_service = False
 
     def __init__(self, credentials: NtlmCredentials) -> None:
         self._users = credentials.users
@@ -460,3 +495,17 @@ class NtlmUsers:
         With a channel it proves nothing, as NTLM's bindings cannot be insisted on.
         """
         return NtlmAcceptor(self._users, peer)
+
+
+def initiators(
+    package: Mechanism, spn: SPN | None, credentials: NtlmCredentials, protection: Protection
+) -> NewContext:
+    """See :meth:`Mechanism.initiators`."""
+    return lambda peer, channel: NtlmInitiator(credentials, protection, peer)
+
+
+def acceptor_keys(
+    package: Mechanism, credentials: NtlmCredentials, service_class: str | None
+) -> NtlmUsers:
+    """See :meth:`Mechanism.acceptor_keys`."""
+    return NtlmUsers(credentials)

@@ -25,7 +25,7 @@ from zope.interface import implementer
 from mutauth_twisted.core.channelbinding import ChannelBinding
 from mutauth_twisted.core.context import Begun, Outcome, SecurityContext, StepFailed
 from mutauth_twisted.core.options import SecurityOptions
-from mutauth_twisted.credentials import ClientCredentials, NtlmCredentials
+from mutauth_twisted.credentials import ClientCredentials, Credentials
 from mutauth_twisted.errors import (
     KDCUnreachable,
     MutualAuthError,
@@ -33,8 +33,6 @@ from mutauth_twisted.errors import (
     UsageError,
 )
 from mutauth_twisted.log import Log
-from mutauth_twisted.mechanisms.initiators import check_credentials, kerberos_initiators
-from mutauth_twisted.mechanisms.ntlm import NtlmInitiator
 from mutauth_twisted.net.protocol import HandshakeProtocol, HandshakeRole
 from mutauth_twisted.net.tls import Layer, trusting_layer
 from mutauth_twisted.protection import Protection
@@ -69,24 +67,11 @@ class _HandshakeFactory(Factory):
         return connected if self._tls is None else connected.wrappedProtocol
 
 
-def _initiators(
-    spn: SPN | None, credentials: ClientCredentials | NtlmCredentials, asked: SecurityOptions
-) -> Callable[[str, ChannelBinding | None], SecurityContext]:
-    """What makes a client's contexts; takes the peer's name and the TLS channel, if there is
-    one.
-    """
-    if spn is None or isinstance(credentials, NtlmCredentials):
-        ntlm = cast(NtlmCredentials, credentials)
-        return lambda peer, _: NtlmInitiator(ntlm, asked.protection, peer)
-    new_context = kerberos_initiators(spn, credentials, asked.protection, asked.package)
-    return lambda _, security: new_context(security)
-
-
 @implementer(IStreamClientEndpoint)
 class MutualAuthClientEndpoint:
     """Connects through the inner endpoint to a service that proves to hold an SPN's key.
 
-    With package ntlm-service-unproven, and with that one only, it proves nothing.
+    With a mechanism that does not authenticate the service, and with no other, it proves nothing.
 
     :param reactor: provides IReactorTime and IReactorFromThreads.
     :param inner: how to reach the service.
@@ -107,29 +92,24 @@ class MutualAuthClientEndpoint:
         reactor: Any,
         inner: IStreamClientEndpoint,
         spn: SPN | None,
-        credentials: ClientCredentials | NtlmCredentials = ClientCredentials(),
+        credentials: Credentials = ClientCredentials(),
         security: SecurityOptions = SecurityOptions(),
         where: str | None = None,
         tls: Layer | None = None,
     ) -> None:
         self._reactor = reactor
         self._inner = inner
-        if security.package.proves_service is (spn is None):
-            cause = (
-                f"it cannot prove {spn}"
-                if spn is not None
-                else "it needs the SPN that the service must prove"
+        if security.package.authenticates_service is (spn is None):
+            cause, remedy = (
+                ("it needs the SPN that the service must prove", "give the service's SPN")
+                if spn is None
+                else (f"it cannot authenticate {spn}", "leave the SPN out, or use package kerberos")
             )
-            raise UsageError(
-                f"package {security.package.value}",
-                cause,
-                "an SPN goes with every package but NTLM's",
-            )
-        check_credentials(security.package, isinstance(credentials, NtlmCredentials))
+            raise UsageError(f"package {security.package.name}", cause, remedy)
         self._spn = spn
         self._credentials = credentials
-        self._new_context = _initiators(spn, credentials, security)
-        #: Whose tokens are exchanged.
+        self._new_context = security.package.initiators(spn, credentials, security.protection)
+        #: The mechanism whose tokens are exchanged.
         self.package = security.package
         self._security = security
         self._where = where or (str(spn) if spn is not None else "the service")

@@ -157,7 +157,7 @@ class HandshakeProtocol(Protocol):
             wire=self._security.wire,
             peer=self._peer,
             verify=self._verify,
-            package=self._security.package,
+            refusal=self._security.package.refusal,
             # What a client binds to this very TLS channel nobody can have copied from elsewhere:
             # there is no opening.
             is_mutauth=_sends_opening if self._role.tls is None else _sends_none,
@@ -255,7 +255,7 @@ class HandshakeProtocol(Protocol):
         exchange = cast(Authentication, self._exchange)
         identity = exchange.verify(self._security.protection)
         # The package has judged its flags; that this one may be missing is not for it alone to say.
-        if not int(identity.flags) & _MUTUAL and self._security.package.proves_service:
+        if not int(identity.flags) & _MUTUAL and self._security.package.authenticates_service:
             raise PeerNotProven(self._peer, "the exchange ended without mutual authentication")
         if not self._security.wire.flags_decide and self._security.protection is not Protection.TLS:
             identity = evolve(identity, protection=self._security.protection)

@@ -25,11 +25,10 @@ from mutauth_twisted.errors import (
     MutualAuthError,
     NetworkError,
     ServiceFull,
+    UsageError,
 )
 from mutauth_twisted.identity import PeerIdentity
 from mutauth_twisted.log import Log
-from mutauth_twisted.mechanisms.initiators import check_credentials
-from mutauth_twisted.mechanisms.ntlm import NtlmUsers
 from mutauth_twisted.net.descriptors import guard
 from mutauth_twisted.net.faults import OwnFaults
 from mutauth_twisted.net.limits import Limits, Place, Places, network_of
@@ -79,7 +78,9 @@ class MutualAuthServerFactory:
         self._own = own.casefold() if own is not None else None
         #: How many clients have come as the service's own account.
         self.own_seen = 0
-        check_credentials(security.package, isinstance(keys, NtlmUsers))
+        if keys.authenticates_service is not security.package.authenticates_service:
+            cause, remedy = "its keys are another package's", "make the keys with the same package"
+            raise UsageError(f"package {security.package.name}", cause, remedy)
         self._wrapped = wrapped
         #: Who may come in; may be replaced, for those who come afterwards.
         self.policy = policy
@@ -147,12 +148,11 @@ class MutualAuthServerFactory:
 
     def doStart(self) -> None:
         """Called when a port starts listening; see IProtocolFactory."""
-        if not self._security.package.proves_service:
+        if not self._security.package.authenticates_service:
             self._log.warn(
-                "package {package}: this service DOES NOT PROVE itself; its clients prove "
-                "themselves to whoever listens"
-                " in its place, who may try passwords on what they send",
-                package=self._security.package.value,
+                "package {package}: this service is NOT AUTHENTICATED; its clients authenticate to "
+                "whoever listens in its place, who may try passwords on what they send",
+                package=self._security.package.name,
             )
         if self._keys.accepts_replays:
             self._log.warn(

@@ -5,12 +5,10 @@ from __future__ import annotations
 from attrs import evolve
 from twisted.application.service import IService
 
-from mutauth_twisted.credentials import NtlmCredentials, ServiceCredentials
 from mutauth_twisted.dns import install_resolver
 from mutauth_twisted.errors import MutualAuthError
 from mutauth_twisted.kerberos.tickets import keytab_principal
 from mutauth_twisted.log import Log
-from mutauth_twisted.mechanisms.initiators import service_keys
 from mutauth_twisted.net.descriptors import REMEDY, fit, raise_limit
 from mutauth_twisted.net.plain import parse_server
 from mutauth_twisted.net.tls import server_layer
@@ -62,21 +60,13 @@ def _make(reactor: object, settings: Settings) -> IService:
     settings = _fitting(settings)
     for listen in (*settings.listen, *((settings.status,) if settings.status is not None else ())):
         parse_server(reactor, listen)
-    credentials: ServiceCredentials | NtlmCredentials
-    principal = None
-    if settings.ntlm_users is not None:
-        credentials = NtlmCredentials(settings.ntlm_users)
-    else:
-        # Clients are accepted with any key of the keytab; the directory is asked as the account
-        # alone.
-        if Publisher.is_needed(settings) or settings.account is not None:
-            principal = keytab_principal(settings.keytab, settings.account)
-        credentials = ServiceCredentials(
-            settings.keytab, None, str(settings.state_dir), settings.accept_replays
-        )
-    keys = service_keys(credentials, settings.service.service_class, settings.security.package)
+    package, principal = settings.security.package, None
+    # Clients are accepted with any key of the keytab; the directory is asked as the account alone.
+    if Publisher.is_needed(settings) or settings.account is not None:
+        principal = keytab_principal(settings.keytab, settings.account)
+    credentials = package.service_credentials(settings.package_options)
+    keys = package.acceptor_keys(credentials, settings.service.service_class)
     tls = server_layer(*settings.tls_files) if settings.tls_files is not None else None
-    # Without Kerberos there is nothing to ask the directory for, nor anybody to ask it as.
     publisher = (
         Publisher(reactor, settings, principal)
         if principal and Publisher.is_needed(settings)

@@ -12,6 +12,7 @@ from attrs import frozen
 from twisted.python import usage
 
 from mutauth_twisted.access import AccessPolicy, is_sid
+from mutauth_twisted.core.mechanism import Mechanism
 from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.directory.guidcache import DEFAULT_STATE_DIR
 from mutauth_twisted.directory.published.scp import SpnCheck
@@ -23,8 +24,9 @@ from mutauth_twisted.directory.servicename import (
 )
 from mutauth_twisted.errors import MutualAuthError, UsageError, check_utf8
 from mutauth_twisted.ldap.options import DirectoryOptions
+from mutauth_twisted.mechanisms import MECHANISMS, NEGOTIATE, check_options
 from mutauth_twisted.net.limits import LIMITS, Limits, limits_of
-from mutauth_twisted.protection import Package, Protection
+from mutauth_twisted.protection import Protection
 from mutauth_twisted.spn import check_service_class, own_host
 from mutauth_twisted.wire import WIRES
 
@@ -40,8 +42,7 @@ class Settings:
     :param service: what it is called; the SPNs of its forms have to be registered.
     :param account: who runs the service; None: the one entry of the keytab that is not an SPN.
     :param keytab: its keys; None: KRB5_KTNAME, then the system's.
-    :param accept_replays: whether to do without a replay cache.
-    :param ntlm_users: the file of its users, where the package is NTLM.
+    :param package_options: values of those options that make the credentials of its mechanism.
     :param listen: server endpoint strings; the first one's port is published.
     :param publish: whether to keep the entry in the directory up to date.
     :param entry: what it is: a service connection point (``scp``) or an RnR service (``rnr``).
@@ -60,8 +61,7 @@ class Settings:
     service: ServiceName
     account: str | None
     keytab: str | None
-    accept_replays: bool
-    ntlm_users: str | None
+    package_options: Mapping[str, Any]
     listen: tuple[str, ...]
     publish: bool
     entry: Literal["scp", "rnr"]
@@ -199,14 +199,13 @@ class Options(usage.Options):
         (
             "package",
             None,
-            "negotiate",
-            "negotiate (Kerberos, bare or inside SPNEGO), kerberos, or ntlm-service-unproven.",
+            NEGOTIATE.name,
+            "; ".join(f"{each.name}: {each.summary}" for each in MECHANISMS.values()) + ".",
         ),
-        (
-            "ntlm-users",
-            None,
-            None,
-            "File of DOMAIN:user:password lines, for --package ntlm-service-unproven.",
+        *(
+            (name, None, None, f"{what[0].upper()}{what[1:]}, for --package {each.name}.")
+            for each in MECHANISMS.values()
+            for name, what in each.required.items()
         ),
         (
             "tls-cert",
@@ -294,6 +293,7 @@ class Options(usage.Options):
                 "give the first part of the SPN, such as echoSvc",
             )
         check_service_class(self["service-class"], f"--service-class {self['service-class']}")
+        package = self._package()
         explicit_limits = frozenset(
             name for name in LIMITS if isinstance(self[name], str)
         )  # defaults are numbers
@@ -307,8 +307,7 @@ class Options(usage.Options):
             ),
             account=self["account"],
             keytab=self["keytab"],
-            accept_replays=bool(self["accept-replays"]),
-            ntlm_users=self._ntlm_users(),
+            package_options={name: self[name] for name in package.service_options if name in self},
             listen=tuple(self._repeated["listen"] or ["tcp:0"]),
             publish=self._choice("publish", {"scp": True, "rnr": True, "none": False}),
             entry=self._entry(),
@@ -333,47 +332,28 @@ class Options(usage.Options):
                 self._choice("wire", WIRES),
                 self._choice("protection", {kind.value: kind for kind in Protection}),
                 self["handshake-timeout"],
-                self._choice("package", {kind.value: kind for kind in Package}),
+                package,
             ),
             tls_files=self._tls_files(),
             limits=limits_of({name: self[name] for name in explicit_limits}, "--{name} {value}"),
             explicit_limits=explicit_limits,
         )
 
-    def _ntlm_users(self) -> str | None:
-        """The file of users; what else is said must not promise what NTLM does not keep."""
-        users, package = self["ntlm-users"], Package.NTLM_SERVICE_UNPROVEN.value
-        if self["package"] != package:
-            if users is not None:
-                raise UsageError(
-                    "--ntlm-users", f"it means nothing without --package {package}", "leave it out"
-                )
-            return None
-        if users is None:
-            raise UsageError(
-                "--ntlm-users", "it is missing", "name the file of users and passwords"
-            )
-        subject = f"--package {package}"
-        if self["publish"] != "none":
-            cause = "it proves no service, and clients that find one in the directory want a proof"
-            raise UsageError(subject, cause, "add --publish none")
-        if self["spn-check"] != "off":
-            raise UsageError(
-                subject,
-                "it proves no SPN, so that checking them says nothing",
-                "add --spn-check off",
-            )
-        for option in ("keytab", "account", "accept-replays"):
-            if self[option]:
-                raise UsageError(f"--{option}", f"it means nothing with {subject}", "leave it out")
-        for option in ("allow-group", "deny-group"):
-            if self._repeated[option]:
-                raise UsageError(
-                    f"--{option}",
-                    f"with {subject} nothing tells a client's groups",
-                    "name users instead",
-                )
-        return str(users)
+    def _package(self) -> Mechanism:
+        """The mechanism; other options must not promise what it does not keep."""
+        package = self._choice("package", MECHANISMS)
+        given = {name for name, value in self.items() if value != self.defaults.get(name)}
+        given |= {name for name, values in self._repeated.items() if values}
+        check_options(package, given, "--{}", initiator=False)
+        if not package.authenticates_service:
+            subject, cause = f"--package {package.name}", "it does not authenticate the service"
+            if self["publish"] != "none":
+                cause = f"{cause}, which clients want of one that they find in the directory"
+                raise UsageError(subject, cause, "add --publish none")
+            if self["spn-check"] != "off":
+                cause = f"{cause}, and checks of its SPNs say nothing"
+                raise UsageError(subject, cause, "add --spn-check off")
+        return package
 
     def _tls_files(self) -> tuple[str, str | None] | None:
         certificate, key = self["tls-cert"], self["tls-key"]

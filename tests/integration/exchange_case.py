@@ -23,6 +23,7 @@ from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from mutauth_twisted.access import AccessPolicy
+from mutauth_twisted.core.mechanism import Mechanism
 from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.directory.spns import add_spns, find_account, remove_spns
@@ -32,7 +33,6 @@ from mutauth_twisted.ldap.options import DirectoryOptions
 from mutauth_twisted.mechanisms.kerberos import ServiceKeys
 from mutauth_twisted.net.client import MutualAuthClientEndpoint
 from mutauth_twisted.net.server import MutualAuthServerEndpoint
-from mutauth_twisted.protection import Package
 from mutauth_twisted.spn import SPN
 from mutauth_twisted.testing.middle import DOWN, UP, Splitter, Tamper, numbers
 from mutauth_twisted.wire import NNS, Wire
@@ -225,7 +225,7 @@ class ExchangeTestCase(TestCase):
                 os.environ.pop if before is None else os.environ.__setitem__, name, before or ""
             )
 
-    def keys_for(self, package: Package) -> ServiceKeys:
+    def keys_for(self, package: Mechanism) -> ServiceKeys:
         """The service's keys, for a package."""
         return ServiceKeys(ServiceCredentials(str(self.lab.keytab("svc-echo"))), None, package)
 

@@ -28,6 +28,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.logger import formatEvent, globalLogPublisher
 
+from mutauth_twisted.core.mechanism import Mechanism
 from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.directory.spns import add_spns, find_account
@@ -35,8 +36,8 @@ from mutauth_twisted.errors import MutualAuthError
 from mutauth_twisted.ldap.connection import Directory
 from mutauth_twisted.ldap.options import DirectoryOptions
 from mutauth_twisted.ldap.session import Change, Session
+from mutauth_twisted.mechanisms import KERBEROS
 from mutauth_twisted.mechanisms.kerberos import ServiceKeys
-from mutauth_twisted.protection import Package
 from mutauth_twisted.spn import SPN
 from mutauth_twisted.text import printable
 from tests.integration.test_exchange import ExchangeTestCase
@@ -238,7 +239,7 @@ class KerberosTestCase(ExchangeTestCase):
         self,
         path: Path | None = None,
         principal: str | None = None,
-        package: Package = Package.KERBEROS,
+        package: Mechanism = KERBEROS,
     ) -> ServiceKeys:
         """The keys in a keytab, the service's own if not another is named."""
         return ServiceKeys(ServiceCredentials(str(path or self.file), principal), package=package)

@@ -8,9 +8,10 @@ from itertools import product
 from twisted.internet.error import ConnectionDone
 from twisted.internet.threads import deferToThread
 
+from mutauth_twisted import mechanisms
 from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.errors import RecordError
-from mutauth_twisted.protection import Flag, Package, Protection
+from mutauth_twisted.protection import Flag, Protection
 from mutauth_twisted.testing.forge import set_environment
 from mutauth_twisted.wire import NNS, WINSOCK
 from tests.integration.commands import CommandTestCase
@@ -20,7 +21,7 @@ from tests.integration.winsock_peer import WinsockPeer
 
 DETECTION = Flag.REPLAY | Flag.SEQUENCE
 CHANNELS = tuple(
-    SecurityOptions(wire, protection, package=Package.NEGOTIATE)
+    SecurityOptions(wire, protection, package=mechanisms.NEGOTIATE)
     for wire, protection in product((NNS, WINSOCK), (Protection.SEAL, Protection.SIGN))
 )
 #: Which of three records are sent, in which order, and how many of them are good.
@@ -57,7 +58,7 @@ class DetectionTests(ExchangeTestCase):
     async def test_served(self) -> None:
         """They are served on either wire, sealed and signed, bare and inside SPNEGO."""
         for security, spnego in product(CHANNELS, (True, False)):
-            port = await self.listen(self.keys_for(Package.NEGOTIATE), security=security)
+            port = await self.listen(self.keys_for(mechanisms.NEGOTIATE), security=security)
 
             def talk(
                 port: int = port, security: SecurityOptions = security, spnego: bool = spnego
@@ -84,7 +85,7 @@ class DetectionTests(ExchangeTestCase):
         for security, spnego, (what, (order, good)) in product(
             CHANNELS, (True, False), ATTACKS.items()
         ):
-            port = await self.listen(self.keys_for(Package.NEGOTIATE), security=security)
+            port = await self.listen(self.keys_for(mechanisms.NEGOTIATE), security=security)
 
             def talk(
                 port: int = port,

@@ -20,8 +20,8 @@ from mutauth_twisted.kerberos import enctypes
 from mutauth_twisted.ldap.connection import Directory
 from mutauth_twisted.ldap.options import DirectoryOptions
 from mutauth_twisted.ldap.session import Change, Session
+from mutauth_twisted.mechanisms import NEGOTIATE
 from mutauth_twisted.mechanisms.kerberos import ServiceKeys
-from mutauth_twisted.protection import Package
 from mutauth_twisted.testing.fakes import captured_log
 from mutauth_twisted.testing.forge import Realm, set_environment
 from mutauth_twisted.testing.hostile import with_decoy
@@ -110,9 +110,7 @@ class FloorTests(KerberosTestCase):
             return gssapi.SecurityContext(name=name, creds=own, usage="initiate", flags=flags)
 
         port = await self.listen(
-            ServiceKeys(
-                ServiceCredentials(str(self.file)), self.spn.service_class, Package.NEGOTIATE
-            )
+            ServiceKeys(ServiceCredentials(str(self.file)), self.spn.service_class, NEGOTIATE)
         )
 
         def attack(context: gssapi.SecurityContext, token: bytes) -> None:

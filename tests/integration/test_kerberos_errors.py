@@ -29,7 +29,7 @@ from mutauth_twisted.errors import (
     PeerRefused,
     ProtocolViolation,
 )
-from mutauth_twisted.protection import Package
+from mutauth_twisted.mechanisms import KERBEROS, NEGOTIATE
 from mutauth_twisted.spn import SPN
 from mutauth_twisted.testing import forge
 from mutauth_twisted.testing.forge import set_clock
@@ -205,8 +205,8 @@ class ClockTests(ErrorTestCase):
         first.
         """
         keys, security = (
-            self.service_keys(package=Package.NEGOTIATE),
-            SecurityOptions(package=Package.NEGOTIATE),
+            self.service_keys(package=NEGOTIATE),
+            SecurityOptions(package=NEGOTIATE),
         )
         self.port = await self.listen(keys, security=security)
         skewed = self.fresh()
@@ -231,7 +231,7 @@ class ClockTests(ErrorTestCase):
             ),
         ):
             told = (PeerRefused, (f"the service refused the ticket: {client}",))
-            for package in (Package.NEGOTIATE, Package.KERBEROS, Package.NEGOTIATE):
+            for package in (NEGOTIATE, KERBEROS, NEGOTIATE):
                 service, security = (kind, tuple(words)), SecurityOptions(package=package)
                 await self.both(
                     self.port, told, service, credentials=credentials, security=security

@@ -123,6 +123,7 @@ class LegsTests(TestCase):
 
         class Keys:
             accepts_replays = False
+            authenticates_service = True
 
             def acceptor(self, peer: str, security: ChannelBinding | None = None) -> Watched:
                 made = Watched(test, initiator=False, legs=legs, fails_at=fails_at, blocking=False)

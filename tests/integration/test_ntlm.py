@@ -17,7 +17,6 @@ from twisted.python.failure import Failure
 
 from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.core.options import SecurityOptions
-from mutauth_twisted.credentials import NtlmCredentials
 from mutauth_twisted.errors import (
     CredentialError,
     PeerError,
@@ -25,9 +24,10 @@ from mutauth_twisted.errors import (
     RecordError,
     StreamCut,
 )
-from mutauth_twisted.mechanisms.ntlm import NtlmUsers
+from mutauth_twisted.mechanisms import KERBEROS, NEGOTIATE, NTLM
+from mutauth_twisted.mechanisms.ntlm import NtlmCredentials, NtlmUsers
 from mutauth_twisted.net.client import MutualAuthClientEndpoint
-from mutauth_twisted.protection import Flag, Package, Protection
+from mutauth_twisted.protection import Flag, Protection
 from mutauth_twisted.testing.fakes import captured_log
 from mutauth_twisted.testing.users import users_file
 from mutauth_twisted.wire import NNS, WINSOCK, Wire
@@ -35,7 +35,6 @@ from tests.integration.commands import CommandTestCase
 from tests.integration.exchange_case import LOOPBACK, Application, ExchangeTestCase, one
 from tests.unit.mechanisms.test_ntlm import stripped
 
-NTLM = Package.NTLM_SERVICE_UNPROVEN
 USERS = "LAB:alice:first s3cret\nLAB:bob:second s3cret\n"
 CHANNELS = tuple(
     SecurityOptions(wire, protection, 5.0, NTLM)
@@ -151,14 +150,14 @@ class ExchangeTests(ExchangeTestCase):
                 self.assertEqual(await client.wait_for(200_000), b"X" * 200_000, what)
             known = self.servers[0].protected.peer_identity
             self.assertEqual(
-                (known.principal, known.account, known.package), ("bob@LAB", "LAB\\bob", NTLM.value)
+                (known.principal, known.account, known.package), ("bob@LAB", "LAB\\bob", NTLM.name)
             )
             unknown = client.protected.peer_identity
             # On winsock the client has the last word: there is no token of the service's that could
             # carry its mark.
             self.assertEqual({known.mutauth, unknown.mutauth}, {security.wire is NNS}, what)
             self.assertEqual(
-                (unknown.principal, unknown.spn, unknown.package), ("", None, NTLM.value)
+                (unknown.principal, unknown.spn, unknown.package), ("", None, NTLM.name)
             )
             for identity in (known, unknown):
                 self.assertNotIn(Flag.MUTUAL, identity.flags)
@@ -167,7 +166,7 @@ class ExchangeTests(ExchangeTestCase):
                 str(formatEvent(event)) for event in events if event["log_level"] is LogLevel.warn
             ]
             self.assertEqual(len(warnings), 2, warnings)
-            self.assertIn("this service DOES NOT PROVE itself", warnings[0])
+            self.assertIn("this service is NOT AUTHENTICATED", warnings[0])
             self.assertIn(f"the service at {LOOPBACK}:{port} is NOT AUTHENTICATED", warnings[1])
             self.assertNotIn("s3cret", "".join(map(repr, events)))
             await self.close(client)
@@ -214,7 +213,7 @@ class ExchangeTests(ExchangeTestCase):
         """Neither package of Kerberos' takes such a client in, with a password that is right in
         every file there is.
         """
-        for wire, package in product((NNS, WINSOCK), (Package.KERBEROS, Package.NEGOTIATE)):
+        for wire, package in product((NNS, WINSOCK), (KERBEROS, NEGOTIATE)):
             users_file(self, USERS)
             security = SecurityOptions(wire, package=package)
             port = await self.listen(
@@ -226,7 +225,7 @@ class ExchangeTests(ExchangeTestCase):
         """A client that wants a proof gets none from such a service, and gives it nothing but its
         ticket's token.
         """
-        for wire, package in product((NNS, WINSOCK), (Package.KERBEROS, Package.NEGOTIATE)):
+        for wire, package in product((NNS, WINSOCK), (KERBEROS, NEGOTIATE)):
             port = await self.serve(
                 SecurityOptions(wire, package=NTLM), AccessPolicy(allow_all=True)
             )
@@ -410,12 +409,16 @@ class CommandTests(CommandTestCase):
                     ended = self.mutauth("connect", *words, where, given="a word\n")
                     self.assertEqual((ended.code, ended.output), (0, "a word\n"), ended)
                     self.assertIn(
-                        "nothing proves who the service is: package ntlm-service-unproven",
+                        "package ntlm-service-unproven: the service is NOT AUTHENTICATED",
                         ended.errors,
                     )
                     self.assertEqual(
                         len(
-                            [line for line in ended.errors.splitlines() if "PROVE" in line.upper()]
+                            [
+                                line
+                                for line in ended.errors.splitlines()
+                                if "PROVE" in line.upper() or "NOT AUTH" in line
+                            ]
                         ),
                         note,
                     )
@@ -429,7 +432,7 @@ class CommandTests(CommandTestCase):
                 )
                 self.assertIn(self.mutauth("connect", proven).code, (3, 4))
                 running.stop()
-            self.assertIn("this service DOES NOT PROVE itself", running.log)
+            self.assertIn("this service is NOT AUTHENTICATED", running.log)
             self.assertIn("proved to be alice@LAB (ntlm-service-unproven, seal; ", running.log)
             self.assertNotIn("s3cret", running.log + ended.errors + proven)
 
@@ -461,5 +464,5 @@ class CommandTests(CommandTestCase):
         self.refused(
             self.mutauth("connect", f"{self.endpoint}:package=ntlm-service-unproven"),
             2,
-            "which proves no service",
+            "keyword ntlm-users: it is missing",
         )

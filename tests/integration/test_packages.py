@@ -14,9 +14,10 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.threads import deferToThread
 from twisted.logger import formatEvent
 
+from mutauth_twisted import mechanisms
+from mutauth_twisted.core.mechanism import Mechanism
 from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.errors import PeerError
-from mutauth_twisted.protection import Package
 from mutauth_twisted.testing.fakes import captured_log
 from mutauth_twisted.wire import NNS, WINSOCK, Wire
 from tests.integration.exchange_case import ExchangeTestCase, say
@@ -72,7 +73,7 @@ CLIENTS = {
 SERVICES = {"NTLM": CHALLENGE, "SPNEGO with NTLM": answer(CHALLENGE)}
 
 #: The packages that prove both sides.
-KERBEROS = (Package.KERBEROS, Package.NEGOTIATE)
+KERBEROS = (mechanisms.KERBEROS, mechanisms.NEGOTIATE)
 
 
 class PackageTests(ExchangeTestCase):
@@ -87,7 +88,7 @@ class PackageTests(ExchangeTestCase):
         ]
 
     async def ask(
-        self, wire: Wire, token: bytes, package: Package = Package.KERBEROS
+        self, wire: Wire, token: bytes, package: Mechanism = mechanisms.KERBEROS
     ) -> tuple[bytes, str]:
         """What a service answers to a token, until it closes, and its one line about it."""
         port = await self.listen(
@@ -118,7 +119,7 @@ class PackageTests(ExchangeTestCase):
             self.assertNotIn("Unknown error", line, what)
             told = (
                 "this service takes Kerberos' own only"
-                if package is Package.KERBEROS
+                if package is mechanisms.KERBEROS
                 else "bare or inside SPNEGO"
             )
             self.assertIn(told, line, what)
@@ -128,7 +129,7 @@ class PackageTests(ExchangeTestCase):
         Kerberos to choose.
         """
         for wire, (what, token) in product((NNS, WINSOCK), CLIENTS.items()):
-            heard, _ = await self.ask(wire, token, Package.NEGOTIATE)
+            heard, _ = await self.ask(wire, token, mechanisms.NEGOTIATE)
             self.assertTrue(heard.endswith(wire.fault(1326)), (wire.name, what))
             self.assertNotIn(b"NTLMSSP", heard)
 
@@ -136,16 +137,16 @@ class PackageTests(ExchangeTestCase):
         """Kerberos inside SPNEGO comes in where it is asked for, and says which of the two it
         was.
         """
-        port = await self.listen(self.keys_for(Package.NEGOTIATE))
+        port = await self.listen(self.keys_for(mechanisms.NEGOTIATE))
         for package in KERBEROS:
             client = await self.connect(port, security=SecurityOptions(package=package))
             client.protected.write(b"a word")
             self.assertEqual(await client.wait_for(6), b"A WORD")
             identity = self.servers[0].protected.peer_identity
             self.assertEqual(
-                (identity.package, identity.claimed_spn), (package.value, str(self.by_dn))
+                (identity.package, identity.claimed_spn), (package.name, str(self.by_dn))
             )
-            self.assertEqual(client.protected.peer_identity.package, package.value)
+            self.assertEqual(client.protected.peer_identity.package, package.name)
             await self.close(client)
             self.servers.clear()
 

@@ -9,19 +9,20 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from mutauth_twisted import windows
 from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.errors import AuthenticationError, NetworkError, PeerNotProven
-from mutauth_twisted.mechanisms import initiators
+from mutauth_twisted.mechanisms import NEGOTIATE
 from mutauth_twisted.mechanisms import kerberos_windows as sspi
-from mutauth_twisted.protection import Package, Protection
+from mutauth_twisted.protection import Protection
 from mutauth_twisted.spn import SPN
 from mutauth_twisted.wire import NNS, WINSOCK
 from tests.integration.exchange_case import ExchangeTestCase
 
 CHANNELS = (
     SecurityOptions(),
-    SecurityOptions(package=Package.NEGOTIATE),
+    SecurityOptions(package=NEGOTIATE),
     SecurityOptions(wire=WINSOCK),
     SecurityOptions(NNS, Protection.SIGN),
     SecurityOptions(WINSOCK, Protection.SIGN),
@@ -42,7 +43,7 @@ class LogonSessionTests(ExchangeTestCase):
             return opening(context)
 
         self.patch(sspi.SspiInitiator, "_open", noted)
-        self.patch(initiators, "WINDOWS", True)
+        self.patch(windows, "WINDOWS", True)
         return super().setUp()
 
     async def test_sessions(self) -> None:

@@ -29,6 +29,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mutauth_twisted.core.mechanism import Mechanism
 from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.errors import (
     CredentialError,
@@ -39,11 +40,12 @@ from mutauth_twisted.errors import (
     StreamCut,
     UsageError,
 )
+from mutauth_twisted.mechanisms import KERBEROS, NEGOTIATE
 from mutauth_twisted.net import transport
 from mutauth_twisted.net.client import MutualAuthClientEndpoint
 from mutauth_twisted.net.keychanges import MOST_CHANGES
 from mutauth_twisted.net.tls import ALPN, Authority, checking_layer, server_layer
-from mutauth_twisted.protection import Flag, Package, Protection
+from mutauth_twisted.protection import Flag, Protection
 from mutauth_twisted.testing.certificates import Certificates
 from mutauth_twisted.testing.keyupdates import KeyChanger
 from mutauth_twisted.wire import NNS, WINSOCK, Wire
@@ -177,7 +179,7 @@ class TLSTestCase(ExchangeTestCase):
 class ChannelTests(TLSTestCase):
     """Peers that should come together."""
 
-    async def exchange(self, wire: Wire, package: Package) -> None:
+    async def exchange(self, wire: Wire, package: Mechanism) -> None:
         security = SecurityOptions(wire, Protection.TLS, 5.0, package)
         port = await self.listen(keys=self.keys_for(package), security=security)
         client = await self.connect(port, security=security)
@@ -185,9 +187,9 @@ class ChannelTests(TLSTestCase):
         self.assertEqual(await client.wait_for(6), b"A WORD")
         seen, known = client.protected.peer_identity, self.servers[0].protected.peer_identity
         self.assertEqual(
-            (seen.protection, seen.package, seen.spn), (Protection.TLS, package.value, self.by_dn)
+            (seen.protection, seen.package, seen.spn), (Protection.TLS, package.name, self.by_dn)
         )
-        self.assertEqual((known.protection, known.package), (Protection.TLS, package.value))
+        self.assertEqual((known.protection, known.package), (Protection.TLS, package.name))
         self.assertIn(Flag.CHANNEL_BOUND, known.flags)
         await self.close(client)
         self.assertIsInstance(await client.ended, ConnectionDone)
@@ -198,7 +200,7 @@ class ChannelTests(TLSTestCase):
         channel.
         """
         for wire in (NNS, WINSOCK):
-            for package in (Package.KERBEROS, Package.NEGOTIATE):
+            for package in (KERBEROS, NEGOTIATE):
                 await self.exchange(wire, package)
 
     async def test_large_data(self) -> None:

@@ -22,7 +22,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         (
             {"text", "files", "signals"},
             {"errors", "log"},
-            {"names", "protection"},
+            {"names", "protection", "windows"},
             {"spn", "access"},
             {"identity", "credentials", "threads"},
             {"interfaces", "wire", "dns"},

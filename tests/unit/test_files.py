@@ -11,7 +11,7 @@ import krb5
 from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted.core.context import StepFailed
-from mutauth_twisted.credentials import ClientCredentials, NtlmCredentials, ServiceCredentials
+from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.directory.guidcache import CacheError, GuidCache
 from mutauth_twisted.directory.servicename import ServiceName
 from mutauth_twisted.dns import system_nameservers
@@ -26,7 +26,7 @@ from mutauth_twisted.kerberos.tickets import (
 )
 from mutauth_twisted.ldap.tls import Authority
 from mutauth_twisted.mechanisms.kerberos import ServiceKeys
-from mutauth_twisted.mechanisms.ntlm import NtlmUsers
+from mutauth_twisted.mechanisms.ntlm import NtlmCredentials, NtlmUsers
 from mutauth_twisted.net.tls import server_layer
 from mutauth_twisted.testing.forge import make_realm, set_environment
 

@@ -26,10 +26,12 @@ from mutauth_twisted.core.channelbinding import (
 )
 from mutauth_twisted.core.confirmation import Confirmed, Confirming
 from mutauth_twisted.core.context import Outcome, StepFailed
+from mutauth_twisted.core.mechanism import Mechanism
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.errors import AuthenticationError, PeerNotProven, ProtocolViolation
+from mutauth_twisted.mechanisms import KERBEROS, NEGOTIATE
 from mutauth_twisted.mechanisms.kerberos import KerberosInitiator, ServiceKeys
-from mutauth_twisted.protection import Flag, Package, Protection
+from mutauth_twisted.protection import Flag, Protection
 from mutauth_twisted.spn import SPN
 from mutauth_twisted.testing.fakes import FakeContext
 from mutauth_twisted.testing.forge import make_realm, third_party_initiator
@@ -44,12 +46,10 @@ class Case(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.realm = make_realm(self)
-        self.keys = ServiceKeys(
-            ServiceCredentials(self.realm.keytab("svc-echo")), None, Package.NEGOTIATE
-        )
+        self.keys = ServiceKeys(ServiceCredentials(self.realm.keytab("svc-echo")), None, NEGOTIATE)
 
     def initiator(
-        self, channel: ChannelBinding | None, package: Package = Package.KERBEROS
+        self, channel: ChannelBinding | None, package: Mechanism = KERBEROS
     ) -> KerberosInitiator:
         """A client with a ticket."""
         ccache = self.realm.ccache("alice", str(SERVICE), "svc-echo")
@@ -77,17 +77,17 @@ class BindingTests(Case):
 
     def test_bound(self) -> None:
         """Both see one channel: the service's flags say so, with either package."""
-        for package in (Package.KERBEROS, Package.NEGOTIATE):
+        for package in (KERBEROS, NEGOTIATE):
             client, server = self.initiator(CHANNEL, package), self.keys.acceptor("client", CHANNEL)
             self.assertTrue(client.step(server.step(client.step(None).token).token).complete)
             known = server.verify(Protection.TLS)
             self.assertIn(Flag.CHANNEL_BOUND, known.flags)
-            self.assertEqual((known.protection, known.package), (Protection.TLS, package.value))
+            self.assertEqual((known.protection, known.package), (Protection.TLS, package.name))
             self.assertIs(client.verify(Protection.TLS).protection, Protection.TLS)
 
     def test_another_channel(self) -> None:
         """A client of another channel is refused at its token."""
-        for package in (Package.KERBEROS, Package.NEGOTIATE):
+        for package in (KERBEROS, NEGOTIATE):
             token = self.initiator(OTHER, package).step(None).token
             self.refused(
                 self.keys.acceptor("client", CHANNEL), token, AuthenticationError, "channel"

@@ -26,7 +26,7 @@ from mutauth_twisted.errors import (
     PeerRefused,
     ProtocolViolation,
 )
-from mutauth_twisted.protection import Package
+from mutauth_twisted.mechanisms import NEGOTIATE, NTLM
 from mutauth_twisted.testing.fakes import FakeContext
 from mutauth_twisted.wire import NNS, Fault, Token
 
@@ -228,10 +228,9 @@ class InitiatorTests(Case):
             (5, "access policy"),
             (
                 1326,
-                "did not accept the ticket, or its package is another (code 0x52e); the service's "
-                "log",
+                "it did not accept the client's tokens (code 0x52e); the service's log",
             ),
-            (0x8009030C, "did not accept the ticket, or its package is another"),
+            (0x8009030C, "it did not accept the client's tokens"),
             (1790, "target name or the protection"),
             (0x80090322, "another service"),
             (77, "no reason known to us (code 0x4d)"),
@@ -249,14 +248,14 @@ class InitiatorTests(Case):
         to try is added.
         """
         for package, text in (
-            (Package.NEGOTIATE, "its package is another (code 0x52e); try package=kerberos"),
+            (NEGOTIATE, "its package is another (code 0x52e); try package=kerberos"),
             (
-                Package.NTLM_SERVICE_UNPROVEN,
+                NTLM,
                 "the user and password, or its package is another (code 0x52e); give both",
             ),
         ):
             self.side = Handshake(
-                initiator=True, wire=NNS, peer="peer", verify=self.verify, package=package
+                initiator=True, wire=NNS, peer="peer", verify=self.verify, refusal=package.refusal
             )
             self.start()
             self.assert_failed(self.side.received(Fault(LOGON_FAILURE)), PeerRefused, text)

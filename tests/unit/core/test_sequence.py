@@ -16,8 +16,9 @@ from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.errors import RecordError
 from mutauth_twisted.kerberos.ap_req import _enter, _response
 from mutauth_twisted.kerberos.lucid import read_lucid
+from mutauth_twisted.mechanisms import KERBEROS, NEGOTIATE
 from mutauth_twisted.mechanisms.kerberos import KerberosInitiator, ServiceKeys
-from mutauth_twisted.protection import Flag, Package, Protection
+from mutauth_twisted.protection import Flag, Protection
 from mutauth_twisted.testing.forge import der
 from tests.unit.kerberos.test_lucid import own_side
 from tests.unit.mechanisms.test_kerberos import BY_HOST, SPNEGO, Case
@@ -66,9 +67,7 @@ class SequenceCase(Case):
         self, protection: Protection, asked: Flag, mechanism: gssapi.OID
     ) -> tuple[Any, Any]:
         """A client of GSSAPI's own, and our acceptor, which has verified it."""
-        keys = ServiceKeys(
-            ServiceCredentials(self.realm.keytab("svc-echo")), None, Package.NEGOTIATE
-        )
+        keys = ServiceKeys(ServiceCredentials(self.realm.keytab("svc-echo")), None, NEGOTIATE)
         client = self.raw_client(protection.required_flags | asked, mechanism, unprotected=True)
         server = keys.acceptor("client")
         client.step(server.step(client.step()).token)
@@ -82,7 +81,7 @@ class SequenceCase(Case):
         """A service of GSSAPI's own, and our initiator, made to ask for what it may not have
         got.
         """
-        package = Package.NEGOTIATE if mechanism == SPNEGO else Package.KERBEROS
+        package = NEGOTIATE if mechanism == SPNEGO else KERBEROS
         ccache = self.realm.ccache("alice", str(BY_HOST), "svc-echo")
         client = KerberosInitiator(BY_HOST, ClientCredentials(ccache=ccache), protection, package)
         client._request = int(protection.required_flags | asked)
@@ -221,9 +220,7 @@ class SignedListTests(SequenceCase):
         served, in sequence.
         """
         microsoft = b"\x06\x09\x2a\x86\x48\x82\xf7\x12\x01\x02\x02"
-        keys = ServiceKeys(
-            ServiceCredentials(self.realm.keytab("svc-echo")), None, Package.NEGOTIATE
-        )
+        keys = ServiceKeys(ServiceCredentials(self.realm.keytab("svc-echo")), None, NEGOTIATE)
         server, client = (
             keys.acceptor("client"),
             self.raw_client(int(Protection.SEAL.required_flags), unprotected=True),
@@ -243,9 +240,7 @@ class SignedListTests(SequenceCase):
         """A client that prefers NTLM and has Kerberos as well; written out, as MIT's own offers
         nothing before Kerberos.
         """
-        keys = ServiceKeys(
-            ServiceCredentials(self.realm.keytab("svc-echo")), None, Package.NEGOTIATE
-        )
+        keys = ServiceKeys(ServiceCredentials(self.realm.keytab("svc-echo")), None, NEGOTIATE)
         server, client = (
             keys.acceptor("client"),
             self.raw_client(Protection.SEAL.required_flags | asked, unprotected=True),

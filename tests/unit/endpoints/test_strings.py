@@ -14,9 +14,10 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogLevel, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
+from mutauth_twisted import mechanisms
 from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.core.options import SecurityOptions
-from mutauth_twisted.credentials import ClientCredentials, NtlmCredentials, ServiceCredentials
+from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.directory.location import Selection
 from mutauth_twisted.dns import Resolver
 from mutauth_twisted.endpoints import strings
@@ -24,14 +25,14 @@ from mutauth_twisted.endpoints.located import LocatedEndpoint
 from mutauth_twisted.endpoints.parsers import MutualAuthClientParser, MutualAuthServerParser
 from mutauth_twisted.errors import CredentialError, UsageError
 from mutauth_twisted.mechanisms import kerberos
-from mutauth_twisted.mechanisms.initiators import service_keys
+from mutauth_twisted.mechanisms.ntlm import NtlmCredentials
 from mutauth_twisted.net.client import MutualAuthClientEndpoint
 from mutauth_twisted.net.limits import Limits
 from mutauth_twisted.net.server import (
     MutualAuthServerEndpoint,
     MutualAuthServerFactory,
 )
-from mutauth_twisted.protection import Package, Protection
+from mutauth_twisted.protection import Protection
 from mutauth_twisted.spn import SPN
 from mutauth_twisted.testing.fakes import FakeContext, captured_log
 from mutauth_twisted.testing.users import users_file
@@ -253,22 +254,24 @@ class ClientStringTests(SynchronousTestCase):
             self.parse(
                 f"mutauth:tcp\\:a\\:1:{NTLM}:principal=alice@LAB:wire=winsock:protection=sign:timeout=3"
             )
-        spn, credentials, security, where = made.call_args.args[2:]
+        spn, credentials, security, where, tls = made.call_args.args[2:]
+        self.assertIsNone(tls)
         self.assertEqual(
             (spn, credentials, where), (None, NtlmCredentials("/etc/users", "alice@LAB"), "tcp:a:1")
         )
-        self.assertEqual(
-            security, SecurityOptions(WINSOCK, Protection.SIGN, 3.0, Package.NTLM_SERVICE_UNPROVEN)
-        )
+        self.assertEqual(security, SecurityOptions(WINSOCK, Protection.SIGN, 3.0, mechanisms.NTLM))
 
     def test_ntlm_refused(self) -> None:
         """Nothing that would promise a proof goes with it, and its file goes with nothing else."""
-        proof = "it cannot be had with package=ntlm-service-unproven, which proves no service"
+        proof = "package ntlm-service-unproven does not authenticate the service"
         for text, word in (
             (f"mutauth:scp=echo:{NTLM}", f"keyword scp: {proof}"),
             (f"mutauth:rnr=echo:{NTLM}", f"keyword rnr: {proof}"),
             (f"mutauth:tcp\\:a\\:1:spn=a/b:{NTLM}", f"keyword spn: {proof}"),
-            (f"mutauth:tcp\\:a\\:1:ccache=FILE\\:/c:{NTLM}", f"keyword ccache: {proof}"),
+            (
+                f"mutauth:tcp\\:a\\:1:ccache=FILE\\:/c:{NTLM}",
+                "it means nothing without package kerberos or",
+            ),
             (f"mutauth:tcp\\:a\\:1:tls-ca=/c.pem:{NTLM}", f"keyword tls-ca: {proof}"),
             (f"mutauth:tcp\\:a\\:1:protection=tls:{NTLM}", "it cannot be bound to TLS"),
             (f"mutauth:tcp\\:a\\:1:bogus=1:{NTLM}", "keyword bogus: there is no such keyword"),
@@ -279,11 +282,11 @@ class ClientStringTests(SynchronousTestCase):
             ),
             (
                 "mutauth:tcp\\:a\\:1:spn=a/b:ntlm-users=/u",
-                "it means nothing without package=ntlm-service-unproven",
+                "it means nothing without package ntlm-service-unproven",
             ),
             (
                 "mutauth:scp=a:package=negotiate:ntlm-users=/u",
-                "it means nothing without package=ntlm-service-unproven",
+                "it means nothing without package ntlm-service-unproven",
             ),
         ):
             self.assertIn(word, str(self.assertRaises(UsageError, self.parse, text)))
@@ -292,7 +295,7 @@ class ClientStringTests(SynchronousTestCase):
         """Nor without strings: neither a search nor an SPN goes with what proves nothing, nor
         others' credentials.
         """
-        security, inner = SecurityOptions(package=Package.NTLM_SERVICE_UNPROVEN), mock.Mock()
+        security, inner = SecurityOptions(package=mechanisms.NTLM), mock.Mock()
         users, spn = NtlmCredentials("/etc/users"), SPN.parse("a/b")
         selection = Selection("echo")
         self.assertRaises(
@@ -309,7 +312,7 @@ class ClientStringTests(SynchronousTestCase):
             (None, ClientCredentials(), security),
             (None, users, SecurityOptions()),
             (spn, users, SecurityOptions()),
-            (None, ClientCredentials(), SecurityOptions(package=Package.NEGOTIATE)),
+            (None, ClientCredentials(), SecurityOptions(package=mechanisms.NEGOTIATE)),
         ):
             with self.assertRaises(UsageError):
                 MutualAuthClientEndpoint(MemoryReactorClock(), inner, asked, credentials, used)
@@ -353,6 +356,13 @@ class TextTests(SynchronousTestCase):
         )
 
 
+def keys_made() -> Any:
+    """Kerberos keys, of whatever keytab; the patch is what makes them."""
+    return mock.patch.object(
+        kerberos, "ServiceKeys", return_value=mock.Mock(authenticates_service=True)
+    )
+
+
 class ServerStringTests(SynchronousTestCase):
     """``mutauth:...`` for servers."""
 
@@ -362,7 +372,7 @@ class ServerStringTests(SynchronousTestCase):
     def test_server(self) -> None:
         """The inner endpoint, the keys, the policy and the channel arrive where they belong."""
         with (
-            mock.patch.object(strings, "service_keys") as keys,
+            keys_made() as keys,
             mock.patch.object(
                 strings, "MutualAuthServerEndpoint", wraps=MutualAuthServerEndpoint
             ) as made,
@@ -375,13 +385,13 @@ class ServerStringTests(SynchronousTestCase):
         )
         self.assertEqual(made.call_args.args[3], AccessPolicy(("*@X", "bob@Y"), ("eve@X",)))
         self.assertEqual(
-            made.call_args.args[4], SecurityOptions(timeout=3.0, package=Package.NEGOTIATE)
+            made.call_args.args[4], SecurityOptions(timeout=3.0, package=mechanisms.NEGOTIATE)
         )
-        self.assertEqual(keys.call_args.args[2], Package.NEGOTIATE)
+        self.assertEqual(keys.call_args.args[2], mechanisms.NEGOTIATE)
 
     def test_inner_endpoints(self) -> None:
         """What is no endpoint, or has no port that there is, is said in one line."""
-        with mock.patch.object(strings, "service_keys"):
+        with keys_made():
             for inner in ("nonsense\\:1", "tcp\\:abc", "tcp", "tcp\\:99999"):
                 error = self.assertRaises(UsageError, self.parse, f"mutauth:{inner}:allow-all=yes")
                 self.assertNotIn("\n", str(error))
@@ -389,7 +399,7 @@ class ServerStringTests(SynchronousTestCase):
     def test_accounts(self) -> None:
         """An account of a domain has its backslash doubled, as everywhere in such a string."""
         with (
-            mock.patch.object(strings, "service_keys"),
+            keys_made(),
             mock.patch.object(
                 strings, "MutualAuthServerEndpoint", wraps=MutualAuthServerEndpoint
             ) as made,
@@ -407,7 +417,7 @@ class ServerStringTests(SynchronousTestCase):
             "timeout=60:max-session=3600"
         )
         with (
-            mock.patch.object(strings, "service_keys"),
+            keys_made(),
             mock.patch.object(
                 strings, "MutualAuthServerEndpoint", wraps=MutualAuthServerEndpoint
             ) as made,
@@ -425,7 +435,7 @@ class ServerStringTests(SynchronousTestCase):
     def test_groups_and_class(self) -> None:
         """Groups that may in, and the class that clients' tickets have to name."""
         with (
-            mock.patch.object(strings, "service_keys") as keys,
+            keys_made() as keys,
             mock.patch.object(
                 strings, "MutualAuthServerEndpoint", wraps=MutualAuthServerEndpoint
             ) as made,
@@ -462,19 +472,17 @@ class ServerStringTests(SynchronousTestCase):
             self.successResultOf(endpoint.listen(Factory()))
             reactor.tcpServers[0][1].doStart()
         (line,) = [formatEvent(event) for event in events if event["log_level"] is LogLevel.warn]
-        self.assertIn(
-            "package ntlm-service-unproven: this service DOES NOT PROVE itself", str(line)
-        )
+        self.assertIn("package ntlm-service-unproven: this service is NOT AUTHENTICATED", str(line))
         self.assertEqual(len(reactor.tcpServers), 1)
 
     def test_ntlm_refused(self) -> None:
         """Nothing of Kerberos' goes with it, and its file goes with nothing else."""
         for words, text in (
-            (f"{NTLM}:keytab=/k", "keyword keytab: it cannot be had"),
-            (f"{NTLM}:class=echo", "keyword class: it cannot be had"),
-            (f"{NTLM}:tls-cert=/c.pem", "keyword tls-cert: it cannot be had"),
-            (f"{NTLM}:allow-group=S-1-5-21-1-2-3-4", "keyword allow-group: it cannot be had"),
-            (f"{NTLM}:deny-group=S-1-5-21-1-2-3-4", "keyword deny-group: it cannot be had"),
+            (f"{NTLM}:keytab=/k", "keyword keytab: it means nothing without"),
+            (f"{NTLM}:class=echo", "keyword class: package ntlm-service-unproven does not"),
+            (f"{NTLM}:tls-cert=/c.pem", "keyword tls-cert: package ntlm-service-unproven does not"),
+            (f"{NTLM}:allow-group=S-1-5-21-1-2-3-4", "does not tell a client's groups"),
+            (f"{NTLM}:deny-group=S-1-5-21-1-2-3-4", "keyword deny-group: package ntlm"),
             (f"{NTLM}:protection=tls", "it cannot be bound to TLS"),
             ("package=ntlm-service-unproven", "keyword ntlm-users: it is missing"),
             ("ntlm-users=/u", "it means nothing without"),
@@ -498,15 +506,15 @@ class ServerStringTests(SynchronousTestCase):
     def test_packages_and_keys_go_together(self) -> None:
         """Users are no keys for Kerberos, and a channel of one package takes no keys of another."""
         users = NtlmCredentials(users_file(self, "LAB:alice:word"))
-        ntlm = Package.NTLM_SERVICE_UNPROVEN
-        for package in (Package.KERBEROS, Package.NEGOTIATE):
-            self.assertRaises(UsageError, service_keys, users, None, package)
+        ntlm = mechanisms.NTLM
+        for package in (mechanisms.KERBEROS, mechanisms.NEGOTIATE):
+            self.assertRaises(UsageError, package.acceptor_keys, users)
             security = SecurityOptions(package=package)
             with self.assertRaises(UsageError):
                 MutualAuthServerFactory(
-                    None, mock.Mock(), service_keys(users, None, ntlm), AccessPolicy(), security
+                    None, mock.Mock(), ntlm.acceptor_keys(users), AccessPolicy(), security
                 )
-        self.assertRaises(UsageError, service_keys, ServiceCredentials(), None, ntlm)
+        self.assertRaises(UsageError, ntlm.acceptor_keys, ServiceCredentials())
         with self.assertRaises(UsageError):
             MutualAuthServerFactory(
                 None, mock.Mock(), mock.Mock(), AccessPolicy(), SecurityOptions(package=ntlm)

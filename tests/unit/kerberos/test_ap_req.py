@@ -17,9 +17,9 @@ from mutauth_twisted.errors import MutualAuthError, PeerNotProven
 from mutauth_twisted.kerberos import ap_req as ticket
 from mutauth_twisted.kerberos.ap_req import is_spnego, ticket_label, ticket_principal
 from mutauth_twisted.kerberos.errors import Acceptor, TicketLabel, explain
-from mutauth_twisted.mechanisms import kerberos
+from mutauth_twisted.mechanisms import NEGOTIATE, kerberos
 from mutauth_twisted.mechanisms.kerberos import KerberosInitiator, ServiceKeys
-from mutauth_twisted.protection import Package, Protection
+from mutauth_twisted.protection import Protection
 from mutauth_twisted.spn import SPN
 from mutauth_twisted.testing.forge import Realm, _name, der, make_realm
 from mutauth_twisted.testing.hostile import (
@@ -75,11 +75,7 @@ class NameTests(SynchronousTestCase):
         """The name is found in SPNEGO's first token as well, which is known for what it is."""
         for spn in (SPN("echoSvc", "srv1"), BY_DN, LONG):
             credentials = ClientCredentials(ccache=self.realm.ccache("alice", str(spn), "svc-echo"))
-            token = (
-                KerberosInitiator(spn, credentials, Protection.SEAL, Package.NEGOTIATE)
-                .step(None)
-                .token
-            )
+            token = KerberosInitiator(spn, credentials, Protection.SEAL, NEGOTIATE).step(None).token
             self.assertEqual((ticket_label(token).name, is_spnego(token)), (str(spn), True))
             self.assertFalse(is_spnego(first_token(self.realm, spn)))
             for size in range(len(token)):

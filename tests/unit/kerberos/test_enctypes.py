@@ -27,9 +27,9 @@ from mutauth_twisted.kerberos.ap_req import ticket_label
 from mutauth_twisted.kerberos.enctypes import AES_TYPES, check_keys
 from mutauth_twisted.kerberos.errors import TicketLabel
 from mutauth_twisted.kerberos.lucid import LucidContext
-from mutauth_twisted.mechanisms import kerberos
+from mutauth_twisted.mechanisms import KERBEROS, NEGOTIATE, kerberos
 from mutauth_twisted.mechanisms.kerberos import KerberosInitiator, ServiceKeys, kerberos_name
-from mutauth_twisted.protection import Flag, Package
+from mutauth_twisted.protection import Flag
 from mutauth_twisted.spn import SPN
 from mutauth_twisted.testing.forge import AES128, AES256, RC4, der
 from mutauth_twisted.testing.hostile import ap_req, long_tag, opened, request, spnego, with_decoy
@@ -46,7 +46,7 @@ class FloorCase(Case):
     def setUp(self) -> None:
         super().setUp()
         keytab = self.realm.keytab("svc-echo", (AES256, AES128, RC4))
-        self.keys = ServiceKeys(ServiceCredentials(keytab), None, Package.NEGOTIATE)
+        self.keys = ServiceKeys(ServiceCredentials(keytab), None, NEGOTIATE)
 
     def third_party(
         self,
@@ -126,7 +126,7 @@ class FloorTests(FloorCase):
             (RC4, RC4, "the KDC encrypts tickets for it with arcfour-hmac"),
             (AES256, RC4, "key is of type arcfour-hmac"),
         ):
-            for package in (Package.KERBEROS, Package.NEGOTIATE):
+            for package in (KERBEROS, NEGOTIATE):
                 ccache = self.realm.ccache(
                     "alice", str(BY_HOST), "svc-echo", kind=kind, session=session
                 )

@@ -32,8 +32,9 @@ from mutauth_twisted.errors import (
 )
 from mutauth_twisted.kerberos import errors as gsserrors
 from mutauth_twisted.kerberos.errors import Acceptor, TicketLabel, explain, keytab_keys, minor_code
+from mutauth_twisted.mechanisms import KERBEROS, NEGOTIATE
 from mutauth_twisted.mechanisms.kerberos import KerberosInitiator, ServiceKeys
-from mutauth_twisted.protection import Package, Protection
+from mutauth_twisted.protection import Protection
 from mutauth_twisted.spn import SPN
 from mutauth_twisted.testing.forge import Realm, make_realm, set_clock, third_party_initiator
 
@@ -353,7 +354,7 @@ def refusals(realm: Realm) -> dict[str, Callable[[gssapi.OID], MutualAuthError]]
     comes.
     """
     spn = SPN("echoSvc", "srv1.test.example")
-    keys = ServiceKeys(ServiceCredentials(realm.keytab("svc-echo")), None, Package.NEGOTIATE)
+    keys = ServiceKeys(ServiceCredentials(realm.keytab("svc-echo")), None, NEGOTIATE)
 
     def token(
         mechanism: gssapi.OID, skew: int = 0, account: str = "svc-echo", **ticket: float
@@ -427,7 +428,7 @@ class MadeUpTests(SynchronousTestCase):
         make_realm(self)
         spn = SPN("echoSvc", "srv1.test.example")
         credentials = ClientCredentials(ccache="FILE:/nonexistent/ccache")
-        for package in (Package.KERBEROS, Package.NEGOTIATE, Package.KERBEROS):
+        for package in (KERBEROS, NEGOTIATE, KERBEROS):
             client = KerberosInitiator(spn, credentials, Protection.SEAL, package)
             failed = self.assertRaises(StepFailed, client.step, None).error
             self.assertIsInstance(failed, CredentialError)
@@ -439,14 +440,14 @@ class MadeUpTests(SynchronousTestCase):
         """
         realm = make_realm(self)
         spn = SPN("echoSvc", "srv1.test.example")
-        keys = ServiceKeys(ServiceCredentials(realm.keytab("svc-echo")), None, Package.NEGOTIATE)
+        keys = ServiceKeys(ServiceCredentials(realm.keytab("svc-echo")), None, NEGOTIATE)
         expired: dict[str, float] = {"lifetime": -3600, "age": 7200, "said": 3600}
         for account, ticket, words in (
             ("svc-other", {}, "made for another key"),
             ("svc-echo", expired, "has expired"),
         ):
             said = []
-            for package in (Package.KERBEROS, Package.NEGOTIATE, Package.KERBEROS):
+            for package in (KERBEROS, NEGOTIATE, KERBEROS):
                 ccache = realm.ccache("alice", str(spn), account, **ticket)  # type: ignore[arg-type]
                 client = KerberosInitiator(
                     spn, ClientCredentials(ccache=ccache), Protection.SEAL, package

@@ -13,8 +13,8 @@ from mutauth_twisted.credentials import ServiceCredentials
 from mutauth_twisted.errors import REPLAY_CACHE, CredentialError
 from mutauth_twisted.kerberos import replaycache as module
 from mutauth_twisted.kerberos.replaycache import replay_cache
+from mutauth_twisted.mechanisms import NEGOTIATE
 from mutauth_twisted.mechanisms.kerberos import ServiceKeys
-from mutauth_twisted.protection import Package
 from mutauth_twisted.testing.forge import set_environment
 from tests.unit.mechanisms.test_kerberos import Case
 
@@ -159,7 +159,7 @@ class ServiceTests(Case):
         credentials = ServiceCredentials(
             self.realm.keytab("svc-echo"), state_dir=str(self.state), **options
         )
-        return ServiceKeys(credentials, None, Package.NEGOTIATE)
+        return ServiceKeys(credentials, None, NEGOTIATE)
 
     def test_own_cache(self) -> None:
         """A copied request is refused by another instance with the same directory, and by the same

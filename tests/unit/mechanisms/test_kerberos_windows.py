@@ -21,10 +21,12 @@ from spnego.iov import BufferType, IOVResBuffer
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
+from mutauth_twisted import windows
 from mutauth_twisted.core.channelbinding import TLS_EXPORTER, TLS_SERVER_END_POINT, ChannelBinding
 from mutauth_twisted.core.confirmation import Confirmed, Confirming
 from mutauth_twisted.core.context import StepFailed
-from mutauth_twisted.credentials import ClientCredentials, NtlmCredentials, ServiceCredentials
+from mutauth_twisted.core.mechanism import Mechanism
+from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.endpoints.strings import client_endpoint, server_endpoint
 from mutauth_twisted.errors import (
     AuthenticationError,
@@ -37,19 +39,18 @@ from mutauth_twisted.errors import (
     UsageError,
 )
 from mutauth_twisted.identity import PeerIdentity
-from mutauth_twisted.mechanisms import initiators
+from mutauth_twisted.mechanisms import KERBEROS, NEGOTIATE, NTLM
 from mutauth_twisted.mechanisms import kerberos_windows as module
-from mutauth_twisted.mechanisms.initiators import kerberos_initiators, service_keys
 from mutauth_twisted.mechanisms.kerberos import KerberosInitiator, ServiceKeys
 from mutauth_twisted.mechanisms.kerberos_windows import SspiInitiator
+from mutauth_twisted.mechanisms.ntlm import NtlmCredentials
 from mutauth_twisted.net.client import MutualAuthClientEndpoint
-from mutauth_twisted.protection import Flag, Package, Protection
+from mutauth_twisted.protection import Flag, Protection
 from mutauth_twisted.spn import SPN
 from mutauth_twisted.testing.forge import make_realm, set_environment
 from mutauth_twisted.wire import NNS, WINSOCK
 
 SEAL, SIGN, TLS = Protection.SEAL, Protection.SIGN, Protection.TLS
-KERBEROS, NEGOTIATE = Package.KERBEROS, Package.NEGOTIATE
 BY_HOST = SPN.parse("echoSvc/srv1.test.example")
 BY_DN = SPN("echoSvc", "srv1.test.example", "CN=echoSvc,CN=SRV1,DC=test,DC=example", "9000")
 CHANNEL = ChannelBinding(TLS_EXPORTER, bytes(32))
@@ -68,7 +69,7 @@ class Case(SynchronousTestCase):
     def established(
         self,
         protection: Protection = SEAL,
-        package: Package = KERBEROS,
+        package: Mechanism = KERBEROS,
         channel: ChannelBinding | None = None,
     ) -> tuple[SspiInitiator, Any]:
         client, server = (
@@ -94,7 +95,7 @@ class ExchangeTests(Case):
             known = client.verify(SEAL)
             flags = SEAL.requested_flags
             self.assertEqual(
-                known, PeerIdentity(str(BY_HOST), BY_HOST, package.value, SEAL, flags, math.inf)
+                known, PeerIdentity(str(BY_HOST), BY_HOST, package.name, SEAL, flags, math.inf)
             )
             self.assertEqual(known.realm, "")
             self.assertEqual(server.verify(SEAL).principal, "alice@TEST.EXAMPLE")
@@ -478,8 +479,8 @@ for name in ("gssapi", "krb5", "fcntl"):
     sys.modules[name] = None  # importing it raises ImportError
 import mutauth_twisted.net.client
 import mutauth_twisted.net.server
-from mutauth_twisted.mechanisms import initiators
-initiators.WINDOWS = True
+from mutauth_twisted import windows
+windows.WINDOWS = True
 from mutauth_twisted.mechanisms.kerberos_windows import SspiInitiator
 from mutauth_twisted.endpoints.strings import client_endpoint
 from mutauth_twisted.errors import UsageError
@@ -499,7 +500,7 @@ class PlatformTests(SynchronousTestCase):
     """Which context a client gets where."""
 
     def chosen(self, credentials: ClientCredentials = ClientCredentials()) -> Any:
-        return kerberos_initiators(BY_HOST, credentials, SEAL, KERBEROS)(None)
+        return KERBEROS.initiators(BY_HOST, credentials, SEAL)("peer", None)
 
     def test_linux(self) -> None:
         """GSSAPI's, elsewhere than on Windows."""
@@ -511,7 +512,7 @@ class PlatformTests(SynchronousTestCase):
         """On Windows SSPI's, for whoever is logged on and nobody else: an endpoint says so when it
         is made.
         """
-        self.patch(initiators, "WINDOWS", True)
+        self.patch(windows, "WINDOWS", True)
         self.assertIsInstance(self.chosen(), SspiInitiator)
         for credentials in (
             ClientCredentials(principal="alice@TEST.EXAMPLE"),
@@ -524,12 +525,10 @@ class PlatformTests(SynchronousTestCase):
 
     def test_not_offered(self) -> None:
         """On Windows there are no services, and no search in the directory."""
-        self.patch(initiators, "WINDOWS", True)
+        self.patch(windows, "WINDOWS", True)
         for make in (
-            lambda: service_keys(ServiceCredentials("/tmp/keytab")),
-            lambda: service_keys(
-                NtlmCredentials("/tmp/users"), None, Package.NTLM_SERVICE_UNPROVEN
-            ),
+            lambda: KERBEROS.acceptor_keys(ServiceCredentials("/tmp/keytab")),
+            lambda: NTLM.acceptor_keys(NtlmCredentials("/tmp/users")),
             lambda: server_endpoint(None, ("tcp:9000",), {"allow-all": "yes"}),
             lambda: client_endpoint(None, (), {"scp": "echoSvc"}),
             lambda: client_endpoint(None, (), {"rnr": "echo"}),

@@ -21,7 +21,6 @@ from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.core.channelbinding import TLS_EXPORTER, ChannelBinding
 from mutauth_twisted.core.context import StepFailed
 from mutauth_twisted.core.options import SecurityOptions
-from mutauth_twisted.credentials import NtlmCredentials
 from mutauth_twisted.errors import (
     AuthenticationError,
     CredentialError,
@@ -29,9 +28,16 @@ from mutauth_twisted.errors import (
     RecordError,
     UsageError,
 )
+from mutauth_twisted.mechanisms import KERBEROS, MECHANISMS, NEGOTIATE, NTLM
 from mutauth_twisted.mechanisms import ntlm as module
-from mutauth_twisted.mechanisms.ntlm import USERS_VARIABLE, NtlmAcceptor, NtlmInitiator, NtlmUsers
-from mutauth_twisted.protection import Flag, Package, Protection
+from mutauth_twisted.mechanisms.ntlm import (
+    USERS_VARIABLE,
+    NtlmAcceptor,
+    NtlmCredentials,
+    NtlmInitiator,
+    NtlmUsers,
+)
+from mutauth_twisted.protection import Flag, Protection
 from mutauth_twisted.testing.fakes import Player, captured_log, converse
 from mutauth_twisted.testing.users import users_file
 from mutauth_twisted.wire import NNS, WINSOCK
@@ -723,11 +729,11 @@ class PackageTests(SynchronousTestCase):
         """The one package that proves no service says so in its name, and asks for all other
         flags.
         """
-        for package in Package:
-            self.assertIs("service-unproven" not in package.value, package.proves_service)
-            for protection in (SEAL, SIGN):
-                given_up = protection.required_flags & ~package.required_flags(protection)
-                self.assertEqual(given_up, Flag(0) if package.proves_service else Flag.MUTUAL)
+        for package in MECHANISMS.values():
+            self.assertIs("service-unproven" not in package.name, package.authenticates_service)
+        for protection in (SEAL, SIGN):
+            given_up = protection.required_flags & ~module.required_flags(protection)
+            self.assertEqual(given_up, Flag.MUTUAL)
 
 
 class TogetherTests(Case):
@@ -743,9 +749,7 @@ class TogetherTests(Case):
         last leg.
         """
         for wire, protection, bytewise in product((NNS, WINSOCK), (SEAL, SIGN), (False, True)):
-            client, server = self.players(
-                SecurityOptions(wire, protection, package=Package.NTLM_SERVICE_UNPROVEN)
-            )
+            client, server = self.players(SecurityOptions(wire, protection, package=NTLM))
             for sender, receiver in ((client, server), (server, client)):
                 self.assertEqual((client.factory.built, server.factory.built), ([], []))
                 receiver.receive(sender.transport.take(), bytewise=bytewise)
@@ -759,10 +763,10 @@ class TogetherTests(Case):
         """Contexts that prove too little are refused by the exchange itself, wherever they come
         from.
         """
-        for package, wire in product((Package.KERBEROS, Package.NEGOTIATE), (NNS, WINSOCK)):
+        for package, wire in product((KERBEROS, NEGOTIATE), (NNS, WINSOCK)):
             for strict in ("client", "server"):
                 lax, own = (
-                    SecurityOptions(wire, package=Package.NTLM_SERVICE_UNPROVEN),
+                    SecurityOptions(wire, package=NTLM),
                     SecurityOptions(wire, package=package),
                 )
                 client = self.players(own if strict == "client" else lax)[0]

@@ -52,14 +52,14 @@ from mutauth_twisted.errors import (
     StreamCut,
     UsageError,
 )
-from mutauth_twisted.mechanisms import kerberos
+from mutauth_twisted.mechanisms import KERBEROS, kerberos
 from mutauth_twisted.mechanisms.kerberos import KerberosInitiator, ServiceKeys
 from mutauth_twisted.net import client as module
 from mutauth_twisted.net.client import MutualAuthClientEndpoint
 from mutauth_twisted.net.plain import parse_server
 from mutauth_twisted.net.protocol import describe
 from mutauth_twisted.net.server import FRESH, MutualAuthServerEndpoint, MutualAuthServerFactory
-from mutauth_twisted.protection import Package, Protection
+from mutauth_twisted.protection import Protection
 from mutauth_twisted.testing.fakes import (
     SECRET,
     SPN_ASKED,
@@ -85,6 +85,7 @@ class FakeKeys:
     """A service's keys, whose contexts say what they are told to."""
 
     accepts_replays = False
+    authenticates_service = True
 
     def __init__(self, **options: Any) -> None:
         self.options = options
@@ -478,7 +479,7 @@ class ClientEndpointTests(SynchronousTestCase):
             SPN_ASKED,
             ClientCredentials("alice@TEST.EXAMPLE"),
             Protection.SEAL,
-            Package.KERBEROS,
+            KERBEROS,
             None,
         )
         self.assertEqual(self.asked, [asked])

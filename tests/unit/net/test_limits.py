@@ -135,6 +135,7 @@ class ServiceCase(SynchronousTestCase):
         self.open: list[tuple[Any, FakeTransport]] = []
 
     accepts_replays = False
+    authenticates_service = True
 
     def acceptor(self, peer: str, security: ChannelBinding | None = None) -> FakeContext:
         """A context; the service's keys are this test's."""
@@ -656,6 +657,7 @@ class LifetimeCase(SynchronousTestCase):
         self.protocol.dataReceived(self.peer.opening())
 
     accepts_replays = False
+    authenticates_service = True
 
     def acceptor(self, peer: str, security: ChannelBinding | None = None) -> FakeContext:
         """The context; the service's keys are this test's."""

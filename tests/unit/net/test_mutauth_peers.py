@@ -19,6 +19,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
+from mutauth_twisted import mechanisms
 from mutauth_twisted.core.channelbinding import WITHOUT_TLS
 from mutauth_twisted.core.context import StepFailed
 from mutauth_twisted.core.options import SecurityOptions
@@ -28,7 +29,7 @@ from mutauth_twisted.identity import PeerIdentity
 from mutauth_twisted.mechanisms import kerberos
 from mutauth_twisted.mechanisms.kerberos import KerberosAcceptor, KerberosInitiator, ServiceKeys
 from mutauth_twisted.net.transport import LINGER
-from mutauth_twisted.protection import Flag, Package, Protection
+from mutauth_twisted.protection import Flag, Protection
 from mutauth_twisted.testing.fakes import SECRET, FakeContext, Player, RecorderFactory, captured_log
 from mutauth_twisted.testing.forge import make_realm, set_environment, third_party_initiator
 from mutauth_twisted.testing.middle import (
@@ -67,7 +68,7 @@ class BindingTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.realm = make_realm(self)
         self.keys = ServiceKeys(
-            ServiceCredentials(self.realm.keytab("svc-echo")), None, Package.NEGOTIATE
+            ServiceCredentials(self.realm.keytab("svc-echo")), None, mechanisms.NEGOTIATE
         )
 
     def ccache(self) -> str:
@@ -95,7 +96,7 @@ class BindingTests(SynchronousTestCase):
         """It is known for one, with either package; the flag that says so is TLS's and does not
         show.
         """
-        for package in (Package.KERBEROS, Package.NEGOTIATE):
+        for package in (mechanisms.KERBEROS, mechanisms.NEGOTIATE):
             client = KerberosInitiator(
                 SPN_ASKED, ClientCredentials(ccache=self.ccache()), SEAL, package
             )

@@ -9,8 +9,10 @@ from unittest import mock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted.access import AccessPolicy
+from mutauth_twisted.directory.guidcache import DEFAULT_STATE_DIR
+from mutauth_twisted.mechanisms import NEGOTIATE, NTLM
 from mutauth_twisted.net.limits import Limits
-from mutauth_twisted.protection import Package, Protection
+from mutauth_twisted.protection import Protection
 from mutauth_twisted.service.publisher import Publisher
 from mutauth_twisted.settings.service import Options, Settings
 
@@ -54,7 +56,7 @@ class OptionsTests(SynchronousTestCase):
         )
         self.assertIs(settings.security.protection, Protection.SEAL)
         self.assertEqual((settings.security.wire.name, settings.security.timeout), ("nns", 10.0))
-        self.assertIs(settings.security.package, Package.NEGOTIATE)
+        self.assertIs(settings.security.package, NEGOTIATE)
         self.assertEqual(settings.policy, AccessPolicy(("*@EXAMPLE.COM",)))
 
     def test_tls(self) -> None:
@@ -62,7 +64,7 @@ class OptionsTests(SynchronousTestCase):
         settings = self.settings(*MINIMAL, "--protection=tls", "--package=negotiate")
         self.assertEqual(
             (settings.security.protection, settings.security.package),
-            (Protection.TLS, Package.NEGOTIATE),
+            (Protection.TLS, NEGOTIATE),
         )
         self.assertIsNone(settings.tls_files)
         given = self.settings(*MINIMAL, "--protection=tls", "--tls-cert=/a.pem", "--tls-key=/b.pem")
@@ -87,14 +89,17 @@ class OptionsTests(SynchronousTestCase):
         off = ("--publish=none", "--spn-check=off")
         settings = self.settings(*MINIMAL, package, users, *off)
         self.assertEqual(
-            (settings.ntlm_users, settings.security.package),
-            ("/etc/users", Package.NTLM_SERVICE_UNPROVEN),
+            (settings.package_options, settings.security.package),
+            ({"ntlm-users": "/etc/users"}, NTLM),
         )
         self.assertFalse(Publisher.is_needed(settings))
-        self.assertIsNone(self.settings(*MINIMAL).ntlm_users)
+        self.assertEqual(
+            self.settings(*MINIMAL, "--keytab=/k", "--accept-replays").package_options,
+            {"keytab": "/k", "state-dir": str(DEFAULT_STATE_DIR), "accept-replays": 1},
+        )
         for words, text in (
             ((package, *off), "--ntlm-users: it is missing"),
-            ((users,), "--ntlm-users: it means nothing without --package ntlm-service-unproven"),
+            ((users,), "--ntlm-users: it means nothing without package ntlm-service-unproven"),
             ((users, "--package=negotiate"), "--ntlm-users: it means nothing"),
             ((package, users), "add --publish none"),
             ((package, users, "--publish=rnr", "--spn-check=off"), "add --publish none"),
@@ -104,12 +109,12 @@ class OptionsTests(SynchronousTestCase):
                 "package ntlm-service-unproven: it cannot be bound to TLS",
             ),
             ((package, users, *off, "--keytab=/k"), "--keytab: it means nothing"),
-            ((package, users, *off, "--account=svc"), "--account: it means nothing"),
+            ((package, users, *off, "--account=svc"), "--account: package ntlm-service"),
             (
                 (package, users, *off, "--allow-group=S-1-5-21-1-2-3-4"),
-                "--allow-group: with --package",
+                "--allow-group: package ntlm-service-unproven does not",
             ),
-            ((package, users, *off, "--deny-group=guests"), "nothing tells a client's groups"),
+            ((package, users, *off, "--deny-group=guests"), "does not tell a client's groups"),
         ):
             self.assertIn(text, self.refused(*MINIMAL, *words))
 
