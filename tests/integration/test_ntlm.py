@@ -464,5 +464,5 @@ class CommandTests(CommandTestCase):
         self.refused(
             self.mutauth("connect", f"{self.endpoint}:package=ntlm-service-unproven"),
             2,
-            "keyword ntlm-users: it is missing",
+            "does not authenticate the service",
         )
