@@ -19,10 +19,8 @@ peer's end by ``readConnectionLost`` and may go on writing; for any other the
 peer's end is the connection's, once its producer, if it has one, is finished
 or silent.
 
-Closing takes a round trip: this side sends its end of stream (to another mutauth peer) and ends its
-half of the TCP connection, and reads on until the peer does the same.  Closing the socket with the
-peer's bytes unread would have the kernel reset the connection and destroy, at the peer, the end of
-stream just sent.
+How it comes to that is decided in :mod:`mutauth_twisted.core.closing`: all that happens is its
+input, and what it answers is done here.
 """
 
 from __future__ import annotations
@@ -30,7 +28,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
-from twisted.internet.error import ConnectionAborted, ConnectionDone
+from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import (
     IAddress,
     IConsumer,
@@ -42,12 +40,14 @@ from twisted.internet.interfaces import (
     IPushProducer,
     IReactorTime,
 )
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mutauth_twisted.core.closing import Action, Closing, Input
 from mutauth_twisted.core.records import EndOfStream, Records
 from mutauth_twisted.core.stream import Stream
-from mutauth_twisted.errors import MutualAuthError, SessionEnded
+from mutauth_twisted.errors import MutualAuthError, SessionEnded, StreamCut
 from mutauth_twisted.identity import PeerIdentity
 from mutauth_twisted.interfaces import IMutualAuthTransport, ISessionEnding
 from mutauth_twisted.log import Log
@@ -99,19 +99,13 @@ class ProtectedTransport:
         self._records = records
         self.peer_identity = identity
         self._who = short_name(identity.principal) or "an unproven service"
-        self.disconnecting = False
         #: None before the start and after the end.
         self._application: IProtocol | None = None
         self._producer: IProducer | None = None
         self._paused = False
         self._delivering = False
-        self._end_sent = False
-        self._write_ending = False
-        self._input_over = False
-        #: What the application is told; once it is known, nothing more is written.
-        self._reason: Failure | None = None
+        self._closing: Closing[Failure] = Closing(connectionDone)
         self._linger: IDelayedCall | None = None
-        self._wrote = False
         self._limits = limits
         self._refusals = refusals
         self._lifetime: Lifetime | None = None
@@ -128,7 +122,7 @@ class ProtectedTransport:
         try:
             application.makeConnection(self)
         except Exception:
-            self._drop(Failure())
+            self._happened(Input.FAULT, Failure())
             raise
         finally:
             self._delivering = False
@@ -150,28 +144,24 @@ class ProtectedTransport:
             return
         self._delivering = True
         try:
-            while (
-                not self._paused
-                and self._reason is None
-                and (application := self._application) is not None
-            ):
+            while not self._paused and self._closing.reason is None:
                 event = self._records.next_event()
                 if event is None:
                     return
                 if isinstance(event, EndOfStream):
-                    self._input_ended()
-                elif not self.disconnecting:
+                    self._peer_ended()
+                elif self._closing.state.delivers:
                     self._touch()
-                    self._call(application.dataReceived, event.data)
-        except (
-            MutualAuthError
-        ) as error:  # of the records: the application's own errors end in _call
+                    # Its own errors end there; those caught below are of the records.
+                    self._call(cast(IProtocol, self._application).dataReceived, event.data)
+        except MutualAuthError as error:
             self.fail(error)
         finally:
             self._delivering = False
 
-    def _has_line(self) -> bool:
-        return self._refusals is None or self._refusals.ended(self._who)
+    def _log_line(self, log: Callable[..., None], text: str, **fields: object) -> None:
+        if self._refusals is None or self._refusals.ended(self._who):
+            log(text, principal=self._who, **fields)
 
     def _log_failure(self, text: str, failure: Failure) -> None:
         if self._refusals is None or self._refusals.broken(failure, self._who):
@@ -182,23 +172,15 @@ class ProtectedTransport:
             self._lifetime.touched = self._lifetime.reactor.seconds()
 
     def _announce_end(self, seconds: float) -> None:
-        if self._has_line():
-            text = "the session with {principal} will end in {seconds:.0f} s"
-            self._log.info(text, principal=self._who, seconds=seconds)
+        text = "the session with {principal} will end in {seconds:.0f} s"
+        self._log_line(self._log.info, text, seconds=seconds)
         ending: Any = ISessionEnding(self._application, None)
         if ending is not None:
             self._call(ending.sessionEnding, seconds)
 
     def _end_session(self, error: SessionEnded) -> None:
-        if self._has_line():
-            self._log.info(
-                "the session with {principal} is over: {error}", principal=self._who, error=error
-            )
-        if self._reason is not None:  # it is ending already, and has had its time
-            self._transport.abortConnection()
-            return
-        self._send_end()
-        self._leave(Failure(error))
+        self._log_line(self._log.info, "the session with {principal} is over: {error}", error=error)
+        self._happened(Input.LIMIT, Failure(error))
 
     def _call(self, application: Callable[..., object], *arguments: object) -> None:
         """Call into the application; its own mistake ends its connection, and nobody else's."""
@@ -207,120 +189,47 @@ class ProtectedTransport:
         except Exception:
             failure = Failure()
             self._log_failure("the application failed on the connection with {principal}", failure)
-            self._drop(failure)
+            self._happened(Input.FAULT, failure)
 
     def fail(self, error: MutualAuthError) -> None:
         """The peer did what it may not: nothing more is delivered, and the connection is
         aborted.
         """
-        if self._has_line():
-            self._log.error(
-                "connection with {principal} aborted: {error}", principal=self._who, error=error
-            )
-        self._drop(Failure(error))
+        text = "connection with {principal} aborted: {error}"
+        self._log_line(self._log.error, text, error=error)
+        self._happened(Input.FAULT, Failure(error))
 
-    def _drop(self, reason: Failure) -> None:
-        self.disconnecting = True
-        if self._reason is None:
-            self._reason = reason
-        self._transport.abortConnection()
+    def _peer_ended(self) -> None:
+        self._happened(Input.PEER_ENDED)
+        if self._half_closeable is None:
+            producing = self._producer is not None
+            self._happened(Input.END_WITH_PRODUCER if producing else Input.END_WITH_PEER)
 
-    def _input_ended(self) -> None:
-        """The peer has said all it had to say."""
-        if self._input_over:
-            return
-        self._input_over = True
-        half_closeable: Any = IHalfCloseableProtocol(self._application, None)
-        if half_closeable is None and self._producer is not None:
-            self.loseConnection()  # once the producer has said what it has to say
-            self._wrote = False
-            self._wait(self._still_producing)
-            return
-        if self.disconnecting and self._end_sent:
-            self._end_output()  # however long what was written takes
-            return
-        if half_closeable is None or (self.disconnecting and self._producer is None):
-            self._send_end()
-            self._leave(Failure(ConnectionDone()))
-            return
-        if not self.disconnecting:
-            self._call(half_closeable.readConnectionLost)
-        if self._end_sent:
-            self._end_output()
-
-    def _still_producing(self) -> None:
-        """A producer that has nothing to say for a while has nothing to say to a peer that has
-        ended.
-        """
-        if not self._wrote:
-            self._leave(Failure(ConnectionDone()))
-            return
-        self._wrote = False
-        self._wait(self._still_producing)
-
-    def _leave(self, reason: Failure) -> None:
-        """The connection is over: what we still have to say has little time."""
-        if self._reason is not None:
-            return
-        self.disconnecting = True
-        self._reason = reason
-        if (producer := self._producer) is not None:
-            self.unregisterProducer()
-            producer.stopProducing()
-        self._transport.loseConnection()
-        self._wait(self._transport.abortConnection)
+    def _cut(self) -> StreamCut | None:
+        """The error of a connection whose end of stream is missing, where that can matter."""
+        return self._records.cut() if self._closing.state.delivers else None
 
     def readConnectionLost(self) -> None:
         """The peer ended its half of the TCP connection."""
-        if self._reason is not None or self._application is None:
-            return
-        if not self.disconnecting and (cut := self._records.cut()) is not None:
-            self._drop(Failure(cut))
+        if (cut := self._cut()) is not None:
+            self._happened(Input.FAULT, Failure(cut))
         else:
-            self._input_ended()
+            self._peer_ended()
 
     def writeConnectionLost(self) -> None:
-        """All we had to say is sent, and our half of the TCP connection ended."""
-        half_closeable: Any = IHalfCloseableProtocol(self._application, None)
-        if self.disconnecting:
-            self._wait(self._give_up_waiting)
-        elif half_closeable is not None:
-            self._call(half_closeable.writeConnectionLost)
-
-    def _give_up_waiting(self) -> None:
-        # Not aborted: the kernel may still be delivering what a slow peer has yet to read.
-        if self._reason is None:
-            self._reason = Failure(ConnectionDone())
-        # A wrapper such as TLS waits for the peer's word, and the socket below it for the sending
-        # only.
-        lowest(self._transport).loseConnection()
-
-    def _wait(self, then: Callable[[], None]) -> None:
-        self._stop_waiting()
-        if self._application is not None:
-            self._linger = self._reactor.callLater(LINGER, then)
-
-    def _stop_waiting(self) -> None:
-        if self._linger is not None and self._linger.active():
-            self._linger.cancel()
-        self._linger = None
+        """All we had to send is sent, and our half of the TCP connection ended."""
+        self._happened(Input.WRITTEN)
 
     def connectionLost(self, reason: Failure) -> None:
         """Tell the application, and why."""
         self._deliver_rest()
-        application, self._application = self._application, None
-        self._stop_waiting()
         if self._lifetime is not None:
             self._lifetime.stop()
             self._lifetime = None  # it holds us, which only the garbage collector would end
-        if application is not None:
-            try:
-                application.connectionLost(self._why(reason))
-            except Exception:
-                self._log_failure(
-                    "the application failed at the end of the connection with {principal}",
-                    Failure(),
-                )
+        if (cut := self._cut()) is not None:
+            cut.__cause__ = reason.value
+            reason = Failure(cut)
+        self._happened(Input.GONE, reason)
 
     def _deliver_rest(self) -> None:
         """Deliver what has come before the end, to an application that has paused as well: there is
@@ -328,17 +237,90 @@ class ProtectedTransport:
 
         TLS reads on to its own end whatever it is told, so that the end comes while records wait.
         """
-        while self._paused and not self.disconnecting and self._reason is None:
+        while self._paused and self._closing.state.delivers:
             self._paused = False
             self.deliver()
 
-    def _why(self, reason: Failure) -> Failure:
-        if self._reason is not None:
-            return self._reason
-        if not self.disconnecting and (cut := self._records.cut()) is not None:
-            cut.__cause__ = reason.value
-            return Failure(cut)
-        return reason
+    # The end
+
+    @property
+    def _half_closeable(self) -> Any:
+        return IHalfCloseableProtocol(self._application, None)
+
+    def _end(self, how: Input) -> None:
+        self._happened(how)
+        if self._producer is None:
+            self._happened(Input.PRODUCED)
+
+    def _happened(self, what: Input, reason: Failure | None = None) -> None:
+        """Have it decided what is to be done now, and do it."""
+        before = self._closing.state
+        actions = self._closing.happened(what, reason)
+        state = self._closing.state
+        if state is not before:
+            self._stop_lingering()
+        for action in actions:
+            # The application and the network may do the next thing while they are told of this one.
+            if self._closing.state is state:
+                self._perform(action)
+
+    def _perform(self, action: Action) -> None:
+        transport = self._transport
+        match action:
+            case Action.SEND_END:
+                self._send_end()
+            case Action.END_OUTPUT | Action.CLOSE_OUTPUT if can_half_close(transport):
+                transport.loseWriteConnection()
+            case Action.CLOSE | Action.CLOSE_OUTPUT:
+                transport.loseConnection()
+                if not can_half_close(transport):
+                    self._happened(Input.WRITTEN)
+            case Action.CLOSE_SOCKET:
+                # Not aborted: the kernel may still be delivering what a slow peer has yet to read.
+                # TLS waits for the peer's word, and the socket below it for the sending only.
+                lowest(transport).loseConnection()
+            case Action.ABORT:
+                transport.abortConnection()
+            case Action.STOP_PRODUCER:
+                if (producer := self._producer) is not None:
+                    self.unregisterProducer()
+                    producer.stopProducing()
+            case Action.READ_ON:
+                if self._paused:
+                    self.resumeProducing()
+            case Action.START_LINGER:
+                self._stop_lingering()
+                self._linger = self._reactor.callLater(LINGER, self._happened, Input.LINGERED)
+            case Action.TELL_PEER_ENDED:
+                if (half_closeable := self._half_closeable) is not None:
+                    self._call(half_closeable.readConnectionLost)
+            case Action.TELL_WRITTEN:
+                if (half_closeable := self._half_closeable) is not None:
+                    self._call(half_closeable.writeConnectionLost)
+            case Action.TELL_LOST:
+                self._tell_lost()
+
+    def _send_end(self) -> None:
+        try:
+            frame = self._records.end_of_stream()
+        except MutualAuthError as error:  # the ticket has ended
+            self.fail(error)
+        else:
+            if frame:
+                self._transport.write(frame)
+
+    def _stop_lingering(self) -> None:
+        if self._linger is not None and self._linger.active():
+            self._linger.cancel()
+        self._linger = None
+
+    def _tell_lost(self) -> None:
+        application, self._application = cast(IProtocol, self._application), None
+        try:
+            application.connectionLost(cast(Failure, self._closing.reason))
+        except Exception:
+            text = "the application failed at the end of the connection with {principal}"
+            self._log_failure(text, Failure())
 
     @property
     def network(self) -> Any:
@@ -348,12 +330,13 @@ class ProtectedTransport:
     # For the application
 
     @property
-    def _closed(self) -> bool:
-        return self._end_sent or self._reason is not None or self._application is None
+    def disconnecting(self) -> bool:
+        """Whether the application gets nothing more of the peer; see ITransport."""
+        return not self._closing.state.delivers
 
     def write(self, data: bytes) -> None:
         """Protect and send; see ITransport."""
-        if self._closed:
+        if not self._closing.state.sends:
             return
         try:
             frames = self._records.protect(data)
@@ -361,7 +344,8 @@ class ProtectedTransport:
             self.fail(error)
             return
         if frames:
-            self._wrote = True
+            if self._linger is not None:  # else nobody wants to know, and each record costs
+                self._happened(Input.WROTE)
             self._touch()
             # At once: the network may pause a producer in the middle, which may write again.
             if len(frames) == 1:
@@ -377,57 +361,17 @@ class ProtectedTransport:
         """End the stream after all that was written, and, with a producer, after it is
         unregistered.
         """
-        if self.disconnecting or self._application is None:
-            return
-        self.disconnecting = True
-        if self._producer is None:
-            self._close()
+        self._end(Input.CLOSE)
 
     def loseWriteConnection(self) -> None:
         """End our half of the stream after all that was written; the peer may go on; see
         ITCPTransport.
         """
-        if self._closed or self.disconnecting:
-            return
-        self._write_ending = True
-        if self._producer is None:
-            self._end_output()
+        self._end(Input.HALF_CLOSE)
 
     def abortConnection(self) -> None:
         """Drop the connection at once; the peer sees its stream cut."""
-        if self._application is not None:
-            self._drop(Failure(ConnectionAborted()))
-
-    def _send_end(self) -> None:
-        if not self._end_sent:
-            self._end_sent = True
-            try:
-                frame = self._records.end_of_stream()
-            except MutualAuthError as error:  # the ticket has ended
-                self.fail(error)
-            else:
-                if frame:
-                    self._transport.write(frame)
-
-    def _end_output(self) -> None:
-        self._send_end()
-        half_close = can_half_close(self._transport)
-        if self._input_over or (self.disconnecting and not half_close):
-            self._transport.loseConnection()
-            if not half_close:
-                self._wait(self._give_up_waiting)
-        elif half_close:
-            self._transport.loseWriteConnection()
-
-    def _close(self) -> None:
-        self._stop_waiting()
-        if not self._end_sent or self._input_over:
-            self._end_output()
-        else:
-            self._wait(self._give_up_waiting)
-        if self._paused:
-            # A paused application must not keep the peer's end unread.
-            self.resumeProducing()
+        self._happened(Input.FAULT, Failure(ConnectionAborted()))
 
     def getPeer(self) -> IAddress:
         """The peer's address."""
@@ -461,7 +405,7 @@ class ProtectedTransport:
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:
         """Have the network pause and resume a producer; see IConsumer."""
-        if self._closed:
+        if not self._closing.state.sends:
             producer.stopProducing()
             return
         # First, as the network may have the producer say all it has to say at once.
@@ -478,16 +422,11 @@ class ProtectedTransport:
             return
         self._producer = None
         self._transport.unregisterProducer()
-        if self._closed:
-            return
-        if self.disconnecting:
-            self._close()
-        elif self._write_ending:
-            self._end_output()
+        self._happened(Input.PRODUCED)
 
     def pauseProducing(self) -> None:
         """Deliver nothing more, and read nothing more, until resumed; see IPushProducer."""
-        if not self.disconnecting:
+        if self._closing.state.delivers:
             self._paused = True
             self._transport.pauseProducing()
 
