@@ -15,16 +15,16 @@ from mutauth_twisted.directory.spns import find_account
 from mutauth_twisted.errors import MutualAuthError
 from mutauth_twisted.ldap.connection import Directory
 from mutauth_twisted.ldap.options import DirectoryOptions
-from mutauth_twisted.ldap.session import Change, Session
+from mutauth_twisted.ldap.session import Change, LdapSession
 
 
-def point(session: Session, keyword: str, port: str) -> str:
+def point(session: LdapSession, keyword: str, port: str) -> str:
     for scp in list(find_by_keyword(session, keyword)):
         session.modify(scp.guid, [Change("replace", "serviceBindingInformation", (port,))])
     return f"serviceBindingInformation of {keyword} is {port} now"
 
 
-def unregister(session: Session, name: str) -> str:
+def unregister(session: LdapSession, name: str) -> str:
     account = find_account(session, name)
     session.modify(account.dn, [Change("replace", "servicePrincipalName", ())])
     return f"{name} has no SPN any more"

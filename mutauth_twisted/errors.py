@@ -7,8 +7,8 @@ next step.  The classes tell who has to act:
   :class:`CredentialError`;
 - the peer, which was asked and did wrong: :class:`PeerError` and below;
 - the directory and its administrators: :class:`DirectoryError`,
-  :class:`NotFound`, :class:`ServiceCheckFailed`; and :class:`KDCError` for the
-  KDC, which does not answer, or grants no ticket (the peer heard nothing of it);
+  :class:`NotFound`, :class:`OtherObject`, :class:`ServiceCheckFailed`; and :class:`KDCError` for
+  the KDC, which does not answer, or grants no ticket (the peer heard nothing of it);
 - the network, or nobody knows who: :class:`NetworkError`.
 
 No message ever holds a token, a key or a password.
@@ -91,8 +91,10 @@ class NotFound(MutualAuthError):
     exit_code = 1
 
 
-class OtherObject(NotFound):
+class OtherObject(MutualAuthError):
     """An object of this name is there, and is of another class."""
+
+    exit_code = 1
 
 
 class ServiceCheckFailed(MutualAuthError):

@@ -15,7 +15,7 @@ from mutauth_twisted.directory import acl
 from mutauth_twisted.errors import DirectoryRefused, NotFound
 from mutauth_twisted.ldap.dn import child_dn, parent_of, same_dn
 from mutauth_twisted.ldap.filter import all_of, any_of, equals, matches
-from mutauth_twisted.ldap.session import SPN_NOT_UNIQUE, Change, Entry, Session
+from mutauth_twisted.ldap.session import SPN_NOT_UNIQUE, Change, Entry, LdapSession
 
 T = TypeVar("T")
 SPN = "servicePrincipalName"
@@ -30,7 +30,7 @@ class World(Protocol):
     service_class: str
     is_samba: bool
 
-    async def do(self, user: str, work: Callable[[Session], T], **options: Any) -> T: ...
+    async def do(self, user: str, work: Callable[[LdapSession], T], **options: Any) -> T: ...
 
     def host_of(self, name: str) -> str: ...
 
@@ -53,7 +53,7 @@ class _Case(World, Protocol):
         """The DN of an object that is gone after the test."""
         return child_dn(self.service_class + name, self.place)
 
-    async def code(self, user: str, work: Callable[[Session], object]) -> int:
+    async def code(self, user: str, work: Callable[[LdapSession], object]) -> int:
         """The LDAP result code that an operation ends with."""
         try:
             await self.do(user, work)
@@ -198,7 +198,7 @@ class ObjectContract(_Case, Protocol):
         first, second = await self.made(), await self.made("-2")
         other = f"CN=srv2,CN=Computers,{self.base_dn}"
 
-        def move(parent: str) -> Callable[[Session], object]:
+        def move(parent: str) -> Callable[[LdapSession], object]:
             return lambda session: session.move(first.dn, parent)
 
         self.assertEqual(await self.code("administrator", move(self.dn("-none"))), 80)
@@ -298,7 +298,7 @@ class ObjectContract(_Case, Protocol):
         for names, base, filter in table:
             self.assertEqual(await self.found(filter, base), names, filter)
 
-        def domain(session: Session) -> list[tuple[str | None, ...]]:
+        def domain(session: LdapSession) -> list[tuple[str | None, ...]]:
             names = ("nCName", "dnsRoot")
             return [
                 tuple(map(entry.text, names))
@@ -316,7 +316,7 @@ class ObjectContract(_Case, Protocol):
             await self.made(f"-{number}")
         mine = equals("keywords", self.service_class)
 
-        def names(session: Session, size: int) -> list[str]:
+        def names(session: LdapSession, size: int) -> list[str]:
             found = session.search(self.place, mine, ["cn"], page_size=size)
             return sorted((each.text("cn") or "")[-2:] for each in found)
 
@@ -334,7 +334,7 @@ class ObjectContract(_Case, Protocol):
         full = ("x", "y")  # Samba's catalog has every attribute
         for catalog, known in ((False, full), (True, full if self.is_samba else (None, None))):
 
-            def look(session: Session) -> tuple[Any, ...]:
+            def look(session: LdapSession) -> tuple[Any, ...]:
                 entry = session.read(self.dn(), ["serviceClassName", "serviceDNSName", "keywords"])
                 texts = map(entry.text, ("serviceClassName", "serviceDNSName"))
                 return session.domain_dn, session.forest_dn, entry.text("keywords"), *texts
@@ -373,8 +373,8 @@ class RightsContract(_Case, Protocol):
         account = await self.read(f"CN=svc-echo,CN=Users,{self.base_dn}", "objectSid")
         sid = acl.parse_sid(account.values("objectSid")[0])
 
-        def rewrite(change: Callable[[bytes, str], bytes]) -> Callable[[Session], object]:
-            def work(session: Session) -> bytes:
+        def rewrite(change: Callable[[bytes, str], bytes]) -> Callable[[LdapSession], object]:
+            def work(session: LdapSession) -> bytes:
                 (before,) = session.read(guid, ["nTSecurityDescriptor"]).values(
                     "nTSecurityDescriptor"
                 )
@@ -470,7 +470,7 @@ class SPNContract(_Case, Protocol):
                     await self.spn("administrator", "svc-echo", kind, *taken), 19, (kind, taken)
                 )
 
-        def refused(session: Session) -> int:
+        def refused(session: LdapSession) -> int:
             change = [Change("add", SPN, (f"{self.service_class}/{name}",))]
             try:
                 session.modify(self.account("svc-echo"), change)

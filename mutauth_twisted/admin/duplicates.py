@@ -19,7 +19,7 @@ from itertools import groupby
 from attrs import frozen
 
 from mutauth_twisted.errors import MutualAuthError
-from mutauth_twisted.ldap.session import Session
+from mutauth_twisted.ldap.session import LdapSession
 
 Progress = Callable[[int, int], None]
 _HOLDS_AN_SPN = "(servicePrincipalName=*)"
@@ -67,7 +67,7 @@ Held = tuple[str, str, Iterable[str]]
 
 
 def find_duplicates(
-    catalog: Session, progress: Progress = lambda accounts, spns: None
+    catalog: LdapSession, progress: Progress = lambda accounts, spns: None
 ) -> list[Duplicate]:
     """Search the forest for SPNs with several holders; blocks.
 
@@ -78,7 +78,7 @@ def find_duplicates(
     return duplicates_among(_read(catalog), progress)
 
 
-def _read(catalog: Session) -> Iterator[Held]:
+def _read(catalog: LdapSession) -> Iterator[Held]:
     for entry in catalog.search(
         catalog.root, _HOLDS_AN_SPN, ["sAMAccountName", "servicePrincipalName"]
     ):

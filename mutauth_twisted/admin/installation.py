@@ -44,13 +44,12 @@ from mutauth_twisted.errors import (
     DirectoryUnreachable,
     MutualAuthError,
     NotFound,
-    OtherObject,
     ServiceCheckFailed,
     UsageError,
 )
 from mutauth_twisted.ldap.connection import Directory
 from mutauth_twisted.ldap.dn import parent_of, same_dn
-from mutauth_twisted.ldap.session import NO_SUCH_ATTRIBUTE, Change, Session
+from mutauth_twisted.ldap.session import NO_SUCH_ATTRIBUTE, Change, LdapSession
 from mutauth_twisted.names import fold_ascii
 from mutauth_twisted.spn import SPN
 
@@ -115,8 +114,8 @@ class Removed:
 
 
 def install(
-    session: Session,
-    catalog: Session,
+    session: LdapSession,
+    catalog: LdapSession,
     service: ServiceName,
     account: str,
     *,
@@ -179,7 +178,7 @@ def install(
 
 async def all_or_nothing(
     directory: Directory,
-    work: Callable[[Session, Session, Undo], T],
+    work: Callable[[LdapSession, LdapSession, Undo], T],
     report: Report = lambda _: None,
 ) -> T:
     """Do work that writes; when the connection is lost on the way, take it back over another one.
@@ -203,7 +202,7 @@ async def all_or_nothing(
         raise
 
 
-def _create_container(session: Session, dn: str, undo: Undo, report: Report) -> None:
+def _create_container(session: LdapSession, dn: str, undo: Undo, report: Report) -> None:
     try:
         kinds = session.read(dn, ["objectClass"]).texts("objectClass")
     except NotFound:
@@ -219,7 +218,7 @@ def _create_container(session: Session, dn: str, undo: Undo, report: Report) -> 
         )
 
 
-def _deleted(session: Session, dn: str) -> bool:
+def _deleted(session: LdapSession, dn: str) -> bool:
     try:
         session.delete(dn)
     except NotFound:
@@ -227,7 +226,7 @@ def _deleted(session: Session, dn: str) -> bool:
     return True
 
 
-def _delete_container(session: Session, dn: str, done: Callable[[Removed], None]) -> None:
+def _delete_container(session: LdapSession, dn: str, done: Callable[[Removed], None]) -> None:
     """Delete a container that installation made, unless something is in it."""
     try:
         is_ours = session.read(dn, ["description"]).text("description") == _CONTAINER_MARK
@@ -241,11 +240,9 @@ def _delete_container(session: Session, dn: str, done: Callable[[Removed], None]
         done(Removed("container", dn))
 
 
-def _existing(session: Session, dn: str, service: ServiceName) -> ServiceConnectionPoint | None:
+def _existing(session: LdapSession, dn: str, service: ServiceName) -> ServiceConnectionPoint | None:
     try:
         point = read_scp(session, dn)
-    except OtherObject:
-        raise
     except NotFound:
         return None
     if fold_ascii(point.service_class or "") != fold_ascii(service.service_class):
@@ -258,7 +255,7 @@ def _existing(session: Session, dn: str, service: ServiceName) -> ServiceConnect
 
 
 def _create(
-    session: Session,
+    session: LdapSession,
     dn: str,
     service: ServiceName,
     keywords: Sequence[str],
@@ -278,7 +275,7 @@ def _create(
 
 
 def _add_keywords(
-    session: Session,
+    session: LdapSession,
     point: ServiceConnectionPoint,
     keywords: Sequence[str],
     undo: Undo,
@@ -296,7 +293,7 @@ def _add_keywords(
     report(f"added keywords {', '.join(missing)}")
 
 
-def _remove_keywords(session: Session, guid: UUID, keywords: tuple[str, ...]) -> bool:
+def _remove_keywords(session: LdapSession, guid: UUID, keywords: tuple[str, ...]) -> bool:
     try:
         session.modify(guid, [Change("delete", "keywords", keywords)])
     except DirectoryRefused as error:
@@ -306,7 +303,7 @@ def _remove_keywords(session: Session, guid: UUID, keywords: tuple[str, ...]) ->
     return True
 
 
-def _restore_dacl(session: Session, guid: UUID, before: bytes) -> bool:
+def _restore_dacl(session: LdapSession, guid: UUID, before: bytes) -> bool:
     if read_dacl(session, guid) == before:
         return False
     write_dacl(session, guid, before)
@@ -314,7 +311,11 @@ def _restore_dacl(session: Session, guid: UUID, before: bytes) -> bool:
 
 
 def _grant(
-    session: Session, point: ServiceConnectionPoint, account: Account, undo: Undo, report: Report
+    session: LdapSession,
+    point: ServiceConnectionPoint,
+    account: Account,
+    undo: Undo,
+    report: Report,
 ) -> bool:
     """Give the account the two rights; whether it lacked them."""
     before = read_dacl(session, point.guid)
@@ -331,8 +332,8 @@ def _grant(
 
 
 def _revoke_former(
-    session: Session,
-    catalog: Session,
+    session: LdapSession,
+    catalog: LdapSession,
     point: ServiceConnectionPoint,
     account: Account,
     undo: Undo,
@@ -360,11 +361,11 @@ def _revoke_former(
             report(f"revoked the rights of {other.name}, which ran the service before")
 
 
-def _restorer(guid: UUID, before: bytes) -> Callable[[Session], bool]:
+def _restorer(guid: UUID, before: bytes) -> Callable[[LdapSession], bool]:
     return lambda session: _restore_dacl(session, guid, before)
 
 
-def _add_spn(session: Session, account: Account, spn: SPN, undo: Undo, report: Report) -> None:
+def _add_spn(session: LdapSession, account: Account, spn: SPN, undo: Undo, report: Report) -> None:
     if account.holds(spn):
         return
     with undo.around(f"SPN {spn}", lambda session: bool(remove_spns(session, account, [spn]))):
@@ -376,8 +377,8 @@ def _add_spn(session: Session, account: Account, spn: SPN, undo: Undo, report: R
 
 
 def uninstall(
-    session: Session,
-    catalog: Session,
+    session: LdapSession,
+    catalog: LdapSession,
     service: ServiceName,
     account: str | None = None,
     *,
@@ -430,7 +431,7 @@ def uninstall(
 
 
 def _still_used(
-    catalog: Session, point: ServiceConnectionPoint, removed: Sequence[Removed]
+    catalog: LdapSession, point: ServiceConnectionPoint, removed: Sequence[Removed]
 ) -> list[str]:
     """The SPNs, of other hosts, that name the object; those just removed may still be in the global
     catalog.
@@ -455,7 +456,7 @@ def _check_only(holders: Sequence[Account], only: Account, spns: Sequence[SPN]) 
 
 
 def _find_installed(
-    session: Session,
+    session: LdapSession,
     guid: UUID | None,
     service: ServiceName,
 ) -> tuple[ServiceConnectionPoint | None, bool]:

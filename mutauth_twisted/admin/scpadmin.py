@@ -27,7 +27,7 @@ from mutauth_twisted.directory.spns import Account, find_account, find_by_sid, s
 from mutauth_twisted.errors import NotFound, ServiceCheckFailed, UsageError
 from mutauth_twisted.ldap.connection import Directory
 from mutauth_twisted.ldap.dn import common_name, domain_of, is_dn, parse_guid, same_dn
-from mutauth_twisted.ldap.session import Change, Session
+from mutauth_twisted.ldap.session import Change, LdapSession
 from mutauth_twisted.names import check_host_name, fold_ascii, is_host_name
 from mutauth_twisted.spn import SPN
 
@@ -51,7 +51,7 @@ class Grant:
 
 
 @frozen
-class Inspection:
+class ScpReport:
     """One service connection point, and what belongs to it.
 
     :param grants: None: this account may not read the security descriptor.
@@ -70,7 +70,7 @@ class Inspection:
     advertised: SPN | None = None
 
 
-def read_dacl(session: Session, guid: UUID) -> bytes:
+def read_dacl(session: LdapSession, guid: UUID) -> bytes:
     """An object's security descriptor without owner and auditing part.
 
     :raises NotFound: when this account may not read it.
@@ -83,12 +83,12 @@ def read_dacl(session: Session, guid: UUID) -> bytes:
     return values[0]
 
 
-def write_dacl(session: Session, guid: UUID, descriptor: bytes) -> None:
+def write_dacl(session: LdapSession, guid: UUID, descriptor: bytes) -> None:
     """Replace an object's access control list."""
     session.modify(guid, [Change("replace", "nTSecurityDescriptor", (descriptor,))])
 
 
-def spns_naming(catalog: Session, point: ServiceConnectionPoint) -> list[tuple[Account, SPN]]:
+def spns_naming(catalog: LdapSession, point: ServiceConnectionPoint) -> list[tuple[Account, SPN]]:
     """The SPNs in the forest whose third part is this object's GUID or DN, whatever their host
     is.
     """
@@ -111,7 +111,7 @@ def parse_or_none(text: str) -> SPN | None:
 
 
 def find_stale(
-    catalog: Session,
+    catalog: LdapSession,
     point: ServiceConnectionPoint,
     holder: Account,
     service_class: str,
@@ -135,7 +135,7 @@ def find_stale(
     ]
 
 
-def _exists(catalog: Session, dn: str) -> bool:
+def _exists(catalog: LdapSession, dn: str) -> bool:
     try:
         catalog.read(dn, ["objectGUID"])
     except NotFound:
@@ -143,7 +143,9 @@ def _exists(catalog: Session, dn: str) -> bool:
     return True
 
 
-def read_grants(session: Session, catalog: Session, point: ServiceConnectionPoint) -> list[Grant]:
+def read_grants(
+    session: LdapSession, catalog: LdapSession, point: ServiceConnectionPoint
+) -> list[Grant]:
     """Who may update a connection point by ACEs of its own, as installation writes them.
 
     :raises NotFound: when this account may not read the security descriptor.
@@ -153,13 +155,13 @@ def read_grants(session: Session, catalog: Session, point: ServiceConnectionPoin
 
 
 def inspect(
-    session: Session,
-    catalog: Session,
+    session: LdapSession,
+    catalog: LdapSession,
     name: str | UUID,
     *,
     accounts: Sequence[str] = (),
     spn_forms: Sequence[str] = (),
-) -> Inspection:
+) -> ScpReport:
     """Read one connection point with all that belongs to it; blocks and changes nothing.
 
     :param session: a domain controller of the object's domain.
@@ -190,10 +192,10 @@ def inspect(
         ),
     ]
     told = None if grants is None else tuple(grants)
-    return Inspection(point, told, tuple(naming), tuple(stale), tuple(problems), _advertised(point))
+    return ScpReport(point, told, tuple(naming), tuple(stale), tuple(problems), _advertised(point))
 
 
-def _stale_of(catalog: Session, point: ServiceConnectionPoint, holder: Account) -> list[str]:
+def _stale_of(catalog: LdapSession, point: ServiceConnectionPoint, holder: Account) -> list[str]:
     if not point.service_class or not point.dns_name:
         return []
     return find_stale(catalog, point, holder, point.service_class, point.dns_name)
@@ -226,7 +228,7 @@ def _service(point: ServiceConnectionPoint, naming: Sequence[tuple[Account, SPN]
 
 
 def _install(
-    session: Session,
+    session: LdapSession,
     point: ServiceConnectionPoint,
     naming: Sequence[tuple[Account, SPN]],
     account: str,
@@ -240,7 +242,7 @@ def _install(
 
 
 def _grant_problems(
-    session: Session,
+    session: LdapSession,
     point: ServiceConnectionPoint,
     naming: Sequence[tuple[Account, SPN]],
     expected: Sequence[Account],
@@ -267,7 +269,7 @@ def _advertised(point: ServiceConnectionPoint) -> SPN | None:
 
 
 def _spn_problems(
-    session: Session,
+    session: LdapSession,
     point: ServiceConnectionPoint,
     naming: Sequence[tuple[Account, SPN]],
     expected: Sequence[Account],
@@ -301,7 +303,7 @@ def _spn_problems(
 
 
 def set_published(
-    session: Session,
+    session: LdapSession,
     name: str | UUID,
     *,
     host: str | None = None,
@@ -358,7 +360,7 @@ def _changed(point: ServiceConnectionPoint, changes: Mapping[str, Any]) -> Bindi
 
 
 def remove(
-    session: Session, catalog: Session, name: str | UUID, *, leave_spns: bool = False
+    session: LdapSession, catalog: LdapSession, name: str | UUID, *, leave_spns: bool = False
 ) -> ServiceConnectionPoint:
     """Delete a connection point that no SPN carries; blocks.
 
@@ -407,7 +409,7 @@ async def find_in_forest(
     return points
 
 
-def _read_all(session: Session, guids: Sequence[UUID]) -> list[ServiceConnectionPoint]:
+def _read_all(session: LdapSession, guids: Sequence[UUID]) -> list[ServiceConnectionPoint]:
     points = []
     for guid in guids:
         try:

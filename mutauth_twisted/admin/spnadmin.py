@@ -28,7 +28,7 @@ from mutauth_twisted.directory.spns import (
 from mutauth_twisted.errors import DirectoryRefused, NotFound
 from mutauth_twisted.ldap.dn import same_dn
 from mutauth_twisted.ldap.filter import matches
-from mutauth_twisted.ldap.session import CONSTRAINT_VIOLATION, Session
+from mutauth_twisted.ldap.session import CONSTRAINT_VIOLATION, LdapSession
 from mutauth_twisted.names import fold_ascii
 from mutauth_twisted.spn import SPN
 
@@ -73,7 +73,7 @@ class AliasClash:
         )
 
 
-def query(session: Session, pattern: str) -> Iterator[tuple[Account, str]]:
+def query(session: LdapSession, pattern: str) -> Iterator[tuple[Account, str]]:
     """The SPNs that fit a pattern, and who holds them.
 
     :param session: a global catalog searches the forest, a domain controller its domain.
@@ -90,7 +90,7 @@ def query(session: Session, pattern: str) -> Iterator[tuple[Account, str]]:
                 yield holder, text
 
 
-def read_aliases(session: Session) -> Aliases:
+def read_aliases(session: LdapSession) -> Aliases:
     """Which service classes stand for which others in this forest, all in lower case."""
     configuration = session.root_dse.text("configurationNamingContext") or ""
     try:
@@ -117,7 +117,7 @@ def equivalents(spn: SPN, aliases: Aliases) -> list[SPN]:
 
 
 def find_alias_clashes(
-    session: Session, catalog: Session, spns: Sequence[SPN], account: Account
+    session: LdapSession, catalog: LdapSession, spns: Sequence[SPN], account: Account
 ) -> list[AliasClash]:
     """Which of these SPNs other accounts hold under another class; blocks.
 
@@ -135,8 +135,8 @@ def find_alias_clashes(
 
 
 def _check_aliases(
-    session: Session,
-    catalog: Session,
+    session: LdapSession,
+    catalog: LdapSession,
     kind: str,
     spns: Sequence[SPN],
     account: Account,
@@ -158,7 +158,12 @@ def _check_aliases(
 
 
 def add(
-    session: Session, catalog: Session, name: str, spns: Sequence[SPN], *, allow_alias: bool = False
+    session: LdapSession,
+    catalog: LdapSession,
+    name: str,
+    spns: Sequence[SPN],
+    *,
+    allow_alias: bool = False,
 ) -> Written:
     """Add SPNs to an account, after a search of the forest; blocks.
 
@@ -177,7 +182,12 @@ def add(
 
 
 def replace(
-    session: Session, catalog: Session, name: str, spns: Sequence[SPN], *, allow_alias: bool = False
+    session: LdapSession,
+    catalog: LdapSession,
+    name: str,
+    spns: Sequence[SPN],
+    *,
+    allow_alias: bool = False,
 ) -> Written:
     """Make exactly these an account's SPNs; none: clear them all; blocks.
 
@@ -196,7 +206,7 @@ def replace(
     return Written(account, added, gone, _texts(wanted, without=added), warnings)
 
 
-def delete(session: Session, name: str, texts: Sequence[str]) -> Written:
+def delete(session: LdapSession, name: str, texts: Sequence[str]) -> Written:
     """Take SPNs from an account; blocks.
 
     :param texts: as they stand on the account, case apart; malformed ones too.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from mutauth_twisted.errors import DirectoryRefused, DirectoryUnreachable, MutualAuthError
-from mutauth_twisted.ldap.session import Session
+from mutauth_twisted.ldap.session import LdapSession
 
 
 class Undo:
@@ -21,10 +21,10 @@ class Undo:
 
     def __init__(self, report: Callable[[str], None]) -> None:
         self._report = report
-        self._steps: list[tuple[str, Callable[[Session], bool]]] = []
+        self._steps: list[tuple[str, Callable[[LdapSession], bool]]] = []
         self._failed: list[str] = []
 
-    def before(self, what: str, step: Callable[[Session], bool]) -> None:
+    def before(self, what: str, step: Callable[[LdapSession], bool]) -> None:
         """Put down how to take back the write that comes next.
 
         :param what: names it for people.
@@ -33,7 +33,7 @@ class Undo:
         self._steps.append((what, step))
 
     @contextmanager
-    def around(self, what: str, step: Callable[[Session], bool]) -> Iterator[None]:
+    def around(self, what: str, step: Callable[[LdapSession], bool]) -> Iterator[None]:
         """Put down how to take back the write in the block; one that the directory refused was
         none.
 
@@ -60,7 +60,7 @@ class Undo:
         """What still stands, or may."""
         return self._failed + [what for what, _ in reversed(self._steps)]
 
-    def run(self, session: Session) -> None:
+    def run(self, session: LdapSession) -> None:
         """Take back everything that can be; blocks.
 
         :raises DirectoryUnreachable: when the connection is lost; what is

@@ -20,7 +20,7 @@ from mutauth_twisted.directory.servicename import ServiceName, parse_spn_forms
 from mutauth_twisted.errors import DirectoryRefused
 from mutauth_twisted.ldap.connection import Directory
 from mutauth_twisted.ldap.options import DirectoryOptions
-from mutauth_twisted.ldap.session import INSUFFICIENT_RIGHTS, Session
+from mutauth_twisted.ldap.session import INSUFFICIENT_RIGHTS, LdapSession
 from mutauth_twisted.spn import check_service_class, own_host
 
 Command = Callable[..., Any]
@@ -217,7 +217,7 @@ def install(state_dir: str, account: str, keywords: tuple[str, ...], **options: 
     begin_logging(verbose=False)
     service, cache = _service_of(options), GuidCache(state_dir)
 
-    def work(session: Session, catalog: Session, undo: Undo) -> installation.Installation:
+    def work(session: LdapSession, catalog: LdapSession, undo: Undo) -> installation.Installation:
         return installation.install(
             session,
             catalog,
@@ -264,7 +264,7 @@ def uninstall(state_dir: str, account: str | None, **options: Any) -> None:
     service, cache = _service_of(options), GuidCache(state_dir)
     cached = cache.read(service)
 
-    def work(session: Session, catalog: Session) -> list[installation.Removed]:
+    def work(session: LdapSession, catalog: LdapSession) -> list[installation.Removed]:
         return installation.uninstall(
             session,
             catalog,

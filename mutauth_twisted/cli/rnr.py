@@ -21,7 +21,7 @@ from mutauth_twisted.directory.spns import (
     find_holders,
     remove_spns,
 )
-from mutauth_twisted.ldap.session import Session
+from mutauth_twisted.ldap.session import LdapSession
 from mutauth_twisted.spn import own_host
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ def rnr() -> None:
     """
 
 
-def _do(options: dict[str, Any], work: Callable[[Session, Session], T]) -> T:
+def _do(options: dict[str, Any], work: Callable[[LdapSession, LdapSession], T]) -> T:
     return in_directory(
         options, lambda directory: directory.run_with_catalog(work), writes=True, whole=True
     )
@@ -119,7 +119,7 @@ def publish(
         [Address(host, BindingInformation(port, priority, weight))] if port is not None else []
     )
 
-    def work(session: Session, catalog: Session) -> ServiceInstance:
+    def work(session: LdapSession, catalog: LdapSession) -> ServiceInstance:
         holder = find_account(session, account) if account else None
         spn = services.spn_of(session, name, service_class, host)
         if holder is not None:
@@ -145,7 +145,7 @@ def publish(
 def remove(name: str, leave_spns: bool, **options: Any) -> None:
     """Remove a service, the SPNs that name it, and its class when nothing else is of it."""
 
-    def work(session: Session, catalog: Session) -> None:
+    def work(session: LdapSession, catalog: LdapSession) -> None:
         instance = services.read_instance(session, name)
         if instance.service_class and not leave_spns:
             for spn in (instance.spn(each.host) for each in instance.addresses):

@@ -10,7 +10,7 @@ from uuid import UUID
 import click
 
 from mutauth_twisted.admin import scpadmin
-from mutauth_twisted.admin.scpadmin import Grant, Inspection
+from mutauth_twisted.admin.scpadmin import Grant, ScpReport
 from mutauth_twisted.cli.group import OneLineGroup
 from mutauth_twisted.cli.install import directory_options, in_directory, spn_forms
 from mutauth_twisted.cli.output import as_json, json_option, line, note, table
@@ -19,13 +19,13 @@ from mutauth_twisted.directory.scp import ServiceConnectionPoint, client_strings
 from mutauth_twisted.errors import UsageError
 from mutauth_twisted.ldap.connection import Directory
 from mutauth_twisted.ldap.dn import domain_of, is_dn
-from mutauth_twisted.ldap.session import Session
+from mutauth_twisted.ldap.session import LdapSession
 from mutauth_twisted.names import fold_ascii
 
 T = TypeVar("T")
 #: Work with a domain controller of the object's own domain, a global catalog, and the object's DN
 #: or GUID.
-Work = Callable[[Session, Session, str | UUID], T]
+Work = Callable[[LdapSession, LdapSession, str | UUID], T]
 
 
 @click.group(cls=OneLineGroup)
@@ -142,9 +142,9 @@ def show(
         ),
     )
     if for_programs:
-        as_json(_inspection_json(found))
+        as_json(_report_json(found))
     else:
-        table(("what", "value"), _inspection_rows(found))
+        table(("what", "value"), _report_rows(found))
         for problem in found.problems:
             note(problem)
     sys.exit(1 if found.problems else 0)
@@ -294,7 +294,7 @@ def _binding_json(point: ServiceConnectionPoint) -> dict[str, Any] | None:
     }
 
 
-def _inspection_json(found: Inspection) -> dict[str, Any]:
+def _report_json(found: ScpReport) -> dict[str, Any]:
     grants = (
         None
         if found.grants is None
@@ -322,7 +322,7 @@ def _inspection_json(found: Inspection) -> dict[str, Any]:
     }
 
 
-def _inspection_rows(found: Inspection) -> list[tuple[str, str]]:
+def _report_rows(found: ScpReport) -> list[tuple[str, str]]:
     point = found.scp
     rows = [
         ("dn", point.dn),

@@ -6,7 +6,7 @@ from attrs import frozen
 
 from mutauth_twisted.ldap.dn import domain_of
 from mutauth_twisted.ldap.filter import all_of, any_of, equals
-from mutauth_twisted.ldap.session import Session
+from mutauth_twisted.ldap.session import LdapSession
 
 
 @frozen
@@ -21,7 +21,7 @@ class Namesake:
     is_group: bool
 
 
-def find_namesakes(session: Session, name: str) -> tuple[Namesake, ...]:
+def find_namesakes(session: LdapSession, name: str) -> tuple[Namesake, ...]:
     """Accounts and groups of the domain that have a name, or have it with a ``$`` behind it, or in
     their UPN; blocks.
 
@@ -41,7 +41,7 @@ def find_namesakes(session: Session, name: str) -> tuple[Namesake, ...]:
     )
 
 
-def netbios_name(session: Session) -> str:
+def netbios_name(session: LdapSession) -> str:
     """The NetBIOS name of the domain controller's own domain (MS-ADTS 6.1.1.2.1.1.2); empty: it
     tells none; blocks.
     """

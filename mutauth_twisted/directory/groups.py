@@ -11,7 +11,7 @@ from mutauth_twisted.directory.acl import parse_sid
 from mutauth_twisted.errors import NotFound, UsageError
 from mutauth_twisted.ldap.dn import domain_of, is_dn
 from mutauth_twisted.ldap.filter import all_of, any_of, equals
-from mutauth_twisted.ldap.session import Entry, Session
+from mutauth_twisted.ldap.session import Entry, LdapSession
 
 _ATTRIBUTES: Final = ("sAMAccountName", "objectSid", "objectClass", "groupType")
 # MS-ADTS 2.2.12: what groupType says.
@@ -36,7 +36,7 @@ class Group:
     sid: str
 
 
-def find_group(session: Session, catalog: Session, name: str) -> Group:
+def find_group(session: LdapSession, catalog: LdapSession, name: str) -> Group:
     """Find a security group of the forest; blocks.
 
     :param session: a domain controller of the service's own domain.
@@ -78,19 +78,19 @@ def _check_kind(entry: Entry, subject: str) -> None:
     raise UsageError(subject, f"it is {kind} ({entry.dn})", option)
 
 
-def _in_domain(session: Session, catalog: Session, base: str) -> Session:
+def _in_domain(session: LdapSession, catalog: LdapSession, base: str) -> LdapSession:
     """Who can be asked about a domain: our own domain controller has the latest of its own."""
     return session if domain_of(base) == domain_of(session.domain_dn) else catalog
 
 
-def _by_dn(session: Session, catalog: Session, dn: str) -> Entry:
+def _by_dn(session: LdapSession, catalog: LdapSession, dn: str) -> Entry:
     try:
         return _in_domain(session, catalog, dn).read(dn, _ATTRIBUTES)
     except NotFound as error:
         raise NotFound(f"group {dn}", "the directory has no such object", "check the DN") from error
 
 
-def _by_name(session: Session, catalog: Session, name: str) -> Entry:
+def _by_name(session: LdapSession, catalog: LdapSession, name: str) -> Entry:
     prefix, backslash, local = name.partition("\\")
     if backslash:
         base = _find_domain(session, name, equals("nETBIOSName", prefix))
@@ -104,7 +104,7 @@ def _by_name(session: Session, catalog: Session, name: str) -> Entry:
     return _find(session, catalog, session.domain_dn, name, name)
 
 
-def _find_domain(session: Session, name: str, wanted: str) -> str:
+def _find_domain(session: LdapSession, name: str, wanted: str) -> str:
     """The DN of one of the forest's domains."""
     partitions = f"CN=Partitions,{session.root_dse.text('configurationNamingContext')}"
     found = list(
@@ -126,7 +126,7 @@ def _find_domain(session: Session, name: str, wanted: str) -> str:
     raise NotFound(f"group {name}", "the forest has no such domain", f"its domains: {known}")
 
 
-def _find(session: Session, catalog: Session, base: str, name: str, local: str) -> Entry:
+def _find(session: LdapSession, catalog: LdapSession, base: str, name: str, local: str) -> Entry:
     where = domain_of(base)
     wanted = equals("sAMAccountName", local)
     found = list(_in_domain(session, catalog, base).search(base, wanted, _ATTRIBUTES))

@@ -44,7 +44,7 @@ from mutauth_twisted.dns import weighted_order
 from mutauth_twisted.errors import MutualAuthError, NotFound, ServiceCheckFailed, UsageError
 from mutauth_twisted.ldap.connection import Directory
 from mutauth_twisted.ldap.dn import domain_of, is_dn, parse_guid
-from mutauth_twisted.ldap.session import Session
+from mutauth_twisted.ldap.session import LdapSession
 from mutauth_twisted.names import fold_ascii
 from mutauth_twisted.spn import SPN, check_service_class
 
@@ -285,7 +285,7 @@ async def _read_by_guid(directory: Directory, guid: UUID) -> ServiceConnectionPo
     return await directory.run(lambda session: read_scp(session, guid), domain=domain_of(found.dn))
 
 
-def _search(query: Selection) -> Callable[[Session], list[ServiceConnectionPoint]]:
+def _search(query: Selection) -> Callable[[LdapSession], list[ServiceConnectionPoint]]:
     return lambda session: list(find_by_keyword(session, query.selector, base=query.base))
 
 

@@ -39,7 +39,7 @@ from mutauth_twisted.errors import (
 )
 from mutauth_twisted.ldap.dn import child_dn, is_dn, parent_of
 from mutauth_twisted.ldap.filter import all_of, equals
-from mutauth_twisted.ldap.session import INSUFFICIENT_RIGHTS, Change, Entry, Session, Value
+from mutauth_twisted.ldap.session import INSUFFICIENT_RIGHTS, Change, Entry, LdapSession, Value
 from mutauth_twisted.names import fold_ascii, is_host_name
 from mutauth_twisted.spn import SPN
 
@@ -131,17 +131,17 @@ class ServiceInstance:
         return SPN(name, host, self.dn)
 
 
-def container_dn(session: Session) -> str:
+def container_dn(session: LdapSession) -> str:
     """Where the domain's RnR services are."""
     return f"CN=WinsockServices,CN=System,{session.domain_dn}"
 
 
-def instance_dn(session: Session, name: str) -> str:
+def instance_dn(session: LdapSession, name: str) -> str:
     """The DN of a service, given its name or its DN."""
     return name if is_dn(name) else child_dn(name, container_dn(session))
 
 
-def spn_of(session: Session, name: str, service_class: str, host: str) -> SPN:
+def spn_of(session: LdapSession, name: str, service_class: str, host: str) -> SPN:
     """The SPN of a service that need not be there yet."""
     return SPN(service_class, host, instance_dn(session, name))
 
@@ -151,7 +151,7 @@ def class_id_of(service_class: str) -> UUID:
     return uuid5(_NAMESPACE, fold_ascii(service_class))
 
 
-def read_instance(session: Session, name: str) -> ServiceInstance:
+def read_instance(session: LdapSession, name: str) -> ServiceInstance:
     """Read one service.
 
     :param name: its common name in our domain, or its DN.
@@ -191,7 +191,7 @@ def _guid(values: tuple[bytes, ...]) -> UUID | None:
     return UUID(bytes_le=values[0]) if values and len(values[0]) == 16 else None
 
 
-def _classes(session: Session, container: str) -> dict[UUID | None, str]:
+def _classes(session: LdapSession, container: str) -> dict[UUID | None, str]:
     """The names of the classes in a container by their identifiers."""
     wanted = equals("objectClass", CLASS_CLASS)
     found = session.search(container, wanted, ["displayName", "serviceClassID"], scope="one")
@@ -205,7 +205,7 @@ def _class_dn(service_class: str, container: str) -> str:
     return child_dn(f"{service_class}-class", container)
 
 
-def list_instances(session: Session) -> list[ServiceInstance]:
+def list_instances(session: LdapSession) -> list[ServiceInstance]:
     """Every RnR service of the domain.
 
     :raises NotFound: when the domain has no container for them.
@@ -219,7 +219,7 @@ def list_instances(session: Session) -> list[ServiceInstance]:
 
 
 def publish(
-    session: Session,
+    session: LdapSession,
     name: str,
     service_class: str,
     addresses: Iterable[Address],
@@ -237,8 +237,6 @@ def publish(
     dn = instance_dn(session, name)
     try:
         instance = read_instance(session, dn)
-    except OtherObject:
-        raise
     except NotFound:
         _as_administrator(dn, lambda: _create(session, dn, service_class, report))
         instance = read_instance(session, dn)
@@ -249,7 +247,7 @@ def publish(
     return read_instance(session, dn)
 
 
-def _create(session: Session, dn: str, service_class: str, report: Report) -> None:
+def _create(session: LdapSession, dn: str, service_class: str, report: Report) -> None:
     class_id = class_id_of(service_class)
     identity: dict[str, Value] = {"displayName": service_class, "serviceClassID": class_id.bytes_le}
     container = parent_of(dn)
@@ -276,7 +274,7 @@ def _as_administrator(dn: str, work: Callable[[], None]) -> None:
         raise DirectoryRefused(f"RnR service {dn}", cause, remedy, code=error.code) from error
 
 
-def check_class(session: Session, instance: ServiceInstance, service_class: str) -> None:
+def check_class(session: LdapSession, instance: ServiceInstance, service_class: str) -> None:
     """Make sure that a service is of a class, by identifier or by name.
 
     :raises ServiceCheckFailed: when it is of another one.
@@ -292,7 +290,7 @@ def check_class(session: Session, instance: ServiceInstance, service_class: str)
         )
 
 
-def update_address(session: Session, instance: ServiceInstance, address: Address) -> bool:
+def update_address(session: LdapSession, instance: ServiceInstance, address: Address) -> bool:
     """Replace what the instance says of one host; whether anything had to be written.
 
     :raises DirectoryRefused: without the right to write winsockAddresses.
@@ -316,11 +314,11 @@ def _same_host(one: Address, other: Address) -> bool:
     return fold_ascii(one.host) == fold_ascii(other.host)
 
 
-def withdraw_address(session: Session, dn: str, address: Address) -> bool:
+def withdraw_address(session: LdapSession, dn: str, address: Address) -> bool:
     """Take back what was published, unless somebody else has published since; whether it was."""
     try:
         instance = read_instance(session, dn)
-    except NotFound:
+    except (NotFound, OtherObject):
         return False
     if address not in instance.addresses:
         return False
@@ -328,7 +326,7 @@ def withdraw_address(session: Session, dn: str, address: Address) -> bool:
     return True
 
 
-def remove(session: Session, name: str, report: Report = lambda _: None) -> None:
+def remove(session: LdapSession, name: str, report: Report = lambda _: None) -> None:
     """Delete a service, and its class when it was the last one of it; blocks.
 
     :raises NotFound: when there is no such service.

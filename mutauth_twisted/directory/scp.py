@@ -18,7 +18,7 @@ from mutauth_twisted.errors import (
 )
 from mutauth_twisted.ldap.dn import child_dn, parent_of
 from mutauth_twisted.ldap.filter import all_of, equals
-from mutauth_twisted.ldap.session import NO_SUCH_ATTRIBUTE, Change, Entry, Session
+from mutauth_twisted.ldap.session import NO_SUCH_ATTRIBUTE, Change, Entry, LdapSession
 from mutauth_twisted.names import check_host_name, fold_ascii
 from mutauth_twisted.spn import SPN, check_service_class
 
@@ -126,7 +126,7 @@ def _scp(entry: Entry) -> ServiceConnectionPoint:
     )
 
 
-def read_scp(session: Session, name: str | UUID) -> ServiceConnectionPoint:
+def read_scp(session: LdapSession, name: str | UUID) -> ServiceConnectionPoint:
     """Read one service connection point by its DN, or by its GUID wherever it is.
 
     :raises NotFound: when there is no such object.
@@ -145,13 +145,13 @@ def read_scp(session: Session, name: str | UUID) -> ServiceConnectionPoint:
     return _scp(entry)
 
 
-def list_scps(session: Session, base: str | None = None) -> Iterator[ServiceConnectionPoint]:
+def list_scps(session: LdapSession, base: str | None = None) -> Iterator[ServiceConnectionPoint]:
     """Every service connection point below a DN; None: in the domain."""
     return map(_scp, session.search(session.root if base is None else base, _IS_SCP, _ATTRIBUTES))
 
 
 def find_by_keyword(
-    session: Session, keyword: str, *, base: str | None = None
+    session: LdapSession, keyword: str, *, base: str | None = None
 ) -> Iterator[ServiceConnectionPoint]:
     """The service connection points with a keyword.
 
@@ -165,7 +165,7 @@ def find_by_keyword(
     return map(_scp, session.search(session.root if base is None else base, wanted, _ATTRIBUTES))
 
 
-def find_computer(session: Session, host: str) -> str:
+def find_computer(session: LdapSession, host: str) -> str:
     """The DN of the computer object whose dNSHostName is this host.
 
     :raises NotFound: when there is none.
@@ -189,7 +189,7 @@ def find_computer(session: Session, host: str) -> str:
 
 
 def create_scp(
-    session: Session,
+    session: LdapSession,
     dn: str,
     *,
     service_class: str,
@@ -219,7 +219,7 @@ def create_scp(
 
 
 def update_binding(
-    session: Session, scp: ServiceConnectionPoint, dns_name: str, binding: BindingInformation
+    session: LdapSession, scp: ServiceConnectionPoint, dns_name: str, binding: BindingInformation
 ) -> list[str]:
     """Make the service connection point say where the service is now.
 
@@ -236,7 +236,7 @@ def update_binding(
     return [change.attribute for change in changes]
 
 
-def withdraw(session: Session, guid: UUID, binding: BindingInformation) -> bool:
+def withdraw(session: LdapSession, guid: UUID, binding: BindingInformation) -> bool:
     """Take back what was published, unless somebody else has published since.
 
     :return: whether it was taken back.
@@ -252,12 +252,12 @@ def withdraw(session: Session, guid: UUID, binding: BindingInformation) -> bool:
     return True
 
 
-def delete_scp(session: Session, scp: ServiceConnectionPoint) -> None:
+def delete_scp(session: LdapSession, scp: ServiceConnectionPoint) -> None:
     """Delete a service connection point."""
     session.delete(scp.dn)
 
 
-def scp_dn(session: Session, service: ServiceName) -> str:
+def scp_dn(session: LdapSession, service: ServiceName) -> str:
     """Where the service's connection point is put: below the host's computer object, unless said
     otherwise.
 

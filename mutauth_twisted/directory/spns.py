@@ -19,7 +19,7 @@ from mutauth_twisted.ldap.session import (
     VALUE_EXISTS,
     Change,
     Entry,
-    Session,
+    LdapSession,
 )
 from mutauth_twisted.names import fold_ascii
 from mutauth_twisted.spn import SPN
@@ -97,7 +97,7 @@ def _number(text: str | None) -> int | None:
     return int(text) if text is not None and text.lstrip("-").isdecimal() else None
 
 
-def find_account(session: Session, name: str) -> Account:
+def find_account(session: LdapSession, name: str) -> Account:
     """Find an account by sAMAccountName (with or without a computer's ``$``), UPN or DN.
 
     :raises NotFound: when the domain has no such account.
@@ -133,7 +133,7 @@ def find_account(session: Session, name: str) -> Account:
     )
 
 
-def find_by_sid(session: Session, sid: str) -> Account | None:
+def find_by_sid(session: LdapSession, sid: str) -> Account | None:
     """Whoever has a SID, a group too; None when there is nobody here."""
     wanted = equals("objectSid", sid_bytes(sid))
     return next(
@@ -142,12 +142,12 @@ def find_by_sid(session: Session, sid: str) -> Account | None:
     )
 
 
-def find_holders(session: Session, spn: SPN) -> list[Account]:
+def find_holders(session: LdapSession, spn: SPN) -> list[Account]:
     """The accounts that hold an SPN: in the forest on a global catalog, else in the domain."""
     return find_holders_of(session, [spn])
 
 
-def find_holders_of(session: Session, spns: Sequence[SPN]) -> list[Account]:
+def find_holders_of(session: LdapSession, spns: Sequence[SPN]) -> list[Account]:
     """The accounts that hold any of these SPNs."""
     found: dict[str, Account] = {}
     for begin in range(0, len(spns), _AT_ONCE):
@@ -159,7 +159,7 @@ def find_holders_of(session: Session, spns: Sequence[SPN]) -> list[Account]:
     return list(found.values())
 
 
-def find_named(session: Session, service_class: str, names: Sequence[str]) -> set[str]:
+def find_named(session: LdapSession, service_class: str, names: Sequence[str]) -> set[str]:
     """Those of these service names that are in an SPN of this class, whatever its host, with A to Z
     in lower case.
 
@@ -179,12 +179,12 @@ def find_named(session: Session, service_class: str, names: Sequence[str]) -> se
     return found & set(map(fold_ascii, names))
 
 
-def spn_command(session: Session, kind: str, account: Account, *spns: SPN | str) -> str:
+def spn_command(session: LdapSession, kind: str, account: Account, *spns: SPN | str) -> str:
     """The command for an administrator that adds, deletes or replaces SPNs."""
     return session.options.command("spn", kind, account.name, *map(str, spns))
 
 
-def check_free(catalog: Session, spns: Sequence[SPN], account: Account) -> None:
+def check_free(catalog: LdapSession, spns: Sequence[SPN], account: Account) -> None:
     """Make sure that nobody but this account holds these SPNs.
 
     :param catalog: a session with a global catalog.
@@ -212,7 +212,7 @@ def check_free(catalog: Session, spns: Sequence[SPN], account: Account) -> None:
 
 
 def _refused(
-    session: Session,
+    session: LdapSession,
     kind: str,
     spns: Sequence[SPN | str],
     account: Account,
@@ -252,7 +252,7 @@ def _refused(
     return DirectoryRefused(subject, error.cause, remedy, code=error.code, win32=error.win32)
 
 
-def add_spns(session: Session, account: Account, spns: Iterable[SPN]) -> list[SPN]:
+def add_spns(session: LdapSession, account: Account, spns: Iterable[SPN]) -> list[SPN]:
     """DsWriteAccountSpn, DS_SPN_ADD_SPN_OP: what stands already is no error.
 
     One that differs, in the directory's eyes, in case only is written anew as given here.
@@ -284,7 +284,7 @@ def add_spns(session: Session, account: Account, spns: Iterable[SPN]) -> list[SP
     return added
 
 
-def remove_spns(session: Session, account: Account, spns: Iterable[S]) -> list[S]:
+def remove_spns(session: LdapSession, account: Account, spns: Iterable[S]) -> list[S]:
     """DsWriteAccountSpn, DS_SPN_DELETE_SPN_OP: what is not there is no error.
 
     :param spns: SPNs, or values as they stand, which need not be well-formed.
@@ -305,7 +305,7 @@ def remove_spns(session: Session, account: Account, spns: Iterable[S]) -> list[S
     return removed
 
 
-def _remove(session: Session, account: Account, text: str) -> None:
+def _remove(session: LdapSession, account: Account, text: str) -> None:
     try:
         session.modify(account.dn, [Change("delete", "servicePrincipalName", (text,))])
     except DirectoryRefused as error:
@@ -317,7 +317,7 @@ def _remove(session: Session, account: Account, text: str) -> None:
         session.modify(account.dn, [Change("replace", "servicePrincipalName", others)])
 
 
-def replace_spns(session: Session, account: Account, spns: Sequence[SPN]) -> None:
+def replace_spns(session: LdapSession, account: Account, spns: Sequence[SPN]) -> None:
     """DsWriteAccountSpn, DS_SPN_REPLACE_SPN_OP: exactly these; none clears all."""
     try:
         session.modify(

@@ -27,8 +27,8 @@ from mutauth_twisted.ldap.controllers import Role, Server
 from mutauth_twisted.ldap.forest import Forest, read_forest
 from mutauth_twisted.ldap.options import DirectoryOptions
 from mutauth_twisted.ldap.sealing import Target, open_sealed
-from mutauth_twisted.ldap.session import Session
-from mutauth_twisted.ldap.tls import Authority
+from mutauth_twisted.ldap.session import LdapSession
+from mutauth_twisted.ldap.tls import LdapsAuthority
 from mutauth_twisted.names import is_host_name
 from mutauth_twisted.threads import Workers
 
@@ -57,11 +57,11 @@ class _IdleSessions:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._idle: dict[tuple[Server, str], list[tuple[float, Session]]] = {}
+        self._idle: dict[tuple[Server, str], list[tuple[float, LdapSession]]] = {}
         self._lock = Lock()
         self._closed = False
 
-    def take(self, server: Server, address: str) -> Session | None:
+    def take(self, server: Server, address: str) -> LdapSession | None:
         """A session to this server that is still good; closes those that are not."""
         while True:
             with self._lock:
@@ -74,7 +74,7 @@ class _IdleSessions:
                 return session
             session.close()
 
-    def give(self, server: Server, address: str, session: Session) -> None:
+    def give(self, server: Server, address: str, session: LdapSession) -> None:
         """Keep a session for the next use."""
         with self._lock:
             if not self._closed and session.usable:
@@ -125,7 +125,7 @@ class Directory:
         self.options = options
         self._realm = options.realm
         self._servers = options.controllers
-        self._authority = Authority(options.ca_file) if options.ca_file is not None else None
+        self._authority = LdapsAuthority(options.ca_file) if options.ca_file is not None else None
         self.resolver = resolver or Resolver(reactor, options.nameserver)
         self._tickets = tickets_for(credentials)
         self._timeout = timeout
@@ -139,7 +139,7 @@ class Directory:
 
     def run(
         self,
-        work: Callable[[Session], T],
+        work: Callable[[LdapSession], T],
         *,
         global_catalog: bool = False,
         domain: str | None = None,
@@ -153,7 +153,7 @@ class Directory:
 
         Cancelling it gives the work up: a thread that goes on writes nothing any more.
 
-        :param work: gets a :class:`Session`, which is its own only while it runs.
+        :param work: gets a :class:`LdapSession`, which is its own only while it runs.
         :param global_catalog: whether to use the global catalog of the forest.
         :param domain: the DNS name of the domain; None: our own.
         :param deadline: when to give up, on the reactor's clock, which several operations
@@ -172,7 +172,7 @@ class Directory:
 
     def run_with_catalog(
         self,
-        work: Callable[[Session, Session], T],
+        work: Callable[[LdapSession, LdapSession], T],
         *,
         domain: str | None = None,
         deadline: float | None = None,
@@ -232,13 +232,13 @@ class Directory:
         return result
 
     async def _run_with_catalog(
-        self, work: Callable[[Session, Session], T], domain: str | None, progress: _Progress
+        self, work: Callable[[LdapSession, LdapSession], T], domain: str | None, progress: _Progress
     ) -> T:
         routes: list[tuple[Server, str]] = []
         for server in await self._find(True, None, progress):
             routes += [(server, address) for address in await self._addresses(server, progress)]
 
-        def with_catalog(session: Session) -> T:
+        def with_catalog(session: LdapSession) -> T:
             for server, address in sorted(
                 routes, key=lambda route: any(map(self._has_failed, (route[0].host, route[1])))
             ):
@@ -256,7 +256,7 @@ class Directory:
 
     async def _run(
         self,
-        work: Callable[[Session], T],
+        work: Callable[[LdapSession], T],
         global_catalog: bool,
         domain: str | None,
         progress: _Progress,
@@ -295,7 +295,7 @@ class Directory:
         return f"{kind} of {name}" if name else f"the {kind}"
 
     def _attempt(
-        self, server: Server, address: str, work: Callable[[Session], T], progress: _Progress
+        self, server: Server, address: str, work: Callable[[LdapSession], T], progress: _Progress
     ) -> T:
         """In a thread: one try with one address of one server."""
         session = self._idle.take(server, address) or self._open(server, address, progress)
@@ -321,7 +321,7 @@ class Directory:
         self._idle.give(server, address, session)
         return result
 
-    def _open(self, server: Server, address: str, progress: _Progress) -> Session:
+    def _open(self, server: Server, address: str, progress: _Progress) -> LdapSession:
         try:
             target = self._target(server, address)
             progress.wait_for(f"the KDC of {target.realm}")
@@ -340,7 +340,7 @@ class Directory:
                 raise
             self._demote(server, address)
             raise _ServerFailedError(progress.explain(server, error)) from error
-        return Session(connection, server.host, catalog=server.is_catalog, options=self.options)
+        return LdapSession(connection, server.host, catalog=server.is_catalog, options=self.options)
 
     def _target(self, server: Server, address: str) -> Target:
         if server.role is None:

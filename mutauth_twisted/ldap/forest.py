@@ -8,7 +8,7 @@ from mutauth_twisted.errors import DirectoryError
 from mutauth_twisted.ldap.controllers import Role
 from mutauth_twisted.ldap.dn import domain_of
 from mutauth_twisted.ldap.filter import all_of
-from mutauth_twisted.ldap.session import Session
+from mutauth_twisted.ldap.session import LdapSession
 from mutauth_twisted.names import is_host_name
 
 # MS-ADTS 2.2.10: a crossRef of a domain, FLAG_CR_NTDS_DOMAIN, found by bit (MS-ADTS 3.1.1.3.4.4.1).
@@ -37,7 +37,7 @@ class Forest:
         return Role("GC", self.name, realm, frozenset(domain.upper() for domain in self.domains))
 
 
-def read_forest(session: Session) -> Forest:
+def read_forest(session: LdapSession) -> Forest:
     """Ask an authenticated domain controller which forest it is of; blocks.
 
     :raises DirectoryError: when its answer is not usable.

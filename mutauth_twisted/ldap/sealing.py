@@ -53,7 +53,7 @@ from mutauth_twisted.kerberos.enctypes import check_keys, check_request
 from mutauth_twisted.kerberos.errors import explain
 from mutauth_twisted.kerberos.lucid import read_lucid
 from mutauth_twisted.kerberos.tickets import NO_CI_FLAGS
-from mutauth_twisted.ldap.tls import Authority
+from mutauth_twisted.ldap.tls import LdapsAuthority
 from mutauth_twisted.names import fold_ascii
 from mutauth_twisted.text import short_name
 
@@ -239,7 +239,7 @@ def open_sealed(
     *,
     login_timeout: float,
     receive_timeout: float,
-    authority: Authority | None = None,
+    authority: LdapsAuthority | None = None,
     waiting_for: Callable[[str], None] = lambda whom: None,
 ) -> ldap3.Connection:
     """Connect, authenticate both sides, and seal, or rely on TLS.  Blocks.

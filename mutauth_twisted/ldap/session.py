@@ -127,7 +127,7 @@ def _refusal(subject: str, error: LDAPOperationResult) -> MutualAuthError:
     return DirectoryRefused(subject, cause, remedy, code=code, win32=win32)
 
 
-class Session:
+class LdapSession:
     """One connection that was authenticated both ways and is sealed.
 
     Not for several threads at once.

@@ -25,7 +25,7 @@ from mutauth_twisted.files import read_file
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----[\sA-Za-z0-9+/=]*-----END CERTIFICATE-----")
 
 
-class Authority:
+class LdapsAuthority:
     """The certificates (PEM) of those who may vouch for domain controllers.
 
     :raises UsageError: when the file holds none.

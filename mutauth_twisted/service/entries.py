@@ -18,7 +18,7 @@ from mutauth_twisted.directory.published.scp import Answers, SpnCheck
 from mutauth_twisted.directory.scp import read_scp, withdraw
 from mutauth_twisted.directory.spns import Account
 from mutauth_twisted.errors import DirectoryRefused, NotFound
-from mutauth_twisted.ldap.session import INSUFFICIENT_RIGHTS, Session
+from mutauth_twisted.ldap.session import INSUFFICIENT_RIGHTS, LdapSession
 from mutauth_twisted.names import fold_ascii
 from mutauth_twisted.settings.service import Settings
 from mutauth_twisted.spn import SPN
@@ -57,16 +57,16 @@ class Inspection:
 class Entry(Protocol):
     """One service's object; its methods block, and raise MutualAuthErrors."""
 
-    def check(self, session: Session, catalog: Session) -> Standing:
+    def check(self, session: LdapSession, catalog: LdapSession) -> Standing:
         """Find the object and check the SPNs, as a start demands it."""
 
-    def publish(self, session: Session, binding: BindingInformation, answers: Answers) -> str:
+    def publish(self, session: LdapSession, binding: BindingInformation, answers: Answers) -> str:
         """Make the object say where the service is; what had to be written."""
 
-    def inspect(self, session: Session, catalog: Session, answers: Answers) -> Inspection:
+    def inspect(self, session: LdapSession, catalog: LdapSession, answers: Answers) -> Inspection:
         """See what has become wrong since, and mend what we may."""
 
-    def withdraw(self, session: Session) -> bool:
+    def withdraw(self, session: LdapSession) -> bool:
         """Take back what was published, unless somebody else has published since; whether it
         was.
         """
@@ -84,7 +84,9 @@ class ScpEntry:
         self._checked: startup.Checked | None = None
         self._published: BindingInformation | None = None
 
-    def _check(self, session: Session, catalog: Session, spn_check: SpnCheck) -> startup.Checked:
+    def _check(
+        self, session: LdapSession, catalog: LdapSession, spn_check: SpnCheck
+    ) -> startup.Checked:
         settings = self._settings
         cached = GuidCache(settings.state_dir).read(settings.service)
         self._checked = startup.check(
@@ -98,14 +100,14 @@ class ScpEntry:
         )
         return self._checked
 
-    def check(self, session: Session, catalog: Session) -> Standing:
+    def check(self, session: LdapSession, catalog: LdapSession) -> Standing:
         """See :meth:`Entry.check`."""
         checked = self._check(session, catalog, self._settings.spn_check)
         how = "by its GUID" if checked.by_guid else "by its place (no GUID is cached)"
         subject = f"SCP {checked.scp.dn} found {how}"
         return Standing(subject, checked.scp.dn, checked.account, checked.spns, checked.warnings)
 
-    def publish(self, session: Session, binding: BindingInformation, answers: Answers) -> str:
+    def publish(self, session: LdapSession, binding: BindingInformation, answers: Answers) -> str:
         """See :meth:`Entry.publish`."""
         assert self._checked is not None
         form = advertised_form(self._settings.service.spn_forms, self._checked.scp.dn)
@@ -117,7 +119,7 @@ class ScpEntry:
         what = ", ".join(changed) or "nothing, all was right"
         return f"SCP updated: {what} ({self._settings.service.host}, {self._published})"
 
-    def inspect(self, session: Session, catalog: Session, answers: Answers) -> Inspection:
+    def inspect(self, session: LdapSession, catalog: LdapSession, answers: Answers) -> Inspection:
         """See :meth:`Entry.inspect`."""
         checked = self._check(session, catalog, _inspected(self._settings.spn_check))
         wrong, mended = startup.inspect(
@@ -125,7 +127,7 @@ class ScpEntry:
         )
         return Inspection(tuple(wrong), tuple(mended))
 
-    def withdraw(self, session: Session) -> bool:
+    def withdraw(self, session: LdapSession) -> bool:
         """See :meth:`Entry.withdraw`."""
         published, self._published = self._published, None
         if published is None or self._checked is None:
@@ -152,7 +154,7 @@ class RnrEntry:
         self._wrote = False
 
     def _check(
-        self, session: Session, catalog: Session, spn_check: SpnCheck
+        self, session: LdapSession, catalog: LdapSession, spn_check: SpnCheck
     ) -> rnrstartup.CheckedRnr:
         settings = self._settings
         self._checked = rnrstartup.check(
@@ -166,7 +168,7 @@ class RnrEntry:
         )
         return self._checked
 
-    def check(self, session: Session, catalog: Session) -> Standing:
+    def check(self, session: LdapSession, catalog: LdapSession) -> Standing:
         """See :meth:`Entry.check`."""
         checked = self._check(session, catalog, self._settings.spn_check)
         dn = checked.instance.dn
@@ -174,7 +176,7 @@ class RnrEntry:
             f"RnR service {dn} found", dn, checked.account, (checked.spn,), checked.warnings
         )
 
-    def publish(self, session: Session, binding: BindingInformation, answers: Answers) -> str:
+    def publish(self, session: LdapSession, binding: BindingInformation, answers: Answers) -> str:
         """See :meth:`Entry.publish`; an RnR service has room for every instance."""
         assert self._checked is not None
         self._published = rnr.Address(self._settings.service.host, binding)
@@ -183,14 +185,14 @@ class RnrEntry:
         what = "winsockAddresses" if self._wrote else "nothing, all was right"
         return f"RnR service updated: {what} ({self._settings.service.host}, {binding})"
 
-    def inspect(self, session: Session, catalog: Session, answers: Answers) -> Inspection:
+    def inspect(self, session: LdapSession, catalog: LdapSession, answers: Answers) -> Inspection:
         """See :meth:`Entry.inspect`."""
         checked = self._check(session, catalog, _inspected(self._settings.spn_check))
         wrong, mended = rnrstartup.inspect(session, checked, self._published)
         self._wrote = self._wrote or bool(mended)
         return Inspection(tuple(wrong), tuple(mended))
 
-    def withdraw(self, session: Session) -> bool:
+    def withdraw(self, session: LdapSession) -> bool:
         """See :meth:`Entry.withdraw`; what an administrator has published stays."""
         published, self._published = self._published, None
         if published is None or self._checked is None or not self._wrote:

@@ -11,7 +11,7 @@ from attrs import evolve
 from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.directory.groups import Group, find_group
 from mutauth_twisted.errors import DirectoryRefused, MutualAuthError, NotFound, UsageError
-from mutauth_twisted.ldap.session import Session
+from mutauth_twisted.ldap.session import LdapSession
 from mutauth_twisted.settings.service import Settings
 
 
@@ -37,7 +37,7 @@ class NamedGroups:
     def __bool__(self) -> bool:
         return bool(self._names)
 
-    def find(self, session: Session, catalog: Session) -> Mapping[str, Group]:
+    def find(self, session: LdapSession, catalog: LdapSession) -> Mapping[str, Group]:
         """Every group by its name; blocks.
 
         :raises NotFound: when one is not there.
@@ -45,7 +45,9 @@ class NamedGroups:
         """
         return {name: find_group(session, catalog, name) for name in self._names}
 
-    def look(self, session: Session, catalog: Session) -> Mapping[str, Group | MutualAuthError]:
+    def look(
+        self, session: LdapSession, catalog: LdapSession
+    ) -> Mapping[str, Group | MutualAuthError]:
         """The same, with an error in the place of what is not there, or not to be read; blocks.
 
         :raises DirectoryUnreachable: so that another domain controller is asked.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mutauth_twisted.access import AccountRule
 from mutauth_twisted.directory.accounts import Namesake, find_namesakes, netbios_name
-from mutauth_twisted.ldap.session import Session
+from mutauth_twisted.ldap.session import LdapSession
 from mutauth_twisted.names import fold_ascii
 from mutauth_twisted.settings.service import Settings
 
@@ -26,7 +26,7 @@ class NamedAccounts:
     def __bool__(self) -> bool:
         return bool(self._rules)
 
-    def look(self, session: Session) -> list[str]:
+    def look(self, session: LdapSession) -> list[str]:
         """What is wrong with these names, a line each; blocks."""
         own = {fold_ascii(netbios_name(session)), self._realm}
         rules = [rule for rule in self._rules if fold_ascii(rule.home) in own]

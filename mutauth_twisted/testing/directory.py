@@ -23,7 +23,7 @@ from mutauth_twisted.ldap.connection import Directory
 from mutauth_twisted.ldap.dn import child_dn
 from mutauth_twisted.ldap.options import DirectoryOptions
 from mutauth_twisted.ldap.sealing import adopt
-from mutauth_twisted.ldap.session import Session
+from mutauth_twisted.ldap.session import LdapSession
 from mutauth_twisted.testing._acl import SELF
 from mutauth_twisted.testing._store import UNWILLING, Caller, Refused, Store
 from mutauth_twisted.testing._wire import AnswerLost, Interference, Wire
@@ -163,7 +163,7 @@ class Domain:
         *,
         catalog: bool = False,
         options: DirectoryOptions = _DEFAULT_OPTIONS,
-    ) -> Session:
+    ) -> LdapSession:
         """A connection of one of the accounts, a computer without its ``$``.
 
         :param catalog: to the global catalog.
@@ -184,7 +184,7 @@ class Domain:
         )
         connection = adopt(cast(Any, wire), "192.0.2.1", 389)
         connection.bound = connection.raise_exceptions = True
-        return Session(connection, self.controller, catalog=catalog, options=options)
+        return LdapSession(connection, self.controller, catalog=catalog, options=options)
 
     def directory(
         self, user: str = "administrator", *, options: DirectoryOptions = _DEFAULT_OPTIONS
@@ -217,12 +217,12 @@ class MemoryDirectory(Directory):
         self.options = options
         self.resolver = _Resolver(domain)
 
-    def _session(self, catalog: bool = False) -> Session:
+    def _session(self, catalog: bool = False) -> LdapSession:
         return self._memory.session(self._user, catalog=catalog, options=self.options)
 
     def run(
         self,
-        work: Callable[[Session], T],
+        work: Callable[[LdapSession], T],
         *,
         global_catalog: bool = False,
         domain: str | None = None,
@@ -234,7 +234,7 @@ class MemoryDirectory(Directory):
 
     def run_with_catalog(
         self,
-        work: Callable[[Session, Session], T],
+        work: Callable[[LdapSession, LdapSession], T],
         *,
         domain: str | None = None,
         deadline: float | None = None,

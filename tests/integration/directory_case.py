@@ -32,7 +32,7 @@ from mutauth_twisted.errors import (
 )
 from mutauth_twisted.ldap.connection import Directory
 from mutauth_twisted.ldap.options import DirectoryOptions
-from mutauth_twisted.ldap.session import Change, Session
+from mutauth_twisted.ldap.session import Change, LdapSession
 from tests.integration.support import require_lab
 
 T = TypeVar("T")
@@ -91,7 +91,7 @@ class DirectoryTestCase(TestCase):
             )
         return self._directories[user]
 
-    async def do(self, user: str, work: Callable[[Session], T], **options: Any) -> T:
+    async def do(self, user: str, work: Callable[[LdapSession], T], **options: Any) -> T:
         """Do blocking work as one of the lab's accounts."""
         return await self.as_user(user).run(work, **options)
 
@@ -118,7 +118,7 @@ class DirectoryTestCase(TestCase):
         service = self.service(**taken(ServiceName, options))
         given: dict[str, Any] = {"guid": found.guid, "account": "svc-echo", **options}
 
-        def start(session: Session, catalog: Session) -> Started:
+        def start(session: LdapSession, catalog: LdapSession) -> Started:
             checked = startup.check(session, catalog, service, **given)
             changed = startup.publish(session, checked, service.host, binding, lambda there: False)
             return Started(checked.warnings, tuple(changed), read_scp(session, checked.scp.guid))
@@ -142,7 +142,7 @@ class DirectoryTestCase(TestCase):
         raise self.failureException(f"it returned {result!r}")
 
     def _forget_service(self) -> Deferred[Any]:
-        def forget(session: Session) -> None:
+        def forget(session: LdapSession) -> None:
             for entry in list(
                 session.search(
                     session.domain_dn,

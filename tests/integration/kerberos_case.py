@@ -35,7 +35,7 @@ from mutauth_twisted.directory.spns import add_spns, find_account
 from mutauth_twisted.errors import MutualAuthError
 from mutauth_twisted.ldap.connection import Directory
 from mutauth_twisted.ldap.options import DirectoryOptions
-from mutauth_twisted.ldap.session import Change, Session
+from mutauth_twisted.ldap.session import Change, LdapSession
 from mutauth_twisted.mechanisms import KERBEROS
 from mutauth_twisted.mechanisms.kerberos import ServiceKeys
 from mutauth_twisted.spn import SPN
@@ -114,7 +114,7 @@ def _as_stored(password: str) -> bytes:
     return f'"{password}"'.encode("utf-16-le")
 
 
-def _key_version(session: Session, dn: str) -> int:
+def _key_version(session: LdapSession, dn: str) -> int:
     return int(session.read(dn, ["msDS-KeyVersionNumber"]).text("msDS-KeyVersionNumber") or 0)
 
 
@@ -150,7 +150,7 @@ class KerberosTestCase(ExchangeTestCase):
         """Run a coroutine beside the test."""
         return ensureDeferred(work)
 
-    async def do(self, work: Callable[[Session], T]) -> T:
+    async def do(self, work: Callable[[LdapSession], T]) -> T:
         """Do blocking work in the directory as the administrator."""
         return cast(T, await self._directory.run(work))
 
@@ -173,7 +173,7 @@ class KerberosTestCase(ExchangeTestCase):
             **attributes,
         }
 
-        def add(session: Session) -> int:
+        def add(session: LdapSession) -> int:
             session.add(account.dn, values)
             return _key_version(session, account.dn)
 
@@ -218,7 +218,7 @@ class KerberosTestCase(ExchangeTestCase):
         """The account under a new password, and with that a new key."""
         password = chosen or _new_password()
 
-        def change(session: Session) -> int:
+        def change(session: LdapSession) -> int:
             session.modify(account.dn, [Change("replace", "unicodePwd", (_as_stored(password),))])
             return _key_version(session, account.dn)
 

@@ -20,7 +20,7 @@ from mutauth_twisted.directory.spns import find_account
 from mutauth_twisted.errors import DirectoryRefused, PeerRefused
 from mutauth_twisted.ldap.connection import Directory
 from mutauth_twisted.ldap.options import DirectoryOptions
-from mutauth_twisted.ldap.session import Change, Session
+from mutauth_twisted.ldap.session import Change, LdapSession
 from tests.integration.exchange_case import ExchangeTestCase
 
 T = TypeVar("T")
@@ -44,7 +44,7 @@ class AccountCase(ExchangeTestCase):
         )
         self.addCleanup(self.administrator.close)
 
-    async def do(self, work: Callable[[Session], T]) -> T:
+    async def do(self, work: Callable[[LdapSession], T]) -> T:
         """Blocking work in the directory as the administrator."""
         return await self.administrator.run(work)
 

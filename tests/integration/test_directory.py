@@ -38,7 +38,7 @@ from mutauth_twisted.errors import (
     NotFound,
 )
 from mutauth_twisted.ldap.filter import equals
-from mutauth_twisted.ldap.session import Change, Session
+from mutauth_twisted.ldap.session import Change, LdapSession
 from mutauth_twisted.spn import SPN
 from tests.integration.directory_case import DirectoryTestCase
 
@@ -49,7 +49,7 @@ class ConnectionTests(DirectoryTestCase):
     async def test_large_sealed_answers_arrive(self) -> None:
         """An answer that spans many sealed buffers arrives whole."""
 
-        def read_schema(session: Session) -> int:
+        def read_schema(session: LdapSession) -> int:
             base = "CN=Schema," + (session.root_dse.text("configurationNamingContext") or "")
             return sum(1 for _ in session.search(base, "(objectClass=*)", ["*"], page_size=5000))
 
@@ -59,7 +59,7 @@ class ConnectionTests(DirectoryTestCase):
     async def test_more_than_two_thousand_objects(self) -> None:
         """Thousands of objects arrive, in pages and in one answer."""
 
-        def count(session: Session) -> tuple[int, int]:
+        def count(session: LdapSession) -> tuple[int, int]:
             return tuple(  # type: ignore[return-value]
                 sum(
                     1 for _ in session.search("", "(objectClass=*)", ["objectGUID"], page_size=size)
@@ -96,9 +96,9 @@ class ConnectionTests(DirectoryTestCase):
             servers=[f"ldap://{self.lab.dc_host}"] * 2,
             credentials=ClientCredentials(ccache=self.lab.ccache("alice")),
         )
-        sessions: list[Session] = []
+        sessions: list[LdapSession] = []
 
-        def work(session: Session) -> str:
+        def work(session: LdapSession) -> str:
             sessions.append(session)
             if len(sessions) == 1:
                 session._connection.socket.shutdown(2)
@@ -308,7 +308,7 @@ class SecurityDescriptorTests(DirectoryTestCase):
     async def test_round_trip(self) -> None:
         """Every kind of descriptor in the directory is written as it was read, byte for byte."""
 
-        def descriptors(session: Session) -> list[bytes]:
+        def descriptors(session: LdapSession) -> list[bytes]:
             found = session.search(session.domain_dn, "(objectClass=*)", ["nTSecurityDescriptor"])
             return [value for entry in found for value in entry.values("nTSecurityDescriptor")]
 
@@ -350,7 +350,7 @@ class AccountTests(DirectoryTestCase):
         """Adding what is there and removing what is not succeed, and say that nothing was done."""
         spn = SPN(self.service_class, self.host)
 
-        def twice(session: Session) -> list[list[SPN]]:
+        def twice(session: LdapSession) -> list[list[SPN]]:
             account = find_account(session, "svc-echo")
             return [
                 add_spns(session, account, [spn]),
@@ -365,7 +365,7 @@ class AccountTests(DirectoryTestCase):
     async def test_replacing_spns(self) -> None:
         """Replacing leaves exactly what was given; nothing clears."""
 
-        def work(session: Session) -> tuple[set[str], set[str]]:
+        def work(session: LdapSession) -> tuple[set[str], set[str]]:
             account = find_account(session, "svc-other")
             replace_spns(
                 session, account, [SPN(self.service_class, "a"), SPN(self.service_class, "b")]
@@ -397,7 +397,7 @@ class AccountTests(DirectoryTestCase):
         ]
         for user, name, spn, allowed in table:
 
-            def write(session: Session, name: str = name, spn: SPN = spn) -> list[SPN]:
+            def write(session: LdapSession, name: str = name, spn: SPN = spn) -> list[SPN]:
                 return add_spns(session, find_account(session, name), [spn])
 
             if allowed:

@@ -19,7 +19,7 @@ from mutauth_twisted.errors import AuthenticationError, CredentialError
 from mutauth_twisted.kerberos import enctypes
 from mutauth_twisted.ldap.connection import Directory
 from mutauth_twisted.ldap.options import DirectoryOptions
-from mutauth_twisted.ldap.session import Change, Session
+from mutauth_twisted.ldap.session import Change, LdapSession
 from mutauth_twisted.mechanisms import NEGOTIATE
 from mutauth_twisted.mechanisms.kerberos import ServiceKeys
 from mutauth_twisted.testing.fakes import captured_log
@@ -191,7 +191,7 @@ class CommandTests(CommandTestCase):
         name = "msDS-SupportedEncryptionTypes"
         change = Change("delete", name, ()) if value is None else Change("replace", name, (value,))
 
-        def work(session: Session) -> None:
+        def work(session: LdapSession) -> None:
             session.modify(find_account(session, "svc-echo").dn, [change])
 
         await self.directory_as_administrator.run(work)

@@ -42,7 +42,7 @@ from mutauth_twisted.lab.state import ProcessIdentity, identity_file
 from mutauth_twisted.ldap import sealing
 from mutauth_twisted.ldap.connection import Directory
 from mutauth_twisted.ldap.dn import child_dn
-from mutauth_twisted.ldap.session import Change, Session
+from mutauth_twisted.ldap.session import Change, LdapSession
 from mutauth_twisted.spn import SPN
 from mutauth_twisted.testing._ber import element, elements
 from tests.integration.directory_case import DirectoryTestCase
@@ -130,7 +130,7 @@ class BrokenConnectionTests(FailoverTestCase):
         proxy, directory = self.proxied()
         tries = 0
 
-        def search(session: Session) -> list[str]:
+        def search(session: LdapSession) -> list[str]:
             nonlocal tries
             tries += 1
             proxy.cut_after = proxy.answered + 60_000
@@ -155,7 +155,7 @@ class BrokenConnectionTests(FailoverTestCase):
         )
         tries = 0
 
-        def write(session: Session) -> None:
+        def write(session: LdapSession) -> None:
             nonlocal tries
             tries += 1
             session.read(dn, ["cn"])
@@ -178,7 +178,7 @@ class BrokenConnectionTests(FailoverTestCase):
         """
         proxy, directory = self.proxied(timeout=0.4)
 
-        def search(session: Session) -> str:
+        def search(session: LdapSession) -> str:
             proxy.stalled.set()
             return session.read(self.lab.base_dn, ["dc"]).text("dc") or ""
 
@@ -451,7 +451,7 @@ class ReplicaTests(ServingTestCase):
     async def installed(self, hosts: tuple[str, ...] = ("srv1", "srv2")) -> ServiceConnectionPoint:
         """An SCP of the SRV kind, with the SPNs of its hosts on svc-echo."""
 
-        def work(session: Session) -> ServiceConnectionPoint:
+        def work(session: LdapSession) -> ServiceConnectionPoint:
             point = create_scp(
                 session,
                 child_dn(self.service_class, f"CN=srv1,CN=Computers,{self.lab.base_dn}"),
@@ -504,7 +504,7 @@ class ReplicaTests(ServingTestCase):
         await self.publish(found, binding=BindingInformation(9415))
         dn = child_dn(self.service_class, f"CN=rogue,CN=Computers,{self.lab.base_dn}")
 
-        def rogue(session: Session) -> None:
+        def rogue(session: LdapSession) -> None:
             create_scp(
                 session,
                 dn,
@@ -525,7 +525,7 @@ class ReplicaTests(ServingTestCase):
         await self.serve("srv1", 9401)
         container = f"CN=rogue,CN=Computers,{self.lab.base_dn}"
 
-        def rogue(session: Session) -> None:
+        def rogue(session: LdapSession) -> None:
             for number in range(60):
                 create_scp(
                     session,
@@ -646,7 +646,7 @@ class SecondControllerTests(ServingTestCase):
         self.assertEqual(answered, f"{self.lab.address_of('srv1')}:9421")
         self.assertEqual(await fresh.run(lambda session: session.server), self.lab.host("dc2"))
 
-    def knows_its_name(self, session: Session) -> None:
+    def knows_its_name(self, session: LdapSession) -> None:
         """Its SPNs were registered on the first one: without them nobody gets a ticket for it once
         that is gone.
         """

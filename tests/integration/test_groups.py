@@ -18,7 +18,7 @@ from mutauth_twisted.errors import (
     NotFound,
     UsageError,
 )
-from mutauth_twisted.ldap.session import Change, Session
+from mutauth_twisted.ldap.session import Change, LdapSession
 from mutauth_twisted.service import groups
 from tests.integration import test_accounts, test_maintenance
 from tests.integration.commands import CommandTestCase
@@ -29,7 +29,10 @@ GLOBAL, LOCAL, UNIVERSAL = 2, 4, 8
 
 
 def add_group(
-    session: Session, name: str, group_type: int = SECURITY | GLOBAL, members: tuple[str, ...] = ()
+    session: LdapSession,
+    name: str,
+    group_type: int = SECURITY | GLOBAL,
+    members: tuple[str, ...] = (),
 ) -> str:
     """A new group; its DN."""
     dn = f"CN=group {name},CN=Users,{session.domain_dn}"
@@ -44,7 +47,7 @@ def add_group(
     return dn
 
 
-def remove(session: Session, dn: str) -> None:
+def remove(session: LdapSession, dn: str) -> None:
     """What is not there any more is no error."""
     try:
         session.delete(dn)
@@ -315,7 +318,7 @@ class WatchTests(test_maintenance.MaintenanceCase):
         (policy,) = self.policies
         right = groups.find_group
 
-        def refused(session: Session, catalog: Session, name: str) -> groups.Group:
+        def refused(session: LdapSession, catalog: LdapSession, name: str) -> groups.Group:
             if name == first:
                 raise DirectoryRefused(
                     dns[0], "insufficient access rights", "ask an administrator", code=50

@@ -12,7 +12,7 @@ from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.directory.scp import read_scp
 from mutauth_twisted.ldap.connection import Directory
 from mutauth_twisted.ldap.options import DirectoryOptions
-from mutauth_twisted.ldap.session import Change, Session
+from mutauth_twisted.ldap.session import Change, LdapSession
 from mutauth_twisted.testing.hostile import HOSTILE_NAME, raw_in
 from tests.integration.commands import WAIT, CommandTestCase, Ended
 
@@ -116,11 +116,11 @@ class HostileDirectoryTests(CommandTestCase):
         group = f"CN={hostile},CN=Users,{self.lab.base_dn}"
         user = f"CN={hostile}u,CN=Users,{self.lab.base_dn}"
 
-        def make(session: Session) -> None:
+        def make(session: LdapSession) -> None:
             session.add(group, {"objectClass": "group", "sAMAccountName": name})
             session.add(user, {"objectClass": "user", "sAMAccountName": f"{name}u"})
 
-        def remove(session: Session) -> None:
+        def remove(session: LdapSession) -> None:
             session.delete(group)
             session.delete(user)
 

@@ -10,7 +10,7 @@ from mutauth_twisted.directory.acl import parse_sid
 from mutauth_twisted.errors import PeerRefused
 from mutauth_twisted.ldap.connection import Directory
 from mutauth_twisted.ldap.options import DirectoryOptions
-from mutauth_twisted.ldap.session import Session
+from mutauth_twisted.ldap.session import LdapSession
 from mutauth_twisted.mechanisms.kerberos import ServiceKeys
 from tests.integration.exchange_case import ExchangeTestCase
 
@@ -27,7 +27,7 @@ class IdentityTests(ExchangeTestCase):
         )
         self.addCleanup(directory.close)
 
-        def find(session: Session) -> str:
+        def find(session: LdapSession) -> str:
             (entry,) = session.search(session.domain_dn, f"(sAMAccountName={group})", ["objectSid"])
             return parse_sid(entry.values("objectSid")[0])
 

@@ -31,7 +31,7 @@ from mutauth_twisted.errors import (
     ServiceCheckFailed,
 )
 from mutauth_twisted.ldap.dn import child_dn
-from mutauth_twisted.ldap.session import Change, Entry, Session
+from mutauth_twisted.ldap.session import Change, Entry, LdapSession
 from mutauth_twisted.spn import SPN
 from tests.integration.directory_case import BINDING, DirectoryTestCase, Started
 
@@ -68,7 +68,7 @@ class InstallationTests(DirectoryTestCase):
         found = await self.install()
         sid = found.account.sid
 
-        def damage(session: Session) -> None:
+        def damage(session: LdapSession) -> None:
             before = installation.read_dacl(session, found.guid)
             installation.write_dacl(session, found.guid, security.revoke(before, sid))
             remove_spns(session, found.account, found.spns[:1])
@@ -88,7 +88,10 @@ class InstallationTests(DirectoryTestCase):
             lines: list[str] = []
 
             def work(
-                session: Session, catalog: Session, failing: int = failing, lines: list[str] = lines
+                session: LdapSession,
+                catalog: LdapSession,
+                failing: int = failing,
+                lines: list[str] = lines,
             ) -> installation.Installation:
                 broken: Any = _FailingSession(session, failing)
                 return installation.install(
@@ -118,7 +121,7 @@ class InstallationTests(DirectoryTestCase):
             lines: list[str] = []
 
             def work(
-                session: Session, catalog: Session, undo: Undo, losing: int = losing
+                session: LdapSession, catalog: LdapSession, undo: Undo, losing: int = losing
             ) -> installation.Installation:
                 broken: Any = _LosingSession(session, losing)
                 return installation.install(
@@ -144,7 +147,7 @@ class InstallationTests(DirectoryTestCase):
         """An object that another administrator made a moment before us is refused, and stays."""
         found = await self.install()
 
-        def work(session: Session, catalog: Session) -> None:
+        def work(session: LdapSession, catalog: LdapSession) -> None:
             undo = Undo(lambda _: None)
             with undo.around("SCP", lambda session: bool(session.delete(found.dn) is None)):
                 create_scp(session, found.dn, service_class="x", dns_name=self.host, keywords=["x"])
@@ -194,7 +197,10 @@ class InstallationTests(DirectoryTestCase):
             lines: list[str] = []
 
             def work(
-                session: Session, catalog: Session, name: str = name, lines: list[str] = lines
+                session: LdapSession,
+                catalog: LdapSession,
+                name: str = name,
+                lines: list[str] = lines,
             ) -> Any:
                 lagging: Any = _LaggingCatalog(catalog)
                 self.assertEqual(
@@ -203,7 +209,7 @@ class InstallationTests(DirectoryTestCase):
                 service = self.service(scp_name=name)
                 return installation.uninstall(session, lagging, service, report=lines.append)
 
-            def name_dn(session: Session, name: str) -> str:
+            def name_dn(session: LdapSession, name: str) -> str:
                 return scp_dn(session, self.service(scp_name=name))
 
             removed = await self.as_user("administrator").run_with_catalog(work)
@@ -217,10 +223,10 @@ class InstallationTests(DirectoryTestCase):
     async def test_what_is_left_behind_is_named(self) -> None:
         """What cannot be taken back is in the error as values, and in its line."""
 
-        def refuse(session: Session) -> bool:
+        def refuse(session: LdapSession) -> bool:
             raise DirectoryRefused("object", "injected")
 
-        def work(session: Session, catalog: Session, undo: Undo) -> None:
+        def work(session: LdapSession, catalog: LdapSession, undo: Undo) -> None:
             undo.before("SCP of one; or two", refuse)
             raise DirectoryRefused("object", "it failed", "try again")
 
@@ -232,7 +238,7 @@ class InstallationTests(DirectoryTestCase):
         """Undoing takes back what this run did, and nothing of an earlier one."""
         found = await self.install(spn_forms=["guid"])
 
-        def work(session: Session, catalog: Session) -> installation.Installation:
+        def work(session: LdapSession, catalog: LdapSession) -> installation.Installation:
             broken: Any = _FailingSession(session, 2)
             return installation.install(
                 broken,
@@ -309,7 +315,7 @@ class InstallationTests(DirectoryTestCase):
 class _FailingSession:
     """A session whose n-th write is refused."""
 
-    def __init__(self, session: Session, failing: int) -> None:
+    def __init__(self, session: LdapSession, failing: int) -> None:
         self._session = session
         self._left = failing
 
@@ -330,7 +336,7 @@ class _FailingSession:
 class _LaggingCatalog:
     """A global catalog that has yet to hear of anything that happens after the first look at it."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: LdapSession) -> None:
         self._session = session
         self._seen: dict[str, list[Entry]] = {}
 
@@ -389,7 +395,7 @@ class StartupTests(DirectoryTestCase):
     async def test_only_the_granted_account_may_publish(self) -> None:
         """The two rights are what lets the account publish: before, after, and nobody else."""
 
-        def update(session: Session) -> list[str]:
+        def update(session: LdapSession) -> list[str]:
             return update_binding(
                 session, read_scp(session, guid), "other.lab.example", evolve(BINDING, port=9999)
             )
@@ -476,7 +482,7 @@ class StartupTests(DirectoryTestCase):
         """A lost right is told apart from a missing SPN."""
         found = await self.install()
 
-        def damage(session: Session) -> None:
+        def damage(session: LdapSession) -> None:
             before = installation.read_dacl(session, found.guid)
             installation.write_dacl(session, found.guid, security.revoke(before, found.account.sid))
 

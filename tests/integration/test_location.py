@@ -14,13 +14,14 @@ from mutauth_twisted.directory.scp import (
 from mutauth_twisted.directory.spns import add_spns, find_account, remove_spns
 from mutauth_twisted.errors import (
     NotFound,
+    OtherObject,
     ServiceCheckFailed,
     UsageError,
 )
 from mutauth_twisted.ldap import connection
 from mutauth_twisted.ldap.dn import child_dn, parent_of
 from mutauth_twisted.ldap.sealing import open_sealed
-from mutauth_twisted.ldap.session import Change, Session
+from mutauth_twisted.ldap.session import Change, LdapSession
 from mutauth_twisted.spn import SPN
 from tests.integration.directory_case import DirectoryTestCase
 
@@ -35,7 +36,7 @@ class LocationTests(DirectoryTestCase):
         """A rogue computer puts the same keyword below itself and registers what it can."""
         host = self.lab.host("rogue")
 
-        def publish(session: Session) -> None:
+        def publish(session: LdapSession) -> None:
             dn = child_dn(self.service_class, f"CN=rogue,CN=Computers,{self.lab.base_dn}")
             point = create_scp(
                 session,
@@ -150,7 +151,7 @@ class LocationTests(DirectoryTestCase):
         wrong = SPN(self.service_class, self.host, found.dn.replace("\u00fc", "\u00dc"))
         self.assertNotEqual(right, wrong)
 
-        def respell(session: Session) -> None:
+        def respell(session: LdapSession) -> None:
             remove_spns(session, find_account(session, "svc-echo"), [right])
             add_spns(session, find_account(session, "svc-echo"), [wrong])
 
@@ -211,7 +212,7 @@ class LocationTests(DirectoryTestCase):
         await self.do("svc-echo", lambda session: session.modify(found.guid, change))
         line = await self.failure_of(self.located(self.service_class), ServiceCheckFailed)
         self.assertIn("'ninety'", line)
-        line = await self.failure_of(self.located(parent_of(found.dn)), NotFound)
+        line = await self.failure_of(self.located(parent_of(found.dn)), OtherObject)
         self.assertIn("no service connection point", line)
 
     async def test_warm_location(self) -> None:

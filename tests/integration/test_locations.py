@@ -25,7 +25,7 @@ from mutauth_twisted.directory.spns import add_spns, find_account, remove_spns
 from mutauth_twisted.endpoints import located
 from mutauth_twisted.endpoints.located import LocatedEndpoint
 from mutauth_twisted.errors import MutualAuthError, PeerRefused
-from mutauth_twisted.ldap.session import Session
+from mutauth_twisted.ldap.session import LdapSession
 from mutauth_twisted.spn import SPN
 from tests.integration.commands import WAIT, CommandTestCase
 from tests.integration.test_failover import ServingTestCase
@@ -186,7 +186,7 @@ class SearchTests(ServingTestCase):
         instances = await located.locate(self.as_user("alice"), Selection(self.service_class))
         self.assertEqual(instances[0].spn, moved)
 
-        def rename(session: Session) -> None:
+        def rename(session: LdapSession) -> None:
             remove_spns(session, find_account(session, "svc-echo"), [moved])
 
         # Kept from before; no ticket was fetched for it.

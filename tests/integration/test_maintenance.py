@@ -25,7 +25,7 @@ from mutauth_twisted.directory.published.scp import Elsewhere
 from mutauth_twisted.directory.rnr import Address, list_instances, publish, remove
 from mutauth_twisted.directory.scp import delete_scp, read_scp
 from mutauth_twisted.directory.spns import add_spns, find_account, remove_spns
-from mutauth_twisted.ldap.session import Change, Session
+from mutauth_twisted.ldap.session import Change, LdapSession
 from mutauth_twisted.service.neighbours import Neighbours
 from mutauth_twisted.service.publisher import Publisher
 from mutauth_twisted.settings.service import Options
@@ -306,7 +306,7 @@ class MaintenanceTests(MaintenanceCase):
         found = await self.install()
         await self.started(found=found)
 
-        def revoke(session: Session) -> None:
+        def revoke(session: LdapSession) -> None:
             write_dacl(
                 session,
                 found.guid,
@@ -369,11 +369,11 @@ class MaintenanceTests(MaintenanceCase):
         """
         address = Address(self.host, BindingInformation(9000))
 
-        def publish_all(session: Session) -> None:
+        def publish_all(session: LdapSession) -> None:
             instance = publish(session, self.service_class, self.service_class, [address])
             add_spns(session, find_account(session, "svc-echo"), [instance.spn(self.host)])
 
-        def remove_again(session: Session) -> None:
+        def remove_again(session: LdapSession) -> None:
             if any(each.name == self.service_class for each in list_instances(session)):
                 remove(session, self.service_class)
 

@@ -11,8 +11,8 @@ from mutauth_twisted.directory.binding import BindingInformation
 from mutauth_twisted.directory.location import Instance, Selection, locate
 from mutauth_twisted.directory.rnr import Address
 from mutauth_twisted.directory.spns import add_spns, find_account
-from mutauth_twisted.errors import DirectoryRefused, NotFound, ServiceCheckFailed
-from mutauth_twisted.ldap.session import Change, Session
+from mutauth_twisted.errors import DirectoryRefused, NotFound, OtherObject, ServiceCheckFailed
+from mutauth_twisted.ldap.session import Change, LdapSession
 from mutauth_twisted.spn import SPN
 from tests.integration.commands import CommandTestCase
 from tests.integration.directory_case import DirectoryTestCase
@@ -30,7 +30,7 @@ class RnrDirectoryTests(DirectoryTestCase):
         self.addCleanup(self.remove)
 
     async def remove(self) -> None:
-        def work(session: Session) -> None:
+        def work(session: LdapSession) -> None:
             if any(each.name == self.service_class for each in rnr.list_instances(session)):
                 rnr.remove(session, self.service_class)
 
@@ -141,7 +141,7 @@ class RnrDirectoryTests(DirectoryTestCase):
         line = await self.failure_of(self.located(), ServiceCheckFailed)
         self.assertIn("no address that can be read here (1 others)", line)
         line = await self.failure_of(
-            self.located(f"CN=srv1,CN=Computers,{self.lab.base_dn}"), NotFound
+            self.located(f"CN=srv1,CN=Computers,{self.lab.base_dn}"), OtherObject
         )
         self.assertIn("is no serviceInstance", line)
         for name in ("*", "a,b=c/d", "x)(cn=*"):

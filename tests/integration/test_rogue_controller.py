@@ -14,7 +14,7 @@ from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.errors import DirectoryUnreachable
 from mutauth_twisted.ldap.connection import Directory
 from mutauth_twisted.ldap.options import DirectoryOptions
-from mutauth_twisted.ldap.session import Session
+from mutauth_twisted.ldap.session import LdapSession
 from tests.integration.commands import CommandTestCase, Ended
 from tests.integration.rogue import FORGED_SPN, RogueDirectory, RogueDNS
 
@@ -287,7 +287,7 @@ class SessionTests(RogueCase):
         self.attack((10, self.lab.dc_host.encode(), 389))
         directory = self.as_alice(keep=0.0)
 
-        def server(session: Session) -> str:
+        def server(session: LdapSession) -> str:
             return session.server
 
         for _ in range(2):

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from mutauth_twisted.admin import installation, scpadmin
-from mutauth_twisted.admin.scpadmin import Inspection, read_dacl
+from mutauth_twisted.admin.scpadmin import ScpReport, read_dacl
 from mutauth_twisted.directory import acl as security
 from mutauth_twisted.directory.binding import BindingError, BindingInformation
 from mutauth_twisted.directory.scp import (
@@ -28,7 +28,7 @@ from mutauth_twisted.errors import (
     UsageError,
 )
 from mutauth_twisted.ldap.dn import child_dn, parent_of
-from mutauth_twisted.ldap.session import Change, Session
+from mutauth_twisted.ldap.session import Change, LdapSession
 from mutauth_twisted.spn import SPN
 from tests.integration.commands import CommandTestCase
 from tests.integration.directory_case import DirectoryTestCase, taken
@@ -39,7 +39,7 @@ class SCPTestCase(DirectoryTestCase):
 
     async def inspect(
         self, name: str | UUID, user: str = "administrator", **options: Any
-    ) -> Inspection:
+    ) -> ScpReport:
         return await self.as_user(user).run_with_catalog(
             lambda session, catalog: scpadmin.inspect(session, catalog, name, **options)
         )
@@ -62,7 +62,7 @@ class SCPTestCase(DirectoryTestCase):
     async def granted(self, guid: UUID) -> set[str]:
         """Who has both rights on an object, by name."""
 
-        def read(session: Session, catalog: Session) -> set[str]:
+        def read(session: LdapSession, catalog: LdapSession) -> set[str]:
             return {
                 grant.name
                 for grant in scpadmin.read_grants(session, catalog, read_scp(session, guid))
@@ -82,22 +82,22 @@ class CallerTests(SCPTestCase):
         below_rogue = f"CN=rogue,CN=Computers,{self.lab.base_dn}"
         dn = child_dn(self.service_class + "-x", below_rogue)
 
-        def create(session: Session) -> None:
+        def create(session: LdapSession) -> None:
             point = create_scp(session, dn, service_class="x", dns_name="x", keywords=["x"])
             delete_scp(session, point)
 
-        def port(session: Session) -> None:
+        def port(session: LdapSession) -> None:
             scpadmin.set_published(session, found.guid, changes={"port": 9100})
             scpadmin.set_published(session, found.guid, changes={"port": 9200})
 
-        def srv(session: Session) -> None:
+        def srv(session: LdapSession) -> None:
             scpadmin.set_published(session, found.guid, srv="_x._tcp.lab.example", changes={})
             scpadmin.set_published(session, found.guid, host=self.host, changes={})
 
-        def delete(session: Session) -> None:
+        def delete(session: LdapSession) -> None:
             delete_scp(session, read_scp(session, found.guid))
 
-        operations: tuple[Callable[[Session], None], ...] = (create, port, srv, delete)
+        operations: tuple[Callable[[LdapSession], None], ...] = (create, port, srv, delete)
         # Below rogue's computer object; the granted attributes; another attribute; the object.
         table = {
             "alice": "no no no no",
@@ -213,7 +213,7 @@ class ShowTests(SCPTestCase):
             f"is on svc-echo: run mutauth spn delete svc-echo {self.service_class}/", lines
         )
 
-        def lose_right(session: Session) -> None:
+        def lose_right(session: LdapSession) -> None:
             before = read_dacl(session, found.guid)
             scpadmin.write_dacl(session, found.guid, security.revoke(before, found.account.sid))
 
@@ -299,7 +299,7 @@ class InstallationTests(SCPTestCase):
             "administrator", lambda session: remove_spns(session, first.account, first.spns)
         )
 
-        def grant_group(session: Session) -> None:
+        def grant_group(session: LdapSession) -> None:
             before = read_dacl(session, first.guid)
             scpadmin.write_dacl(
                 session, first.guid, security.grant(before, "S-1-5-32-549")

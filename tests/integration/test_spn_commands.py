@@ -24,7 +24,7 @@ from mutauth_twisted.admin.scpadmin import read_dacl, write_dacl
 from mutauth_twisted.admin.spnadmin import Written
 from mutauth_twisted.directory.spns import find_account, find_by_sid
 from mutauth_twisted.errors import DirectoryRefused
-from mutauth_twisted.ldap.session import Session
+from mutauth_twisted.ldap.session import LdapSession
 from mutauth_twisted.names import fold_ascii
 from mutauth_twisted.spn import SPN
 from tests.integration.commands import CommandTestCase
@@ -117,7 +117,7 @@ class CallerTests(SPNTestCase):
     async def test_delegated(self) -> None:
         """The right that the message names is the one that helps."""
 
-        def grant(session: Session) -> tuple[Any, bytes]:
+        def grant(session: LdapSession) -> tuple[Any, bytes]:
             entry = session.read(find_account(session, "svc-other").dn, ["objectGUID"])
             before = read_dacl(session, entry.guid)
             parsed = SECURITY_DESCRIPTOR.from_bytes(before)
@@ -193,7 +193,7 @@ class WritingTests(SPNTestCase):
         """Past our own search the domain controller's refusal is understood."""
         spn = self.name("h/x")
 
-        def race(session: Session, catalog: Session) -> Written:
+        def race(session: LdapSession, catalog: LdapSession) -> Written:
             class Blind:
                 root = catalog.root
 
@@ -256,7 +256,7 @@ class WritingTests(SPNTestCase):
         host = f"{self.service_class}.lab.example"
         pair = SPN("host", host), SPN("HTTP", host)
 
-        def forget(session: Session) -> None:
+        def forget(session: LdapSession) -> None:
             for account in ("svc-echo", "svc-other"):
                 spnadmin.delete(session, account, list(map(str, pair)))
 
@@ -286,7 +286,7 @@ class SearchTests(SPNTestCase):
         ):
 
             def ask(
-                catalog: Session, pattern: str = self.service_class.upper() + pattern
+                catalog: LdapSession, pattern: str = self.service_class.upper() + pattern
             ) -> list[str]:
                 return [text for _, text in spnadmin.query(catalog, pattern)]
 
@@ -295,7 +295,7 @@ class SearchTests(SPNTestCase):
     async def test_sid(self) -> None:
         """Accounts and groups are found by SID; an unknown SID is nobody."""
 
-        def ask(catalog: Session) -> list[str | None]:
+        def ask(catalog: LdapSession) -> list[str | None]:
             echo = find_account(catalog, "svc-echo") if not catalog.catalog else None
             sids = [echo.sid if echo else "", "S-1-5-32-544", "S-1-5-21-1-2-3-4"]
             return [
@@ -316,7 +316,7 @@ class SearchTests(SPNTestCase):
         )
         told: list[tuple[int, int]] = []
 
-        def ask(catalog: Session) -> tuple[list[Duplicate], int]:
+        def ask(catalog: LdapSession) -> tuple[list[Duplicate], int]:
             found = find_duplicates(catalog, lambda *counts: told.append(counts))
             return found, sum(1 for _ in spnadmin.query(catalog, "*"))
 
@@ -333,7 +333,7 @@ class SearchTests(SPNTestCase):
         found, _ = await self.do("alice", ask, global_catalog=True)
         self.assertNotIn(str(spn).casefold(), [each.spn.casefold() for each in found])
 
-    def do_deferred(self, work: Callable[[Session], object]) -> Deferred[object]:
+    def do_deferred(self, work: Callable[[LdapSession], object]) -> Deferred[object]:
         """Do blocking work as the administrator, in a clean-up."""
         return self.as_user("administrator").run(work)
 

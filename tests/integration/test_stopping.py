@@ -19,7 +19,7 @@ from twisted.internet.threads import deferToThread
 
 from mutauth_twisted.directory.scp import read_scp
 from mutauth_twisted.errors import DirectoryRefused
-from mutauth_twisted.ldap.session import Change, Session
+from mutauth_twisted.ldap.session import Change, LdapSession
 from tests.integration.commands import WAIT, CommandTestCase, Ended, Running
 from tests.integration.directory_case import DirectoryTestCase
 
@@ -340,7 +340,7 @@ class GivenUpTests(DirectoryTestCase):
         seen: list[str | None] = []
         errors: list[Exception] = []
 
-        def work(session: Session) -> None:
+        def work(session: LdapSession) -> None:
             begun.set()
             go_on.wait(WAIT)
             seen.append(read_scp(session, found.guid).dns_name)
@@ -364,7 +364,7 @@ class GivenUpTests(DirectoryTestCase):
             (await self.do("alice", lambda session: read_scp(session, found.guid))).binding_text
         )
 
-    def do_deferred(self, user: str, work: Callable[[Session], None]) -> Deferred[None]:
+    def do_deferred(self, user: str, work: Callable[[LdapSession], None]) -> Deferred[None]:
         return self.as_user(user).run(work)
 
 

@@ -31,7 +31,7 @@ from mutauth_twisted.errors import MutualAuthError, ServiceCheckFailed, UsageErr
 from mutauth_twisted.ldap.connection import Directory
 from mutauth_twisted.ldap.dn import child_dn, parent_of
 from mutauth_twisted.ldap.options import DirectoryOptions
-from mutauth_twisted.ldap.session import Change, Session
+from mutauth_twisted.ldap.session import Change, LdapSession
 from mutauth_twisted.spn import SPN
 from tests.integration.commands import WAIT, CommandTestCase, Running
 from tests.integration.directory_case import DirectoryTestCase
@@ -66,7 +66,7 @@ class KeywordTests(TakeoverCase):
         ended = self.mutauth("uninstall", *self.theirs, *self.directory, user="administrator")
         self.assertEqual(ended.code, 0, ended)
 
-    def recreate(self, session: Session, dn: str, port: int, service_class: str) -> None:
+    def recreate(self, session: LdapSession, dn: str, port: int, service_class: str) -> None:
         """Delete the SCP that an administrator made, and make one at the same DN that draws all
         clients.
         """
@@ -237,7 +237,7 @@ class PinnedTests(TakeoverCase):
         administrator = self.as_user("administrator")
         self.assert_the_kdc_is_no_help("http")
 
-        def publish(session: Session) -> ServiceConnectionPoint:
+        def publish(session: LdapSession) -> ServiceConnectionPoint:
             point = create_scp(
                 session,
                 dn,
@@ -284,7 +284,7 @@ class PinnedTests(TakeoverCase):
         host = self.as_user("srv1")
         pinned = f"mutauth:scp={dn}:nameserver={self.lab.nameserver}"
 
-        def made_anew(session: Session, service_class: str, port: int) -> None:
+        def made_anew(session: LdapSession, service_class: str, port: int) -> None:
             delete_scp(session, read_scp(session, dn))
             keywords = [self.service_class]
             point = create_scp(
@@ -323,12 +323,12 @@ class LookAlikeTests(DirectoryTestCase):
         dn = f"CN={name},CN=Computers,{self.lab.base_dn}"
         password = f"Aa1-{uuid4().hex}"
 
-        def remove(session: Session) -> None:
+        def remove(session: LdapSession) -> None:
             for point in list(list_scps(session, dn)):
                 delete_scp(session, point)
             session.delete(dn)
 
-        def create(session: Session) -> None:
+        def create(session: LdapSession) -> None:
             attributes = {
                 "objectClass": "computer",
                 "sAMAccountName": f"{name}$",
@@ -362,7 +362,7 @@ class LookAlikeTests(DirectoryTestCase):
         dn = child_dn(self.service_class, f"CN={name},CN=Computers,{self.lab.base_dn}")
         self.assertEqual(dn.casefold(), found.dn.casefold())
 
-        def publish(session: Session) -> None:
+        def publish(session: LdapSession) -> None:
             add_spns(session, find_account(session, f"{name}$"), [SPN(self.service_class, host)])
             point = create_scp(
                 session,
@@ -401,7 +401,7 @@ class LookAlikeTests(DirectoryTestCase):
         self.assertEqual((shown.advertised, shown.spns), (None, ()))
 
     @staticmethod
-    def name_host(session: Session, dn: str, host: str) -> None:
+    def name_host(session: LdapSession, dn: str, host: str) -> None:
         session.modify(dn, [Change("replace", "serviceDNSName", (host,))])
 
 
@@ -429,7 +429,7 @@ class SrvTests(DirectoryTestCase):
     async def srv_point(self) -> ServiceConnectionPoint:
         """The SRV-type SCP of the honest replicas, with their SPNs."""
 
-        def work(session: Session) -> ServiceConnectionPoint:
+        def work(session: LdapSession) -> ServiceConnectionPoint:
             dn = child_dn(self.service_class, f"CN=srv1,CN=Computers,{self.lab.base_dn}")
             keywords = [self.service_class]
             point = create_scp(

@@ -24,7 +24,7 @@ from mutauth_twisted.kerberos.tickets import (
     keytab_file,
     keytab_principal,
 )
-from mutauth_twisted.ldap.tls import Authority
+from mutauth_twisted.ldap.tls import LdapsAuthority
 from mutauth_twisted.mechanisms.kerberos import ServiceKeys
 from mutauth_twisted.mechanisms.ntlm import NtlmCredentials, NtlmUsers
 from mutauth_twisted.net.tls import server_layer
@@ -106,7 +106,7 @@ class UserTests(SynchronousTestCase):
             self.refused(check_keytab, path)
             self.refused(ServiceKeys, ServiceCredentials(path))
         self.refused(server_layer, fifo)
-        self.refused(Authority, fifo)
+        self.refused(LdapsAuthority, fifo)
         self.refused(NtlmUsers, NtlmCredentials(fifo))
         cache = GuidCache(self.mktemp())
         path = cache.write(ServiceName("echoSvc", "srv1"), uuid4())

@@ -19,7 +19,7 @@ from mutauth_twisted.directory.rnr import (
 from mutauth_twisted.directory.servicename import ServiceName
 from mutauth_twisted.directory.spns import Account, find_account
 from mutauth_twisted.errors import DirectoryRefused, NotFound, ServiceCheckFailed
-from mutauth_twisted.ldap.session import INSUFFICIENT_RIGHTS, Session
+from mutauth_twisted.ldap.session import INSUFFICIENT_RIGHTS, LdapSession
 from mutauth_twisted.spn import SPN
 
 
@@ -42,8 +42,8 @@ class CheckedRnr:
 
 
 def check(
-    session: Session,
-    catalog: Session,
+    session: LdapSession,
+    catalog: LdapSession,
     service: ServiceName,
     account: str,
     *,
@@ -79,7 +79,7 @@ def check(
     return CheckedRnr(instance, holder, spn, tuple(map(str, failures)), command)
 
 
-def publish(session: Session, checked: CheckedRnr, address: Address) -> bool:
+def publish(session: LdapSession, checked: CheckedRnr, address: Address) -> bool:
     """Make the RnR service say where we are; blocks.
 
     :return: whether anything had to be written; without the right, what an
@@ -102,7 +102,7 @@ def publish(session: Session, checked: CheckedRnr, address: Address) -> bool:
 
 
 def inspect(
-    session: Session, checked: CheckedRnr, address: Address | None
+    session: LdapSession, checked: CheckedRnr, address: Address | None
 ) -> tuple[list[str], list[str]]:
     """What has become wrong with a running service; what of it we may mend is mended; blocks.
 

@@ -26,7 +26,7 @@ from mutauth_twisted.directory.servicename import SPN_FORMS, ServiceName
 from mutauth_twisted.directory.spns import Account, find_account, find_holders, spn_command
 from mutauth_twisted.errors import DirectoryRefused, NotFound, ServiceCheckFailed, UsageError
 from mutauth_twisted.ldap.dn import is_dn, same_dn
-from mutauth_twisted.ldap.session import INSUFFICIENT_RIGHTS, Session
+from mutauth_twisted.ldap.session import INSUFFICIENT_RIGHTS, LdapSession
 from mutauth_twisted.names import fold_ascii
 from mutauth_twisted.spn import SPN
 
@@ -74,8 +74,8 @@ class Checked:
 
 
 def check(
-    session: Session,
-    catalog: Session,
+    session: LdapSession,
+    catalog: LdapSession,
     service: ServiceName,
     account: str,
     *,
@@ -127,7 +127,7 @@ def check(
 
 
 def publish(
-    session: Session, checked: Checked, host: str, binding: BindingInformation, answers: Answers
+    session: LdapSession, checked: Checked, host: str, binding: BindingInformation, answers: Answers
 ) -> list[str]:
     """Make a checked service's connection point say where it is; blocks.
 
@@ -177,7 +177,7 @@ def _check_free(
 
 
 def inspect(
-    session: Session,
+    session: LdapSession,
     checked: Checked,
     host: str,
     binding: BindingInformation | None,
@@ -215,7 +215,7 @@ def inspect(
     return wrong, [f"{overwritten}; published again"]
 
 
-def may_write(session: Session, name: str | UUID, attributes: Sequence[str]) -> bool:
+def may_write(session: LdapSession, name: str | UUID, attributes: Sequence[str]) -> bool:
     """Whether we ourselves may write these attributes of an object.
 
     The domain controller answers by its own rules (allowedAttributesEffective,
@@ -237,7 +237,7 @@ def _check_class(point: ServiceConnectionPoint, service_class: str) -> None:
 
 
 def check_spns(
-    catalog: Session,
+    catalog: LdapSession,
     dn: str,
     account: Account,
     spns: Sequence[SPN],
@@ -264,7 +264,7 @@ def check_spns(
 
 
 def _on_another(
-    catalog: Session, spn: SPN, account: Account, others: Sequence[Account]
+    catalog: LdapSession, spn: SPN, account: Account, others: Sequence[Account]
 ) -> ServiceCheckFailed:
     names = ", ".join(f"{other.name} ({other.dn})" for other in others)
     where = "also on" if account.holds(spn) else "on"

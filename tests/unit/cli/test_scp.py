@@ -9,7 +9,7 @@ from uuid import UUID
 from click.testing import Result
 from twisted.trial.unittest import SynchronousTestCase
 
-from mutauth_twisted.admin.scpadmin import Grant, Inspection
+from mutauth_twisted.admin.scpadmin import Grant, ScpReport
 from mutauth_twisted.cli import scp as command
 from mutauth_twisted.directory.scp import ServiceConnectionPoint
 from mutauth_twisted.directory.spns import Account
@@ -85,7 +85,7 @@ class PrintingTests(SynchronousTestCase):
     def test_show(self) -> None:
         """Rights and SPNs by name, and exit code 1 with every problem."""
         grants = (Grant("S-1-5-21-1", ACCOUNT, True), Grant("S-1-5-21-2", None, False))
-        found = Inspection(POINT, grants, ((ACCOUNT, SPN("echo", "h.x", str(GUID))),), (), ())
+        found = ScpReport(POINT, grants, ((ACCOUNT, SPN("echo", "h.x", str(GUID))),), (), ())
         result = self.run_with(found, "show", str(GUID))
         self.assertEqual((result.exit_code, result.stderr), (0, ""))
         lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
@@ -99,7 +99,7 @@ class PrintingTests(SynchronousTestCase):
             "clients connect with mutauth:keyword=two:class=echo",
         ):
             self.assertIn(line, lines)
-        wrong = Inspection(BARE, None, (), ((ACCOUNT, "echo/h/CN=old,DC=x"),), ("it is wrong",))
+        wrong = ScpReport(BARE, None, (), ((ACCOUNT, "echo/h/CN=old,DC=x"),), ("it is wrong",))
         result = self.run_with(wrong, "show", str(GUID))
         self.assertEqual((result.exit_code, result.stderr), (1, "mutauth: it is wrong\n"))
         self.assertIn("may not read who", result.stdout)

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted.directory.spns import Account, add_spns
 from mutauth_twisted.errors import DirectoryRefused
-from mutauth_twisted.ldap.session import VALUE_EXISTS, Change, Session
+from mutauth_twisted.ldap.session import VALUE_EXISTS, Change, LdapSession
 from mutauth_twisted.spn import SPN
 
 
@@ -41,5 +41,5 @@ class AddTests(SynchronousTestCase):
         right, wrong = SPN("http", "h", "CN=m\u00fc,DC=a"), SPN("http", "h", "CN=m\u00dc,DC=a")
         directory = _OneCase("http/h", str(wrong))
         account = Account("CN=a", "a", "S-1-1", tuple(directory.values), False, None)
-        self.assertEqual(add_spns(cast(Session, directory), account, [right]), [])
+        self.assertEqual(add_spns(cast(LdapSession, directory), account, [right]), [])
         self.assertEqual(directory.values, ["http/h", str(right)])

@@ -27,7 +27,7 @@ from mutauth_twisted.ldap.controllers import Role, Server, parse_server
 from mutauth_twisted.ldap.forest import Forest
 from mutauth_twisted.ldap.options import DirectoryOptions
 from mutauth_twisted.ldap.sealing import Target, open_sealed
-from mutauth_twisted.ldap.session import Session
+from mutauth_twisted.ldap.session import LdapSession
 from mutauth_twisted.testing.fakes import HeldWorkers
 from mutauth_twisted.testing.forge import make_realm
 
@@ -223,10 +223,10 @@ class DeadlineTests(SynchronousTestCase):
             self.patch(self.directory, "_workers", threads)
             self.waiting = Deferred(lambda waiting: waiting.callback(["192.0.2.1"]))
             connection = mock.Mock(closed=True)  # for the idle sessions, which do not keep it then
-            session, refused = Session(connection, "dc1"), list[str]()
+            session, refused = LdapSession(connection, "dc1"), list[str]()
             self.patch(self.directory._idle, "take", lambda *_, session=session: session)
 
-            def work(session: Session, refused: list[str] = refused) -> None:
+            def work(session: LdapSession, refused: list[str] = refused) -> None:
                 refused.append(str(self.assertRaises(DirectoryRefused, session.delete, "CN=x")))
 
             found = self.directory.run(work, deadline=deadline)

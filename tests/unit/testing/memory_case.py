@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from twisted.trial.unittest import TestCase
 
-from mutauth_twisted.ldap.session import Session
+from mutauth_twisted.ldap.session import LdapSession
 from mutauth_twisted.testing.directory import Domain
 
 T = TypeVar("T")
@@ -31,6 +31,6 @@ class MemoryTestCase(TestCase):
     def host_of(self, name: str) -> str:
         return f"{name}.{self.domain.name}"
 
-    async def do(self, user: str, work: Callable[[Session], T], **options: Any) -> T:
+    async def do(self, user: str, work: Callable[[LdapSession], T], **options: Any) -> T:
         """Do work as one of the accounts."""
         return await self.domain.directory(user).run(work, **options)
