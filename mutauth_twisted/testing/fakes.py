@@ -46,6 +46,7 @@ class FakeContext:
 
     :param legs: how many tokens the exchange takes altogether.
     :param initiator: whether this side makes the first one.
+    :param spn: on an initiator, what it asks for.
     :param mutauth: on an acceptor, whether the client is another mutauth peer.
     """
 
@@ -57,6 +58,7 @@ class FakeContext:
         flags: int = ALL_FLAGS,
         package: str = "kerberos",
         principal: str = "alice@TEST.EXAMPLE",
+        spn: SPN = SPN_ASKED,
         blocking: bool = False,
         lifetime: float = 36_000.0,
         groups: tuple[str, ...] = (),
@@ -68,6 +70,7 @@ class FakeContext:
         self.flags = Flag(flags)
         self.package = package
         self.principal = principal
+        self.spn = spn
         self.blocking = blocking
         self.lifetime = lifetime
         self.groups = groups
@@ -101,7 +104,7 @@ class FakeContext:
             raise PeerNotProven("peer", f"the exchange ended without {flag_names(missing)}")
         if self.package != "kerberos":
             raise PeerNotProven("peer", "the exchange did not end with Kerberos")
-        spn = SPN_ASKED if self.initiator else None
+        spn = self.spn if self.initiator else None
         expires = time.time() + self.lifetime
         logon = Logon(split_principal(self.principal)[0], "TEST", groups=self.groups)
         return PeerIdentity(
