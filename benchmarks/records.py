@@ -21,14 +21,14 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock, react
 
-from mutauth_twisted.core.records import Records
+from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.mechanisms.kerberos import KerberosInitiator, ServiceKeys
 from mutauth_twisted.net.limits import Limits
 from mutauth_twisted.net.transport import ProtectedTransport
 from mutauth_twisted.protection import Protection
 from mutauth_twisted.spn import SPN
-from mutauth_twisted.wire import NNS
+from mutauth_twisted.testing.connections import established
 
 #: What Twisted reads off a socket at most, in bytes.
 _READ = 1 << 16
@@ -51,26 +51,22 @@ class Nowhere:
         pass
 
 
-def established(keys: ServiceKeys, protection: Protection) -> tuple[Any, Any, Any]:
-    """A client's context, a service's, and who the client is."""
-    client, service = (
-        KerberosInitiator(SPN.parse(SERVICE), ClientCredentials(), protection),
-        keys.acceptor("client"),
-    )
-    client.step(service.step(client.step(None).token).token)
-    return client, service, service.verify(protection)
+def contexts(keys: ServiceKeys, protection: Protection) -> tuple[Any, Any]:
+    """A client's context and a service's."""
+    initiator = KerberosInitiator(SPN.parse(SERVICE), ClientCredentials(), protection)
+    return initiator, keys.acceptor("client")
 
 
 def echo(keys: ServiceKeys, protection: Protection, piece: bytes) -> Callable[[], Awaitable[float]]:
     """Measures the CPU seconds of one piece there and back, through the package."""
-    client, service, identity = established(keys, protection)
-    records = Records(service, protection, NNS, NNS.reader(), "client", mutauth=True)
-    transport = ProtectedTransport(Clock(), Nowhere(), records, identity, Limits())
+    (sender, _), (connection, event) = established(
+        *contexts(keys, protection), SecurityOptions(protection=protection)
+    )
+    transport = ProtectedTransport(Clock(), Nowhere(), connection, event.identity, Limits())
     transport.start(Echo())
-    sender = Records(client, protection, NNS, NNS.reader(), "service", mutauth=True)
 
     async def measure() -> float:
-        stream = b"".join(frame for _ in range(_PIECES) for frame in sender.protect(piece))
+        stream = b"".join(frame for _ in range(_PIECES) for frame in sender.send(piece))
         chunks = [stream[start : start + _READ] for start in range(0, len(stream), _READ)]
         before = time.process_time()
         for chunk in chunks:
@@ -82,7 +78,8 @@ def echo(keys: ServiceKeys, protection: Protection, piece: bytes) -> Callable[[]
 
 def bare(keys: ServiceKeys, protection: Protection, piece: bytes) -> Callable[[], Awaitable[float]]:
     """Measures the CPU seconds of one piece unwrapped and wrapped."""
-    client, service, _ = established(keys, protection)
+    client, service = contexts(keys, protection)
+    client.step(service.step(client.step(None).token).token)
     seal, context = protection is Protection.SEAL, service._context
 
     async def measure() -> float:

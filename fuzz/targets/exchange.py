@@ -135,7 +135,7 @@ class _Connection:
         self.work()
         if over and not player.factory.built:
             assert player.transport.value() == before, "who was turned away is answered"
-        assert player.protocol._reader.pending <= _MOST_PENDING + len(chunk), (
+        assert player.protocol._connection.pending <= _MOST_PENDING + len(chunk), (
             "there is no bound on what waits"
         )
 

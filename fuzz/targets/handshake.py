@@ -5,10 +5,10 @@ from __future__ import annotations
 from fuzz.inputs import Choices
 from mutauth_twisted.core.handshake import (
     AwaitOpening,
-    Established,
-    Event,
+    Complete,
     Failed,
     Handshake,
+    HandshakeEvent,
     Send,
     Step,
 )
@@ -39,7 +39,7 @@ class _Driver:
         self.peer_done = False
         self.verified = 0
         self._sent = 0
-        self.end: Event[str] | None = None
+        self.end: HandshakeEvent[str] | None = None
         self.machine: Handshake[str] = Handshake(
             initiator=self.initiator,
             wire=self.wire,
@@ -56,7 +56,7 @@ class _Driver:
             raise self._verdict("peer", "it may not")
         return "somebody"
 
-    def perform(self, events: list[Event[str]]) -> None:
+    def perform(self, events: list[HandshakeEvent[str]]) -> None:
         """Take the events of one input."""
         assert self.end is None or not events, f"{events} after {self.end}"
         for place, event in enumerate(events):
@@ -76,7 +76,7 @@ class _Driver:
                 self.awaiting = True
             else:
                 self.end = event
-        if isinstance(self.end, Established):
+        if isinstance(self.end, Complete):
             assert self.verified and self._verdict is None, "established without a judgement"
             assert self.complete, "established with an unfinished context"
             if self.initiator and self.wire.says_done:
@@ -132,7 +132,7 @@ def check(data: bytes) -> None:
         if action in (0, 1) and machine.wants_opening:
             driver.opened = True
             driver.perform(machine.opened())
-            assert isinstance(driver.end, Established)
+            assert isinstance(driver.end, Complete)
         elif action in (0, 1) and machine.wants_frame:
             payload, mark = _payload(choices)[: driver.wire.max_token], action == 1
             token = Token(payload, driver.wire.says_done and choices.flag(), mark)

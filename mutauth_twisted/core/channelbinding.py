@@ -45,6 +45,19 @@ class ChannelBinding:
 WITHOUT_TLS = ChannelBinding(_MUTAUTH, b"1")
 
 
+@frozen
+class TLSChannel:
+    """The TLS channel below a connection, as this side sees it.
+
+    :param binding: its bindings.
+    :param marks: between mutauth peers, the secrets that mark the end of each direction, this
+        side's and the peer's (see :mod:`mutauth_twisted.core.stream`); None with any other peer.
+    """
+
+    binding: ChannelBinding
+    marks: tuple[bytes, bytes] | None = field(default=None, repr=False)
+
+
 def server_end_point(certificate: x509.Certificate) -> ChannelBinding:
     """The binding to a server's certificate (RFC 5929 4.1)."""
     algorithm = certificate.signature_hash_algorithm

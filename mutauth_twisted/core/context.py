@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 from attrs import field, frozen
 
@@ -64,31 +64,6 @@ class Authentication(Protocol):
 
 class SecurityContext(Authentication, Wrapping, Protocol):
     """One side of one exchange, and afterwards its keys."""
-
-
-class Begun:
-    """An initiator's context whose first step was taken beforehand; see :class:`SecurityContext`.
-
-    :param context: the context.
-    :param outcome: what the step brought; it is handed out once.
-    """
-
-    def __init__(self, context: SecurityContext, outcome: Outcome) -> None:
-        self._context = context
-        self._outcome: Outcome | None = outcome
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._context, name)
-
-    @property
-    def blocking(self) -> bool:
-        return self._outcome is None and self._context.blocking
-
-    def step(self, token: bytes | None) -> Outcome:
-        outcome, self._outcome = self._outcome, None
-        if token is None and outcome is not None:
-            return outcome
-        return self._context.step(token)
 
 
 class Keys(Protocol):

@@ -1,24 +1,23 @@
-"""The exchange of tokens, as a state machine without I/O.
+"""The handshake: the exchange of tokens, as a state machine without I/O.
 
-Theory of operation.  The machine (Automat) owns the order of events; its
-driver owns the socket, the security context, time and threads.  The driver
-feeds inputs, each of which returns a list of :data:`Event`, to be carried out
-in order::
+Theory of operation.  The machine (Automat) owns the order of events; its driver, a
+:class:`~mutauth_twisted.core.connection.Connection`, owns the frames and the security context.  It
+feeds inputs, each of which returns a list of :data:`HandshakeEvent`, to be carried out in order::
 
-      begin()                   -> Step(None) on an initiator, nothing on an acceptor
-      received(frame)           -> Step(token), Established or Failed stepped(token, complete)  ->
-      Send(frame), and Established or AwaitOpening when that was the last opened()
-      -> Established step_failed(error, token) -> Send(what tells the peer), Failed abandon(error)
-      -> Failed
+    begin()                    Step(None) on an initiator, nothing on an acceptor
+    received(frame)            Step(token), Complete or Failed
+    stepped(token, complete)   Send(frame), and Complete or AwaitOpening when that was the last
+    opened()                   Complete
+    step_failed(error, token)  Send(what tells the peer), Failed
+    abandon(error)             Failed
 
-A driver answers ``Step(token)`` by running ``context.step(token)``, wherever
-that may block, and then calling ``stepped`` or ``step_failed``.  Nothing
-follows Established or Failed.
+``Step(token)`` asks for ``context.step(token)``, and then for ``stepped`` or ``step_failed``.
+Nothing follows Complete or Failed.
 
 Who sends the last frame (MS-NNS 3.1.5, 3.2.5): an acceptor whose context is
 complete answers with *done*, and has finished; an initiator has finished when
 it has the acceptor's *done* and its own context is complete.  Both have the
-finished context judged - its flags, its package, who the peer is - before
+finished context verified - its flags, its package, who the peer is - before
 anything counts as established, and never before it is finished: the flags of
 an unfinished context are only wishes.
 
@@ -30,18 +29,18 @@ token looks the same.  A third-party initiator sends none, and an acceptor must
 not wait for its first record, as its application may be the one to speak first.
 
 Once the acceptor has said *done* it reads records, not frames.  An initiator
-that fails after that, on the acceptor's last token or on its own judgement,
+that fails after that, on the acceptor's last token or on its own verification,
 therefore sends nothing: the acceptor sees a stream without any record.
 
 On a wire without *done* (``says_done``) each side has finished when its own
-context is complete, and has it judged then.  An initiator never sends a last
+context is complete, and has it verified then.  An initiator never sends a last
 word there, as it cannot know whether the acceptor still reads frames.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from attrs import Factory, define, field, frozen
 from automat import TypeMachineBuilder
@@ -101,8 +100,8 @@ class AwaitOpening(Generic[Identity]):
 
 
 @frozen
-class Established(Generic[Identity]):
-    """Both sides are proven; from here on there are only records.
+class Complete(Generic[Identity]):
+    """Both sides are authenticated; from here on there are only records.
 
     :param mutauth: whether the peer is another mutauth peer.  On an initiator
         this is the acceptor's unauthenticated word: see docs/security.md.
@@ -119,7 +118,7 @@ class Failed:
     error: MutualAuthError
 
 
-Event = Step | Send | AwaitOpening[Identity] | Established[Identity] | Failed
+HandshakeEvent = Step | Send | AwaitOpening[Identity] | Complete[Identity] | Failed
 
 
 class _Inputs(Protocol):
@@ -168,9 +167,9 @@ class _Core(Generic[Identity]):
     peer_mark: bool = False
     wants_frame: bool = False
     opening_of: Identity | None = None
-    events: list[Event[Identity]] = Factory(list)
+    events: list[HandshakeEvent[Identity]] = Factory(list)
 
-    def take_events(self) -> list[Event[Identity]]:
+    def take_events(self) -> list[HandshakeEvent[Identity]]:
         events, self.events = self.events, []
         return events
 
@@ -196,7 +195,7 @@ class _Core(Generic[Identity]):
         self.events.append(Failed(error))
 
     def conclude(self, inputs: _Inputs, last_token: bytes | None) -> None:
-        """Have the finished context judged, then tell the peer that all is done, or that it is
+        """Have the finished context verified, then tell the peer that all is done, or that it is
         not.
         """
         try:
@@ -228,7 +227,7 @@ def _make_machine(initiator: bool) -> Callable[[_Core[Identity]], _Inputs]:
     waiting = builder.state("waiting for the peer's token")
     stepping = builder.state("stepping")
     confirming = builder.state("waiting for the peer's done")
-    concluding = builder.state("judging")
+    concluding = builder.state("verifying")
     over = builder.state("over")
     unfinished = [idle, waiting, stepping, confirming, concluding]
 
@@ -294,13 +293,13 @@ def _make_machine(initiator: bool) -> Callable[[_Core[Identity]], _Inputs]:
         def established(inputs: _Inputs, core: _Core[Identity]) -> None:
             identity, core.opening_of = core.opening_of, None
             assert identity is not None, "this state has it"
-            core.events.append(Established(identity, mutauth=True))
+            core.events.append(Complete(identity, mutauth=True))
 
         unfinished.append(opening)
 
     @concluding.upon(_Inputs.verified).to(over)
     def conclude(inputs: _Inputs, core: _Core[Identity], identity: Identity, mutauth: bool) -> None:
-        core.events.append(Established(identity, mutauth))
+        core.events.append(Complete(identity, mutauth))
 
     for state in unfinished:
 
@@ -325,12 +324,8 @@ _initiator_machine = _make_machine(initiator=True)
 _acceptor_machine = _make_machine(initiator=False)
 
 
-def _judges_no_more() -> Any:
-    raise AssertionError("an exchange that was released is judged")
-
-
 class Handshake(Generic[Identity]):
-    """One exchange of tokens on one side.
+    """One side of a handshake.
 
     :param initiator: whether this side starts, as a client does.
     :param wire: the format of the frames.
@@ -339,7 +334,7 @@ class Handshake(Generic[Identity]):
         raises an :class:`AuthenticationError`.
     :param refusal: cause and remedy when a service refuses a client's tokens; see
         :class:`~mutauth_twisted.core.mechanism.Mechanism`.
-    :param is_mutauth: on an acceptor, whether a proven initiator is another
+    :param is_mutauth: on an acceptor, whether an authenticated initiator is another
         mutauth peer, so that its opening is waited for.
     """
 
@@ -378,23 +373,25 @@ class Handshake(Generic[Identity]):
         """
         return not self._spoken
 
-    def _run(self, machine_input: Callable[..., None], *arguments: object) -> list[Event[Identity]]:
+    def _run(
+        self, machine_input: Callable[..., None], *arguments: object
+    ) -> list[HandshakeEvent[Identity]]:
         machine_input(*arguments)
         events = self._core.take_events()
         self._spoken = self._spoken or any(isinstance(event, Send) for event in events)
         return events
 
-    def begin(self) -> list[Event[Identity]]:
+    def begin(self) -> list[HandshakeEvent[Identity]]:
         """Start; an initiator's first step is due, an acceptor waits."""
         return self._run(self._machine.begin)
 
-    def received(self, frame: Token | Fault) -> list[Event[Identity]]:
+    def received(self, frame: Token | Fault) -> list[HandshakeEvent[Identity]]:
         """Take a frame of the peer; only while :attr:`wants_frame`."""
         if isinstance(frame, Fault):
             return self.abandon(self._refusal(frame.code))
         return self._run(self._machine.token, frame)
 
-    def stepped(self, token: bytes, complete: bool) -> list[Event[Identity]]:
+    def stepped(self, token: bytes, complete: bool) -> list[HandshakeEvent[Identity]]:
         """Take the outcome of the step asked for: the token to send, and whether the context is
         complete.
         """
@@ -413,29 +410,23 @@ class Handshake(Generic[Identity]):
             return self._end(core.violation("the exchange came to a halt before it was complete"))
         return self._run(self._machine.stepped, token)
 
-    def opened(self) -> list[Event[Identity]]:
+    def opened(self) -> list[HandshakeEvent[Identity]]:
         """The initiator's opening was verified; only while :attr:`wants_opening`."""
         return self._run(self._machine.opened)
 
-    def step_failed(self, error: MutualAuthError, token: bytes = b"") -> list[Event[Identity]]:
+    def step_failed(
+        self, error: MutualAuthError, token: bytes = b""
+    ) -> list[HandshakeEvent[Identity]]:
         """The step asked for failed; the context's error token, if it made one, goes to the
         peer.
         """
         return self._end(error, token if len(token) <= self._core.wire.max_token else b"")
 
-    def abandon(self, error: MutualAuthError) -> list[Event[Identity]]:
+    def abandon(self, error: MutualAuthError) -> list[HandshakeEvent[Identity]]:
         """End the exchange from outside: deadline, lost connection, bytes of another protocol."""
         return self._run(self._machine.end, error, b"", None)
 
-    def release(self) -> None:
-        """Let go of the judgement: nothing is asked of this exchange any more.
-
-        It usually holds who drives this exchange; without this, keys and
-        buffers of both would wait for the garbage collector.
-        """
-        self._core.verify = _judges_no_more
-
-    def _end(self, error: MutualAuthError, token: bytes = b"") -> list[Event[Identity]]:
+    def _end(self, error: MutualAuthError, token: bytes = b"") -> list[HandshakeEvent[Identity]]:
         return self._run(self._machine.end, error, token, LOGON_FAILURE)
 
     def _refusal(self, code: int) -> PeerRefused:

@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mutauth_twisted.core.channelbinding import ChannelBinding
-from mutauth_twisted.core.context import Begun, Outcome, SecurityContext, StepFailed
+from mutauth_twisted.core.context import Outcome, SecurityContext, StepFailed
 from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.credentials import ClientCredentials, Credentials
 from mutauth_twisted.errors import (
@@ -33,7 +33,7 @@ from mutauth_twisted.errors import (
     UsageError,
 )
 from mutauth_twisted.log import Log
-from mutauth_twisted.net.protocol import HandshakeProtocol, HandshakeRole
+from mutauth_twisted.net.protocol import HandshakeProtocol, HandshakeRole, Prepared
 from mutauth_twisted.net.tls import Layer, trusting_layer
 from mutauth_twisted.protection import Protection
 from mutauth_twisted.spn import SPN
@@ -48,22 +48,22 @@ _fetched: WeakKeyDictionary[Any, dict[tuple[SPN, Any], float]] = WeakKeyDictiona
 
 
 class _HandshakeFactory(Factory):
-    """Makes the exchanges of one connect(): an endpoint that tries several addresses may make
+    """Makes the handshakes of one connect(): an endpoint that tries several addresses may make
     several.
     """
 
     noisy = False
 
-    def __init__(self, new_exchange: Callable[[], HandshakeProtocol], tls: Layer | None) -> None:
-        self._new_exchange = new_exchange
+    def __init__(self, new_protocol: Callable[[], HandshakeProtocol], tls: Layer | None) -> None:
+        self._new_protocol = new_protocol
         self._tls = tls
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        exchange = self._new_exchange()
-        return exchange if self._tls is None else self._tls.under(exchange)
+        protocol = self._new_protocol()
+        return protocol if self._tls is None else self._tls.under(protocol)
 
-    def exchange(self, connected: Any) -> Any:
-        """The exchange in what was connected."""
+    def handshake(self, connected: Any) -> Any:
+        """The handshake in what was connected."""
         return connected if self._tls is None else connected.wrappedProtocol
 
 
@@ -122,23 +122,26 @@ class MutualAuthClientEndpoint:
         The Deferred fires with the factory's protocol once both sides are
         proven, and fails with a MutualAuthError otherwise.
         """
-        begun: list[SecurityContext] = []
+        # For one connection: an endpoint that tries several addresses may make several.
+        prepared: list[Prepared] = []
         has_ticket = False
-
-        def new_context(peer: str, security: ChannelBinding | None) -> SecurityContext:
-            # For one connection: an endpoint that tries several addresses may make several.
-            return begun.pop() if begun else self._new_context(peer, security)
-
         role = HandshakeRole(
             initiator=True,
-            new_context=new_context,
+            new_context=self._new_context,
             authorize=lambda _: None,
             build_application=protocolFactory.buildProtocol,
             tls=self._tls,
         )
         workers = workers_for(self._reactor, self._host)
         factory = _HandshakeFactory(
-            lambda: HandshakeProtocol(self._reactor, workers, self._security, role), self._tls
+            lambda: HandshakeProtocol(
+                self._reactor,
+                workers,
+                self._security,
+                role,
+                prepared.pop() if prepared else None,
+            ),
+            self._tls,
         )
 
         def reach(_: object) -> Deferred[Any]:
@@ -146,22 +149,22 @@ class MutualAuthClientEndpoint:
             has_ticket = True
             reaching: Deferred[Any] = maybeDeferred(self._inner.connect, factory)
             return reaching.addCallbacks(
-                lambda connected: factory.exchange(connected).authenticated, self._unreachable
+                lambda connected: factory.handshake(connected).authenticated, self._unreachable
             )
 
-        getting = self._get_ticket(workers, begun)
+        getting = self._get_ticket(workers, prepared)
         connecting = reach(None) if getting is None else getting.addCallback(reach)
         seconds = self._security.timeout
         return connecting.addTimeout(
             seconds, self._reactor, lambda *_: self._too_late(seconds, has_ticket)
         )
 
-    def _get_ticket(self, workers: Workers, begun: list[SecurityContext]) -> Deferred[None] | None:
-        """Take the exchange's first step, which may ask a KDC: what keeps it from that is no fault
+    def _get_ticket(self, workers: Workers, prepared: list[Prepared]) -> Deferred[None] | None:
+        """Take the handshake's first step, which may ask a KDC: what keeps it from that is no fault
         of the service's.
 
-        :param begun: gets the context; inside TLS, to which the step is bound, it is taken for its
-            ticket only.
+        :param prepared: gets the context and the step; inside TLS, to which the step is bound, it
+            is taken for its ticket only.
         :return: fails with why there is no ticket; None: nobody is to be asked.
         """
         if self._spn is None:
@@ -173,19 +176,19 @@ class MutualAuthClientEndpoint:
             return None
         context = self._new_context(self._where, None)
         if not context.blocking:
-            begun.extend([context] if self._tls is None else [])
+            prepared.extend([(context, None)] if self._tls is None else [])
             return None
 
-        def begin(outcome: Outcome) -> None:
+        def keep(outcome: Outcome) -> None:
             if self._tls is None:
-                begun.append(cast(SecurityContext, Begun(context, outcome)))
+                prepared.append((context, outcome))
                 return
             fetched.pop(ticket, None)
             fetched[ticket] = self._reactor.seconds() + _FETCHED_FOR
             if len(fetched) > _MOST_FETCHED:
                 del fetched[next(iter(fetched))]
 
-        return workers.run(context.step, None).addCallbacks(begin, self._no_ticket)
+        return workers.run(context.step, None).addCallbacks(keep, self._no_ticket)
 
     def _no_ticket(self, failure: Failure) -> Failure:
         if not failure.check(StepFailed):

@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mutauth_twisted.access import AccessPolicy
+from mutauth_twisted.core.connection import Established
 from mutauth_twisted.core.context import Keys
 from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.errors import (
@@ -131,7 +132,7 @@ class MutualAuthServerFactory:
     def _authorize(self, identity: PeerIdentity) -> None:
         self._faults.over()
         if not self.is_own(identity):
-            self.verify(identity)
+            self.authorize(identity)
         self.places.check_session(identity)
 
     def is_own(self, identity: PeerIdentity) -> bool:
@@ -140,8 +141,8 @@ class MutualAuthServerFactory:
         """
         return self._own is not None and identity.principal.casefold() == self._own
 
-    def verify(self, identity: PeerIdentity) -> None:
-        """Have the policy judge a client; raises AccessDenied."""
+    def authorize(self, identity: PeerIdentity) -> None:
+        """Ask the access policy about a client; raises AccessDenied."""
         if refusal := self.policy.refusal(identity.principal, identity.read_logon):
             cause = f"the access policy does not let this principal in: {refusal.cause}"
             raise AccessDenied(short_name(identity.principal), cause, refusal.remedy)
@@ -265,14 +266,13 @@ class _Served(HandshakeProtocol):
             NetworkError(self._peer, cause, "raise max-handshakes if the service can serve more")
         )
 
-    def _verify(self) -> PeerIdentity:
-        identity = super()._verify()
+    def _authorize(self, identity: PeerIdentity) -> None:
+        super()._authorize(identity)
         self._is_neighbour = self.served_by.is_own(identity)
         self.served_by.own_seen += self._is_neighbour
-        return identity
 
     def _peer_left(self) -> None:
-        if self._is_neighbour and self._handshake.wants_opening and not self._over:
+        if self._is_neighbour and self._connection.awaits_opening and not self._over:
             self._leave()
             self._settle(
                 Failure(NetworkError(self._peer, "another instance has seen that this one is here"))
@@ -280,15 +280,15 @@ class _Served(HandshakeProtocol):
         else:
             super()._peer_left()
 
-    def _established(self, identity: PeerIdentity) -> None:
+    def _established(self, event: Established) -> None:
         try:
             if self._is_neighbour:
-                self.served_by.verify(identity)
-            self.place.promote(identity)
+                self.served_by.authorize(event.identity)
+            self.place.promote(event.identity)
         except (AccessDenied, ServiceFull) as error:
             self._failed(error)
         else:
-            super()._established(identity)
+            super()._established(event)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         try:

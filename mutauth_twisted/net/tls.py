@@ -43,7 +43,12 @@ from twisted.internet.ssl import (
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
 from zope.interface import alsoProvides, implementer
 
-from mutauth_twisted.core.channelbinding import TLS_EXPORTER, ChannelBinding, server_end_point
+from mutauth_twisted.core.channelbinding import (
+    TLS_EXPORTER,
+    ChannelBinding,
+    TLSChannel,
+    server_end_point,
+)
 from mutauth_twisted.core.stream import DRAWN, secret
 from mutauth_twisted.errors import (
     CredentialError,
@@ -166,8 +171,8 @@ class Layer:
         alsoProvides(exchange, IHandshakeListener)
         return _Bounded(self._factory, exchange)
 
-    def binding(self, transport: Any, peer: str) -> ChannelBinding:
-        """The bindings of a channel whose TLS handshake is complete.
+    def channel(self, transport: Any, peer: str) -> TLSChannel:
+        """The channel whose TLS handshake is complete.
 
         :param transport: what the protocol above got as its transport.
         :param peer: the peer as errors name it.
@@ -185,11 +190,12 @@ class Layer:
                 _verify(connection, self._expected)
             if is_mutauth:
                 exported = connection.export_keying_material(_EXPORTER_LABEL, _EXPORTER_SIZE)
-                return ChannelBinding(TLS_EXPORTER, exported)
+                binding = ChannelBinding(TLS_EXPORTER, exported)
+                return TLSChannel(binding, self._marks(connection))
             certificate = (
                 connection.get_peer_certificate() if self._client else connection.get_certificate()
             )
-            return server_end_point(certificate.to_cryptography())
+            return TLSChannel(server_end_point(certificate.to_cryptography()))
         except (VerificationError, CertificateError) as error:
             raise _not_for(self._expected or "", _names_in(connection), peer) from error
         except Exception as error:
@@ -198,11 +204,8 @@ class Layer:
                 peer, "its certificate cannot be read", "give it another one"
             ) from error
 
-    def secrets(self, transport: Any) -> tuple[bytes, bytes]:
-        """The secrets of the directions of a channel between peers of this package: this side's and
-        the other's.
-        """
-        drawn = transport.getHandle().export_keying_material(_MARKS_LABEL, 2 * DRAWN)
+    def _marks(self, connection: Connection) -> tuple[bytes, bytes]:
+        drawn = connection.export_keying_material(_MARKS_LABEL, 2 * DRAWN)
         clients, services = secret(drawn[:DRAWN]), secret(drawn[DRAWN:])
         return (clients, services) if self._client else (services, clients)
 

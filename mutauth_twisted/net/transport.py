@@ -45,8 +45,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mutauth_twisted.core.closing import Action, Closing, Input
-from mutauth_twisted.core.records import EndOfStream, Records
-from mutauth_twisted.core.stream import Stream
+from mutauth_twisted.core.connection import Connection
+from mutauth_twisted.core.handshake import Failed
+from mutauth_twisted.core.records import Data, EndOfStream
 from mutauth_twisted.errors import MutualAuthError, SessionEnded, StreamCut
 from mutauth_twisted.identity import PeerIdentity
 from mutauth_twisted.interfaces import IMutualAuthTransport, ISessionEnding
@@ -76,7 +77,7 @@ class ProtectedTransport:
 
     :param reactor: for the deadline of closing.
     :param transport: the network's transport.
-    :param records: the two directions' records, or their bytes inside TLS.
+    :param connection: the established connection.
     :param identity: who the peer is.
     :param limits: how long the session may be idle or last; None: for ever.
     :param refusals: says which lines about sessions are logged, where there can be many; None: all
@@ -89,14 +90,14 @@ class ProtectedTransport:
         self,
         reactor: IReactorTime,
         transport: Any,
-        records: Records | Stream,
+        connection: Connection,
         identity: PeerIdentity,
         limits: Limits | None = None,
         refusals: Refusals | None = None,
     ) -> None:
         self._reactor = reactor
         self._transport = transport
-        self._records = records
+        self._connection = connection
         self.peer_identity = identity
         self._who = short_name(identity.principal) or "an unproven service"
         #: None before the start and after the end.
@@ -131,12 +132,8 @@ class ProtectedTransport:
 
     def dataReceived(self, data: bytes) -> None:
         """Take received bytes and deliver what they complete."""
-        try:
-            self._records.feed(data)
-        except MutualAuthError as error:
-            self.fail(error)
-        else:
-            self.deliver()
+        self._connection.receive(data)
+        self.deliver()
 
     def deliver(self) -> None:
         """Deliver records until none is complete or the application pauses."""
@@ -144,18 +141,18 @@ class ProtectedTransport:
             return
         self._delivering = True
         try:
-            while not self._paused and self._closing.reason is None:
-                event = self._records.next_event()
-                if event is None:
-                    return
-                if isinstance(event, EndOfStream):
+            while (not self._paused or self._connection.over) and self._closing.reason is None:
+                event = self._connection.next_event()
+                if isinstance(event, Data):
+                    if self._closing.state.delivers:
+                        self._touch()
+                        self._call(cast(IProtocol, self._application).dataReceived, event.data)
+                elif isinstance(event, EndOfStream):
                     self._peer_ended()
-                elif self._closing.state.delivers:
-                    self._touch()
-                    # Its own errors end there; those caught below are of the records.
-                    self._call(cast(IProtocol, self._application).dataReceived, event.data)
-        except MutualAuthError as error:
-            self.fail(error)
+                elif isinstance(event, Failed):
+                    self.fail(event.error)
+                else:
+                    return
         finally:
             self._delivering = False
 
@@ -207,7 +204,7 @@ class ProtectedTransport:
 
     def _cut(self) -> StreamCut | None:
         """The error of a connection whose end of stream is missing, where that can matter."""
-        return self._records.cut() if self._closing.state.delivers else None
+        return self._connection.cut() if self._closing.state.delivers else None
 
     def readConnectionLost(self) -> None:
         """The peer ended its half of the TCP connection."""
@@ -302,7 +299,7 @@ class ProtectedTransport:
 
     def _send_end(self) -> None:
         try:
-            frame = self._records.end_of_stream()
+            frame = self._connection.send_end()
         except MutualAuthError as error:  # the ticket has ended
             self.fail(error)
         else:
@@ -339,7 +336,7 @@ class ProtectedTransport:
         if not self._closing.state.sends:
             return
         try:
-            frames = self._records.protect(data)
+            frames = self._connection.send(data)
         except MutualAuthError as error:
             self.fail(error)
             return

@@ -374,7 +374,7 @@ class RefusalTests(ExchangeTestCase):
 
         port = await self.listen_plainly(Factory.forProtocol(Closing))
         await self.refused(
-            self.connect(port), NetworkError, "closed the connection during the exchange"
+            self.connect(port), NetworkError, "closed the connection during the handshake"
         )
 
     async def test_peer_is_silent(self) -> None:

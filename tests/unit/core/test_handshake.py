@@ -10,10 +10,10 @@ from mutauth_twisted.core.handshake import (
     ACCESS_DENIED,
     LOGON_FAILURE,
     TARGET_MISMATCH,
-    Established,
-    Event,
+    Complete,
     Failed,
     Handshake,
+    HandshakeEvent,
     Send,
     Step,
 )
@@ -31,7 +31,7 @@ from mutauth_twisted.testing.fakes import FakeContext
 from mutauth_twisted.wire import NNS, Fault, Token
 
 IDENTITY = "who the peer is"
-Events = list[Event[str]]
+Events = list[HandshakeEvent[str]]
 
 
 class Verifier:
@@ -114,7 +114,7 @@ class InitiatorTests(Case):
         self.start()
         self.assertEqual(self.side.received(Token(b"AP-REP", True)), [Step(b"AP-REP")])
         self.assertEqual(self.verify.asked, 0)
-        self.assertEqual(self.side.stepped(b"", True), [Established(IDENTITY)])
+        self.assertEqual(self.side.stepped(b"", True), [Complete(IDENTITY)])
         self.assertFalse(self.side.wants_frame)
 
     def test_acceptor_says_done_later(self) -> None:
@@ -126,14 +126,14 @@ class InitiatorTests(Case):
         self.assertEqual(self.side.stepped(b"", True), [done(b"")])
         self.assertEqual(self.verify.asked, 0)
         self.assertTrue(self.side.wants_frame)
-        self.assertEqual(self.side.received(Token(b"", True)), [Established(IDENTITY)])
+        self.assertEqual(self.side.received(Token(b"", True)), [Complete(IDENTITY)])
 
     def test_last_token_is_ours(self) -> None:
         """Our own last token goes out as done, and the acceptor's empty done ends the exchange."""
         self.start()
         self.side.received(Token(b"challenge", False))
         self.assertEqual(self.side.stepped(b"response", True), [done(b"response")])
-        self.assertEqual(self.side.received(Token(b"", True)), [Established(IDENTITY)])
+        self.assertEqual(self.side.received(Token(b"", True)), [Complete(IDENTITY)])
 
     def test_one_way_package(self) -> None:
         """A context that is complete after one token is judged only after the acceptor's done."""
@@ -287,15 +287,13 @@ class AcceptorTests(Case):
         self.assertEqual(self.side.received(Token(b"AP-REQ", False)), [Step(b"AP-REQ")])
         self.assertFalse(self.side.wants_frame)
         self.assertEqual(self.verify.asked, 0)
-        self.assertEqual(
-            self.side.stepped(b"AP-REP", True), [done(b"AP-REP"), Established(IDENTITY)]
-        )
+        self.assertEqual(self.side.stepped(b"AP-REP", True), [done(b"AP-REP"), Complete(IDENTITY)])
 
     def test_initiators_done(self) -> None:
         """The initiator's done is answered with an empty done."""
         self.side.begin()
         self.side.received(Token(b"only", True))
-        self.assertEqual(self.side.stepped(b"", True), [done(b""), Established(IDENTITY)])
+        self.assertEqual(self.side.stepped(b"", True), [done(b""), Complete(IDENTITY)])
 
     def test_more_tokens(self) -> None:
         """A context that needs another token asks for it."""
@@ -465,9 +463,7 @@ class PairTests(SynchronousTestCase):
         said done.
         """
         sent, initiators, acceptors = self.exchange(legs)
-        self.assertEqual(
-            (initiators, acceptors), ([Established(IDENTITY)], [Established(IDENTITY)])
-        )
+        self.assertEqual((initiators, acceptors), ([Complete(IDENTITY)], [Complete(IDENTITY)]))
         # An initiator's last token is followed by the acceptor's empty done.
         self.assertEqual(len(sent), legs + legs % 2)
         self.assertEqual(sent[-1].data[0], 0x14)

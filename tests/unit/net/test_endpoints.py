@@ -39,7 +39,6 @@ from zope.interface.verify import verifyObject
 
 from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.core.channelbinding import ChannelBinding
-from mutauth_twisted.core.context import Begun
 from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.errors import (
@@ -727,7 +726,6 @@ class TogetherTests(SynchronousTestCase):
             recorder, "on_data", lambda transport, data: transport.write(data.upper())
         )
         client = self.successResultOf(self.connect(AccessPolicy(allow=("*@TEST.EXAMPLE",))))
-        self.assertIsInstance(self.inner.protocol._context, Begun)
         client.transport.write(b"hello")
         self.assertNotIn(b"hello", self.inner.transport.value())
         self.carry()

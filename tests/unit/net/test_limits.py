@@ -18,6 +18,7 @@ from mutauth_twisted.core.channelbinding import ChannelBinding
 from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.core.records import EndOfStream, Records
 from mutauth_twisted.errors import AccessDenied, ServiceFull, SessionEnded, UsageError
+from mutauth_twisted.identity import PeerIdentity
 from mutauth_twisted.interfaces import ISessionEnding
 from mutauth_twisted.log import LimitedLog
 from mutauth_twisted.net.limits import NOTICE, Limits, Places, limits_of
@@ -25,6 +26,7 @@ from mutauth_twisted.net.refusals import LINES_OF_ONE
 from mutauth_twisted.net.server import MutualAuthServerFactory
 from mutauth_twisted.net.transport import LINGER, ProtectedTransport
 from mutauth_twisted.protection import Protection
+from mutauth_twisted.testing.connections import established
 from mutauth_twisted.testing.fakes import (
     SECRET,
     FakeContext,
@@ -294,7 +296,7 @@ class StrangerTests(ServiceCase):
         for _ in range(9):
             self.reactor.advance(TIMEOUT / 10)
             self.open[0][0].dataReceived(
-                TOKEN_1[:1] if not self.open[0][0]._reader.pending else b"\x01"
+                TOKEN_1[:1] if not self.open[0][0]._connection.pending else b"\x01"
             )
         self.connect(9)
         self.reactor.advance(TIMEOUT / 10)
@@ -485,15 +487,12 @@ class SessionTests(ServiceCase):
         transport = self.connect(1)
         assert transport is not None
         protocol = self.open[0][0]
-        verify = protocol._verify
 
-        def slow() -> Any:
-            identity = verify()
+        def slow(identity: PeerIdentity) -> None:
             for number in range(2, 5):
                 self.prove(number)
-            return identity
 
-        protocol._handshake._core.verify = slow
+        protocol._connection._authorize = slow
         protocol.dataReceived(TOKEN_1)
         self.assertTrue(transport.disconnecting)
         self.assertEqual(len(self.applications.built), 3)
@@ -840,11 +839,10 @@ class TcpTests(SynchronousTestCase):
 
     def test_without_tcp(self) -> None:
         """On a transport that knows nothing of it, asking changes nothing and says no."""
-        context = FakeContext(initiator=False)
-        records = Records(context, Protection.SEAL, NNS, NNS.reader(), "peer", mutauth=False)
-        transport = ProtectedTransport(
-            Clock(), FakeTransport(), records, context.verify(Protection.SEAL)
+        _, (connection, event) = established(
+            FakeContext(initiator=True), FakeContext(initiator=False)
         )
+        transport = ProtectedTransport(Clock(), FakeTransport(), connection, event.identity)
         transport.start(Protocol())
         transport.setTcpKeepAlive(True)
         transport.setTcpNoDelay(True)

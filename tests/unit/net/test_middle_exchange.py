@@ -193,7 +193,7 @@ class CutTests(MiddleCase):
                 attempt = self.attempt(
                     security, cut(direction, TOKEN, end), f"{direction}, cut at {end}"
                 )
-                self.assert_cut(attempt, direction, "closed the connection during the exchange")
+                self.assert_cut(attempt, direction, "closed the connection during the handshake")
 
     def test_silent(self) -> None:
         """Where nothing follows half a token the deadline ends it."""
@@ -205,7 +205,7 @@ class CutTests(MiddleCase):
                     f"{direction}, silent from {end}",
                     mute=direction,
                 )
-                self.assert_cut(attempt, direction, "the exchange was not complete within 10 s")
+                self.assert_cut(attempt, direction, "the handshake was not complete within 10 s")
 
     def assert_cut(self, attempt: Attempt, direction: str, text: str) -> None:
         """Neither side has anything; a service that has answered hears no opening."""

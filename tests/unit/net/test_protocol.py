@@ -364,7 +364,7 @@ class RefusalTests(Case):
         server.transport.clear()
         server.protocol.dataReceived(TOKEN_1)
         self.assertEqual((server.transport.take(), len(context.steps)), (b"", 1))
-        self.assertEqual(server.protocol._reader.pending, 0)
+        self.assertEqual(server.protocol._connection.pending, 0)
         self.assert_ended(server, PeerNotProven)
 
     def test_refusal_with_a_token(self) -> None:
@@ -455,24 +455,24 @@ class StrangerTests(Case):
         server = self.server()
         header = b"\x16\x01\x00\xff\xff"
         server.receive(header + bytes(65534))
-        self.assertEqual(server.protocol._reader.pending, 5 + 65534)
+        self.assertEqual(server.protocol._connection.pending, 5 + 65534)
         self.assertEqual(server.context.steps, [])
         server.receive(b"\0" + header)
         self.assertEqual(len(server.context.steps), 1)
         self.assert_ended(server, PeerNotProven)
 
     def test_peer_closes(self) -> None:
-        """A peer that closes during the exchange gets one clear line."""
+        """A peer that closes during the handshake gets one clear line."""
         for side in (self.server(), self.client()):
             side.lose()
-            self.assert_ended(side, NetworkError, "closed the connection during the exchange")
+            self.assert_ended(side, NetworkError, "closed the connection during the handshake")
 
     def test_peer_ends_its_half(self) -> None:
         """So does a peer that ends its half only."""
         server = self.server()
         server.receive(TOKEN_1[:7])
         server.protocol.readConnectionLost()
-        self.assert_ended(server, NetworkError, "closed the connection during the exchange")
+        self.assert_ended(server, NetworkError, "closed the connection during the handshake")
 
     def test_addresses(self) -> None:
         """Errors name the peer's address and port."""

@@ -7,7 +7,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any, cast
 
-from attrs import frozen
 from cryptography import x509
 from OpenSSL.SSL import Error, SysCallError
 from twisted.internet.error import ConnectionDone
@@ -26,15 +25,11 @@ from mutauth_twisted.errors import (
     ProtocolViolation,
     UsageError,
 )
-from mutauth_twisted.identity import PeerIdentity
 from mutauth_twisted.net.keychanges import DATA_PER_CHANGE, MOST_CHANGES
-from mutauth_twisted.net.protocol import HandshakeProtocol, HandshakeRole
+from mutauth_twisted.net.protocol import HandshakeProtocol
 from mutauth_twisted.net.tls import Authority, checking_layer, server_layer, trusting_layer
-from mutauth_twisted.protection import Protection
 from mutauth_twisted.testing.certificates import Certificates
-from mutauth_twisted.testing.fakes import SPN_ASKED
 from mutauth_twisted.testing.keyupdates import KeyChanger
-from mutauth_twisted.wire import NNS, WINSOCK
 
 KIB = 1024
 
@@ -185,17 +180,6 @@ class KeyChangeTests(SynchronousTestCase):
             self.assertEqual((self.below._changes.count, self.received), (0, sum(sizes)), step)
 
 
-@frozen
-class Verifier:
-    """An exchange that has ended like this."""
-
-    identity: PeerIdentity
-
-    def verify(self, protection: Protection) -> PeerIdentity:
-        """See Authentication."""
-        return self.identity
-
-
 class EndTests(SynchronousTestCase):
     """The end of TLS under a producer."""
 
@@ -244,20 +228,6 @@ class LayerTests(SynchronousTestCase):
         self.assertFalse(IHandshakeListener.providedBy(exchange))
         trusting_layer().under(exchange)
         self.assertTrue(IHandshakeListener.providedBy(exchange))
-
-    def test_what_is_proven_of_another_make(self) -> None:
-        """Towards a peer of another make a client says that it is sealed, on whichever wire, and
-        not that TLS holds.
-        """
-        for wire in (NNS, WINSOCK):
-            security, admitted = SecurityOptions(wire, Protection.TLS), []
-            sealed = PeerIdentity(
-                "a@B", SPN_ASKED, "kerberos", Protection.SEAL, Protection.SEAL.required_flags, 0.0
-            )
-            side = HandshakeRole(True, cast(Any, None), admitted.append, cast(Any, None))
-            exchange: Any = HandshakeProtocol(cast(Any, None), cast(Any, None), security, side)
-            exchange._exchange = Verifier(sealed)
-            self.assertIs(exchange._verify().protection, Protection.SEAL)
 
     def test_ends(self) -> None:
         """Whatever ends a TLS handshake is one line."""
@@ -324,9 +294,9 @@ class LayerTests(SynchronousTestCase):
 
         directory = Path(self.mktemp())
         layer = checking_layer(Authority(Certificates(directory).ca_file), "srv1.example.com")
-        error = self.assertRaises(PeerNotProven, layer.binding, Transport(), "peer")
+        error = self.assertRaises(PeerNotProven, layer.channel, Transport(), "peer")
         self.assertIn("its certificate cannot be read", str(error))
-        error = self.assertRaises(PeerNotProven, trusting_layer().binding, Transport(), "peer")
+        error = self.assertRaises(PeerNotProven, trusting_layer().channel, Transport(), "peer")
         self.assertIn("no authority is given to verify its certificate; give tls-ca", str(error))
 
     def test_names(self) -> None:

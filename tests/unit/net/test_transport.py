@@ -104,7 +104,7 @@ class ReadingTests(Case):
     def test_records(self) -> None:
         """Records are delivered one by one, however they come."""
         self.peer_sends(b"one", b"two")
-        for byte in self.peer.protect(b"three")[0]:
+        for byte in self.peer.send(b"three")[0]:
             self.transport.dataReceived(bytes([byte]))
         self.assertEqual(self.application.received, [b"one", b"two", b"three"])
 
@@ -112,7 +112,7 @@ class ReadingTests(Case):
         """A record that was altered is not delivered, nor is any that follows; the connection ends
         and says why.
         """
-        good, bad, next_one = (self.peer.protect(data)[0] for data in (b"good", b"bad", b"next"))
+        good, bad, next_one = (self.peer.send(data)[0] for data in (b"good", b"bad", b"next"))
         with captured_log() as events:
             self.transport.dataReceived(good + bad[:-1] + b"\0" + next_one)
         self.assertEqual(self.application.received, [b"good"])
@@ -128,7 +128,7 @@ class ReadingTests(Case):
         """
         for order in ((0, 0), (1,), (1, 0), (0, 2)):
             self.setUp()
-            frames = [self.peer.protect(data)[0] for data in (b"a", b"b", b"c")]
+            frames = [self.peer.send(data)[0] for data in (b"a", b"b", b"c")]
             self.transport.dataReceived(b"".join(frames[number] for number in order))
             self.assertEqual(self.application.received, [b"a"] if order[0] == 0 else [])
             self.assertIsInstance(self.lose(ConnectionAborted()), RecordError)
@@ -269,8 +269,8 @@ class PausingTests(Case):
         """Nothing behind an altered record is delivered at the end either."""
         self.transport.pauseProducing()
         self.peer_sends(b"one")
-        record = self.peer.protect(b"two")[0]
-        self.transport.dataReceived(record[:-1] + b"\0" + self.peer.protect(b"three")[0])
+        record = self.peer.send(b"two")[0]
+        self.transport.dataReceived(record[:-1] + b"\0" + self.peer.send(b"three")[0])
         self.assertIsInstance(self.lose(ConnectionDone()), RecordError)
         self.assertEqual(self.application.received, [b"one"])
 
@@ -286,7 +286,7 @@ class PausingTests(Case):
         """A network that does not pause cannot fill the memory."""
         self.transport.pauseProducing()
         for _ in range(20):
-            self.transport.dataReceived(self.peer.protect(bytes(32_000))[0])
+            self.transport.dataReceived(self.peer.send(bytes(32_000))[0])
         self.assertTrue(self.network.aborted)
         self.assertIsInstance(self.lose(ConnectionAborted()), ProtocolViolation)
 

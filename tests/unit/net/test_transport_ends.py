@@ -129,7 +129,7 @@ class ClosingTests(Case):
     def test_abort_from_within(self) -> None:
         """An application that aborts while it is given data gets no more of it."""
         self.application.on_data = lambda transport, data: transport.abortConnection()
-        frames = self.peer.protect(b"one") + self.peer.protect(b"two")
+        frames = self.peer.send(b"one") + self.peer.send(b"two")
         with captured_log() as events:
             self.transport.dataReceived(b"".join(frames)[:-1] + b"\0")
         self.assertEqual(self.application.received, [b"one"])
@@ -244,7 +244,7 @@ class EndingTests(Case):
 
     def test_cut_within_a_record(self) -> None:
         """So was one that ends within a record."""
-        frame = self.peer.protect(b"data")[0]
+        frame = self.peer.send(b"data")[0]
         self.transport.dataReceived(frame[:-1])
         self.transport.readConnectionLost()
         self.assertIsInstance(self.lose(ConnectionAborted()), StreamCut)
@@ -299,7 +299,7 @@ class ThirdPartyTests(Case):
     def test_close_within_a_record(self) -> None:
         """Its close within a record is a cut."""
         self.peer_sends(b"hello")
-        self.transport.dataReceived(self.peer.protect(b"more")[0][:-1])
+        self.transport.dataReceived(self.peer.send(b"more")[0][:-1])
         self.transport.readConnectionLost()
         self.assertIsInstance(self.lose(ConnectionAborted()), StreamCut)
 

@@ -17,11 +17,10 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from mutauth_twisted.core.records import Data, EndOfStream, Records
+from mutauth_twisted.core.connection import Event
 from mutauth_twisted.net.transport import ProtectedTransport
-from mutauth_twisted.protection import Protection
+from mutauth_twisted.testing.connections import established, events
 from mutauth_twisted.testing.fakes import FakeContext, FakeTransport, Recorder
-from mutauth_twisted.wire import NNS
 
 
 @implementer(IPushProducer)
@@ -78,36 +77,26 @@ class Case(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.network: Any = self.network_class()
-        context = FakeContext(initiator=False)
-        records = Records(context, Protection.SEAL, NNS, NNS.reader(), "peer", mutauth=self.mutauth)
-        self.context = context
-        self.transport = ProtectedTransport(
-            self.clock, self.network, records, context.verify(Protection.SEAL)
-        )
+        self.context = FakeContext(initiator=False, mutauth=self.mutauth)
+        (self.peer, _), (connection, event) = established(FakeContext(initiator=True), self.context)
+        self.transport = ProtectedTransport(self.clock, self.network, connection, event.identity)
         self.application = self.application_class()
-        peer = FakeContext(initiator=True)
-        self.peer = Records(
-            peer, Protection.SEAL, NNS, NNS.reader(), "service", mutauth=self.mutauth
-        )
         self.start()
 
     def start(self) -> None:
         """Connect the application."""
         self.transport.start(self.application)
 
-    def sent(self) -> list[Data | EndOfStream]:
+    def sent(self) -> list[Event]:
         """What the peer reads of all that was written since the last time."""
-        self.peer.feed(bytes(self.network.value()))
+        self.peer.receive(bytes(self.network.value()))
         self.network.clear()
-        events = []
-        while (event := self.peer.next_event()) is not None:
-            events.append(event)
-        return events
+        return list(events(self.peer))
 
     def peer_sends(self, *data: bytes, end: bool = False) -> None:
         """The peer's records come in one chunk."""
-        frames = [frame for piece in data for frame in self.peer.protect(piece)]
-        self.transport.dataReceived(b"".join(frames) + (self.peer.end_of_stream() if end else b""))
+        frames = [frame for piece in data for frame in self.peer.send(piece)]
+        self.transport.dataReceived(b"".join(frames) + (self.peer.send_end() if end else b""))
 
     def lose(self, reason: BaseException) -> BaseException | None:
         """The network's connection ends: what the application is told; no timer may be left."""
