@@ -22,8 +22,7 @@ from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mutauth_twisted.core.channelbinding import ChannelBinding
-from mutauth_twisted.core.context import Outcome, SecurityContext, StepFailed
+from mutauth_twisted.core.context import Outcome, StepFailed
 from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.credentials import ClientCredentials, Credentials
 from mutauth_twisted.errors import (

@@ -18,13 +18,14 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from mutauth_twisted.access import AccessPolicy
+from mutauth_twisted.core import connection
 from mutauth_twisted.core.channelbinding import TLS_EXPORTER, ChannelBinding
 from mutauth_twisted.core.confirmation import Confirming
 from mutauth_twisted.core.context import Outcome
 from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.errors import MutualAuthError, NetworkError, PeerNotProven
 from mutauth_twisted.mechanisms import kerberos
-from mutauth_twisted.net import client, protocol
+from mutauth_twisted.net import client
 from mutauth_twisted.net.client import MutualAuthClientEndpoint
 from mutauth_twisted.net.server import MutualAuthServerEndpoint
 from mutauth_twisted.protection import Protection
@@ -59,7 +60,7 @@ class Watched(FakeContext):
         return super().step(token)
 
 
-def _confirming(seen: ChannelBinding, context: Any, security: ChannelBinding) -> Confirming:
+def _confirming(seen: ChannelBinding, context: Any, channel: ChannelBinding) -> Confirming:
     return Confirming(context, seen)
 
 
@@ -314,7 +315,7 @@ class LegsTests(TestCase):
             # As a relay does: its exchange with the service is bound to its other channel.
             elsewhere = ChannelBinding(TLS_EXPORTER, bytes(32))
             confirming = partial(_confirming, elsewhere)
-            with mock.patch.object(protocol, "Confirming", confirming):
+            with mock.patch.object(connection, "Confirming", confirming):
                 error = await self.assertFailure(self.connect(port, security, legs), PeerNotProven)
             self.assertIn("has not confirmed this TLS channel", str(error))
             self.assertEqual(self.clients, [], (wire.name, legs))
