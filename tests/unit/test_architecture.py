@@ -130,11 +130,6 @@ class ArchitectureTests(SynchronousTestCase):
                     wrong.append(f"{name} imports {target}")
         self.assertEqual(wrong, [])
 
-    def test_the_package_itself_imports_nothing(self) -> None:
-        """Importing the package loads none of its parts."""
-        tree = dict(modules())[""]
-        self.assertEqual([name for name in imported("", tree) if within(name, PACKAGE)], [])
-
     def test_every_module_has_a_floor(self) -> None:
         """A new module is given its place before it is used."""
         for name, _ in modules():

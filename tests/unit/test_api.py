@@ -1,0 +1,53 @@
+"""The public API: what the package exports, and what importing it costs."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+import mutauth_twisted
+
+
+class ApiTests(SynchronousTestCase):
+    """The package's own names."""
+
+    def test_each_is_there(self) -> None:
+        """Every public name is found, where a type checker is told that it is."""
+        declared = {}
+        for node in ast.walk(ast.parse(Path(mutauth_twisted.__file__).read_text("utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mutauth_"):
+                declared |= {alias.name: node.module for alias in node.names}
+        self.assertEqual(sorted(declared), mutauth_twisted.__all__)
+        for name, module in declared.items():
+            value = getattr(mutauth_twisted, name)
+            self.assertIs(value, getattr(sys.modules[module], name))
+            self.assertTrue(value.__doc__, f"{name} has no docstring")
+
+    def test_no_other(self) -> None:
+        """A name that is not public is missing as from any module."""
+        self.assertRaises(AttributeError, getattr, mutauth_twisted, "HandshakeProtocol")
+        self.assertIn("SPN", dir(mutauth_twisted))
+
+    def test_loads_nothing(self) -> None:
+        """Importing the package loads neither Twisted nor any of its parts."""
+        shown = "import mutauth_twisted, sys; print(*sys.modules)"
+        command = [sys.executable, "-c", shown]
+        loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        parts = [name for name in loaded if name.startswith(("mutauth_twisted.", "twisted."))]
+        self.assertEqual(parts, [])
+
+    def test_without_ntlm(self) -> None:
+        """Nobody who does not ask for NTLM loads it."""
+        shown = (
+            "import mutauth_twisted as api, sys\n"
+            "[getattr(api, name) for name in api.__all__]\n"
+            "import mutauth_twisted.endpoints.strings, mutauth_twisted.service.tap\n"
+            "print(*(name for name in sys.modules if 'ntlm' in name))"
+        )
+        command = [sys.executable, "-c", shown]
+        loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        self.assertEqual(loaded, [])
