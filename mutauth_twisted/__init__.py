@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mutauth_twisted.access import AccessPolicy
     from mutauth_twisted.core.options import SecurityOptions
-    from mutauth_twisted.credentials import ClientCredentials, NtlmCredentials, ServiceCredentials
+    from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
     from mutauth_twisted.errors import (
         AccessDenied,
         AuthenticationError,
@@ -34,17 +34,18 @@ if TYPE_CHECKING:
     )
     from mutauth_twisted.identity import PeerIdentity
     from mutauth_twisted.interfaces import IMutualAuthTransport, ISessionEnding
-    from mutauth_twisted.mechanisms.initiators import service_keys
+    from mutauth_twisted.mechanisms import MECHANISMS
+    from mutauth_twisted.mechanisms.ntlm import NtlmCredentials
     from mutauth_twisted.net.client import MutualAuthClientEndpoint
     from mutauth_twisted.net.limits import Limits
     from mutauth_twisted.net.server import MutualAuthServerEndpoint, MutualAuthServerFactory
-    from mutauth_twisted.protection import Package, Protection
+    from mutauth_twisted.protection import Protection
     from mutauth_twisted.spn import SPN
 
 _MODULES = {
     "access": ("AccessPolicy",),
     "core.options": ("SecurityOptions",),
-    "credentials": ("ClientCredentials", "NtlmCredentials", "ServiceCredentials"),
+    "credentials": ("ClientCredentials", "ServiceCredentials"),
     "errors": (
         "AccessDenied",
         "AuthenticationError",
@@ -62,11 +63,12 @@ _MODULES = {
     ),
     "identity": ("PeerIdentity",),
     "interfaces": ("IMutualAuthTransport", "ISessionEnding"),
-    "mechanisms.initiators": ("service_keys",),
+    "mechanisms": ("MECHANISMS",),
+    "mechanisms.ntlm": ("NtlmCredentials",),
     "net.client": ("MutualAuthClientEndpoint",),
     "net.limits": ("Limits",),
     "net.server": ("MutualAuthServerEndpoint", "MutualAuthServerFactory"),
-    "protection": ("Package", "Protection"),
+    "protection": ("Protection",),
     "spn": ("SPN",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
