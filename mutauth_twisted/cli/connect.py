@@ -15,13 +15,13 @@ from zope.interface import implementer
 
 from mutauth_twisted.cli.group import begin_logging, report, run_in_reactor
 from mutauth_twisted.cli.output import note
-from mutauth_twisted.endpoints.strings import CLIENT_KEYWORDS
 from mutauth_twisted.errors import MutualAuthError, NetworkError, UsageError
 from mutauth_twisted.net.client import MutualAuthClientEndpoint
 from mutauth_twisted.net.descriptors import raise_limit
 from mutauth_twisted.net.plain import listen_on, parse_client
 from mutauth_twisted.net.protocol import describe
 from mutauth_twisted.net.relay import RelayFactory
+from mutauth_twisted.settings.schema import Where, sections
 
 
 @implementer(IHalfCloseableProtocol)
@@ -135,13 +135,9 @@ async def _through_port(reactor: Any, endpoint: IStreamClientEndpoint, listen: s
 def _keywords() -> str:
     """The keywords of an endpoint string, a line each, as click leaves them."""
     lines = []
-    for kind, words in CLIENT_KEYWORDS.items():
-        lines += [
-            "\b",
-            f"{kind}:",
-            *(f"  {keyword + '=':13}{meaning}" for keyword, meaning in words.items()),
-            "",
-        ]
+    for title, options in sections(Where.CLIENT).items():
+        rows = (f"  {option.name + '=':18} {option.text}" for option in options)
+        lines += ["\b", f"{title}:", *rows, ""]
     return "\n".join(lines)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from ipaddress import IPv6Address
 from typing import Any
 
@@ -415,56 +415,3 @@ class Lifetime:
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = None
-
-
-#: The limits by the names that options and endpoint strings use: attribute, most, and what it is
-#: for.
-LIMITS: dict[str, tuple[str, float, str]] = {
-    "max-handshakes": ("handshakes", 100_000, "Handshakes at once."),
-    "max-handshakes-per-address": (
-        "handshakes_per_address",
-        100_000,
-        "Handshakes of one address at once, an eighth of all at most if not given.",
-    ),
-    "max-waiting": ("waiting", 100_000, "Connections at once that wait for their handshake."),
-    "max-waiting-per-address": (
-        "waiting_per_address",
-        100_000,
-        "Connections of one address at once that wait, a quarter of all at most if not given.",
-    ),
-    "max-connections": ("connections", 1_000_000, "Sessions at once."),
-    "max-connections-per-principal": (
-        "per_principal",
-        1_000_000,
-        "Sessions of one account at once (no such limit).",
-    ),
-    "idle-timeout": ("idle", 604_800, "Seconds without a byte after which a session ends."),
-    "max-session": (
-        "session",
-        604_800,
-        "Seconds after which a session ends (when its ticket does).",
-    ),
-}
-
-
-def limits_of(given: Mapping[str, str], named: str) -> Limits:
-    """Limits as options or an endpoint string give them.
-
-    :param given: texts by their names in :data:`LIMITS`; others are left alone.
-    :param named: how errors show one, with ``name`` and ``value`` in it.
-    :raises UsageError: for what is no number or out of range.
-    """
-    values: dict[str, Any] = {}
-    for name in LIMITS.keys() & given.keys():
-        attribute, most, _ = LIMITS[name]
-        try:
-            value = float(given[name]) if attribute in ("idle", "session") else int(given[name])
-        except ValueError:
-            value = 0
-        if not 0 < value <= most:
-            subject = named.format(name=name, value=given[name])
-            raise UsageError(
-                subject, "it is out of range", f"give a number above 0, up to {most:g}"
-            )
-        values[attribute] = value
-    return Limits(**values)

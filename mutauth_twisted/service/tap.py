@@ -15,14 +15,15 @@ from mutauth_twisted.net.tls import server_layer
 from mutauth_twisted.service.applications import application_factory
 from mutauth_twisted.service.publisher import Publisher
 from mutauth_twisted.service.server import MutualAuthService
-from mutauth_twisted.settings.service import Options, Settings, leave
+from mutauth_twisted.settings.service import Settings
+from mutauth_twisted.settings.twistd import Options, ServiceOptions, leave
 
 __all__ = ["Options", "makeService"]
 
 _log = Log()
 
 
-def makeService(options: Options) -> IService:
+def makeService(options: ServiceOptions) -> IService:
     """Make the service that the options describe.
 
     What is wrong with keys or factories ends the process here, with one line.

@@ -1,38 +1,21 @@
-"""The options of ``twistd mutauth``, checked before anything starts."""
+"""One service as its options describe it, whichever front-end they come from."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Any, Literal
 
 from attrs import frozen
-from twisted.python import usage
 
 from mutauth_twisted.access import AccessPolicy, is_sid
-from mutauth_twisted.core.mechanism import Mechanism
 from mutauth_twisted.core.options import SecurityOptions
-from mutauth_twisted.directory.guidcache import DEFAULT_STATE_DIR
 from mutauth_twisted.directory.published.scp import SpnCheck
-from mutauth_twisted.directory.servicename import (
-    DEFAULT_SPN_FORMS,
-    RNR_FORMS,
-    ServiceName,
-    parse_spn_forms,
-)
-from mutauth_twisted.errors import MutualAuthError, UsageError, check_utf8
+from mutauth_twisted.directory.servicename import DEFAULT_SPN_FORMS, RNR_FORMS, ServiceName
 from mutauth_twisted.ldap.options import DirectoryOptions
-from mutauth_twisted.mechanisms import MECHANISMS, NEGOTIATE, check_options
-from mutauth_twisted.net.limits import LIMITS, Limits, limits_of
-from mutauth_twisted.protection import Protection
-from mutauth_twisted.spn import check_service_class, own_host
-from mutauth_twisted.wire import WIRES
-
-T = TypeVar("T")
-
-SPN_CHECKS: dict[str, SpnCheck] = {"refuse": "refuse", "warn": "warn", "off": "off"}
+from mutauth_twisted.net.limits import Limits
+from mutauth_twisted.settings.read import Values
+from mutauth_twisted.settings.schema import LIMITS
 
 
 @frozen
@@ -83,347 +66,72 @@ class Settings:
     explicit_limits: frozenset[str]
 
 
-def leave(error: MutualAuthError) -> NoReturn:
-    """End the process with the error's line and code, before anything was started."""
-    sys.stderr.write(f"mutauth: {error}\n")
-    sys.exit(error.exit_code)
+def service_settings(values: Values) -> Settings:
+    """The service that values of :data:`~mutauth_twisted.settings.schema.Where.SERVICE` describe.
 
-
-def _number(option: str) -> Callable[[str], int]:
-    def coerce(text: str) -> int:
-        if not (text.isascii() and text.isdecimal() and int(text) <= 65535):
-            raise usage.UsageError(f"--{option} {text}: it is out of range; use 0 to 65535")
-        return int(text)
-
-    return coerce
-
-
-def _seconds(option: str, most: float = 3600, *, none: bool = False) -> Callable[[str], float]:
-    """Read seconds; ``none``: 0 is one of them."""
-
-    def coerce(text: str) -> float:
-        with suppress(ValueError):
-            if 0 < float(text) <= most or (none and float(text) == 0):
-                return float(text)
-        raise usage.UsageError(
-            f"--{option} {text}: it is out of range; give seconds, up to {most:g}"
-        )
-
-    return coerce
-
-
-_CHECK_INTERVAL = _seconds("check-interval", 86400, none=True)
-_DEFAULT_FORMS = ",".join(DEFAULT_SPN_FORMS)
-_REPEATABLE = ("listen", "allow", "allow-group", "deny", "deny-group", "directory")
-
-
-class Options(usage.Options):
-    """The command line of ``twistd mutauth``."""
-
-    synopsis = "[options]"
-    longdesc = (
-        "Serves proven clients only, found through the directory. `mutauth install` prepares the "
-        "directory."
+    :raises UsageError: for what does not go together.
+    """
+    tls_cert = values["tls-cert"]
+    return Settings(
+        service=ServiceName(
+            values["service-class"],
+            values["host"],
+            _forms(values),
+            values["scp-name"],
+            values["scp-parent"],
+        ),
+        account=values["account"],
+        keytab=values["keytab"],
+        package_options=values.package_options,
+        listen=values["listen"],
+        publish=values["publish"] != "none",
+        entry=_entry(values),
+        rnr_name=values["rnr-name"],
+        check_interval=values["check-interval"],
+        priority=values["priority"],
+        weight=values["weight"],
+        spn_check=values["spn-check"],
+        directory=values.directory,
+        state_dir=Path(values["state-dir"]),
+        status=values["status"],
+        serve=_serve(values),
+        policy=values.policy,
+        allow_groups=_names(values["allow-group"]),
+        deny_groups=_names(values["deny-group"]),
+        security=values.security,
+        tls_files=(tls_cert, values["tls-key"]) if tls_cert is not None else None,
+        limits=values.limits,
+        explicit_limits=frozenset(LIMITS.keys() & values.given),
     )
 
-    optFlags = (
-        ("allow-all", None, "Let every proven client in."),
-        ("echo", None, "Serve an echo."),
-        (
-            "accept-replays",
-            None,
-            "Do without a replay cache: who copies a client's request opens sessions as that "
-            "client.",
-        ),
-    )
-    optParameters = (
-        ("service-class", None, None, "First part of the SPN; required."),
-        ("host", None, None, "Second part of the SPN: this machine's DNS name."),
-        (
-            "spn-form",
-            None,
-            None,
-            "Third parts that must be registered: guid, dn, host (guid,dn); or rnr alone.",
-        ),
-        (
-            "account",
-            None,
-            None,
-            "The account that runs the service (the keytab's one entry that is not an SPN).",
-        ),
-        ("keytab", None, None, "The account's keys (KRB5_KTNAME, then the system's)."),
-        ("publish", None, "scp", "What to keep up to date in the directory: scp, rnr or none."),
-        ("rnr-name", None, None, "Name or DN of the RnR service (the service class)."),
-        ("scp-name", None, None, "Common name of the SCP (the service class)."),
-        ("scp-parent", None, None, "DN above the SCP (the host's computer object)."),
-        ("priority", None, 0, "Clients try lower priorities first.", _number("priority")),
-        (
-            "weight",
-            None,
-            100,
-            "Share of the clients among instances of one priority.",
-            _number("weight"),
-        ),
-        ("spn-check", None, "refuse", "When an SPN is missing: refuse, warn or off."),
-        (
-            "check-interval",
-            None,
-            300.0,
-            "Look at the directory again each so many seconds; 0: never.",
-            _CHECK_INTERVAL,
-        ),
-        ("directory-ca", None, None, "Certificates (PEM) that may vouch for ldaps:// servers."),
-        ("realm", None, None, "The realm (that of the keytab's principal)."),
-        ("nameserver", None, None, "Ask this DNS server instead of the system's."),
-        (
-            "state-dir",
-            None,
-            str(DEFAULT_STATE_DIR),
-            "Where `mutauth install` cached the SCP's GUID.",
-        ),
-        ("status", None, None, "Tell how the service is, over HTTP: a server endpoint string."),
-        ("forward", None, None, "Stand in front of a plain service: a client endpoint string."),
-        (
-            "factory",
-            None,
-            None,
-            "Serve a Twisted factory: its dotted name, or a callable's that makes it.",
-        ),
-        ("wire", None, "nns", "The wire format: nns or winsock."),
-        (
-            "protection",
-            None,
-            "seal",
-            "The least that is done to every byte: seal, sign (seal for who asks) or tls.",
-        ),
-        (
-            "package",
-            None,
-            NEGOTIATE.name,
-            "; ".join(f"{each.name}: {each.summary}" for each in MECHANISMS.values()) + ".",
-        ),
-        *(
-            (name, None, None, f"{what[0].upper()}{what[1:]}, for --package {each.name}.")
-            for each in MECHANISMS.values()
-            for name, what in each.required.items()
-        ),
-        (
-            "tls-cert",
-            None,
-            None,
-            "Certificate chain (PEM) for --protection tls (one that is made up).",
-        ),
-        ("tls-key", None, None, "The certificate's key (PEM), where it is not in the same file."),
-        (
-            "handshake-timeout",
-            None,
-            10.0,
-            "Deadline of the exchange, in seconds.",
-            _seconds("handshake-timeout"),
-        ),
-        *(
-            (name, None, getattr(Limits(), attribute), text)
-            for name, (attribute, _, text) in LIMITS.items()
-        ),
-    )
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._repeated: dict[str, list[str]] = {kind: [] for kind in _REPEATABLE}
+def _names(groups: tuple[str, ...]) -> tuple[str, ...]:
+    """The groups that are given by their names, for the directory to find."""
+    return tuple(group for group in groups if not is_sid(group))
 
-    def opt_listen(self, value: str) -> None:
-        """A server endpoint string; repeatable. [default: tcp:0, any free port]"""
-        self._repeated["listen"].append(value)
 
-    def opt_allow(self, value: str) -> None:
-        """Let in whom this pattern matches, *@EXAMPLE.COM (everybody, computers too),
-        svc-*@EXAMPLE.COM (no computers:
-        svc-*$@EXAMPLE.COM) or DOMAIN\\name; repeatable."""
-        self._repeated["allow"].append(value)
+def _entry(values: Values) -> Literal["scp", "rnr"]:
+    """What stands for the service in the directory: what is published, or else what the SPN
+    names.
+    """
+    return "rnr" if "rnr" in (values["publish"], *(values["spn-form"] or ())) else "scp"
 
-    def opt_allow_group(self, value: str) -> None:
-        """Let in the members of a group: its name, DOMAIN\\name, name@domain, DN or SID;
-        repeatable.
-        """
-        self._repeated["allow-group"].append(value)
 
-    def opt_deny(self, value: str) -> None:
-        """Keep out whom this pattern matches, a computer without its $ too; beats what lets in;
-        repeatable.
-        """
-        self._repeated["deny"].append(value)
+def _forms(values: Values) -> tuple[str, ...]:
+    forms: tuple[str, ...] | None = values["spn-form"]
+    if _entry(values) == "scp":
+        return forms or DEFAULT_SPN_FORMS
+    if forms not in (None, RNR_FORMS) or values["publish"] == "scp":
+        remedy = "an RnR service has no other form, and publish rnr or none"
+        raise values.error("spn-form", "it names an RnR service and an SCP", remedy)
+    return RNR_FORMS
 
-    def opt_deny_group(self, value: str) -> None:
-        """Keep out the members of a group, whoever else is let in; repeatable."""
-        self._repeated["deny-group"].append(value)
 
-    def opt_directory(self, value: str) -> None:
-        """A domain controller, ldap://HOST or ldaps://HOST; repeatable. [default: from DNS]"""
-        self._repeated["directory"].append(value)
-
-    def parseArgs(self, *arguments: str) -> None:
-        """There is nothing but options."""
-        if arguments:
-            raise usage.UsageError(f"{arguments[0]}: it belongs to no option")
-
-    def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        """Read the command line; a mistake ends the process with one line and code 2."""
-        try:
-            check_utf8(options or ())
-            super().parseOptions(options)
-        except UsageError as error:
-            leave(error)
-        except usage.UsageError as error:
-            leave(UsageError("twistd mutauth", str(error), "see twistd mutauth --help"))
-
-    def postOptions(self) -> None:
-        """Turn everything into :attr:`settings`; mistakes end the process like unknown options
-        do.
-        """
-        try:
-            self.settings = self._settings()
-        except UsageError as error:
-            leave(error)
-
-    def _settings(self) -> Settings:
-        if not self["service-class"]:
-            raise UsageError(
-                "--service-class",
-                "it is missing",
-                "give the first part of the SPN, such as echoSvc",
-            )
-        check_service_class(self["service-class"], f"--service-class {self['service-class']}")
-        package = self._package()
-        explicit_limits = frozenset(
-            name for name in LIMITS if isinstance(self[name], str)
-        )  # defaults are numbers
-        return Settings(
-            service=ServiceName(
-                self["service-class"],
-                self["host"] or own_host(),
-                self._forms(),
-                self["scp-name"],
-                self["scp-parent"],
-            ),
-            account=self["account"],
-            keytab=self["keytab"],
-            package_options={name: self[name] for name in package.service_options if name in self},
-            listen=tuple(self._repeated["listen"] or ["tcp:0"]),
-            publish=self._choice("publish", {"scp": True, "rnr": True, "none": False}),
-            entry=self._entry(),
-            rnr_name=self["rnr-name"],
-            check_interval=self["check-interval"],
-            priority=self["priority"],
-            weight=self["weight"],
-            spn_check=self._choice("spn-check", SPN_CHECKS),
-            directory=DirectoryOptions(
-                tuple(self._repeated["directory"]),
-                self["directory-ca"],
-                self["realm"],
-                self["nameserver"],
-            ),
-            state_dir=Path(self["state-dir"]),
-            status=self["status"],
-            serve=self._serve(),
-            policy=self._policy(),
-            allow_groups=self._groups("allow-group", by_name=True),
-            deny_groups=self._groups("deny-group", by_name=True),
-            security=SecurityOptions(
-                self._choice("wire", WIRES),
-                self._choice("protection", {kind.value: kind for kind in Protection}),
-                self["handshake-timeout"],
-                package,
-            ),
-            tls_files=self._tls_files(),
-            limits=limits_of({name: self[name] for name in explicit_limits}, "--{name} {value}"),
-            explicit_limits=explicit_limits,
-        )
-
-    def _package(self) -> Mechanism:
-        """The mechanism; other options must not promise what it does not keep."""
-        package = self._choice("package", MECHANISMS)
-        given = {name for name, value in self.items() if value != self.defaults.get(name)}
-        given |= {name for name, values in self._repeated.items() if values}
-        check_options(package, given, "--{}", initiator=False)
-        if not package.authenticates_service:
-            subject, cause = f"--package {package.name}", "it does not authenticate the service"
-            if self["publish"] != "none":
-                cause = f"{cause}, which clients want of one that they find in the directory"
-                raise UsageError(subject, cause, "add --publish none")
-            if self["spn-check"] != "off":
-                cause = f"{cause}, and checks of its SPNs say nothing"
-                raise UsageError(subject, cause, "add --spn-check off")
-        return package
-
-    def _tls_files(self) -> tuple[str, str | None] | None:
-        certificate, key = self["tls-cert"], self["tls-key"]
-        if certificate is None:
-            if key is not None:
-                raise UsageError(
-                    "--tls-key", "it means nothing without its certificate", "add --tls-cert FILE"
-                )
-            return None
-        if self["protection"] != Protection.TLS.value:
-            raise UsageError("--tls-cert", "there is no TLS to use it for", "add --protection tls")
-        return certificate, key
-
-    def _choice(self, option: str, choices: Mapping[str, T]) -> T:
-        if self[option] not in choices:
-            raise UsageError(
-                f"--{option} {self[option]}",
-                "there is no such choice",
-                f"use {' or '.join(choices)}",
-            )
-        return choices[self[option]]
-
-    def _entry(self) -> Literal["scp", "rnr"]:
-        """What stands for the service in the directory: what is published, or else what the SPN
-        names.
-        """
-        return "rnr" if self["publish"] == "rnr" or self["spn-form"] == "rnr" else "scp"
-
-    def _forms(self) -> tuple[str, ...]:
-        if self._entry() == "rnr":
-            if (self["spn-form"] or "rnr") != "rnr" or self["publish"] == "scp":
-                cause = (
-                    f"--publish {self['publish']} goes with other names than --spn-form "
-                    f"{self['spn-form']}"
-                )
-                raise UsageError(
-                    "--spn-form",
-                    cause,
-                    "an RnR service takes --publish rnr, and --spn-form rnr or none",
-                )
-            return RNR_FORMS
-        return parse_spn_forms(self["spn-form"] or _DEFAULT_FORMS)
-
-    def _serve(self) -> tuple[str, str]:
-        chosen: list[tuple[str, Any]] = [
-            (kind, self[kind]) for kind in ("echo", "forward", "factory") if self[kind]
-        ]
-        if len(chosen) != 1:
-            cause = "nothing is there to serve" if not chosen else "only one of them can be served"
-            raise UsageError("--echo, --forward, --factory", cause, "give exactly one")
-        kind, argument = chosen[0]
-        return kind, str(argument)
-
-    def _groups(self, option: str, *, by_name: bool) -> tuple[str, ...]:
-        """The groups that are given by their names, or those by their SIDs."""
-        groups = tuple(group.strip() for group in self._repeated[option])
-        if "" in groups:
-            raise UsageError(f"--{option}", "it names no group", "give a name or a SID")
-        return tuple(group for group in groups if is_sid(group) is not by_name)
-
-    def _policy(self) -> AccessPolicy:
-        repeated = self._repeated
-        policy = AccessPolicy(
-            repeated["allow"],
-            repeated["deny"],
-            bool(self["allow-all"]),
-            self._groups("allow-group", by_name=False),
-            self._groups("deny-group", by_name=False),
-        )
-        if policy.lets_nobody_in and not self._groups("allow-group", by_name=True):
-            remedy = "give --allow PATTERN, or --allow-all for every authenticated client"
-            raise UsageError("--allow", "the access policy allows no client", remedy)
-        return policy
+def _serve(values: Values) -> tuple[str, str]:
+    kinds = ("echo", "forward", "factory")
+    chosen = [kind for kind in kinds if values[kind]]
+    if len(chosen) != 1:
+        cause = f"it cannot be had with {chosen[0]} too" if chosen else "nothing is there to serve"
+        remedy = f"give exactly one of {', '.join(map(values.front.spell, kinds))}"
+        raise values.error(chosen[-1] if chosen else "echo", cause, remedy)
+    return chosen[0], str(values[chosen[0]])

@@ -28,7 +28,7 @@ from mutauth_twisted.directory.spns import add_spns, find_account, remove_spns
 from mutauth_twisted.ldap.session import Change, LdapSession
 from mutauth_twisted.service.neighbours import Neighbours
 from mutauth_twisted.service.publisher import Publisher
-from mutauth_twisted.settings.service import Options
+from mutauth_twisted.settings.twistd import Options
 from tests.integration.directory_case import DirectoryTestCase
 
 INTERVAL = "0.1"

@@ -33,6 +33,7 @@ from mutauth_twisted.net.server import (
     MutualAuthServerFactory,
 )
 from mutauth_twisted.protection import Protection
+from mutauth_twisted.settings.schema import Where, options
 from mutauth_twisted.spn import SPN
 from mutauth_twisted.testing.fakes import FakeContext, captured_log
 from mutauth_twisted.testing.users import users_file
@@ -85,7 +86,7 @@ class ClientStringTests(SynchronousTestCase):
                 self.assertEqual(made.call_args.kwargs["keep"], seconds)
         for text in ("cache=-1", "cache=3601", "cache=nan", "cache=", "cache=a"):
             self.assertIn(
-                "it is no time",
+                "it is out of range",
                 str(self.assertRaises(UsageError, self.parse, f"mutauth:scp=a:{text}")),
             )
 
@@ -197,13 +198,16 @@ class ClientStringTests(SynchronousTestCase):
             ),
             (
                 "mutauth:scp=a:tls-ca=/a.pem",
-                "keyword tls-ca: there is no TLS to use it for; add protection=tls",
+                "keyword tls-ca: it means nothing without protection=tls; add protection=tls",
             ),
             (
                 "mutauth:scp=a:protection=tls:tls-name=b",
                 "keyword tls-name: it means nothing without tls-ca",
             ),
-            ("mutauth:tcp\\:a\\:1:spn=a/b:tls-ca=/a.pem", "there is no TLS to use it for"),
+            (
+                "mutauth:tcp\\:a\\:1:spn=a/b:tls-ca=/a.pem",
+                "it means nothing without protection=tls",
+            ),
             ("mutauth:scp=a:nameserver=localhost", "localhost"),
             ("mutauth:tcp\\:a\\:1:spn=a/b:nameserver=localhost", "localhost"),
             ("mutauth:unix\\:/a:spn=a/b:nameserver=192.0.2.1", "it goes with tcp:HOST:PORT only"),
@@ -230,7 +234,7 @@ class ClientStringTests(SynchronousTestCase):
 
     def test_every_keyword_is_known(self) -> None:
         """What the help of mutauth connect lists is taken somewhere, and nothing else is."""
-        listed = {keyword for words in strings.CLIENT_KEYWORDS.values() for keyword in words}
+        listed = options(Where.CLIENT).keys()
         for keyword in listed:
             error = self.assertRaises(UsageError, self.parse, f"mutauth:{keyword}=:bogus=1")
             self.assertNotIn(f"keyword {keyword}: there is no such", str(error))
@@ -263,14 +267,14 @@ class ClientStringTests(SynchronousTestCase):
 
     def test_ntlm_refused(self) -> None:
         """Nothing that would promise a proof goes with it, and its file goes with nothing else."""
-        proof = "package ntlm-service-unproven does not authenticate the service"
+        proof = "package=ntlm-service-unproven does not authenticate the service"
         for text, word in (
             (f"mutauth:scp=echo:{NTLM}", f"keyword scp: {proof}"),
             (f"mutauth:rnr=echo:{NTLM}", f"keyword rnr: {proof}"),
             (f"mutauth:tcp\\:a\\:1:spn=a/b:{NTLM}", f"keyword spn: {proof}"),
             (
                 f"mutauth:tcp\\:a\\:1:ccache=FILE\\:/c:{NTLM}",
-                "it means nothing without package kerberos or",
+                "it means nothing without package=kerberos or",
             ),
             (f"mutauth:tcp\\:a\\:1:tls-ca=/c.pem:{NTLM}", f"keyword tls-ca: {proof}"),
             (f"mutauth:tcp\\:a\\:1:protection=tls:{NTLM}", "it cannot be bound to TLS"),
@@ -282,11 +286,11 @@ class ClientStringTests(SynchronousTestCase):
             ),
             (
                 "mutauth:tcp\\:a\\:1:spn=a/b:ntlm-users=/u",
-                "it means nothing without package ntlm-service-unproven",
+                "it means nothing without package=ntlm-service-unproven",
             ),
             (
                 "mutauth:scp=a:package=negotiate:ntlm-users=/u",
-                "it means nothing without package ntlm-service-unproven",
+                "it means nothing without package=ntlm-service-unproven",
             ),
         ):
             self.assertIn(word, str(self.assertRaises(UsageError, self.parse, text)))
@@ -452,7 +456,7 @@ class ServerStringTests(SynchronousTestCase):
             wrong = f"mutauth:tcp\\:9000:allow-all=yes:{keyword}=Domain Users"
             error = str(self.assertRaises(UsageError, self.parse, wrong))
             self.assertIn(
-                f"{keyword}=Domain Users: it is no SID, and an endpoint string asks no directory",
+                f"{keyword}=Domain Users: it is not a SID, and an endpoint string asks no",
                 error,
             )
         wrong = "mutauth:tcp\\:9000:allow-group=S-1-5-32-544"
@@ -479,10 +483,10 @@ class ServerStringTests(SynchronousTestCase):
         """Nothing of Kerberos' goes with it, and its file goes with nothing else."""
         for words, text in (
             (f"{NTLM}:keytab=/k", "keyword keytab: it means nothing without"),
-            (f"{NTLM}:class=echo", "keyword class: package ntlm-service-unproven does not"),
-            (f"{NTLM}:tls-cert=/c.pem", "keyword tls-cert: package ntlm-service-unproven does not"),
+            (f"{NTLM}:class=echo", "keyword class: package=ntlm-service-unproven does not"),
+            (f"{NTLM}:tls-cert=/c.pem", "keyword tls-cert: package=ntlm-service-unproven does"),
             (f"{NTLM}:allow-group=S-1-5-21-1-2-3-4", "does not tell a client's groups"),
-            (f"{NTLM}:deny-group=S-1-5-21-1-2-3-4", "keyword deny-group: package ntlm"),
+            (f"{NTLM}:deny-group=S-1-5-21-1-2-3-4", "keyword deny-group: package=ntlm"),
             (f"{NTLM}:protection=tls", "it cannot be bound to TLS"),
             ("package=ntlm-service-unproven", "keyword ntlm-users: it is missing"),
             ("ntlm-users=/u", "it means nothing without"),

@@ -99,8 +99,8 @@ class OneMoreTests(SynchronousTestCase):
     def test_options(self) -> None:
         """Its option is required with it and refused with others, and theirs are with it."""
         for words, text in (
-            ("package=fake", "keyword fake-word: it is missing; name the word that both"),
-            ("fake-word=a", "keyword fake-word: it means nothing without package fake"),
+            ("package=fake", "keyword fake-word: it is missing; add fake-word=VALUE: Word that"),
+            ("fake-word=a", "keyword fake-word: it means nothing without package=fake"),
             ("package=fake:fake-word=a:keytab=/k", "keyword keytab: it means nothing without"),
             ("package=fake:fake-word=a:bogus=1", "keyword bogus: there is no such keyword"),
             ("package=other", "use kerberos or negotiate or ntlm-service-unproven or fake"),

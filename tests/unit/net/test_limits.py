@@ -21,7 +21,7 @@ from mutauth_twisted.errors import AccessDenied, ServiceFull, SessionEnded, Usag
 from mutauth_twisted.identity import PeerIdentity
 from mutauth_twisted.interfaces import ISessionEnding
 from mutauth_twisted.log import LimitedLog
-from mutauth_twisted.net.limits import NOTICE, Limits, Places, limits_of
+from mutauth_twisted.net.limits import NOTICE, Limits, Places
 from mutauth_twisted.net.refusals import LINES_OF_ONE
 from mutauth_twisted.net.server import MutualAuthServerFactory
 from mutauth_twisted.net.transport import LINGER, ProtectedTransport
@@ -73,45 +73,15 @@ class ValueTests(SynchronousTestCase):
         """
         for handshakes, share in ((1000, 32), (256, 32), (255, 31), (32, 4), (2, 1), (1, 1)):
             self.assertEqual(
-                limits_of({"max-handshakes": str(handshakes)}, "{name}").handshakes_per_address,
+                Limits(handshakes=handshakes).handshakes_per_address,
                 share,
             )
         for waiting, share in ((5000, 256), (1024, 256), (24, 6), (1, 1)):
-            self.assertEqual(
-                limits_of({"max-waiting": str(waiting)}, "{name}").waiting_per_address, share
-            )
+            self.assertEqual(Limits(waiting=waiting).waiting_per_address, share)
         self.assertEqual(Limits(handshakes=8, handshakes_per_address=8).handshakes_per_address, 8)
 
-    def test_texts(self) -> None:
-        """Options and endpoint strings give them as texts, among other keywords."""
-        given = {
-            "max-handshakes": "3",
-            "max-handshakes-per-address": "2",
-            "max-waiting": "8",
-            "max-waiting-per-address": "7",
-            "max-connections-per-principal": "4",
-            "max-connections": "5",
-            "idle-timeout": "0.5",
-            "max-session": "60",
-            "keytab": "/etc/k",
-        }
-        self.assertEqual(limits_of(given, "{name}"), Limits(3, 2, 5, 0.5, 60.0, 8, 7, 4))
-
     def test_refused(self) -> None:
-        """What is no number, or none to bound anything with, is refused by name."""
-        for name, value in (
-            ("max-handshakes", "0"),
-            ("max-handshakes", "1.5"),
-            ("max-connections", "-1"),
-            ("max-connections", "1e9"),
-            ("idle-timeout", "inf"),
-            ("idle-timeout", "nan"),
-            ("max-session", ""),
-        ):
-            error = self.assertRaises(UsageError, limits_of, {name: value}, "--{name} {value}")
-            self.assertTrue(
-                str(error).startswith(f"--{name} {value}: ".replace("  ", " ")), str(error)
-            )
+        """A limit that bounds nothing is no limit."""
         for value in (0, -1, float("nan"), float("inf")):
             self.assertRaises(UsageError, Limits, idle=value)
 

@@ -14,7 +14,8 @@ from mutauth_twisted.mechanisms import NEGOTIATE, NTLM
 from mutauth_twisted.net.limits import Limits
 from mutauth_twisted.protection import Protection
 from mutauth_twisted.service.publisher import Publisher
-from mutauth_twisted.settings.service import Options, Settings
+from mutauth_twisted.settings.service import Settings
+from mutauth_twisted.settings.twistd import Options
 
 MINIMAL = (
     "--service-class",
@@ -70,10 +71,11 @@ class OptionsTests(SynchronousTestCase):
         given = self.settings(*MINIMAL, "--protection=tls", "--tls-cert=/a.pem", "--tls-key=/b.pem")
         self.assertEqual(given.tls_files, ("/a.pem", "/b.pem"))
         self.assertIn(
-            "--tls-cert: there is no TLS to use it for", self.refused(*MINIMAL, "--tls-cert=/a.pem")
+            "--tls-cert: it means nothing without --protection tls",
+            self.refused(*MINIMAL, "--tls-cert=/a.pem"),
         )
         self.assertIn(
-            "--tls-key: it means nothing",
+            "--tls-key: it means nothing without --tls-cert",
             self.refused(*MINIMAL, "--protection=tls", "--tls-key=/b.pem"),
         )
         self.assertIn(
@@ -95,11 +97,11 @@ class OptionsTests(SynchronousTestCase):
         self.assertFalse(Publisher.is_needed(settings))
         self.assertEqual(
             self.settings(*MINIMAL, "--keytab=/k", "--accept-replays").package_options,
-            {"keytab": "/k", "state-dir": str(DEFAULT_STATE_DIR), "accept-replays": 1},
+            {"keytab": "/k", "state-dir": str(DEFAULT_STATE_DIR), "accept-replays": True},
         )
         for words, text in (
             ((package, *off), "--ntlm-users: it is missing"),
-            ((users,), "--ntlm-users: it means nothing without package ntlm-service-unproven"),
+            ((users,), "--ntlm-users: it means nothing without --package ntlm-service-unproven"),
             ((users, "--package=negotiate"), "--ntlm-users: it means nothing"),
             ((package, users), "add --publish none"),
             ((package, users, "--publish=rnr", "--spn-check=off"), "add --publish none"),
@@ -109,10 +111,10 @@ class OptionsTests(SynchronousTestCase):
                 "package ntlm-service-unproven: it cannot be bound to TLS",
             ),
             ((package, users, *off, "--keytab=/k"), "--keytab: it means nothing"),
-            ((package, users, *off, "--account=svc"), "--account: package ntlm-service"),
+            ((package, users, *off, "--account=svc"), "--account: --package ntlm-service"),
             (
                 (package, users, *off, "--allow-group=S-1-5-21-1-2-3-4"),
-                "--allow-group: package ntlm-service-unproven does not",
+                "--allow-group: --package ntlm-service-unproven does not",
             ),
             ((package, users, *off, "--deny-group=guests"), "does not tell a client's groups"),
         ):

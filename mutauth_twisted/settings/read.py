@@ -1,0 +1,210 @@
+"""From what a front-end was given to typed values: names, kinds, and the rules between options.
+
+A mistake has the same words in each front-end, with its own spelling of the option.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from attrs import field, frozen
+
+from mutauth_twisted.access import AccessPolicy, is_sid
+from mutauth_twisted.core.mechanism import Mechanism
+from mutauth_twisted.core.options import SecurityOptions
+from mutauth_twisted.errors import UsageError
+from mutauth_twisted.ldap.options import DirectoryOptions
+from mutauth_twisted.mechanisms import MECHANISMS
+from mutauth_twisted.net.limits import Limits
+from mutauth_twisted.protection import Protection
+from mutauth_twisted.settings.schema import (
+    ABOUT_GROUPS,
+    ABOUT_SERVICE,
+    LIMITS,
+    NEEDS,
+    UNAUTHENTICATED,
+    Option,
+    Where,
+    options,
+)
+from mutauth_twisted.wire import NNS, WIRES
+
+
+@frozen
+class Front:
+    """One front-end; a command line, unless it is a subclass.
+
+    :param where: all that it takes, in any of its forms.
+    :param noun: its word for an option.
+    :param subject: precedes an option in an error.
+    :param aliases: the names that stand for others in it.
+    """
+
+    where: Where
+    noun: str = "option"
+    subject: str = ""
+    aliases: Mapping[str, str] = field(factory=dict)
+
+    def spell(self, name: str, value: object = None) -> str:
+        """An option as users of this front-end write it; True is a flag that is set."""
+        return f"--{name}" if value is None or value is True else f"--{name} {value}".rstrip()
+
+    def raw(self, option: Option, value: Any) -> Any:
+        """The text of a value, the texts where the option is repeatable, or a flag's bool.
+
+        :raises UsageError: for what cannot be one; its cause and remedy count.
+        """
+        return value
+
+
+class Values(dict[str, Any]):
+    """The value of every option of a front-end's form, those that were not given included.
+
+    :param front: the front-end.
+    :param form: which of its forms it is.
+    :param given: values as the front-end has them, by name.
+    :raises UsageError: for what is unknown, has not a value that it can have, or does not go with
+        the rest.
+    """
+
+    def __init__(self, front: Front, form: Where, given: Mapping[str, Any]) -> None:
+        self.front = front
+        self._known = options(form)
+        super().__init__()
+        every = options(front.where) | self._known
+        #: The names that were given, with their spelling.
+        self.given: dict[str, str] = {}
+        for spelling, value in given.items():
+            name = front.aliases.get(spelling, spelling)
+            if name not in every:
+                raise self._unknown(spelling)
+            if name in self.given:
+                cause = f"{front.spell(self.given[name])} means the same"
+                subject = front.subject + front.spell(spelling)
+                raise UsageError(subject, cause, "leave one of the two out")
+            self.given[name] = spelling
+            self[name] = self._convert(every[name], value)
+        self._check()
+
+    def __missing__(self, name: str) -> Any:
+        return self.setdefault(name, self._known[name].initial)
+
+    def error(self, name: str, cause: str, remedy: str, value: object = None) -> UsageError:
+        """An error about an option, as the front-end spells it."""
+        written = self.front.spell(self.given.get(name, name), value)
+        return UsageError(self.front.subject + written, cause, remedy)
+
+    def _unknown(self, name: str) -> UsageError:
+        names = sorted(self._known)
+        close = get_close_matches(name, [*names, *self.front.aliases], 1)
+        remedy = f"known: {', '.join(names)}"
+        if close:
+            remedy = f"did you mean {close[0]}? {remedy}"
+        return self.error(name, f"there is no such {self.front.noun} here", remedy)
+
+    def _convert(self, option: Option, value: Any) -> Any:
+        shown, values = value, []
+        try:
+            raw = self.front.raw(option, value)
+            for shown in raw if option.kind.repeatable else (raw,):
+                values.append(option.kind.convert(shown))
+        except UsageError as error:
+            raise self.error(option.name, error.cause, error.remedy, shown) from None
+        return tuple(values) if option.kind.repeatable else values[0]
+
+    @property
+    def package(self) -> Mechanism:
+        """The security package."""
+        return MECHANISMS[self["package"]]
+
+    def _options_of(self, package: Mechanism) -> frozenset[str]:
+        """The options that make a package's credentials, on this side of the connection."""
+        client = Where.CLIENT & self.front.where
+        return package.client_options if client else package.service_options
+
+    @property
+    def package_options(self) -> dict[str, Any]:
+        """The values that make the package's credentials."""
+        own = self._options_of(self.package) & self._known.keys()
+        return {name: self[name] for name in sorted(own)}
+
+    def _check(self) -> None:
+        if "package" in self._known:
+            self._check_package()
+        for name in self.given:
+            other, value = NEEDS.get(name, ("", None))
+            if other and not (other in self.given if value is None else self[other] == value):
+                needed = self.front.spell(other, value)
+                cause = f"it means nothing without {needed}"
+                raise self.error(name, cause, f"add {needed}, or leave it out")
+            if name not in self._known:
+                raise self._unknown(self.given[name])
+        if Where.SERVICE & self.front.where:
+            self._require("service-class")
+
+    def _require(self, name: str) -> None:
+        if name not in self.given:
+            option = self._known[name]
+            add = f"add {self.front.spell(name, option.kind.metavar)}"
+            raise self.error(name, "it is missing", f"{add}: {option.help.rstrip('.')}")
+
+    def _check_package(self) -> None:
+        """See that what was given goes with the package, and that nothing it needs is missing."""
+        spell, package = self.front.spell, self.package
+        spelt, own = spell("package", package.name), self._options_of(package)
+        about_service: set[str] = set()
+        if not package.authenticates_service:
+            both = (names for where, names in ABOUT_SERVICE.items() if where & self.front.where)
+            about_service.update(*both)
+        for name in self.given:
+            others = [each.name for each in MECHANISMS.values() if name in self._options_of(each)]
+            if others and name not in own:
+                needed = " or ".join(spell("package", other) for other in others)
+                cause = f"it means nothing without {needed}"
+            elif name in about_service:
+                cause = f"{spelt} does not authenticate the service"
+            elif name in ABOUT_GROUPS and not package.identifies_groups:
+                cause = f"{spelt} does not tell a client's groups"
+            else:
+                continue
+            raise self.error(name, cause, "leave it out, or use another package")
+        for name in package.required.keys() & own:
+            self._require(name)
+        if not package.authenticates_service:
+            for name, value in UNAUTHENTICATED.items():
+                if name in self._known and self[name] != value:
+                    cause = f"{spell(name, self[name])} needs one that authenticates the service"
+                    raise self.error("package", cause, f"add {spell(name, value)}", package.name)
+
+    @property
+    def security(self) -> SecurityOptions:
+        """The wire, protection, deadline and package of a connection."""
+        wire, protection = WIRES[self["wire"] or NNS.name], Protection(self["protection"])
+        return SecurityOptions(wire, protection, self["handshake-timeout"], self.package)
+
+    @property
+    def limits(self) -> Limits:
+        """The limits."""
+        return Limits(**{LIMITS[name]: self[name] for name in LIMITS.keys() & self.given})
+
+    @property
+    def directory(self) -> DirectoryOptions:
+        """How the directory is reached."""
+        names = ("directory", "directory-ca", "realm", "nameserver")
+        return DirectoryOptions(*(self[name] for name in names))
+
+    @property
+    def policy(self) -> AccessPolicy:
+        """The access policy, without groups that only the directory can tell.
+
+        :raises UsageError: when it allows no client.
+        """
+        allow, deny = (filter(is_sid, self[name]) for name in ("allow-group", "deny-group"))
+        policy = AccessPolicy(self["allow"], self["deny"], self["allow-all"], allow, deny)
+        if policy.lets_nobody_in and not self["allow-group"]:
+            spell = self.front.spell
+            remedy = f"add {spell('allow', 'PATTERN')}, or {spell('allow-all', True)} for everybody"
+            raise self.error("allow", "the access policy allows no client", remedy)
+        return policy

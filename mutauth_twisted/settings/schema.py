@@ -1,0 +1,435 @@
+"""Every option, once: its names, kind, default and help, which front-ends take it, what it needs.
+
+The front-ends are ``twistd mutauth``, a table of TOML, the endpoint strings of servers and clients,
+and the sub-commands of ``mutauth``.  Each is built from these rows, and so is the reference in the
+documentation.  A name means the same wherever it is taken; where a service's option and a client's
+share a name, such as ``keytab``, each has its row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
+from enum import Flag, auto
+from typing import Any
+
+from attrs import evolve, frozen
+
+from mutauth_twisted.access import is_sid
+from mutauth_twisted.directory.guidcache import DEFAULT_STATE_DIR
+from mutauth_twisted.directory.servicename import DEFAULT_SPN_FORMS, RNR_FORMS, SPN_FORMS
+from mutauth_twisted.errors import UsageError
+from mutauth_twisted.ldap.dn import is_dn
+from mutauth_twisted.mechanisms import KERBEROS, MECHANISMS, NEGOTIATE
+from mutauth_twisted.net.limits import Limits
+from mutauth_twisted.protection import Protection
+from mutauth_twisted.spn import check_service_class, own_host
+from mutauth_twisted.wire import NNS, WIRES
+
+
+class Where(Flag):
+    """Front-ends, as bits."""
+
+    #: ``twistd mutauth``, and a table of TOML.
+    SERVICE = auto()
+    #: A server's endpoint string.
+    SERVER = auto()
+    #: A client's, with what it looks for in the directory, or with an endpoint of its own.
+    SCP = auto()
+    KEYWORD = auto()
+    RNR = auto()
+    DIRECT = auto()
+    #: Sub-commands of ``mutauth`` that name it.
+    COMMAND = auto()
+
+    LISTENING = SERVICE | SERVER
+    BY_SCP = SCP | KEYWORD
+    LOCATED = BY_SCP | RNR
+    CLIENT = LOCATED | DIRECT
+    CHANNEL = LISTENING | CLIENT
+    SEARCHING = SERVICE | LOCATED | COMMAND
+
+
+@frozen
+class Kind:
+    """How an option's text becomes its value.
+
+    :param metavar: stands for the value in help texts.
+    :param convert: takes the text, or a flag's bool, or a number of TOML; raises UsageError, whose
+        cause and remedy count.
+    :param choices: the values there are, where they can be listed.
+    :param types: those that a TOML value may have.
+    :param repeatable: an option has any number of values: it is given several times, is a list in
+        TOML, and in an endpoint string has commas between them.
+    """
+
+    metavar: str = "TEXT"
+    convert: Callable[[Any], Any] = str
+    choices: Collection[str] = ()
+    types: tuple[type, ...] = (str,)
+    repeatable: bool = False
+
+
+def _number(most: int, least: int = 1) -> Kind:
+    def convert(value: str | int) -> int:
+        text = str(value)
+        if text.isascii() and text.isdecimal() and least <= int(text) <= most:
+            return int(text)
+        raise UsageError(text, "it is out of range", f"use {least} to {most}")
+
+    return Kind("N", convert, types=(int,))
+
+
+def _seconds(most: int = 3600, *, zero: bool = False) -> Kind:
+    def convert(value: str | float) -> float:
+        with suppress(ValueError):
+            if 0 < float(value) <= most or (zero and float(value) == 0):
+                return float(value)
+        raise UsageError(str(value), "it is out of range", f"give seconds, up to {most}")
+
+    return Kind("SECONDS", convert, types=(int, float))
+
+
+def _choice(choices: Collection[str]) -> Kind:
+    def convert(text: str) -> str:
+        if text not in choices:
+            raise UsageError(text, "there is no such choice", f"use {' or '.join(choices)}")
+        return text
+
+    return Kind("NAME", convert, choices)
+
+
+def _several(choices: Collection[str]) -> Kind:
+    def convert(text: str) -> tuple[str, ...]:
+        values = tuple(part.strip() for part in text.split(",") if part.strip())
+        for value in values:
+            if value not in choices:
+                raise UsageError(value, f"there is no {value}", f"use {', '.join(choices)}")
+        if not values:
+            raise UsageError(text, "it names none", f"use {', '.join(choices)}")
+        return values
+
+    return Kind("NAME[,NAME]", convert, choices, (str, list))
+
+
+def _group(text: str) -> str:
+    if not text.strip():
+        raise UsageError(text, "it names no group", "give a name or a SID")
+    return text.strip()
+
+
+def _sid(text: str) -> str:
+    if not is_sid(text):
+        cause = "it is not a SID, and an endpoint string asks no directory for names"
+        remedy = "give its objectSid, such as S-1-5-21-1-2-3-1104; twistd mutauth takes names"
+        raise UsageError(text, cause, remedy)
+    return text
+
+
+def _dn(text: str) -> str:
+    if not is_dn(text):
+        remedy = "write CN=srv1,CN=Computers,DC=example,DC=com"
+        raise UsageError(text, "it is not a valid DN of a domain", remedy)
+    return text
+
+
+FLAG = Kind("", bool, types=(bool,))
+_CLASS = Kind("NAME", check_service_class)
+_DIR, _DN, _FILE, _NAME, _PATTERN = map(Kind, ("DIR", "DN", "FILE", "NAME", "PATTERN"))
+_PRINCIPAL, _STRPORT = Kind("NAME@REALM"), Kind("STRPORT")
+_PATTERNS, _STRPORTS, _URLS = (
+    evolve(kind, repeatable=True) for kind in (_PATTERN, _STRPORT, Kind("URL"))
+)
+_GROUPS, _SIDS = Kind("GROUP", _group, repeatable=True), Kind("SID", _sid, repeatable=True)
+_SMALL, _MANY, _MORE = _number(65535, 0), _number(100_000), _number(1_000_000)
+_WEEK = _seconds(604_800)
+_PACKAGES = _choice(MECHANISMS)
+_PROTECTIONS = _choice([protection.value for protection in Protection])
+_SERVICE, _SERVER, _SCP, _KEYWORD, _RNR, _DIRECT, _COMMAND = Where
+_LIMITS = Limits()
+
+
+@frozen
+class Option:
+    """One row.
+
+    :param name: its name in every front-end.
+    :param kind: what its values are.
+    :param help: one sentence, with the default where that is no plain value.
+    :param default: the value of an option that is not given, or what makes it.
+    """
+
+    name: str
+    kind: Kind
+    help: str
+    default: Any = None
+
+    @property
+    def text(self) -> str:
+        """The help, with the choices."""
+        if not self.kind.choices:
+            return self.help
+        *others, last = self.kind.choices
+        return f"{self.help.rstrip('.')}: {', '.join(others)} or {last}."
+
+    @property
+    def initial(self) -> Any:
+        """The value of the option when it is not given."""
+        if self.default is None:
+            return False if self.kind is FLAG else () if self.kind.repeatable else None
+        return self.default() if callable(self.default) else self.default
+
+
+#: The rows, below the titles of help texts and of the reference and the front-ends that take them.
+SECTIONS: Mapping[tuple[str, Where], tuple[Option, ...]] = {
+    ("Which service, one of", _SCP): (
+        Option("scp", _NAME, "Keyword (its class too), DN or GUID of its SCP."),
+    ),
+    ("Which service, one of", _KEYWORD): (
+        Option("keyword", _NAME, "Any keyword of its SCP; needs service-class."),
+    ),
+    ("Which service, one of", _RNR): (Option("rnr", _NAME, "Name or DN of an RnR service."),),
+    ("Which service, one of", _DIRECT): (
+        Option("spn", Kind("SPN"), "The SPN of the server at ENDPOINT."),
+    ),
+    ("With scp=, keyword= or rnr=", Where.LOCATED): (
+        Option("service-class", _NAME, "The class of its SPN (scp='s keyword)."),
+        Option("hosts", _PATTERN, "Hosts to accept, *.example.com (all)."),
+        Option("cache", _seconds(zero=True), "Seconds to keep what was found; 0: none.", 60.0),
+    ),
+    ("With scp= or keyword=", Where.BY_SCP): (
+        Option("base", _DN, "The DN below which to look (the forest)."),
+        Option("spn-form", _choice(SPN_FORMS), "Third part of the SPN (what the SCP says)"),
+    ),
+    ("The service", _SERVICE | _COMMAND): (
+        Option("service-class", _CLASS, "First part of the SPN, such as echoSvc."),
+        Option("host", Kind("FQDN"), "Second part of the SPN (this machine's name).", own_host),
+        Option(
+            "account", _NAME, "The account that runs it (the keytab's one entry that is no SPN)."
+        ),
+        Option(
+            "state-dir",
+            _DIR,
+            "Where `mutauth install` caches the SCP's GUID.",
+            str(DEFAULT_STATE_DIR),
+        ),
+    ),
+    ("The service", _SERVICE): (
+        Option(
+            "spn-form",
+            _several((*SPN_FORMS, *RNR_FORMS)),
+            "Third parts that must be registered (guid,dn).",
+        ),
+    ),
+    ("The service", _COMMAND): (
+        Option("spn-form", _several(SPN_FORMS), "Third parts of the SPNs.", DEFAULT_SPN_FORMS),
+    ),
+    ("The service", _SERVER): (
+        Option("service-class", _CLASS, "The class that clients' tickets must name (any)."),
+        Option("principal", _PRINCIPAL, "The one principal of the keytab that counts (all)."),
+        Option("state-dir", _DIR, "Where the replay cache is (a directory of the user's)."),
+    ),
+    ("The service", Where.LISTENING): (
+        Option("keytab", _FILE, "The account's keys (KRB5_KTNAME, then the system's)."),
+        Option(
+            "accept-replays",
+            FLAG,
+            "Do without a replay cache: whoever copies a request opens sessions as its client.",
+        ),
+    ),
+    ("What it serves", _SERVICE): (
+        Option(
+            "listen",
+            _STRPORTS,
+            "Where to listen: a server endpoint string; tcp:0: any free port (that).",
+            ("tcp:0",),
+        ),
+        Option("echo", FLAG, "Serve an echo."),
+        Option(
+            "forward", _STRPORT, "Plain service to stand in front of: a client endpoint string."
+        ),
+        Option(
+            "factory",
+            _NAME,
+            "Twisted factory to serve: its dotted name, or that of a callable that makes it.",
+        ),
+        Option(
+            "status", _STRPORT, "Where to report its state over HTTP: a server endpoint string."
+        ),
+    ),
+    ("What is published and checked", _SERVICE): (
+        Option(
+            "publish",
+            _choice(("scp", "rnr", "none")),
+            "What to keep up to date in the directory.",
+            "scp",
+        ),
+        Option("rnr-name", _NAME, "Name or DN of the RnR service (the service class)."),
+        Option(
+            "spn-check", _choice(("refuse", "warn", "off")), "When an SPN is missing.", "refuse"
+        ),
+        Option(
+            "check-interval",
+            _seconds(86400, zero=True),
+            "Seconds between checks of the directory; 0: none but at the start.",
+            300.0,
+        ),
+    ),
+    ("What is published and checked", _SERVICE | _COMMAND): (
+        Option("scp-name", Kind("CN"), "Common name of the SCP (the service class)."),
+        Option("scp-parent", _DN, "DN above the SCP (the host's computer object)."),
+        Option("priority", _SMALL, "Clients try lower priorities first.", 0),
+        Option("weight", _SMALL, "Share among the instances of one priority.", 100),
+    ),
+    ("What is published and checked", _COMMAND): (
+        Option("container", _NAME, "Container below CN=System for a replicated service's SCP."),
+        Option("port", _number(65535), "The TCP port."),
+    ),
+    ("Who may connect", Where.LISTENING): (
+        Option(
+            "allow",
+            _PATTERNS,
+            "Accounts to allow: *@EXAMPLE.COM (everybody, computers too), svc-*@EXAMPLE.COM (no "
+            "computers: svc-*$@EXAMPLE.COM) or DOMAIN\\name.",
+        ),
+        Option(
+            "deny", _PATTERNS, "Accounts to deny, a computer without its $ too; beats what allows."
+        ),
+        Option("allow-all", FLAG, "Allow every authenticated client."),
+    ),
+    ("Who may connect", _SERVICE): (
+        Option(
+            "allow-group",
+            _GROUPS,
+            "A group whose members are allowed: its name, DOMAIN\\name, name@domain, DN or SID.",
+        ),
+        Option("deny-group", _GROUPS, "A group to deny, whatever allows its members."),
+    ),
+    ("Who may connect", _SERVER): (
+        Option("allow-group", _SIDS, "Groups whose members are allowed."),
+        Option("deny-group", _SIDS, "Groups to deny, whatever allows their members."),
+    ),
+    ("Limits", Where.LISTENING): (
+        Option("max-handshakes", _MANY, "Handshakes at once.", _LIMITS.handshakes),
+        Option(
+            "max-handshakes-per-address",
+            _MANY,
+            "Handshakes of one address at once (an eighth of all, and at most 32).",
+        ),
+        Option(
+            "max-waiting",
+            _MANY,
+            "Connections at once that wait for their handshake.",
+            _LIMITS.waiting,
+        ),
+        Option(
+            "max-waiting-per-address",
+            _MANY,
+            "Connections of one address at once that wait (a quarter of all, and at most 256).",
+        ),
+        Option("max-connections", _MORE, "Sessions at once.", _LIMITS.connections),
+        Option(
+            "max-connections-per-principal",
+            _MORE,
+            "Sessions of one account at once (no such limit).",
+        ),
+        Option("idle-timeout", _WEEK, "Seconds without a byte that end a session.", _LIMITS.idle),
+        Option("max-session", _WEEK, "Seconds after which a session ends (with its ticket)."),
+    ),
+    ("The client", Where.CLIENT | _COMMAND): (
+        Option("principal", _PRINCIPAL, "Who to be (the ticket's client)."),
+        Option("ccache", Kind("CACHE"), "The ticket cache to use (the default one)."),
+        Option("keytab", _FILE, "Get a ticket with this keytab instead."),
+    ),
+    ("The directory", Where.SEARCHING): (
+        Option("directory", _URLS, "Domain controller, ldap://HOST or ldaps://HOST (from DNS)."),
+        Option("directory-ca", _FILE, "Certificates (PEM) that may vouch for ldaps:// servers."),
+        Option("realm", Kind("REALM"), "The realm (that of the keytab or ticket)."),
+    ),
+    ("The directory", Where.SEARCHING | _DIRECT): (
+        Option("nameserver", Kind("IP"), "The DNS server to ask, ADDRESS[:PORT] (the system's)."),
+    ),
+    ("The channel", Where.LISTENING | _COMMAND): (
+        Option("wire", _choice(WIRES), "The wire format.", NNS.name),
+    ),
+    ("The channel", Where.CLIENT): (
+        Option("wire", _choice(WIRES), f"The wire format (what the SCP says, else {NNS.name})."),
+        Option("package", _PACKAGES, "The security package.", KERBEROS.name),
+        Option("tls-ca", _FILE, "Who must have signed the server's certificate (PEM)."),
+        Option("tls-name", _NAME, "The name in the certificate (the host)."),
+    ),
+    ("The channel", Where.CHANNEL | _COMMAND): (
+        Option(
+            "protection",
+            _PROTECTIONS,
+            "What is done to every byte, at least.",
+            Protection.SEAL.value,
+        ),
+    ),
+    ("The channel", Where.CHANNEL): (
+        Option("handshake-timeout", _seconds(), "Seconds for the whole handshake.", 10.0),
+    ),
+    ("The channel", Where.LISTENING): (
+        # Third-party clients, .NET's among them, send SPNEGO unless they are told otherwise.
+        Option("package", _PACKAGES, "The security package.", NEGOTIATE.name),
+        Option(
+            "tls-cert", _FILE, "Certificate chain (PEM), with protection tls (one that is made up)."
+        ),
+        Option("tls-key", _FILE, "The certificate's key (PEM), where it is in another file."),
+    ),
+}
+#: Short names in endpoint strings.
+ALIASES = {"class": "service-class", "ca": "directory-ca", "timeout": "handshake-timeout"}
+#: The limits, by the attribute that each is of :class:`~mutauth_twisted.net.limits.Limits`.
+LIMITS = {
+    "max-handshakes": "handshakes",
+    "max-handshakes-per-address": "handshakes_per_address",
+    "max-waiting": "waiting",
+    "max-waiting-per-address": "waiting_per_address",
+    "max-connections": "connections",
+    "max-connections-per-principal": "per_principal",
+    "idle-timeout": "idle",
+    "max-session": "session",
+}
+#: What an option goes with only, and which value of that; None: any.
+NEEDS: Mapping[str, tuple[str, str | None]] = {
+    "tls-cert": ("protection", Protection.TLS.value),
+    "tls-key": ("tls-cert", None),
+    "tls-ca": ("protection", Protection.TLS.value),
+    "tls-name": ("tls-ca", None),
+}
+#: What goes only with a package that authenticates the service, in these front-ends.
+ABOUT_SERVICE = {
+    Where.CHANNEL: {"account", "tls-cert", "tls-key", "tls-ca", "tls-name"},
+    Where.CLIENT: {"scp", "keyword", "rnr", "spn"},
+    Where.SERVER: {"service-class"},
+}
+#: What goes only with a package that identifies a client's groups.
+ABOUT_GROUPS = frozenset({"allow-group", "deny-group"})
+#: The value that an option has to have with a package that does not authenticate the service.
+UNAUTHENTICATED = {"publish": "none", "spn-check": "off"}
+
+
+def _of_packages(where: Where) -> Iterator[Option]:
+    """The options that only one package has, and that it needs."""
+    for package in MECHANISMS.values():
+        for name, help in package.required.items():
+            client, service = name in package.client_options, name in package.service_options
+            if (client and _DIRECT & where) or (service and Where.LISTENING & where):
+                text = f"{help[0].upper()}{help[1:]}, for package {package.name}."
+                yield Option(name, Kind("VALUE"), text)
+
+
+def sections(where: Where) -> dict[str, list[Option]]:
+    """The options of front-ends, by title."""
+    found: dict[str, list[Option]] = {}
+    for (title, taken), rows in SECTIONS.items():
+        if taken & where:
+            found.setdefault(title, []).extend(rows)
+    found.setdefault("The channel", []).extend(_of_packages(where))
+    return found
+
+
+def options(where: Where) -> dict[str, Option]:
+    """The options of front-ends, by name."""
+    return {option.name: option for rows in sections(where).values() for option in rows}
