@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 from attrs import Factory, define
 
-from mutauth_twisted.directory.acl import parse_sid
+from mutauth_twisted.directory.acl import parse_sid, sid_bytes
 from mutauth_twisted.ldap.dn import common_name, parent_of, parse_guid
 from mutauth_twisted.testing import _acl
 from mutauth_twisted.testing._schema import (
@@ -100,11 +100,23 @@ class Caller:
 class Store:
     """The naming contexts of one domain controller.
 
-    :param sids: the SID that each abbreviation in default security descriptors stands for.
+    :param sid: the domain's.
     """
 
-    def __init__(self, sids: Mapping[str, str]) -> None:
-        self._sids = sids
+    def __init__(self, sid: str) -> None:
+        self._sid, self._next = sid, 1103
+        #: What the abbreviations in default security descriptors stand for.
+        self._sids = {
+            "DA": f"{sid}-512",
+            "EA": f"{sid}-519",
+            "BA": "S-1-5-32-544",
+            "SY": "S-1-5-18",
+            "AU": "S-1-5-11",
+            "PS": _acl.SELF,
+        }
+        self.administrator = Caller(
+            f"{sid}-500", frozenset((f"{sid}-500", *self._sids.values())) - {_acl.SELF}
+        )
         self.contexts: list[Stored] = []
 
     def add_context(self, dn: str, kind: str) -> None:
@@ -164,6 +176,9 @@ class Store:
         kind = _kind(values.pop("objectClass", []))
         self._require(self.may(caller, parent, "CC", CLASSES[kind].guid))
         _check_class(kind, rdn, parent, values)
+        if "sAMAccountName" in CLASSES[kind].may:
+            values["objectSid"] = [sid_bytes(f"{self._sid}-{self._next}")]
+            self._next += 1
         for name, each in values.items():
             _check_values(name, each, CONSTRAINT)
         self._check_spns(None, values.get("servicePrincipalName", []))

@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 
 from twisted.internet.defer import Deferred, execute, fail, succeed
 
-from mutauth_twisted.directory.acl import sid_bytes
+from mutauth_twisted.directory.acl import parse_sid, sid_bytes
 from mutauth_twisted.dns import Resolver, SRVTarget
 from mutauth_twisted.errors import DirectoryUnreachable, NotFound
 from mutauth_twisted.ldap.connection import Directory
@@ -24,15 +24,15 @@ from mutauth_twisted.ldap.dn import child_dn
 from mutauth_twisted.ldap.options import DirectoryOptions
 from mutauth_twisted.ldap.sealing import adopt
 from mutauth_twisted.ldap.session import LdapSession
-from mutauth_twisted.testing._acl import SELF
 from mutauth_twisted.testing._store import UNWILLING, Caller, Refused, Store
 from mutauth_twisted.testing._wire import AnswerLost, Interference, Wire
 
 T = TypeVar("T")
 _DEFAULT_OPTIONS = DirectoryOptions()
 _EVERYBODY = frozenset(("S-1-1-0", "S-1-5-11"))
-_SYSTEM = "S-1-5-18"
-_GLOBAL_SECURITY_GROUP = "-2147483646"
+_SID = "S-1-5-21-1004336348-1177238915-682003330"
+# groupType (MS-ADTS 2.2.12): security groups.
+_GLOBAL, _BUILTIN = "-2147483646", "-2147483643"
 _ALIASES = "host=alerter,cifs,dhcp,dns,http,netlogon,rpc,time,wins,www"
 
 
@@ -53,17 +53,7 @@ class Domain:
         self.controller = f"dc1.{name}"
         self.interfere: Interference = lambda operation, dn: None
         self.srv_records: dict[str, list[SRVTarget]] = {}
-        self._sid, self._next = "S-1-5-21-1004336348-1177238915-682003330", 1103
-        sids = {
-            "DA": f"{self._sid}-512",
-            "EA": f"{self._sid}-519",
-            "BA": "S-1-5-32-544",
-            "SY": _SYSTEM,
-            "AU": "S-1-5-11",
-            "PS": SELF,
-        }
-        self._store = Store(sids)
-        self._system = Caller(_SYSTEM, frozenset((_SYSTEM, *sids.values())) - {SELF})
+        self._store = Store(_SID)
         self._callers: dict[str, Caller] = {}
         self._fill()
 
@@ -92,19 +82,23 @@ class Domain:
             nCName=self.dn,
             systemFlags="3",
         )
-        for name, number in (("Administrators", 544), ("Server Operators", 549)):
-            dn = f"CN={name},CN=Builtin,{self.dn}"
-            self._add(dn, "group", sAMAccountName=name, groupType="-2147483643")
-            self._force(dn, objectSid=sid_bytes(f"S-1-5-32-{number}"))
-        self.add_user("Administrator")
-        self._callers["administrator"] = self._system
+        for name, where, kind, sid in (
+            ("Administrators", "Builtin", _BUILTIN, "S-1-5-32-544"),
+            ("Server Operators", "Builtin", _BUILTIN, "S-1-5-32-549"),
+            ("Domain Users", "Users", _GLOBAL, f"{_SID}-513"),
+        ):
+            dn = f"CN={name},CN={where},{self.dn}"
+            self._add(dn, "group", sAMAccountName=name, groupType=kind)
+            self._force(dn, objectSid=sid_bytes(sid))
+        self._force(self.add_user("Administrator"), objectSid=sid_bytes(f"{_SID}-500"))
+        self._callers["administrator"] = self._store.administrator
 
     def _add(self, dn: str, kind: str, **values: str | list[str]) -> None:
         given = {
             name: [text.encode() for text in ([value] if isinstance(value, str) else value)]
             for name, value in values.items()
         }
-        self._store.add(self._system, dn, {"objectClass": [kind.encode()], **given})
+        self._store.add(self._store.administrator, dn, {"objectClass": [kind.encode()], **given})
 
     def _force(self, dn: str, **values: str | bytes) -> None:
         """Write what the directory alone writes."""
@@ -113,9 +107,8 @@ class Domain:
             self._store.find(dn).values[name] = [raw]
 
     def _add_account(self, dn: str, kind: str, name: str, **values: str) -> str:
-        sid, self._next = f"{self._sid}-{self._next}", self._next + 1
         self._add(dn, kind, sAMAccountName=name, **values)
-        self._force(dn, objectSid=sid_bytes(sid))
+        sid = parse_sid(self._store.find(dn).values["objectSid"][0])
         self._callers[name.rstrip("$").lower()] = Caller(sid, _EVERYBODY | {sid})
         return dn
 
@@ -128,11 +121,6 @@ class Domain:
         """Join a host, ``name.domain``; its computer object's DN."""
         dn = child_dn(name, f"CN=Computers,{self.dn}")
         return self._add_account(dn, "computer", f"{name}$", dNSHostName=f"{name}.{self.name}")
-
-    def add_group(self, name: str, group_type: str = _GLOBAL_SECURITY_GROUP) -> str:
-        """Create a group; its DN."""
-        dn = child_dn(name, f"CN=Users,{self.dn}")
-        return self._add_account(dn, "group", name, groupType=group_type)
 
     def add_raw_value(self, dn: str, name: str, value: bytes) -> None:
         """Write a value past every check, as replication conflicts and old tools do."""

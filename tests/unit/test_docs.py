@@ -26,10 +26,11 @@ WIDTH = 100
 _FILE = re.compile(r"[\w/]+\.(?:py|md|cfg|toml)")
 #: A module of tests, and perhaps a class in it, and a test.
 _TEST = re.compile(
-    r"((?:unit|integration)\.(?:[a-z]+\.)*test_\w+)(?:\.(\w*Tests))?(?:\.(test_\w+))?"
+    r"((?:unit|integration)\.(?:[a-z]+\.)*test_\w+|cases\.[a-z]+)"
+    r"(?:\.(\w*(?:Tests|Cases)))?(?:\.(test_\w+))?"
 )
 #: More of the last module named.
-_MORE = re.compile(r"(\w+Tests)(?:\.(test_\w+))?")
+_MORE = re.compile(r"(\w+(?:Tests|Cases))(?:\.(test_\w+))?")
 
 
 def quoted(document: str) -> Iterator[tuple[str, str]]:

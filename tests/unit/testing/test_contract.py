@@ -1,16 +1,18 @@
 """The directory in memory keeps the contract of a domain controller."""
 
-from tests.contract_case import ObjectContract, RightsContract, SPNContract
-from tests.unit.testing.memory_case import MemoryTestCase
+from __future__ import annotations
+
+from tests.cases.contract import ObjectContract, RightsContract, SPNContract
+from tests.memory_case import MemoryTestCase
 
 
-class ObjectTests(MemoryTestCase, ObjectContract):
+class ObjectTests(ObjectContract, MemoryTestCase):
     """Objects in memory."""
 
 
-class RightsTests(MemoryTestCase, RightsContract):
+class RightsTests(RightsContract, MemoryTestCase):
     """Rights in memory."""
 
 
-class SPNTests(MemoryTestCase, SPNContract):
+class SPNTests(SPNContract, MemoryTestCase):
     """Service principal names in memory."""

@@ -8,7 +8,7 @@ and the case says so with ``is_samba``.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any
 from uuid import UUID
 
 from mutauth_twisted.directory import acl
@@ -16,42 +16,38 @@ from mutauth_twisted.errors import DirectoryRefused, NotFound
 from mutauth_twisted.ldap.dn import child_dn, parent_of, same_dn
 from mutauth_twisted.ldap.filter import all_of, any_of, equals, matches
 from mutauth_twisted.ldap.session import SPN_NOT_UNIQUE, Change, Entry, LdapSession
+from tests.cases.world import DirectoryWorld
 
-T = TypeVar("T")
 SPN = "servicePrincipalName"
 SCP = {"objectClass": "serviceConnectionPoint"}
 _NO_OBJECT = 32
 
 
-class World(Protocol):
-    """A domain with the lab's accounts, and a test in it."""
+class _Case(DirectoryWorld):
+    """The shorthands of the contract's cases, and what they leave behind."""
 
-    base_dn: str
-    service_class: str
-    is_samba: bool
+    def setUp(self) -> None:
+        super().setUp()  # type: ignore[misc]
+        self.addCleanup(self.forget_objects)
 
-    async def do(self, user: str, work: Callable[[LdapSession], T], **options: Any) -> T: ...
+    async def forget_objects(self) -> None:
+        """Delete every object that is named after the test's class."""
 
-    def host_of(self, name: str) -> str: ...
+        def forget(session: LdapSession) -> None:
+            mine = matches("cn", f"{self.service_class}*")
+            for entry in list(session.search(session.domain_dn, mine)):
+                session.delete(entry.dn)
 
-    def assertEqual(self, first: Any, second: Any, msg: Any = None) -> Any: ...
-
-    def assertTrue(self, condition: Any, msg: Any = None) -> Any: ...
-
-    def assertIn(self, member: Any, container: Any, msg: Any = None) -> Any: ...
-
-
-class _Case(World, Protocol):
-    """The shorthands of the contract's cases."""
+        await self.do("administrator", forget)
 
     @property
-    def place(self) -> str:
+    def parent(self) -> str:
         """The computer object that the cases put their objects below."""
-        return f"CN=srv1,CN=Computers,{self.base_dn}"
+        return f"CN=srv1,CN=Computers,{self.place.base_dn}"
 
     def dn(self, name: str = "") -> str:
         """The DN of an object that is gone after the test."""
-        return child_dn(self.service_class + name, self.place)
+        return child_dn(self.service_class + name, self.parent)
 
     async def code(self, user: str, work: Callable[[LdapSession], object]) -> int:
         """The LDAP result code that an operation ends with."""
@@ -93,7 +89,7 @@ class _Case(World, Protocol):
         self, filter: str, base: str | None = None, scope: Any = "one", **options: Any
     ) -> list[str]:
         """The names of the objects that a filter finds, without the test's class."""
-        where = self.place if base is None else base
+        where = self.parent if base is None else base
         entries = await self.do(
             "alice",
             lambda session: list(session.search(where, filter, ["cn"], scope=scope)),
@@ -104,12 +100,12 @@ class _Case(World, Protocol):
         )
 
 
-class ObjectContract(_Case, Protocol):
+class ObjectContract(_Case):
     """Objects: created, read, found, changed, moved and deleted."""
 
     async def test_created_objects(self) -> None:
         """Classes get their superclasses, names their spelling from the parent."""
-        upper = child_dn(self.service_class, self.place.upper())
+        upper = child_dn(self.service_class, self.parent.upper())
         self.assertEqual(await self.add(upper), 0)
         entry = await self.read(self.dn().upper(), "objectClass", "cn", "objectGUID")
         self.assertEqual(entry.dn, self.dn())
@@ -129,12 +125,12 @@ class ObjectContract(_Case, Protocol):
             (32, child_dn("x", self.dn("-none")), {}),
             (34, "no dn", {}),
             (64, child_dn("x", self.dn()), {}),
-            (64, child_dn("x", f"CN=alice,CN=Users,{self.base_dn}"), {}),
+            (64, child_dn("x", f"CN=alice,CN=Users,{self.place.base_dn}"), {}),
             (16, self.dn("-x"), {"noSuchAttribute": "x"}),
             (65, self.dn("-x"), {"dNSHostName": "x"}),
             (
                 65,
-                f"CN=x,CN=WinsockServices,CN=System,{self.base_dn}",
+                f"CN=x,CN=WinsockServices,CN=System,{self.place.base_dn}",
                 {"objectClass": "serviceInstance"},
             ),
             (20, self.dn("-x"), {"keywords": ["a", "a"]}),
@@ -196,7 +192,7 @@ class ObjectContract(_Case, Protocol):
     async def test_moved_and_deleted(self) -> None:
         """A GUID finds an object wherever it is, and nothing once it is deleted."""
         first, second = await self.made(), await self.made("-2")
-        other = f"CN=srv2,CN=Computers,{self.base_dn}"
+        other = f"CN=srv2,CN=Computers,{self.place.base_dn}"
 
         def move(parent: str) -> Callable[[LdapSession], object]:
             return lambda session: session.move(first.dn, parent)
@@ -209,13 +205,18 @@ class ObjectContract(_Case, Protocol):
         self.assertEqual((await self.read(first.guid, "cn")).dn, moved)
         self.assertEqual(await self.code("alice", lambda s: s.read(first.dn, ["cn"])), _NO_OBJECT)
         self.assertEqual(await self.add(first.dn), 0)
-        self.assertEqual(await self.code("administrator", lambda s: s.move(moved, self.place)), 68)
-        for dn, code in ((moved, 0), (moved, _NO_OBJECT), (self.base_dn, 53), (self.place, 66)):
+        self.assertEqual(await self.code("administrator", lambda s: s.move(moved, self.parent)), 68)
+        for dn, code in (
+            (moved, 0),
+            (moved, _NO_OBJECT),
+            (self.place.base_dn, 53),
+            (self.parent, 66),
+        ):
             if code in (53, 66):  # not to be tried where it could succeed
                 continue
             self.assertEqual(await self.code("administrator", lambda s, d=dn: s.delete(d)), code)  # type: ignore[misc]
         self.assertEqual(await self.code("alice", lambda s: s.read(first.guid, ["cn"])), _NO_OBJECT)
-        container = f"CN={self.service_class},CN=System,{self.base_dn}"
+        container = f"CN={self.service_class},CN=System,{self.place.base_dn}"
         self.assertEqual(await self.add(container, objectClass="container"), 0)
         self.assertEqual(await self.add(child_dn("x", container)), 0)
         for dn, code in ((container, 66), (child_dn("x", container), 0), (container, 0)):
@@ -229,8 +230,8 @@ class ObjectContract(_Case, Protocol):
         self.assertEqual(await self.found(mine, scope="base"), [])
         self.assertEqual(await self.found(mine, self.dn(), "base"), [""])
         self.assertEqual(await self.found(mine, self.dn(), "one"), [])
-        self.assertEqual(await self.found(mine, self.base_dn, "one"), [])
-        self.assertEqual(await self.found(mine, self.base_dn, "subtree"), [""])
+        self.assertEqual(await self.found(mine, self.place.base_dn, "one"), [])
+        self.assertEqual(await self.found(mine, self.place.base_dn, "subtree"), [""])
         self.assertEqual(await self.found(mine, "", "subtree", global_catalog=True), [""])
         for base, code in ((self.dn("-none"), _NO_OBJECT), ("no dn", 34)):
             self.assertEqual(
@@ -275,9 +276,9 @@ class ObjectContract(_Case, Protocol):
 
     async def test_filters_on_accounts(self) -> None:
         """Accounts by class, category, SID, name and host."""
-        users, computers = f"CN=Users,{self.base_dn}", f"CN=Computers,{self.base_dn}"
+        users, computers = f"CN=Users,{self.place.base_dn}", f"CN=Computers,{self.place.base_dn}"
         sid = (await self.read(f"CN=alice,{users}", "objectSid")).values("objectSid")[0]
-        partitions = f"CN=Partitions,CN=Configuration,{self.base_dn}"
+        partitions = f"CN=Partitions,CN=Configuration,{self.place.base_dn}"
         domains = all_of("(objectClass=crossRef)", "(systemFlags:1.2.840.113556.1.4.803:=2)")
         table = [
             (["alice"], users, equals("objectSid", sid)),
@@ -290,7 +291,7 @@ class ObjectContract(_Case, Protocol):
                 computers,
                 all_of(
                     equals("objectCategory", "computer"),
-                    equals("dNSHostName", self.host_of("srv1").upper()),
+                    equals("dNSHostName", self.place.host("srv1").upper()),
                 ),
             ),
             (["srv1"], computers, all_of(equals("objectClass", "user"), equals("cn", "srv1"))),
@@ -307,7 +308,7 @@ class ObjectContract(_Case, Protocol):
 
         self.assertEqual(
             await self.do("alice", domain),
-            [(self.base_dn, self.host_of("srv1").partition(".")[2])],
+            [(self.place.base_dn, self.place.host("srv1").partition(".")[2])],
         )
 
     async def test_pages(self) -> None:
@@ -317,14 +318,14 @@ class ObjectContract(_Case, Protocol):
         mine = equals("keywords", self.service_class)
 
         def names(session: LdapSession, size: int) -> list[str]:
-            found = session.search(self.place, mine, ["cn"], page_size=size)
+            found = session.search(self.parent, mine, ["cn"], page_size=size)
             return sorted((each.text("cn") or "")[-2:] for each in found)
 
         for size in (1, 3, 7, 500):
             pages = await self.do("alice", lambda session, size=size: names(session, size))  # type: ignore[misc]
             self.assertEqual(pages, [f"-{number}" for number in range(7)], size)
         first = await self.do(
-            "alice", lambda session: next(session.search(self.place, mine, page_size=1)).attributes
+            "alice", lambda session: next(session.search(self.parent, mine, page_size=1)).attributes
         )
         self.assertEqual(dict(first), {})
 
@@ -341,11 +342,11 @@ class ObjectContract(_Case, Protocol):
 
             self.assertEqual(
                 await self.do("alice", look, global_catalog=catalog),
-                (self.base_dn, self.base_dn, self.service_class, *known),
+                (self.place.base_dn, self.place.base_dn, self.service_class, *known),
             )
 
 
-class RightsContract(_Case, Protocol):
+class RightsContract(_Case):
     """Who may write what."""
 
     async def test_who_may_create_below_a_host(self) -> None:
@@ -363,14 +364,14 @@ class RightsContract(_Case, Protocol):
         self.assertEqual(await self.modify(self.dn(), port, user="srv1"), 50)
         for user in ("alice", "svc-echo", "rogue"):
             self.assertEqual(await self.code(user, lambda s: s.delete(self.dn())), 50)
-        system = child_dn(self.service_class, f"CN=System,{self.base_dn}")
+        system = child_dn(self.service_class, f"CN=System,{self.place.base_dn}")
         for user in ("alice", "srv1"):
             self.assertEqual(await self.add(system, user=user), 50)
 
     async def test_granted_attributes(self) -> None:
         """Two ACEs let an account write two attributes, until they are revoked."""
         guid = (await self.made()).guid
-        account = await self.read(f"CN=svc-echo,CN=Users,{self.base_dn}", "objectSid")
+        account = await self.read(f"CN=svc-echo,CN=Users,{self.place.base_dn}", "objectSid")
         sid = acl.parse_sid(account.values("objectSid")[0])
 
         def rewrite(change: Callable[[bytes, str], bytes]) -> Callable[[LdapSession], object]:
@@ -405,7 +406,7 @@ class RightsContract(_Case, Protocol):
 
     async def test_winsock_services(self) -> None:
         """Only administrators create there."""
-        container = f"CN=WinsockServices,CN=System,{self.base_dn}"
+        container = f"CN=WinsockServices,CN=System,{self.place.base_dn}"
         dn = child_dn(self.service_class, container)
         given = {"objectClass": "serviceInstance", "displayName": "x", "serviceClassID": bytes(16)}
         for user, code in (("alice", 50), ("srv1", 50), ("administrator", 0)):
@@ -419,12 +420,12 @@ class RightsContract(_Case, Protocol):
         await self.do("administrator", lambda session: session.delete(dn))
 
 
-class SPNContract(_Case, Protocol):
+class SPNContract(_Case):
     """Service principal names: who may write them, and that one account has each."""
 
     def account(self, name: str) -> str:
         where = "Users" if name.startswith("svc") else "Computers"
-        return f"CN={name},CN={where},{self.base_dn}"
+        return f"CN={name},CN={where},{self.place.base_dn}"
 
     async def spn(self, user: str, account: str, kind: str, *rests: str) -> int:
         """The result code of writing SPNs of the test's class."""
@@ -433,7 +434,7 @@ class SPNContract(_Case, Protocol):
 
     async def test_validated_writes(self) -> None:
         """A host gives itself two-part names of its own, without a port; nobody else anything."""
-        own, foreign = self.host_of("rogue"), self.host_of("srv1")
+        own, foreign = self.place.host("rogue"), self.place.host("srv1")
         table = [
             ("rogue", "rogue", "add", (own,), 0),
             ("rogue", "rogue", "delete", (own.upper(),), 0),

@@ -1,0 +1,14 @@
+"""Installation and start in a domain in memory."""
+
+from __future__ import annotations
+
+from tests.cases.installation import InstallationCases, StartupCases
+from tests.memory_case import MemoryTestCase
+
+
+class InstallationTests(InstallationCases, MemoryTestCase):
+    """The administrator's step."""
+
+
+class StartupTests(StartupCases, MemoryTestCase):
+    """What a service checks and publishes when it starts."""

@@ -1,0 +1,18 @@
+"""What ``mutauth spn`` does, in a domain in memory."""
+
+from __future__ import annotations
+
+from tests.cases import spns
+from tests.memory_case import MemoryTestCase
+
+
+class CallerTests(spns.CallerCases, MemoryTestCase):
+    """The four callers."""
+
+
+class WritingTests(spns.WritingCases, MemoryTestCase):
+    """Adding, replacing and deleting."""
+
+
+class SearchTests(spns.SearchCases, MemoryTestCase):
+    """Looking for SPNs."""

@@ -1,0 +1,25 @@
+"""The directory's logic in a domain in memory."""
+
+from __future__ import annotations
+
+from tests.cases.accounts import AccountCases
+from tests.cases.groups import FindCases
+from tests.cases.location import LocationCases
+from tests.cases.rnr import RnrDirectoryCases
+from tests.memory_case import MemoryTestCase
+
+
+class AccountTests(AccountCases, MemoryTestCase):
+    """Finding accounts, and writing their SPNs."""
+
+
+class GroupTests(FindCases, MemoryTestCase):
+    """Groups by name."""
+
+
+class LocationTests(LocationCases, MemoryTestCase):
+    """What a client finds, believes, and refuses."""
+
+
+class RnrTests(RnrDirectoryCases, MemoryTestCase):
+    """RnR services."""
