@@ -20,8 +20,6 @@ import re
 from collections.abc import Iterable
 from typing import ClassVar
 
-from twisted.internet.error import ConnectionLost
-
 from mutauth_twisted.text import one_line
 
 #: The subject of an error about what is wrong on this machine, whoever the client is that was
@@ -238,14 +236,10 @@ class RecordError(PeerError):
     """A record was altered, repeated, reordered, dropped, or not sealed."""
 
 
-class StreamCut(NetworkError, ConnectionLost):
+class StreamCut(NetworkError):
     """The connection ended without the peer's authenticated end of stream.
 
-    No error of the peer's, which was proven and may have had no part in it: a
-    network that broke looks no other than somebody who cut the stream.
+    No error of the peer's, which was authenticated and may have had no part in it: a network that
+    broke looks no other than somebody who cut the stream.  Twisted applications get it as a
+    ConnectionLost, too: :class:`mutauth_twisted.net.cut.ConnectionCut`.
     """
-
-    def __init__(self, subject: str, cause: str, remedy: str = "") -> None:
-        MutualAuthError.__init__(self, subject, cause, remedy)
-
-    __str__ = MutualAuthError.__str__

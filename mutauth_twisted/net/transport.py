@@ -48,10 +48,11 @@ from mutauth_twisted.core.closing import Action, Closing, Input
 from mutauth_twisted.core.connection import Connection
 from mutauth_twisted.core.handshake import Failed
 from mutauth_twisted.core.records import Data, EndOfStream
-from mutauth_twisted.errors import MutualAuthError, SessionEnded, StreamCut
+from mutauth_twisted.errors import MutualAuthError, SessionEnded
 from mutauth_twisted.identity import PeerIdentity
 from mutauth_twisted.interfaces import IMutualAuthTransport, ISessionEnding
 from mutauth_twisted.log import Log
+from mutauth_twisted.net.cut import ConnectionCut
 from mutauth_twisted.net.limits import Lifetime, Limits
 from mutauth_twisted.net.outlet import Outlet
 from mutauth_twisted.net.refusals import Refusals
@@ -202,9 +203,10 @@ class ProtectedTransport:
             producing = self._producer is not None
             self._happened(Input.END_WITH_PRODUCER if producing else Input.END_WITH_PEER)
 
-    def _cut(self) -> StreamCut | None:
+    def _cut(self) -> ConnectionCut | None:
         """The error of a connection whose end of stream is missing, where that can matter."""
-        return self._connection.cut() if self._closing.state.delivers else None
+        cut = self._connection.cut() if self._closing.state.delivers else None
+        return None if cut is None else ConnectionCut.of(cut)
 
     def readConnectionLost(self) -> None:
         """The peer ended its half of the TCP connection."""

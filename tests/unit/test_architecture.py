@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,9 +58,26 @@ RESERVED: dict[str, frozenset[str]] = {
 
 #: What a unit may not import although nobody reserved it.
 FORBIDDEN: dict[str, tuple[str, ...]] = {
-    "wire": ("twisted",),
-    "core": ("twisted.internet", "twisted.logger"),
+    "wire": ("twisted", "zope"),
+    "core": ("twisted", "zope"),
 }
+
+
+#: Imports all of some sub-packages in an interpreter that has no Twisted, and tells what was
+#: loaded.  Automat takes zope.interface where it is there, and does without it as well.
+_WITHOUT_TWISTED = f"""
+import importlib, pkgutil, sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("twisted", "zope"):
+            raise ModuleNotFoundError(f"there is no {{name}}", name=name)
+sys.meta_path.insert(0, Missing())
+for unit in sys.argv[1:]:
+    package = importlib.import_module("{PACKAGE}." + unit)
+    for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+        importlib.import_module(module.name)
+print(*sys.modules)
+"""
 
 
 def modules() -> Iterator[tuple[str, ast.Module]]:
@@ -148,8 +166,23 @@ class ArchitectureTests(SynchronousTestCase):
                     wrong.append(f"{name} imports {target}")
         self.assertEqual(wrong, [])
 
+    def test_protocol_without_twisted(self) -> None:
+        """Every module of core/ and wire/ can be imported where there is no Twisted."""
+        done = subprocess.run(
+            [sys.executable, "-c", _WITHOUT_TWISTED, *FORBIDDEN],
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        found = done.stdout.split()
+        for name in (f"{PACKAGE}.core.connection", f"{PACKAGE}.wire.nns"):
+            self.assertIn(name, found)
+        foreign = [each for each in found if unit(each) in ("twisted", "zope")]
+        self.assertEqual(foreign, [])
+
     def test_lower_floors_stay_free_of_the_reactor(self) -> None:
-        """Frames and the exchange work without Twisted's reactor."""
+        """Frames and connections know nothing of Twisted's reactor."""
         wrong = []
         for name, tree in modules():
             for target in imported(name, tree):

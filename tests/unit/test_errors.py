@@ -22,6 +22,7 @@ from mutauth_twisted.errors import (
     StreamCut,
     UsageError,
 )
+from mutauth_twisted.net.cut import ConnectionCut
 from mutauth_twisted.text import printable
 
 
@@ -95,9 +96,11 @@ class TreeTests(SynchronousTestCase):
 
     def test_other_peoples_classes(self) -> None:
         """A cut stream is a lost connection to Twisted, and wrong usage a ValueError to anybody."""
-        self.assertIsInstance(StreamCut("a", "b"), ConnectionLost)
-        self.assertIsInstance(StreamCut("a", "b"), NetworkError)
-        self.assertEqual(str(StreamCut("a", "b", "c")), "a: b; c")
+        cut = ConnectionCut.of(StreamCut("a", "b", "c"))
+        for kind in (StreamCut, NetworkError, ConnectionLost):
+            self.assertIsInstance(cut, kind)
+        self.assertEqual(str(cut), str(StreamCut("a", "b", "c")))
+        self.assertEqual(cut.exit_code, StreamCut.exit_code)
         self.assertIsInstance(UsageError("a", "b"), ValueError)
         self.assertEqual(PeerRefused("a", "b", code=5).code, 5)
 

@@ -434,7 +434,7 @@ class MarkTests(MiddleCase):
                 (attempt.principals, attempt.server, attempt.client), ((), b"", b""), what
             )
             self.assertIn("removed this service's mark", str(attempt.server_error), what)
-            self.assertIs(type(attempt.error), StreamCut, what)
+            self.assertIsInstance(attempt.error, StreamCut, what)
 
     def test_removed_and_nothing_asked(self) -> None:
         """So it is where the client waits for the service to speak: the deadline ends what was not
@@ -467,7 +467,7 @@ class MarkTests(MiddleCase):
             # This one skips the empty record that opens; a .NET Framework service would hang, which
             # is a cut as well.
             self.assertEqual((attempt.server, attempt.client), (QUESTION, ANSWER))
-            self.assertIs(type(attempt.error), StreamCut, name(security))
+            self.assertIsInstance(attempt.error, StreamCut, name(security))
 
     def test_cut(self) -> None:
         """What an attacker can do to a stream between mutauth peers with the mark and a cut is
@@ -492,7 +492,7 @@ class MarkTests(MiddleCase):
                     )
 
                 attempt = self.talk(security, tamper, third_party=False)
-                self.assertIs(type(attempt.error), StreamCut, (what, number))
+                self.assertIsInstance(attempt.error, StreamCut, (what, number))
 
 
 class FrameTests(SynchronousTestCase):
