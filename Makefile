@@ -9,7 +9,7 @@ TEST_LAB := --dir /run/mutauth-test --address 127.0.41.10
 SECOND_LAB := --dir /run/mutauth-test-2 --address 127.0.43.10
 INTEROP_LAB := --dir /run/mutauth-interop --address 127.0.42.10
 
-.PHONY: demo test interop ldap3 constraints lint fuzz clean
+.PHONY: demo docs test interop ldap3 constraints lint fuzz clean
 
 demo:
 	@tools/bootstrap
@@ -37,6 +37,12 @@ FUZZ_SECONDS := 4
 fuzz:
 	@tools/bootstrap fuzz
 	@$(RUN) python -m fuzz --seconds $(FUZZ_SECONDS)
+
+# Warnings are errors; the pages can be read in the repository, too.
+docs:
+	@tools/bootstrap docs
+	@$(RUN) python -m sphinx -b html -E -a -q -n -W --keep-going -d build/docs/doctrees docs build/docs/html
+	@echo "docs: build/docs/html/index.html"
 
 constraints:
 	@tools/bootstrap test
