@@ -1,52 +1,38 @@
-"""Kerberos security contexts over pyspnego and GSSAPI.
+"""Kerberos security contexts over GSSAPI (RFC 2743, RFC 4121; RFC 4178 around them).
 
-pyspnego sets up what a client asks for, steps it, and lays out records of two
-parts.  What a service does for every connection, and both sides for every
-record - accept, wrap, unwrap - goes to GSSAPI itself: the same calls, without
-pyspnego's way to them, which takes several times as long.
+GSSAPI is called by python-gssapi's low-level functions: they take SPNs of three parts, credentials
+of this side's own and channel bindings, raise errors at once and with the token for the peer, and
+log nothing.
 
-The only file that touches private parts of pyspnego, and why:
-
-- pyspnego names every service ``service@host``, so a three-part SPN cannot be
-  asked for; and it has python-gssapi defer errors, so that a failed step goes
-  unnoticed.  Both are mended by giving its GSSAPIProxy the ``_context`` it would
-  have made itself.
-- It acquires credentials anew for each context, an acceptor's from the
-  process-wide keytab: ``_gssapi_credential`` takes ours.
-- Its own SPNEGO asks for host-based names only, and falls back on NTLM: the
-  context of package *negotiate* is MIT's SPNEGO with Kerberos as its one choice.
-- It shows neither channel bindings nor whether the peer had any.
-- It shows neither the ticket's end nor the names: they are read from ``_context``.
-- It logs whole tokens at debug level: nobody's logging configuration may let
-  them out.
-
-``tests/unit/mechanisms/test_kerberos.py`` fails when a release of pyspnego changes any of it.
+``tests/unit/mechanisms/test_kerberos.py`` fails when a release of python-gssapi changes any of it.
 """
 
 from __future__ import annotations
 
 import errno
-import logging
 import re
 import time
 from contextlib import suppress
-from copy import copy
 from typing import Any
 
 import gssapi
-import spnego
 from gssapi.raw import (
     IOV,
     ChannelBindings,
     IOVBufferType,
     accept_sec_context,
     display_name,
+    get_mic,
     get_name_attribute,
+    init_sec_context,
     inquire_context,
     set_cred_option,
     set_neg_mechs,
     unwrap,
+    unwrap_iov,
+    verify_mic,
     wrap,
+    wrap_iov,
     wrap_iov_length,
 )
 from gssapi.raw import (
@@ -58,8 +44,6 @@ from gssapi.raw.exceptions import (
     OperationUnavailableError,
 )
 from gssapi.raw.misc import GSSError
-from spnego import ContextReq
-from spnego.exceptions import SpnegoError
 
 from mutauth_twisted.access import Logon
 from mutauth_twisted.core.channelbinding import WITHOUT_TLS, ChannelBinding
@@ -105,7 +89,6 @@ from mutauth_twisted.kerberos.tickets import (
     tickets_for,
 )
 from mutauth_twisted.mechanisms import KERBEROS, NEGOTIATE
-from mutauth_twisted.mechanisms.pyspnego import RecordsApart, keep_quiet
 from mutauth_twisted.names import fold_ascii, split_principal
 from mutauth_twisted.protection import Flag, Protection, flag_names
 from mutauth_twisted.spn import SPN
@@ -142,12 +125,6 @@ _ALL_FLAGS = sum(Flag)
 _REQUIRED = {protection: int(protection.required_flags) for protection in Protection}
 
 
-# A logger's own filters survive logging.config, and do not depend on levels that others may change.
-for _name in list(logging.root.manager.loggerDict):
-    if _name.partition(".")[0] == "spnego":
-        logging.getLogger(_name).addFilter(keep_quiet)
-
-
 def kerberos_name(spn: SPN) -> gssapi.Name:
     """The SPN as a Kerberos principal name; its parts may hold what the text form of a principal
     must escape.
@@ -157,18 +134,8 @@ def kerberos_name(spn: SPN) -> gssapi.Name:
     return gssapi.Name(text, gssapi.NameType.kerberos_principal)
 
 
-def _native(error: BaseException) -> BaseException:
-    """The GSSAPI error inside one of pyspnego's, if there is one."""
-    return (
-        error.__cause__ if isinstance(error, SpnegoError) and error.__cause__ is not None else error
-    )
-
-
-class _KerberosContext(RecordsApart):
-    """What initiator and acceptor share: GSSAPI's context, and a GSSAPIProxy with it in it."""
-
-    #: pyspnego's object; its context is ours.
-    _proxy: Any
+class _KerberosContext:
+    """What initiator and acceptor share: GSSAPI's context, and records."""
 
     def __init__(self, subject: str, channel: ChannelBinding | None) -> None:
         self._subject = subject
@@ -204,12 +171,11 @@ class _KerberosContext(RecordsApart):
         except MutualAuthError as error:
             raise StepFailed(error) from error
         except Exception as error:  # a hostile token can raise anything, ValueError included
-            native = _native(error)
-            reason = self._explain(native, token)
+            reason = self._explain(error, token)
             # For who gets the error and not the StepFailed around it; its frames would keep this
             # context alive.
-            reason.__cause__ = native.with_traceback(None)
-            raise StepFailed(reason, getattr(native, "token", None) or b"") from error
+            reason.__cause__ = error.with_traceback(None)
+            raise StepFailed(reason, getattr(error, "token", None) or b"") from error
 
     def _complete(self) -> None:
         """Read what the context says of itself, now that it is complete.
@@ -279,11 +245,7 @@ class _KerberosContext(RecordsApart):
             wrapped = wrap(self._context, data, seal)
         except GSSError as error:
             raise self._spent(error) from error
-        if seal and not wrapped.encrypted:
-            remedy = "use MIT krb5 1.18 or later, and a python-gssapi built against it"
-            raise AuthenticationError(
-                self._subject, "the Kerberos library did not encrypt a record", remedy
-            )
+        self._check_encrypted(wrapped.encrypted or not seal)
         return wrapped.message
 
     def unwrap(self, body: bytes) -> tuple[bytes, bool]:
@@ -295,11 +257,38 @@ class _KerberosContext(RecordsApart):
         self._check_number(header, _WRAP_TOKEN)
         return result.message, result.encrypted
 
+    def wrap_apart(self, data: bytes, *, seal: bool) -> tuple[bytes, bytes]:
+        try:
+            if not seal:
+                return get_mic(self._context, data), data
+            parts = IOV(IOVBufferType.header, data, IOVBufferType.padding, std_layout=False)
+            encrypted = wrap_iov(self._context, parts)
+        except GSSError as error:
+            raise self._spent(error) from error
+        self._check_encrypted(encrypted)
+        header, sealed, padding = (part.value or b"" for part in parts)
+        return header, sealed + padding
+
     def unwrap_apart(self, trailer: bytes, data: bytes, *, seal: bool) -> tuple[bytes, bool]:
-        header = trailer[:_HEADER_SIZE]
-        opened = super().unwrap_apart(trailer, data, seal=seal)
+        header, encrypted = trailer[:_HEADER_SIZE], False
+        try:
+            if not seal:
+                verify_mic(self._context, data, trailer)
+            else:
+                parts = IOV((IOVBufferType.header, False, trailer), data, std_layout=False)
+                encrypted = unwrap_iov(self._context, parts).encrypted
+                data = parts[1].value or b""
+        except Exception as error:  # any bytes can come in here, and raise anything
+            raise self._not_next(error) from error
         self._check_number(header, _WRAP_TOKEN if seal else _MIC_TOKEN)
-        return opened
+        return data, encrypted
+
+    def _check_encrypted(self, encrypted: bool) -> None:
+        if not encrypted:
+            remedy = "use MIT krb5 1.18 or later, and a python-gssapi built against it"
+            raise AuthenticationError(
+                self._subject, "the Kerberos library did not encrypt a record", remedy
+            )
 
     def _check_number(self, header: bytes, kind: bytes) -> None:
         """See that a verified message is the peer's next one (RFC 4121 4.2.6).
@@ -317,10 +306,10 @@ class _KerberosContext(RecordsApart):
         self._expected = (number + 1) & SEQUENCE_MASK
 
     def _spent(self, error: Exception) -> MutualAuthError:
-        return explain(_native(error), self._subject)
+        return explain(error, self._subject)
 
     def _not_next(self, error: Exception) -> RecordError:
-        return self._rejected(record_fault(_native(error)))
+        return self._rejected(record_fault(error))
 
     def _rejected(self, fault: str) -> RecordError:
         cause = f"record rejected: {fault}"
@@ -365,49 +354,41 @@ class KerberosInitiator(_KerberosContext):
             (Protection.SEAL if self._sealed_inside else protection).requested_flags
         )
         self._package = package
-        self._proxy = None
+        self._name = kerberos_name(spn)
+        self._mechanism = _KERBEROS_OID if package is KERBEROS else _SPNEGO_OID
+        self._credential: gssapi.Credentials | None = None
         self.blocking = True
 
-    def _open(self) -> Any:
-        """Make pyspnego's object, at the first step, where waiting is allowed."""
-        name = kerberos_name(self._spn)
-        mechanism = _KERBEROS_OID if self._package is KERBEROS else _SPNEGO_OID
-        credential = self._tickets.acquire(mechanism, name)
-        if self._package is NEGOTIATE:
+    def _acquire(self) -> gssapi.Credentials:
+        """The credentials, at the first step, where waiting is allowed."""
+        credential = self._tickets.acquire(self._mechanism, self._name)
+        if self._mechanism == _SPNEGO_OID:
             set_neg_mechs(credential, [_KERBEROS_OID])
         set_cred_option(NO_CI_FLAGS, credential)
-        proxy: Any = spnego.client(
-            hostname=self._spn.host,
-            service=self._spn.service_class,
-            context_req=ContextReq(self._request),
-            protocol="kerberos",
-            _gssapi_credential=credential,
-        )
-        proxy._context = gssapi.SecurityContext(
-            name=name,
-            creds=proxy._credential,
-            usage="initiate",
-            mech=mechanism,
-            flags=self._request,
-            channel_bindings=self._bindings,
-        )
-        return proxy
+        return credential
 
     def _advance(self, token: bytes | None) -> Outcome:
-        if self._proxy is None:
-            self._proxy = self._open()
-            self._context = self._proxy._context
-            # Errors are raised at once, with the token for the peer, instead of by some later call.
-            self._context.__DEFER_STEP_ERRORS__ = False
-        reply = self._proxy.step(token) or b""
+        if self._credential is None:
+            self._credential = self._acquire()
+        stepped = init_sec_context(
+            self._name,
+            self._credential,
+            self._context,
+            self._mechanism,
+            self._request,
+            channel_bindings=self._bindings,
+            input_token=token,
+        )
+        self._context = stepped.context
+        reply = stepped.token or b""
         if token is None:
             try:
                 check_request(reply, self._subject)
             except AuthenticationError:
                 # The account may have been put right by the next connection.
-                self._tickets.discard(kerberos_name(self._spn))
+                self._tickets.discard(self._name)
                 raise
-        return Outcome(reply, self._proxy.complete)
+        return Outcome(reply, not stepped.more_steps)
 
     def step(self, token: bytes | None) -> Outcome:
         try:
@@ -420,9 +401,9 @@ class KerberosInitiator(_KerberosContext):
                 isinstance(error, KDCRefused) and not error.of_service
             )
             if token is not None and (refused or isinstance(error, PeerRefused)):
-                self._tickets.discard(kerberos_name(self._spn))
+                self._tickets.discard(self._name)
             elif (
-                refused and self._proxy is not None
+                refused and self._credential is not None
             ):  # without one there was no ticket to begin with
                 self._tickets.discard()
             raise
@@ -474,7 +455,6 @@ class KerberosAcceptor(_KerberosContext):
     def __init__(self, keys: ServiceKeys, subject: str, channel: ChannelBinding | None) -> None:
         super().__init__(subject, channel)
         self._keys = keys
-        self._copied: Any = None
         self._started = False
         #: The client's name, when the context is complete.
         self._initiator: Any = None
@@ -484,14 +464,6 @@ class KerberosAcceptor(_KerberosContext):
         self._shown: TicketLabel | None = None
         self._label: TicketLabel | None = None
         self._logon: Logon | None = None
-
-    @property
-    def _proxy(self) -> Any:
-        # Made when asked for: records of one part go without.
-        if self._copied is None:
-            self._copied = copy(self._keys.template)
-            self._copied._context = self._context
-        return self._copied
 
     def _advance(self, token: bytes | None) -> Outcome:
         if token is None:
@@ -684,8 +656,6 @@ class ServiceKeys:
         self.acquired = acquire(
             NONE if credentials.accept_replays else replay_cache(credentials.state_dir)
         )
-        #: pyspnego's object for such a service, with no context in it yet.
-        self.template: Any = spnego.server(protocol="kerberos", _gssapi_credential=self.acquired)
 
     authenticates_service = True
 

@@ -26,7 +26,6 @@ cannot forbid it: no token with a message of NTLM in it leaves this file.
 
 from __future__ import annotations
 
-import logging
 import math
 from typing import Final
 
@@ -34,6 +33,7 @@ import spnego
 from spnego import ContextReq
 from spnego.channel_bindings import GssChannelBindings
 from spnego.exceptions import SpnegoError
+from spnego.iov import BufferType
 
 from mutauth_twisted.core.channelbinding import WITHOUT_TLS, ChannelBinding
 from mutauth_twisted.core.context import Outcome
@@ -51,13 +51,9 @@ from mutauth_twisted.errors import (
 )
 from mutauth_twisted.identity import PeerIdentity
 from mutauth_twisted.mechanisms import KERBEROS
-from mutauth_twisted.mechanisms.pyspnego import PublicContext, RecordsApart, keep_quiet
+from mutauth_twisted.mechanisms.pyspnego import PublicContext
 from mutauth_twisted.protection import Flag, Protection, flag_names
 from mutauth_twisted.spn import SPN
-
-# They log whole tokens at debug level.
-for _name in ("spnego._sspi", "spnego._gss", "spnego._negotiate", "spnego._ntlm"):
-    logging.getLogger(_name).addFilter(keep_quiet)
 
 #: MS-NLMP 2.2.1: how each of its messages starts.
 _NTLM_MESSAGE: Final = b"NTLMSSP\0"
@@ -82,7 +78,7 @@ def _windows_code(error: Exception) -> int:
     return int(getattr(native, "winerror", None) or 0) & 0xFFFFFFFF
 
 
-class SspiInitiator(PublicContext, RecordsApart):
+class SspiInitiator(PublicContext):
     """A client's context for one SPN, with the logon session's tickets.
 
     :param spn: the SPN the service must prove to have the key of.
@@ -236,8 +232,7 @@ class SspiInitiator(PublicContext, RecordsApart):
             wrapped = self._proxy.wrap(data, encrypt=seal)
         except Exception as error:
             raise self._spent(error) from error
-        if seal and not wrapped.encrypted:
-            raise AuthenticationError(self._subject, "the security package did not encrypt")
+        self._check_encrypted(wrapped.encrypted or not seal)
         return bytes(wrapped.data)
 
     def unwrap(self, body: bytes) -> tuple[bytes, bool]:
@@ -246,6 +241,31 @@ class SspiInitiator(PublicContext, RecordsApart):
         except Exception as error:  # any bytes can come in here, and raise anything
             raise self._not_next(error) from error
         return bytes(result.data), bool(result.encrypted)
+
+    def wrap_apart(self, data: bytes, *, seal: bool) -> tuple[bytes, bytes]:
+        try:
+            if not seal:
+                return bytes(self._proxy.sign(data)), data
+            wrapped = self._proxy.wrap_iov([BufferType.header, data, BufferType.padding])
+        except Exception as error:
+            raise self._spent(error) from error
+        self._check_encrypted(wrapped.encrypted)
+        header, sealed, padding = (buffer.data or b"" for buffer in wrapped.buffers)
+        return header, sealed + padding
+
+    def unwrap_apart(self, trailer: bytes, data: bytes, *, seal: bool) -> tuple[bytes, bool]:
+        try:
+            if not seal:
+                self._proxy.verify(data, trailer)
+                return data, False
+            result = self._proxy.unwrap_iov([(BufferType.header, trailer), data])
+        except Exception as error:  # any bytes can come in here, and raise anything
+            raise self._not_next(error) from error
+        return result.buffers[1].data or b"", bool(result.encrypted)
+
+    def _check_encrypted(self, encrypted: bool) -> None:
+        if not encrypted:
+            raise AuthenticationError(self._subject, "the security package did not encrypt")
 
     @property
     def signature_size(self) -> int:

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import logging
 import math
 import os
 import re
@@ -51,13 +50,10 @@ from mutauth_twisted.errors import (
 from mutauth_twisted.files import check_regular, read_file
 from mutauth_twisted.identity import PeerIdentity
 from mutauth_twisted.mechanisms import NTLM
-from mutauth_twisted.mechanisms.pyspnego import PublicContext, keep_quiet
+from mutauth_twisted.mechanisms.pyspnego import PublicContext
 from mutauth_twisted.names import split_principal
 from mutauth_twisted.protection import Flag, Protection, flag_names
 from mutauth_twisted.spn import SPN
-
-# It logs whole tokens at debug level.
-logging.getLogger("spnego._ntlm").addFilter(keep_quiet)
 
 USERS_VARIABLE = "NTLM_USER_FILE"
 #: MS-NLMP 2.2.2.9.1.

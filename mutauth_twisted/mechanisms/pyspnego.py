@@ -1,23 +1,33 @@
-"""What contexts over pyspnego share; nothing here needs any security package."""
+"""Context over pyspnego's public API, for NTLM and for SSPI.
+
+It keeps pyspnego's loggers, which write whole tokens at debug level, quiet whatever the process's
+logging configuration.
+"""
 
 from __future__ import annotations
 
 import logging
 from typing import Any
 
-from spnego.iov import BufferType
+import spnego
 
 from mutauth_twisted.core.context import Outcome, StepFailed
-from mutauth_twisted.errors import AuthenticationError, MutualAuthError, RecordError
+from mutauth_twisted.errors import MutualAuthError
 
 
 def keep_quiet(record: logging.LogRecord) -> bool:
-    """A filter for pyspnego's loggers, which write whole tokens at debug level."""
+    """Drop debug lines; a filter for pyspnego's loggers."""
     return record.levelno > logging.DEBUG
 
 
+# A logger's own filters survive logging.config, and do not depend on levels that others may change.
+for _name in list(logging.root.manager.loggerDict):
+    if _name.partition(".")[0] == spnego.__name__:
+        logging.getLogger(_name).addFilter(keep_quiet)
+
+
 class PublicContext:
-    """One side's context: pyspnego's ContextProxy, once there is one.
+    """Context of one side: pyspnego's ContextProxy, once there is one.
 
     :param subject: how errors name the peer.
     """
@@ -31,7 +41,7 @@ class PublicContext:
         raise AssertionError("a subclass takes the step")
 
     def _explain(self, error: Exception) -> MutualAuthError:
-        """What a failed step means.  Nothing of pyspnego's own words, which nobody has looked over
+        """Meaning of a failed step, without pyspnego's own words, which nobody has looked over
         for secrets.
         """
         raise AssertionError("a subclass knows what its peer should have sent")
@@ -43,40 +53,3 @@ class PublicContext:
             raise StepFailed(error) from error
         except Exception as error:  # a hostile token can raise anything
             raise StepFailed(self._explain(error)) from error
-
-
-class RecordsApart:
-    """Records of two parts, as wire *winsock* has them, over an established ContextProxy."""
-
-    _subject: str
-    _proxy: Any
-
-    def _spent(self, error: Exception) -> MutualAuthError:
-        """Why the context protects no further record."""
-        raise AssertionError("a subclass knows its package's errors")
-
-    def _not_next(self, error: Exception) -> RecordError:
-        """Why a record was refused."""
-        raise AssertionError("a subclass knows its package's errors")
-
-    def wrap_apart(self, data: bytes, *, seal: bool) -> tuple[bytes, bytes]:
-        try:
-            if not seal:
-                return bytes(self._proxy.sign(data)), data
-            wrapped = self._proxy.wrap_iov([BufferType.header, data, BufferType.padding])
-        except Exception as error:
-            raise self._spent(error) from error
-        if not wrapped.encrypted:
-            raise AuthenticationError(self._subject, "the security package did not encrypt")
-        header, sealed, padding = (buffer.data or b"" for buffer in wrapped.buffers)
-        return header, sealed + padding
-
-    def unwrap_apart(self, trailer: bytes, data: bytes, *, seal: bool) -> tuple[bytes, bool]:
-        try:
-            if not seal:
-                self._proxy.verify(data, trailer)
-                return data, False
-            result = self._proxy.unwrap_iov([(BufferType.header, trailer), data])
-        except Exception as error:  # any bytes can come in here, and raise anything
-            raise self._not_next(error) from error
-        return result.buffers[1].data or b"", bool(result.encrypted)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import logging
+import logging.config
 import math
 import os
 import struct
@@ -37,6 +38,7 @@ from mutauth_twisted.mechanisms.ntlm import (
     NtlmInitiator,
     NtlmUsers,
 )
+from mutauth_twisted.mechanisms.pyspnego import keep_quiet
 from mutauth_twisted.protection import Flag, Protection
 from mutauth_twisted.testing.fakes import Player, captured_log, converse
 from mutauth_twisted.testing.users import users_file
@@ -654,11 +656,36 @@ class SecrecyTests(Case):
     def test_pyspnego_logs_tokens(self) -> None:
         """Left alone, pyspnego writes whole tokens into the log: this is why it is not."""
         own = logging.getLogger("spnego._ntlm")
-        own.removeFilter(module.keep_quiet)
-        self.addCleanup(own.addFilter, module.keep_quiet)
+        own.removeFilter(keep_quiet)
+        self.addCleanup(own.addFilter, keep_quiet)
         with self.assertLogs(own, 1) as told:
             token = self.client().step(None).token
         self.assertIn(base64.b64encode(token).decode(), "".join(told.output))
+
+    def test_configured_logging(self) -> None:
+        """No configuration that names pyspnego's loggers makes them talk."""
+        names = ("spnego", "spnego._ntlm", "spnego._context")
+        loggers = {name: {"level": "DEBUG", "propagate": True} for name in names}
+        logging.config.dictConfig(
+            {"version": 1, "disable_existing_loggers": False, "loggers": loggers}
+        )
+        with self.assertLogs(level=1) as told:
+            logging.getLogger("test").debug("something")
+            self.exchange(self.client(), self.server())
+        self.assertEqual(told.output, ["DEBUG:test:something"])
+
+    def test_all_its_loggers(self) -> None:
+        """Every logger of pyspnego is quiet at debug level, and speaks of what is wrong."""
+        names = [
+            name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "spnego"
+        ]
+        self.assertLessEqual({"spnego._gss", "spnego._ntlm", "spnego._sspi"}, set(names))
+        for name in names:
+            logger = logging.getLogger(name)
+            record = logger.makeRecord(name, logging.DEBUG, "", 0, "token", (), None)
+            self.assertFalse(logger.filter(record), name)
+            record.levelno = logging.WARNING
+            self.assertTrue(logger.filter(record), name)
 
 
 def stripped(token: bytes, gap: int, flags: int = 0) -> bytes:

@@ -33,10 +33,9 @@ for name in ("kerberos", "negotiate"):
     clientFromString(
         MemoryReactorClock(), rf"mutauth:tcp\:srv1\:9000:spn=echoSvc/srv1:package={name}"
     )
-    MECHANISMS[name]._implementation
+    assert MECHANISMS[name]._implementation.__name__ in sys.modules
 import mutauth_twisted.service.tap
-for name in ("mutauth_twisted.mechanisms.ntlm", "mutauth_twisted.mechanisms.kerberos"):
-    print(name, name in sys.modules)
+print(*sorted(name for name in sys.modules if "spnego" in name or "ntlm" in name))
 """
 
 
@@ -137,14 +136,10 @@ class MechanismTests(SynchronousTestCase):
                     make()
 
     def test_loaded_when_asked_for(self) -> None:
-        """Who asks for Kerberos, with endpoints or with twistd, never loads NTLM's file."""
+        """Who asks for Kerberos, with endpoints or with twistd, never loads NTLM's file, nor
+        pyspnego with its own NTLM.
+        """
         done = subprocess.run(
             [sys.executable, "-c", _LOADED], capture_output=True, text=True, check=False
         )
-        self.assertEqual(
-            (done.stderr, done.stdout),
-            (
-                "",
-                "mutauth_twisted.mechanisms.ntlm False\nmutauth_twisted.mechanisms.kerberos True\n",
-            ),
-        )
+        self.assertEqual((done.stderr, done.stdout), ("", "\n"))

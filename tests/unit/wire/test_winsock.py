@@ -6,9 +6,9 @@ import struct
 from itertools import product
 from typing import Any, cast
 
+from gssapi.raw import IOV, IOVBufferType, wrap_iov
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from spnego.iov import BufferType
 from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted.core.options import SecurityOptions
@@ -364,10 +364,9 @@ class SealedTests(RecordCase):
 
     def test_less_than_agreed(self) -> None:
         """A record that is signed and not sealed, in either layout, is refused."""
-        signed = self.client._proxy.wrap_iov(
-            [BufferType.header, b"for all", BufferType.padding], encrypt=False
-        )
-        header, data = (bytes(buffer.data or b"") for buffer in signed.buffers[:2])
+        parts = IOV(IOVBufferType.header, b"for all", IOVBufferType.padding, std_layout=False)
+        wrap_iov(self.client._context, parts, confidential=False)
+        header, data = (part.value or b"" for part in parts[:2])
         body = struct.pack("<I", len(header)) + header + data
         with self.assertRaisesRegex(RecordError, "signed only where sealed"):
             self.receive(WINSOCK.record(body))
