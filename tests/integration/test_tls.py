@@ -423,6 +423,7 @@ class CertificateTests(TLSTestCase):
             await self.refused(self.connect_checking(port, authority), PeerNotProven, cause)
 
     accepts_replays = False
+    authenticates_service = True
 
     def acceptor(self, peer: str, security: Any) -> Any:
         """This test is the keys of a service to which nobody may speak."""
