@@ -16,7 +16,7 @@ from uuid import UUID
 from twisted.names import dns
 
 from fuzz.targets import CORPUS, TARGETS
-from fuzz.targets.exchange import MANNERS, conversation, peer_of
+from fuzz.targets.connection import MANNERS, conversation, peer_of
 from fuzz.targets.kerberos import parties_of_a_realm
 from fuzz.targets.ldap import ldap_buffers
 from mutauth_twisted.testing.fakes import FakeContext
@@ -118,7 +118,7 @@ def _opening(wire: Wire, initiator: bool, legs: int, *, mutauth: bool = True) ->
     return stream
 
 
-def _exchange() -> Seeds:
+def _connection() -> Seeds:
     for number, wire in enumerate(_WIRES):
         for initiator in (False, True):
             for seal in (False, True):
@@ -502,7 +502,8 @@ _MAKERS: dict[str, Callable[[], Seeds]] = {
     "wire-winsock": lambda: _wire(WINSOCK),
     "stream": _stream,
     "handshake": _handshake,
-    "exchange": _exchange,
+    "connection": _connection,
+    "driver": _connection,
     "records": _records,
     "acceptor": _acceptor,
     "initiator": _initiator,

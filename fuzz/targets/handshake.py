@@ -1,4 +1,4 @@
-"""The machine of the exchange, driven in any order a driver could come to."""
+"""The machine of the handshake, driven in any order a driver could come to."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _VERDICTS = (None, PeerNotProven, AccessDenied, ServiceFull)
 class _Driver:
     """Does what the events say, and checks that they may say it.
 
-    :param choices: the wire, the side, what the judge will say, and whether it finds another
+    :param choices: the wire, the side, what the verification will say, and whether it finds another
         mutauth peer.
     """
 
@@ -49,8 +49,8 @@ class _Driver:
         )
 
     def _verify(self) -> str:
-        assert self.complete, "an unfinished context was judged"
-        assert not self.verified, "a context was judged twice"
+        assert self.complete, "an unfinished context was verified"
+        assert not self.verified, "a context was verified twice"
         self.verified += 1
         if self._verdict is not None:
             raise self._verdict("peer", "it may not")
@@ -77,7 +77,7 @@ class _Driver:
             else:
                 self.end = event
         if isinstance(self.end, Complete):
-            assert self.verified and self._verdict is None, "established without a judgement"
+            assert self.verified and self._verdict is None, "established without a verification"
             assert self.complete, "established with an unfinished context"
             if self.initiator and self.wire.says_done:
                 assert self.peer_done, "established without the service's done"
@@ -111,7 +111,9 @@ class _Driver:
         if isinstance(frame, Token) and frame.done:
             assert self.complete, "done was said too early"
             if not self.initiator:
-                assert self.verified and self._verdict is None, "done was said without a judgement"
+                assert self.verified and self._verdict is None, (
+                    "done was said without a verification"
+                )
 
 
 def _payload(choices: Choices) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any, cast
 from gssapi.raw.misc import GSSError
 
 from fuzz.inputs import Choices
-from fuzz.targets.exchange import SAID
+from fuzz.targets.connection import SAID
 from mutauth_twisted.errors import RecordError
 from mutauth_twisted.ldap.sealing import BoundedSocket, SealedSocket
 from mutauth_twisted.testing.fakes import FakeContext

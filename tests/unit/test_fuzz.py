@@ -15,6 +15,8 @@ from fuzz.targets import CORPUS, TARGETS, seeds
 from mutauth_twisted import access
 from mutauth_twisted.core import handshake
 from mutauth_twisted.core.confirmation import Confirmed
+from mutauth_twisted.core.connection import Connection
+from mutauth_twisted.core.context import Outcome
 from mutauth_twisted.core.records import Records
 from mutauth_twisted.core.stream import Stream
 from mutauth_twisted.directory import binding
@@ -22,6 +24,7 @@ from mutauth_twisted.kerberos import pac
 from mutauth_twisted.ldap import dn as names
 from mutauth_twisted.mechanisms import kerberos
 from mutauth_twisted.net.protocol import HandshakeProtocol
+from mutauth_twisted.testing.fakes import FakeContext
 from mutauth_twisted.wire._base import BufferedReader
 
 README = CORPUS.parent / "README.md"
@@ -123,27 +126,47 @@ class FaultTests(SynchronousTestCase):
 
         self.patch(handshake.Handshake, "stepped", stepped)
         self.assert_found("handshake")
-        self.assert_found("exchange")
+        self.assert_found("connection")
+        self.assert_found("driver")
+
+    def test_nobody_asked(self) -> None:
+        """The connection's target sees a peer that nobody has authorized."""
+
+        def verify(connection: Any) -> Any:
+            return connection._authentication.verify(connection._security.protection)
+
+        self.patch(Connection, "_verify", verify)
+        self.assert_found("connection")
+
+    def test_any_token(self) -> None:
+        """The connection's target sees a context that takes any token."""
+        self.patch(FakeContext, "step", lambda context, token: Outcome(b"anything", True))
+        self.assert_found("connection")
 
     def test_an_application_too_early(self) -> None:
-        """The connection's target sees an application that nobody has proven himself to."""
+        """The driver's target sees an application without an authenticated peer."""
 
         def perform(protocol: Any, events: Any) -> None:
             protocol._role.build_application(None)
 
         self.patch(HandshakeProtocol, "_perform", perform)
-        self.assert_found("exchange")
+        self.assert_found("driver")
 
     def test_a_stranger_that_stays(self) -> None:
-        """The connection's target sees a deadline that ends nothing."""
+        """The driver's target sees a deadline that ends nothing, and the connection's one that is
+        not heard.
+        """
         self.patch(HandshakeProtocol, "_timed_out", lambda protocol: None)
-        self.assert_found("exchange")
+        self.assert_found("driver")
+        self.patch(Connection, "timed_out", lambda connection, seconds: None)
+        self.assert_found("connection")
 
     def test_a_stream_that_was_cut(self) -> None:
         """The records' target sees a cut stream that is taken for a finished one."""
         self.patch(Records, "cut", lambda records: None)
         self.assert_found("records")
-        self.assert_found("exchange")
+        self.assert_found("connection")
+        self.assert_found("driver")
 
     def test_bytes_kept_back(self) -> None:
         """The target of streams sees bytes that wait because they look like the beginning of a

@@ -1,8 +1,6 @@
-"""A whole connection on a fake transport, and the records of an established one.
+"""The driver on Twisted: a connection on a fake transport and a fake clock.
 
-The peer's tokens and records are those of :class:`mutauth_twisted.testing.fakes.FakeContext`,
-which the corpus has: so inputs get as far as a genuine peer does, and cannot
-get any further than the genuine conversation.
+The inputs are those of :mod:`fuzz.targets.connection`.
 """
 
 from __future__ import annotations
@@ -15,10 +13,10 @@ from twisted.logger import LogLevel, formatEvent
 from twisted.python.failure import Failure
 
 from fuzz.inputs import Choices
+from fuzz.targets.connection import MANNERS, MOST_PENDING, WORDS, Stranger
 from fuzz.targets.names import one_line
 from mutauth_twisted.core.options import SecurityOptions
-from mutauth_twisted.core.records import Data, EndOfStream, Records
-from mutauth_twisted.errors import MutualAuthError, ProtocolViolation, RecordError
+from mutauth_twisted.errors import MutualAuthError
 from mutauth_twisted.net.transport import LINGER
 from mutauth_twisted.protection import Protection
 from mutauth_twisted.testing.fakes import (
@@ -32,44 +30,7 @@ from mutauth_twisted.testing.fakes import (
 )
 from mutauth_twisted.wire import Wire
 
-#: What a genuine peer has to say, record by record.
-SAID = (b"hello ", b"world\n", b"x" * 40)
-_WORDS = b"".join(SAID)
 _TIMEOUT = 10.0
-#: How applications behave.
-MANNERS = ("listens", "answers", "leaves", "pauses")
-#: What may wait at most: see mutauth_twisted.wire._base.
-_MOST_PENDING = 2 * (0x10000 + 4)
-
-
-def peer_of(context: FakeContext) -> FakeContext:
-    """The context of the other side."""
-    return FakeContext(initiator=not context.initiator, legs=context.legs)
-
-
-def conversation(
-    wire: Wire, context: FakeContext, *, seal: bool, mutauth: bool = True, opens: bool = True
-) -> list[bytes]:
-    """The frames of a peer's records: what it says, and of a mutauth peer its end of stream.
-
-    :param opens: whether a mutauth client's opening comes first.
-    """
-    opening = [b""] if mutauth and opens and context.initiator else []
-    return [
-        wire.protect(context, each, seal) for each in [*opening, *SAID, *([b""] if mutauth else [])]
-    ]
-
-
-class _Stranger(FakeContext):
-    """A context whose peer's tokens nobody can make."""
-
-    def token(self, number: int) -> bytes:
-        return b"" if number % 2 == self.initiator else super().token(number)
-
-    def step(self, token: bytes | None) -> Any:
-        if token is not None:
-            return super().step(b"\0" + token)
-        return super().step(token)
 
 
 class _Connection:
@@ -88,7 +49,7 @@ class _Connection:
         mutauth: bool,
         manner: str,
     ) -> None:
-        kind = FakeContext if genuine else _Stranger
+        kind = FakeContext if genuine else Stranger
         self.context = kind(
             initiator=initiator, legs=legs, blocking=initiator, mutauth=mutauth and not initiator
         )
@@ -135,7 +96,7 @@ class _Connection:
         self.work()
         if over and not player.factory.built:
             assert player.transport.value() == before, "who was turned away is answered"
-        assert player.protocol._connection.pending <= _MOST_PENDING + len(chunk), (
+        assert player.protocol._connection.pending <= MOST_PENDING + len(chunk), (
             "there is no bound on what waits"
         )
 
@@ -181,9 +142,9 @@ class _Connection:
         assert application.events[0] == "made" and application.events[-1] == "lost"
         assert application.events.count("lost") == 1
         received = b"".join(application.received)
-        assert _WORDS.startswith(received), "the application received what nobody said"
+        assert WORDS.startswith(received), "the application received what nobody said"
         if isinstance(application.reason, ConnectionDone) and self._manner != "leaves":
-            assert received == _WORDS, "a stream that was cut is taken for a finished one"
+            assert received == WORDS, "a stream that was cut is taken for a finished one"
 
 
 def check(data: bytes) -> None:
@@ -216,57 +177,3 @@ def check(data: bytes) -> None:
 
 def _bytewise(stream: bytes) -> Iterable[bytes]:
     return (stream[at : at + 1] for at in range(len(stream)))
-
-
-def check_records(data: bytes) -> None:
-    """The records of an established connection: what was said, as far as it is unharmed, and one
-    error.
-    """
-    choices = Choices(data)
-    wire, seal, initiator, mutauth = choices.wire(), choices.flag(), choices.flag(), choices.flag()
-    cuts, stream = choices.cuts(), choices.rest()
-    whole = _read(wire, seal, initiator, mutauth, [stream] if stream else [])
-    assert _read(wire, seal, initiator, mutauth, chunked(stream, cuts)) == whole, (
-        "pieces are read as something else"
-    )
-    assert _read(wire, seal, initiator, mutauth, _bytewise(stream)) == whole, (
-        "single bytes are read as something else"
-    )
-
-
-def _read(
-    wire: Wire, seal: bool, initiator: bool, mutauth: bool, chunks: Iterable[bytes]
-) -> tuple[bytes, bool, str | None, bool]:
-    """What came out, whether the peer ended it, the error, and whether an end would be a cut
-    now.
-    """
-    reader = wire.reader()
-    protection = Protection.SEAL if seal else Protection.SIGN
-    records = Records(
-        FakeContext(initiator=initiator), protection, wire, reader, "peer", mutauth=mutauth
-    )
-    assert records.cut() is not None, "a stream without any record is taken for a finished one"
-    received = b""
-    error: MutualAuthError | None = None
-    try:
-        for chunk in chunks:
-            records.feed(chunk)
-            while (event := records.next_event()) is not None:
-                assert not records.ended or isinstance(event, EndOfStream), (
-                    "something follows the end"
-                )
-                if isinstance(event, Data):
-                    assert event.data, "no bytes were delivered"
-                    received += event.data
-    except (RecordError, ProtocolViolation) as caught:
-        one_line(caught)
-        error = caught
-    assert _WORDS.startswith(received), "what nobody said was received"
-    cut = records.cut()
-    if records.ended:
-        assert received == _WORDS and cut is None
-    elif cut is None and error is None:
-        assert not mutauth, "a mutauth peer's stream that does not end is taken for a finished one"
-        assert not reader.pending, "a stream that ends within a record is no cut one"
-    # After an error the connection is over, whatever waits.
-    return received, records.ended, str(error) if error else None, error is None and cut is not None
