@@ -30,7 +30,7 @@ from mutauth_twisted.directory.scp import (
     read_scp,
     scp_dn,
 )
-from mutauth_twisted.directory.servicename import ServiceName
+from mutauth_twisted.directory.servicename import ServiceName, verify_class
 from mutauth_twisted.directory.spns import (
     Account,
     add_spns,
@@ -245,12 +245,12 @@ def _existing(session: LdapSession, dn: str, service: ServiceName) -> ServiceCon
         point = read_scp(session, dn)
     except NotFound:
         return None
-    if fold_ascii(point.service_class or "") != fold_ascii(service.service_class):
-        raise ServiceCheckFailed(
-            f"SCP {point.dn}",
-            f"it is of service class {point.service_class}, not {service.service_class}",
-            "choose another name with --scp-name",
-        )
+    verify_class(
+        f"SCP {point.dn}",
+        point.service_class,
+        service.service_class,
+        "choose another name with --scp-name",
+    )
     return point
 
 

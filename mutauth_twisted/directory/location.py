@@ -38,7 +38,7 @@ from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore
 from mutauth_twisted.directory.binding import BindingError, BindingInformation, advertised_form
 from mutauth_twisted.directory.rnr import ServiceInstance, read_instance
 from mutauth_twisted.directory.scp import ServiceConnectionPoint, find_by_keyword, read_scp
-from mutauth_twisted.directory.servicename import SPN_FORMS, ServiceName
+from mutauth_twisted.directory.servicename import SPN_FORMS, ServiceName, is_of_class, verify_class
 from mutauth_twisted.directory.spns import find_holders_of, find_named
 from mutauth_twisted.dns import weighted_order
 from mutauth_twisted.errors import MutualAuthError, NotFound, ServiceCheckFailed, UsageError
@@ -337,20 +337,14 @@ async def _of_point(
     return [Instance(point.dn, point.guid, spn.host, binding.port, spn, binding)]
 
 
-def _is_of(service_class: str | None, wanted: str) -> bool:
-    return fold_ascii(service_class or "") == fold_ascii(wanted)
-
-
 def _check_class(query: Selection, subject: str, service_class: str | None) -> None:
     wanted = query.wanted_class
-    if wanted is None or _is_of(service_class, wanted):
+    if wanted is None:
         return
     remedy = "check the selector and the class"
     if query.service_class is None:
         remedy = "check the keyword, or name the class that you trust with class=CLASS"
-    raise ServiceCheckFailed(
-        subject, f"it is of service class {service_class}, not {wanted}", remedy
-    )
+    verify_class(subject, service_class, wanted, remedy)
 
 
 async def _of_srv_record(
@@ -391,7 +385,7 @@ async def _named(
     records = [
         point
         for point in points
-        if point.dns_name_type == "SRV" and _is_of(point.service_class, wanted)
+        if point.dns_name_type == "SRV" and is_of_class(point.service_class, wanted)
     ]
     if not records:
         return list(points), []

@@ -30,11 +30,11 @@ from uuid import UUID, uuid5
 from attrs import field, frozen
 
 from mutauth_twisted.directory.binding import BindingInformation
+from mutauth_twisted.directory.servicename import verify_class
 from mutauth_twisted.errors import (
     DirectoryRefused,
     NotFound,
     OtherObject,
-    ServiceCheckFailed,
     UsageError,
 )
 from mutauth_twisted.ldap.dn import child_dn, is_dn, parent_of
@@ -240,24 +240,38 @@ def publish(
     except NotFound:
         _as_administrator(dn, lambda: _create(session, dn, service_class, report))
         instance = read_instance(session, dn)
-    check_class(session, instance, service_class)
+    if instance.service_class is None and instance.class_id == class_id_of(service_class):
+        _as_administrator(dn, lambda: _create_class(session, dn, service_class, report))
+        instance = read_instance(session, dn)
+    verify_class(
+        f"RnR service {instance.dn}",
+        instance.service_class,
+        service_class,
+        f"choose another name, or run {session.options.command('rnr', 'remove', instance.dn)}",
+    )
     for address in addresses:
         if update_address(session, instance, address):
             report(f"published {address.host} {address.binding} in {instance.dn}")
     return read_instance(session, dn)
 
 
+def _identity(service_class: str) -> dict[str, Value]:
+    return {"displayName": service_class, "serviceClassID": class_id_of(service_class).bytes_le}
+
+
 def _create(session: LdapSession, dn: str, service_class: str, report: Report) -> None:
-    class_id = class_id_of(service_class)
-    identity: dict[str, Value] = {"displayName": service_class, "serviceClassID": class_id.bytes_le}
-    container = parent_of(dn)
-    if class_id not in _classes(session, container):
-        class_dn = _class_dn(service_class, container)
-        session.add(class_dn, {"objectClass": CLASS_CLASS, **identity})
-        report(f"created service class {class_dn}")
+    if class_id_of(service_class) not in _classes(session, parent_of(dn)):
+        _create_class(session, dn, service_class, report)
     # When this fails the class stays: it does no harm, and the next attempt uses it.
-    session.add(dn, {"objectClass": INSTANCE_CLASS, **identity})
+    session.add(dn, {"objectClass": INSTANCE_CLASS, **_identity(service_class)})
     report(f"created RnR service {dn}")
+
+
+def _create_class(session: LdapSession, dn: str, service_class: str, report: Report) -> None:
+    """Create the class of the service with this DN, beside it."""
+    class_dn = _class_dn(service_class, parent_of(dn))
+    session.add(class_dn, {"objectClass": CLASS_CLASS, **_identity(service_class)})
+    report(f"created service class {class_dn}")
 
 
 def _as_administrator(dn: str, work: Callable[[], None]) -> None:
@@ -272,22 +286,6 @@ def _as_administrator(dn: str, work: Callable[[], None]) -> None:
         )
         cause = "only administrators may create services there"
         raise DirectoryRefused(f"RnR service {dn}", cause, remedy, code=error.code) from error
-
-
-def check_class(session: LdapSession, instance: ServiceInstance, service_class: str) -> None:
-    """Make sure that a service is of a class, by identifier or by name.
-
-    :raises ServiceCheckFailed: when it is of another one.
-    """
-    known = instance.service_class
-    if instance.class_id != class_id_of(service_class) and fold_ascii(known or "") != fold_ascii(
-        service_class
-    ):
-        raise ServiceCheckFailed(
-            f"RnR service {instance.dn}",
-            f"it is of service class {known or instance.class_id}, not {service_class}",
-            f"choose another name, or run {session.options.command('rnr', 'remove', instance.dn)}",
-        )
 
 
 def update_address(session: LdapSession, instance: ServiceInstance, address: Address) -> bool:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from attrs import evolve, field, frozen
 
-from mutauth_twisted.errors import UsageError
+from mutauth_twisted.errors import ServiceCheckFailed, UsageError
 from mutauth_twisted.ldap.dn import common_name, parent_of
-from mutauth_twisted.names import check_host_name, is_host_name
+from mutauth_twisted.names import check_host_name, fold_ascii, is_host_name
 from mutauth_twisted.spn import check_service_class, is_service_class
 
 #: The forms of an SPN's third part that a service connection point gives.
@@ -46,6 +46,25 @@ def _check_forms(service: ServiceName, attribute: object, value: tuple[str, ...]
         parse_spn_forms(",".join(value))
 
 
+def is_of_class(found: str | None, wanted: str) -> bool:
+    """Whether an object of the directory is of a service class; one that names none is not.
+
+    :param found: what the object says.
+    """
+    return fold_ascii(found or "") == fold_ascii(wanted)
+
+
+def verify_class(subject: str, found: str | None, wanted: str, remedy: str) -> None:
+    """Verify what :func:`is_of_class` tells.
+
+    :param subject: the object, for the error.
+    :raises ServiceCheckFailed: when it is of another class.
+    """
+    if not is_of_class(found, wanted):
+        cause = f"it is of service class {found}, not {wanted}"
+        raise ServiceCheckFailed(subject, cause if found else "it names no service class", remedy)
+
+
 @frozen
 class ServiceName:
     """A service's names: what its SPNs are made of, and where its object is.
@@ -58,6 +77,7 @@ class ServiceName:
     :param scp_parent: the DN of what the SCP is below; None: the host's computer object.
     :param container: the common name of a container below CN=System that the SCP is in instead:
         the place of a replicated service.
+    :param rnr_name: the RnR service's name or DN; None: the service class.
     :raises UsageError: for a part that is not valid, and for what does not go together.
     """
 
@@ -67,6 +87,7 @@ class ServiceName:
     scp_name: str | None = None
     scp_parent: str | None = None
     container: str | None = None
+    rnr_name: str | None = None
 
     def __attrs_post_init__(self) -> None:
         if self.container is not None and self.scp_parent is not None:

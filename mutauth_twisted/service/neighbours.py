@@ -14,7 +14,7 @@ from twisted.internet.threads import blockingCallFromThread
 
 from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.credentials import ClientCredentials
-from mutauth_twisted.directory.published.scp import Elsewhere
+from mutauth_twisted.directory.published.base import Elsewhere
 from mutauth_twisted.dns import Resolver
 from mutauth_twisted.errors import MutualAuthError
 from mutauth_twisted.log import Log

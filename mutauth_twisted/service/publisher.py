@@ -4,6 +4,7 @@ stop.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
@@ -17,12 +18,19 @@ from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.directory.accountkeys import weak_keys
 from mutauth_twisted.directory.binding import BindingInformation
-from mutauth_twisted.directory.published.scp import Elsewhere, TakenByAnother
+from mutauth_twisted.directory.published import ENTRIES
+from mutauth_twisted.directory.published.base import (
+    Elsewhere,
+    Inspection,
+    PublishedEntry,
+    Registration,
+    Standing,
+    TakenByAnother,
+)
 from mutauth_twisted.errors import MutualAuthError
 from mutauth_twisted.ldap.connection import Directory
 from mutauth_twisted.log import Log
 from mutauth_twisted.names import split_principal
-from mutauth_twisted.service.entries import Entry, Inspection, Standing, entry_of
 from mutauth_twisted.service.groups import NamedGroups
 from mutauth_twisted.service.names import NamedAccounts
 from mutauth_twisted.service.neighbours import Neighbours
@@ -34,12 +42,20 @@ from mutauth_twisted.settings.service import Settings
 START_DEADLINE = 15.0
 #: Seconds between looks at another instance to which the object points.
 FOLLOW = 5.0
+#: The port to publish, where it is known before the service listens.
+_FIXED_PORT = re.compile(r"tcp6?:(?:port=)?([0-9]{1,5})(?![0-9])")
 #: Seconds that a look at the directory which is under way gets when the service stops.
 GRACE = 1.0
 
 
 def _has_entry(settings: Settings) -> bool:
     return settings.publish or settings.spn_check != "off"
+
+
+def _registration(settings: Settings, account: str) -> Registration:
+    found = _FIXED_PORT.match(settings.listen[0])
+    port = int(found.group(1)) or None if found else None
+    return Registration(settings.service, account, settings.spn_check, settings.state_dir, port)
 
 
 class Publisher:
@@ -56,7 +72,9 @@ class Publisher:
     def __init__(self, reactor: Any, settings: Settings, principal: str) -> None:
         self._settings = settings
         self._entry = (
-            entry_of(settings, settings.account or principal) if _has_entry(settings) else None
+            ENTRIES[settings.entry](_registration(settings, settings.account or principal))
+            if _has_entry(settings)
+            else None
         )
         self._groups = NamedGroups(settings)
         self._names = NamedAccounts(
@@ -93,7 +111,8 @@ class Publisher:
         """
         if self.watch is not None and self.watch.looked:
             return self.watch.wrong
-        return (*(self._standing.warnings if self._standing is not None else ()), *self._taken)
+        warnings = self._standing.warnings if self._standing is not None else ()
+        return (*map(str, warnings), *self._taken)
 
     async def check(self, use: Callable[[AccessPolicy], None]) -> None:
         """Find the service's object and groups, and see that every SPN stands on our account and
@@ -134,16 +153,16 @@ class Publisher:
                 "group {name} is {dn}, {sid}", name=group.asked, dn=group.dn, sid=group.sid
             )
 
-    async def _check_entry(self, entry: Entry, deadline: float) -> None:
+    async def _check_entry(self, entry: PublishedEntry, deadline: float) -> None:
         standing = self._standing = await self._directory.run_with_catalog(
             entry.check, deadline=deadline
         )
-        self._log.info("{subject}", subject=standing.subject)
+        self._log.info("{subject} found {how}", subject=entry.subject, how=standing.found.how)
         for warning in (*standing.warnings, weak_keys(standing.account)):
             if warning is not None:
                 self._log.warn("{warning}", warning=warning)
         if self._settings.spn_check != "off" and not standing.warnings:
-            spns = ", ".join(map(str, standing.spns))
+            spns = ", ".join(map(str, standing.found.spns))
             self._log.info(
                 "{account} holds {spns}, and nobody else does",
                 account=standing.account.name,
@@ -181,19 +200,25 @@ class Publisher:
             self.watch.start()
 
     async def _publish(
-        self, entry: Entry, binding: BindingInformation, deadline: float | None = None
+        self, entry: PublishedEntry, binding: BindingInformation, deadline: float | None = None
     ) -> None:
         answers, self._taken = self._neighbours.answers, ()
         self._neighbours.found = None
         try:
-            done = await self._directory.run(
+            changed = await self._directory.run(
                 lambda session: entry.publish(session, binding, answers), deadline=deadline
             )
         except TakenByAnother as error:
             self._taken = (str(error),)
             self._log.error("{error}", error=error)
         else:
-            self._log.info("{done}", done=done)
+            self._log.info(
+                "{kind} updated: {what} ({host}, {published})",
+                kind=entry.kind,
+                what=", ".join(changed) or "nothing, all was right",
+                host=self._settings.service.host,
+                published=entry.published,
+            )
         self._follow()
 
     def _follow(self) -> None:
@@ -267,8 +292,7 @@ class Publisher:
             stopping.addTimeout(GRACE, self._reactor)
             with suppress(TimeoutError):
                 await stopping
-        standing, entry = self._standing, self._entry if publishes else None
-        if entry is not None and standing is not None and await self._directory.run(entry.withdraw):
-            kind = "RnR service" if self._settings.entry == "rnr" else "SCP"
-            self._log.info("{kind} withdrawn: {dn}", kind=kind, dn=standing.dn)
+        entry = self._entry if publishes else None
+        if entry is not None and await self._directory.run(entry.withdraw):
+            self._log.info("{kind} withdrawn: {dn}", kind=entry.kind, dn=entry.dn)
         self._directory.close()

@@ -8,9 +8,9 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import LoopingCall
 
+from mutauth_twisted.directory.published.base import Inspection
 from mutauth_twisted.errors import MutualAuthError
 from mutauth_twisted.log import Log
-from mutauth_twisted.service.entries import Inspection
 
 
 class Watch:
@@ -75,7 +75,7 @@ class Watch:
     def _report(self, found: Inspection) -> None:
         before, self.wrong = self.wrong, found.wrong
         self.looked = True
-        for line in found.mended:
+        for line in found.fixed:
             self._log.warn("{line}", line=line)
         for line in found.wrong:
             if line not in before:
@@ -83,5 +83,5 @@ class Watch:
         for line in before:
             if line not in found.wrong:
                 self._log.info("no longer: {line}", line=line)
-        if (before or found.mended) and not found.wrong:
+        if (before or found.fixed) and not found.wrong:
             self._log.info("all directory checks pass again")

@@ -10,7 +10,7 @@ from attrs import frozen
 
 from mutauth_twisted.access import AccessPolicy, is_sid
 from mutauth_twisted.core.options import SecurityOptions
-from mutauth_twisted.directory.published.scp import SpnCheck
+from mutauth_twisted.directory.published.base import SpnCheck
 from mutauth_twisted.directory.servicename import DEFAULT_SPN_FORMS, RNR_FORMS, ServiceName
 from mutauth_twisted.ldap.options import DirectoryOptions
 from mutauth_twisted.net.limits import Limits
@@ -29,7 +29,6 @@ class Settings:
     :param listen: server endpoint strings; the first one's port is published.
     :param publish: whether to keep the entry in the directory up to date.
     :param entry: what it is: a service connection point (``scp``) or an RnR service (``rnr``).
-    :param rnr_name: an RnR service's name or DN; None: the service class.
     :param check_interval: seconds between checks of the directory; 0: none but at the start.
     :param directory: how the directory is reached.
     :param serve: what to serve, as a kind (``echo``, ``forward``, ``factory``) and its argument.
@@ -48,7 +47,6 @@ class Settings:
     listen: tuple[str, ...]
     publish: bool
     entry: Literal["scp", "rnr"]
-    rnr_name: str | None
     check_interval: float
     priority: int
     weight: int
@@ -79,6 +77,7 @@ def service_settings(values: Values) -> Settings:
             _forms(values),
             values["scp-name"],
             values["scp-parent"],
+            rnr_name=values["rnr-name"],
         ),
         account=values["account"],
         keytab=values["keytab"],
@@ -86,7 +85,6 @@ def service_settings(values: Values) -> Settings:
         listen=values["listen"],
         publish=values["publish"] != "none",
         entry=_entry(values),
-        rnr_name=values["rnr-name"],
         check_interval=values["check-interval"],
         priority=values["priority"],
         weight=values["weight"],

@@ -176,6 +176,14 @@ class Wire:
         name = NAMES.get(name.lower(), name)
         if name == "distinguishedName":
             return [target.dn.encode()]
+        if name == "allowedAttributesEffective":  # MS-ADTS 3.1.1.4.5.20
+            return [
+                each.encode()
+                for each, definition in ATTRIBUTES.items()
+                if self._store.may(
+                    self._caller, target, "WP", definition.guid, definition.property_set
+                )
+            ]
         if name not in ATTRIBUTES or (self._catalog and not ATTRIBUTES[name].catalog):
             return None
         if name == "objectGUID":

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from attrs import fields, frozen
 
 from mutauth_twisted.admin import installation
 from mutauth_twisted.directory.binding import BindingInformation
-from mutauth_twisted.directory.published import scp as startup
-from mutauth_twisted.directory.scp import ServiceConnectionPoint, read_scp
+from mutauth_twisted.directory.guidcache import GuidCache
+from mutauth_twisted.directory.published.base import Registration
+from mutauth_twisted.directory.published.scp import ScpEntry
+from mutauth_twisted.directory.scp import ServiceConnectionPoint, read_scp, update_binding
 from mutauth_twisted.directory.servicename import ServiceName
 from mutauth_twisted.directory.spns import find_account
 from mutauth_twisted.errors import MutualAuthError
@@ -76,6 +79,7 @@ class DirectoryWorld:
     is_samba: bool
     failureException: Any
     addCleanup: Callable[..., object]
+    mktemp: Callable[[], str]
     assertEqual: Callable[..., object]
     assertIn: Callable[..., object]
     assertNotIn: Callable[..., object]
@@ -119,12 +123,19 @@ class DirectoryWorld:
     ) -> Started:
         """Start this test's service as far as the directory goes."""
         service = self.service(**taken(ServiceName, options))
-        given: dict[str, Any] = {"guid": found.guid, "account": "svc-echo", **options}
+        state = Path(self.mktemp()).absolute()
+        GuidCache(state).write(service, found.guid)
+        options = {"account": "svc-echo", "state_dir": state, **options}
+        entry = ScpEntry(Registration(service, **options))
 
         def start(session: LdapSession, catalog: LdapSession) -> Started:
-            checked = startup.check(session, catalog, service, **given)
-            changed = startup.publish(session, checked, service.host, binding, lambda there: False)
-            return Started(checked.warnings, tuple(changed), read_scp(session, checked.scp.guid))
+            standing = entry.check(session, catalog)
+            changed = entry.publish(session, binding, lambda there: False)
+            point = read_scp(session, found.guid)
+            if point.binding_text != str(binding):  # a form that the service does not choose
+                update_binding(session, point, service.host, binding)
+            warnings = tuple(map(str, standing.warnings))
+            return Started(warnings, tuple(changed), read_scp(session, found.guid))
 
         return await self.as_user(user).run_with_catalog(start)
 

@@ -21,7 +21,7 @@ from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.directory import acl as security
 from mutauth_twisted.directory.binding import BindingInformation
 from mutauth_twisted.directory.guidcache import GuidCache
-from mutauth_twisted.directory.published.scp import Elsewhere
+from mutauth_twisted.directory.published.base import Elsewhere
 from mutauth_twisted.directory.rnr import Address, list_instances, publish, remove
 from mutauth_twisted.directory.scp import delete_scp, read_scp
 from mutauth_twisted.directory.spns import add_spns, find_account, remove_spns
@@ -320,7 +320,8 @@ class MaintenanceTests(MaintenanceCase):
         change = [Change("replace", "serviceBindingInformation", ("666",))]
         await self.as_administrator(lambda session: session.modify(found.guid, change))
         await self.logged(
-            f"it said {self.host} 666 instead of {self.host} 9000; run mutauth install"
+            f"it said {self.host} 666 instead of {self.host} 9000, and svc-echo may not write",
+            "run mutauth install",
         )
         await self.install()
         await self.logged("published again")
@@ -384,7 +385,7 @@ class MaintenanceTests(MaintenanceCase):
         clear = [Change("replace", "winsockAddresses", ())]
         await self.as_administrator(lambda session: session.modify(dn, clear))
         await self.logged(
-            f"it does not say {self.host} 9000, and svc-echo may not write", "--port 9000"
+            f"it did not say {self.host} 9000, and svc-echo may not write", "--port 9000"
         )
         await self.as_administrator(remove_again)
         await self.logged(

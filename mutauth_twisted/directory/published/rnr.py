@@ -1,122 +1,90 @@
-"""What a service checks and publishes as an RnR service, as :mod:`.startup` does for connection
-points.
-"""
+"""An RnR service, with room for every host that offers the service."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from attrs import frozen
-
-from mutauth_twisted.directory.published.scp import SpnCheck, check_spns
+from mutauth_twisted.directory.binding import BindingInformation
+from mutauth_twisted.directory.published.base import Answers, Found, PublishedEntry, Registration
 from mutauth_twisted.directory.rnr import (
     Address,
     ServiceInstance,
-    check_class,
     read_instance,
     update_address,
+    withdraw_address,
 )
-from mutauth_twisted.directory.servicename import ServiceName
-from mutauth_twisted.directory.spns import Account, find_account
-from mutauth_twisted.errors import DirectoryRefused, NotFound, ServiceCheckFailed
+from mutauth_twisted.directory.servicename import verify_class
+from mutauth_twisted.errors import DirectoryRefused, NotFound
 from mutauth_twisted.ldap.session import INSUFFICIENT_RIGHTS, LdapSession
-from mutauth_twisted.spn import SPN
 
 
-@frozen
-class CheckedRnr:
-    """What the directory says of a service that may start.
+class RnrEntry(PublishedEntry):
+    """An RnR service.
 
-    :param instance: the RnR service.
-    :param account: the account that runs the service.
-    :param spn: what clients ask for.
-    :param warnings: what is wrong with the SPN, when that is no reason to stop.
-    :param command: what puts the service right, for an administrator, given the port.
+    Without the right to write it, what an administrator has published is enough, and stays.
     """
 
-    instance: ServiceInstance
-    account: Account
-    spn: SPN
-    warnings: tuple[str, ...]
-    command: Callable[[int | None], str]
+    kind = "RnR service"
+    attributes = ("winsockAddresses",)
+    _instance: ServiceInstance
 
+    def __init__(self, registration: Registration) -> None:
+        super().__init__(registration)
+        #: Whether we may have written something that is ours to take back.
+        self._wrote = False
 
-def check(
-    session: LdapSession,
-    catalog: LdapSession,
-    service: ServiceName,
-    account: str,
-    *,
-    name: str,
-    spn_check: SpnCheck = "refuse",
-    port: int | None = None,
-) -> CheckedRnr:
-    """Find an RnR service and check its SPN; blocks and changes nothing.
+    def _find(self, session: LdapSession) -> Found:
+        service = self._registration.service
+        command = self._command(session, self._registration.port)
+        try:
+            instance = read_instance(session, service.rnr_name or service.service_class)
+        except NotFound as error:
+            raise NotFound(error.subject, error.cause, f"run {command}") from error
+        verify_class(
+            f"RnR service {instance.dn}",
+            instance.service_class,
+            service.service_class,
+            f"choose another name with --rnr-name, or run {command}",
+        )
+        self._instance = instance
+        spn = instance.spn(service.host, service.service_class)
+        return Found(instance.dn, "by its name", (spn,), command)
 
-    :param name: its name or DN.
-    :param port: where it is going to listen; None: nobody knows yet.
-    :raises NotFound: when the service or the account is not there; the remedy
-        is the command for an administrator.
-    :raises ServiceCheckFailed: when the SPN is missing, likewise.
-    """
-
-    def command(port: int | None) -> str:
-        words = service.publish_words(name, port=port, account=account)
+    def _command(self, session: LdapSession, port: int | None) -> str:
+        registration, service = self._registration, self._registration.service
+        name = service.rnr_name or service.service_class
+        words = service.publish_words(name, port=port, account=registration.account)
         return session.options.command(*words)
 
-    try:
-        instance = read_instance(session, name)
-    except NotFound as error:
-        raise NotFound(error.subject, error.cause, f"run {command(port)}") from error
-    check_class(session, instance, service.service_class)
-    holder = find_account(session, account)
-    spn = instance.spn(service.host, service.service_class)
-    failures = (
-        [] if spn_check == "off" else check_spns(catalog, instance.dn, holder, [spn], command(port))
-    )
-    if failures and spn_check == "refuse":
-        raise failures[0]
-    return CheckedRnr(instance, holder, spn, tuple(map(str, failures)), command)
+    def _announced(self, binding: BindingInformation) -> BindingInformation:
+        return binding
 
+    def _address(self, binding: BindingInformation) -> Address:
+        return Address(self._registration.service.host, binding)
 
-def publish(session: LdapSession, checked: CheckedRnr, address: Address) -> bool:
-    """Make the RnR service say where we are; blocks.
+    def _difference(self, binding: BindingInformation) -> str:
+        address = self._address(binding)
+        if address in self._instance.addresses:
+            return ""
+        return f"it did not say {address.host} {binding}"
 
-    :return: whether anything had to be written; without the right, what an
-        administrator has published is enough.
-    :raises ServiceCheckFailed: without the right to write what is not there;
-        the remedy is the command for an administrator.
-    """
-    try:
-        return update_address(session, read_instance(session, checked.instance.dn), address)
-    except DirectoryRefused as error:
-        if error.code != INSUFFICIENT_RIGHTS:
-            raise
-        raise ServiceCheckFailed(
-            f"RnR service {checked.instance.dn}",
-            f"it does not say {address.host} {address.binding}, and {checked.account.name} may not "
-            "write winsockAddresses",
-            f"run {checked.command(address.binding.port)}, and listen on a fixed port; or delegate "
-            "the right",
-        ) from error
+    def _write(
+        self, session: LdapSession, binding: BindingInformation, answers: Answers
+    ) -> tuple[str, ...]:
+        before, self._wrote = self._wrote, True
+        instance = read_instance(session, self._instance.dn)
+        is_new = update_address(session, instance, self._address(binding))
+        self._wrote = before or is_new
+        return self.attributes if is_new else ()
 
+    def _remedy(self, session: LdapSession, binding: BindingInformation) -> str:
+        command = self._command(session, binding.port)
+        return f"run {command}, and listen on a fixed port; or delegate the right"
 
-def inspect(
-    session: LdapSession, checked: CheckedRnr, address: Address | None
-) -> tuple[list[str], list[str]]:
-    """What has become wrong with a running service; what of it we may mend is mended; blocks.
-
-    :param address: what the service has published; None: it publishes nothing.
-    :return: what is wrong, and what was wrong and is right again, a line each.
-    """
-    wrong = list(checked.warnings)
-    if address is None or address in checked.instance.addresses:
-        return wrong, []
-    try:
-        publish(session, checked, address)
-    except ServiceCheckFailed as error:
-        return [*wrong, str(error)], []
-    return wrong, [
-        f"RnR service {checked.instance.dn}: it did not say {address.host} {address.binding}; "
-        "published again"
-    ]
+    def _take_back(self, session: LdapSession, binding: BindingInformation) -> bool:
+        try:
+            return self._wrote and withdraw_address(
+                session, self._instance.dn, self._address(binding)
+            )
+        except DirectoryRefused as error:
+            if error.code != INSUFFICIENT_RIGHTS:
+                raise
+            return False

@@ -10,8 +10,8 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
+from mutauth_twisted.directory.published.base import Inspection
 from mutauth_twisted.errors import DirectoryUnreachable
-from mutauth_twisted.service.entries import Inspection
 from mutauth_twisted.service.watch import Watch
 
 BROKEN = Inspection(("SPN a/b: it is gone",))

@@ -137,7 +137,7 @@ class OptionsTests(SynchronousTestCase):
         """--publish rnr means the SPN with the RnR service's DN, and goes with no other form."""
         settings = self.settings(*MINIMAL, "--publish=rnr", "--rnr-name=echo")
         self.assertEqual(
-            (settings.publish, settings.entry, settings.rnr_name), (True, "rnr", "echo")
+            (settings.publish, settings.entry, settings.service.rnr_name), (True, "rnr", "echo")
         )
         self.assertEqual(settings.service.spn_forms, ("rnr",))
         unpublished = self.settings(*MINIMAL, "--publish=none", "--spn-form=rnr")
