@@ -9,7 +9,7 @@ TEST_LAB := --dir /run/mutauth-test --address 127.0.41.10
 SECOND_LAB := --dir /run/mutauth-test-2 --address 127.0.43.10
 INTEROP_LAB := --dir /run/mutauth-interop --address 127.0.42.10
 
-.PHONY: demo docs test interop ldap3 constraints lint fuzz clean
+.PHONY: demo docs test interop ldap3 constraints reference lint fuzz clean
 
 demo:
 	@tools/bootstrap
@@ -47,6 +47,10 @@ docs:
 constraints:
 	@tools/bootstrap test
 	@tools/constraints
+
+reference:
+	@tools/bootstrap test
+	@$(RUN) python -m mutauth_twisted.cli.reference > docs/reference/options.md
 
 lint:
 	@tools/bootstrap test

@@ -58,6 +58,23 @@ class Front:
         """
         return value
 
+    def convert(self, option: Option, value: Any, spelling: str = "") -> Any:
+        """The value of an option.
+
+        :param value: as the front-end has it.
+        :param spelling: the name that was given for the option's own.
+        :raises UsageError: for one that it cannot have.
+        """
+        shown, values = value, []
+        try:
+            raw = self.raw(option, value)
+            for shown in raw if option.kind.repeatable else (raw,):
+                values.append(option.kind.convert(shown))
+        except UsageError as error:
+            subject = self.subject + self.spell(spelling or option.name, shown)
+            raise UsageError(subject, error.cause, error.remedy) from None
+        return tuple(values) if option.kind.repeatable else values[0]
+
 
 class Values(dict[str, Any]):
     """The value of every option of a front-end's form, those that were not given included.
@@ -85,7 +102,7 @@ class Values(dict[str, Any]):
                 subject = front.subject + front.spell(spelling)
                 raise UsageError(subject, cause, "leave one of the two out")
             self.given[name] = spelling
-            self[name] = self._convert(every[name], value)
+            self[name] = front.convert(every[name], value, spelling)
         self._check()
 
     def __missing__(self, name: str) -> Any:
@@ -103,16 +120,6 @@ class Values(dict[str, Any]):
         if close:
             remedy = f"did you mean {close[0]}? {remedy}"
         return self.error(name, f"there is no such {self.front.noun} here", remedy)
-
-    def _convert(self, option: Option, value: Any) -> Any:
-        shown, values = value, []
-        try:
-            raw = self.front.raw(option, value)
-            for shown in raw if option.kind.repeatable else (raw,):
-                values.append(option.kind.convert(shown))
-        except UsageError as error:
-            raise self.error(option.name, error.cause, error.remedy, shown) from None
-        return tuple(values) if option.kind.repeatable else values[0]
 
     @property
     def package(self) -> Mechanism:

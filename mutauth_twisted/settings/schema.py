@@ -173,6 +173,19 @@ class Option:
         return f"{self.help.rstrip('.')}: {', '.join(others)} or {last}."
 
     @property
+    def usage(self) -> str:
+        """The text for a command line, where an option may be given several times."""
+        return f"{self.text.rstrip('.')}; repeatable." if self.kind.repeatable else self.text
+
+    @property
+    def shown(self) -> str:
+        """The default as it is written; nothing where the help tells it, or there is none."""
+        if self.default is None or callable(self.default):
+            return ""
+        values = self.default if isinstance(self.default, tuple) else (self.default,)
+        return ",".join(f"{each:g}" if isinstance(each, float) else str(each) for each in values)
+
+    @property
     def initial(self) -> Any:
         """The value of the option when it is not given."""
         if self.default is None:
@@ -197,8 +210,10 @@ SECTIONS: Mapping[tuple[str, Where], tuple[Option, ...]] = {
         Option("hosts", _PATTERN, "Hosts to accept, *.example.com (all)."),
         Option("cache", _seconds(zero=True), "Seconds to keep what was found; 0: none.", 60.0),
     ),
+    ("With scp= or keyword=", Where.BY_SCP | _COMMAND): (
+        Option("base", Kind("DN", _dn), "Only what is below this DN (the forest)."),
+    ),
     ("With scp= or keyword=", Where.BY_SCP): (
-        Option("base", _DN, "The DN below which to look (the forest)."),
         Option("spn-form", _choice(SPN_FORMS), "Third part of the SPN (what the SCP says)"),
     ),
     ("The service", _SERVICE | _COMMAND): (
@@ -241,7 +256,7 @@ SECTIONS: Mapping[tuple[str, Where], tuple[Option, ...]] = {
         Option(
             "listen",
             _STRPORTS,
-            "Where to listen: a server endpoint string; tcp:0: any free port (that).",
+            "Where to listen: a server endpoint string; tcp:0 is any free port.",
             ("tcp:0",),
         ),
         Option("echo", FLAG, "Serve an echo."),
@@ -352,12 +367,6 @@ SECTIONS: Mapping[tuple[str, Where], tuple[Option, ...]] = {
     ("The channel", Where.LISTENING | _COMMAND): (
         Option("wire", _choice(WIRES), "The wire format.", NNS.name),
     ),
-    ("The channel", Where.CLIENT): (
-        Option("wire", _choice(WIRES), f"The wire format (what the SCP says, else {NNS.name})."),
-        Option("package", _PACKAGES, "The security package.", KERBEROS.name),
-        Option("tls-ca", _FILE, "Who must have signed the server's certificate (PEM)."),
-        Option("tls-name", _NAME, "The name in the certificate (the host)."),
-    ),
     ("The channel", Where.CHANNEL | _COMMAND): (
         Option(
             "protection",
@@ -368,6 +377,12 @@ SECTIONS: Mapping[tuple[str, Where], tuple[Option, ...]] = {
     ),
     ("The channel", Where.CHANNEL): (
         Option("handshake-timeout", _seconds(), "Seconds for the whole handshake.", 10.0),
+    ),
+    ("The channel", Where.CLIENT): (
+        Option("wire", _choice(WIRES), f"The wire format (what the SCP says, else {NNS.name})."),
+        Option("package", _PACKAGES, "The security package.", KERBEROS.name),
+        Option("tls-ca", _FILE, "Who must have signed the server's certificate (PEM)."),
+        Option("tls-name", _NAME, "The name in the certificate (the host)."),
     ),
     ("The channel", Where.LISTENING): (
         # Third-party clients, .NET's among them, send SPNEGO unless they are told otherwise.
@@ -410,26 +425,27 @@ ABOUT_GROUPS = frozenset({"allow-group", "deny-group"})
 UNAUTHENTICATED = {"publish": "none", "spn-check": "off"}
 
 
-def _of_packages(where: Where) -> Iterator[Option]:
-    """The options that only one package has, and that it needs."""
+def rows() -> Iterator[tuple[str, Where, Option]]:
+    """Every option with its title and front-ends, and then those that one package alone needs."""
+    for (title, where), section in SECTIONS.items():
+        yield from ((title, where, option) for option in section)
     for package in MECHANISMS.values():
         for name, help in package.required.items():
             client, service = name in package.client_options, name in package.service_options
-            if (client and _DIRECT & where) or (service and Where.LISTENING & where):
-                text = f"{help[0].upper()}{help[1:]}, for package {package.name}."
-                yield Option(name, Kind("VALUE"), text)
+            where = (_DIRECT if client else Where(0)) | (Where.LISTENING if service else Where(0))
+            text = f"{help[0].upper()}{help[1:]}, for package {package.name}."
+            yield "The channel", where, Option(name, Kind("VALUE"), text)
 
 
 def sections(where: Where) -> dict[str, list[Option]]:
     """The options of front-ends, by title."""
     found: dict[str, list[Option]] = {}
-    for (title, taken), rows in SECTIONS.items():
+    for title, taken, option in rows():
         if taken & where:
-            found.setdefault(title, []).extend(rows)
-    found.setdefault("The channel", []).extend(_of_packages(where))
+            found.setdefault(title, []).append(option)
     return found
 
 
 def options(where: Where) -> dict[str, Option]:
     """The options of front-ends, by name."""
-    return {option.name: option for rows in sections(where).values() for option in rows}
+    return {option.name: option for found in sections(where).values() for option in found}

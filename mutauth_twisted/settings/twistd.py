@@ -9,9 +9,9 @@ from typing import Any, NoReturn
 from twisted.python import usage
 
 from mutauth_twisted.errors import MutualAuthError, UsageError, check_utf8
+from mutauth_twisted.settings import schema
 from mutauth_twisted.settings.read import Front, Values
 from mutauth_twisted.settings.schema import FLAG, Option, Where
-from mutauth_twisted.settings.schema import options as rows
 from mutauth_twisted.settings.service import service_settings
 
 TWISTD = Front(Where.SERVICE)
@@ -31,7 +31,7 @@ def _adder(option: Option) -> Callable[[ServiceOptions, str], None]:
     def add(self: ServiceOptions, value: str) -> None:
         self.setdefault(option.name, []).append(value)
 
-    add.__doc__ = f"{option.text.rstrip('.')}; repeatable."
+    add.__doc__ = f"{option.usage} [default: {option.shown}]" if option.shown else option.usage
     return add
 
 
@@ -59,7 +59,7 @@ class ServiceOptions(usage.Options):
             super().parseOptions(options)
             given = {
                 name: self[name]
-                for name, option in rows(TWISTD.where).items()
+                for name, option in schema.options(TWISTD.where).items()
                 if isinstance(self.get(name), (_Given, list))
                 or (option.kind is FLAG and self[name])
             }
@@ -73,14 +73,14 @@ class ServiceOptions(usage.Options):
 def options_class() -> type[ServiceOptions]:
     """The class of the command line, with the options that the schema has now."""
     members: dict[str, Any] = {"optFlags": [], "optParameters": []}
-    for option in rows(TWISTD.where).values():
+    for option in schema.options(TWISTD.where).values():
         if option.kind is FLAG:
             members["optFlags"].append((option.name, None, option.text))
         elif option.kind.repeatable:
             members[f"opt_{option.name.replace('-', '_')}"] = _adder(option)
         else:
-            default = None if callable(option.default) else option.default
-            members["optParameters"].append((option.name, None, default, option.text, _Given))
+            shown = option.shown or None
+            members["optParameters"].append((option.name, None, shown, option.text, _Given))
     return type("Options", (ServiceOptions,), members)
 
 

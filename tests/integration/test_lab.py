@@ -130,7 +130,7 @@ class DirectoryTests(TestCase):
 def lab_command(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run ``mutauth lab`` to its end."""
     return subprocess.run(
-        [sys.executable, "-m", "mutauth_twisted.cli.lab", *arguments],
+        [sys.executable, "-m", "mutauth_twisted.cli.commands.lab", *arguments],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -155,7 +155,7 @@ class KilledRunTests(SynchronousTestCase):
             [
                 sys.executable,
                 "-m",
-                "mutauth_twisted.cli.lab",
+                "mutauth_twisted.cli.commands.lab",
                 "run",
                 *place,
                 "--",

@@ -326,7 +326,7 @@ class TwistdTests(SynchronousTestCase):
         for option in options(Where.SERVICE).values():
             self.assertIn(f"--{option.name}", text)
             self.assertIn(option.text.rstrip("."), text)
-        for words in ("nns or winsock. [default: nns]", "[default: 10.0]", "; repeatable."):
+        for words in ("nns or winsock. [default: nns]", "[default: 10]", "; repeatable."):
             self.assertIn(words, text)
 
     def test_values_that_are_defaults(self) -> None:

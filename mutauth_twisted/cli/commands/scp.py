@@ -1,4 +1,4 @@
-"""``mutauth scp``: service connection points, looked at and mended by hand."""
+"""List, find and mend service connection points."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ import click
 
 from mutauth_twisted.admin import scpadmin
 from mutauth_twisted.admin.scpadmin import Grant, ScpReport
+from mutauth_twisted.cli.directory import directory_options, in_directory
 from mutauth_twisted.cli.group import OneLineGroup
-from mutauth_twisted.cli.install import directory_options, in_directory, spn_forms
+from mutauth_twisted.cli.options import options
 from mutauth_twisted.cli.output import as_json, json_option, line, note, table
 from mutauth_twisted.directory.binding import BindingError
 from mutauth_twisted.directory.scp import ServiceConnectionPoint, client_strings, list_scps
 from mutauth_twisted.errors import UsageError
 from mutauth_twisted.ldap.connection import Directory
-from mutauth_twisted.ldap.dn import domain_of, is_dn
+from mutauth_twisted.ldap.dn import domain_of
 from mutauth_twisted.ldap.session import LdapSession
 from mutauth_twisted.names import fold_ascii
 
@@ -36,40 +37,25 @@ def scp() -> None:
     """
 
 
-def _at_home(options: dict[str, Any], name: str, work: Work[T]) -> T:
+def _at_home(given: dict[str, Any], name: str, work: Work[T]) -> T:
     async def run(directory: Directory) -> T:
         where, domain = await scpadmin.find_home(directory, name)
         return await directory.run_with_catalog(
             lambda session, catalog: work(session, catalog, where), domain=domain
         )
 
-    return in_directory(options, run, writes=True, whole=True)
-
-
-def _base(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    if value is not None and not is_dn(value):
-        raise UsageError(
-            f"--base {value}",
-            "it is no DN in a domain",
-            "write CN=srv1,CN=Computers,DC=example,DC=com",
-        )
-    return value
-
-
-_base_option = click.option(
-    "--base", metavar="DN", callback=_base, help="Only what is below this DN."
-)
+    return in_directory(given, run, writes=True, whole=True)
 
 
 @scp.command("list")
-@_base_option
+@options("base")
 @json_option
 @directory_options
-def list_points(base: str | None, for_programs: bool, **options: Any) -> None:
+def list_points(base: str | None, for_programs: bool, **given: Any) -> None:
     """List the service connection points of the domain, or below --base."""
     domain = domain_of(base) if base else None
     found = in_directory(
-        options,
+        given,
         lambda directory: directory.run(
             lambda session: list(list_scps(session, base)), domain=domain
         ),
@@ -81,17 +67,12 @@ def list_points(base: str | None, for_programs: bool, **options: Any) -> None:
 
 @scp.command()
 @click.argument("keyword")
-@click.option(
-    "--service-class",
-    "class_",
-    metavar="NAME",
-    help="Only those that say they are of this class (any).",
-)
-@_base_option
+@options("service-class", help="Only those that say they are of this class (any).")
+@options("base")
 @json_option
 @directory_options
 def find(
-    keyword: str, class_: str | None, base: str | None, for_programs: bool, **options: Any
+    keyword: str, service_class: str | None, base: str | None, for_programs: bool, **given: Any
 ) -> None:
     """Find service connection points by keyword, in the whole forest; exit code 1: there is none.
 
@@ -99,16 +80,13 @@ def find(
     Clients of mutauth:scp=KEYWORD believe services of the class KEYWORD only;
     those of mutauth:keyword=KEYWORD:class=CLASS of that class only.
     """
-    found = in_directory(
-        options, lambda directory: scpadmin.find_in_forest(directory, keyword, base)
-    )
-    if class_ is not None:
-        found = [
-            point for point in found if fold_ascii(point.service_class or "") == fold_ascii(class_)
-        ]
+    found = in_directory(given, lambda directory: scpadmin.find_in_forest(directory, keyword, base))
+    if service_class is not None:
+        wanted = fold_ascii(service_class)
+        found = [point for point in found if fold_ascii(point.service_class or "") == wanted]
     _print_points(found, for_programs)
     if not found:
-        of_class = f" and is of service class {class_}" if class_ is not None else ""
+        of_class = f" and is of service class {service_class}" if service_class is not None else ""
         note(f"no service connection point has the keyword {keyword}{of_class}")
         sys.exit(1)
 
@@ -121,24 +99,22 @@ def find(
     multiple=True,
     help="Who must run it; repeatable (those that hold its SPNs).",
 )
-@click.option(
-    "--spn-form",
-    "forms",
-    callback=spn_forms,
-    default="",
-    help="SPNs that must stand: guid,dn,host (any).",
-)
+@options("spn-form", default=None, help="SPNs that must be registered: guid, dn, host (any).")
 @json_option
 @directory_options
 def show(
-    name: str, accounts: tuple[str, ...], forms: tuple[str, ...], for_programs: bool, **options: Any
+    name: str,
+    accounts: tuple[str, ...],
+    spn_form: tuple[str, ...] | None,
+    for_programs: bool,
+    **given: Any,
 ) -> None:
     """Show one with its rights and SPNs; exit code 1: something is wrong with it."""
     found = _at_home(
-        options,
+        given,
         name,
         lambda session, catalog, where: scpadmin.inspect(
-            session, catalog, where, accounts=accounts, spn_forms=forms
+            session, catalog, where, accounts=accounts, spn_forms=spn_form or ()
         ),
     )
     if for_programs:
@@ -150,24 +126,15 @@ def show(
     sys.exit(1 if found.problems else 0)
 
 
-_NUMBER = click.IntRange(0, 65535)
-
-
 @scp.command()
 @click.argument("name")
-@click.option("--host", metavar="FQDN", help="The host.")
+@options("host", default=None, help="The host.")
 @click.option(
     "--srv",
     metavar="RECORD",
     help="A DNS SRV record that names the hosts, such as _echo._tcp.example.com.",
 )
-@click.option("--port", type=click.IntRange(1, 65535), help="The TCP port.")
-@click.option("--priority", type=_NUMBER, help="A lower one is tried first.")
-@click.option("--weight", type=_NUMBER, help="The share among those of the same priority.")
-@click.option("--wire", type=click.Choice(("nns", "winsock")), help="The wire protocol.")
-@click.option(
-    "--protection", type=click.Choice(("seal", "sign", "tls")), help="What is done to the data."
-)
+@options("port", "priority", "weight", "wire", "protection", default=None, show_default=False)
 @click.option(
     "--spn-form", type=click.Choice(("guid", "dn", "host")), help="The SPN that clients ask for."
 )
@@ -184,14 +151,14 @@ def publish(
     protection: str | None,
     spn_form: str | None,
     for_programs: bool,
-    **options: Any,
+    **given: Any,
 ) -> None:
     """Change by hand what one publishes; the rest of it stays as it is.
 
     A service that publishes for itself (--publish scp) overwrites it at its
     next start.
     """
-    given = {
+    published = {
         "port": port,
         "priority": priority,
         "weight": weight,
@@ -199,7 +166,7 @@ def publish(
         "protection": protection,
         "spn_form": spn_form,
     }
-    changes = {field: value for field, value in given.items() if value is not None}
+    changes = {field: value for field, value in published.items() if value is not None}
     if host and srv:
         raise UsageError(f"SCP {name}", "it has one serviceDNSName", "use either --host or --srv")
     if not (changes or host or srv):
@@ -207,7 +174,7 @@ def publish(
             f"SCP {name}", "there is nothing to change", "see mutauth scp publish --help"
         )
     point, written = _at_home(
-        options,
+        given,
         name,
         lambda session, catalog, where: scpadmin.set_published(
             session, where, host=host, srv=srv, changes=changes
@@ -227,10 +194,10 @@ def publish(
 @click.option("--leave-spns", is_flag=True, help="Even though SPNs carry its GUID or DN.")
 @json_option
 @directory_options
-def remove(name: str, leave_spns: bool, for_programs: bool, **options: Any) -> None:
+def remove(name: str, leave_spns: bool, for_programs: bool, **given: Any) -> None:
     """Delete one that no SPN carries; mutauth uninstall removes SPNs and all."""
     point = _at_home(
-        options,
+        given,
         name,
         lambda session, catalog, where: scpadmin.remove(
             session, catalog, where, leave_spns=leave_spns

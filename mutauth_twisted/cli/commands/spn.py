@@ -1,4 +1,4 @@
-"""``mutauth spn``: the SPNs of accounts."""
+"""List, find and write the service principal names of accounts."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import click
 from mutauth_twisted.admin import spnadmin
 from mutauth_twisted.admin.duplicates import Duplicate, find_duplicates
 from mutauth_twisted.admin.spnadmin import Written
+from mutauth_twisted.cli.directory import directory_of, directory_options, in_directory
 from mutauth_twisted.cli.group import OneLineGroup
-from mutauth_twisted.cli.install import directory_of, directory_options, in_directory
 from mutauth_twisted.cli.output import as_json, json_option, line, note, progress_bar, table
 from mutauth_twisted.directory.spns import Account, find_account
 from mutauth_twisted.errors import UsageError
@@ -31,10 +31,10 @@ def spn() -> None:
 @click.argument("accounts", metavar="ACCOUNT...", nargs=-1, required=True)
 @json_option
 @directory_options
-def list_spns(accounts: tuple[str, ...], for_programs: bool, **options: Any) -> None:
+def list_spns(accounts: tuple[str, ...], for_programs: bool, **given: Any) -> None:
     """List the SPNs that stand on accounts."""
     found: list[Account] = in_directory(
-        options,
+        given,
         lambda directory: directory.run(
             lambda session: [find_account(session, name) for name in accounts]
         ),
@@ -64,7 +64,7 @@ def list_spns(accounts: tuple[str, ...], for_programs: bool, **options: Any) -> 
 @click.argument("patterns", metavar="PATTERN...", nargs=-1, required=True)
 @json_option
 @directory_options
-def query(patterns: tuple[str, ...], for_programs: bool, **options: Any) -> None:
+def query(patterns: tuple[str, ...], for_programs: bool, **given: Any) -> None:
     """Find who holds SPNs, in the whole forest; exit code 1: nobody.
 
     In a PATTERN * stands for any text, as in 'HTTP/*.example.com'.
@@ -72,7 +72,7 @@ def query(patterns: tuple[str, ...], for_programs: bool, **options: Any) -> None
     if not all(patterns):
         raise UsageError("pattern ''", "it is empty", "write '*' for every SPN")
     found: list[tuple[Account, str]] = in_directory(
-        options,
+        given,
         lambda directory: directory.run(
             lambda catalog: [
                 each for pattern in patterns for each in spnadmin.query(catalog, pattern)
@@ -106,12 +106,12 @@ _allow_alias = click.option(
 @json_option
 @directory_options
 def add(
-    account: str, spns: tuple[str, ...], allow_alias: bool, for_programs: bool, **options: Any
+    account: str, spns: tuple[str, ...], allow_alias: bool, for_programs: bool, **given: Any
 ) -> None:
     """Add SPNs to an account, unless another one in the forest holds them."""
     wanted = [SPN.parse(text) for text in spns]
     written = in_directory(
-        options,
+        given,
         lambda directory: directory.run_with_catalog(
             lambda session, catalog: spnadmin.add(
                 session, catalog, account, wanted, allow_alias=allow_alias
@@ -135,7 +135,7 @@ def replace(
     clear: bool,
     allow_alias: bool,
     for_programs: bool,
-    **options: Any,
+    **given: Any,
 ) -> None:
     """Make exactly these SPNs the account's, or none of all with --clear."""
     if clear == bool(spns):
@@ -146,7 +146,7 @@ def replace(
         )
     wanted = [SPN.parse(text) for text in spns]
     written = in_directory(
-        options,
+        given,
         lambda directory: directory.run_with_catalog(
             lambda session, catalog: spnadmin.replace(
                 session, catalog, account, wanted, allow_alias=allow_alias
@@ -162,10 +162,10 @@ def replace(
 @click.argument("spns", metavar="SPN...", nargs=-1, required=True)
 @json_option
 @directory_options
-def delete(account: str, spns: tuple[str, ...], for_programs: bool, **options: Any) -> None:
+def delete(account: str, spns: tuple[str, ...], for_programs: bool, **given: Any) -> None:
     """Delete SPNs from an account, malformed ones too."""
     written = in_directory(
-        options,
+        given,
         lambda directory: directory.run(lambda session: spnadmin.delete(session, account, spns)),
         writes=True,
     )
@@ -175,13 +175,13 @@ def delete(account: str, spns: tuple[str, ...], for_programs: bool, **options: A
 @spn.command()
 @json_option
 @directory_options
-def duplicates(for_programs: bool, **options: Any) -> None:
+def duplicates(for_programs: bool, **given: Any) -> None:
     """Find SPNs that stand on several accounts, in the whole forest; exit code 1: there are
     some.
     """
     with progress_bar("searching the forest") as progress:
         found: list[Duplicate] = in_directory(
-            options,
+            given,
             lambda directory: directory.run(
                 lambda catalog: find_duplicates(catalog, progress), global_catalog=True
             ),
@@ -200,7 +200,7 @@ def duplicates(for_programs: bool, **options: Any) -> None:
     if not found:
         note("no SPN stands on several accounts")
         return
-    remedy = directory_of(options).command("spn", "delete", "ACCOUNT", "SPN")
+    remedy = directory_of(given).command("spn", "delete", "ACCOUNT", "SPN")
     note(
         f"{len(found)} SPN(s) stand on several accounts; delete each from all but one with {remedy}"
     )

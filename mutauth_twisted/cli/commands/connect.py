@@ -1,4 +1,4 @@
-"""``mutauth connect``: standard input and output, or local connections, through the channel."""
+"""Connect standard input and output, or local connections, to a service."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mutauth_twisted.net.descriptors import raise_limit
 from mutauth_twisted.net.plain import listen_on, parse_client
 from mutauth_twisted.net.protocol import describe
 from mutauth_twisted.net.relay import RelayFactory
-from mutauth_twisted.settings.schema import Where, sections
+from mutauth_twisted.settings.schema import Option, Where, sections
 
 
 @implementer(IHalfCloseableProtocol)
@@ -132,16 +132,22 @@ async def _through_port(reactor: Any, endpoint: IStreamClientEndpoint, listen: s
         await port.stopListening()
 
 
-def _keywords() -> str:
-    """The keywords of an endpoint string, a line each, as click leaves them."""
-    lines = []
-    for title, options in sections(Where.CLIENT).items():
-        rows = (f"  {option.name + '=':18} {option.text}" for option in options)
-        lines += ["\b", f"{title}:", *rows, ""]
-    return "\n".join(lines)
+def _line(row: Option) -> str:
+    """A keyword's line: what it is, and its default."""
+    text = f"{row.text.rstrip('.')}; with commas between." if row.kind.repeatable else row.text
+    return f"{text} [default: {row.shown}]" if row.shown else text
 
 
-@click.command(epilog=_keywords())
+class _Connect(click.Command):
+    """Its help ends with the keywords of an endpoint string."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, rows in sections(Where.CLIENT).items():
+            with formatter.section(title):
+                formatter.write_dl([(f"{row.name}=", _line(row)) for row in rows])
+
+
+@click.command(cls=_Connect)
 @click.argument("endpoint")
 @click.option(
     "--listen",

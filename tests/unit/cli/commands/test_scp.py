@@ -10,7 +10,7 @@ from click.testing import Result
 from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted.admin.scpadmin import Grant, ScpReport
-from mutauth_twisted.cli import scp as command
+from mutauth_twisted.cli.commands import scp as command
 from mutauth_twisted.directory.scp import ServiceConnectionPoint
 from mutauth_twisted.directory.spns import Account
 from mutauth_twisted.spn import SPN
@@ -30,7 +30,7 @@ class UsageTests(SynchronousTestCase):
     def test_refused(self) -> None:
         """Each with what was wrong."""
         for words, cause in (
-            (("list", "--base", "echo"), "no DN"),
+            (("list", "--base", "echo"), "not a valid DN"),
             (("find",), "KEYWORD"),
             (("show",), "NAME"),
             (("show", str(GUID), "--spn-form", "sideways"), "sideways"),

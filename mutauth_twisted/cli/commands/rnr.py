@@ -1,4 +1,4 @@
-"""``mutauth rnr``: services in the domain's container for Windows Sockets name registration."""
+"""List, publish and remove RnR services."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any, TypeVar
 
 import click
 
+from mutauth_twisted.cli.directory import directory_options, in_directory
 from mutauth_twisted.cli.group import OneLineGroup
-from mutauth_twisted.cli.install import directory_options, in_directory, service_class_option
+from mutauth_twisted.cli.options import options
 from mutauth_twisted.cli.output import as_json, json_option, line, note, table
 from mutauth_twisted.directory import rnr as services
 from mutauth_twisted.directory.accountkeys import account_warnings
@@ -22,11 +23,8 @@ from mutauth_twisted.directory.spns import (
     remove_spns,
 )
 from mutauth_twisted.ldap.session import LdapSession
-from mutauth_twisted.spn import own_host
 
 T = TypeVar("T")
-_PORT = click.IntRange(1, 65535)
-_SMALL = click.IntRange(0, 65535)
 
 
 @click.group(cls=OneLineGroup)
@@ -38,18 +36,18 @@ def rnr() -> None:
     """
 
 
-def _do(options: dict[str, Any], work: Callable[[LdapSession, LdapSession], T]) -> T:
+def _do(given: dict[str, Any], work: Callable[[LdapSession, LdapSession], T]) -> T:
     return in_directory(
-        options, lambda directory: directory.run_with_catalog(work), writes=True, whole=True
+        given, lambda directory: directory.run_with_catalog(work), writes=True, whole=True
     )
 
 
 @rnr.command("list")
 @json_option
 @directory_options
-def list_services(for_programs: bool, **options: Any) -> None:
+def list_services(for_programs: bool, **given: Any) -> None:
     """List the RnR services of the domain."""
-    found = _do(options, lambda session, catalog: services.list_instances(session))
+    found = _do(given, lambda session, catalog: services.list_instances(session))
     if for_programs:
         as_json([_as_json(each) for each in found])
         return
@@ -84,22 +82,11 @@ def _as_json(found: ServiceInstance) -> dict[str, Any]:
 
 @rnr.command()
 @click.argument("name")
-@service_class_option("First part of the SPN.")
-@click.option(
-    "--host", metavar="FQDN", default=own_host, help="Second part of the SPN (this machine)."
-)
-@click.option("--port", type=_PORT, help="Where the service listens (it publishes that itself).")
-@click.option(
-    "--priority", type=_SMALL, default=0, show_default=True, help="Clients try lower ones first."
-)
-@click.option(
-    "--weight",
-    type=_SMALL,
-    default=100,
-    show_default=True,
-    help="Share among hosts of one priority.",
-)
-@click.option("--account", help="Register the SPN, which clients require, on this account too.")
+@options("service-class", required=True)
+@options("host")
+@options("port", help="Where the service listens (it publishes that itself).")
+@options("priority", "weight")
+@options("account", help="Register the SPN, which clients require, on this account too.")
 @directory_options
 def publish(
     name: str,
@@ -109,7 +96,7 @@ def publish(
     priority: int,
     weight: int,
     account: str | None,
-    **options: Any,
+    **given: Any,
 ) -> None:
     """Publish where a host offers a service (an administrator's step).
 
@@ -131,7 +118,7 @@ def publish(
             note(warning)
         return instance
 
-    instance = _do(options, work)
+    instance = _do(given, work)
     line(
         f"{instance.name} is offered by "
         f"{', '.join(each.host for each in instance.addresses) or 'nobody yet'}"
@@ -142,7 +129,7 @@ def publish(
 @click.argument("name")
 @click.option("--leave-spns", is_flag=True, help="Leave the SPNs with its DN on their accounts.")
 @directory_options
-def remove(name: str, leave_spns: bool, **options: Any) -> None:
+def remove(name: str, leave_spns: bool, **given: Any) -> None:
     """Remove a service, the SPNs that name it, and its class when nothing else is of it."""
 
     def work(session: LdapSession, catalog: LdapSession) -> None:
@@ -154,4 +141,4 @@ def remove(name: str, leave_spns: bool, **options: Any) -> None:
                         line(f"removed SPN {removed} from {holder.name}")
         services.remove(session, instance.dn, line)
 
-    _do(options, work)
+    _do(given, work)

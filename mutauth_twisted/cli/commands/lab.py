@@ -1,4 +1,4 @@
-"""``mutauth lab``: the throw-away Active Directory from the command line."""
+"""A throw-away Active Directory on loopback (root, Samba)."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted.admin.duplicates import Duplicate, Holder
 from mutauth_twisted.admin.spnadmin import Written
-from mutauth_twisted.cli import spn as command
+from mutauth_twisted.cli.commands import spn as command
 from mutauth_twisted.directory.spns import Account
 from tests.unit.cli.test_output import invoke
 

@@ -1,0 +1,46 @@
+"""The options of sub-commands, as the schema has them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from mutauth_twisted.settings import schema
+from mutauth_twisted.settings.read import Front
+from mutauth_twisted.settings.schema import Where
+
+Command = Callable[..., Any]
+COMMAND = Front(Where.COMMAND)
+
+
+def options(*names: str, **changes: Any) -> Callable[[Command], Command]:
+    """The schema's options of these names.
+
+    :param changes: what a command has otherwise than the schema, as :func:`click.option` takes it.
+    """
+    rows = schema.options(Where.COMMAND)
+
+    def decorate(command: Command) -> Command:
+        for name in reversed(names):
+            command = _option(rows[name], changes)(command)
+        return command
+
+    return decorate
+
+
+def _option(row: schema.Option, changes: dict[str, Any]) -> Callable[[Command], Command]:
+    def convert(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+        return value if value is None else COMMAND.convert(row, value)
+
+    told = {
+        "metavar": row.kind.metavar,
+        "help": row.usage,
+        "multiple": row.kind.repeatable,
+        "type": str,
+        "default": row.default if callable(row.default) else row.shown or None,
+        "show_default": bool(row.shown),
+        "callback": convert,
+    }
+    return click.option(f"--{row.name}", **{**told, **changes})
