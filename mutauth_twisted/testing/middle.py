@@ -1,8 +1,9 @@
-"""Somebody in the middle, who can do anything to the bytes and has no key.
+"""An attacker in the middle, who can do anything to the bytes and has no key.
 
-:class:`Conversation` puts that somebody between the package's own two sides,
-in memory and with real Kerberos contexts: a client that asks a question,
-a service that answers, and both closing in order.  The integration tests do
+:class:`Conversation` puts one between the package's own two sides, in memory and with real Kerberos
+contexts: a client that asks a question, a service that answers, and both closing in order.  The
+sides are bare connections (:class:`Bare`), without a clock or a transport, or stand on the Twisted
+driver (:class:`Peer`).  The integration tests do
 the same over TCP (``tests/integration/exchange_case.py``).
 """
 
@@ -11,18 +12,21 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator
 from itertools import count
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
-from attrs import define, field
+from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from mutauth_twisted.core.connection import Connection, Established
 from mutauth_twisted.core.context import SecurityContext
+from mutauth_twisted.core.handshake import Failed, Send
 from mutauth_twisted.core.options import SecurityOptions
+from mutauth_twisted.core.records import Data, EndOfStream
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
-from mutauth_twisted.errors import MutualAuthError
+from mutauth_twisted.errors import MutualAuthError, StreamCut
 from mutauth_twisted.identity import PeerIdentity
 from mutauth_twisted.mechanisms.kerberos import KerberosInitiator, ServiceKeys
 from mutauth_twisted.net.limits import Limits
@@ -30,6 +34,7 @@ from mutauth_twisted.net.protocol import HandshakeProtocol, HandshakeRole
 from mutauth_twisted.net.transport import LINGER
 from mutauth_twisted.protection import Protection
 from mutauth_twisted.spn import SPN
+from mutauth_twisted.testing.connections import events
 from mutauth_twisted.testing.fakes import FakeTransport, Recorder, RecorderFactory, ThreadedReactor
 from mutauth_twisted.testing.forge import make_realm
 from mutauth_twisted.wire import NNS, WINSOCK, Wire
@@ -223,9 +228,198 @@ class _AtOnce:
 IDLE: Final = 60.0
 
 
+@frozen
+class Script:
+    """What an application does.
+
+    :param greeting: what it says first.
+    :param answers: whether it answers all that it receives.
+    :param closes: whether it closes after what it received.
+    """
+
+    greeting: bytes = b""
+    answers: bool = False
+    closes: bool = False
+
+
+class Side(Protocol):
+    """One side of a conversation."""
+
+    #: Whether its network connection is gone.
+    lost: bool
+
+    @property
+    def leaving(self) -> bool:
+        """Whether it has closed its network connection, behind what it has written."""
+
+    @property
+    def aborted(self) -> bool:
+        """Whether it has dropped its network connection."""
+
+    @property
+    def half_closed(self) -> bool:
+        """Whether it has ended its half of the network connection."""
+
+    @property
+    def identity(self) -> PeerIdentity | None:
+        """The other side, once the two are connected."""
+
+    @property
+    def received(self) -> bytes:
+        """What its application received."""
+
+    @property
+    def error(self) -> BaseException | None:
+        """Why it got no connection, or lost it; None where it ended well."""
+
+    def take(self) -> bytes:
+        """What was written since the last time."""
+
+    def receive(self, data: bytes) -> None:
+        """Have bytes come in, as long as the connection is read."""
+
+    def other_ended(self) -> None:
+        """The other side has ended its half."""
+
+    def written(self) -> None:
+        """Its own half is ended, and all is sent."""
+
+    def lose(self, reason: BaseException | None = None) -> None:
+        """Have the connection end."""
+
+    def give_up(self) -> bool:
+        """Have the application close, if it has not yet; whether there was anything to close."""
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+
+
+class Bare:
+    """One side of a connection that stands on nothing: a Connection, and what its events ask for.
+
+    :param context: the side's security context.
+    :param security: what was agreed on.
+    :param script: what its application does.
+    :param authorize: has the last word on the other side.
+    :param size: how many bytes it is given at a time; None: as they come.
+    """
+
+    def __init__(
+        self,
+        context: SecurityContext,
+        security: SecurityOptions,
+        script: Script,
+        authorize: Callable[[PeerIdentity], None] = lambda identity: None,
+        size: int | None = None,
+    ) -> None:
+        self._timeout = security.timeout
+        self._script = script
+        self._size = size
+        self._written = b""
+        self._waited = 0.0
+        self.identity: PeerIdentity | None = None
+        self.received = b""
+        self.error: BaseException | None = None
+        self.lost = self.leaving = self.aborted = self.half_closed = False
+        self._connection = Connection(
+            security,
+            initiator=isinstance(context, KerberosInitiator),
+            peer="peer",
+            authorize=authorize,
+        )
+        self._connection.begin(context)
+        self._perform()
+
+    def _perform(self) -> None:
+        for event in events(self._connection):
+            assert not self.leaving, f"{event} after the end"
+            if isinstance(event, Send):
+                assert self.identity is None, "a frame of the handshake follows its end"
+                self._written += event.data
+            elif isinstance(event, Established):
+                assert self.identity is None, "established twice"
+                self.identity = event.identity
+                self._written += event.opening + b"".join(
+                    self._connection.send(self._script.greeting)
+                )
+            elif isinstance(event, Data):
+                self._receive(event.data)
+            elif isinstance(event, EndOfStream):
+                self._close()
+                self.leaving = True
+            elif isinstance(event, Failed):
+                self._failed(event.error)
+
+    def _receive(self, data: bytes) -> None:
+        assert self.identity is not None, "bytes are delivered before there is a connection"
+        assert data, "no bytes are delivered"
+        if self.half_closed:
+            return
+        self.received += data
+        if self._script.answers:
+            self._written += b"".join(self._connection.send(data.upper()))
+        if self._script.closes:
+            self._close()
+
+    def _close(self) -> None:
+        if not self.half_closed:
+            self.half_closed = True
+            self._written += self._connection.send_end()
+
+    def _failed(self, error: MutualAuthError) -> None:
+        self.leaving = True
+        # What follows its own end an application has not waited for.
+        if not (self.half_closed and isinstance(error, StreamCut)):
+            self.error, self.aborted = error, self.identity is not None
+
+    def take(self) -> bytes:
+        """See Side."""
+        written, self._written = self._written, b""
+        return written
+
+    def receive(self, data: bytes) -> None:
+        """See Side."""
+        size = self._size or len(data) or 1
+        for start in range(0, len(data), size):
+            if not (self.lost or self.leaving):
+                self._connection.receive(data[start : start + size])
+                self._perform()
+
+    def other_ended(self) -> None:
+        """See Side."""
+        if not self.leaving:
+            self._connection.connection_lost()
+            self._perform()
+
+    def written(self) -> None:
+        """See Side."""
+
+    def lose(self, reason: BaseException | None = None) -> None:
+        """See Side."""
+        if not self.lost:
+            self.other_ended()
+            self.lost = True
+            assert self.identity is not None or self.error is not None, "it does not say why"
+
+    def give_up(self) -> bool:
+        """See Side."""
+        if self.identity is None or self.lost or self.leaving or self.half_closed:
+            return False
+        self._close()
+        return True
+
+    def advance(self, seconds: float) -> None:
+        """See Side."""
+        self._waited += seconds
+        if self.identity is None and not self.leaving and self._waited >= self._timeout:
+            self._connection.timed_out(self._timeout)
+            self._perform()
+        # As long as its driver waits for the other side's end.
+        self.leaving = self.leaving or self.half_closed
+
+
 class Peer:
-    """One side of a connection: the package's own protocols on a transport in memory, with a real
-    context.
+    """One side of a connection: the Twisted driver on a transport in memory, with a real context.
 
     :param context: the side's security context.
     :param security: what was agreed on.
@@ -257,15 +451,65 @@ class Peer:
         self.protocol.makeConnection(self.transport)
 
     def receive(self, data: bytes) -> None:
-        """Have bytes come in, as long as the connection is read."""
+        """See Side."""
         if data and not self.lost and not self.transport.disconnecting:
             self.protocol.dataReceived(data)
 
     def lose(self, reason: BaseException | None = None) -> None:
-        """Have the connection end."""
+        """See Side."""
         if not self.lost:
             self.lost = True
             self.protocol.connectionLost(Failure(reason or ConnectionDone()))
+
+    @property
+    def leaving(self) -> bool:
+        """See Side."""
+        return self.transport.disconnecting
+
+    @property
+    def aborted(self) -> bool:
+        """See Side."""
+        return self.transport.aborted
+
+    @property
+    def half_closed(self) -> bool:
+        """See Side."""
+        return self.transport.write_closing
+
+    @property
+    def identity(self) -> PeerIdentity | None:
+        """See Side."""
+        application: Any = self.application
+        return None if application is None else application.transport.peer_identity
+
+    @property
+    def received(self) -> bytes:
+        """See Side."""
+        return b"" if self.application is None else b"".join(self.application.received)
+
+    def take(self) -> bytes:
+        """See Side."""
+        return self.transport.take()
+
+    def other_ended(self) -> None:
+        """See Side."""
+        self.protocol.readConnectionLost()
+
+    def written(self) -> None:
+        """See Side."""
+        self.protocol.writeConnectionLost()
+
+    def give_up(self) -> bool:
+        """See Side."""
+        application: Any = self.application
+        if application is None or self.lost or application.transport.disconnecting:
+            return False
+        application.transport.loseConnection()
+        return True
+
+    def advance(self, seconds: float) -> None:
+        """See Side."""
+        self.reactor.advance(seconds)
 
     @property
     def application(self) -> Recorder | None:
@@ -274,7 +518,7 @@ class Peer:
 
     @property
     def error(self) -> BaseException | None:
-        """Why it got no connection, or lost it; None where it ended well."""
+        """See Side."""
         (result,) = self.results
         if isinstance(result, Failure):
             assert not self.factory.built, "an application without a proof"
@@ -331,8 +575,8 @@ class Conversation:
 
     def __init__(
         self,
-        client: Peer,
-        server: Peer,
+        client: Side,
+        server: Side,
         security: SecurityOptions,
         tamper: Tamper = untouched,
         mute: str | None = None,
@@ -356,17 +600,13 @@ class Conversation:
         """
         self._carry()
         # A client's application that waits in vain closes.
-        application: Any = self.client.application
-        if application is not None and not (
-            self.client.lost or application.transport.disconnecting
-        ):
+        if self.client.give_up():
             self._gave_up = True
-            application.transport.loseConnection()
             self._carry()
         for wait in (self._security.timeout, LINGER, IDLE, LINGER):
             if not (self.client.lost and self.server.lost):
-                self.client.reactor.advance(wait)
-                self.server.reactor.advance(wait)
+                self.client.advance(wait)
+                self.server.advance(wait)
                 self._carry()
         assert self.client.lost, "the client hangs"
         assert self.server.lost, "the service hangs"
@@ -379,7 +619,7 @@ class Conversation:
     def _move(self, direction: str) -> bool:
         """Carry what one side has written, and its end; whether there was anything."""
         source, target = self._ways[direction]
-        data = source.transport.take()
+        data = source.take()
         for message in self._splitters[direction].feed(data):
             for piece in self._tamper(direction, next(self._numbers[direction]), message):
                 if piece is None:
@@ -398,42 +638,45 @@ class Conversation:
     def _move_end(self, direction: str) -> bool:
         """Carry the end of one side's half, and of its connection; whether there was any."""
         source, target = self._ways[direction]
-        transport, moved = source.transport, False
-        if transport.disconnecting and not source.lost:
+        moved = False
+        if source.leaving and not source.lost:
             self._flush(direction)
             source.lose()
-            if transport.aborted and direction != self._mute:
+            if source.aborted and direction != self._mute:
                 target.lose(ConnectionLost())
             moved = True
-        if (transport.write_closing or source.lost) and direction not in self._ended:
+        if (source.half_closed or source.lost) and direction not in self._ended:
             self._flush(direction)
             self._ended.add(direction)
             if not source.lost:
-                source.protocol.writeConnectionLost()
+                source.written()
             if direction != self._mute and not target.lost:
-                target.protocol.readConnectionLost()
+                target.other_ended()
             moved = True
         return moved
 
     def _attempt(self) -> Attempt:
         attempt = Attempt(self.client.error, self.server.error, gave_up=self._gave_up)
         for peer in (self.client, self.server):
-            if (application := peer.application) is None:
+            if (identity := peer.identity) is None:
                 continue
-            identity, received = (
-                cast(Any, application.transport).peer_identity,
-                b"".join(application.received),
-            )
             attempt.proofs.add((identity.protection, int(identity.flags)))
             if peer is self.client:
-                attempt.spn, attempt.client = identity.spn, received
+                attempt.spn, attempt.client = identity.spn, peer.received
             else:
-                attempt.principals, attempt.server = (identity.principal,), received
+                attempt.principals, attempt.server = (identity.principal,), peer.received
         return attempt
 
 
 class MiddleCase(SynchronousTestCase):
-    """A service ``svc-echo`` with its keys, and alice with a ticket for it; no KDC."""
+    """A service ``svc-echo`` with its keys, and alice with a ticket for it; no KDC.
+
+    :cvar driver: whether both sides stand on the Twisted driver, or on nothing.
+    :cvar size: how many bytes a bare side is given at a time; None: as they come.
+    """
+
+    driver = False
+    size: int | None = None
 
     def setUp(self) -> None:
         self.realm = make_realm(self)
@@ -459,11 +702,20 @@ class MiddleCase(SynchronousTestCase):
         """A client and a service of ours.
 
         :param closes: the direction of whoever closes first.
-        :param options: of :class:`Peer`, for the service.
+        :param options: of :class:`Bare` and :class:`Peer`, for the service.
         """
-        client = asking(self.initiator(security), security, closes=closes == UP)
-        acceptor = (keys or self.keys).acceptor("client")
-        server = answering(acceptor, security, closes=closes == DOWN, **options)
+        initiator, acceptor = self.initiator(security), (keys or self.keys).acceptor("client")
+        client: Side
+        server: Side
+        if self.driver:
+            client = asking(initiator, security, closes=closes == UP)
+            server = answering(acceptor, security, closes=closes == DOWN, **options)
+        else:
+            client = Bare(
+                initiator, security, Script(QUESTION, closes=closes == UP), size=self.size
+            )
+            answers = Script(answers=True, closes=closes == DOWN)
+            server = Bare(acceptor, security, answers, size=self.size, **options)
         return Conversation(client, server, security, tamper, mute)
 
     def attempt(

@@ -1,7 +1,7 @@
 """Somebody in the middle of real TCP connections with real tickets: samples of what is exhaustive
 in memory.
 
-In memory see tests/unit/net/test_middle_exchange.py and tests/unit/net/test_middle_records.py;
+In memory see tests/unit/core/test_middle_handshake.py and tests/unit/core/test_middle_records.py;
 what differs here is the tickets, which hold a PAC and are three times as long,
 and the network, which is one.
 """

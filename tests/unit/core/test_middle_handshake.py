@@ -1,5 +1,5 @@
-"""Every byte of the exchange changed, and cut off at every byte, by somebody in the middle; with
-real tickets.
+"""Every byte of the handshake changed, and cut off at every byte, by an attacker in the middle;
+with real tickets.
 
 What may be changed without anybody's noticing is listed in tests/unread.py, bit
 by bit and with the reason; these tests fail for one more and for one less.
@@ -213,3 +213,21 @@ class CutTests(MiddleCase):
         self.assertIs(type(attempt.error), NetworkError)
         self.assertIs(type(attempt.server_error), NetworkError)
         self.assertIn(text, str(attempt.server_error if direction == UP else attempt.error))
+
+
+class BytewiseFlipTests(FlipTests):
+    """The same, where all comes a byte at a time."""
+
+    size = 1
+
+
+class BytewiseCutTests(CutTests):
+    """The same, where all comes a byte at a time."""
+
+    size = 1
+
+
+class DriverCutTests(CutTests):
+    """The same on the Twisted driver, with its timers."""
+
+    driver = True

@@ -1,5 +1,5 @@
-"""Records changed, cut off, dropped, repeated, moved and put in by somebody in the middle; with
-real contexts.
+"""Records changed, cut off, dropped, repeated, moved and put in by an attacker in the middle;
+with real contexts.
 
 Both directions of every wire and protection.  The side that closes first is
 the one whose records are touched: its end of stream then counts.
@@ -214,28 +214,6 @@ class CutTests(RecordCase):
             self.assertIsInstance(error, expected, (name(security), direction, number, end))
             self.assertIs(isinstance(error, StreamCut), number != OPENING)
             self.assertEqual(attempt.principals, () if number == OPENING else (ALICE,))
-
-    def test_silent(self) -> None:
-        """A service from whose client nothing more comes ends the session when it has been idle; a
-        client waits.
-        """
-        for security, direction, number, end, said in self.places():
-            tamper = silence(direction, number, end)
-            attempt = self.attempt(
-                security, tamper, f"{number} silent from {end}", closes=direction, mute=direction
-            )
-            received, error = self.received(attempt, direction)
-            self.assertEqual(received, said)
-            if number == OPENING:
-                self.assertIs(type(error), NetworkError)
-                self.assertIn(
-                    "a mutauth client's first record did not come within 10 s", str(error)
-                )
-                self.assertEqual(attempt.principals, ())
-            elif direction == UP:
-                self.assertIs(type(error), SessionEnded, (name(security), number, end))
-            else:
-                self.assertTrue(attempt.gave_up)
 
 
 class OrderTests(RecordCase):
@@ -506,3 +484,55 @@ class SizeTests(RecordCase):
                 self.assertEqual(peer.factory.built, [])
                 self.assertIsInstance(peer.error, AuthenticationError)
                 self.assertTrue(peer.transport.disconnecting)
+
+
+class SilenceTests(CutTests):
+    """A stream that goes silent, and one that is cut, on the Twisted driver, with its limits."""
+
+    driver = True
+
+    def test_silent(self) -> None:
+        """A service from whose client nothing more comes ends the session when it has been idle; a
+        client waits.
+        """
+        for security, direction, number, end, said in self.places():
+            tamper = silence(direction, number, end)
+            attempt = self.attempt(
+                security, tamper, f"{number} silent from {end}", closes=direction, mute=direction
+            )
+            received, error = self.received(attempt, direction)
+            self.assertEqual(received, said)
+            if number == OPENING:
+                self.assertIs(type(error), NetworkError)
+                self.assertIn(
+                    "a mutauth client's first record did not come within 10 s", str(error)
+                )
+                self.assertEqual(attempt.principals, ())
+            elif direction == UP:
+                self.assertIs(type(error), SessionEnded, (name(security), number, end))
+            else:
+                self.assertTrue(attempt.gave_up)
+
+
+class BytewiseFlipTests(FlipTests):
+    """The same, where all comes a byte at a time."""
+
+    size = 1
+
+
+class BytewiseCutTests(CutTests):
+    """The same, where all comes a byte at a time."""
+
+    size = 1
+
+
+class BytewiseOrderTests(OrderTests):
+    """The same, where all comes a byte at a time."""
+
+    size = 1
+
+
+class DriverOrderTests(OrderTests):
+    """The same on the Twisted driver."""
+
+    driver = True
