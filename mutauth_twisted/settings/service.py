@@ -120,7 +120,8 @@ def _forms(values: Values) -> tuple[str, ...]:
     if _entry(values) == "scp":
         return forms or DEFAULT_SPN_FORMS
     if forms not in (None, RNR_FORMS) or values["publish"] == "scp":
-        remedy = "an RnR service has no other form, and publish rnr or none"
+        spell = values.front.spell
+        remedy = f"an RnR service takes {spell('publish', 'rnr')}, and {spell('spn-form', 'rnr')}"
         raise values.error("spn-form", "it names an RnR service and an SCP", remedy)
     return RNR_FORMS
 
