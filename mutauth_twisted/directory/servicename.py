@@ -16,21 +16,6 @@ DEFAULT_SPN_FORMS = ("guid", "dn")
 RNR_FORMS = ("rnr",)
 
 
-def parse_spn_forms(text: str, subject: str = "--spn-form") -> tuple[str, ...]:
-    """Read SPN forms with commas between them.
-
-    :param subject: the error's, such as the option that gave the text.
-    :raises UsageError: for a form that a service connection point does not give.
-    """
-    forms = tuple(form.strip() for form in text.split(",") if form.strip())
-    for form in forms:
-        if form not in SPN_FORMS:
-            raise UsageError(
-                f"{subject} {form}", "there is no such form", f"use {', '.join(SPN_FORMS)}"
-            )
-    return forms
-
-
 def _check_class(service: ServiceName, attribute: object, value: str) -> None:
     check_service_class(value)
 
@@ -40,10 +25,12 @@ def _check_host(service: ServiceName, attribute: object, value: str) -> None:
 
 
 def _check_forms(service: ServiceName, attribute: object, value: tuple[str, ...]) -> None:
+    remedy = f"use {', '.join(SPN_FORMS)}"
     if not value:
-        raise UsageError("--spn-form", "it names no form", f"use {', '.join(SPN_FORMS)}")
-    if value != RNR_FORMS:
-        parse_spn_forms(",".join(value))
+        raise UsageError("--spn-form", "it names no form", remedy)
+    for form in value if value != RNR_FORMS else ():
+        if form not in SPN_FORMS:
+            raise UsageError(f"--spn-form {form}", "there is no such form", remedy)
 
 
 def is_of_class(found: str | None, wanted: str) -> bool:

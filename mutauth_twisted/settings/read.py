@@ -88,9 +88,10 @@ class Values(dict[str, Any]):
 
     def __init__(self, front: Front, form: Where, given: Mapping[str, Any]) -> None:
         self.front = front
+        self._is_client = bool(Where.CLIENT & front.where)
         self._known = options(form)
         super().__init__()
-        every = options(front.where) | self._known
+        every = {**options(front.where), **self._known}
         #: The names that were given, with their spelling.
         self.given: dict[str, str] = {}
         for spelling, value in given.items():
@@ -128,8 +129,7 @@ class Values(dict[str, Any]):
 
     def _options_of(self, package: Mechanism) -> frozenset[str]:
         """The options that make a package's credentials, on this side of the connection."""
-        client = Where.CLIENT & self.front.where
-        return package.client_options if client else package.service_options
+        return package.client_options if self._is_client else package.service_options
 
     @property
     def package_options(self) -> dict[str, Any]:

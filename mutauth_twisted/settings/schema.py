@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from enum import Flag, auto
+from functools import lru_cache
 from typing import Any
 
 from attrs import evolve, frozen
@@ -147,6 +148,8 @@ _PACKAGES = _choice(MECHANISMS)
 _PROTECTIONS = _choice([protection.value for protection in Protection])
 _SERVICE, _SERVER, _SCP, _KEYWORD, _RNR, _DIRECT, _COMMAND = Where
 _LIMITS = Limits()
+_PUBLISHED, _CHECKS = _choice(("scp", "rnr", "none")), _choice(("refuse", "warn", "off"))
+_INTERVAL = _seconds(86400, zero=True)
 
 
 @frozen
@@ -219,15 +222,8 @@ SECTIONS: Mapping[tuple[str, Where], tuple[Option, ...]] = {
     ("The service", _SERVICE | _COMMAND): (
         Option("service-class", _CLASS, "First part of the SPN, such as echoSvc."),
         Option("host", Kind("FQDN"), "Second part of the SPN (this machine's name).", own_host),
-        Option(
-            "account", _NAME, "The account that runs it (the keytab's one entry that is no SPN)."
-        ),
-        Option(
-            "state-dir",
-            _DIR,
-            "Where `mutauth install` caches the SCP's GUID.",
-            str(DEFAULT_STATE_DIR),
-        ),
+        Option("account", _NAME, "Account that runs it (the keytab's one entry that is no SPN)."),
+        Option("state-dir", _DIR, "Where the SCP's GUID is cached.", str(DEFAULT_STATE_DIR)),
     ),
     ("The service", _SERVICE): (
         Option(
@@ -253,42 +249,21 @@ SECTIONS: Mapping[tuple[str, Where], tuple[Option, ...]] = {
         ),
     ),
     ("What it serves", _SERVICE): (
-        Option(
-            "listen",
-            _STRPORTS,
-            "Where to listen: a server endpoint string; tcp:0 is any free port.",
-            ("tcp:0",),
-        ),
+        Option("listen", _STRPORTS, "Server endpoint strings; tcp:0: any free port.", ("tcp:0",)),
         Option("echo", FLAG, "Serve an echo."),
-        Option(
-            "forward", _STRPORT, "Plain service to stand in front of: a client endpoint string."
-        ),
+        Option("forward", _STRPORT, "Plain service to stand before: a client endpoint string."),
         Option(
             "factory",
             _NAME,
             "Twisted factory to serve: its dotted name, or that of a callable that makes it.",
         ),
-        Option(
-            "status", _STRPORT, "Where to report its state over HTTP: a server endpoint string."
-        ),
+        Option("status", _STRPORT, "Server endpoint string at which to report its state, by HTTP."),
     ),
     ("What is published and checked", _SERVICE): (
-        Option(
-            "publish",
-            _choice(("scp", "rnr", "none")),
-            "What to keep up to date in the directory.",
-            "scp",
-        ),
+        Option("publish", _PUBLISHED, "What to keep up to date in the directory.", "scp"),
         Option("rnr-name", _NAME, "Name or DN of the RnR service (the service class)."),
-        Option(
-            "spn-check", _choice(("refuse", "warn", "off")), "When an SPN is missing.", "refuse"
-        ),
-        Option(
-            "check-interval",
-            _seconds(86400, zero=True),
-            "Seconds between checks of the directory; 0: none but at the start.",
-            300.0,
-        ),
+        Option("spn-check", _CHECKS, "When an SPN is missing.", "refuse"),
+        Option("check-interval", _INTERVAL, "Seconds between checks; 0: only at the start.", 300.0),
     ),
     ("What is published and checked", _SERVICE | _COMMAND): (
         Option("scp-name", Kind("CN"), "Common name of the SCP (the service class)."),
@@ -307,9 +282,7 @@ SECTIONS: Mapping[tuple[str, Where], tuple[Option, ...]] = {
             "Accounts to allow: *@EXAMPLE.COM (everybody, computers too), svc-*@EXAMPLE.COM (no "
             "computers: svc-*$@EXAMPLE.COM) or DOMAIN\\name.",
         ),
-        Option(
-            "deny", _PATTERNS, "Accounts to deny, a computer without its $ too; beats what allows."
-        ),
+        Option("deny", _PATTERNS, "Accounts to deny, a computer without its $ too; beats allow."),
         Option("allow-all", FLAG, "Allow every authenticated client."),
     ),
     ("Who may connect", _SERVICE): (
@@ -331,23 +304,14 @@ SECTIONS: Mapping[tuple[str, Where], tuple[Option, ...]] = {
             _MANY,
             "Handshakes of one address at once (an eighth of all, and at most 32).",
         ),
-        Option(
-            "max-waiting",
-            _MANY,
-            "Connections at once that wait for their handshake.",
-            _LIMITS.waiting,
-        ),
+        Option("max-waiting", _MANY, "Connections waiting for a handshake.", _LIMITS.waiting),
         Option(
             "max-waiting-per-address",
             _MANY,
             "Connections of one address at once that wait (a quarter of all, and at most 256).",
         ),
         Option("max-connections", _MORE, "Sessions at once.", _LIMITS.connections),
-        Option(
-            "max-connections-per-principal",
-            _MORE,
-            "Sessions of one account at once (no such limit).",
-        ),
+        Option("max-connections-per-principal", _MORE, "Sessions of one account (no such limit)."),
         Option("idle-timeout", _WEEK, "Seconds without a byte that end a session.", _LIMITS.idle),
         Option("max-session", _WEEK, "Seconds after which a session ends (with its ticket)."),
     ),
@@ -368,12 +332,7 @@ SECTIONS: Mapping[tuple[str, Where], tuple[Option, ...]] = {
         Option("wire", _choice(WIRES), "The wire format.", NNS.name),
     ),
     ("The channel", Where.CHANNEL | _COMMAND): (
-        Option(
-            "protection",
-            _PROTECTIONS,
-            "What is done to every byte, at least.",
-            Protection.SEAL.value,
-        ),
+        Option("protection", _PROTECTIONS, "Protection of every byte.", Protection.SEAL.value),
     ),
     ("The channel", Where.CHANNEL): (
         Option("handshake-timeout", _seconds(), "Seconds for the whole handshake.", 10.0),
@@ -387,9 +346,7 @@ SECTIONS: Mapping[tuple[str, Where], tuple[Option, ...]] = {
     ("The channel", Where.LISTENING): (
         # Third-party clients, .NET's among them, send SPNEGO unless they are told otherwise.
         Option("package", _PACKAGES, "The security package.", NEGOTIATE.name),
-        Option(
-            "tls-cert", _FILE, "Certificate chain (PEM), with protection tls (one that is made up)."
-        ),
+        Option("tls-cert", _FILE, "Certificate chain (PEM) (one that is made at the start)."),
         Option("tls-key", _FILE, "The certificate's key (PEM), where it is in another file."),
     ),
 }
@@ -446,6 +403,11 @@ def sections(where: Where) -> dict[str, list[Option]]:
     return found
 
 
-def options(where: Where) -> dict[str, Option]:
+def options(where: Where) -> Mapping[str, Option]:
     """The options of front-ends, by name."""
+    return _options(where, tuple(MECHANISMS))
+
+
+@lru_cache(maxsize=32)
+def _options(where: Where, packages: tuple[str, ...]) -> Mapping[str, Option]:
     return {option.name: option for found in sections(where).values() for option in found}
