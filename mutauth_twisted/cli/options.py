@@ -39,8 +39,10 @@ def _option(row: schema.Option, changes: dict[str, Any]) -> Callable[[Command], 
         "help": row.usage,
         "multiple": row.kind.repeatable,
         "type": str,
-        "default": row.default if callable(row.default) else row.shown or None,
         "show_default": bool(row.shown),
         "callback": convert,
     }
+    # To click a default of None is a value, with which an option that is required is not missing.
+    if row.default is not None:
+        told["default"] = row.default if callable(row.default) else row.shown
     return click.option(f"--{row.name}", **{**told, **changes})
