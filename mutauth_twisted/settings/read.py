@@ -104,6 +104,8 @@ class Values(dict[str, Any]):
                 raise UsageError(subject, cause, "leave one of the two out")
             self.given[name] = spelling
             self[name] = front.convert(every[name], value, spelling)
+            if self[name] is False:  # a flag that is not set needs and excludes nothing
+                del self.given[name]
         self._check()
 
     def __missing__(self, name: str) -> Any:

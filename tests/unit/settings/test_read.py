@@ -194,7 +194,10 @@ class AgreementTests(SynchronousTestCase):
         )
         error = self.assertRaises(UsageError, from_toml, text + 'publish = "none"')
         self.assertIn('add spn-check = "off"', str(error))
-        settings = from_toml(text + 'publish = "none"\nspn-check = "off"')
+        off = 'publish = "none"\nspn-check = "off"\n'
+        for flags in ("", "accept-replays = false"):
+            self.assertEqual(from_toml(text + off + flags), from_toml(text + off))
+        settings = from_toml(text + off)
         self.assertEqual(settings.package_options, {"ntlm-users": "/u"})
 
 
