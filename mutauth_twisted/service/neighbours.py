@@ -1,4 +1,9 @@
-"""Other instances of a service: whether one proves itself where the directory says that it is."""
+"""Other instances of a service: whether one authenticates itself where the directory says it is.
+
+Nothing that an instance writes into the directory can tell this.  A mark of its own stays behind
+when it is killed, and a lease that it renews is a write to every domain controller each time, and
+keeps its place free for clients that find nobody there until it ends.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +11,9 @@ import socket
 from collections.abc import Callable
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
-from twisted.internet.threads import blockingCallFromThread
 
 from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.credentials import ClientCredentials
@@ -31,7 +34,7 @@ _EVERY_ADDRESS: Final = ("", "0.0.0.0", "::")  # noqa: S104 - compared, not boun
 class _Visitor(Factory):
     """Wants to know who is there, and no session.
 
-    :ivar address: where the service has proven itself; None: nobody has.
+    :ivar address: where the service has authenticated itself; None: it has not.
     """
 
     noisy = False
@@ -44,7 +47,7 @@ class _Visitor(Factory):
 
 
 class Neighbours:
-    """Knocks as a client of the service, and leaves again once the service is proven.
+    """Knocks as a client of the service, and leaves again once the service is authenticated.
 
     Whoever only accepts connections is no neighbour: any user of a host can have a port that an
     instance has left behind, and would keep clients away for good.
@@ -53,7 +56,6 @@ class Neighbours:
     :param resolver: finds hosts.
     :param credentials: the service's own, which every service accepts for this (``own`` of its
         factory).
-    :ivar found: where one was found when asked last; None: none was.
     :ivar seen: says how often this service was come to with its own account.
     :ivar own: addresses and TCP ports on which this service listens, which is no neighbour of
         itself.
@@ -66,21 +68,10 @@ class Neighbours:
         self._resolver = resolver
         self._credentials = credentials
         self.own: frozenset[tuple[str, int]] = frozenset()
-        self.found: Elsewhere | None = None
         self.seen: Callable[[], int] = int
 
-    def answers(self, there: Elsewhere) -> bool:
-        """Whether another instance proves itself there; blocks, so not in the reactor's thread."""
-        ask: Any = blockingCallFromThread
-        answered = bool(ask(self._reactor, self.knock, there))
-        self.found = there if answered else None
-        return answered
-
-    def knock(self, there: Elsewhere) -> Deferred[bool]:
-        """The same, without blocking."""
-        return Deferred.fromCoroutine(self._knock(there))
-
-    async def _knock(self, there: Elsewhere) -> bool:
+    async def knock(self, there: Elsewhere) -> bool:
+        """Tell whether another instance authenticates itself there."""
         host, port, visitor = there.host, there.binding.port, _Visitor()
         try:
             security = SecurityOptions(

@@ -5,7 +5,7 @@ stop.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -202,15 +202,23 @@ class Publisher:
     async def _publish(
         self, entry: PublishedEntry, binding: BindingInformation, deadline: float | None = None
     ) -> None:
-        answers, self._taken = self._neighbours.answers, ()
-        self._neighbours.found = None
-        try:
-            changed = await self._directory.run(
-                lambda session: entry.publish(session, binding, answers), deadline=deadline
+        def publish(*gone: Elsewhere) -> Deferred[Sequence[str]]:
+            return self._directory.run(
+                lambda session: entry.publish(session, binding, gone), deadline=deadline
             )
+
+        self._taken = ()
+        try:
+            try:
+                changed = await publish()
+            except TakenByAnother as error:
+                if error.there is None or await self._neighbours.knock(error.there):
+                    raise
+                changed = await publish(error.there)
         except TakenByAnother as error:
             self._taken = (str(error),)
             self._log.error("{error}", error=error)
+            self._follow(error.there)
         else:
             self._log.info(
                 "{kind} updated: {what} ({host}, {published})",
@@ -219,51 +227,58 @@ class Publisher:
                 host=self._settings.service.host,
                 published=entry.published,
             )
-        self._follow()
 
-    def _follow(self) -> None:
-        """Look again soon after the end of another instance to which the object points, if there is
-        one.
+    def _follow(self, there: Elsewhere | None) -> None:
+        """Take the place of another instance soon after its end.
+
+        :param there: where it is by what the object says; None: there is none.
         """
-        if self._publishes and self._following is None and self._neighbours.found is not None:
-            self._following = self._reactor.callLater(FOLLOW, self._knock, self._neighbours.found)
+        if self._publishes and self._following is None and there is not None:
+            self._following = self._reactor.callLater(FOLLOW, self._knock, there)
 
     def _knock(self, there: Elsewhere) -> None:
         self._following = None
         self._taking_over = Deferred.fromCoroutine(self._take_over(there)).addErrback(
-            self._not_taken_over
+            self._not_taken_over, there
         )
 
     async def _take_over(self, there: Elsewhere) -> None:
         if await self._neighbours.knock(there) or self._entry is None or self._binding is None:
-            self._follow()
+            self._follow(there)
         elif self.watch is not None:
             await self.watch.look()
         else:
             await self._publish(self._entry, self._binding)
 
-    def _not_taken_over(self, failure: Failure) -> None:
+    def _not_taken_over(self, failure: Failure, there: Elsewhere) -> None:
         if failure.check(MutualAuthError):
             self._log.error("the address could not be published: {error}", error=failure.value)
-            self._follow()
+            self._follow(there)
         elif not failure.check(CancelledError):
             self._log.failure("internal error while the address was published", failure)
 
     async def _inspect(self) -> Inspection:
         wrong = await self._inspect_groups() if self._groups else []
-        entry, answers = self._entry, self._neighbours.answers
-        if entry is None:
+        if self._entry is None:
             return Inspection(tuple(wrong))
-        self._neighbours.found = None
         try:
-            found = await self._directory.run_with_catalog(
-                lambda own, catalog: entry.inspect(own, catalog, answers)
-            )
+            found = await self._inspect_entry(self._entry)
         except MutualAuthError as error:
             found = Inspection((str(error),))
-        self._follow()
+        self._follow(found.there)
         # Both may have failed for the same: a domain controller that does not answer.
         return evolve(found, wrong=tuple(dict.fromkeys((*wrong, *found.wrong))))
+
+    async def _inspect_entry(self, entry: PublishedEntry) -> Inspection:
+        def inspect(*gone: Elsewhere) -> Deferred[Inspection]:
+            return self._directory.run_with_catalog(
+                lambda session, catalog: entry.inspect(session, catalog, gone)
+            )
+
+        found = await inspect()
+        if found.there is None or await self._neighbours.knock(found.there):
+            return found
+        return await inspect(found.there)
 
     async def _inspect_groups(self) -> list[str]:
         before = self._groups.policy

@@ -130,7 +130,7 @@ class DirectoryWorld:
 
         def start(session: LdapSession, catalog: LdapSession) -> Started:
             standing = entry.check(session, catalog)
-            changed = entry.publish(session, binding, lambda there: False)
+            changed = entry.publish(session, binding)
             point = read_scp(session, found.guid)
             if point.binding_text != str(binding):  # a form that the service does not choose
                 update_binding(session, point, service.host, binding)

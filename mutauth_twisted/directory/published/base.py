@@ -10,7 +10,7 @@ right.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -41,12 +41,17 @@ class Elsewhere:
     spn: SPN
 
 
-#: Whether another instance of this service authenticates itself there; may block.
-Answers = Callable[[Elsewhere], bool]
-
-
 class TakenByAnother(ServiceCheckFailed):
-    """The object says where another instance is, which runs."""
+    """The object says that another instance is there, and nobody knows that it has gone.
+
+    :ivar there: where.
+    """
+
+    def __init__(
+        self, subject: str, cause: str, remedy: str = "", there: Elsewhere | None = None
+    ) -> None:
+        super().__init__(subject, cause, remedy)
+        self.there = there
 
 
 @frozen
@@ -103,10 +108,12 @@ class Inspection:
 
     :param wrong: what is wrong, a line each.
     :param fixed: what was wrong and is right again, a line each.
+    :param there: where another instance is by what the object says, unless it has gone.
     """
 
     wrong: tuple[str, ...]
     fixed: tuple[str, ...] = ()
+    there: Elsewhere | None = None
 
 
 class PublishedEntry(ABC):
@@ -148,26 +155,27 @@ class PublishedEntry(ABC):
         return self._standing
 
     def publish(
-        self, session: LdapSession, binding: BindingInformation, answers: Answers
+        self, session: LdapSession, binding: BindingInformation, gone: Sequence[Elsewhere] = ()
     ) -> Sequence[str]:
         """Make the checked object say where the service is.
 
-        :param answers: asked about what it says instead; nobody publishes over an instance that
-            runs where there is room for one only.
+        Nobody publishes over an instance that may run, where there is room for one only.
+
+        :param gone: where no instance is, whatever the object says.
         :return: the attributes that had to be written.
-        :raises TakenByAnother: when another instance runs where it points to.
+        :raises TakenByAnother: when it says that another instance is elsewhere.
         :raises ServiceCheckFailed: without the right to write them; the remedy is the command for
             an administrator.
         """
         # Before it is written: a stop in the middle has to take back what the thread still writes.
         self.published = self._announced(binding)
-        return self._publish(session, self.published, answers)
+        return self._publish(session, self.published, gone)
 
     def _publish(
-        self, session: LdapSession, binding: BindingInformation, answers: Answers
+        self, session: LdapSession, binding: BindingInformation, gone: Sequence[Elsewhere]
     ) -> Sequence[str]:
         try:
-            return self._write(session, binding, answers)
+            return self._write(session, binding, gone)
         except DirectoryRefused as error:
             if error.code != INSUFFICIENT_RIGHTS:
                 raise
@@ -178,12 +186,14 @@ class PublishedEntry(ABC):
         cause = f"{self._standing.account.name} may not write {' and '.join(self.attributes)} of it"
         return ServiceCheckFailed(self.subject, cause + since, remedy)
 
-    def inspect(self, session: LdapSession, catalog: LdapSession, answers: Answers) -> Inspection:
+    def inspect(
+        self, session: LdapSession, catalog: LdapSession, gone: Sequence[Elsewhere] = ()
+    ) -> Inspection:
         """See what has become wrong since with a running service, and fix what we may.
 
         While it runs nothing is a reason to stop.
 
-        :param answers: as for :meth:`publish`.
+        :param gone: as for :meth:`publish`.
         """
         spn_check: SpnCheck = "off" if self._registration.spn_check == "off" else "warn"
         standing, published = self._check(session, catalog, spn_check), self.published
@@ -196,9 +206,9 @@ class PublishedEntry(ABC):
                 wrong.append(self._no_right(" any more", self._remedy(session, published)))
             return Inspection(_lines(wrong))
         try:
-            self._publish(session, published, answers)
+            self._publish(session, published, gone)
         except TakenByAnother as error:
-            return Inspection(_lines([*wrong, error]))
+            return Inspection(_lines([*wrong, error]), there=error.there)
         except ServiceCheckFailed as error:
             cause = f"{difference}, and {error.cause}"
             return Inspection(
@@ -242,7 +252,7 @@ class PublishedEntry(ABC):
 
     @abstractmethod
     def _write(
-        self, session: LdapSession, binding: BindingInformation, answers: Answers
+        self, session: LdapSession, binding: BindingInformation, gone: Sequence[Elsewhere]
     ) -> Sequence[str]:
         """Make the object say this; the attributes that had to be written."""
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mutauth_twisted.directory.binding import BindingInformation
-from mutauth_twisted.directory.published.base import Answers, Found, PublishedEntry, Registration
+from mutauth_twisted.directory.published.base import Elsewhere, Found, PublishedEntry, Registration
 from mutauth_twisted.directory.rnr import (
     Address,
     ServiceInstance,
@@ -67,7 +69,7 @@ class RnrEntry(PublishedEntry):
         return f"it did not say {address.host} {binding}"
 
     def _write(
-        self, session: LdapSession, binding: BindingInformation, answers: Answers
+        self, session: LdapSession, binding: BindingInformation, gone: Sequence[Elsewhere]
     ) -> tuple[str, ...]:
         before, self._wrote = self._wrote, True
         instance = read_instance(session, self._instance.dn)

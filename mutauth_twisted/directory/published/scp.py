@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 
 from attrs import evolve
@@ -10,7 +11,6 @@ from attrs import evolve
 from mutauth_twisted.directory.binding import BindingInformation
 from mutauth_twisted.directory.guidcache import DEFAULT_STATE_DIR, GuidCache
 from mutauth_twisted.directory.published.base import (
-    Answers,
     Elsewhere,
     Found,
     PublishedEntry,
@@ -102,16 +102,16 @@ class ScpEntry(PublishedEntry):
         return point.dns_name_type != "SRV" and not may_write(session, point.dn, self.attributes)
 
     def _write(
-        self, session: LdapSession, binding: BindingInformation, answers: Answers
+        self, session: LdapSession, binding: BindingInformation, gone: Sequence[Elsewhere]
     ) -> list[str]:
         point = read_scp(session, self._point.guid)
         if point.dns_name_type == "SRV":
             return []
-        self._check_free(point, binding, answers)
+        self._check_free(point, binding, gone)
         return update_binding(session, point, self._registration.service.host, binding)
 
     def _check_free(
-        self, point: ServiceConnectionPoint, binding: BindingInformation, answers: Answers
+        self, point: ServiceConnectionPoint, binding: BindingInformation, gone: Sequence[Elsewhere]
     ) -> None:
         host = self._registration.service.host
         name = point.dns_name or host
@@ -121,13 +121,15 @@ class ScpEntry(PublishedEntry):
         except UsageError:  # no client gets there either
             return
         is_ours = (fold_ascii(name), theirs.port) == (fold_ascii(host), binding.port)
-        if not is_ours and answers(Elsewhere(name, theirs, spn)):
+        there = Elsewhere(name, theirs, spn)
+        if not (is_ours or there in gone):
             raise TakenByAnother(
                 f"SCP {point.dn}",
                 f"it points to {name} {theirs.port}, where another instance runs, and not to "
                 f"{host} {binding.port}",
                 "give each instance an SCP of its own: --scp-name, for mutauth install too; or "
                 "stop that one",
+                there,
             )
 
     def _remedy(self, session: LdapSession, binding: BindingInformation) -> str:

@@ -31,10 +31,6 @@ HOST = "srv1.test.example"
 BINDING = BindingInformation(9000)
 
 
-def _nobody(there: Elsewhere) -> bool:
-    return False
-
-
 class PublishedCase:
     """The cases of every kind, with the right to write its object.
 
@@ -70,7 +66,7 @@ class PublishedCase:
 
     def inspect(self, entry: PublishedEntry) -> Inspection:
         catalog = self.domain.session("svc-echo", catalog=True)
-        return entry.inspect(self.session(), catalog, _nobody)
+        return entry.inspect(self.session(), catalog)
 
     def session(self) -> Any:
         return self.domain.session(self.user)
@@ -90,8 +86,8 @@ class PublishedCase:
         self.assertFalse(entry.withdraw(self.session()))
         standing = self.check(entry)
         self.assertEqual((standing.found.dn, standing.warnings), (dn, ()))
-        self.assertTrue(entry.publish(self.session(), BINDING, _nobody))
-        self.assertFalse(entry.publish(self.session(), BINDING, _nobody))
+        self.assertTrue(entry.publish(self.session(), BINDING))
+        self.assertFalse(entry.publish(self.session(), BINDING))
         self.assertEqual(self.inspect(entry), Inspection(()))
         self.spoil(dn)
         seen = self.inspect(entry)
@@ -109,7 +105,7 @@ class PublishedCase:
         dn = self.installed()
         entry = self.entry()
         self.check(entry)
-        entry.publish(self.session(), BINDING, _nobody)
+        entry.publish(self.session(), BINDING)
         self.spoil(dn)
         self.assertFalse(entry.withdraw(self.session()))
 
@@ -134,7 +130,7 @@ class PublishedCase:
         self.check(entry)
         self.deny(dn)
         denied = f"svc-echo may not write {' and '.join(entry.attributes)}"
-        line = self.refusal(ServiceCheckFailed, entry.publish, self.session(), BINDING, _nobody)
+        line = self.refusal(ServiceCheckFailed, entry.publish, self.session(), BINDING)
         self.assertIn(denied, line)
         self.assertIn("run mutauth ", line)
         (line,) = self.inspect(entry).wrong
@@ -187,32 +183,32 @@ class ScpEntryTests(PublishedCase, SynchronousTestCase):
         dn = self.installed()
         entry = self.entry()
         self.check(entry)
-        entry.publish(self.session(), BINDING, _nobody)
+        entry.publish(self.session(), BINDING)
         self.deny(dn)
         (line,) = self.inspect(entry).wrong
         self.assertIn("may not write serviceDNSName and serviceBindingInformation of it any", line)
 
     def test_another_instance(self) -> None:
-        """Nobody publishes over one that authenticates itself, and is asked about no other."""
+        """Nobody publishes over one before it is known that it has gone, and then over no other."""
         dn = self.installed()
-        asked: list[Elsewhere] = []
-
-        def answers(there: Elsewhere) -> bool:
-            asked.append(there)
-            return True
-
-        theirs = Change("replace", "serviceBindingInformation", ("9001",))
-        self.admin.modify(dn, [theirs])
         entry = self.entry()
         spns = self.check(entry).found.spns
-        line = self.refusal(TakenByAnother, entry.publish, self.session(), BINDING, answers)
-        self.assertIn(f"it points to {HOST} 9001, where another instance runs", line)
-        self.assertEqual(asked, [Elsewhere(HOST, BindingInformation(9001), spns[1])])
-        self.assertFalse(entry.withdraw(self.session()))
-        self.assertEqual(
-            self.admin.read(dn, ["serviceBindingInformation"]).text("serviceBindingInformation"),
-            "9001",
-        )
+        gone: list[Elsewhere] = []
+        for port in (9001, 9002):
+            theirs = Change("replace", "serviceBindingInformation", (str(port),))
+            self.admin.modify(dn, [theirs])
+            error = self.assertRaises(
+                TakenByAnother, entry.publish, self.session(), BINDING, tuple(gone)
+            )
+            self.assertIn(f"it points to {HOST} {port}, where another instance runs", str(error))
+            there = Elsewhere(HOST, BindingInformation(port), spns[1])
+            self.assertEqual(error.there, there)
+            seen = entry.inspect(self.session(), self.catalog, gone)
+            self.assertEqual((seen.wrong, seen.fixed, seen.there), ((str(error),), (), there))
+            gone.append(there)
+        seen = entry.inspect(self.session(), self.catalog, gone)
+        self.assertEqual((seen.wrong, seen.there), ((), None))
+        self.assertIn(f"it said {HOST} 9002 instead of {HOST} 9000; published again", seen.fixed[0])
 
     def test_the_form_that_clients_ask_for(self) -> None:
         """The DN, unless it holds what not every KDC finds, or is not registered."""
@@ -226,7 +222,7 @@ class ScpEntryTests(PublishedCase, SynchronousTestCase):
             self.installed()
             entry = self.entry()
             self.check(entry)
-            entry.publish(self.session(), BINDING, _nobody)
+            entry.publish(self.session(), BINDING)
             assert entry.published is not None
             self.assertEqual(entry.published.spn_form, expected)
 
@@ -237,7 +233,7 @@ class ScpEntryTests(PublishedCase, SynchronousTestCase):
         self.admin.modify(dn, [srv])
         entry = self.entry()
         self.check(entry)
-        self.assertFalse(entry.publish(self.session(), BINDING, _nobody))
+        self.assertFalse(entry.publish(self.session(), BINDING))
         self.assertEqual(self.inspect(entry), Inspection(()))
 
 
@@ -282,6 +278,6 @@ class RnrEntryTests(PublishedCase, SynchronousTestCase):
         self.deny(dn)
         entry = self.entry()
         self.check(entry)
-        self.assertFalse(entry.publish(self.session(), BINDING, _nobody))
+        self.assertFalse(entry.publish(self.session(), BINDING))
         self.assertEqual(self.inspect(entry), Inspection(()))
         self.assertFalse(entry.withdraw(self.session()))
