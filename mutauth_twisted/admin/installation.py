@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Literal, TypeVar
 from uuid import UUID
 
@@ -136,7 +137,7 @@ def install(
     :param service: what it is called; its container is created if need be.
     :param account: who runs the service: sAMAccountName, UPN or DN.
     :param keywords: what clients find it by; the service class by default.
-    :param report: is told what is done, a line each.
+    :param report: is told what is done, a line each; with ``undo`` it is that one's.
     :param finish: the last step, outside the directory; when it raises a
         MutualAuthError everything is undone.
     :param undo: holds what could not be undone because the connection was
@@ -151,20 +152,21 @@ def install(
     # taken.
     known = [spn for spn in planned.spns_of(service) if spn.service_name != str(UUID(int=0))]
     check_free(catalog, known, holder)
+    steps = _Steps(session, catalog, service, holder, undo)
     try:
-        if service.container and not existing:
-            _create_container(session, parent_of(dn), undo, report)
-        point = existing or _create(
-            session, dn, service, keywords or (service.service_class,), undo, report
-        )
         if existing:
-            _add_keywords(session, point, keywords, undo, report)
-        is_new = _grant(session, point, holder, undo, report)
+            point = existing
+            steps.add_keywords(point, keywords)
+        else:
+            if service.container:
+                steps.create_container(parent_of(dn))
+            point = steps.create_scp(dn, keywords or (service.service_class,))
+        is_new = steps.grant(point)
         spns = point.spns_of(service)
         for spn in spns:
-            _add_spn(session, holder, spn, undo, report)
+            steps.add_spn(spn)
         if existing and is_new:
-            _revoke_former(session, catalog, point, holder, undo, report)
+            steps.revoke_former(point)
         done = Installation(
             read_scp(session, point.guid), find_account(session, holder.dn), spns, existing is None
         )
@@ -202,20 +204,110 @@ async def all_or_nothing(
         raise
 
 
-def _create_container(session: LdapSession, dn: str, undo: Undo, report: Report) -> None:
-    try:
-        kinds = session.read(dn, ["objectClass"]).texts("objectClass")
-    except NotFound:
-        with undo.around(f"container {dn}", lambda session: _deleted(session, dn)):
-            session.add(dn, {"objectClass": _CONTAINER, "description": _CONTAINER_MARK})
-        report(f"created container {dn}")
-        return
-    if _CONTAINER not in kinds:
-        raise UsageError(
-            f"container {dn}",
-            f"it is there, and is a {kinds[-1]}",
-            "choose another name with --container",
-        )
+@frozen
+class _Steps:
+    """The writes of an installation, each of which is put down to be taken back."""
+
+    session: LdapSession
+    catalog: LdapSession
+    service: ServiceName
+    account: Account
+    undo: Undo
+
+    def create_container(self, dn: str) -> None:
+        try:
+            kinds = self.session.read(dn, ["objectClass"]).texts("objectClass")
+        except NotFound:
+            with self.undo.around(f"container {dn}", partial(_deleted, dn=dn)):
+                values = {"objectClass": _CONTAINER, "description": _CONTAINER_MARK}
+                self.session.add(dn, values)
+            self.undo.report(f"created container {dn}")
+            return
+        if _CONTAINER not in kinds:
+            raise UsageError(
+                f"container {dn}",
+                f"it is there, and is a {kinds[-1]}",
+                "choose another name with --container",
+            )
+
+    def create_scp(self, dn: str, keywords: Sequence[str]) -> ServiceConnectionPoint:
+        with self.undo.around(f"SCP {dn}", partial(_deleted, dn=dn)):
+            point = create_scp(
+                self.session,
+                dn,
+                service_class=self.service.service_class,
+                dns_name=self.service.host,
+                keywords=keywords,
+            )
+        self.undo.report(f"created SCP {point.dn} (GUID {point.guid})")
+        return point
+
+    def add_keywords(self, point: ServiceConnectionPoint, keywords: Sequence[str]) -> None:
+        present = {keyword.casefold() for keyword in point.keywords}
+        missing = tuple(keyword for keyword in keywords if keyword.casefold() not in present)
+        if not missing:
+            return
+        names = ", ".join(missing)
+        take_back = partial(_remove_keywords, guid=point.guid, keywords=missing)
+        with self.undo.around(f"keywords {names}", take_back):
+            self.session.modify(point.guid, [Change("add", "keywords", missing)])
+        self.undo.report(f"added keywords {names}")
+
+    def grant(self, point: ServiceConnectionPoint) -> bool:
+        """Give the account the two rights; whether it lacked them."""
+        before, name = read_dacl(self.session, point.guid), self.account.name
+        after = security.grant(before, self.account.sid)
+        if after != before:
+            self._write_dacl(f"rights of {name} on the SCP", point.guid, before, after)
+            self.undo.report(
+                f"granted {name} to update serviceDNSName and serviceBindingInformation"
+            )
+        return after != before
+
+    def _write_dacl(self, what: str, guid: UUID, before: bytes, after: bytes) -> None:
+        self.undo.before(what, partial(_restore_dacl, guid=guid, before=before))
+        write_dacl(self.session, guid, after)
+
+    def revoke_former(self, point: ServiceConnectionPoint) -> None:
+        """Take the two rights from the accounts that ran the service before.
+
+        An account that holds an SPN of this object still runs it, on another host.
+        Groups and unknown SIDs are somebody's own arrangement.
+        """
+        former = [
+            grant.holder
+            for grant in read_grants(self.session, self.catalog, point)
+            if grant.complete
+            and grant.sid != self.account.sid
+            and grant.holder is not None
+            and not grant.holder.is_group
+        ]
+        naming = spns_naming(self.catalog, point) if former else []
+        running = {holder.dn for holder, _ in naming}
+        for other in former:
+            if other.dn not in running:
+                before = read_dacl(self.session, point.guid)
+                after = security.revoke(before, other.sid)
+                self._write_dacl(f"revoking rights of {other.name}", point.guid, before, after)
+                self.undo.report(
+                    f"revoked the rights of {other.name}, which ran the service before"
+                )
+
+    def add_spn(self, spn: SPN) -> None:
+        account = self.account
+        if account.holds(spn):
+            return
+        take_back = partial(_remove_spn, account=account, spn=spn)
+        with self.undo.around(f"SPN {spn}", take_back):
+            added = add_spns(self.session, account, [spn])
+        if added:
+            self.undo.report(f"added SPN {spn} to {account.name}")
+        else:  # somebody else has added it since it was looked for
+            self.undo.forget()
+
+
+def _remove_spn(session: LdapSession, account: Account, spn: SPN) -> bool:
+    return bool(remove_spns(session, account, [spn]))
 
 
 def _deleted(session: LdapSession, dn: str) -> bool:
@@ -254,45 +346,6 @@ def _existing(session: LdapSession, dn: str, service: ServiceName) -> ServiceCon
     return point
 
 
-def _create(
-    session: LdapSession,
-    dn: str,
-    service: ServiceName,
-    keywords: Sequence[str],
-    undo: Undo,
-    report: Report,
-) -> ServiceConnectionPoint:
-    with undo.around(f"SCP {dn}", lambda session: _deleted(session, dn)):
-        point = create_scp(
-            session,
-            dn,
-            service_class=service.service_class,
-            dns_name=service.host,
-            keywords=keywords,
-        )
-    report(f"created SCP {point.dn} (GUID {point.guid})")
-    return point
-
-
-def _add_keywords(
-    session: LdapSession,
-    point: ServiceConnectionPoint,
-    keywords: Sequence[str],
-    undo: Undo,
-    report: Report,
-) -> None:
-    present = {keyword.casefold() for keyword in point.keywords}
-    missing = tuple(keyword for keyword in keywords if keyword.casefold() not in present)
-    if not missing:
-        return
-    with undo.around(
-        f"keywords {', '.join(missing)}",
-        lambda session: _remove_keywords(session, point.guid, missing),
-    ):
-        session.modify(point.guid, [Change("add", "keywords", missing)])
-    report(f"added keywords {', '.join(missing)}")
-
-
 def _remove_keywords(session: LdapSession, guid: UUID, keywords: tuple[str, ...]) -> bool:
     try:
         session.modify(guid, [Change("delete", "keywords", keywords)])
@@ -308,72 +361,6 @@ def _restore_dacl(session: LdapSession, guid: UUID, before: bytes) -> bool:
         return False
     write_dacl(session, guid, before)
     return True
-
-
-def _grant(
-    session: LdapSession,
-    point: ServiceConnectionPoint,
-    account: Account,
-    undo: Undo,
-    report: Report,
-) -> bool:
-    """Give the account the two rights; whether it lacked them."""
-    before = read_dacl(session, point.guid)
-    after = security.grant(before, account.sid)
-    if after == before:
-        return False
-    undo.before(
-        f"rights of {account.name} on the SCP",
-        lambda session: _restore_dacl(session, point.guid, before),
-    )
-    write_dacl(session, point.guid, after)
-    report(f"granted {account.name} to update serviceDNSName and serviceBindingInformation")
-    return True
-
-
-def _revoke_former(
-    session: LdapSession,
-    catalog: LdapSession,
-    point: ServiceConnectionPoint,
-    account: Account,
-    undo: Undo,
-    report: Report,
-) -> None:
-    """Take the two rights from the accounts that ran the service before.
-
-    An account that holds an SPN of this object still runs it, on another host.
-    Groups and unknown SIDs are somebody's own arrangement.
-    """
-    former = [
-        grant.holder
-        for grant in read_grants(session, catalog, point)
-        if grant.complete
-        and grant.sid != account.sid
-        and grant.holder is not None
-        and not grant.holder.is_group
-    ]
-    running = {holder.dn for holder, _ in spns_naming(catalog, point)} if former else set()
-    for other in former:
-        if other.dn not in running:
-            before = read_dacl(session, point.guid)
-            undo.before(f"revoking rights of {other.name}", _restorer(point.guid, before))
-            write_dacl(session, point.guid, security.revoke(before, other.sid))
-            report(f"revoked the rights of {other.name}, which ran the service before")
-
-
-def _restorer(guid: UUID, before: bytes) -> Callable[[LdapSession], bool]:
-    return lambda session: _restore_dacl(session, guid, before)
-
-
-def _add_spn(session: LdapSession, account: Account, spn: SPN, undo: Undo, report: Report) -> None:
-    if account.holds(spn):
-        return
-    with undo.around(f"SPN {spn}", lambda session: bool(remove_spns(session, account, [spn]))):
-        added = add_spns(session, account, [spn])
-    if added:
-        report(f"added SPN {spn} to {account.name}")
-    else:  # somebody else has added it since it was looked for
-        undo.forget()
 
 
 def uninstall(

@@ -20,7 +20,8 @@ class Undo:
     """
 
     def __init__(self, report: Callable[[str], None]) -> None:
-        self._report = report
+        #: Told what is done, a line each.
+        self.report = report
         self._steps: list[tuple[str, Callable[[LdapSession], bool]]] = []
         self._failed: list[str] = []
 
@@ -70,10 +71,10 @@ class Undo:
             what, step = self._steps[-1]
             try:
                 if step(session):
-                    self._report(f"undone: {what}")
+                    self.report(f"undone: {what}")
             except DirectoryUnreachable:
                 raise
             except MutualAuthError as error:
                 self._failed.append(what)
-                self._report(f"could not undo: {what} ({error})")
+                self.report(f"could not undo: {what} ({error})")
             self._steps.pop()

@@ -52,7 +52,6 @@ def install(state_dir: str, account: str, keywords: tuple[str, ...], **given: An
             service,
             account,
             keywords=keywords,
-            report=line,
             finish=lambda done: cache.write(service, done.guid, done.dn),
             undo=undo,
         )
