@@ -5,21 +5,17 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 import mutauth_twisted
+from tests.documents import OPTIONS, documents, examples
 
 PACKAGE = Path(mutauth_twisted.__file__).parent
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = (
-    "README.md",
-    "docs/security.md",
-    "docs/interop.md",
-    "fuzz/README.md",
-    "benchmarks/README.md",
-)
+DOCUMENTS = documents()
 WIDTH = 100
 
 #: A file's path, with or without the folders above it.
@@ -105,8 +101,66 @@ class DocumentTests(SynchronousTestCase):
     def test_width(self) -> None:
         """No line is longer than the code's are, but those of tables and of examples."""
         for document in DOCUMENTS:
+            fenced = False
             for number, line in enumerate(
                 (ROOT / document).read_text(encoding="utf-8").splitlines(), 1
             ):
-                if not line.startswith(("|", "    ")):
+                fenced ^= line.lstrip().startswith("```")
+                if not fenced and not line.startswith(("|", "    ")):
                     self.assertLessEqual(len(line), WIDTH, f"{document}:{number}")
+
+
+#: What a command line begins with.
+_COMMANDS = re.compile(r"\s*(?:\$ |(?:mutauth|twistd|make|python|pip|kinit|klist|samba-tool) )")
+#: Languages of blocks that no reader runs, and those of Sphinx.
+_OTHERS = {"text", "ini", "toml", "json", "csharp", "lua", "{toctree}", "{eval-rst}"}
+
+
+class ExampleTests(SynchronousTestCase):
+    """The examples in the documents; `tests/integration/test_documents.py` runs the commands."""
+
+    def test_kinds(self) -> None:
+        """Each block says what it is, and if its commands are not run why."""
+        seen = 0
+        for document in DOCUMENTS:
+            for each in examples(document):
+                self.assertLessEqual(set(each.options), OPTIONS, each.where)
+                if each.language == "console":
+                    seen += len(list(each.commands()))
+                    reason = each.options.get("not-run", "a reason")
+                    self.assertGreater(len(reason.split()), 1, each.where)
+                elif each.language == "powershell":
+                    self.assertEqual(each.options.get("not-run"), "Windows", each.where)
+                elif each.language != "python":
+                    self.assertIn(each.language, _OTHERS, each.where)
+                    for line in each.text.splitlines():
+                        self.assertIsNone(_COMMANDS.match(line), f"{each.where}: {line}")
+        self.assertGreater(seen, 50)
+
+    def test_no_commands_elsewhere(self) -> None:
+        """No command hides in an indented block, which nobody runs."""
+        for document in DOCUMENTS:
+            text = (ROOT / document).read_text(encoding="utf-8")
+            text = re.sub(r"^ *```.*?^ *```$", "", text, flags=re.MULTILINE | re.DOTALL)
+            for line in text.splitlines():
+                if line.startswith("    "):
+                    self.assertIsNone(_COMMANDS.match(line), f"{document}: {line}")
+
+    def test_python(self) -> None:
+        """Python in the documents compiles, and what it imports of the package is there."""
+        seen = 0
+        for document in DOCUMENTS:
+            for each in examples(document):
+                if each.language != "python":
+                    continue
+                seen += 1
+                tree = ast.parse(each.text, each.where)
+                for node in ast.walk(tree):
+                    if isinstance(node, ast.ImportFrom) and node.module is not None:
+                        module = import_module(node.module)
+                        for alias in node.names:
+                            self.assertTrue(
+                                hasattr(module, alias.name),
+                                f"{each.where}: {node.module} has no {alias.name}",
+                            )
+        self.assertGreater(seen, 3)
