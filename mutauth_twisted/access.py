@@ -1,4 +1,4 @@
-"""Who may come in, once proven: patterns of accounts, groups, and what decides: values only."""
+"""Access policy for authenticated clients: patterns of accounts, and groups; values only."""
 
 from __future__ import annotations
 

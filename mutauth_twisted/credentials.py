@@ -1,4 +1,4 @@
-"""Where a client's and a service's keys come from: values only."""
+"""Sources of a client's and a service's keys; values only."""
 
 from __future__ import annotations
 

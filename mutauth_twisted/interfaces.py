@@ -1,4 +1,4 @@
-"""What the package promises to applications."""
+"""Interfaces between the package and applications."""
 
 from __future__ import annotations
 

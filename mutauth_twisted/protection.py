@@ -1,4 +1,4 @@
-"""What a finished exchange must have proven: values only."""
+"""Protection of the data, and the context flags that a finished handshake must have; values only."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def documents() -> list[str]:
     """Every document, by its path from the root."""
     found = (
         path
-        for pattern in ("*.md", "docs/*.md", "fuzz/*.md", "benchmarks/*.md")
+        for pattern in ("*.md", "docs/**/*.md", "fuzz/*.md", "benchmarks/*.md")
         for path in ROOT.glob(pattern)
     )
     return sorted(str(path.relative_to(ROOT)) for path in found)

@@ -1,0 +1,1 @@
+"""Installation and repair: what only administrators run."""

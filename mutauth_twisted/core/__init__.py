@@ -1,1 +1,1 @@
-"""The exchange of tokens and the protected records, without I/O."""
+"""The whole protocol without I/O, from the first token to the end of stream."""

@@ -1,0 +1,1 @@
+"""Kerberos besides the handshake: tickets, keytabs, encryption types, replay cache, PAC."""

@@ -1,0 +1,1 @@
+"""LDAP connections that are sealed, to domain controllers that are authenticated."""

@@ -1,1 +1,1 @@
-"""The exchange on Twisted's connections: protocols, factories, endpoints."""
+"""The protocol on Twisted's connections: protocols, factories, endpoints."""

@@ -1,1 +1,1 @@
-"""What ``twistd mutauth`` runs."""
+"""The service of ``twistd mutauth``."""

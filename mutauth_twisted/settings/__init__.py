@@ -1,0 +1,1 @@
+"""Every option once, and the front-ends that are built from them."""
