@@ -1,4 +1,4 @@
-"""Protection of the data, and the context flags that a finished handshake must have; values only."""
+"""Protection of the data, and the flags that a finished handshake must have; values only."""
 
 from __future__ import annotations
 

@@ -116,8 +116,10 @@ class Shell:
             self._installed.append(words)
         if not user:
             return self._say(f"{{ {words}\n}} </dev/null")
-        swap = f'own=$KRB5CCNAME KRB5CCNAME={self.tickets(user)}'
-        return self._say(f"{swap}\n{{ {words}\n}} </dev/null; set -- $?; KRB5CCNAME=$own; (exit $1)")
+        swap = f"own=$KRB5CCNAME KRB5CCNAME={self.tickets(user)}"
+        return self._say(
+            f"{swap}\n{{ {words}\n}} </dev/null; set -- $?; KRB5CCNAME=$own; (exit $1)"
+        )
 
     def start(self, words: str, sign: str, user: str = "") -> None:
         """Start a command that goes on running; it is ready when *sign* is in its output."""
@@ -225,8 +227,7 @@ def _test(document: str) -> Callable[[DocumentTests], None]:
 
 for _document in documents():
     if any(
-        each.language == "console" and "not-run" not in each.options
-        for each in examples(_document)
+        each.language == "console" and "not-run" not in each.options for each in examples(_document)
     ):
         _name = re.sub(r"\W", "_", _document.removesuffix(".md")).lower()
         setattr(DocumentTests, f"test_{_name}", _test(_document))

@@ -11,6 +11,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 import mutauth_twisted
+from docs import floors
 from tests.documents import OPTIONS, documents, examples
 
 PACKAGE = Path(mutauth_twisted.__file__).parent
@@ -29,9 +30,15 @@ _TEST = re.compile(
 _MORE = re.compile(r"(\w+(?:Tests|Cases))(?:\.(test_\w+))?")
 
 
+def prose(document: str) -> str:
+    """A document without its fenced blocks."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    return re.sub(r"^ *```.*?^ *```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
 def quoted(document: str) -> Iterator[tuple[str, str]]:
-    """What stands in backticks, and the document it stands in."""
-    for words in re.findall(r"`([^`]+)`", (ROOT / document).read_text(encoding="utf-8")):
+    """What stands in backticks, and the document it stands in; blocks are no part of it."""
+    for words in re.findall(r"`([^`]+)`", prose(document)):
         yield document, words
 
 
@@ -57,7 +64,7 @@ class DocumentTests(SynchronousTestCase):
         """Every link leads to a file."""
         for document in DOCUMENTS:
             path = ROOT / document
-            for link in re.findall(r"\]\(([^):]+)\)", path.read_text(encoding="utf-8")):
+            for link in re.findall(r"\]\(([^):#]+)[^):]*\)", prose(document)):
                 self.assertTrue((path.parent / link).exists(), f"{document}: {link}")
 
     def test_tests(self) -> None:
@@ -110,8 +117,11 @@ class DocumentTests(SynchronousTestCase):
                     self.assertLessEqual(len(line), WIDTH, f"{document}:{number}")
 
 
-#: What a command line begins with.
-_COMMANDS = re.compile(r"\s*(?:\$ |(?:mutauth|twistd|make|python|pip|kinit|klist|samba-tool) )")
+#: What a command line begins with; a pattern of usage is none.
+_COMMANDS = re.compile(
+    r"(?!.*\[OPTIONS\])\s*"
+    r"(?:\$ |mutauth (?!client)|(?:twistd|make|python|pip|kinit|klist|samba-tool) )"
+)
 #: Languages of blocks that no reader runs, and those of Sphinx.
 _OTHERS = {"text", "ini", "toml", "json", "csharp", "lua", "{toctree}", "{eval-rst}"}
 
@@ -140,23 +150,22 @@ class ExampleTests(SynchronousTestCase):
     def test_no_commands_elsewhere(self) -> None:
         """No command hides in an indented block, which nobody runs."""
         for document in DOCUMENTS:
-            text = (ROOT / document).read_text(encoding="utf-8")
-            text = re.sub(r"^ *```.*?^ *```$", "", text, flags=re.MULTILINE | re.DOTALL)
-            for line in text.splitlines():
-                if line.startswith("    "):
-                    self.assertIsNone(_COMMANDS.match(line), f"{document}: {line}")
+            for line in re.findall(r"\n\n(    .*)", prose(document)):
+                self.assertIsNone(_COMMANDS.match(line), f"{document}: {line}")
 
     def test_python(self) -> None:
         """Python in the documents compiles, and what it imports of the package is there."""
         seen = 0
         for document in DOCUMENTS:
+            files: set[str] = set()
             for each in examples(document):
                 if each.language != "python":
                     continue
                 seen += 1
+                files.add(each.options.get("file", "").removesuffix(".py"))
                 tree = ast.parse(each.text, each.where)
                 for node in ast.walk(tree):
-                    if isinstance(node, ast.ImportFrom) and node.module is not None:
+                    if isinstance(node, ast.ImportFrom) and node.module not in (None, *files):
                         module = import_module(node.module)
                         for alias in node.names:
                             self.assertTrue(
@@ -164,3 +173,19 @@ class ExampleTests(SynchronousTestCase):
                                 f"{each.where}: {node.module} has no {alias.name}",
                             )
         self.assertGreater(seen, 3)
+
+
+class FloorTests(SynchronousTestCase):
+    """The floors in the documents."""
+
+    def test_drawn(self) -> None:
+        """They are those that the architecture test holds."""
+        remedy = "run python -m docs.floors"
+        self.assertEqual((ROOT / "docs/floors.svg").read_text("utf-8"), floors.picture(), remedy)
+        page = (ROOT / "docs/architecture.md").read_text("utf-8")
+        self.assertEqual(page, floors.document(), remedy)
+
+    def test_every_unit(self) -> None:
+        """The table has a line for each, which says what it is."""
+        for line in floors.table().splitlines():
+            self.assertNotRegex(line, r"\|\s*\|$")
