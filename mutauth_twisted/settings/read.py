@@ -22,6 +22,7 @@ from mutauth_twisted.protection import Protection
 from mutauth_twisted.settings.schema import (
     ABOUT_GROUPS,
     ABOUT_SERVICE,
+    FOR_ALL_PACKAGES,
     LIMITS,
     NEEDS,
     UNAUTHENTICATED,
@@ -139,6 +140,10 @@ class Values(dict[str, Any]):
         own = self._options_of(self.package) & self._known.keys()
         return {name: self[name] for name in sorted(own)}
 
+    def _here(self, names: Mapping[Where, set[str]]) -> set[str]:
+        """The names for this front-end."""
+        return set().union(*(some for where, some in names.items() if where & self.front.where))
+
     def _check(self) -> None:
         if "package" in self._known:
             self._check_package()
@@ -162,11 +167,9 @@ class Values(dict[str, Any]):
     def _check_package(self) -> None:
         """See that what was given goes with the package, and that nothing it needs is missing."""
         spell, package = self.front.spell, self.package
-        spelt, own = spell("package", package.name), self._options_of(package)
-        about_service: set[str] = set()
-        if not package.authenticates_service:
-            both = (names for where, names in ABOUT_SERVICE.items() if where & self.front.where)
-            about_service.update(*both)
+        spelt = spell("package", package.name)
+        own = self._options_of(package) | self._here(FOR_ALL_PACKAGES)
+        about_service = set() if package.authenticates_service else self._here(ABOUT_SERVICE)
         for name in self.given:
             others = [each.name for each in MECHANISMS.values() if name in self._options_of(each)]
             if others and name not in own:

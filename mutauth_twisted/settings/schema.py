@@ -378,6 +378,8 @@ ABOUT_SERVICE = {
 }
 #: What goes only with a package that identifies a client's groups.
 ABOUT_GROUPS = frozenset({"allow-group", "deny-group"})
+#: What is for more than a package's credentials, and goes with any, in these front-ends.
+FOR_ALL_PACKAGES = {Where.SERVICE: {"state-dir"}}
 #: The value that an option has to have with a package that does not authenticate the service.
 UNAUTHENTICATED = {"publish": "none", "spn-check": "off"}
 

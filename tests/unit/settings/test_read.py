@@ -21,6 +21,7 @@ from mutauth_twisted.settings.schema import (
     ABOUT_GROUPS,
     ABOUT_SERVICE,
     ALIASES,
+    FOR_ALL_PACKAGES,
     LIMITS,
     NEEDS,
     SECTIONS,
@@ -71,7 +72,11 @@ class SchemaTests(SynchronousTestCase):
         """A rule about an option that is not there would never apply."""
         every = options(~Where(0)).keys()
         named = {*ALIASES.values(), *LIMITS, *NEEDS, *UNAUTHENTICATED, *ABOUT_GROUPS}
-        named.update(*ABOUT_SERVICE.values(), (other for other, _ in NEEDS.values()))
+        named.update(
+            *ABOUT_SERVICE.values(),
+            *FOR_ALL_PACKAGES.values(),
+            (other for other, _ in NEEDS.values()),
+        )
         for package in MECHANISMS.values():
             named |= package.client_options | package.service_options
         self.assertLessEqual(named, every)
@@ -197,6 +202,8 @@ class AgreementTests(SynchronousTestCase):
         off = 'publish = "none"\nspn-check = "off"\n'
         for flags in ("", "accept-replays = false"):
             self.assertEqual(from_toml(text + off + flags), from_toml(text + off))
+        elsewhere = from_toml(text + off + 'state-dir = "/s"')
+        self.assertEqual(elsewhere.package_options, {"ntlm-users": "/u"})
         settings = from_toml(text + off)
         self.assertEqual(settings.package_options, {"ntlm-users": "/u"})
 
