@@ -170,10 +170,16 @@ class Option:
     @property
     def text(self) -> str:
         """The help, with the choices."""
-        if not self.kind.choices:
-            return self.help
-        *others, last = self.kind.choices
-        return f"{self.help.rstrip('.')}: {', '.join(others)} or {last}."
+        *others, last = map(self._described, self.kind.choices or [""])
+        more = f": {', '.join(others)} or {last}." if others else "."
+        return self.help.rstrip(".") + more
+
+    def _described(self, choice: str) -> str:
+        """A choice, with what its registry says of it."""
+        registry = self.kind.choices
+        entry = registry[choice] if isinstance(registry, Mapping) else None
+        summary = getattr(entry, "summary", "")
+        return f"{choice} ({summary})" if summary else choice
 
     @property
     def usage(self) -> str:
@@ -332,7 +338,9 @@ SECTIONS: Mapping[tuple[str, Where], tuple[Option, ...]] = {
         Option("wire", _choice(WIRES), "The wire format.", NNS.name),
     ),
     ("The channel", Where.CHANNEL | _COMMAND): (
-        Option("protection", _PROTECTIONS, "Protection of every byte.", Protection.SEAL.value),
+        Option(
+            "protection", _PROTECTIONS, "Least protection of every byte.", Protection.SEAL.value
+        ),
     ),
     ("The channel", Where.CHANNEL): (
         Option("handshake-timeout", _seconds(), "Seconds for the whole handshake.", 10.0),

@@ -87,7 +87,7 @@ class OneMoreTests(SynchronousTestCase):
                 words(invoke("connect", "--help").stdout).replace("- ", "-"),
                 words(reference()),
             ):
-                self.assertIn("ntlm-service-unproven or fake.", text)
+                self.assertIn(f"or fake ({FAKE.summary}).", text)
                 self.assertIn("fake-word", text)
                 self.assertIn("for package fake.", text)
             for text in self.string_errors("package=other"):
