@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.interface import InterfaceClass
 
 import mutauth_twisted
 from docs import floors
@@ -173,6 +174,38 @@ class ExampleTests(SynchronousTestCase):
                                 f"{each.where}: {node.module} has no {alias.name}",
                             )
         self.assertGreater(seen, 3)
+
+
+class ReferenceTests(SynchronousTestCase):
+    """The reference against the public API."""
+
+    def test_interfaces(self) -> None:
+        """It has by hand what Sphinx does not take from the package: interfaces and constants."""
+        text = (ROOT / "docs/reference.md").read_text("utf-8")
+        for name in mutauth_twisted.__all__:
+            value = getattr(mutauth_twisted, name)
+            if isinstance(value, InterfaceClass):
+                for each in (name, *value.names()):
+                    self.assertIn(f"`{each}", text)
+            elif not isinstance(value, type):
+                self.assertIn(f"`{name}`", text)
+
+
+class PromiseTests(SynchronousTestCase):
+    """The promises of docs/security.md; that what they name is there is checked above."""
+
+    def test_evidence(self) -> None:
+        """Each names the code that keeps it and tests that would fail."""
+        text = (ROOT / "docs/security.md").read_text("utf-8")
+        promises = text.partition("\n## The promises\n")[2].partition("\n## ")[0]
+        items = re.split(r"^(\d+)\. \*\*", promises, flags=re.MULTILINE)[1:]
+        numbers = [int(number) for number in items[::2]]
+        self.assertEqual(numbers, list(range(1, len(numbers) + 1)))
+        self.assertGreater(len(numbers), 10)
+        for number, promise in zip(numbers, items[1::2], strict=True):
+            words = re.findall(r"`([^`]+)`", promise)
+            self.assertTrue(any(_TEST.fullmatch(each) for each in words), f"{number}: no test")
+            self.assertTrue(any(each.endswith(".py") for each in words), f"{number}: no code")
 
 
 class FloorTests(SynchronousTestCase):
