@@ -269,7 +269,10 @@ class Resolver:
             # Not of usage: the name may be one that an SCP or an SRV record gives.
             subject = f"host name {short_name(name)!r}"
             raise NetworkError(
-                subject, "it is not a valid DNS name", "check the record or the name"
+                subject,
+                "it is not a valid DNS name",
+                "check the record or the name",
+                code="dns-name-invalid",
             ) from error
         failures = []
         for host, port in servers:
@@ -286,13 +289,15 @@ class Resolver:
                 ]
             if message.rCode == dns.ENAME:
                 remedy = "check the name, or ask another DNS server with nameserver"
-                raise NotFound(name, f"DNS ({host}:{port}) knows no such name", remedy)
+                raise NotFound(
+                    name, f"DNS ({host}:{port}) knows no such name", remedy, code="dns-name-unknown"
+                )
             failures.append(
                 f"DNS ({host}:{port}) failed "
                 f"({_RCODES.get(message.rCode, f'code {message.rCode}')})"
             )
         remedy = "check the DNS server, or ask another with nameserver"
-        raise NetworkError(name, ", ".join(failures), remedy)
+        raise NetworkError(name, ", ".join(failures), remedy, code="dns-failed")
 
     async def _answer(self, host: str, port: int, query: dns.Query) -> Any:
         """One server's answer, connecting included within the time limit, however its bytes come.
@@ -335,12 +340,20 @@ class Resolver:
     async def _lookup_srv(self, name: str) -> list[SRVTarget]:
         records = await self._ask(dns.SRV, name)
         if not records:
-            raise NotFound(name, "DNS has no SRV record of this name", "check the name")
+            raise NotFound(
+                name,
+                "DNS has no SRV record of this name",
+                "check the name",
+                code="dns-name-unknown",
+            )
         try:
             targets = self._targets(records)
         except UnicodeDecodeError:
             raise NetworkError(
-                name, "DNS answers with a host name that is none", "check the record"
+                name,
+                "DNS answers with a host name that is none",
+                "check the record",
+                code="dns-name-invalid",
             ) from None
         # Nobody has more replicas, and who repeats one is not asked twice.
         offered = list(dict.fromkeys(target for target in targets if target.host))[:_MOST_TARGETS]
@@ -373,7 +386,10 @@ class Resolver:
         found = await (self._ask_addresses(host) if self._server else self._system_addresses(host))
         if not found:
             raise NetworkError(
-                host, "the name does not resolve to an address", "check the name and DNS"
+                host,
+                "the name does not resolve to an address",
+                "check the name and DNS",
+                code="dns-name-unknown",
             )
         return found
 
@@ -433,10 +449,16 @@ class _Lookup:
         error = failure.value
         if isinstance(error, ValueError):
             subject, cause = f"host name {short_name(self.host)!r}", "it is not a valid DNS name"
-            return Failure(NetworkError(subject, cause, "check the record or the name"))
+            return Failure(
+                NetworkError(
+                    subject, cause, "check the record or the name", code="dns-name-invalid"
+                )
+            )
         if isinstance(error, OSError):
             cause = f"the name does not resolve to an address ({error.strerror})"
-            return Failure(NetworkError(self.host, cause, "check the name and DNS"))
+            return Failure(
+                NetworkError(self.host, cause, "check the name and DNS", code="dns-name-unknown")
+            )
         return failure
 
 
@@ -489,7 +511,7 @@ class _System:
 def _system_is_silent(host: str) -> Failure:
     cause = f"the system's resolver does not answer within {_SYSTEM_TIMEOUT:g} s"
     remedy = "check the nameservers in /etc/resolv.conf, or ask another with nameserver"
-    return Failure(NetworkError(host, cause, remedy))
+    return Failure(NetworkError(host, cause, remedy, code="dns-failed"))
 
 
 _systems: WeakKeyDictionary[Any, _System] = WeakKeyDictionary()

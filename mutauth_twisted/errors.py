@@ -16,11 +16,10 @@ No message ever holds a token, a key or a password.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import ClassVar
 
-from mutauth_twisted.text import one_line
+from mutauth_twisted.findings import Finding, Remedy
 
 #: The subject of an error about what is wrong on this machine, whoever the client is that was
 #: turned away for it.
@@ -33,37 +32,47 @@ class MutualAuthError(Exception):
     :param subject: the object the error is about (an SPN, a file, a DN, ...).
     :param cause: what is wrong with it.
     :param remedy: the next step for the reader; may be empty.
+    :param code: a more specific code than that of the class.
     :ivar left_behind: what could not be taken back of work that this error ended.
     """
 
     #: The exit code with which a command ends on this error: 1 the answer is
     #: no, 2 wrong usage, 3 directory or network trouble, 4 authentication refused.
     exit_code: ClassVar[int] = 3
+    #: Which of :data:`~mutauth_twisted.codes.CODES` it is.  Classes that stand for many causes
+    #: have none of their own: those who raise them say it.
+    code: str = "internal-error"
 
-    def __init__(self, subject: str, cause: str, remedy: str = "") -> None:
+    def __init__(
+        self, subject: str, cause: str, remedy: Remedy = "", *, code: str | None = None
+    ) -> None:
         super().__init__(subject, cause, remedy)
         self.subject = subject
         self.cause = cause
         self.remedy = remedy
         self.left_behind: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        line = f"{self.subject}: {self.cause}"
-        if self.left_behind:
-            line = f"{line}; left behind: {', '.join(self.left_behind)}"
-        if self.remedy:
-            line = f"{line}; {self.remedy}"
-        return one_line(line)
+        if code is not None:
+            self.code = code
 
     @property
-    def kind(self) -> str:
-        """The error's kind in words, for counts: ``protocol violation``."""
-        return re.sub(r"(?<=[a-z])([A-Z])", r" \1", type(self).__name__).lower()
+    def finding(self) -> Finding:
+        """The same as a value."""
+        left = f"; left behind: {', '.join(self.left_behind)}" if self.left_behind else ""
+        return Finding(self.code, self.subject, f"{self.cause}{left}", self.remedy)
+
+    @property
+    def coded(self) -> str:
+        """The line with its code in front, as logs, the status page and commands show it."""
+        return self.finding.coded
+
+    def __str__(self) -> str:
+        return str(self.finding)
 
 
 class UsageError(MutualAuthError, ValueError):
     """An option, a keyword or a value that cannot be used as given."""
 
+    code = "invalid-option"
     exit_code = 2
 
 
@@ -86,12 +95,14 @@ def check_utf8(words: Iterable[object]) -> None:
 class NotFound(MutualAuthError):
     """The directory answered, and what was asked for is not there."""
 
+    code = "not-found"
     exit_code = 1
 
 
 class OtherObject(MutualAuthError):
     """An object of this name is there, and is of another class."""
 
+    code = "other-object"
     exit_code = 1
 
 
@@ -108,24 +119,37 @@ class DirectoryError(MutualAuthError):
 class DirectoryUnreachable(DirectoryError):
     """No domain controller answered, or the one in use went away."""
 
+    code = "directory-unreachable"
+
 
 class DirectoryRefused(DirectoryError):
     """A domain controller answered, and refused the operation.
 
-    :ivar code: the LDAP result code (RFC 4511, section 4.1.9).
+    :ivar result: the LDAP result code (RFC 4511, section 4.1.9).
     :ivar win32: the win32 code in the answer, such as 8647; 0: none.
     """
 
+    code = "directory-refused"
+
     def __init__(
-        self, subject: str, cause: str, remedy: str = "", *, code: int = 0, win32: int = 0
+        self,
+        subject: str,
+        cause: str,
+        remedy: Remedy = "",
+        *,
+        code: str | None = None,
+        result: int = 0,
+        win32: int = 0,
     ) -> None:
-        super().__init__(subject, cause, remedy)
-        self.code = code
+        super().__init__(subject, cause, remedy, code=code)
+        self.result = result
         self.win32 = win32
 
 
 class NetworkError(MutualAuthError):
     """A host does not resolve, a port is closed, a connection broke or stalled."""
+
+    code = "network-failed"
 
 
 class DescriptorsUsedUp(MutualAuthError):
@@ -133,12 +157,14 @@ class DescriptorsUsedUp(MutualAuthError):
     is at fault.
     """
 
+    code = "descriptors-used-up"
+
     # With all of an error's parts, as copies are made with them.
     def __init__(
         self,
         subject: str,
         cause: str = "this process has no file descriptor left (EMFILE)",
-        remedy: str = "raise LimitNOFILE= (or ulimit -n), or lower max-connections",
+        remedy: Remedy = "raise LimitNOFILE= (or ulimit -n), or lower max-connections",
     ) -> None:
         super().__init__(subject, cause, remedy)
 
@@ -146,11 +172,13 @@ class DescriptorsUsedUp(MutualAuthError):
 class ThreadsUsedUp(MutualAuthError):
     """This process can start no further thread: nobody's credentials, peer or file is at fault."""
 
+    code = "threads-used-up"
+
     def __init__(
         self,
         subject: str,
         cause: str,
-        remedy: str = "raise TasksMax= (or ulimit -u), and the limit of its container",
+        remedy: Remedy = "raise TasksMax= (or ulimit -u), and the limit of its container",
     ) -> None:
         super().__init__(subject, cause, remedy)
 
@@ -165,12 +193,23 @@ class CredentialError(AuthenticationError):
     """Our own credentials are missing, unreadable, expired or refused by the KDC."""
 
 
+class ToldByTicket(CredentialError):
+    """A client's ticket tells that the service's keys are at fault: the keytab may lack one.
+
+    Nothing protects what a ticket says there, so that any stranger may say it.
+    """
+
+    code = "keytab-lacks-key"
+
+
 class KDCError(MutualAuthError):
     """Base of what keeps a KDC from granting a ticket; the peer was not even asked."""
 
 
 class KDCUnreachable(KDCError):
     """No KDC of the realm answered."""
+
+    code = "kdc-unreachable"
 
 
 class KDCRefused(KDCError, AuthenticationError):
@@ -179,14 +218,23 @@ class KDCRefused(KDCError, AuthenticationError):
 
     What it says of our own key, ticket or account is a :class:`CredentialError`.
 
-    :ivar code: the code of its KRB-ERROR (RFC 4120, section 7.5.9); 0: none.
+    :ivar krb_error: the code of its KRB-ERROR (RFC 4120, section 7.5.9); 0: none.
     """
 
+    code = "kdc-refused"
     exit_code = 4
 
-    def __init__(self, subject: str, cause: str, remedy: str = "", *, code: int = 0) -> None:
-        super().__init__(subject, cause, remedy)
-        self.code = code
+    def __init__(
+        self,
+        subject: str,
+        cause: str,
+        remedy: Remedy = "",
+        *,
+        code: str | None = None,
+        krb_error: int = 0,
+    ) -> None:
+        super().__init__(subject, cause, remedy, code=code)
+        self.krb_error = krb_error
 
     @property
     def of_service(self) -> bool:
@@ -194,7 +242,7 @@ class KDCRefused(KDCError, AuthenticationError):
         be fine.
         """
         # KDC_ERR_SERVICE_EXP, S_PRINCIPAL_UNKNOWN, PRINCIPAL_NOT_UNIQUE, SERVICE_REVOKED
-        return self.code in (2, 7, 8, 19)
+        return self.krb_error in (2, 7, 8, 19)
 
 
 class PeerError(AuthenticationError):
@@ -204,36 +252,58 @@ class PeerError(AuthenticationError):
 class PeerNotProven(PeerError):
     """The peer did not prove to be the principal that was asked for."""
 
+    code = "not-authenticated"
+
 
 class PeerRefused(PeerError):
     """The peer ended the exchange and sent a code.
 
-    :ivar code: the win32 or HRESULT code received.
+    :ivar status: the win32 or HRESULT code received.
     """
 
-    def __init__(self, subject: str, cause: str, remedy: str = "", *, code: int = 0) -> None:
-        super().__init__(subject, cause, remedy)
-        self.code = code
+    code = "peer-refused"
+
+    def __init__(
+        self,
+        subject: str,
+        cause: str,
+        remedy: Remedy = "",
+        *,
+        code: str | None = None,
+        status: int = 0,
+    ) -> None:
+        super().__init__(subject, cause, remedy, code=code)
+        self.status = status
 
 
 class AccessDenied(PeerError):
     """The peer proved who it is, and the access policy does not let it in."""
 
+    code = "access-denied"
+
 
 class ServiceFull(MutualAuthError):
     """The peer proved who it is, and the service has as many sessions as it may."""
+
+    code = "service-full"
 
 
 class SessionEnded(MutualAuthError):
     """A session was ended by one of the service's limits."""
 
+    code = "session-ended"
+
 
 class ProtocolViolation(PeerError):
     """The peer sent what the wire protocol does not allow, or speaks another one."""
 
+    code = "protocol-violation"
+
 
 class RecordError(PeerError):
     """A record was altered, repeated, reordered, dropped, or not sealed."""
+
+    code = "record-rejected"
 
 
 class StreamCut(NetworkError):
@@ -243,3 +313,5 @@ class StreamCut(NetworkError):
     broke looks no other than somebody who cut the stream.  Twisted applications get it as a
     ConnectionLost, too: :class:`mutauth_twisted.net.cut.ConnectionCut`.
     """
+
+    code = "stream-cut"

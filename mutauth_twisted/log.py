@@ -2,8 +2,9 @@
 
 Every line passes :func:`mutauth_twisted.text.one_line`, whatever its fields hold,
 so that no call can forget it, and so does the exception at the end of a
-traceback.  A line that strangers can cause as often as they
-like goes through a :class:`LimitedLog` in addition.
+traceback.  Errors and findings among the fields are shown with their codes.  A
+line that strangers can cause as often as they like goes through a
+:class:`LimitedLog` in addition.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure, format_frames
 from twisted.python.reflect import qual, safe_str
 
+from mutauth_twisted.errors import MutualAuthError
+from mutauth_twisted.findings import Finding
 from mutauth_twisted.text import LONGEST_STRANGER, one_line, printable
 
 
@@ -43,7 +46,11 @@ class Log(Logger):
     def emit(self, level: Any, format: str | None = None, **fields: Any) -> None:
         """See twisted.logger.Logger."""
         if format is not None:
-            format = one_line(format.format(**fields)).replace("{", "{{").replace("}", "}}")
+            shown = {
+                name: value.coded if isinstance(value, (MutualAuthError, Finding)) else value
+                for name, value in fields.items()
+            }
+            format = one_line(format.format(**shown)).replace("{", "{{").replace("}", "}}")
         if isinstance(failure := fields.get("log_failure"), Failure):
             fields["log_failure"] = _SafeFailure(failure)
         super().emit(level, format, **fields)

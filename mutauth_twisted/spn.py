@@ -48,17 +48,21 @@ def check_service_class(name: str, subject: str | None = None) -> str:
 
 def _check_part(spn: SPN, name: str, value: str) -> None:
     if not value:
-        raise UsageError(f"SPN {str(spn)!r}", f"its {name} is empty", _FORM)
+        raise UsageError(f"SPN {str(spn)!r}", f"its {name} is empty", _FORM, code="spn-invalid")
     for character in value:
         if character == "/":
             raise UsageError(
                 f"SPN {name} {value!r}",
                 "it holds '/', which no SPN can carry",
                 "a DN with '/' in it cannot be named: use the SCP's GUID (spn-form guid)",
+                code="spn-invalid",
             )
         if category(character) == "Cc" or (character.isspace() and name != "service name"):
             raise UsageError(
-                f"SPN {name} {value!r}", f"it holds {character!r}, which no SPN can carry", _FORM
+                f"SPN {name} {value!r}",
+                f"it holds {character!r}, which no SPN can carry",
+                _FORM,
+                code="spn-invalid",
             )
 
 
@@ -107,20 +111,27 @@ class SPN:
 
     def __attrs_post_init__(self) -> None:
         if not self.service_class:
-            raise UsageError(f"SPN {str(self)!r}", "its service class is empty", _FORM)
+            raise UsageError(
+                f"SPN {str(self)!r}", "its service class is empty", _FORM, code="spn-invalid"
+            )
         check_service_class(
             self.service_class, f"SPN {str(self)!r}, service class {self.service_class!r}"
         )
         _check_part(self, "host", self.host)
         if ":" in self.host or "@" in self.host:
-            raise UsageError(f"SPN host {self.host!r}", "it holds ':' or '@'", _FORM)
+            raise UsageError(
+                f"SPN host {self.host!r}", "it holds ':' or '@'", _FORM, code="spn-invalid"
+            )
         if self.instance is not None:
             _check_part(self, "instance", self.instance)
             if _is_number(self.instance) and not (
                 len(self.instance) <= 5 and 0 < int(self.instance) <= _MAX_PORT
             ):
                 raise UsageError(
-                    f"SPN port {self.instance}", "it is out of range", "use 1 to 65535"
+                    f"SPN port {self.instance}",
+                    "it is out of range",
+                    "use 1 to 65535",
+                    code="spn-invalid",
                 )
         if self.service_name is not None:
             _check_part(self, "service name", self.service_name)
@@ -134,7 +145,10 @@ class SPN:
         parts = text.split("/")
         if len(parts) not in (2, 3):
             raise UsageError(
-                f"SPN {text!r}", f"it has {len(parts)} part(s), not two or three", _FORM
+                f"SPN {text!r}",
+                f"it has {len(parts)} part(s), not two or three",
+                _FORM,
+                code="spn-invalid",
             )
         host, colon, instance = parts[1].partition(":")
         return cls(
@@ -305,14 +319,22 @@ def crack_spn(text: str) -> CrackedSPN:
     spn = SPN.parse(text)
     if spn.instance is not None and spn.port is None:
         raise UsageError(
-            f"SPN {text!r}", f"its port {spn.instance!r} is no number", "read it with SPN.parse"
+            f"SPN {text!r}",
+            f"its port {spn.instance!r} is no number",
+            "read it with SPN.parse",
+            code="spn-invalid",
         )
     return CrackedSPN(spn.service_class, spn.service_name or spn.host, spn.host, spn.port or 0)
 
 
 def _port_text(port: int) -> str | None:
     if not 0 <= port <= _MAX_PORT:
-        raise UsageError(f"SPN port {port}", "it is out of range", "use 1 to 65535, or 0 for none")
+        raise UsageError(
+            f"SPN port {port}",
+            "it is out of range",
+            "use 1 to 65535, or 0 for none",
+            code="spn-invalid",
+        )
     return str(port) if port else None
 
 

@@ -103,7 +103,9 @@ def duplicates_among(
             return [_duplicate(list(group)) for _, group in groupby(rows, key=lambda row: row[0])]
     except sqlite3.Error as error:
         remedy = "make room there, or name another directory in SQLITE_TMPDIR"
-        raise MutualAuthError("temporary database", str(error), remedy) from error
+        raise MutualAuthError(
+            "temporary database", str(error), remedy, code="temporary-database"
+        ) from error
 
 
 def _fill(database: sqlite3.Connection, accounts: Iterable[Held], progress: Progress) -> None:

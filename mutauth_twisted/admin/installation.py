@@ -228,6 +228,7 @@ class _Steps:
                 f"container {dn}",
                 f"it is there, and is a {kinds[-1]}",
                 "choose another name with --container",
+                code="other-object",
             )
 
     def create_scp(self, dn: str, keywords: Sequence[str]) -> ServiceConnectionPoint:
@@ -350,7 +351,7 @@ def _remove_keywords(session: LdapSession, guid: UUID, keywords: tuple[str, ...]
     try:
         session.modify(guid, [Change("delete", "keywords", keywords)])
     except DirectoryRefused as error:
-        if error.code != NO_SUCH_ATTRIBUTE:
+        if error.result != NO_SUCH_ATTRIBUTE:
             raise
         return False
     return True
@@ -439,6 +440,7 @@ def _check_only(holders: Sequence[Account], only: Account, spns: Sequence[SPN]) 
                 f"SPN {spn}",
                 f"it is on {other.name}, not on {only.name}",
                 f"give --account {other.name}, or none",
+                code="spn-on-other-account",
             )
 
 

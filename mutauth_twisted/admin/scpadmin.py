@@ -78,7 +78,9 @@ def read_dacl(session: LdapSession, guid: UUID) -> bytes:
     values = session.read(guid, ["nTSecurityDescriptor"]).values("nTSecurityDescriptor")
     if not values:
         raise NotFound(
-            f"object with GUID {guid}", "this account may not read its security descriptor"
+            f"object with GUID {guid}",
+            "this account may not read its security descriptor",
+            code="rights-unreadable",
         )
     return values[0]
 
@@ -355,7 +357,12 @@ def _changed(point: ServiceConnectionPoint, changes: Mapping[str, Any]) -> Bindi
     if before is not None:
         return evolve(before, **changes)
     if "port" not in changes:
-        raise BindingError(f"SCP {point.dn}", "it has published no port yet", "give --port too")
+        raise BindingError(
+            f"SCP {point.dn}",
+            "it has published no port yet",
+            "give --port too",
+            code="address-not-published",
+        )
     return BindingInformation(**changes)
 
 
@@ -383,6 +390,7 @@ def remove(
             f"{len(naming)} SPN(s) of {', '.join(holder.name for holder in holders)} carry its "
             "GUID or DN",
             f"{whole} removes all of it; or first {' and '.join(commands)}; or use --leave-spns",
+            code="spn-names-scp",
         )
     delete_scp(session, point)
     return point
@@ -436,4 +444,5 @@ async def find_home(directory: Directory, name: str) -> tuple[str | UUID, str]:
         f"SCP {name}",
         "it is neither a DN nor a GUID",
         f"{directory.options.command('scp', 'find', name)} tells both",
+        code="scp-not-named",
     )

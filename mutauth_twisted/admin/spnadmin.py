@@ -149,7 +149,8 @@ def _check_aliases(
             f"SPN {clashes[0].spn}",
             str(clashes[0]),
             f"its tickets would move to {account.name}; if that is meant, {command}",
-            code=CONSTRAINT_VIOLATION,
+            result=CONSTRAINT_VIOLATION,
+            code="spn-alias",
         )
     return tuple(
         f"SPN {clash.spn}: {clash}; its tickets go to {account.name} from now on"

@@ -66,7 +66,7 @@ def in_directory(
     try:
         return run_in_reactor(main, to_the_end=writes)
     except DirectoryRefused as error:
-        if whole and error.code == INSUFFICIENT_RIGHTS:
+        if whole and error.result == INSUFFICIENT_RIGHTS:
             error.remedy = f"an administrator runs {command_again(click.get_current_context())}"
         raise
 

@@ -23,6 +23,7 @@ from zope.interface import implementer
 from mutauth_twisted.cli.output import note
 from mutauth_twisted.dns import install_resolver
 from mutauth_twisted.errors import MutualAuthError, check_utf8
+from mutauth_twisted.findings import Finding
 from mutauth_twisted.signals import expect_no_more, stop_on_hangup
 
 T = TypeVar("T")
@@ -40,7 +41,8 @@ class OneLineGroup(click.Group):
             )
             result = super().main(*args, **kwargs)
         except MutualAuthError as error:
-            self._leave(str(error), error.exit_code)
+            report(error)
+            sys.exit(error.exit_code)
         except click.exceptions.NoArgsIsHelpError as error:
             click.echo(error.format_message(), err=True)
             sys.exit(2)
@@ -55,7 +57,7 @@ class OneLineGroup(click.Group):
 
     @staticmethod
     def _leave(line: str, code: int) -> None:
-        report(line)
+        note(line)
         sys.exit(code)
 
 
@@ -63,19 +65,20 @@ class OneLineGroup(click.Group):
 class _Lines:
     """Prints log events as plain lines on standard error."""
 
-    #: The last one.
-    last = ""
+    #: What was wrong by the last one.
+    last: Finding | None = None
 
     def __call__(self, event: LogEvent) -> None:
         failure: Failure | None = event.get("log_failure")
-        _Lines.last = f"{formatEvent(event)}{f': {failure.value}' if failure else ''}"
-        note(_Lines.last)
+        error = failure.value if failure else event.get("error")
+        _Lines.last = error.finding if isinstance(error, MutualAuthError) else None
+        note(f"{formatEvent(event)}{f': {failure.value}' if failure else ''}")
 
 
-def report(error: object) -> None:
+def report(error: MutualAuthError) -> None:
     """Print an error's line, unless the last step that was told ended with it."""
-    if not _Lines.last.endswith(f": {error}"):
-        note(str(error))
+    if _Lines.last != error.finding:
+        note(error.coded)
 
 
 def begin_logging(verbose: bool) -> None:

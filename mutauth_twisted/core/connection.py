@@ -256,7 +256,7 @@ class Connection:
                 f"a mutauth client's first record did not come {within}",
                 "its ticket was good: whoever sent it has copied it, or lost its connection",
             )
-        self.abandon(NetworkError(self._peer, cause, remedy))
+        self.abandon(NetworkError(self._peer, cause, remedy, code="handshake-timeout"))
 
     def _sends_opening(self, identity: PeerIdentity) -> bool:
         # What a client binds to this very TLS channel nobody can have copied from elsewhere: there
@@ -399,6 +399,7 @@ class Connection:
             self._peer,
             f"the peer speaks another protocol: {error}",
             "check the port, and that both sides use one wire and one protection",
+            code="wrong-protocol",
         )
 
     def connection_lost(self) -> None:
@@ -410,6 +411,7 @@ class Connection:
                     "the peer closed the connection during the handshake",
                     "the peer's log says why; check the port, and that both sides use one wire and "
                     "one protection",
+                    code="handshake-cut",
                 )
             )
         self._lost = True

@@ -217,7 +217,10 @@ class _Core(Generic[Identity]):
 
     def violation(self, cause: str) -> ProtocolViolation:
         return ProtocolViolation(
-            self.peer, cause, "check that the port belongs to a service of this protocol"
+            self.peer,
+            cause,
+            "check that the port belongs to a service of this protocol",
+            code="wrong-protocol",
         )
 
 
@@ -435,7 +438,7 @@ class Handshake(Generic[Identity]):
                 self._core.peer,
                 f"the client gave up (code {code:#x})",
                 "its own message says why",
-                code=code,
+                status=code,
             )
         meaning, remedy = (
             _CODES.get(code, "it gave no reason known to us"),
@@ -447,5 +450,5 @@ class Handshake(Generic[Identity]):
             self._core.peer,
             f"the service refused this client: {meaning} (code {code:#x})",
             remedy,
-            code=code,
+            status=code,
         )

@@ -122,6 +122,7 @@ class Records:
                 "its first record is not the opening that a mutauth client sends",
                 "something on the way has removed this service's mark: look for what stands "
                 "between both sides",
+                code="opening-missing",
             )
         return plaintext is not None
 
@@ -154,6 +155,7 @@ class Records:
                 self._peer,
                 f"a record is {got} where {agreed} records were agreed",
                 "give both sides the same protection",
+                code="protection-mismatch",
             )
         if self.ended:
             raise RecordError(self._peer, "a record follows the end of the stream")

@@ -50,7 +50,10 @@ def _parse(descriptor: bytes) -> Any:
             raise ValueError("cut short")
     except Exception as error:  # winacl raises whatever its struct code happens to
         raise DirectoryError(
-            "security descriptor", "it cannot be read", "look at it with ldp"
+            "security descriptor",
+            "it cannot be read",
+            "look at it with ldp",
+            code="rights-unreadable",
         ) from error
     if parsed.Dacl is None:
         parsed.Dacl = ACL()

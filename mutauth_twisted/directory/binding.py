@@ -26,6 +26,8 @@ _MAX_16 = 65535  # priority and weight are 16-bit numbers, as in SRV records (RF
 class BindingError(UsageError):
     """Binding information that cannot be read, or cannot be written."""
 
+    code = "binding-invalid"
+
 
 def _check_number(binding: object, attribute: Attribute[int], value: int) -> None:
     lowest = 1 if attribute.name == "port" else 0

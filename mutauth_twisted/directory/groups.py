@@ -55,13 +55,15 @@ def find_group(session: LdapSession, catalog: LdapSession, name: str) -> Group:
     group_type = int(entry.text("groupType") or 0)
     if not group_type & _SECURITY:
         cause = f"it is a distribution group ({entry.dn}), which no ticket names"
-        raise UsageError(subject, cause, "make it a security group, or take another one")
+        raise UsageError(
+            subject, cause, "make it a security group, or take another one", code="group-unusable"
+        )
     if group_type & _DOMAIN_LOCAL and domain_of(entry.dn) != domain_of(session.domain_dn):
         cause = (
             f"it is local to {domain_of(entry.dn)}, and tickets for services of other domains do "
             "not name it"
         )
-        raise UsageError(subject, cause, "take a global or universal group")
+        raise UsageError(subject, cause, "take a global or universal group", code="group-unusable")
     return Group(name, entry.dn, sid)
 
 
@@ -75,7 +77,7 @@ def _check_kind(entry: Entry, subject: str) -> None:
         if kind in ("a computer", "a user")
         else "name a security group"
     )
-    raise UsageError(subject, f"it is {kind} ({entry.dn})", option)
+    raise UsageError(subject, f"it is {kind} ({entry.dn})", option, code="group-unusable")
 
 
 def _in_domain(session: LdapSession, catalog: LdapSession, base: str) -> LdapSession:
@@ -87,7 +89,12 @@ def _by_dn(session: LdapSession, catalog: LdapSession, dn: str) -> Entry:
     try:
         return _in_domain(session, catalog, dn).read(dn, _ATTRIBUTES)
     except NotFound as error:
-        raise NotFound(f"group {dn}", "the directory has no such object", "check the DN") from error
+        raise NotFound(
+            f"group {dn}",
+            "the directory has no such object",
+            "check the DN",
+            code="group-not-found",
+        ) from error
 
 
 def _by_name(session: LdapSession, catalog: LdapSession, name: str) -> Entry:
@@ -117,13 +124,21 @@ def _find_domain(session: LdapSession, name: str, wanted: str) -> str:
     if name.partition("\\")[0].casefold() in ("builtin", "nt authority"):
         cause = "tickets do not name the groups that every machine has of its own"
         raise UsageError(
-            f"group {name}", cause, "take a group of the domain, with the same members"
+            f"group {name}",
+            cause,
+            "take a group of the domain, with the same members",
+            code="group-unusable",
         )
     every = session.search(
         partitions, all_of("(objectClass=crossRef)", _IS_DOMAIN), ("nETBIOSName",)
     )
     known = ", ".join(sorted(text for entry in every for text in entry.texts("nETBIOSName")))
-    raise NotFound(f"group {name}", "the forest has no such domain", f"its domains: {known}")
+    raise NotFound(
+        f"group {name}",
+        "the forest has no such domain",
+        f"its domains: {known}",
+        code="group-not-found",
+    )
 
 
 def _find(session: LdapSession, catalog: LdapSession, base: str, name: str, local: str) -> Entry:
@@ -135,7 +150,10 @@ def _find(session: LdapSession, catalog: LdapSession, base: str, name: str, loca
     if len(found) > 1:
         places = " and ".join(entry.dn for entry in found)
         raise UsageError(
-            f"group {name}", f"{len(found)} objects have this name, {places}", "give the DN of one"
+            f"group {name}",
+            f"{len(found)} objects have this name, {places}",
+            "give the DN of one",
+            code="ambiguous-name",
         )
     if found:
         return found[0]
@@ -148,4 +166,4 @@ def _find(session: LdapSession, catalog: LdapSession, base: str, name: str, loca
         if elsewhere
         else "check its name (sAMAccountName), or give its DN"
     )
-    raise NotFound(f"group {name}", f"{where} has no such group", remedy)
+    raise NotFound(f"group {name}", f"{where} has no such group", remedy, code="group-not-found")

@@ -30,6 +30,8 @@ _MAX_FILE = 4096
 class CacheError(MutualAuthError):
     """The cached GUID cannot be read or written."""
 
+    code = "guid-cache-unusable"
+
 
 @frozen
 class CachedGuid:

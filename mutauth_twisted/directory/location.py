@@ -113,6 +113,7 @@ class Selection:
                 "whoever can write the object, or answers DNS, chooses the host, and a host "
                 "registers two-part SPNs itself",
                 "name the hosts to be believed with hosts, or use spn-form guid or dn",
+                code="location-not-trusted",
             )
         if not self.by_keyword:
             return
@@ -221,7 +222,10 @@ async def _locate_rnr(
         publish = directory.options.command(*words)
         also = f" that can be read here ({found.foreign} others)" if found.foreign else ""
         raise ServiceCheckFailed(
-            subject, f"it has published no address{also}", f"an administrator runs {publish}"
+            subject,
+            f"it has published no address{also}",
+            f"an administrator runs {publish}",
+            code="address-not-published",
         )
     instances = [each for each in _of_rnr(found) if query.wants(each.host)]
     if not instances:
@@ -248,6 +252,7 @@ def _nothing(directory: Directory, query: Selection) -> NotFound:
         query.subject,
         f"no service connection point{narrowed} has this keyword",
         f"check the name; {directory.options.command('scp', 'list')} names those of the domain",
+        code="scp-not-found",
     )
 
 
@@ -323,15 +328,26 @@ async def _of_point(
         binding = point.binding
     except BindingError as error:
         raise ServiceCheckFailed(
-            subject, str(error), "start the service again: it publishes its port"
+            subject,
+            str(error),
+            "start the service again: it publishes its port",
+            code="address-not-published",
         ) from error
     if point.dns_name_type == "SRV" and point.dns_name:
         return await _of_srv_record(directory, query, point, binding)
     if binding is None:
-        raise ServiceCheckFailed(subject, "it has published no port", "is the service running?")
+        raise ServiceCheckFailed(
+            subject,
+            "it has published no port",
+            "is the service running?",
+            code="address-not-published",
+        )
     if not point.dns_name:
         raise ServiceCheckFailed(
-            subject, "it names no host", "start the service again: it publishes its host"
+            subject,
+            "it names no host",
+            "start the service again: it publishes its host",
+            code="address-not-published",
         )
     spn = point.spn(query.form_for(binding), service_class=query.wanted_class)
     return [Instance(point.dn, point.guid, spn.host, binding.port, spn, binding)]
@@ -404,6 +420,7 @@ async def _named(
             f"no account holds an SPN of class {wanted} that vouches for it",
             "if it is to be trusted, an administrator installs it, or registers an SPN with its "
             "GUID for each host",
+            code="spn-not-vouched-for",
         )
         for point in unnamed.values()
     ]
@@ -448,4 +465,5 @@ def _not_held(directory: Directory, query: Selection, instance: Instance) -> Ser
         subject,
         f"no account holds the SPN that vouches for it, {instance.spn}",
         f"if it is to be trusted, an administrator runs {directory.options.command(*words)}",
+        code="spn-not-vouched-for",
     )

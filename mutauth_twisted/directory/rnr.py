@@ -164,7 +164,7 @@ def read_instance(session: LdapSession, name: str) -> ServiceInstance:
     try:
         entry = session.read(dn, _ATTRIBUTES)
     except NotFound as error:
-        raise NotFound(subject, error.cause, remedy) from error
+        raise NotFound(subject, error.cause, remedy, code="rnr-not-found") from error
     if INSTANCE_CLASS not in entry.texts("objectClass"):
         raise OtherObject(
             subject, "the object of that name is no serviceInstance", "check the name"
@@ -278,14 +278,14 @@ def _as_administrator(dn: str, work: Callable[[], None]) -> None:
     try:
         work()
     except DirectoryRefused as error:
-        if error.code != INSUFFICIENT_RIGHTS:
+        if error.result != INSUFFICIENT_RIGHTS:
             raise
         remedy = (
             "run mutauth rnr publish as an administrator, or use an SCP, which a computer may "
             "create itself"
         )
         cause = "only administrators may create services there"
-        raise DirectoryRefused(f"RnR service {dn}", cause, remedy, code=error.code) from error
+        raise DirectoryRefused(f"RnR service {dn}", cause, remedy, result=error.result) from error
 
 
 def update_address(session: LdapSession, instance: ServiceInstance, address: Address) -> bool:

@@ -139,7 +139,7 @@ def read_scp(session: LdapSession, name: str | UUID) -> ServiceConnectionPoint:
         remedy = (
             f"check the name; {session.options.command('scp', 'list')} names those that are there"
         )
-        raise NotFound(subject, error.cause, remedy) from error
+        raise NotFound(subject, error.cause, remedy, code="scp-not-found") from error
     if OBJECT_CLASS.casefold() not in (kind.casefold() for kind in entry.texts("objectClass")):
         raise OtherObject(subject, "it is no service connection point", "check the name")
     return _scp(entry)
@@ -178,13 +178,19 @@ def find_computer(session: LdapSession, host: str) -> str:
             f"host {host}",
             f"{len(found)} computer objects have this dNSHostName",
             "name one with --scp-parent",
+            code="ambiguous-name",
         )
     if not found:
         remedy = (
             "join the host, or name another place for the SCP with --scp-parent, to install and to "
             "serve"
         )
-        raise NotFound(f"host {host}", "no computer object has this dNSHostName", remedy)
+        raise NotFound(
+            f"host {host}",
+            "no computer object has this dNSHostName",
+            remedy,
+            code="computer-not-found",
+        )
     return found[0]
 
 
@@ -246,7 +252,7 @@ def withdraw(session: LdapSession, guid: UUID, binding: BindingInformation) -> b
     except NotFound:
         return False
     except DirectoryRefused as error:
-        if error.code == NO_SUCH_ATTRIBUTE:  # there is nothing, or what another one published
+        if error.result == NO_SUCH_ATTRIBUTE:  # there is nothing, or what another one published
             return False
         raise
     return True

@@ -49,7 +49,12 @@ def verify_class(subject: str, found: str | None, wanted: str, remedy: str) -> N
     """
     if not is_of_class(found, wanted):
         cause = f"it is of service class {found}, not {wanted}"
-        raise ServiceCheckFailed(subject, cause if found else "it names no service class", remedy)
+        raise ServiceCheckFailed(
+            subject,
+            cause if found else "it names no service class",
+            remedy,
+            code="service-class-differs",
+        )
 
 
 @frozen

@@ -125,11 +125,15 @@ def find_account(session: LdapSession, name: str) -> Account:
                 f"account {name}",
                 f"{len(found)} accounts have this name, {places}",
                 "give the DN of one",
+                code="ambiguous-name",
             )
         if found:
             return account_of(found[0])
     raise NotFound(
-        f"account {name}", f"{dns_domain} has no such account", "check the name, or give its DN"
+        f"account {name}",
+        f"{dns_domain} has no such account",
+        "check the name, or give its DN",
+        code="account-not-found",
     )
 
 
@@ -206,8 +210,9 @@ def check_free(catalog: LdapSession, spns: Sequence[SPN], account: Account) -> N
                 f"SPN {spn}",
                 f"it is on another account already, {places}",
                 f"if it does not belong there, an administrator runs {' and '.join(commands)}",
-                code=CONSTRAINT_VIOLATION,
+                result=CONSTRAINT_VIOLATION,
                 win32=SPN_NOT_UNIQUE,
+                code="spn-duplicate",
             )
 
 
@@ -226,7 +231,7 @@ def _refused(
     """
     remedy = error.remedy
     command = spn_command(session, kind, account, *spns, *pending)
-    if error.code == INSUFFICIENT_RIGHTS:
+    if error.result == INSUFFICIENT_RIGHTS:
         right = "'Write servicePrincipalName'"
         if account.is_computer:
             right += (
@@ -235,21 +240,23 @@ def _refused(
             )
         remedy = f"an administrator runs {command}, or grants you {right} on {account.dn}"
     elif error.win32 == SPN_NOT_UNIQUE or (
-        error.code == CONSTRAINT_VIOLATION and _SAMBA_UNIQUENESS in error.cause
+        error.result == CONSTRAINT_VIOLATION and _SAMBA_UNIQUENESS in error.cause
     ):
         # Whatever the class: a domain controller refuses host/h while HTTP/h is elsewhere
         # (sPNMappings).
         patterns = dict.fromkeys(f"*/{str(spn).partition('/')[2]}" for spn in spns)
         command = session.options.command("spn", "query", *patterns)
         remedy = f"{command} tells who holds it or an alias of it"
-    elif error.code == CONSTRAINT_VIOLATION and account.is_computer:
+    elif error.result == CONSTRAINT_VIOLATION and account.is_computer:
         own = " or ".join(filter(None, (account.dns_host_name, account.name.rstrip("$"))))
         remedy = (
             f"a computer may give itself two-part SPNs of {own} without a port only: an "
             f"administrator runs {command}"
         )
     subject = f"SPN {', '.join(map(str, spns))} on {account.name}"
-    return DirectoryRefused(subject, error.cause, remedy, code=error.code, win32=error.win32)
+    return DirectoryRefused(
+        subject, error.cause, remedy, code=error.code, result=error.result, win32=error.win32
+    )
 
 
 def add_spns(session: LdapSession, account: Account, spns: Iterable[SPN]) -> list[SPN]:
@@ -271,7 +278,7 @@ def add_spns(session: LdapSession, account: Account, spns: Iterable[SPN]) -> lis
                 session.modify(account.dn, [Change("add", "servicePrincipalName", (str(spn),))])
                 added.append(spn)
             except DirectoryRefused as error:
-                if error.code != VALUE_EXISTS:
+                if error.result != VALUE_EXISTS:
                     raise
                 # The directory takes more letters than A to Z for the same in any case, and clients
                 # do not.
@@ -296,7 +303,7 @@ def remove_spns(session: LdapSession, account: Account, spns: Iterable[S]) -> li
         try:
             _remove(session, account, str(spn))
         except DirectoryRefused as error:
-            if error.code != NO_SUCH_ATTRIBUTE:
+            if error.result != NO_SUCH_ATTRIBUTE:
                 raise _refused(
                     session, "delete", [spn], account, error, spns[place + 1 :]
                 ) from error
@@ -309,7 +316,7 @@ def _remove(session: LdapSession, account: Account, text: str) -> None:
     try:
         session.modify(account.dn, [Change("delete", "servicePrincipalName", (text,))])
     except DirectoryRefused as error:
-        if error.code != CONSTRAINT_VIOLATION or _SAMBA_UNIQUENESS not in error.cause:
+        if error.result != CONSTRAINT_VIOLATION or _SAMBA_UNIQUENESS not in error.cause:
             raise
         # Samba refuses to delete a value that stands on another account too, of all things.
         standing = session.read(account.dn, ["servicePrincipalName"]).texts("servicePrincipalName")

@@ -56,7 +56,10 @@ class HostEndpoint:
         except UnicodeError as error:
             cause = f"invalid host name ({one_line(str(error))})"
             raise NetworkError(
-                f"host {self._host}", cause, "check the name in the directory"
+                f"host {self._host}",
+                cause,
+                "check the name in the directory",
+                code="dns-name-invalid",
             ) from error
         self.used = await self._addresses.find(newer_than=self._addresses.known)
         connected: IProtocol = await self._to(self.used.items).connect(factory)

@@ -59,7 +59,7 @@ def _may_have_moved(error: MutualAuthError) -> bool:
     if isinstance(error, KDCError):
         return isinstance(error, KDCRefused) and error.of_service
     if isinstance(error, PeerRefused):
-        return error.code not in (ACCESS_DENIED, SERVICE_FULL)
+        return error.status not in (ACCESS_DENIED, SERVICE_FULL)
     return not isinstance(error, CredentialError)
 
 
@@ -153,6 +153,7 @@ class LocatedEndpoint:
                 f"not found and proven within {seconds:g} s{tried}",
                 "check that the directory, the KDC and the service answer, or allow more with "
                 "timeout",
+                code="handshake-timeout",
             )
         )
 
@@ -252,7 +253,9 @@ class LocatedEndpoint:
         where = f"{instance.host}:{instance.port}"
         if self._wire not in (None, instance.binding.wire):
             cause = f"it speaks wire {instance.binding.wire!r}, and {self._wire!r} was asked for"
-            raise AuthenticationError(where, cause, "leave wire out: it comes from the SCP")
+            raise AuthenticationError(
+                where, cause, "leave wire out: it comes from the SCP", code="offer-mismatch"
+            )
         wire = WIRES.get(instance.binding.wire)
         if wire is None:
             cause, choices = (
@@ -260,7 +263,10 @@ class LocatedEndpoint:
                 " or ".join(WIRES),
             )
             raise AuthenticationError(
-                where, cause, f"have its SCP say {choices}, with mutauth scp publish --wire"
+                where,
+                cause,
+                f"have its SCP say {choices}, with mutauth scp publish --wire",
+                code="offer-mismatch",
             )
         offered, asked = instance.binding.protection, self._security.protection
         sealed_if_asked = wire.flags_decide and (offered, asked) == (
@@ -274,6 +280,7 @@ class LocatedEndpoint:
                 _REMEDIES.get(
                     offered, "have its SCP corrected, with mutauth scp publish --protection"
                 ),
+                code="offer-mismatch",
             )
         return MutualAuthClientEndpoint(
             self._reactor,
@@ -296,5 +303,8 @@ class LocatedEndpoint:
             UsageError
         ) as error:  # of the SCP's host: a name that the user gave was looked at before
             raise PeerNotProven(
-                where, "its host's name can be in no certificate", "name another with tls-name"
+                where,
+                "its host's name can be in no certificate",
+                "name another with tls-name",
+                code="certificate-wrong-name",
             ) from error

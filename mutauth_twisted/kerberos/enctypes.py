@@ -23,14 +23,16 @@ def check_request(token: bytes, subject: str) -> None:
         label = ticket_label(token)
     except ValueError as error:
         raise AuthenticationError(
-            subject, f"the Kerberos library's own request cannot be read: {error}"
+            subject,
+            f"the Kerberos library's own request cannot be read: {error}",
+            code="kerberos-failed",
         ) from error
     if label.kind not in AES_TYPES:
         cause = (
             f"the KDC encrypts tickets for it with {kind_name(label.kind)}, and only AES is "
             "accepted"
         )
-        raise AuthenticationError(subject, cause, AES_FOR_ACCOUNT)
+        raise AuthenticationError(subject, cause, AES_FOR_ACCOUNT, code="weak-encryption")
     check_session(label.session, subject)
 
 
@@ -43,7 +45,9 @@ def check_keys(lucid: LucidContext, subject: str) -> None:
     for kind in lucid.key_types:
         check_session(kind, subject)
     if not lucid.rfc4121:
-        raise AuthenticationError(subject, "its messages are those of RFC 1964", _AES_FOR_SESSION)
+        raise AuthenticationError(
+            subject, "its messages are those of RFC 1964", _AES_FOR_SESSION, code="weak-encryption"
+        )
 
 
 def check_session(kind: int, subject: str) -> None:
@@ -53,7 +57,7 @@ def check_session(kind: int, subject: str) -> None:
     """
     if kind not in AES_TYPES:
         cause = f"the session's key is of type {kind_name(kind)}, and only AES is accepted"
-        raise AuthenticationError(subject, cause, _AES_FOR_SESSION)
+        raise AuthenticationError(subject, cause, _AES_FOR_SESSION, code="weak-encryption")
 
 
 #: AES by the numbers of RFC 3962 and RFC 8009: all that a session's keys, and a ticket's, may be

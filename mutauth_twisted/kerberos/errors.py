@@ -21,7 +21,7 @@ import re
 from pathlib import Path
 
 import krb5
-from attrs import frozen
+from attrs import evolve, frozen
 from gssapi.raw.misc import GSSError
 
 from mutauth_twisted.errors import (
@@ -35,6 +35,7 @@ from mutauth_twisted.errors import (
     PeerNotProven,
     ProtocolViolation,
     RecordError,
+    ToldByTicket,
 )
 from mutauth_twisted.text import short_name
 
@@ -54,9 +55,16 @@ _ASN1 = 1859794432  # ERROR_TABLE_BASE_asn1
 
 @frozen
 class _Meaning:
+    code: str
     kind: type[MutualAuthError]
     cause: str
     remedy: str = ""
+
+    def error(self, subject: str, text: str = "", krb_error: int = 0) -> MutualAuthError:
+        """The error that it is, with the library's words where it quotes them."""
+        more = {"krb_error": krb_error} if self.kind is KDCRefused else {}
+        cause = self.cause.format(text=text)
+        return self.kind(subject, cause, self.remedy, code=self.code, **more)
 
 
 @frozen
@@ -94,93 +102,138 @@ class Acceptor:
 
 
 _NO_TICKET = _Meaning(
-    CredentialError, "there is no Kerberos ticket", "get one with kinit, or name a keytab"
+    "ticket-missing",
+    CredentialError,
+    "there is no Kerberos ticket",
+    "get one with kinit, or name a keytab",
 )
 _BAD_CACHE = _Meaning(
-    CredentialError, "the ticket cache cannot be used ({text})", "get a new one with kinit"
+    "ccache-unusable",
+    CredentialError,
+    "the ticket cache cannot be used ({text})",
+    "get a new one with kinit",
 )
-_EXPIRED = _Meaning(CredentialError, "the Kerberos ticket has expired", "get a new one with kinit")
+_EXPIRED = _Meaning(
+    "ticket-expired", CredentialError, "the Kerberos ticket has expired", "get a new one with kinit"
+)
 _NO_KEYTAB = _Meaning(
-    CredentialError, "the keytab cannot be used ({text})", "name another with keytab"
+    "keytab-unusable",
+    CredentialError,
+    "the keytab cannot be used ({text})",
+    "name another with keytab",
 )
 _NO_KEY = _Meaning(
+    "keytab-lacks-key",
     CredentialError,
     "the keytab has no such key ({text})",
     "compare with klist -k; export the account's keys again",
 )
 _NO_KDC = _Meaning(
-    KDCUnreachable, "no KDC answers ({text})", "check the KDC, the network and krb5.conf"
+    "kdc-unreachable",
+    KDCUnreachable,
+    "no KDC answers ({text})",
+    "check the KDC, the network and krb5.conf",
 )
 _NO_REALM = _Meaning(
-    KDCUnreachable, "no KDC of the realm is known ({text})", "check the realm, DNS and krb5.conf"
+    "realm-unknown",
+    KDCUnreachable,
+    "no KDC of the realm is known ({text})",
+    "check the realm, DNS and krb5.conf",
 )
 _BAD_PASSWORD = _Meaning(
+    "key-refused",
     CredentialError,
     "the KDC refused the key or password",
     "it was changed since: export the keytab again",
 )
 _REVOKED = _Meaning(
+    "account-disabled",
     CredentialError,
     "the KDC lets the account in no more: it is disabled, locked, expired, or outside its hours",
     "ask an administrator to enable it",
 )
 _ACCOUNT_EXPIRED = _Meaning(
-    CredentialError, "the account has expired", "ask an administrator to extend it"
+    "account-disabled",
+    CredentialError,
+    "the account has expired",
+    "ask an administrator to extend it",
 )
-_UNKNOWN_SERVICE = _Meaning(  # Samba's and Windows' word for an ambiguous name as well
+_UNKNOWN_SERVICE = _Meaning(
+    "service-unknown",  # Samba's and Windows' word for an ambiguous name as well
     KDCRefused,
     "the KDC knows no such service, or finds its name on several accounts",
     "check the name; an administrator registers it with mutauth install, or finds all holders with "
     "mutauth spn query",
 )
 _SERVICE_REVOKED = _Meaning(
-    KDCRefused, "the service's account is disabled or expired", "ask an administrator to enable it"
+    "service-disabled",
+    KDCRefused,
+    "the service's account is disabled or expired",
+    "ask an administrator to enable it",
 )
 _OTHER_KEY = _Meaning(
+    "ticket-wrong-key",
     PeerNotProven,
     "the ticket was made for another key",
     "get new tickets with kinit; if these are refused too, the service's keytab is old, or the SPN "
     "is on another account",
 )
 _SKEW = _Meaning(
+    "clock-skew",
     AuthenticationError,
     "the clocks of both sides differ by more than Kerberos allows",
     "set both by NTP",
 )
 _NOT_YET = _Meaning(
-    AuthenticationError, "the ticket is not valid yet", "the clocks differ: set them by NTP"
+    "clock-skew",
+    AuthenticationError,
+    "the ticket is not valid yet",
+    "the clocks differ: set them by NTP",
 )
 _NO_ENCTYPE = _Meaning(
+    "no-common-encryption",
     CredentialError,
     "no encryption type is common to all",
     "allow AES on the accounts (msDS-SupportedEncryptionTypes) and in krb5.conf "
     "(permitted_enctypes)",
 )
 _NO_KIND_OF_KEY = _Meaning(
+    "no-common-encryption",
     CredentialError,
     "there is no key of an encryption type that the KDC takes ({text})",
     "export all of the account's keys again",
 )
 _UNSAID = _Meaning(
-    AuthenticationError, "the other side failed and does not say why", "its own log does"
+    "peer-refused",
+    AuthenticationError,
+    "the other side failed and does not say why",
+    "its own log does",
 )
 
 _MINOR: dict[int, _Meaning] = {
     _KRB5 + 1: _ACCOUNT_EXPIRED,  # KDC_ERR_NAME_EXP
     _KRB5 + 2: _SERVICE_REVOKED,  # KDC_ERR_SERVICE_EXP
     _KRB5 + 6: _Meaning(
-        CredentialError, "the KDC does not know the principal ({text})", "check its name and realm"
+        "account-unknown",
+        CredentialError,
+        "the KDC does not know the principal ({text})",
+        "check its name and realm",
     ),  # KDC_ERR_C_PRINCIPAL_UNKNOWN
     _KRB5 + 7: _UNKNOWN_SERVICE,  # KDC_ERR_S_PRINCIPAL_UNKNOWN
     _KRB5 + 8: _Meaning(
+        "spn-duplicate",
         KDCRefused,
         "several accounts hold this name",
         "an administrator finds them with mutauth spn duplicates and removes it from all but one",
     ),  # KDC_ERR_PRINCIPAL_NOT_UNIQUE
     _KRB5 + 9: _Meaning(
-        KDCRefused, "an account has no key", "an administrator sets its password"
+        "service-disabled",
+        KDCRefused,
+        "an account has no key",
+        "an administrator sets its password",
     ),  # KDC_ERR_NULL_KEY
     _KRB5 + 12: _Meaning(
+        "kdc-refused",
         KDCRefused,
         "the KDC's policy forbids it",
         "the account may be disabled or restricted: ask an administrator",
@@ -189,12 +242,16 @@ _MINOR: dict[int, _Meaning] = {
     _KRB5 + 18: _REVOKED,  # KDC_ERR_CLIENT_REVOKED
     _KRB5 + 19: _SERVICE_REVOKED,  # KDC_ERR_SERVICE_REVOKED
     _KRB5 + 20: _Meaning(
-        CredentialError, "the KDC takes the ticket no more", "get a new one with kinit"
+        "ticket-expired",
+        CredentialError,
+        "the KDC takes the ticket no more",
+        "get a new one with kinit",
     ),  # TGT_REVOKED
     _KRB5 + 21: _Meaning(
-        CredentialError, "the account is not valid yet", "ask an administrator"
+        "account-disabled", CredentialError, "the account is not valid yet", "ask an administrator"
     ),  # KDC_ERR_CLIENT_NOTYET
     _KRB5 + 23: _Meaning(
+        "key-refused",
         CredentialError,
         "the password has expired",
         "change it with kpasswd, and export the keytab again if there is one",
@@ -204,16 +261,23 @@ _MINOR: dict[int, _Meaning] = {
     _KRB5 + 31: _OTHER_KEY,  # KRB_AP_ERR_BAD_INTEGRITY
     _KRB5 + 32: _EXPIRED,  # KRB_AP_ERR_TKT_EXPIRED
     _KRB5 + 33: _NOT_YET,  # KRB_AP_ERR_TKT_NYV
-    _KRB5 + 34: _Meaning(PeerNotProven, "the same request was seen before (replay)", "try again"),
+    _KRB5 + 34: _Meaning(
+        "request-replayed", PeerNotProven, "the same request was seen before (replay)", "try again"
+    ),
     _KRB5 + 35: _OTHER_KEY,  # KRB_AP_ERR_NOT_US
     _KRB5 + 37: _SKEW,  # KRB_AP_ERR_SKEW
     _KRB5 + 41: _OTHER_KEY,  # KRB_AP_ERR_MODIFIED
     _KRB5 + 44: _OTHER_KEY,  # KRB_AP_ERR_BADKEYVER
     _KRB5 + 45: _OTHER_KEY,  # KRB_AP_ERR_NOKEY
-    _KRB5 + 46: _Meaning(PeerNotProven, "mutual authentication failed"),  # KRB_AP_ERR_MUT_FAIL
+    _KRB5 + 46: _Meaning(
+        "not-authenticated", PeerNotProven, "mutual authentication failed"
+    ),  # KRB_AP_ERR_MUT_FAIL
     _KRB5 + 60: _UNSAID,  # KRB_ERR_GENERIC
     _KRB5 + 68: _Meaning(
-        CredentialError, "the account is in another realm", "name it with its realm"
+        "account-unknown",
+        CredentialError,
+        "the account is in another realm",
+        "name it with its realm",
     ),  # WRONG_REALM
     _KRB5 + 139: _BAD_CACHE,  # KRB5_CC_BADNAME
     _KRB5 + 140: _BAD_CACHE,  # KRB5_CC_UNKNOWN_TYPE
@@ -238,6 +302,7 @@ _MINOR: dict[int, _Meaning] = {
     _KRB5 + 213: _NO_KEYTAB,  # KRB5_KEYTAB_BADVNO
     _KRB5 + 220: _NO_REALM,  # KRB5_REALM_CANT_RESOLVE
     _KRB5 + 224: _Meaning(
+        "realm-unknown",
         CredentialError,
         "no realm is known",
         "name one with realm, or set default_realm in krb5.conf",
@@ -247,6 +312,7 @@ _MINOR: dict[int, _Meaning] = {
     _KRB5 + 236: _NO_ENCTYPE,  # KRB5_NOPERM_ETYPE
     _KRB5 + 237: _NO_ENCTYPE,  # KRB5_CONFIG_ETYPE_NOSUPP
     _K5G + 0: _Meaning(
+        "ccache-unusable",
         CredentialError,
         "the ticket cache belongs to another principal",
         "get a ticket with kinit, or drop principal",
@@ -257,59 +323,73 @@ _MINOR: dict[int, _Meaning] = {
 # Major codes that say enough by themselves, when the minor one is unknown.
 _MAJOR: dict[int, _Meaning] = {
     0x00040000: _Meaning(
-        ProtocolViolation, "the channel bindings do not match"
+        "tls-channel-mismatch", ProtocolViolation, "the channel bindings do not match"
     ),  # GSS_S_BAD_BINDINGS
-    0x00060000: _Meaning(RecordError, "a message was altered on the way"),  # GSS_S_BAD_SIG
+    0x00060000: _Meaning(
+        "record-rejected", RecordError, "a message was altered on the way"
+    ),  # GSS_S_BAD_SIG
     0x00070000: _NO_TICKET,  # GSS_S_NO_CRED
     0x00090000: _Meaning(
-        ProtocolViolation, "what the peer sent is no Kerberos token"
+        "token-unreadable", ProtocolViolation, "what the peer sent is no Kerberos token"
     ),  # GSS_S_DEFECTIVE_TOKEN
     0x000A0000: _Meaning(
-        CredentialError, "the credentials cannot be used ({text})"
+        "ccache-unusable", CredentialError, "the credentials cannot be used ({text})"
     ),  # GSS_S_DEFECTIVE_CREDENTIAL
     0x000B0000: _EXPIRED,  # GSS_S_CREDENTIALS_EXPIRED
     0x000C0000: _Meaning(
-        AuthenticationError, "the session has ended with its ticket", "connect again"
+        "session-ended",
+        AuthenticationError,
+        "the session has ended with its ticket",
+        "connect again",
     ),
 }
 _SUPPLEMENTARY: dict[int, _Meaning] = {  # GSS_S_DUPLICATE_TOKEN and its neighbours
-    0x2: _Meaning(RecordError, "a message came twice"),
-    0x4: _Meaning(RecordError, "a message is too old"),
-    0x8: _Meaning(RecordError, "messages came out of order"),
-    0x10: _Meaning(RecordError, "a message is missing"),
+    0x2: _Meaning("record-rejected", RecordError, "a message came twice"),
+    0x4: _Meaning("record-rejected", RecordError, "a message is too old"),
+    0x8: _Meaning("record-rejected", RecordError, "messages came out of order"),
+    0x10: _Meaning("record-rejected", RecordError, "a message is missing"),
 }
 
 # What a service says instead, of a client and its token.
 _NOT_KERBEROS = _Meaning(
+    "not-kerberos",
     ProtocolViolation,
     "its tokens are SPNEGO's or NTLM's, or empty, and this service takes Kerberos' own only",
     "have the client use package=kerberos, or serve with package negotiate",
 )
 _NO_KERBEROS_INSIDE = _Meaning(
+    "not-kerberos",
     ProtocolViolation,
     "its tokens offer NTLM or another package, and this service takes Kerberos only, bare or "
     "inside SPNEGO",
     "have the client use Kerberos: name the host in full, and see with klist that it gets a ticket",
 )
 _NO_TOKEN = _Meaning(
-    ProtocolViolation, "its token cannot be read", "check that it speaks to the right port"
+    "token-unreadable",
+    ProtocolViolation,
+    "its token cannot be read",
+    "check that it speaks to the right port",
 )
 _OLD_TICKET = _Meaning(
+    "ticket-expired",
     PeerNotProven,
     "its ticket has expired",
     "it gets a new one with kinit; check this machine's clock",
 )
 _ITS_SKEW = _Meaning(
+    "clock-skew",
     AuthenticationError,
     "its clock and this machine's differ by more than Kerberos allows",
     "set both by NTP",
 )
 _NO_REPLAY_CACHE = _Meaning(
+    "replay-cache-unusable",
     CredentialError,
     "the service cannot note which requests it has seen ({text})",
     "let this user write there, or set KRB5RCACHEDIR",
 )
 _NO_MATCH = _Meaning(
+    "not-authenticated",
     PeerNotProven,
     "its request does not fit its ticket",
     "it was altered on the way, or made without the ticket's key",
@@ -319,13 +399,17 @@ _ITS_MINOR: dict[int, _Meaning] = {
     _KRB5 + 32: _OLD_TICKET,
     _KRB5 + 36: _NO_MATCH,
     _KRB5 + 33: _Meaning(
-        AuthenticationError, "its ticket is not valid yet", "the clocks differ: set them by NTP"
+        "clock-skew",
+        AuthenticationError,
+        "its ticket is not valid yet",
+        "the clocks differ: set them by NTP",
     ),
     _KRB5 + 37: _ITS_SKEW,
     **{
         _KRB5 + number: _NO_REPLAY_CACHE for number in (164, 167, 168, 169, 170, 171, 172)
     },  # KRB5_RC_IO and below
     _KRB5 + 236: _Meaning(
+        "no-common-encryption",
         CredentialError,
         "its ticket or its session has an encryption type that is not permitted here",
         "compare permitted_enctypes in krb5.conf with msDS-SupportedEncryptionTypes on the "
@@ -335,6 +419,7 @@ _ITS_MINOR: dict[int, _Meaning] = {
 _ITS_MAJOR: dict[int, _Meaning] = {
     0x00010000: _NOT_KERBEROS,  # GSS_S_BAD_MECH
     0x00040000: _Meaning(
+        "tls-channel-mismatch",
         PeerNotProven,
         "its ticket is bound to another TLS channel",
         "look for what terminates TLS between both sides",
@@ -480,14 +565,15 @@ def _unopened(error: BaseException, subject: str, acceptor: Acceptor) -> MutualA
     try:
         path = keytab_path(acceptor.keytab or krb5.kt_default_name(krb5.init_context()).decode())
         if fault := _file_fault(Path(path)):
-            return CredentialError(f"keytab {path}", f"it {fault}", back)
+            return CredentialError(f"keytab {path}", f"it {fault}", back, code="keytab-unusable")
         held = keytab_keys(path)
     except CredentialError as other:
         return other
     except krb5.Krb5Error as unusable:
         if minor_code(unusable) in _USED_UP:
             return DescriptorsUsedUp(subject)
-        return CredentialError(f"keytab {path}", f"it cannot be used: {_text(unusable)}", back)
+        cause = f"it cannot be used: {_text(unusable)}"
+        return CredentialError(f"keytab {path}", cause, back, code="keytab-unusable")
     if acceptor.principal is not None:
         held = tuple(
             key
@@ -497,16 +583,20 @@ def _unopened(error: BaseException, subject: str, acceptor: Acceptor) -> MutualA
     if not held:
         whose = f" of {acceptor.principal}" if acceptor.principal else ""
         return CredentialError(
-            f"keytab {path}", f"it holds no keys{whose}", "export the account's keys again"
+            f"keytab {path}",
+            f"it holds no keys{whose}",
+            "export the account's keys again",
+            code="keytab-lacks-key",
         )
     if (number := minor_code(error)) > 0:  # the keytab is fine: what else is a file
         subject = REPLAY_CACHE if number in _OF_FILES else subject
-        return _NO_REPLAY_CACHE.kind(
-            subject, _NO_REPLAY_CACHE.cause.format(text=_text(error)), _NO_REPLAY_CACHE.remedy
-        )
+        return _NO_REPLAY_CACHE.error(subject, _text(error))
     if acceptor.ticket is None:
         return PeerNotProven(
-            subject, f"its ticket was made for another key than {path} holds", _COMPARE
+            subject,
+            f"its ticket was made for another key than {path} holds",
+            _COMPARE,
+            code="ticket-wrong-key",
         )
     return _missing_key(subject, path, acceptor.ticket, held)
 
@@ -526,8 +616,9 @@ def _missing_key(
                 subject,
                 cause,
                 "the client gets new tickets with kinit, if the SPN is on this account",
+                code="ticket-wrong-key",
             )
-        return CredentialError(
+        return ToldByTicket(
             subject,
             cause,
             "export the keytab again, or see with mutauth spn query whether the SPN is on another "
@@ -535,13 +626,14 @@ def _missing_key(
         )
     if ticket.kind not in {key.kind for key in held if ticket.version in (None, key.version)}:
         cause = f"{what} is encrypted with {kind_name(ticket.kind)}, of which {path} holds no key"
-        return CredentialError(
+        return ToldByTicket(
             subject,
             cause,
             "export all of the account's keys, or allow AES on the account "
             "(msDS-SupportedEncryptionTypes)",
         )
-    return PeerNotProven(subject, f"{what} was made for another key than {path} holds", _COMPARE)
+    cause = f"{what} was made for another key than {path} holds"
+    return PeerNotProven(subject, cause, _COMPARE, code="ticket-wrong-key")
 
 
 def kind_name(kind: int) -> str:
@@ -567,7 +659,7 @@ def keytab_path(name: str) -> str:
     cause = (
         f"it is of type {short_name(kind)!r}, and a service's or client's keytab has to be a file"
     )
-    raise CredentialError(f"keytab {name}", cause, "name one as FILE:PATH")
+    raise CredentialError(f"keytab {name}", cause, "name one as FILE:PATH", code="keytab-unusable")
 
 
 @frozen
@@ -619,18 +711,21 @@ def explain(
     meaning = _meaning(error, acceptor)
     if meaning is None:
         if isinstance(error, (GSSError, OSError)) or minor:
-            return AuthenticationError(subject, f"Kerberos failed: {text}")
-        return ProtocolViolation(subject, f"the token cannot be read ({type(error).__name__})")
+            return AuthenticationError(subject, f"Kerberos failed: {text}", code="kerberos-failed")
+        cause = f"the token cannot be read ({type(error).__name__})"
+        return ProtocolViolation(subject, cause, code="token-unreadable")
     if meaning in (_NO_KEY, _NO_KEYTAB) and (fault := _keytab_fault(text)):
         return CredentialError(
-            subject, fault, "name the service's keytab; an administrator exports it"
+            subject,
+            fault,
+            "name the service's keytab; an administrator exports it",
+            code="keytab-unusable",
         )
-    cause = meaning.cause.format(text=text)
     if meaning is _NO_REPLAY_CACHE:  # whose numbers nothing but the cache's own code knows
         subject = REPLAY_CACHE
-    if meaning.kind is KDCRefused:
-        return KDCRefused(subject, cause, meaning.remedy, code=minor - _KRB5)
-    return meaning.kind(subject, cause, meaning.remedy)
+    elif acceptor is not None and meaning.kind is CredentialError:
+        meaning = evolve(meaning, kind=ToldByTicket)
+    return meaning.error(subject, text, minor - _KRB5)
 
 
 def record_fault(error: BaseException) -> str:

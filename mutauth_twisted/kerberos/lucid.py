@@ -134,5 +134,8 @@ def _read(lucid: Any) -> LucidContext:
 def _unknown(found: str) -> AuthenticationError:
     cause = f"the Kerberos library describes its context in an unknown way ({found})"
     return AuthenticationError(
-        "libgssapi_krb5", cause, "use MIT krb5 1.18 or later, and a python-gssapi built against it"
+        "libgssapi_krb5",
+        cause,
+        "use MIT krb5 1.18 or later, and a python-gssapi built against it",
+        code="kerberos-failed",
     )

@@ -58,6 +58,7 @@ def replay_cache(state_dir: str | None = None) -> str | None:
         f"there is no directory for it that this user alone writes to (tried {', '.join(tried)})",
         "give the service StateDirectory= (systemd), a state-dir of its own, or "
         f"{DIRECTORY_VARIABLE}",
+        code="replay-cache-unusable",
     )
 
 
@@ -105,6 +106,7 @@ def _check_named(name: str) -> None:
             f"{NAME_VARIABLE}={name} turns it off: whoever copies a client's request could open "
             "sessions with it",
             f"unset {NAME_VARIABLE}, or accept that with accept-replays",
+            code="replay-cache-unusable",
         )
     if name.startswith(_FILE):
         _check_file(Path(name.removeprefix(_FILE)))
@@ -133,8 +135,16 @@ def _check_file(path: Path) -> None:
             f"{path})"
         )
         raise CredentialError(
-            REPLAY_CACHE, cause, f"let this user write there, or set {DIRECTORY_VARIABLE}"
+            REPLAY_CACHE,
+            cause,
+            f"let this user write there, or set {DIRECTORY_VARIABLE}",
+            code="replay-cache-unusable",
         ) from error
     if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
         cause = f"{path} is not a file of this user's"
-        raise CredentialError(REPLAY_CACHE, cause, f"remove it, or set {DIRECTORY_VARIABLE}")
+        raise CredentialError(
+            REPLAY_CACHE,
+            cause,
+            f"remove it, or set {DIRECTORY_VARIABLE}",
+            code="replay-cache-unusable",
+        )

@@ -70,12 +70,15 @@ def check_keytab(keytab: str, principal: str | None = None) -> tuple[str, ...]:
         read_file(Path(path))
     except FileNotFoundError:
         raise CredentialError(
-            subject, "there is no such file", "name the account's keytab"
+            subject, "there is no such file", "name the account's keytab", code="keytab-unusable"
         ) from None
     except OSError as error:
         reason = (error.strerror or os.strerror(error.errno or 0)).lower()
         raise CredentialError(
-            subject, f"it cannot be read: {reason}", "give this user the right to read it"
+            subject,
+            f"it cannot be read: {reason}",
+            "give this user the right to read it",
+            code="keytab-unusable",
         ) from None
     try:
         _krb5()  # whose failure has a cause of its own
@@ -83,13 +86,16 @@ def check_keytab(keytab: str, principal: str | None = None) -> tuple[str, ...]:
     except krb5.Krb5Error as error:
         raise explain(error, subject) from error
     if not names:
-        raise CredentialError(subject, "it holds no keys", "export the account's keys again")
+        raise CredentialError(
+            subject, "it holds no keys", "export the account's keys again", code="keytab-lacks-key"
+        )
     if principal is not None and not any(_same(principal, name) for name in names):
         holders = ", ".join(names)
         raise CredentialError(
             subject,
             f"it has no key of {principal}, only of {holders}",
             "export the right account's",
+            code="keytab-lacks-key",
         )
     return tuple(names)
 
@@ -123,7 +129,7 @@ def check_service_keytab(keytab: str | None, principal: str | None = None) -> No
     }
     if not kinds & AES_TYPES:
         cause = f"it holds no AES key, only {', '.join(sorted(map(kind_name, kinds)))}"
-        raise CredentialError(f"keytab {path}", cause, AES_FOR_ACCOUNT)
+        raise CredentialError(f"keytab {path}", cause, AES_FOR_ACCOUNT, code="weak-encryption")
 
 
 def keytab_principal(keytab: str | None, account: str | None) -> str:
@@ -156,11 +162,13 @@ def keytab_principal(keytab: str | None, account: str | None) -> str:
             f"keytab {path}",
             cause,
             "choose one with --account, or export the account's own entry too",
+            code="keytab-ambiguous",
         )
     raise CredentialError(
         f"keytab {path}",
         f"it has no key of {account}, only of {holders}",
         "export the right account's",
+        code="keytab-lacks-key",
     )
 
 
@@ -181,7 +189,10 @@ def _krb5() -> krb5.Context:
         subject = os.environ.get("KRB5_CONFIG", "krb5.conf")
         cause = "it cannot be used: " + str(error).rpartition(" ")[0].lower()
         raise CredentialError(
-            subject, cause, "check that this user may read it, and what KRB5_CONFIG says"
+            subject,
+            cause,
+            "check that this user may read it, and what KRB5_CONFIG says",
+            code="kerberos-failed",
         ) from error
 
 

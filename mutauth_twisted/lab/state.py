@@ -45,6 +45,8 @@ _OWNER = "owner.pid"
 class LabError(MutualAuthError):
     """The lab cannot be started, used or stopped."""
 
+    code = "lab-failed"
+
 
 @dataclass(frozen=True)
 class ProcessIdentity:

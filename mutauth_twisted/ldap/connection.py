@@ -334,7 +334,9 @@ class Directory:
                 waiting_for=progress.wait_for,
             )
         except CredentialError as error:
-            raise CredentialError(self._tickets.subject, error.cause, error.remedy) from error
+            raise CredentialError(
+                self._tickets.subject, error.cause, error.remedy, code=error.code
+            ) from error
         except (DirectoryUnreachable, DirectoryRefused, PeerNotProven, KDCRefused) as error:
             if isinstance(error, KDCRefused) and not error.of_service:
                 raise
@@ -429,7 +431,10 @@ class Directory:
         targets = await self.resolver.lookup_srv(name)
         if not targets:
             raise NotFound(
-                name, "DNS says that the service is not offered", "name a server with directory"
+                name,
+                "DNS says that the service is not offered",
+                "name a server with directory",
+                code="dns-name-unknown",
             )
         servers = []
         for target in targets:
@@ -486,7 +491,7 @@ class _Progress:
         """One server's failure in words."""
         if server.role is not None and isinstance(error, (KDCRefused, PeerNotProven)):
             self._impostor = True
-            if isinstance(error, KDCRefused) and error.code == _UNKNOWN_SERVICE:
+            if isinstance(error, KDCRefused) and error.krb_error == _UNKNOWN_SERVICE:
                 kind = "domain controller" if server.role.service == "ldap" else "global catalog"
                 return (
                     f"{server}: it is NOT AUTHENTICATED: the KDC of {server.role.realm} knows no "

@@ -50,6 +50,9 @@ def read_forest(session: LdapSession) -> Forest:
     }
     if not is_host_name(name):
         raise DirectoryError(
-            f"domain controller {session.server}", "it does not name its forest", "ask another one"
+            f"domain controller {session.server}",
+            "it does not name its forest",
+            "ask another one",
+            code="directory-refused",
         )
     return Forest(name, frozenset(filter(is_host_name, domains)))

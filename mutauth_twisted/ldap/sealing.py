@@ -380,6 +380,7 @@ class _Bind:
                 subject,
                 cause,
                 "try another domain controller, and check what stands in front of this one",
+                code="directory-not-protected",
             )
         limits = context.unwrap(challenge).message
         if len(limits) != 4 or not limits[0] & layer:
@@ -387,6 +388,7 @@ class _Bind:
                 subject,
                 "the server offers no such protection",
                 "this is no domain controller to trust",
+                code="directory-not-protected",
             )
         # Without a layer there is no buffer, and the size has to be zero.
         receive_limit = MAX_BUFFER if layer == _CONFIDENTIALITY else 0
@@ -451,6 +453,7 @@ def _exchange(connection: ldap3.Connection, token: bytes, subject: str) -> bytes
             subject,
             f"it refused the login: {result['description']} {words}".rstrip(),
             "check the account, and that the clocks agree",
-            code=result["result"],
+            result=result["result"],
+            code="directory-login-refused",
         )
     return bytes(result["saslCreds"] or b"")

@@ -119,12 +119,15 @@ def _refusal(subject: str, error: LDAPOperationResult) -> MutualAuthError:
     if code == CONSTRAINT_VIOLATION and (win32 == SPN_NOT_UNIQUE or _SAMBA_CONFLICT in message):
         cause = f"another account in the forest holds it already ({message})"
         remedy = "find the holder with mutauth spn query; remove it there first"
-        return DirectoryRefused(subject, cause, remedy, code=code, win32=SPN_NOT_UNIQUE)
+        return DirectoryRefused(
+            subject, cause, remedy, code="spn-duplicate", result=code, win32=SPN_NOT_UNIQUE
+        )
     meaning, remedy = _REFUSALS.get(
         code, (f"the domain controller refused ({error.description})", "")
     )
     cause = f"{meaning} ({message})" if message else meaning
-    return DirectoryRefused(subject, cause, remedy, code=code, win32=win32)
+    name = "no-right" if code == INSUFFICIENT_RIGHTS else None
+    return DirectoryRefused(subject, cause, remedy, code=name, result=code, win32=win32)
 
 
 class LdapSession:

@@ -61,7 +61,9 @@ class LdapsAuthority:
             secured = self._context.wrap_socket(raw)
         except ssl.SSLCertVerificationError as error:
             cause = f"its certificate is not one of {self._subject}: {error.verify_message}"
-            raise PeerNotProven(subject, cause, "name its own authority's certificate") from error
+            raise PeerNotProven(
+                subject, cause, "name its own authority's certificate", code="certificate-untrusted"
+            ) from error
         try:
             certificate = x509.load_der_x509_certificate(
                 secured.getpeercert(binary_form=True) or b""
@@ -71,6 +73,9 @@ class LdapsAuthority:
             secured.close()
             cause = "its certificate is not for this name"
             raise PeerNotProven(
-                subject, cause, "give the name that is in its certificate"
+                subject,
+                cause,
+                "give the name that is in its certificate",
+                code="certificate-wrong-name",
             ) from error
         return secured, server_end_point(certificate).application_data

@@ -60,6 +60,7 @@ from mutauth_twisted.errors import (
     PeerRefused,
     ProtocolViolation,
     RecordError,
+    ToldByTicket,
 )
 from mutauth_twisted.files import check_regular
 from mutauth_twisted.identity import PeerIdentity
@@ -207,7 +208,9 @@ class _KerberosContext:
         """
         if (protection is Protection.TLS) is (self._channel is None):
             raise PeerNotProven(
-                self._subject, "the exchange is not bound to a TLS channel as it has to be"
+                self._subject,
+                "the exchange is not bound to a TLS channel as it has to be",
+                code="tls-channel-mismatch",
             )
         proven: Any
         lucid = self._lucid
@@ -228,6 +231,7 @@ class _KerberosContext:
                 f"the exchange ended without {flag_names(missing)}",
                 "the peer must ask for mutual authentication, and for protection "
                 f"{protection.value}",
+                code="protection-not-agreed",
             )
         if protection is not Protection.TLS:
             protection = Protection.SEAL if flags & Flag.CONFIDENTIALITY else Protection.SIGN
@@ -237,6 +241,7 @@ class _KerberosContext:
                 "its ticket is not bound to this TLS channel",
                 "look for what terminates TLS between both sides; a third-party client must send "
                 "its bindings",
+                code="tls-channel-mismatch",
             )
         return name, protection, Flag(flags), float(lucid.endtime)
 
@@ -287,7 +292,10 @@ class _KerberosContext:
         if not encrypted:
             remedy = "use MIT krb5 1.18 or later, and a python-gssapi built against it"
             raise AuthenticationError(
-                self._subject, "the Kerberos library did not encrypt a record", remedy
+                self._subject,
+                "the Kerberos library did not encrypt a record",
+                remedy,
+                code="record-not-encrypted",
             )
 
     def _check_number(self, header: bytes, kind: bytes) -> None:
@@ -434,7 +442,11 @@ class KerberosInitiator(_KerberosContext):
         principal, reached, flags, expires = self._prove(protection, target_name=True)
         proven = re.sub(r"\\(.)", r"\1", split_principal(principal)[0])
         if fold_ascii(proven) != fold_ascii(str(self._spn)):
-            raise PeerNotProven(self._subject, f"the ticket names {short_name(proven)} instead")
+            raise PeerNotProven(
+                self._subject,
+                f"the ticket names {short_name(proven)} instead",
+                code="service-differs",
+            )
         if self._sealed_inside:
             # Whether TLS ends with the service only the service knows: what can be said is what its
             # key seals.
@@ -499,7 +511,9 @@ class KerberosAcceptor(_KerberosContext):
                 self._shown = ticket_label(token)
             except Excessive as error:  # it would cost GSSAPI a millisecond and more
                 raise StepFailed(
-                    ProtocolViolation(self._subject, f"its token cannot be read: {error}")
+                    ProtocolViolation(
+                        self._subject, f"its token cannot be read: {error}", code="token-unreadable"
+                    )
                 ) from error
             except ValueError:  # GSSAPI says what it is
                 pass
@@ -516,11 +530,16 @@ class KerberosAcceptor(_KerberosContext):
         """
         label = self._label
         if label is None:
-            raise ProtocolViolation(self._subject, "its request cannot be read", _AS_IN_RFC_4120)
+            raise ProtocolViolation(
+                self._subject,
+                "its request cannot be read",
+                _AS_IN_RFC_4120,
+                code="token-unreadable",
+            )
         if label.kind not in AES_TYPES:
             what = f"its ticket for {short_name(label.name)}"
             cause = f"{what} is encrypted with {kind_name(label.kind)}, and only AES is accepted"
-            raise CredentialError(self._subject, cause, AES_FOR_ACCOUNT)
+            raise ToldByTicket(self._subject, cause, AES_FOR_ACCOUNT, code="weak-encryption")
         check_session(label.session, self._subject)
         return label
 
@@ -563,7 +582,12 @@ class KerberosAcceptor(_KerberosContext):
         wanted, claimed = self._keys.service_class, label.name
         if wanted is not None and fold_ascii(claimed.partition("/")[0]) != fold_ascii(wanted):
             cause = f"its ticket is for {short_name(claimed)}, not for {wanted}"
-            raise PeerNotProven(self._subject, cause, "connect it to the service that it means")
+            raise PeerNotProven(
+                self._subject,
+                cause,
+                "connect it to the service that it means",
+                code="service-differs",
+            )
 
     def read_logon(self) -> Logon | None:
         """See :attr:`PeerIdentity.account`."""
@@ -581,7 +605,10 @@ class KerberosAcceptor(_KerberosContext):
         except ValueError as error:
             cause = f"the PAC of its ticket cannot be read: {error}"
             raise PeerNotProven(
-                self._subject, cause, "let everybody of its realm in, *@REALM, to do without"
+                self._subject,
+                cause,
+                "let everybody of its realm in, *@REALM, to do without",
+                code="pac-unusable",
             ) from error
 
     def _read_pac(self, name: Any, part: bytes) -> bytes:
@@ -597,6 +624,7 @@ class KerberosAcceptor(_KerberosContext):
                 self._subject,
                 "the PAC of its ticket is not vouched for",
                 "check the domain controllers",
+                code="pac-unusable",
             )
         return b"".join(found.values)
 
@@ -676,7 +704,7 @@ class ServiceKeys:
             if error.errno == errno.EINVAL:
                 cause = f"it cannot be read: {error.strerror}"
                 raise CredentialError(
-                    f"keytab {self._file}", cause, "put the keytab back"
+                    f"keytab {self._file}", cause, "put the keytab back", code="keytab-unusable"
                 ) from error
 
     def check(self) -> None:

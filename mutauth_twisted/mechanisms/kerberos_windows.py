@@ -144,7 +144,9 @@ class SspiInitiator(PublicContext):
         code = _windows_code(error)
         if code == _TIME_SKEW:
             remedy = "set the clocks of both, and of the domain controllers, by NTP"
-            return AuthenticationError(self._subject, "the clocks differ too much", remedy)
+            return AuthenticationError(
+                self._subject, "the clocks differ too much", remedy, code="clock-skew"
+            )
         if self._answered:
             told = f" (0x{code:08X})" if code else ""
             cause = f"the service's token cannot be taken{told}"
@@ -153,7 +155,9 @@ class SspiInitiator(PublicContext):
             )
         if code == _TARGET_UNKNOWN:
             cause, remedy = "no account has this SPN", "check its spelling, or register it"
-            return KDCRefused(self._subject, cause, remedy, code=_PRINCIPAL_UNKNOWN)
+            return KDCRefused(
+                self._subject, cause, remedy, krb_error=_PRINCIPAL_UNKNOWN, code="service-unknown"
+            )
         if code == _NO_AUTHENTICATING_AUTHORITY:
             return KDCUnreachable(
                 self._subject, "no domain controller answers", "check the network and DNS"
@@ -163,20 +167,25 @@ class SspiInitiator(PublicContext):
                 "it has no Kerberos tickets to prove itself with",
                 "log on with an account of the domain",
             )
-            return CredentialError("the logon session", cause, remedy)
+            return CredentialError("the logon session", cause, remedy, code="ticket-missing")
         told = (
             f"error 0x{code:08X} of Windows"
             if code
             else f"an error of pyspnego's, {type(error).__name__}"
         )
         return AuthenticationError(
-            self._subject, f"no exchange can start ({told})", "look into the system's event log"
+            self._subject,
+            f"no exchange can start ({told})",
+            "look into the system's event log",
+            code="kerberos-failed",
         )
 
     def verify(self, protection: Protection) -> PeerIdentity:
         if (protection is Protection.TLS) is (self._channel is None):
             raise PeerNotProven(
-                self._subject, "the exchange is not bound to a TLS channel as it has to be"
+                self._subject,
+                "the exchange is not bound to a TLS channel as it has to be",
+                code="tls-channel-mismatch",
             )
         try:
             # Flags mean nothing before the end: a client's show what it has asked for.
@@ -188,7 +197,7 @@ class SspiInitiator(PublicContext):
             shown = int(self._proxy.context_attr) if proven else 0
         except Exception as error:
             raise AuthenticationError(
-                self._subject, "Windows does not say how the exchange ended"
+                self._subject, "Windows does not say how the exchange ended", code="kerberos-failed"
             ) from error
         if not proven:
             raise PeerNotProven(self._subject, "the exchange did not end with Kerberos")
@@ -202,6 +211,7 @@ class SspiInitiator(PublicContext):
                 f"the exchange ended without {flag_names(missing)}",
                 "the service must agree to mutual authentication, and to protection "
                 f"{protection.value}",
+                code="protection-not-agreed",
             )
         if self._sealed_inside:
             protection = Protection.SEAL
@@ -218,7 +228,10 @@ class SspiInitiator(PublicContext):
         code = _windows_code(error)
         told = f" (0x{code:08X})" if code else ""
         return AuthenticationError(
-            self._subject, f"the session protects no further record{told}", "connect again"
+            self._subject,
+            f"the session protects no further record{told}",
+            "connect again",
+            code="session-ended",
         )
 
     def _not_next(self, error: Exception) -> RecordError:
@@ -265,7 +278,9 @@ class SspiInitiator(PublicContext):
 
     def _check_encrypted(self, encrypted: bool) -> None:
         if not encrypted:
-            raise AuthenticationError(self._subject, "the security package did not encrypt")
+            raise AuthenticationError(
+                self._subject, "the security package did not encrypt", code="record-not-encrypted"
+            )
 
     @property
     def signature_size(self) -> int:
@@ -273,7 +288,9 @@ class SspiInitiator(PublicContext):
             return int(self._proxy.query_message_sizes().header) - _SEALED_ONLY
         except Exception as error:
             cause, remedy = "Windows does not tell the size of its records' headers", "use wire nns"
-            raise AuthenticationError(self._subject, cause, remedy) from error
+            raise AuthenticationError(
+                self._subject, cause, remedy, code="kerberos-failed"
+            ) from error
 
 
 CLIENT_CREDENTIALS = ClientCredentials

@@ -145,24 +145,39 @@ def _read_users(path: str) -> tuple[_User, ...]:
     except OSError as error:
         if error.errno == errno.EPERM:
             cause = "others than its owner have access to its passwords"
-            raise CredentialError(subject, cause, f"chmod 600 {path}") from None
+            raise CredentialError(
+                subject, cause, f"chmod 600 {path}", code="ntlm-users-invalid"
+            ) from None
         raise CredentialError(
-            subject, f"it cannot be read ({error.strerror})", "check the path and its owner"
+            subject,
+            f"it cannot be read ({error.strerror})",
+            "check the path and its owner",
+            code="ntlm-users-invalid",
         ) from error
     except UnicodeDecodeError:
         # Without its cause, which quotes the file.
-        raise CredentialError(subject, "it is not in UTF-8", "write it anew") from None
+        raise CredentialError(
+            subject, "it is not in UTF-8", "write it anew", code="ntlm-users-invalid"
+        ) from None
     users: list[_User] = []
     for number, line in enumerate(text.splitlines(), 1):
         if line:
             user = _read_line(line, f"line {number} of {subject}")
             if any(user.is_called(other.domain, other.name) for other in users):
                 raise CredentialError(
-                    f"line {number} of {subject}", "its user has a line already", "keep one of them"
+                    f"line {number} of {subject}",
+                    "its user has a line already",
+                    "keep one of them",
+                    code="ntlm-users-invalid",
                 )
             users.append(user)
     if not users:
-        raise CredentialError(subject, "there is nobody in it", "add a line DOMAIN:user:password")
+        raise CredentialError(
+            subject,
+            "there is nobody in it",
+            "add a line DOMAIN:user:password",
+            code="ntlm-users-invalid",
+        )
     return tuple(users)
 
 
@@ -181,14 +196,20 @@ def _read_line(line: str, subject: str) -> _User:
     if not usable:
         cause = "it is neither DOMAIN:user:password nor a line of smbpasswd"
         raise CredentialError(
-            subject, cause, "a password can neither be empty nor hold a colon: give its hash then"
+            subject,
+            cause,
+            "a password can neither be empty nor hold a colon: give its hash then",
+            code="ntlm-users-invalid",
         )
     if not all(
         _NAME.fullmatch(part) and part.isprintable() and part == part.strip()
         for part in (domain, name)
     ):
         raise CredentialError(
-            subject, "it names no user of a domain", "write LAB:alice:..., or LAB\\alice:..."
+            subject,
+            "it names no user of a domain",
+            "write LAB:alice:..., or LAB\\alice:...",
+            code="ntlm-users-invalid",
         )
     called = f"{domain}\\{name}"
     credential = (
@@ -279,6 +300,7 @@ class _NtlmContext(PublicContext):
                 self._subject,
                 f"the exchange ended without {flag_names(missing)}",
                 f"the peer must ask for protection {protection.value}",
+                code="protection-not-agreed",
             )
         self._sealed = bool(flags & Flag.CONFIDENTIALITY)
         return Protection.SEAL if self._sealed else Protection.SIGN, flags
@@ -290,7 +312,10 @@ class _NtlmContext(PublicContext):
             sealed = self._proxy.wrap_winrm(data)
         except Exception as error:  # after 2**32 records: their numbers have 32 bits
             raise AuthenticationError(
-                self._subject, "NTLM protects no further record", "connect again"
+                self._subject,
+                "NTLM protects no further record",
+                "connect again",
+                code="session-ended",
             ) from error
         return sealed.header, sealed.data
 
@@ -355,6 +380,7 @@ class NtlmInitiator(_NtlmContext):
             subject,
             f"there is no {wanted} in it",
             "write user@DOMAIN, with a domain that is in the file",
+            code="ntlm-users-invalid",
         )
 
     def _advance(self, token: bytes | None) -> Outcome:

@@ -200,7 +200,11 @@ class MutualAuthClientEndpoint:
         if failure.check(OverflowError):  # what sockets make of a port that is none
             return Failure(UsageError(self._where, "the port is out of range", "use 1 to 65535"))
         if failure.check(ValueError) and not failure.check(MutualAuthError):
-            return Failure(NetworkError(self._where, "invalid host name", "check the name"))
+            return Failure(
+                NetworkError(
+                    self._where, "invalid host name", "check the name", code="dns-name-invalid"
+                )
+            )
         failure.trap(ConnectError, DNSLookupError)
         error = failure.value
         if failure.check(ConnectionRefusedError):
@@ -215,7 +219,7 @@ class MutualAuthClientEndpoint:
             )
         else:
             cause, remedy = str(error).rstrip("."), "check the network, and that the service runs"
-        return Failure(NetworkError(self._where, cause, remedy))
+        return Failure(NetworkError(self._where, cause, remedy, code="connection-failed"))
 
     def _too_late(self, seconds: float, has_ticket: bool) -> Failure:
         if not has_ticket:
@@ -228,5 +232,6 @@ class MutualAuthClientEndpoint:
                 self._where,
                 f"no proof of the service within {seconds:g} s",
                 "check the port, that the service runs, and that a KDC answers",
+                code="handshake-timeout",
             )
         )

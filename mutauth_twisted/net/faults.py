@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mutauth_twisted.errors import REPLAY_CACHE, CredentialError
+from mutauth_twisted.errors import CredentialError
 from mutauth_twisted.log import Log
 
 #: Seconds between two lines of one kind in the log: every client fails alike; and for which a
@@ -62,7 +62,7 @@ class OwnFaults:
         :param seen_here: whether it was seen here, and not told by the client's ticket.
         """
         now = self._clock.seconds()
-        if seen_here and error.subject == REPLAY_CACHE:
+        if seen_here and error.code == "replay-cache-unusable":
             self._replay_cache, self._written_since = (str(error), now), False
         elif seen_here:
             self.standing = str(error)

@@ -102,5 +102,8 @@ async def listen_on(reactor: Any, text: str, factory: IProtocolFactory) -> Any:
         ) from error
     except CannotListenError as error:
         raise NetworkError(
-            f"endpoint {text}", str(error.socketError), "choose another port or address"
+            f"endpoint {text}",
+            str(error.socketError),
+            "choose another port or address",
+            code="cannot-listen",
         ) from error

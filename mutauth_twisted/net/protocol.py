@@ -38,6 +38,7 @@ from mutauth_twisted.errors import (
     NetworkError,
     ProtocolViolation,
     ThreadsUsedUp,
+    ToldByTicket,
 )
 from mutauth_twisted.identity import PeerIdentity
 from mutauth_twisted.log import Log
@@ -334,9 +335,8 @@ class HandshakeProtocol(Protocol):
             if error.subject == self._peer
             else f"handshake with {self._peer} failed"
         )
-        # Whose subject is the peer is told from what the peer sent.
         is_news = isinstance(error, CredentialError) and self._role.own_fault(
-            error, error.subject != self._peer
+            error, not isinstance(error, ToldByTicket)
         )
         if is_news or self._role.refusals is None:
             (self._log.error if is_news else self._log.info)(

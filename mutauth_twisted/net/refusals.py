@@ -49,7 +49,7 @@ class Refusals:
         is_client = isinstance(error, (AccessDenied, ServiceFull))
         limited = self._clients if is_client else self._strangers
         who = error.subject.casefold() if is_client else source
-        limited.line(error.kind, who, lambda: f"{text}: {error}", error=error)
+        limited.line(error.code, who, lambda: f"{text}: {error.coded}", error=error)
 
     def authenticated(self, principal: str) -> bool:
         """Count a new session of this principal; return True if its line is to be logged in

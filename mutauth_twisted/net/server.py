@@ -227,7 +227,10 @@ class MutualAuthServerFactory:
 def _too_many(peer: str) -> NetworkError:
     cause = "as many connections as may are waiting for their handshake"
     return NetworkError(
-        peer, cause, "raise max-waiting or max-waiting-per-address if these are honest clients"
+        peer,
+        cause,
+        "raise max-waiting or max-waiting-per-address if these are honest clients",
+        code="connections-waiting",
     )
 
 
@@ -263,7 +266,12 @@ class _Served(HandshakeProtocol):
             return
         cause = f"no slot for its handshake became free within {self._security.timeout:g} s"
         self._give_up(
-            NetworkError(self._peer, cause, "raise max-handshakes if the service can serve more")
+            NetworkError(
+                self._peer,
+                cause,
+                "raise max-handshakes if the service can serve more",
+                code="connections-waiting",
+            )
         )
 
     def _authorize(self, identity: PeerIdentity) -> None:

@@ -184,7 +184,12 @@ class Layer:
         if self._client and self._expected is None and not is_mutauth:
             # A relay can say so too, and TLS that ends at a relay ends a stream wherever the relay
             # likes.
-            raise PeerNotProven(peer, _THIRD_PARTY, f"{_SIGNER}; a mutauth service needs none")
+            raise PeerNotProven(
+                peer,
+                _THIRD_PARTY,
+                f"{_SIGNER}; a mutauth service needs none",
+                code="certificate-untrusted",
+            )
         try:
             if self._expected is not None:
                 _verify(connection, self._expected)
@@ -201,7 +206,10 @@ class Layer:
         except Exception as error:
             # OpenSSL takes more than cryptography reads, which has an error for each of its reasons
             raise PeerNotProven(
-                peer, "its certificate cannot be read", "give it another one"
+                peer,
+                "its certificate cannot be read",
+                "give it another one",
+                code="certificate-untrusted",
             ) from error
 
     def _marks(self, connection: Connection) -> tuple[bytes, bytes]:
@@ -216,10 +224,13 @@ class Layer:
                 peer,
                 "the peer closed the connection during the TLS handshake",
                 "give both sides the same protection; the peer's log says more",
+                code="handshake-cut",
             )
         if isinstance(reason, _NotTrusted):
             return PeerNotProven(
-                peer, *_UNTRUSTED.get(reason.code, (_OTHERWISE.format(code=reason.code), _SIGNER))
+                peer,
+                *_UNTRUSTED.get(reason.code, (_OTHERWISE.format(code=reason.code), _SIGNER)),
+                code="certificate-untrusted",
             )
         # OpenSSL's errors, each with its reason last; a system call that failed has a number and a
         # text.
@@ -312,13 +323,18 @@ def _not_for(expected: str, names: list[str], peer: str) -> PeerNotProven:
     cause = f"its certificate is not for {expected}"
     if not names:
         return PeerNotProven(
-            peer, f"{cause}, nor for any name", "have it issued with the service's name in it"
+            peer,
+            f"{cause}, nor for any name",
+            "have it issued with the service's name in it",
+            code="certificate-wrong-name",
         )
     more = ", ..." if len(names) > _NAMES_SHOWN else ""
     mentioned = f"it is for {', '.join(names[:_NAMES_SHOWN])}{more}"
     plain = next((name for name in names if re.fullmatch(r"(?!.*\.\.)[A-Za-z0-9.:-]+", name)), None)
     name = "NAME" if plain is None else plain.replace(":", "\\:")
-    return PeerNotProven(peer, cause, f"{mentioned}; tls-name={name} if you mean that")
+    return PeerNotProven(
+        peer, cause, f"{mentioned}; tls-name={name} if you mean that", code="certificate-wrong-name"
+    )
 
 
 @frozen
@@ -436,7 +452,10 @@ def server_layer(certificate_file: str | None = None, key_file: str | None = Non
     except (TLSError, TypeError, ValueError) as error:
         subject = f"certificate {certificate_file}"
         raise CredentialError(
-            subject, "it cannot be used with its key", "give the key that belongs to it"
+            subject,
+            "it cannot be used with its key",
+            "give the key that belongs to it",
+            code="certificate-unusable",
         ) from error
     return Layer(options, client=False)
 
@@ -451,7 +470,10 @@ def _read(path: str) -> bytes:
     except OSError as error:
         cause = f"it cannot be read: {(error.strerror or str(error)).lower()}"
         raise CredentialError(
-            f"certificate file {path}", cause, "check its name and who may read it"
+            f"certificate file {path}",
+            cause,
+            "check its name and who may read it",
+            code="certificate-unusable",
         ) from error
 
 
@@ -460,7 +482,10 @@ def _certificates(path: str) -> list[x509.Certificate]:
         return x509.load_pem_x509_certificates(_read(path))
     except ValueError as error:
         raise CredentialError(
-            f"certificate file {path}", "it holds no certificate in PEM form", "name another"
+            f"certificate file {path}",
+            "it holds no certificate in PEM form",
+            "name another",
+            code="certificate-unusable",
         ) from error
 
 
@@ -470,7 +495,10 @@ def _key(path: str) -> Any:
     except (ValueError, TypeError) as error:
         cause = "it holds no key in PEM form, or one with a password"
         raise CredentialError(
-            f"certificate file {path}", cause, "name the file of the key, without a password"
+            f"certificate file {path}",
+            cause,
+            "name the file of the key, without a password",
+            code="certificate-unusable",
         ) from error
 
 

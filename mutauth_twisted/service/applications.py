@@ -86,12 +86,18 @@ def _named_factory(name: str) -> IProtocolFactory:
     except (InvalidName, ModuleNotFound, ObjectNotFound, AttributeError) as error:
         cause = "there is no such module, or nothing of this name in it"
         raise UsageError(
-            subject, cause, "write package.module.Name, and see that PYTHONPATH leads there"
+            subject,
+            cause,
+            "write package.module.Name, and see that PYTHONPATH leads there",
+            code="factory-unusable",
         ) from error
     except Exception as error:
         cause = f"importing it fails with {type(error).__name__}: {error}"
         raise UsageError(
-            subject, cause, "fix the module: python -m pydoc shows where it fails"
+            subject,
+            cause,
+            "fix the module: python -m pydoc shows where it fails",
+            code="factory-unusable",
         ) from error
     if IProtocolFactory.providedBy(named):
         return named
@@ -100,13 +106,17 @@ def _named_factory(name: str) -> IProtocolFactory:
             subject,
             "it is neither a factory nor makes one",
             "name a Twisted factory, or what makes one",
+            code="factory-unusable",
         )
     try:
         inspect.signature(named).bind()
     except TypeError as error:
         cause = f"it cannot be called without arguments: {error}"
         raise UsageError(
-            subject, cause, "name a factory that is made already, or a function that makes it"
+            subject,
+            cause,
+            "name a factory that is made already, or a function that makes it",
+            code="factory-unusable",
         ) from error
     except ValueError:  # a callable of C tells nobody what it takes
         _log.debug("{name} has no signature", name=name)
@@ -114,9 +124,14 @@ def _named_factory(name: str) -> IProtocolFactory:
         made = named()
     except Exception as error:
         raise UsageError(
-            subject, f"making it fails with {type(error).__name__}: {error}", "fix what makes it"
+            subject,
+            f"making it fails with {type(error).__name__}: {error}",
+            "fix what makes it",
+            code="factory-unusable",
         ) from error
     if not IProtocolFactory.providedBy(made):
         cause = f"it makes no factory (IProtocolFactory) but an object of {type(made).__name__}"
-        raise UsageError(subject, cause, "name a Twisted factory, or what makes one")
+        raise UsageError(
+            subject, cause, "name a Twisted factory, or what makes one", code="factory-unusable"
+        )
     return made

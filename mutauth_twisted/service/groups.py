@@ -61,7 +61,11 @@ class NamedGroups:
             except DirectoryRefused as error:
                 cause = f"it cannot be read: {error.cause}"
                 looked[name] = DirectoryRefused(
-                    f"group {name}", cause, error.remedy, code=error.code
+                    f"group {name}",
+                    cause,
+                    error.remedy,
+                    result=error.result,
+                    code="directory-refused",
                 )
         return looked
 

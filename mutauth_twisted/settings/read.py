@@ -15,6 +15,7 @@ from mutauth_twisted.access import AccessPolicy, is_sid
 from mutauth_twisted.core.mechanism import Mechanism
 from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.errors import UsageError
+from mutauth_twisted.findings import Remedy
 from mutauth_twisted.ldap.options import DirectoryOptions
 from mutauth_twisted.mechanisms import MECHANISMS
 from mutauth_twisted.net.limits import Limits
@@ -112,10 +113,18 @@ class Values(dict[str, Any]):
     def __missing__(self, name: str) -> Any:
         return self.setdefault(name, self._known[name].initial)
 
-    def error(self, name: str, cause: str, remedy: str, value: object = None) -> UsageError:
+    def error(
+        self,
+        name: str,
+        cause: str,
+        remedy: Remedy,
+        value: object = None,
+        *,
+        code: str = UsageError.code,
+    ) -> UsageError:
         """An error about an option, as the front-end spells it."""
         written = self.front.spell(self.given.get(name, name), value)
-        return UsageError(self.front.subject + written, cause, remedy)
+        return UsageError(self.front.subject + written, cause, remedy, code=code)
 
     def _unknown(self, name: str) -> UsageError:
         names = sorted(self._known)
@@ -218,5 +227,6 @@ class Values(dict[str, Any]):
         if policy.lets_nobody_in and not self["allow-group"]:
             spell = self.front.spell
             remedy = f"add {spell('allow', 'PATTERN')}, or {spell('allow-all', True)} for everybody"
-            raise self.error("allow", "the access policy allows no client", remedy)
+            cause = "the access policy allows no client"
+            raise self.error("allow", cause, remedy, code="no-access-policy")
         return policy

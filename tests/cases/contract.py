@@ -56,7 +56,7 @@ class _Case(DirectoryWorld):
         except NotFound:
             return _NO_OBJECT
         except DirectoryRefused as error:
-            return error.code
+            return error.result
         return 0
 
     async def modify(

@@ -208,7 +208,7 @@ class WatchTests(test_maintenance.MaintenanceCase):
         def refused(session: LdapSession, catalog: LdapSession, name: str) -> groups.Group:
             if name == first:
                 raise DirectoryRefused(
-                    dns[0], "insufficient access rights", "ask an administrator", code=50
+                    dns[0], "insufficient access rights", "ask an administrator", result=50
                 )
             return right(session, catalog, name)
 

@@ -28,6 +28,7 @@ from mutauth_twisted.errors import (
     PeerNotProven,
     PeerRefused,
     ProtocolViolation,
+    ToldByTicket,
 )
 from mutauth_twisted.mechanisms import KERBEROS, NEGOTIATE
 from mutauth_twisted.spn import SPN
@@ -432,7 +433,7 @@ class KeyTests(ErrorTestCase):
                 await self.new_password(other)
             for port in (self.port, named):
                 if newer:
-                    kind: type[MutualAuthError] = CredentialError
+                    kind: type[MutualAuthError] = ToldByTicket
                     words = (
                         f"holds {self.account.version}",
                         "export the keytab again",
@@ -470,7 +471,7 @@ class KeyTests(ErrorTestCase):
             f"is encrypted with {name}, of which {self.file} holds no key",
             "msDS-Supported",
         )
-        await self.service_refuses(OTHER_KEY, CredentialError, *words)
+        await self.service_refuses(OTHER_KEY, ToldByTicket, *words)
         self.configure("permitted_enctypes = aes256-cts-hmac-sha1-96")
         await self.client_fails(
             CredentialError, "no encryption type is common", "msDS-Supported", "permitted_enctypes"
@@ -496,7 +497,7 @@ class KeyTests(ErrorTestCase):
         """A service's keytab without the type of its tickets."""
         self.put(self.file, self.account.key(AES128))
         words = ("is encrypted with aes256-cts-hmac-sha1-96", str(self.file), "export all")
-        await self.service_refuses(OTHER_KEY, CredentialError, *words)
+        await self.service_refuses(OTHER_KEY, ToldByTicket, *words)
 
 
 class SetupTests(ErrorTestCase):

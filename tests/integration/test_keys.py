@@ -21,7 +21,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from mutauth_twisted.credentials import ClientCredentials
-from mutauth_twisted.errors import CredentialError, PeerNotProven, PeerRefused
+from mutauth_twisted.errors import CredentialError, PeerNotProven, PeerRefused, ToldByTicket
 from mutauth_twisted.kerberos.tickets import tickets_for
 from mutauth_twisted.spn import SPN
 from tests.integration.commands import CommandTestCase
@@ -163,7 +163,7 @@ class RotationTests(RotatingTestCase):
             f"holds {self.account.version}",
             "export the keytab again",
         )
-        await self.both(port, REFUSED, (CredentialError, (str(self.file), *versions)))
+        await self.both(port, REFUSED, (ToldByTicket, (str(self.file), *versions)))
 
     async def test_keytab_away(self) -> None:
         """A keytab that is away, empty, or none: both sides say so, and with the file back clients

@@ -21,8 +21,10 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
     map(
         frozenset,
         (
-            {"text", "files", "signals"},
-            {"errors", "log"},
+            {"text", "files", "signals", "codes"},
+            {"findings"},
+            {"errors"},
+            {"log"},
             {"names", "protection", "windows"},
             {"spn", "access"},
             {"identity", "credentials", "threads"},
@@ -127,7 +129,7 @@ def allowed(importer: str, target: str) -> bool:
     if target == TESTING:
         return False
     if importer == LAB:
-        return target in ("errors", "text")
+        return target in ("errors", "findings", "text")
     if target == LAB:
         return importer == "cli"
     return floor(target) < floor(importer)

@@ -76,8 +76,7 @@ class TreeTests(SynchronousTestCase):
         for kind in KINDS:
             error = kind("the thing", "it broke", "mend it")
             error.left_behind = ("a file",)
-            if hasattr(error, "code"):
-                error.code = 5
+            error.code = "clock-skew"
             for copied in (
                 copy.copy(error),
                 copy.deepcopy(error),
@@ -102,7 +101,7 @@ class TreeTests(SynchronousTestCase):
         self.assertEqual(str(cut), str(StreamCut("a", "b", "c")))
         self.assertEqual(cut.exit_code, StreamCut.exit_code)
         self.assertIsInstance(UsageError("a", "b"), ValueError)
-        self.assertEqual(PeerRefused("a", "b", code=5).code, 5)
+        self.assertEqual(PeerRefused("a", "b", status=5).status, 5)
 
     def test_the_kdc_is_nobody_else(self) -> None:
         """A KDC that is silent is network trouble, one that refuses a refusal; the peer has done

@@ -329,7 +329,9 @@ class LimitedLogTests(SynchronousTestCase):
             self.assertTrue(refusals.broken(Failure(ZeroDivisionError()), "10.0.0.1"))
         lines = [str(formatEvent(event)) for event in events]
         self.assertEqual(len(lines), LimitedLog.LINES + LimitedLog.FIRSTS + 1)
-        self.assertEqual(lines[-1], "handshake with 10.0.0.1:1 failed: bob@TEST: not allowed")
+        self.assertEqual(
+            lines[-1], "handshake with 10.0.0.1:1 failed: [access-denied] bob@TEST: not allowed"
+        )
         refusals.flush()
 
     def test_denied_hide_nobody(self) -> None:
@@ -343,5 +345,7 @@ class LimitedLogTests(SynchronousTestCase):
                 )
             refusals.refused(AccessDenied("eve@TEST", "not allowed"), "10.0.0.1", "no connection")
         self.assertEqual(len(events), LimitedLog.LINES + 1)
-        self.assertEqual(formatEvent(events[-1]), "no connection: eve@TEST: not allowed")
+        self.assertEqual(
+            formatEvent(events[-1]), "no connection: [access-denied] eve@TEST: not allowed"
+        )
         refusals.flush()

@@ -102,7 +102,10 @@ async def _through_stdio(reactor: Any, endpoint: IStreamClientEndpoint) -> None:
         raise
     except Exception as error:
         raise NetworkError(
-            "the connection", str(error).rstrip("."), "the service's log may say why"
+            "the connection",
+            str(error).rstrip("."),
+            "the service's log may say why",
+            code="network-failed",
         ) from error
     finally:
         stdio.loseConnection()
@@ -111,7 +114,7 @@ async def _through_stdio(reactor: Any, endpoint: IStreamClientEndpoint) -> None:
 
 def _report(failure: Failure) -> None:
     """Why a local connection leads nowhere; the next one may."""
-    if not failure.check(MutualAuthError):
+    if not isinstance(failure.value, MutualAuthError):
         failure.raiseException()
     report(failure.value)
 

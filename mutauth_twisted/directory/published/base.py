@@ -53,6 +53,8 @@ class TakenByAnother(ServiceCheckFailed):
         super().__init__(subject, cause, remedy)
         self.there = there
 
+    code = "scp-taken"
+
 
 @frozen
 class Registration:
@@ -177,14 +179,14 @@ class PublishedEntry(ABC):
         try:
             return self._write(session, binding, gone)
         except DirectoryRefused as error:
-            if error.code != INSUFFICIENT_RIGHTS:
+            if error.result != INSUFFICIENT_RIGHTS:
                 raise
             raise self._no_right("", self._remedy(session, binding)) from error
 
     def _no_right(self, since: str, remedy: str) -> ServiceCheckFailed:
         assert self._standing is not None
         cause = f"{self._standing.account.name} may not write {' and '.join(self.attributes)} of it"
-        return ServiceCheckFailed(self.subject, cause + since, remedy)
+        return ServiceCheckFailed(self.subject, cause + since, remedy, code="no-right-to-publish")
 
     def inspect(
         self, session: LdapSession, catalog: LdapSession, gone: Sequence[Elsewhere] = ()
@@ -212,7 +214,12 @@ class PublishedEntry(ABC):
         except ServiceCheckFailed as error:
             cause = f"{difference}, and {error.cause}"
             return Inspection(
-                _lines([*wrong, ServiceCheckFailed(error.subject, cause, error.remedy)])
+                _lines(
+                    [
+                        *wrong,
+                        ServiceCheckFailed(error.subject, cause, error.remedy, code=error.code),
+                    ]
+                )
             )
         return Inspection(_lines(wrong), (f"{self.subject}: {difference}; published again",))
 
@@ -294,7 +301,9 @@ def check_spns(catalog: LdapSession, found: Found, account: Account) -> list[Ser
             failures.append(_on_another(catalog, spn, account, others))
         elif not account.holds(spn):
             cause = _why_missing(spn, found.dn, account)
-            failures.append(ServiceCheckFailed(f"SPN {spn}", cause, f"run {found.command}"))
+            failures.append(
+                ServiceCheckFailed(f"SPN {spn}", cause, f"run {found.command}", code="spn-missing")
+            )
     return failures
 
 
@@ -308,6 +317,7 @@ def _on_another(
         f"SPN {spn}",
         f"it is {where} {names}, and this service runs as {account.name}",
         f"run the service under that account, or remove the SPN: {commands}",
+        code="spn-on-other-account",
     )
 
 

@@ -39,7 +39,9 @@ class RnrEntry(PublishedEntry):
         try:
             instance = read_instance(session, service.rnr_name or service.service_class)
         except NotFound as error:
-            raise NotFound(error.subject, error.cause, f"run {command}") from error
+            raise NotFound(
+                error.subject, error.cause, f"run {command}", code="rnr-not-found"
+            ) from error
         verify_class(
             f"RnR service {instance.dn}",
             instance.service_class,
@@ -87,6 +89,6 @@ class RnrEntry(PublishedEntry):
                 session, self._instance.dn, self._address(binding)
             )
         except DirectoryRefused as error:
-            if error.code != INSUFFICIENT_RIGHTS:
+            if error.result != INSUFFICIENT_RIGHTS:
                 raise
             return False

@@ -26,6 +26,7 @@ from mutauth_twisted.directory.scp import (
 )
 from mutauth_twisted.directory.servicename import SPN_FORMS, ServiceName, verify_class
 from mutauth_twisted.errors import NotFound, UsageError
+from mutauth_twisted.findings import Remedy
 from mutauth_twisted.ldap.dn import same_dn
 from mutauth_twisted.ldap.session import LdapSession
 from mutauth_twisted.names import fold_ascii
@@ -44,7 +45,7 @@ class ScpEntry(PublishedEntry):
         service = self._registration.service
         cached = GuidCache(self._registration.state_dir).read(service)
         place: str | None = None
-        remedy = f"run {self._command(session, service)}"
+        remedy: Remedy = f"run {self._command(session, service)}"
         try:
             place = scp_dn(session, service)
         except (NotFound, UsageError) as error:
@@ -56,7 +57,7 @@ class ScpEntry(PublishedEntry):
         try:
             point = read_scp(session, where)
         except NotFound as error:
-            raise NotFound(error.subject, error.cause, remedy) from error
+            raise NotFound(error.subject, error.cause, remedy, code="scp-not-found") from error
         verify_class(
             f"SCP {point.dn}",
             point.service_class,

@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted.cli.group import OneLineGroup, _Run
-from mutauth_twisted.errors import AuthenticationError, MutualAuthError, NotFound, UsageError
+from mutauth_twisted.errors import AuthenticationError, NetworkError, NotFound, UsageError
 
 
 @click.group(cls=OneLineGroup)
@@ -26,8 +26,8 @@ def fail(kind: str) -> None:
     errors: dict[str, Any] = {
         "usage": UsageError("thing", "it cannot be", "do otherwise"),
         "none": NotFound("thing", "it is not there"),
-        "network": MutualAuthError("thing", "it broke\nin two lines"),
-        "refused": AuthenticationError("thing", "it is not proven"),
+        "network": NetworkError("thing", "it broke\nin two lines"),
+        "refused": AuthenticationError("thing", "the clocks differ", code="clock-skew"),
         "interrupt": KeyboardInterrupt(),
     }
     if kind in errors:
@@ -43,10 +43,10 @@ class OneLineTests(SynchronousTestCase):
     def test_errors(self) -> None:
         """Each foreseeable end is one line and its own code."""
         for kind, code, line in (
-            ("usage", 2, "mutauth: thing: it cannot be; do otherwise\n"),
-            ("none", 1, "mutauth: thing: it is not there\n"),
-            ("network", 3, "mutauth: thing: it broke in two lines\n"),
-            ("refused", 4, "mutauth: thing: it is not proven\n"),
+            ("usage", 2, "mutauth: [invalid-option] thing: it cannot be; do otherwise\n"),
+            ("none", 1, "mutauth: [not-found] thing: it is not there\n"),
+            ("network", 3, "mutauth: [network-failed] thing: it broke in two lines\n"),
+            ("refused", 4, "mutauth: [clock-skew] thing: the clocks differ\n"),
             ("interrupt", 130, "mutauth: interrupted\n"),
         ):
             ended = self.run_group("fail", "--kind", kind)

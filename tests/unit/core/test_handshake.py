@@ -241,7 +241,7 @@ class InitiatorTests(Case):
             self.assert_failed(events, PeerRefused, text)
             assert isinstance(events[0], Failed)
             assert isinstance(events[0].error, PeerRefused)
-            self.assertEqual(events[0].error.code, code)
+            self.assertEqual(events[0].error.status, code)
 
     def test_refused_for_the_package(self) -> None:
         """A service that knows another package says no more than that it accepts nothing: what else

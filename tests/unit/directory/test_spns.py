@@ -26,7 +26,9 @@ class _OneCase:
             others = [each for each in self.values if each.casefold() != text.casefold()]
             if change.kind == "add":
                 if others != self.values:
-                    raise DirectoryRefused("object", "it has this value already", code=VALUE_EXISTS)
+                    raise DirectoryRefused(
+                        "object", "it has this value already", result=VALUE_EXISTS
+                    )
                 others.append(text)
             self.values = others
 

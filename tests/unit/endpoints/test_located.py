@@ -75,11 +75,11 @@ class MovedTests(SynchronousTestCase):
         cases: tuple[tuple[MutualAuthError, bool], ...] = (
             (NetworkError("a", "nothing listens there"), True),
             (PeerNotProven("a", "another one"), True),
-            (PeerRefused("a", "no such key", code=0x80090322), True),
-            (KDCRefused("a", "no such service", code=7), True),
-            (PeerRefused("a", "denied", code=ACCESS_DENIED), False),
-            (PeerRefused("a", "full", code=SERVICE_FULL), False),
-            (KDCRefused("a", "our ticket", code=32), False),
+            (PeerRefused("a", "no such key", status=0x80090322), True),
+            (KDCRefused("a", "no such service", krb_error=7), True),
+            (PeerRefused("a", "denied", status=ACCESS_DENIED), False),
+            (PeerRefused("a", "full", status=SERVICE_FULL), False),
+            (KDCRefused("a", "our ticket", krb_error=32), False),
             (KDCUnreachable("a", "no KDC"), False),
             (CredentialError("a", "no ticket"), False),
         )

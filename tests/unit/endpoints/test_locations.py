@@ -80,11 +80,11 @@ class LocationsTests(SynchronousTestCase):
         self.assertEqual(len({id(self.successResultOf(each)) for each in waiting}), 1)
         self.clock.advance(60)
         waiting = [self.locations.find() for _ in range(500)]
-        error = DirectoryRefused("the directory", "no", code=50)
+        error = DirectoryRefused("the directory", "no", result=50)
         self.searches.begun[1].errback(error)
         failures = [self.failureResultOf(each, DirectoryRefused).value for each in waiting]
         self.assertEqual(
-            {(str(each), each.code, each.__cause__) for each in failures},
+            {(str(each), each.result, each.__cause__) for each in failures},
             {("the directory: no", 50, error)},
         )
         self.assertEqual(len(set(map(id, failures))), 500)

@@ -18,9 +18,9 @@ from mutauth_twisted.core.context import StepFailed
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.errors import (
     AuthenticationError,
-    CredentialError,
     PeerNotProven,
     ProtocolViolation,
+    ToldByTicket,
 )
 from mutauth_twisted.kerberos import ap_req as ticket
 from mutauth_twisted.kerberos.ap_req import ticket_label
@@ -98,11 +98,11 @@ class FloorTests(FloorCase):
             (
                 RC4,
                 AES256,
-                CredentialError,
+                ToldByTicket,
                 "encrypted with arcfour-hmac",
                 "msDS-SupportedEncryptionTypes",
             ),
-            (RC4, RC4, CredentialError, "encrypted with arcfour-hmac", "export its keytab"),
+            (RC4, RC4, ToldByTicket, "encrypted with arcfour-hmac", "export its keytab"),
             (AES256, RC4, AuthenticationError, "key is of type arcfour-hmac", "permitted_enctypes"),
         ):
             request = self.third_party(kind, session).step()

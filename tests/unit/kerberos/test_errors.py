@@ -28,6 +28,7 @@ from mutauth_twisted.errors import (
     PeerRefused,
     ProtocolViolation,
     RecordError,
+    ToldByTicket,
     UsageError,
 )
 from mutauth_twisted.kerberos import errors as gsserrors
@@ -100,7 +101,9 @@ class ExplainTests(SynchronousTestCase):
             self.assertIsInstance(error, KDCError)
             self.assertIsInstance(error, AuthenticationError)
             self.assertNotIsInstance(error, (PeerError, CredentialError))
-            self.assertEqual((error.code, error.of_service, error.exit_code), (code, of_service, 4))
+            self.assertEqual(
+                (error.krb_error, error.of_service, error.exit_code), (code, of_service, 4)
+            )
 
     def test_major_codes(self) -> None:
         """What the major code alone tells."""
@@ -212,7 +215,7 @@ class AcceptorTests(SynchronousTestCase):
             (-1765328347, AuthenticationError, "its clock and this machine's"),
             (-1765328353, PeerNotProven, "does not fit its ticket"),
             (-1765328350, PeerNotProven, "replay"),
-            (-1765328148, CredentialError, "not permitted here"),
+            (-1765328148, ToldByTicket, "not permitted here"),
         ):
             self.assert_said(self.said(minor), kind, "client: ", words)
 
@@ -248,7 +251,7 @@ class AcceptorTests(SynchronousTestCase):
             self.said(version=0), PeerNotProven, "version 0", "holds 1", "kinit", self.name
         )
         self.assert_said(
-            self.said(version=2), CredentialError, "version 2", "holds 1", "export the keytab again"
+            self.said(version=2), ToldByTicket, "version 2", "holds 1", "export the keytab again"
         )
 
     def test_key_kinds(self) -> None:
@@ -256,10 +259,10 @@ class AcceptorTests(SynchronousTestCase):
         no other error.
         """
         self.assert_said(
-            self.said(kind=23), CredentialError, "arcfour-hmac", "msDS-SupportedEncryptionTypes"
+            self.said(kind=23), ToldByTicket, "arcfour-hmac", "msDS-SupportedEncryptionTypes"
         )
         for kind in (0, -1, 12345, 1 << 40):
-            self.assert_said(self.said(kind=kind), CredentialError, f"encryption type {kind}")
+            self.assert_said(self.said(kind=kind), ToldByTicket, f"encryption type {kind}")
 
     def test_wrong_key(self) -> None:
         """A key that should fit and does not is another account's."""
@@ -336,7 +339,7 @@ class AcceptorTests(SynchronousTestCase):
         error = explain(
             gss(-1765328349), "client", Acceptor(None, TicketLabel(self.name, 18, 7, 18))
         )
-        self.assert_said(error, CredentialError, "version 7", f"{self.path} holds 1")
+        self.assert_said(error, ToldByTicket, "version 7", f"{self.path} holds 1")
 
     def test_keytab_keys(self) -> None:
         """What a keytab holds, without the keys."""

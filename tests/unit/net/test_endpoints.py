@@ -633,7 +633,9 @@ class TicketTests(SynchronousTestCase):
             self.assertIs(self.failureResultOf(connecting).value, self.fails)
             self.assertEqual((self.inner.factory, self.reactor.getDelayedCalls()), (None, []))
             text = "".join(str(formatEvent(event)) for event in events)
-            self.assertIn("not connecting to srv1:9000: echoSvc/srv1: the KDC knows", text)
+            self.assertIn(
+                "not connecting to srv1:9000: [kdc-refused] echoSvc/srv1: the KDC knows", text
+            )
 
     def test_deadline(self) -> None:
         """A KDC that does not answer is what is named then, and not the service; its answer comes
@@ -753,7 +755,7 @@ class TogetherTests(SynchronousTestCase):
     def test_denied(self) -> None:
         """A client that is not let in learns that much."""
         error = self.failureResultOf(self.connect(AccessPolicy()), PeerRefused).value
-        self.assertEqual(cast(PeerRefused, error).code, 5)
+        self.assertEqual(cast(PeerRefused, error).status, 5)
         self.assertNotIsInstance(error, AccessDenied)
         self.assertEqual((self.clients.built, self.servers.built), ([], []))
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from mutauth_twisted.errors import REPLAY_CACHE, CredentialError
+from mutauth_twisted.errors import REPLAY_CACHE, CredentialError, ToldByTicket
 from mutauth_twisted.net.faults import AGAIN, FORGOTTEN, OwnFaults
 
-GONE = CredentialError("keytab /k", "it does not exist")
+GONE = CredentialError("keytab /k", "it does not exist", code="keytab-unusable")
 UNWRITTEN = CredentialError(
-    REPLAY_CACHE, "the service cannot note which requests it has seen (No space left)"
+    REPLAY_CACHE,
+    "the service cannot note which requests it has seen (No space left)",
+    code="replay-cache-unusable",
 )
-CLAIMED = CredentialError("192.0.2.1:9", "its ticket is for key version 9")
+CLAIMED = ToldByTicket("192.0.2.1:9", "its ticket is for key version 9")
 
 
 class OwnFaultsTests(SynchronousTestCase):

@@ -762,7 +762,10 @@ class SecrecyTests(Case):
         """At the usual level a connection is one line, which tells who came, or why nobody did."""
         for flags, text in (
             (ALL_FLAGS, "proved to be alice@TEST.EXAMPLE (kerberos, seal; mutual"),
-            (Flag(0), "handshake with 192.168.1.1:54321 failed: peer: the exchange ended without"),
+            (
+                Flag(0),
+                "192.168.1.1:54321 failed: [not-authenticated] peer: the exchange ended without",
+            ),
         ):
             with captured_log() as events:
                 self.server(FakeContext(initiator=False, flags=flags)).receive(TOKEN_1)

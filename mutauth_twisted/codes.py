@@ -1,0 +1,445 @@
+"""Codes of everything that can be wrong: severity, what it means, and what to do.
+
+The one table of them.  Each code is stable, and stands in front of its line in
+logs, on the status page and in what the commands print.  docs/troubleshooting.md
+is made from it.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from attrs import frozen
+
+Severity = Literal["error", "warning", "info"]
+
+
+@frozen
+class Code:
+    """Meaning of one code, in Markdown.
+
+    :param cause: what is wrong.
+    :param fix: what to do about it.
+    :param severity: ``error``: something does not work; ``warning``: it works for now.
+    """
+
+    cause: str
+    fix: str
+    severity: Severity = "error"
+
+
+CODES: Final[dict[str, Code]] = {
+    "access-denied": Code(
+        "A client proved who it is, and the access policy does not allow it.",
+        "Add the account or one of its groups to `--allow` or `--allow-group`, if it should have "
+        "access; look for a `--deny` that matches.",
+    ),
+    "account-disabled": Code(
+        "The KDC does not let the account log on: it is disabled, locked, expired, not valid yet, "
+        "or outside its logon hours.",
+        "An administrator enables the account or extends it.",
+    ),
+    "account-not-found": Code(
+        "The directory has no account of this name.",
+        "Check the sAMAccountName or UPN, or give the account's DN. A computer's name ends with "
+        "`$`.",
+    ),
+    "account-unknown": Code(
+        "The KDC does not know the principal, or it is in another realm.",
+        "Check the principal's spelling and realm, `account@REALM`.",
+    ),
+    "address-not-published": Code(
+        "The object in the directory does not say where the service is: it has no host or no "
+        "usable port.",
+        "Start the service, which publishes its address; or write it with `mutauth scp publish` "
+        "or `mutauth rnr publish`.",
+    ),
+    "ambiguous-name": Code(
+        "Several objects in the directory have this name.",
+        "Give the DN of the one that is meant.",
+    ),
+    "binding-invalid": Code(
+        "The binding information (port, priority, weight, wire, protection) cannot be read or "
+        "written.",
+        "It begins with a port, such as `9000;wire=nns`. Start the service again, or correct it "
+        "with `mutauth scp publish`.",
+    ),
+    "cannot-listen": Code(
+        "The port or address to listen on cannot be used: it is taken, not local, or needs more "
+        "rights.",
+        "Choose another port or address; `ss -ltnp` shows who listens.",
+    ),
+    "ccache-unusable": Code(
+        "The ticket cache cannot be read, or belongs to another principal.",
+        "Get new tickets with `kinit`; compare `KRB5CCNAME` and `klist`.",
+    ),
+    "certificate-untrusted": Code(
+        "Nothing vouches for the peer's TLS certificate, or it cannot be read.",
+        "Name the authority that signed it (`tls-ca`, `--directory-ca`). Another mutauth peer "
+        "needs no certificate authority.",
+    ),
+    "certificate-unusable": Code(
+        "This side's certificate or its private key cannot be read, or they do not belong "
+        "together.",
+        "Check the files of `--tls-cert` and `--tls-key`: PEM, readable, the key without a "
+        "password.",
+    ),
+    "certificate-wrong-name": Code(
+        "The peer's TLS certificate is valid, and made out for another name.",
+        "Connect by the name in the certificate, give that with `tls-name`, or have a certificate "
+        "issued for the host.",
+    ),
+    "clock-skew": Code(
+        "The clocks of client, service and KDC differ by more than Kerberos allows (five minutes).",
+        "Set all of them by NTP.",
+    ),
+    "computer-not-found": Code(
+        "No computer object in the domain has this dNSHostName.",
+        "Check `--host`; join the host to the domain, or choose where the SCP goes with "
+        "`--scp-parent` or `--container`.",
+    ),
+    "connection-failed": Code(
+        "The TCP connection could not be made: nothing listens there, or the host cannot be "
+        "reached.",
+        "Check that the service runs, its port, and the firewalls between.",
+    ),
+    "connections-waiting": Code(
+        "Too many connections wait for their handshake, so that this one got no slot.",
+        "Look for a flood of one address; raise `max-handshakes`, `max-waiting` or "
+        "`max-waiting-per-address` if the clients are honest.",
+    ),
+    "descriptors-used-up": Code(
+        "The process has as many files and sockets open as it may (EMFILE).",
+        "Raise `LimitNOFILE=` (or `ulimit -n`), or lower `max-connections`.",
+    ),
+    "directory-login-refused": Code(
+        "A domain controller answered, and refused the login.",
+        "Check that the account is enabled, and that the clocks agree.",
+    ),
+    "directory-not-protected": Code(
+        "A directory server does not offer the protection without which nothing it says is "
+        "believed.",
+        "Try another domain controller; look for what stands in front of this one.",
+    ),
+    "directory-refused": Code(
+        "A domain controller answered, and refused the operation. The line has its reason.",
+        "Do what the line says; its own log and the reason's number tell more.",
+    ),
+    "directory-unreachable": Code(
+        "No domain controller answers, or the connection to one was lost.",
+        "Check the network, DNS, and that one runs; name one with `--directory` (`directory=` in "
+        "an endpoint).",
+    ),
+    "dns-failed": Code(
+        "No DNS server gave a usable answer in time.",
+        "Check the servers in `/etc/resolv.conf`, or ask another one with `--nameserver` "
+        "(`nameserver=` in an endpoint).",
+    ),
+    "dns-name-invalid": Code(
+        "A name that should be a DNS name is none.",
+        "Correct the option, the record in DNS, or the object in the directory that gives it.",
+    ),
+    "dns-name-unknown": Code(
+        "DNS does not know the name, or has no such record for it.",
+        "Check the name; ask another server with `--nameserver` (`nameserver=` in an endpoint).",
+    ),
+    "factory-unusable": Code(
+        "What `--factory` names cannot be imported, fails, or makes no Twisted factory.",
+        "Name a factory, or a function that makes one, as `package.module.Name`; see that "
+        "`PYTHONPATH` leads there.",
+    ),
+    "group-not-found": Code(
+        "The forest has no group of this name, or no such domain.",
+        "Check the name, `DOMAIN\\group` or a DN, or give the group's SID.",
+    ),
+    "group-unusable": Code(
+        "The group exists, and can be in no client's ticket: it is a distribution group, local to "
+        "a domain, or no group.",
+        "Take a global or universal security group.",
+    ),
+    "guid-cache-unusable": Code(
+        "The file that caches the SCP's GUID cannot be read or written.",
+        "Run the command as root, or name another place with `--state-dir`; a damaged file can be "
+        "removed.",
+    ),
+    "handshake-cut": Code(
+        "The peer closed the connection during the handshake.",
+        "Its log says why. Check the port, and that both sides use one wire and one protection.",
+    ),
+    "handshake-timeout": Code(
+        "The handshake was not complete in time.",
+        "Check that the service, a KDC and the directory answer; allow more with `timeout` or "
+        "`--handshake-timeout`.",
+    ),
+    "internal-error": Code(
+        "A fault of this program.",
+        "Report it with the traceback in the log.",
+    ),
+    "invalid-option": Code(
+        "An option, a keyword of an endpoint string, an argument, or a combination of them cannot "
+        "be used.",
+        "The line names it and says what to give; see `--help`.",
+    ),
+    "kdc-refused": Code(
+        "The KDC answered, and its policy grants no ticket.",
+        "The account may be restricted: ask an administrator, who finds the reason in the KDC's "
+        "log.",
+    ),
+    "kdc-unreachable": Code(
+        "No KDC of the realm answers.",
+        "Check the network, DNS (`_kerberos._udp` records), and `krb5.conf`.",
+    ),
+    "kerberos-failed": Code(
+        "The Kerberos library failed for a reason that has no code of its own. The line quotes it.",
+        "Look the words up; `KRB5_TRACE=/dev/stderr` shows every step.",
+    ),
+    "key-refused": Code(
+        "The KDC refused the key or the password: it was changed, or has expired.",
+        "Export the keytab again, or log on again with `kinit`; change an expired password with "
+        "`kpasswd`.",
+    ),
+    "keytab-ambiguous": Code(
+        "The keytab holds keys of several accounts, and which one runs the service is not said.",
+        "Name it with `--account`, or export the account's own entry too.",
+    ),
+    "keytab-lacks-key": Code(
+        "The keytab lacks the key that is needed: of another account, version or encryption type.",
+        "Compare `klist -ke` with the account; export all of its keys again.",
+    ),
+    "keytab-unusable": Code(
+        "The keytab is missing, cannot be read by this user, or is no keytab.",
+        "Name the account's keytab with `--keytab`, and let this user read it.",
+    ),
+    "lab-failed": Code(
+        "The throw-away Active Directory cannot be started, used or stopped.",
+        "The line says what to change; its log is in the lab's directory.",
+    ),
+    "location-not-trusted": Code(
+        "What finds the service would let others choose the host: anybody may publish a keyword, "
+        "and hosts register two-part SPNs themselves.",
+        "Name the hosts to be believed with `hosts=`, or use `spn-form=guid` or `dn`.",
+    ),
+    "network-failed": Code(
+        "A connection broke or was refused.",
+        "Check the network and the service's log, and try again.",
+    ),
+    "no-access-policy": Code(
+        "The access policy allows no client, so that the service would serve nobody.",
+        "Say who may connect: `--allow`, `--allow-group` or `--allow-all` (`allow=` in an "
+        "endpoint).",
+    ),
+    "no-common-encryption": Code(
+        "Client, service and KDC have no permitted encryption type in common.",
+        "Allow AES on the accounts (msDS-SupportedEncryptionTypes 24) and in `krb5.conf` "
+        "(permitted_enctypes).",
+    ),
+    "no-right": Code(
+        "The account that asked has no right to do this in the directory.",
+        "Run the command of the line as an administrator, or have the right delegated.",
+    ),
+    "no-right-to-publish": Code(
+        "The service's account may not write its own address into its object.",
+        "Run `mutauth install` again for this account; for an RnR service listen on a fixed port "
+        "that an administrator publishes.",
+    ),
+    "not-authenticated": Code(
+        "The peer did not prove to be who it has to be.",
+        "Check that the address belongs to the service that is meant; something between both "
+        "sides may alter the handshake.",
+    ),
+    "not-found": Code(
+        "What was asked for is not in the directory, or this account may not see it.",
+        "Check the name.",
+    ),
+    "not-kerberos": Code(
+        "A client offers NTLM or another package where the service accepts Kerberos only.",
+        "Have the client use Kerberos: name the host in full, and see with `klist` that it gets a "
+        "ticket.",
+    ),
+    "ntlm-users-invalid": Code(
+        "The file of NTLM users cannot be used: its rights, its encoding or one of its lines.",
+        "`chmod 600`, UTF-8, a line `DOMAIN:user:password` each.",
+    ),
+    "offer-mismatch": Code(
+        "The SCP says that the service uses another wire or protection than the client was told "
+        "to use.",
+        "Leave the keyword out, or correct what the service publishes.",
+    ),
+    "opening-missing": Code(
+        "A client's first record is not the one that every mutauth client sends: something "
+        "removed this service's mark on the way.",
+        "Look for what stands between both sides.",
+    ),
+    "other-object": Code(
+        "An object of this name is in the directory, and is of another class.",
+        "Check the name, or choose another one.",
+    ),
+    "pac-unusable": Code(
+        "The client's ticket has no PAC that the KDC vouches for, so that its groups are not "
+        "known.",
+        "Check the domain controllers; rules for users alone need no PAC.",
+    ),
+    "peer-refused": Code(
+        "The other side ended the handshake and sent a code, or none.",
+        "Its own log says why.",
+    ),
+    "protection-mismatch": Code(
+        "A record came with another protection than was agreed.",
+        "Give both sides the same protection.",
+    ),
+    "protection-not-agreed": Code(
+        "The handshake ended without mutual authentication, or without the protection that is "
+        "required.",
+        "Have the peer ask for mutual authentication and for that protection (sign or seal).",
+    ),
+    "protocol-violation": Code(
+        "The peer sent what the protocol does not allow.",
+        "Check the port, and that both sides use one wire and one protection.",
+    ),
+    "realm-unknown": Code(
+        "No realm is known, or no KDC for it.",
+        "Name the realm, or set default_realm in `krb5.conf`; check DNS.",
+    ),
+    "record-not-encrypted": Code(
+        "The security library did not encrypt a record; nothing was sent.",
+        "Update the library; the line tells more.",
+    ),
+    "record-rejected": Code(
+        "A record was altered, repeated, reordered or dropped; none of it was delivered.",
+        "Look for what stands between both sides; connect again.",
+    ),
+    "replay-cache-unusable": Code(
+        "The service cannot note which requests it has seen, and accepts none without that.",
+        "Give it a directory that its user alone writes to: `StateDirectory=` in systemd, "
+        "`--state-dir`, or KRB5RCACHEDIR.",
+    ),
+    "request-replayed": Code(
+        "The same request was seen before.",
+        "Let the client try again; if it happens often, somebody copies requests.",
+    ),
+    "rights-unreadable": Code(
+        "An object's security descriptor cannot be read.",
+        "Run the command as an account that may read it.",
+    ),
+    "rnr-not-found": Code(
+        "The RnR service is not in the domain's WinsockServices container.",
+        "Check the name with `mutauth rnr list`; an administrator creates it with `mutauth rnr "
+        "publish`.",
+    ),
+    "scp-not-found": Code(
+        "The service connection point is not there, or no one has the keyword.",
+        "Check the name with `mutauth scp list`; an administrator creates it with `mutauth "
+        "install`.",
+    ),
+    "scp-not-named": Code(
+        "An SCP was named by something that is neither a DN nor a GUID.",
+        "`mutauth scp find KEYWORD` tells both.",
+    ),
+    "scp-taken": Code(
+        "The SCP points to another instance of the service, which runs.",
+        "Give each instance an SCP of its own (`--scp-name`, for `mutauth install` too), or stop "
+        "the other one.",
+    ),
+    "service-class-differs": Code(
+        "The object belongs to another service class.",
+        "Name the service's own object with `--scp-name` or `--rnr-name`, or its class with "
+        "`--service-class`.",
+    ),
+    "service-differs": Code(
+        "The ticket is for another service than the one that is meant.",
+        "Connect to the service that is meant; look for a redirected address or DNS record.",
+    ),
+    "service-disabled": Code(
+        "The service's account is disabled or expired, or has no key.",
+        "An administrator enables it, or sets its password and exports the keytab again.",
+    ),
+    "service-full": Code(
+        "The service has as many sessions as it may have, in all or of one account.",
+        "Raise `max-connections` or `max-connections-per-principal` if it can serve more.",
+    ),
+    "service-unknown": Code(
+        "The KDC knows no such SPN, or finds it on several accounts.",
+        "Check the SPN; register it with `mutauth install`; `mutauth spn query` finds all holders.",
+    ),
+    "session-ended": Code(
+        "The session reached one of its limits: its ticket's end, the longest session, or idle "
+        "time.",
+        "Connect again; raise `idle-timeout` or `max-session` if it should live longer.",
+    ),
+    "spn-alias": Code(
+        "Another account holds a name that Active Directory takes for the same (sPNMappings), "
+        "such as `host` for `HTTP`.",
+        "If its tickets are to move, give `--allow-alias`.",
+    ),
+    "spn-duplicate": Code(
+        "Several accounts would hold the SPN, or do: the KDC then grants no ticket, or one that "
+        "the wrong account can use.",
+        "Find the holders with `mutauth spn query` or `duplicates`, and delete it from all but "
+        "one.",
+    ),
+    "spn-invalid": Code(
+        "The text is no SPN: `class/host[:port][/name]`.",
+        "Correct it; a DN with `/` in it cannot be named, its GUID can.",
+    ),
+    "spn-missing": Code(
+        "The SPN is not on the account that runs the service, so that clients get no ticket for "
+        "it.",
+        "Run the `mutauth install` command of the line as an administrator.",
+    ),
+    "spn-names-scp": Code(
+        "SPNs still carry the GUID or DN of an object that is to be deleted.",
+        "Use `mutauth uninstall`, delete these SPNs first, or give `--leave-spns`.",
+    ),
+    "spn-not-vouched-for": Code(
+        "No account holds an SPN that vouches for this object: anybody could have published it.",
+        "If it is to be trusted, an administrator installs it.",
+    ),
+    "spn-on-other-account": Code(
+        "The SPN is on another account than the one that runs the service.",
+        "Run the service under that account, or delete the SPN there.",
+    ),
+    "stream-cut": Code(
+        "The connection ended without the peer's authenticated end of stream: stopped, or cut by "
+        "somebody.",
+        "What came before is genuine. Connect again.",
+    ),
+    "temporary-database": Code(
+        "There is no room for the temporary database of the search.",
+        "Make room, or name another directory in SQLITE_TMPDIR.",
+    ),
+    "threads-used-up": Code(
+        "The process can start no further thread.",
+        "Raise `TasksMax=` (or `ulimit -u`), and the limit of its container.",
+    ),
+    "ticket-expired": Code(
+        "A Kerberos ticket has expired or was revoked: this side's, or the client's.",
+        "Get a new one with `kinit`; check the clocks.",
+    ),
+    "ticket-missing": Code(
+        "There is no Kerberos ticket.",
+        "Get one with `kinit`, or name a keytab.",
+    ),
+    "ticket-wrong-key": Code(
+        "The ticket was made for another key than the service has: an old ticket, an old keytab, "
+        "or an SPN on another account.",
+        "Get new tickets with `kinit`; compare `mutauth spn query` with `klist -k`; export the "
+        "keytab again.",
+    ),
+    "tls-channel-mismatch": Code(
+        "The handshake is not bound to this TLS channel: TLS ends somewhere between both sides.",
+        "Look for what terminates TLS; a third-party client must send its channel bindings.",
+    ),
+    "token-unreadable": Code(
+        "The peer's token cannot be read.",
+        "Check that it speaks to the right port.",
+    ),
+    "weak-encryption": Code(
+        "Tickets or session keys are not AES, and only AES is accepted.",
+        "Set msDS-SupportedEncryptionTypes of the account to 24, then a new password; export its "
+        "keytab again.",
+    ),
+    "wrong-protocol": Code(
+        "The peer speaks another protocol or another wire.",
+        "Check the port, and that both sides use one wire and one protection.",
+    ),
+}
