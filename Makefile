@@ -9,7 +9,7 @@ TEST_LAB := --dir /run/mutauth-test --address 127.0.41.10
 SECOND_LAB := --dir /run/mutauth-test-2 --address 127.0.43.10
 INTEROP_LAB := --dir /run/mutauth-interop --address 127.0.42.10
 
-.PHONY: demo docs test interop ldap3 constraints reference lint fuzz clean
+.PHONY: demo docs pictures test interop ldap3 constraints reference lint fuzz clean
 
 demo:
 	@tools/bootstrap
@@ -51,6 +51,11 @@ constraints:
 reference:
 	@tools/bootstrap test
 	@$(RUN) python -m mutauth_twisted.cli.reference > docs/reference/options.md
+
+# docs/machines.md's, drawn from the code.
+pictures:
+	@tools/bootstrap docs
+	@$(RUN) python -m docs.machines
 
 lint:
 	@tools/bootstrap test
