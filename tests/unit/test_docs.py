@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import ast
-import json
 import re
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
-from xml.etree import ElementTree
 
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.interface import InterfaceClass
 
 import mutauth_twisted
-from docs import floors, machines
+from docs import floors
 from tests.documents import OPTIONS, documents, examples
 
 PACKAGE = Path(mutauth_twisted.__file__).parent
