@@ -125,7 +125,7 @@ class _Inputs(Protocol):
     """The machine's inputs."""
 
     def begin(self) -> None:
-        """Start the exchange."""
+        """Start, as an initiator does."""
 
     def token(self, token: Token) -> None:
         """A token came from the peer."""
@@ -226,13 +226,14 @@ class _Core(Generic[Identity]):
 
 def _make_machine(initiator: bool) -> Callable[[_Core[Identity]], _Inputs]:
     builder = TypeMachineBuilder(_Inputs, _Core)
-    idle = builder.state("idle")
+    if initiator:  # the first state made is where it starts
+        idle = builder.state("idle")
     waiting = builder.state("waiting for the peer's token")
     stepping = builder.state("stepping")
     confirming = builder.state("waiting for the peer's done")
     concluding = builder.state("verifying")
     over = builder.state("over")
-    unfinished = [idle, waiting, stepping, confirming, concluding]
+    unfinished = [waiting, stepping, confirming, concluding]
 
     @waiting.upon(_Inputs.token).to(stepping)
     def step(inputs: _Inputs, core: _Core[Identity], token: Token) -> None:
@@ -245,6 +246,7 @@ def _make_machine(initiator: bool) -> Callable[[_Core[Identity]], _Inputs]:
         core.send(token, done=False)
 
     if initiator:
+        unfinished.append(idle)
 
         @idle.upon(_Inputs.begin).to(stepping)
         def begin(inputs: _Inputs, core: _Core[Identity]) -> None:
@@ -278,10 +280,6 @@ def _make_machine(initiator: bool) -> Callable[[_Core[Identity]], _Inputs]:
                 core.conclude(inputs, None)
     else:
         opening = builder.state("waiting for the initiator's opening")
-
-        @idle.upon(_Inputs.begin).to(waiting)
-        def listen(inputs: _Inputs, core: _Core[Identity]) -> None:
-            core.wants_frame = True
 
         @stepping.upon(_Inputs.stepped_to_end).to(concluding)
         def finish(inputs: _Inputs, core: _Core[Identity], token: bytes) -> None:
@@ -386,7 +384,10 @@ class Handshake(Generic[Identity]):
 
     def begin(self) -> list[HandshakeEvent[Identity]]:
         """Start; an initiator's first step is due, an acceptor waits."""
-        return self._run(self._machine.begin)
+        if self._initiator:
+            return self._run(self._machine.begin)
+        self._core.wants_frame = True
+        return []
 
     def received(self, frame: Token | Fault) -> list[HandshakeEvent[Identity]]:
         """Take a frame of the peer; only while :attr:`wants_frame`."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, ParamSpec
+from typing import Any, TypeVarTuple
 
 from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred
@@ -52,7 +52,7 @@ from mutauth_twisted.protection import flag_names
 from mutauth_twisted.text import short_name
 from mutauth_twisted.threads import Workers
 
-P = ParamSpec("P")
+Told = TypeVarTuple("Told")
 #: A security context made beforehand, and its first step, if that was taken.
 Prepared = tuple[SecurityContext, Outcome | None]
 
@@ -210,12 +210,12 @@ class HandshakeProtocol(Protocol):
     def _authorize(self, identity: PeerIdentity) -> None:
         self._role.authorize(identity)
 
-    def _drive(self, tell: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+    def _drive(self, tell: Callable[[*Told], None], *what: *Told) -> None:
         """Tell the connection something, and carry out what follows from it."""
         if self._over:
             return
         try:
-            tell(*args, **kwargs)
+            tell(*what)
             while not self._over and (event := self._connection.next_event()) is not None:
                 self._perform(event)
         except Exception:
