@@ -4,7 +4,7 @@
 
 ENDPOINT is a client endpoint string of a running service.  Each connection is
 made from nothing but the ticket cache: a new endpoint, so that the search, the
-reading of the SCP, the connection and the exchange are all in the figure.
+reading of the SCP, the connection and the handshake are all in the figure.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a connection costs the server: accept, exchange, an echo of four bytes, close.
+"""What a connection costs the server: accept, handshake, an echo of four bytes, close.
 
     python benchmarks/connections.py [--protection NAME] [--rounds N] [--connections N] [--at-once
     N]

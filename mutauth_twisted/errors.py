@@ -184,7 +184,7 @@ class ThreadsUsedUp(MutualAuthError):
 
 
 class AuthenticationError(MutualAuthError):
-    """Base of everything that ends an exchange of tokens without a proof."""
+    """Base of everything that ends a handshake without authentication."""
 
     exit_code = 4
 
@@ -256,7 +256,7 @@ class PeerNotProven(PeerError):
 
 
 class PeerRefused(PeerError):
-    """The peer ended the exchange and sent a code.
+    """The peer ended the handshake and sent a code.
 
     :ivar status: the win32 or HRESULT code received.
     """

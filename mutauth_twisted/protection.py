@@ -30,7 +30,7 @@ class Protection(Enum):
     SEAL = "seal"
     #: Every record is signed with it, for all to read.
     SIGN = "sign"
-    #: TLS 1.3 carries the exchange, which is bound to it, and then the data.
+    #: TLS 1.3 carries the handshake, which is bound to it, and then the data.
     TLS = "tls"
 
     @property

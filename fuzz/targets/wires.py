@@ -8,7 +8,7 @@ from fuzz.inputs import Choices
 from mutauth_twisted.testing.fakes import chunked
 from mutauth_twisted.wire import NNS, WINSOCK, Fault, FrameError, Token, Wire
 
-_FRAME = 0xFFFF + 5  # the largest frame of the exchange
+_FRAME = 0xFFFF + 5  # the largest frame of the handshake
 _RECORD = 0x10000 + 4
 #: One byte at a time is for the start of a long stream only.
 _BYTEWISE = 2048

@@ -1,4 +1,4 @@
-"""What the exchange and the records need of a security package, whichever it is."""
+"""What the handshake and the records need of a security package, whichever it is."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Authentication(Protocol):
 
 
 class SecurityContext(Authentication, Wrapping, Protocol):
-    """One side of one exchange, and afterwards its keys."""
+    """One side of one handshake, and afterwards its keys."""
 
 
 class Keys(Protocol):

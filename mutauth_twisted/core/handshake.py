@@ -24,7 +24,7 @@ an unfinished context are only wishes.
 Between two mutauth peers the acceptor marks its last frame, and the initiator
 sends at once a protected empty record, the *opening* (see
 :mod:`mutauth_twisted.core.records`).  Only with that, ``opened()``, is the
-exchange established for the acceptor: before, whoever copied the initiator's
+handshake established for the acceptor: before, whoever copied the initiator's
 token looks the same.  A third-party initiator sends none, and an acceptor must
 not wait for its first record, as its application may be the one to speak first.
 
@@ -113,7 +113,7 @@ class Complete(Generic[Identity]):
 
 @frozen
 class Failed:
-    """The exchange is over; the connection is of no more use."""
+    """The handshake is over; the connection is of no more use."""
 
     error: MutualAuthError
 
@@ -151,7 +151,7 @@ class _Inputs(Protocol):
         """The initiator's opening has come."""
 
     def end(self, error: MutualAuthError, token: bytes, code: int | None) -> None:
-        """The exchange cannot go on; the token and the code, if any, tell the peer."""
+        """The handshake cannot go on; the token and the code, if any, tell the peer."""
 
 
 @define
@@ -184,7 +184,7 @@ class _Core(Generic[Identity]):
         return bool(frame)
 
     def fail(self, error: MutualAuthError, code: int | None, token: bytes = b"") -> None:
-        """End the exchange; an acceptor that has finished, or may have, reads no frame that could
+        """End the handshake; an acceptor that has finished, or may have, reads no frame that could
         tell it.
         """
         if not (self.initiator and (self.peer_done or not self.wire.says_done)):
@@ -261,7 +261,7 @@ def _make_machine(initiator: bool) -> Callable[[_Core[Identity]], _Inputs]:
         def confirmed(inputs: _Inputs, core: _Core[Identity], token: Token) -> None:
             core.took(token)
             if token.payload or not token.done:
-                error = core.violation("the peer sent a token after the exchange was complete")
+                error = core.violation("the peer sent a token after the handshake was complete")
                 inputs.end(error, b"", LOGON_FAILURE)
             else:
                 core.conclude(inputs, None)
@@ -272,7 +272,7 @@ def _make_machine(initiator: bool) -> Callable[[_Core[Identity]], _Inputs]:
                 core.conclude(inputs, token)
             elif token:
                 inputs.end(
-                    core.violation("the peer called the exchange done too early"),
+                    core.violation("the peer called the handshake done too early"),
                     b"",
                     LOGON_FAILURE,
                 )
@@ -315,7 +315,7 @@ def _make_machine(initiator: bool) -> Callable[[_Core[Identity]], _Inputs]:
             core.wants_frame, core.opening_of = False, None
             core.fail(error, code, token)
 
-    # A step still under way in a thread when the exchange ended comes too late to matter.
+    # A step still under way in a thread when the handshake ended comes too late to matter.
     for late in (_Inputs.stepped, _Inputs.stepped_to_done, _Inputs.stepped_to_end, _Inputs.end):
         over.upon(late).loop().returns(None)
     return builder.build()
@@ -408,10 +408,10 @@ class Handshake(Generic[Identity]):
             return self._run(self._machine.stepped_to_end, token)
         if core.peer_done:
             return self._end(
-                core.violation("the peer called the exchange done before it was complete")
+                core.violation("the peer called the handshake done before it was complete")
             )
         if not token:
-            return self._end(core.violation("the exchange came to a halt before it was complete"))
+            return self._end(core.violation("the handshake came to a halt before it was complete"))
         return self._run(self._machine.stepped, token)
 
     def opened(self) -> list[HandshakeEvent[Identity]]:
@@ -427,7 +427,7 @@ class Handshake(Generic[Identity]):
         return self._end(error, token if len(token) <= self._core.wire.max_token else b"")
 
     def abandon(self, error: MutualAuthError) -> list[HandshakeEvent[Identity]]:
-        """End the exchange from outside: deadline, lost connection, bytes of another protocol."""
+        """End the handshake from outside: deadline, lost connection, bytes of another protocol."""
         return self._run(self._machine.end, error, b"", None)
 
     def _end(self, error: MutualAuthError, token: bytes = b"") -> list[HandshakeEvent[Identity]]:

@@ -1,4 +1,4 @@
-"""Application bytes inside a TLS channel that the exchange was bound to, without I/O.
+"""Application bytes inside a TLS channel that the handshake was bound to, without I/O.
 
 TLS protects them, and they travel as they are: a size before each piece would
 cost a record of TLS's own for the few bytes that no longer fit.  What is still
@@ -47,7 +47,7 @@ class Stream:
 
     :param own: the secret of this side's direction.
     :param theirs: the secret of the peer's.
-    :param rest: what came behind the exchange's last frame.
+    :param rest: what came behind the handshake's last frame.
     :param peer: the peer as errors name it.
     """
 

@@ -83,7 +83,7 @@ class LocatedEndpoint:
     :param selection: what to look for.
     :param credentials: who this client is towards the service.
     :param security: protection and package, and the one deadline of search,
-        connection and exchange.  What the SCP offers cannot lower the protection.
+        connection and handshake.  What the SCP offers cannot lower the protection.
     :param wire: the wire's name, which has to be what the SCP says; None: that.
     :param authority: who has to vouch for a TLS certificate in addition; None: nobody.
     :param keep: seconds for which connections use what one search found

@@ -4,7 +4,7 @@ ldap3.
 Why not ldap3's own sealing (``session_security``): its receiving loop drops
 data when an answer spans several SASL buffers, so that large answers hang; it
 does not look whether what it unwrapped was encrypted; and a failing GSSAPI
-step is hidden behind the error of aborting the exchange.  Here the bind is
+step is hidden behind the error of aborting the handshake.  Here the bind is
 done step by step with ldap3's messages, and then ldap3's socket is replaced by
 a :class:`SealedSocket`, so that ldap3 sees plain LDAP on a plain socket.
 

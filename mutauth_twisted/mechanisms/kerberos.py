@@ -209,7 +209,7 @@ class _KerberosContext:
         if (protection is Protection.TLS) is (self._channel is None):
             raise PeerNotProven(
                 self._subject,
-                "the exchange is not bound to a TLS channel as it has to be",
+                "the handshake is not bound to a TLS channel as it has to be",
                 code="tls-channel-mismatch",
             )
         proven: Any
@@ -219,7 +219,7 @@ class _KerberosContext:
                 self._context, initiator_name=False, target_name=target_name, lifetime=False
             )
             if lucid is None or proven.mech != _KERBEROS_OID or not proven.complete:
-                raise PeerNotProven(self._subject, "the exchange did not end with Kerberos")
+                raise PeerNotProven(self._subject, "the handshake did not end with Kerberos")
             # GSSAPI hands out the terminating NUL of some names.
             name = display_name(self._peer_name(proven), False).name.rstrip(b"\0").decode()
         except (GSSError, UnicodeDecodeError) as error:  # a ticket can end between two steps
@@ -228,7 +228,7 @@ class _KerberosContext:
         if missing := _REQUIRED[protection] & ~flags:
             raise PeerNotProven(
                 self._subject,
-                f"the exchange ended without {flag_names(missing)}",
+                f"the handshake ended without {flag_names(missing)}",
                 "the peer must ask for mutual authentication, and for protection "
                 f"{protection.value}",
                 code="protection-not-agreed",

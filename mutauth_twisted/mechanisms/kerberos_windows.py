@@ -175,7 +175,7 @@ class SspiInitiator(PublicContext):
         )
         return AuthenticationError(
             self._subject,
-            f"no exchange can start ({told})",
+            f"no handshake can start ({told})",
             "look into the system's event log",
             code="kerberos-failed",
         )
@@ -184,7 +184,7 @@ class SspiInitiator(PublicContext):
         if (protection is Protection.TLS) is (self._channel is None):
             raise PeerNotProven(
                 self._subject,
-                "the exchange is not bound to a TLS channel as it has to be",
+                "the handshake is not bound to a TLS channel as it has to be",
                 code="tls-channel-mismatch",
             )
         try:
@@ -197,10 +197,10 @@ class SspiInitiator(PublicContext):
             shown = int(self._proxy.context_attr) if proven else 0
         except Exception as error:
             raise AuthenticationError(
-                self._subject, "Windows does not say how the exchange ended", code="kerberos-failed"
+                self._subject, "Windows does not say how the handshake ended", code="kerberos-failed"
             ) from error
         if not proven:
-            raise PeerNotProven(self._subject, "the exchange did not end with Kerberos")
+            raise PeerNotProven(self._subject, "the handshake did not end with Kerberos")
         flags = Flag(shown & int(Protection.SEAL.requested_flags))
         required = protection.requested_flags | (
             Flag.CONFIDENTIALITY if self._sealed_inside else Flag(0)
@@ -208,7 +208,7 @@ class SspiInitiator(PublicContext):
         if missing := required & ~flags:
             raise PeerNotProven(
                 self._subject,
-                f"the exchange ended without {flag_names(missing)}",
+                f"the handshake ended without {flag_names(missing)}",
                 "the service must agree to mutual authentication, and to protection "
                 f"{protection.value}",
                 code="protection-not-agreed",

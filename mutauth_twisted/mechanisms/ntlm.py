@@ -291,14 +291,14 @@ class _NtlmContext(PublicContext):
                 "use protection=seal",
             )
         if self._proxy is None or not self._proxy.complete:
-            raise PeerNotProven(self._subject, "the exchange did not end with NTLM")
+            raise PeerNotProven(self._subject, "the handshake did not end with NTLM")
         flags = Flag(
             int(self._proxy.context_attr) & int(Protection.SEAL.requested_flags & ~Flag.MUTUAL)
         )
         if missing := required_flags(protection) & ~flags:
             raise PeerNotProven(
                 self._subject,
-                f"the exchange ended without {flag_names(missing)}",
+                f"the handshake ended without {flag_names(missing)}",
                 f"the peer must ask for protection {protection.value}",
                 code="protection-not-agreed",
             )

@@ -77,7 +77,7 @@ class MutualAuthClientEndpoint:
     :param spn: what the service must prove to be; None: nothing, where the
         package proves no service.
     :param credentials: who this client is.
-    :param security: wire, protection, and the one deadline of connection and exchange.
+    :param security: wire, protection, and the one deadline of connection and handshake.
     :param where: the service's address as errors name it; the SPN if not given.
     :param tls: where protection is by TLS, the client's layer; None: one that
         takes any certificate.

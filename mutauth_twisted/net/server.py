@@ -95,7 +95,7 @@ class MutualAuthServerFactory:
         self._keys_fault: str | None = None
         self._live: set[_Served] = set()
         self._drained: Deferred[None] | None = None
-        #: How many exchanges and sessions there are.
+        #: How many handshakes and sessions there are.
         self.places = Places(limits)
         self._tls = (tls or server_layer()) if security.protection is Protection.TLS else None
         self._role = HandshakeRole(
@@ -177,7 +177,7 @@ class MutualAuthServerFactory:
         self._wrapped.doStop()
 
     def buildProtocol(self, addr: IAddress) -> IProtocol | None:
-        """The exchange for one connection, or while there are too many its end; see
+        """The handshake for one connection, or while there are too many its end; see
         IProtocolFactory.
         """
         place = self.places.take(addr)

@@ -1,8 +1,8 @@
-"""TLS 1.3 below an exchange, which is bound to it.
+"""TLS 1.3 below a handshake, which is bound to it.
 
 No certificate has to be issued: a service without one makes one up, and what
-proves it is the exchange.  Peers of this package know each other by ALPN
-(RFC 7301) and bind the exchange to the very channel (tls-exporter, RFC 9266);
+proves it is the handshake.  Peers of this package know each other by ALPN
+(RFC 7301) and bind the handshake to the very channel (tls-exporter, RFC 9266);
 with any other peer it is bound to the service's certificate
 (tls-server-end-point, RFC 5929).  Neither kind can be written by a relay: it
 has two channels, and not the key of the service's certificate.
@@ -81,7 +81,7 @@ class _Bounded(BufferingTLSTransport):
     """TLS whose peer cannot go on without saying anything.
 
     Messages of TLS's own - a change of keys (RFC 8446 4.6.3), which has to be
-    answered - bring nothing that the exchange or a session's limits could see.
+    answered - bring nothing that the handshake or a session's limits could see.
     They are counted apart from data, which does not pay for them: the answers
     that a peer leaves unread can so not fill the memory either.
     """
@@ -162,14 +162,14 @@ class Layer:
         self._client = client
         self._expected = expected
 
-    def under(self, exchange: IProtocol) -> IProtocol:
+    def under(self, handshake: IProtocol) -> IProtocol:
         """The protocol for the network, above which this one goes on; ``handshakeCompleted`` tells
         it when.
         """
         # Here, and not with the class: of two interfaces that Twisted's endpoints know they pass on
         # only the last one.
-        alsoProvides(exchange, IHandshakeListener)
-        return _Bounded(self._factory, exchange)
+        alsoProvides(handshake, IHandshakeListener)
+        return _Bounded(self._factory, handshake)
 
     def channel(self, transport: Any, peer: str) -> TLSChannel:
         """The channel whose TLS handshake is complete.
@@ -287,8 +287,8 @@ _UNTRUSTED = {
     10: ("its certificate has expired", "have it renewed, or check this machine's clock"),
     18: (  # DEPTH_ZERO_SELF_SIGNED_CERT
         "it has signed its certificate itself, as services do that were given none",
-        "leave tls-ca out: the exchange proves the service; or give the service a certificate with "
-        "tls-cert",
+        "leave tls-ca out: the handshake proves the service; or give the service a certificate "
+        "with tls-cert",
     ),
     19: _FOREIGN,  # SELF_SIGNED_CERT_IN_CHAIN
     20: _FOREIGN,  # UNABLE_TO_GET_ISSUER_CERT_LOCALLY
@@ -339,7 +339,7 @@ def _not_for(expected: str, names: list[str], peer: str) -> PeerNotProven:
 
 @frozen
 class Authority:
-    """Who has to vouch for the service's certificate, in addition to the exchange.
+    """Who has to vouch for the service's certificate, in addition to the handshake.
 
     :param ca_file: the authority's certificates, PEM.
     :param name: the DNS name or address that the certificate has to be for
@@ -375,7 +375,7 @@ class _ClientConnections:
 
 @cache
 def trusting_layer() -> Layer:
-    """TLS for a client that takes any certificate, as the exchange proves the service."""
+    """TLS for a client that takes any certificate, as the handshake proves the service."""
     return Layer(
         _ClientConnections(CertificateOptions(verify=False, raiseMinimumTo=TLSVersion.TLSv1_3)),
         client=True,

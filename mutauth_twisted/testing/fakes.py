@@ -44,7 +44,7 @@ class FakeContext:
     Its records carry a sequence number and a digest, so that like real ones
     they are good for one direction and one place only.
 
-    :param legs: how many tokens the exchange takes altogether.
+    :param legs: how many tokens the handshake takes altogether.
     :param initiator: whether this side makes the first one.
     :param spn: on an initiator, what it asks for.
     :param mutauth: on an acceptor, whether the client is another mutauth peer.
@@ -101,9 +101,9 @@ class FakeContext:
     def verify(self, protection: Protection) -> PeerIdentity:
         self.verified += 1
         if missing := protection.required_flags & ~self.flags:
-            raise PeerNotProven("peer", f"the exchange ended without {flag_names(missing)}")
+            raise PeerNotProven("peer", f"the handshake ended without {flag_names(missing)}")
         if self.package != "kerberos":
-            raise PeerNotProven("peer", "the exchange did not end with Kerberos")
+            raise PeerNotProven("peer", "the handshake did not end with Kerberos")
         spn = self.spn if self.initiator else None
         expires = time.time() + self.lifetime
         logon = Logon(split_principal(self.principal)[0], "TEST", groups=self.groups)
@@ -302,7 +302,7 @@ class HeldWorkers:
 
 
 class Player:
-    """One side of a connection: an exchange on a fake transport.
+    """One side of a connection: a handshake on a fake transport.
 
     :param context: the side's security context.
     :param factory: the application's.

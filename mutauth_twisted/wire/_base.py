@@ -1,4 +1,4 @@
-"""What every wire format offers to the exchange."""
+"""What every wire format offers to the handshake."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Token:
 
 @frozen
 class Fault:
-    """The peer ended the exchange.
+    """The peer ended the handshake.
 
     :param code: an HRESULT or win32 error code.
     """
@@ -79,7 +79,7 @@ class Reader(Protocol):
         """
 
     def next_frame(self) -> Token | Fault | None:
-        """The next frame of the exchange, or None while it is incomplete.
+        """The next frame of the handshake, or None while it is incomplete.
 
         :raises FrameError: for anything that is not such a frame.
         """
@@ -166,7 +166,7 @@ class Wire(Protocol):
         """
 
     def fault(self, code: int) -> bytes:
-        """The frame that ends the exchange with a code; no bytes, where the format has none."""
+        """The frame that ends the handshake with a code; no bytes, where the format has none."""
 
     def record(self, body: bytes) -> bytes:
         """The frame of a protected record."""

@@ -1,6 +1,6 @@
 """The .NET NegotiateStream protocol, MS-NNS.
 
-An exchange frame is ``id(1) major(1) minor(1) size(2, big-endian) payload``
+A handshake frame is ``id(1) major(1) minor(1) size(2, big-endian) payload``
 (MS-NNS 2.2.1), a record ``size(4, little-endian) body`` (2.2.2).
 """
 

@@ -3,7 +3,7 @@
 Source: *Using SSPI with a Windows Sockets client* and *... server*.  Every
 message is ``length(4, little-endian) body``, as the sample's ``SendMsg`` sends
 it, which sends nothing at all for an empty body.  A token is a message; nothing
-says that an exchange is done or has failed: each side has finished when its
+says that a handshake is done or has failed: each side has finished when its
 own context is complete, and who refuses closes.
 
 A sealed record's body is ``size(4, little-endian) trailer ciphertext``, what

@@ -1,4 +1,4 @@
-"""What the tests of the exchange over TCP share: a service, its clients, and somebody in the
+"""What the tests of the handshake over TCP share: a service, its clients, and somebody in the
 middle.
 """
 

@@ -56,11 +56,11 @@ class NNSPeer:
         return data
 
     def send_frame(self, kind: int, payload: bytes) -> None:
-        """One frame of the exchange."""
+        """One frame of the handshake."""
         self.socket.sendall(struct.pack(">BBBH", kind, 1, 0, len(payload)) + payload)
 
     def read_frame(self) -> tuple[int, bytes]:
-        """One frame of the exchange."""
+        """One frame of the handshake."""
         kind, _, _, size = struct.unpack(">BBBH", self.read(5))
         return kind, self.read(size)
 
@@ -74,7 +74,7 @@ class NNSPeer:
         unprotected: bool = False,
         bindings: bytes | None = None,
     ) -> None:
-        """The client's side of the exchange.
+        """The client's side of the handshake.
 
         :param unprotected: keep MIT from asking for confidentiality and integrity by itself.
         :param bindings: the channel bindings to send.
@@ -108,7 +108,7 @@ class NNSPeer:
                 self.context.step(token)
 
     def authenticate_as_server(self, keytab: str, *, bindings: bytes | None = None) -> None:
-        """The service's side of the exchange; the bindings, if given, have to match those of a
+        """The service's side of the handshake; the bindings, if given, have to match those of a
         client that sends some.
         """
         credential = gssapi.Credentials(usage="accept", store={"keytab": keytab})

@@ -400,7 +400,7 @@ class ClientRefusalTests(CommandTestCase):
         self.refused(self.mutauth("connect", endpoint, given="a secret", **how), code, *words)
 
     def installed_spn(self) -> str:
-        """An SPN for which there is a ticket to be had, so that the exchange begins."""
+        """An SPN for which there is a ticket to be had, so that the handshake begins."""
         return self.install().output.partition("added SPN ")[2].partition(" to ")[0]
 
     def direct(self, port: int, spn: str) -> str:

@@ -1,4 +1,4 @@
-"""The exchange against a real KDC and over real TCP: both sides as they should be, and one that is
+"""The handshake against a real KDC and over real TCP: both sides as they should be, and one that is
 not.
 """
 
@@ -365,7 +365,7 @@ class RefusalTests(ExchangeTestCase):
             await self.refused(self.connect(port), ProtocolViolation, "speaks another protocol")
 
     async def test_peer_closes(self) -> None:
-        """A peer that closes in the middle of the exchange is named as such."""
+        """A peer that closes in the middle of the handshake is named as such."""
 
         class Closing(Protocol):
             def dataReceived(self, data: bytes) -> None:

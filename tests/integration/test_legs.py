@@ -101,7 +101,7 @@ class Cut(Protocol):
 
 
 class LegsTests(TestCase):
-    """What a package of any number of tokens asks of the exchange."""
+    """What a package of any number of tokens asks of the handshake."""
 
     timeout = 60
 
@@ -312,7 +312,7 @@ class LegsTests(TestCase):
             security = SecurityOptions(wire, TLS)
             self.begin()
             port = await self.listen(security, legs)
-            # As a relay does: its exchange with the service is bound to its other channel.
+            # As a relay does: its handshake with the service is bound to its other channel.
             elsewhere = ChannelBinding(TLS_EXPORTER, bytes(32))
             confirming = partial(_confirming, elsewhere)
             with mock.patch.object(connection, "Confirming", confirming):

@@ -78,7 +78,7 @@ class LogonSessionTests(ExchangeTestCase):
         self.assertEqual(self.servers, [])
 
     async def test_unknown_service(self) -> None:
-        """An SPN that nobody has gets no ticket, and no exchange."""
+        """An SPN that nobody has gets no ticket, and no handshake."""
         port = await self.listen()
         nobody = SPN("nobody", self.lab.host("srv1"))
         await self.refused(

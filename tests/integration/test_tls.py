@@ -179,7 +179,7 @@ class TLSTestCase(ExchangeTestCase):
 class ChannelTests(TLSTestCase):
     """Peers that should come together."""
 
-    async def exchange(self, wire: Wire, package: Mechanism) -> None:
+    async def handshake(self, wire: Wire, package: Mechanism) -> None:
         security = SecurityOptions(wire, Protection.TLS, 5.0, package)
         port = await self.listen(keys=self.keys_for(package), security=security)
         client = await self.connect(port, security=security)
@@ -201,7 +201,7 @@ class ChannelTests(TLSTestCase):
         """
         for wire in (NNS, WINSOCK):
             for package in (KERBEROS, NEGOTIATE):
-                await self.exchange(wire, package)
+                await self.handshake(wire, package)
 
     async def test_large_data(self) -> None:
         """Much data crosses unaltered, in either direction, and ends with an end."""
@@ -433,7 +433,7 @@ class CertificateTests(TLSTestCase):
 
     def step(self, token: bytes | None) -> Any:
         """The service's context."""
-        self.fail("the client began the exchange")
+        self.fail("the client began the handshake")
 
     def test_unusable_files(self) -> Any:
         """Files that cannot be used are named, with the next step."""
@@ -552,7 +552,7 @@ class RelayTests(TLSTestCase):
         self.assertEqual((seen, self.servers), (b"", []))
 
     async def test_flips(self) -> None:
-        """A bit that is flipped within TLS ends the connection, before or after the exchange."""
+        """A bit that is flipped within TLS ends the connection, before or after the handshake."""
         port = await self.listen(security=TLS)
         for at in (3, 60, 300, 500, 700, 1500):
             middle = await self.flip(port, at)

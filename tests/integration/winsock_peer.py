@@ -56,7 +56,7 @@ class WinsockPeer:
     def authenticate_as_client(
         self, spn: str, ccache: str, flags: int | None = None, mechanism: gssapi.OID = KERBEROS
     ) -> None:
-        """The client's side of the exchange; EOFError when the service closes instead of
+        """The client's side of the handshake; EOFError when the service closes instead of
         answering.
         """
         credential = gssapi.Credentials(
@@ -79,7 +79,7 @@ class WinsockPeer:
             token = self.context.step(answer)
 
     def authenticate_as_server(self, keytab: str) -> None:
-        """The service's side of the exchange."""
+        """The service's side of the handshake."""
         self.context = gssapi.SecurityContext(
             creds=gssapi.Credentials(usage="accept", store={"keytab": keytab}), usage="accept"
         )

@@ -1,7 +1,7 @@
 """What the network does to a stream of bytes does not matter: whole conversations in any pieces.
 
 Frames and messages by themselves are in tests/unit/wire/test_nns.py and
-tests/unit/wire/test_winsock.py; here they meet the exchange, the records and real
+tests/unit/wire/test_winsock.py; here they meet the handshake, the records and real
 contexts on both wires.
 """
 

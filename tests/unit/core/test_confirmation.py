@@ -160,7 +160,7 @@ class BindingTests(Case):
 class ConfirmationTests(Case):
     """What this package adds."""
 
-    def exchange(self, seen_by_server: ChannelBinding = CHANNEL) -> tuple[Confirmed, bytes]:
+    def handshake(self, seen_by_server: ChannelBinding = CHANNEL) -> tuple[Confirmed, bytes]:
         """A client that waits, and the token of a service that insists on nothing and sees some
         channel.
         """
@@ -171,18 +171,18 @@ class ConfirmationTests(Case):
 
     def test_confirmed(self) -> None:
         """With the service's confirmation the client is complete."""
-        client, token = self.exchange()
+        client, token = self.handshake()
         self.assertTrue(client.step(token).complete)
 
     def test_of_another_channel(self) -> None:
         """A confirmation of the relay's channel is none."""
-        client, token = self.exchange(OTHER)
+        client, token = self.handshake(OTHER)
         self.refused(client, token, PeerNotProven, "has not confirmed this TLS channel")
 
     def test_none(self) -> None:
         """A bare token, as a service without TLS sends it, and one with an empty confirmation."""
         for bare in (True, False):
-            client, token = self.exchange()
+            client, token = self.handshake()
             size = 2 + int.from_bytes(token[:2], "big")
             self.refused(
                 client,
@@ -207,7 +207,7 @@ class ConfirmationTests(Case):
     def test_every_bit(self) -> None:
         """No bit of the confirmation can be changed."""
         for position in range(2, 30):
-            client, token = self.exchange()
+            client, token = self.handshake()
             changed = (
                 token[:position]
                 + bytes([token[position] ^ 1 << position % 8])
@@ -218,7 +218,7 @@ class ConfirmationTests(Case):
     def test_cut(self) -> None:
         """A token that is cut within its confirmation is none."""
         for end in (0, 1, 2, 29):
-            client, token = self.exchange()
+            client, token = self.handshake()
             self.refused(client, token[:end], ProtocolViolation, "no room for a confirmation")
 
     def test_error_tokens(self) -> None:

@@ -109,7 +109,7 @@ class Case(SynchronousTestCase):
 class HandshakeTests(Case):
     """From the first token to the opening."""
 
-    def exchange(
+    def handshake(
         self, one: Connection, other: Connection, size: int
     ) -> dict[Connection, Established]:
         """Carry frames, and openings, until neither side has any."""
@@ -143,7 +143,7 @@ class HandshakeTests(Case):
                 FakeContext(initiator=False, legs=legs, mutauth=mutauth),
             )
             one, other = client(contexts[0], options), service(contexts[1], options)
-            found = self.exchange(one, other, size)
+            found = self.handshake(one, other, size)
             what = (wire.name, legs, size, mutauth)
             # Without a last token of the service there is nothing that it could mark.
             mutauth = mutauth and not (wire is WINSOCK and legs % 2)

@@ -64,7 +64,7 @@ def fault(code: int) -> Send:
 
 
 class Case(SynchronousTestCase):
-    """One side of an exchange."""
+    """One side of a handshake."""
 
     initiator: bool
 
@@ -77,7 +77,7 @@ class Case(SynchronousTestCase):
     def assert_failed(
         self, events: Events, kind: type[MutualAuthError], text: str, *sent: Send
     ) -> None:
-        """The exchange ended with this error, after these frames and no other."""
+        """The handshake ended with this error, after these frames and no other."""
         self.assertEqual(events[:-1], list(sent))
         last = events[-1]
         assert isinstance(last, Failed)
@@ -110,7 +110,7 @@ class InitiatorTests(Case):
         self.assertFalse(self.side.peer_must_wait)
 
     def test_kerberos(self) -> None:
-        """The acceptor's done with its token completes both the context and the exchange."""
+        """The acceptor's done with its token completes both the context and the handshake."""
         self.start()
         self.assertEqual(self.side.received(Token(b"AP-REP", True)), [Step(b"AP-REP")])
         self.assertEqual(self.verify.asked, 0)
@@ -118,7 +118,7 @@ class InitiatorTests(Case):
         self.assertFalse(self.side.wants_frame)
 
     def test_acceptor_says_done_later(self) -> None:
-        """A context that is complete is not yet a finished exchange: the acceptor's done is still
+        """A context that is complete is not yet a finished handshake: the acceptor's done is still
         to come.
         """
         self.start()
@@ -129,7 +129,7 @@ class InitiatorTests(Case):
         self.assertEqual(self.side.received(Token(b"", True)), [Complete(IDENTITY)])
 
     def test_last_token_is_ours(self) -> None:
-        """Our own last token goes out as done, and the acceptor's empty done ends the exchange."""
+        """Our own last token goes out as done, and the acceptor's empty done ends the handshake."""
         self.start()
         self.side.received(Token(b"challenge", False))
         self.assertEqual(self.side.stepped(b"response", True), [done(b"response")])
@@ -154,7 +154,7 @@ class InitiatorTests(Case):
             self.assert_failed(
                 self.side.received(frame),
                 ProtocolViolation,
-                "after the exchange was complete",
+                "after the handshake was complete",
                 *sent,
             )
             self.assertEqual(self.verify.asked, 0)
@@ -171,7 +171,7 @@ class InitiatorTests(Case):
         )
 
     def test_done_too_early(self) -> None:
-        """A done of the acceptor while our context is incomplete ends the exchange, unproven, and
+        """A done of the acceptor while our context is incomplete ends the handshake, unproven, and
         nothing is sent.
         """
         self.start()
@@ -192,7 +192,7 @@ class InitiatorTests(Case):
         """A peer that is not proven is left without a word: it reads records already."""
         self.start()
         self.side.received(Token(b"AP-REP", True))
-        self.verify.verdict = PeerNotProven("echoSvc/h", "the exchange ended without mutual")
+        self.verify.verdict = PeerNotProven("echoSvc/h", "the handshake ended without mutual")
         self.assert_failed(self.side.stepped(b"", True), PeerNotProven, "without mutual")
 
     def test_bad_last_token(self) -> None:
@@ -313,7 +313,7 @@ class AcceptorTests(Case):
 
     def test_halt(self) -> None:
         """A context that neither is complete nor has a token to send would wait forever: the
-        exchange ends.
+        handshake ends.
         """
         self.side.begin()
         self.side.received(Token(b"x", False))
@@ -355,12 +355,12 @@ class AcceptorTests(Case):
         self.assert_failed(events, ProtocolViolation, "junk", fault(LOGON_FAILURE))
 
     def test_initiator_gives_up(self) -> None:
-        """An initiator's error frame ends the exchange, and is not answered."""
+        """An initiator's error frame ends the handshake, and is not answered."""
         self.side.begin()
         self.assert_failed(self.side.received(Fault(1790)), PeerRefused, "gave up (code 0x6fe)")
 
     def test_too_large_a_token(self) -> None:
-        """A token that no frame can carry ends the exchange instead of being sent in part."""
+        """A token that no frame can carry ends the handshake instead of being sent in part."""
         self.side.begin()
         self.side.received(Token(b"x", False))
         events = self.side.stepped(bytes(NNS.max_token + 1), True)
@@ -376,12 +376,12 @@ class AcceptorTests(Case):
 
 
 class AbandonTests(Case):
-    """What ends an exchange from outside."""
+    """What ends a handshake from outside."""
 
     initiator = True
 
     def test_in_every_state(self) -> None:
-        """A deadline ends the exchange wherever it stands, once, and nothing is sent."""
+        """A deadline ends the handshake wherever it stands, once, and nothing is sent."""
         for prepare in (
             lambda: None,
             lambda: self.side.begin(),
@@ -420,7 +420,7 @@ class AbandonTests(Case):
 class PairTests(SynchronousTestCase):
     """Both sides together, over contexts of any number of tokens."""
 
-    def exchange(self, legs: int) -> tuple[list[Send], Events, Events]:
+    def handshake(self, legs: int) -> tuple[list[Send], Events, Events]:
         """Run both sides to their end: what was sent, and each one's last events."""
         contexts = {
             initiator: FakeContext(initiator=initiator, legs=legs) for initiator in (True, False)
@@ -462,7 +462,7 @@ class PairTests(SynchronousTestCase):
         """Both sides are established after every token was sent once, in turn, and the acceptor
         said done.
         """
-        sent, initiators, acceptors = self.exchange(legs)
+        sent, initiators, acceptors = self.handshake(legs)
         self.assertEqual((initiators, acceptors), ([Complete(IDENTITY)], [Complete(IDENTITY)]))
         # An initiator's last token is followed by the acceptor's empty done.
         self.assertEqual(len(sent), legs + legs % 2)
@@ -472,11 +472,11 @@ class PairTests(SynchronousTestCase):
         """With five tokens the initiator has the last one and calls it done; the acceptor
         confirms.
         """
-        sent, _, _ = self.exchange(5)
+        sent, _, _ = self.handshake(5)
         self.assertEqual([frame.data[0] for frame in sent], [0x16, 0x16, 0x16, 0x16, 0x14, 0x14])
         self.assertEqual(sent[-1].data, NNS.token(b"", True))
 
     def test_six_tokens(self) -> None:
-        """With six tokens the acceptor has the last one, and its done ends the exchange."""
-        sent, _, _ = self.exchange(6)
+        """With six tokens the acceptor has the last one, and its done ends the handshake."""
+        sent, _, _ = self.handshake(6)
         self.assertEqual([frame.data[0] for frame in sent], [0x16] * 5 + [0x14])

@@ -133,7 +133,7 @@ class FlipTests(MiddleCase):
                     self.assertIsInstance(attempt.error, (AuthenticationError, NetworkError))
 
     def test_clients_refusal(self) -> None:
-        """A client's word that it gives up, changed, ends the exchange as well; the wire without
+        """A client's word that it gives up, changed, ends the handshake as well; the wire without
         such words has none.
         """
         security, fault = SecurityOptions(NNS), NNS.fault(1326)

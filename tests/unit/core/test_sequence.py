@@ -208,7 +208,7 @@ class NumberTests(SequenceCase):
 
 
 class SignedListTests(SequenceCase):
-    """SPNEGO exchanges in which both sides sign the list of mechanisms, with their first numbers
+    """SPNEGO handshakes in which both sides sign the list of mechanisms, with their first numbers
     (RFC 4178 5).
     """
 

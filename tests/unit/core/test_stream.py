@@ -85,7 +85,7 @@ class StreamTests(SynchronousTestCase):
         self.assertRaises(ProtocolViolation, service.feed, b"x")
 
     def test_what_the_exchange_left(self) -> None:
-        """Bytes that came with the exchange's last frame are the first."""
+        """Bytes that came with the handshake's last frame are the first."""
         _, service = pair(rest=b"first")
         self.assertEqual(read(service), [b"first"])
 

@@ -211,7 +211,7 @@ class VerificationTests(Case):
         self.assertTrue(server.step(self.raw_client(flags, **options).step()).complete)
         with self.assertRaises(PeerNotProven) as caught:
             server.verify(SEAL)
-        self.assertEqual(caught.exception.cause, f"the exchange ended without {missing}")
+        self.assertEqual(caught.exception.cause, f"the handshake ended without {missing}")
 
     def test_missing_flags(self) -> None:
         """A client that leaves out mutual authentication is not let in."""
@@ -356,7 +356,7 @@ class RefusalTests(Case):
             )
 
     def test_replayed(self) -> None:
-        """The token of a finished exchange is refused when it comes again."""
+        """The token of a finished handshake is refused when it comes again."""
         token = self.client().step(None).token
         self.keys.acceptor("client").step(token)
         failed = self.step_fails(self.keys.acceptor("thief"), token)
@@ -617,8 +617,8 @@ class SecrecyTests(Case):
         self.addCleanup(root.removeHandler, keeper)
         return keeper.messages
 
-    def exchange(self) -> list[bytes]:
-        """Tokens of an exchange that succeeds and one that fails."""
+    def handshake(self) -> list[bytes]:
+        """Tokens of a handshake that succeeds and one that fails."""
         client, server = self.client(), self.keys.acceptor("client")
         request = client.step(None).token
         reply = server.step(request).token
@@ -636,7 +636,7 @@ class SecrecyTests(Case):
     def test_debug_logging(self) -> None:
         """With all logging at its most talkative, no token is in it."""
         messages = self.listen()
-        self.assert_silent(messages, self.exchange())
+        self.assert_silent(messages, self.handshake())
 
     def test_representations(self) -> None:
         """A token is not in an outcome's representation, nor in that of a failed step."""

@@ -85,7 +85,7 @@ class Case(SynchronousTestCase):
 
 
 class ExchangeTests(Case):
-    """What comes out of an exchange with a real service."""
+    """What comes out of a handshake with a real service."""
 
     def test_proven(self) -> None:
         """Both packages end with Kerberos; the service is the SPN that was asked for, and the

@@ -72,7 +72,7 @@ class Case(SynchronousTestCase):
     def server(self) -> NtlmAcceptor:
         return self.keys.acceptor("the client")
 
-    def exchange(self, client: NtlmInitiator, server: NtlmAcceptor) -> list[bytes]:
+    def handshake(self, client: NtlmInitiator, server: NtlmAcceptor) -> list[bytes]:
         """All three tokens; neither side is complete before its last."""
         asked = client.step(None)
         answer = server.step(asked.token)
@@ -86,7 +86,7 @@ class Case(SynchronousTestCase):
 
     def established(self, protection: Protection = SEAL) -> tuple[NtlmInitiator, NtlmAcceptor]:
         client, server = self.client(protection=protection), self.server()
-        self.exchange(client, server)
+        self.handshake(client, server)
         client.verify(protection)
         server.verify(protection)
         return client, server
@@ -108,7 +108,7 @@ class ExchangeTests(Case):
     def test_client_is_proven(self) -> None:
         """The service knows who came, as its file writes it; nothing is claimed of the service."""
         client, server = self.client(), self.server()
-        self.exchange(client, server)
+        self.handshake(client, server)
         known = server.verify(SEAL)
         self.assertEqual(
             (known.principal, known.spn, known.account), ("alice@LAB", None, "LAB\\alice")
@@ -125,7 +125,7 @@ class ExchangeTests(Case):
         for bindings, mutauth in ((module._BINDINGS, True), (FOREIGN, False), (None, False)):
             self.patch(module, "_BINDINGS", bindings)
             client, server = self.client(), self.server()
-            self.exchange(client, server)
+            self.handshake(client, server)
             self.assertIs(server.verify(SEAL).mutauth, mutauth)
             self.assertFalse(client.verify(SEAL).mutauth)
 
@@ -147,7 +147,7 @@ class ExchangeTests(Case):
     def test_service_is_not(self) -> None:
         """What the client knows of the service is nothing, and the flag is not there."""
         client, server = self.client(), self.server()
-        self.exchange(client, server)
+        self.handshake(client, server)
         known = client.verify(SEAL)
         self.assertEqual(
             (known.principal, known.spn, known.realm, known.account), ("", None, "", None)
@@ -158,7 +158,7 @@ class ExchangeTests(Case):
     def test_mutual_is_never_claimed(self) -> None:
         """Not even where pyspnego would claim it one day."""
         client, server = self.client(), self.server()
-        self.exchange(client, server)
+        self.handshake(client, server)
 
         class Claiming:
             complete = True
@@ -181,7 +181,7 @@ class ExchangeTests(Case):
             ("alice@WORK", "alice@WORK"),
         ):
             server = self.server()
-            self.exchange(self.client(user), server)
+            self.handshake(self.client(user), server)
             self.assertEqual(server.verify(SEAL).principal, principal)
         for user in ("mallory@LAB", "alice", "bob@WORK", "LAB\\alice"):
             self.refused(self.client(user), None, CredentialError, f"there is no {user} in it")
@@ -189,7 +189,7 @@ class ExchangeTests(Case):
     def test_name_is_the_files(self) -> None:
         """A client that writes its name in other letters comes under the file's."""
         server = self.server()
-        self.exchange(self.client(text="lAB:ALICE:" + PASSWORD), server)
+        self.handshake(self.client(text="lAB:ALICE:" + PASSWORD), server)
         self.assertEqual(server.verify(SEAL).principal, "alice@LAB")
 
     def test_hashes(self) -> None:
@@ -199,7 +199,7 @@ class ExchangeTests(Case):
         Path(self.path).write_text(line)
         for text in (line, "LAB:alice:password"):
             server = self.server()
-            self.exchange(self.client(text=text), server)
+            self.handshake(self.client(text=text), server)
             self.assertEqual(server.verify(SEAL).principal, "alice@LAB")
 
     def test_protections(self) -> None:
@@ -213,7 +213,7 @@ class ExchangeTests(Case):
             (SIGN, SEAL, None),
         ):
             client, server = self.client(protection=asked), self.server()
-            self.exchange(client, server)
+            self.handshake(client, server)
             for context, wanted in ((client, asked), (server, least)):
                 if reached is None and context is server:
                     error = self.assertRaises(PeerNotProven, context.verify, wanted)
@@ -225,7 +225,7 @@ class ExchangeTests(Case):
         """TLS is never judged to be proven, channel or none."""
         client, server = self.established()
         bound = self.keys.acceptor("the client", ChannelBinding(TLS_EXPORTER, bytes(32)))
-        self.exchange(self.client(), bound)
+        self.handshake(self.client(), bound)
         for context in (client, server, bound):
             error = self.assertRaises(PeerNotProven, context.verify, TLS)
             self.assertIn("TLS channel", str(error))
@@ -244,7 +244,7 @@ class ExchangeTests(Case):
     def test_user_who_is_gone(self) -> None:
         """Who was taken out of the file between its last token and the judgement is nobody."""
         client, server = self.client(), self.server()
-        self.exchange(client, server)
+        self.handshake(client, server)
         Path(self.path).write_text("LAB:Bob:other word\n")
         error = self.assertRaises(PeerNotProven, server.verify, SEAL)
         self.assertIn("no user", str(error))
@@ -352,7 +352,7 @@ class RefusalTests(Case):
         """No byte of any token can be changed, on the way in either direction, so that the client
         is let in.
         """
-        sizes = [len(token) for token in self.exchange(self.client(), self.server())]
+        sizes = [len(token) for token in self.handshake(self.client(), self.server())]
         for which, size in enumerate(sizes):
             for position in range(size):
                 client, server = self.client(), self.server()
@@ -571,7 +571,7 @@ class PolicyTests(Case):
 
     def permitted(self, policy: AccessPolicy, user: str = "alice@LAB") -> bool:
         server = self.server()
-        self.exchange(self.client(user), server)
+        self.handshake(self.client(user), server)
         identity = server.verify(SEAL)
         return policy.permits(identity.principal, identity.read_logon)
 
@@ -603,7 +603,7 @@ class PolicyTests(Case):
             allowed = AccessPolicy(**given, deny_groups=(group,))  # type: ignore[arg-type]
             self.assertFalse(self.permitted(allowed))
             server = self.server()
-            self.exchange(self.client(), server)
+            self.handshake(self.client(), server)
             identity = server.verify(SEAL)
             self.assertIn(
                 "nothing tells its groups",
@@ -632,7 +632,7 @@ class SecrecyTests(Case):
         self.addCleanup(root.removeHandler, keeper)
         with captured_log() as events:
             client, server = self.client(), self.server()
-            tokens = self.exchange(client, server)
+            tokens = self.handshake(client, server)
             messages += [
                 repr(each)
                 for each in (client.verify(SEAL), server.verify(SEAL), client, server, self.keys)
@@ -671,7 +671,7 @@ class SecrecyTests(Case):
         )
         with self.assertLogs(level=1) as told:
             logging.getLogger("test").debug("something")
-            self.exchange(self.client(), self.server())
+            self.handshake(self.client(), self.server())
         self.assertEqual(told.output, ["DEBUG:test:something"])
 
     def test_all_its_loggers(self) -> None:
@@ -764,7 +764,7 @@ class PackageTests(SynchronousTestCase):
 
 
 class TogetherTests(Case):
-    """Both contexts in the exchange itself."""
+    """Both contexts in the handshake itself."""
 
     def players(self, security: SecurityOptions) -> tuple[Player, Player]:
         client = Player(cast(Any, _Side(self.client(), True)), security=security)
@@ -787,7 +787,7 @@ class TogetherTests(Case):
             self.assertEqual(b"".join(server.application.received), b"data")
 
     def test_no_other_package_lets_it_in(self) -> None:
-        """Contexts that prove too little are refused by the exchange itself, wherever they come
+        """Contexts that prove too little are refused by the handshake itself, wherever they come
         from.
         """
         for package, wire in product((KERBEROS, NEGOTIATE), (NNS, WINSOCK)):

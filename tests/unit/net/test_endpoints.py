@@ -213,7 +213,7 @@ class ServerFactoryTests(SynchronousTestCase):
         self.assertEqual(wrapped.built, [])
 
     def test_failures_are_nobodys_unhandled_errors(self) -> None:
-        """An exchange that fails leaves no unhandled error behind; it was logged as one line."""
+        """A handshake that fails leaves no unhandled error behind; it was logged as one line."""
         factory, _ = self.factory(AccessPolicy())
         self.connect(factory)
         self.assertEqual(self.flushLoggedErrors(), [])
@@ -606,7 +606,7 @@ class TicketTests(SynchronousTestCase):
 
     def test_before_connecting(self) -> None:
         """The service is connected to with the ticket in hand, and the step that brought it is the
-        exchange's first.
+        handshake's first.
         """
         connecting = self.connect()
         self.assertIsNone(self.inner.factory)

@@ -1,4 +1,4 @@
-"""The exchange on one connection, against peers that mean no good."""
+"""The handshake on one connection, against peers that mean no good."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Case(SynchronousTestCase):
         return Player(context or FakeContext(initiator=True), factory, **options)
 
     def assert_ended(self, side: Player, kind: type[BaseException], text: str = "") -> None:
-        """The exchange failed: no application, the connection closed, no timer left once it is
+        """The handshake failed: no application, the connection closed, no timer left once it is
         gone.
         """
         self.assertIsInstance(side.error, kind)
@@ -96,14 +96,14 @@ class TogetherTests(Case):
     """Two sides that belong together."""
 
     def establish(self, legs: int, *, bytewise: bool) -> tuple[Player, Player]:
-        """Both sides after the exchange."""
+        """Both sides after the handshake."""
         client = self.client(FakeContext(initiator=True, legs=legs))
         server = self.server(FakeContext(initiator=False, legs=legs))
         converse(client, server, bytewise=bytewise)
         return client, server
 
     def test_any_number_of_tokens(self) -> None:
-        """An exchange of one to seven tokens ends with both applications, in one chunk and byte by
+        """A handshake of one to seven tokens ends with both applications, in one chunk and byte by
         byte.
         """
         for legs in range(1, 8):
@@ -139,7 +139,7 @@ class TogetherTests(Case):
         )
 
     def test_no_timer_is_left(self) -> None:
-        """The deadline is of the exchange only: an idle session lives on."""
+        """The deadline is of the handshake only: an idle session lives on."""
         client, server = self.establish(2, bytewise=False)
         for side in (client, server):
             self.assertEqual(side.reactor.getDelayedCalls(), [])
@@ -315,7 +315,7 @@ class ProofTests(Case):
         self.assert_ended(server, KeyError)
 
     def test_step_that_breaks(self) -> None:
-        """A context that raises what it must not ends the exchange, and the bug is not taken for a
+        """A context that raises what it must not ends the handshake, and the bug is not taken for a
         refusal.
         """
         for initiator in (True, False):
@@ -489,7 +489,7 @@ class ThreadTests(Case):
         return self.client(FakeContext(initiator=True, blocking=True), **options)
 
     def test_result(self) -> None:
-        """The exchange goes on when the thread is done."""
+        """The handshake goes on when the thread is done."""
         client = self.waiting()
         self.assertEqual(client.transport.take(), b"")
         client.workers.finish()
@@ -526,7 +526,7 @@ class ThreadTests(Case):
         self.assertEqual(client.transport.take(), b"")
 
     def test_lost_connection(self) -> None:
-        """A connection that is lost meanwhile ends the exchange, and the late result does
+        """A connection that is lost meanwhile ends the handshake, and the late result does
         nothing.
         """
         client = self.waiting()
@@ -545,7 +545,7 @@ class ThreadTests(Case):
         self.assert_ended(client, CancelledError)
 
     def test_no_thread_to_be_had(self) -> None:
-        """Where no thread can be started the exchange ends with that, in words, and as nobody's
+        """Where no thread can be started the handshake ends with that, in words, and as nobody's
         bug.
         """
         reactor = ThreadedReactor()
@@ -679,7 +679,7 @@ class ApplicationTests(Case):
             self.assertEqual(client.results, [client.application])
 
     def test_cut_before_any_record(self) -> None:
-        """A connection that ends right after the exchange was cut, whoever did it."""
+        """A connection that ends right after the handshake was cut, whoever did it."""
         server = self.server()
         server.receive(TOKEN_1)
         server.lose()
@@ -735,7 +735,7 @@ class SecrecyTests(Case):
         }
 
     def test_log(self) -> None:
-        """Neither the text of an event nor any value in it shows one, in exchanges that end in
+        """Neither the text of an event nor any value in it shows one, in handshakes that end in
         every way.
         """
         for name, play in self.scenarios().items():
@@ -761,10 +761,10 @@ class SecrecyTests(Case):
     def test_one_line_for_each_connection(self) -> None:
         """At the usual level a connection is one line, which tells who came, or why nobody did."""
         for flags, text in (
-            (ALL_FLAGS, "proved to be alice@TEST.EXAMPLE (kerberos, seal; mutual"),
+            (ALL_FLAGS, "authenticated as alice@TEST.EXAMPLE (kerberos, seal; mutual"),
             (
                 Flag(0),
-                "192.168.1.1:54321 failed: [not-authenticated] peer: the exchange ended without",
+                "192.168.1.1:54321 failed: [not-authenticated] peer: the handshake ended without",
             ),
         ):
             with captured_log() as events:
@@ -785,7 +785,7 @@ class SecrecyTests(Case):
         self.assertTrue(text.isprintable(), text)
 
     def test_errors_are_one_line(self) -> None:
-        """Whatever ends an exchange is said in one line."""
+        """Whatever ends a handshake is said in one line."""
         for side, end in (
             (self.server(), lambda side: side.lose()),
             (self.server(), lambda side: side.receive(b"SSH-2.0")),

@@ -1,4 +1,4 @@
-"""TLS below an exchange: what may be sent beside the data, what failures mean, and names."""
+"""TLS below a handshake: what may be sent beside the data, what failures mean, and names."""
 
 from __future__ import annotations
 
@@ -216,18 +216,18 @@ class LayerTests(SynchronousTestCase):
     """What a layer makes of what it meets."""
 
     def test_interfaces(self) -> None:
-        """An exchange listens for TLS where there is TLS, and else is only asked for its half-
+        """A handshake listens for TLS where there is TLS, and else is only asked for its half-
         close.
 
         Of the interfaces that Twisted's endpoints pass on, they pass on one.
         """
-        exchange = HandshakeProtocol(
+        handshake = HandshakeProtocol(
             cast(Any, None), cast(Any, None), SecurityOptions(), cast(Any, None)
         )
-        self.assertTrue(IHalfCloseableProtocol.providedBy(exchange))
-        self.assertFalse(IHandshakeListener.providedBy(exchange))
-        trusting_layer().under(exchange)
-        self.assertTrue(IHandshakeListener.providedBy(exchange))
+        self.assertTrue(IHalfCloseableProtocol.providedBy(handshake))
+        self.assertFalse(IHandshakeListener.providedBy(handshake))
+        trusting_layer().under(handshake)
+        self.assertTrue(IHandshakeListener.providedBy(handshake))
 
     def test_ends(self) -> None:
         """Whatever ends a TLS handshake is one line."""

@@ -37,7 +37,7 @@ def read_records(data: bytes, cuts: tuple[int, ...] = ()) -> list[bytes]:
 
 
 class FrameTests(SynchronousTestCase):
-    """Frames of the exchange, as MS-NNS 2.2.1 lays them out."""
+    """Frames of the handshake, as MS-NNS 2.2.1 lays them out."""
 
     def test_in_progress(self) -> None:
         """A token that is not the last goes out with id 0x16, version 1.0 and a big-endian size."""

@@ -1,4 +1,4 @@
-"""The SDK sample's messages: byte for byte, as an exchange, and as records of real contexts."""
+"""The SDK sample's messages: byte for byte, as a handshake, and as records of real contexts."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ class MessageTests(SynchronousTestCase):
 
 
 class ExchangeTests(SynchronousTestCase):
-    """An exchange in which nobody says that it is done."""
+    """A handshake in which nobody says that it is done."""
 
     def test_any_number_of_tokens(self) -> None:
         """One to seven tokens end with both applications, and data flows, in one chunk and byte by
