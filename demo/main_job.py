@@ -195,11 +195,16 @@ def main_job(stage: Stage) -> None:
 
         step("alice", "connects knowing one word, echoSvc")
         answer = stage.run(
-            "alice", "mutauth", "connect", "-v", endpoint, given="hello, whoever you proved to be\n"
+            "alice",
+            "mutauth",
+            "connect",
+            "-v",
+            endpoint,
+            given="hello, whoever you authenticated as\n",
         )
-        if "hello, whoever you proved to be" not in answer:
+        if "hello, whoever you authenticated as" not in answer:
             raise Failed("the echo did not come back")
-        service.wait_for("proved to be alice@")
+        service.wait_for("authenticated as alice@")
         proved("each side knows who the other is; the line went there and back sealed")
 
         step("impostor", "listens on the same host with the key of another account, svc-other")

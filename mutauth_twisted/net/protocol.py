@@ -66,7 +66,7 @@ class HandshakeRole:
     :param initiator: whether this side starts.
     :param new_context: makes the security context; takes the peer's name for
         errors, and the bindings of the TLS channel, if there is one.
-    :param authorize: has the last word on a proven peer; raises AccessDenied.
+    :param authorize: has the last word on an authenticated peer; raises AccessDenied.
     :param build_application: makes the application's protocol for an address,
         or None to turn the connection away.
     :param limits: how long a session may be idle or last; None: for ever.
@@ -314,8 +314,10 @@ class HandshakeProtocol(Protocol):
 
     def _log_authenticated(self, event: Established, principal: str) -> None:
         side = "the service at" if self._role.initiator else "the client at"
-        proved = (
-            f"proved to be {principal}" if principal else "is NOT AUTHENTICATED, and may be anybody"
+        authenticated = (
+            f"authenticated as {principal}"
+            if principal
+            else "is NOT AUTHENTICATED, and may be anybody"
         )
         identity = event.identity
         package, protection = identity.package, identity.protection.value
@@ -323,7 +325,7 @@ class HandshakeProtocol(Protocol):
         # for each field.
         (self._log.info if principal else self._log.warn)(
             "{line}",
-            line=f"{side} {self._peer} {proved} ({package}, {protection};"
+            line=f"{side} {self._peer} {authenticated} ({package}, {protection};"
             f" {_flag_names(event.flags)}; token bytes: {', '.join(event.tokens)})",
             peer=self._peer,
             principal=principal,

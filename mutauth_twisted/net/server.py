@@ -46,7 +46,7 @@ FRESH = 1.0
 
 @implementer(IProtocolFactory)
 class MutualAuthServerFactory:
-    """Wraps a server's factory: its protocols are built for proven, admitted clients only.
+    """Wraps a server's factory: its protocols are built for authenticated, authorized clients only.
 
     :param reactor: provides IReactorTime and IReactorFromThreads.
     :param wrapped: the application's factory.  Its protocols' transport
@@ -58,7 +58,7 @@ class MutualAuthServerFactory:
     :param tls: where protection is by TLS, the service's layer; None: one
         with a certificate that is made up.
     :param own: the service's own ``account@REALM``.  Another instance comes with it to see that
-        this one is there, and leaves: it is judged by the policy only when it opens a session.
+        this one is there, and leaves: it is authorized only when it opens a session.
     """
 
     _log = Log()

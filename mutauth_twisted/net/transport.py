@@ -100,7 +100,7 @@ class ProtectedTransport:
         self._transport = transport
         self._connection = connection
         self.peer_identity = identity
-        self._who = short_name(identity.principal) or "an unproven service"
+        self._who = short_name(identity.principal) or "an unauthenticated service"
         #: None before the start and after the end.
         self._application: IProtocol | None = None
         self._producer: IProducer | None = None

@@ -32,7 +32,7 @@ class MainJobTests(CommandTestCase):
                 self.assertIn(word, service.log)
             connected = self.mutauth("connect", "-v", self.endpoint, given="hello\n")
             self.assertEqual((connected.code, connected.output), (0, "hello\n"), connected)
-            self.assertIn(f"proved to be {self.service_class}/{self.host}/", connected.errors)
+            self.assertIn(f"authenticated as {self.service_class}/{self.host}/", connected.errors)
             # twistd ends by the signal that stopped it, after an orderly stop.
             self.assertEqual(service.stop(), -signal.SIGTERM)
         self.assertIn("alice@LAB.EXAMPLE", service.log)
@@ -242,7 +242,8 @@ class MainJobTests(CommandTestCase):
                     connected = self.mutauth("connect", "-v", endpoint, given="hello\n")
                     self.assertEqual((connected.code, connected.output), (0, "hello\n"), connected)
                     self.assertIn(
-                        dn if form == "dn" else guid, connected.errors.partition("proved to be")[2]
+                        dn if form == "dn" else guid,
+                        connected.errors.partition("authenticated as")[2],
                     )
 
     def test_without_the_cached_guid(self) -> None:
@@ -480,7 +481,7 @@ class ClientRefusalTests(CommandTestCase):
                 cwd=self.state,
             )
             assert process.stderr is not None
-            while "proved to be" not in process.stderr.readline():
+            while "authenticated as" not in process.stderr.readline():
                 pass
             time.sleep(0.2)
             process.send_signal(signal.SIGINT)
@@ -588,7 +589,7 @@ class ClientRefusalTests(CommandTestCase):
                 self.refused_connection(endpoint, 4, "refused the ticket", "another key")
                 impostor.stop()
             self.assertIn("another key", impostor.log)
-            self.assertNotIn("proved to be", impostor.log)
+            self.assertNotIn("authenticated as", impostor.log)
 
     def test_usage(self) -> None:
         """Endpoint strings that cannot be."""

@@ -346,7 +346,7 @@ class ExchangeTests(MiddleCase):
                     self.assertEqual(reader.pending, 0)
             self.assertEqual(self.servers, [])
             lines = [formatEvent(event) for event in events]
-            self.assertEqual([line for line in lines if "proved to be" in line], [])
+            self.assertEqual([line for line in lines if "authenticated as" in line], [])
             self.assertEqual(
                 len(
                     [

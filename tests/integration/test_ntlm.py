@@ -433,7 +433,7 @@ class CommandTests(CommandTestCase):
                 self.assertIn(self.mutauth("connect", proven).code, (3, 4))
                 running.stop()
             self.assertIn("this service is NOT AUTHENTICATED", running.log)
-            self.assertIn("proved to be alice@LAB (ntlm-service-unproven, seal; ", running.log)
+            self.assertIn("authenticated as alice@LAB (ntlm-service-unproven, seal; ", running.log)
             self.assertNotIn("s3cret", running.log + ended.errors + proven)
 
     def test_wrong_password(self) -> None:

@@ -56,7 +56,7 @@ class RnrCommandTests(CommandTestCase):
             connected = self.mutauth("connect", "-v", self.rnr_endpoint, given="hello\n")
             self.assertEqual((connected.code, connected.output), (0, "hello\n"), connected)
             proven = (
-                "proved to be "
+                "authenticated as "
                 f"{self.service_class}/{self.host}/CN={self.service_class},CN=WinsockServices,CN=System,"
             )
             self.assertIn(proven, connected.errors)

@@ -291,7 +291,7 @@ class NameTests(CommandTestCase):
                 self.addCleanup(client.communicate)
                 self.addCleanup(client.kill)
             self.read_until_asked(service)
-            while service.log.count("proved to be alice") < 3:
+            while service.log.count("authenticated as alice") < 3:
                 service.lines.append(service.process.stdout.readline())  # type: ignore[union-attr]
             self.ends(service, -signal.SIGTERM)
 

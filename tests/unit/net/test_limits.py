@@ -486,7 +486,7 @@ class SessionTests(ServiceCase):
             self.prove(1)
             self.reactor.advance(LimitedLog.INTERVAL)
         self.assertEqual(len(lines(events, "alice@OTHER.EXAMPLE (")), 1)
-        self.assertEqual(len(lines(events, "proved to be")), LINES_OF_ONE + 1)
+        self.assertEqual(len(lines(events, "authenticated as")), LINES_OF_ONE + 1)
         self.assertEqual(len(lines(events, "aborted: ")), LINES_OF_ONE)
         for text in ("clients were authenticated", "lines about sessions that this side ended"):
             left = (1000 - LINES_OF_ONE) // 2
@@ -502,7 +502,7 @@ class SessionTests(ServiceCase):
                 self.principal = f"alice@REALM{number}"
                 self.prove(1)
                 self.lose()
-        self.assertEqual(len(lines(events, "proved to be")), 500)
+        self.assertEqual(len(lines(events, "authenticated as")), 500)
 
     def test_strangers_fill_no_session(self) -> None:
         """Sockets that prove nothing, or whom the policy keeps out, leave all places of sessions
@@ -535,11 +535,13 @@ class SessionTests(ServiceCase):
             for number in range(4):
                 self.prove(number)
             self.assertEqual((self.factory.places.handshakes, self.factory.places.sessions), (4, 0))
-            self.assertEqual((self.applications.built, lines(events, "proved to be")), ([], []))
+            self.assertEqual((self.applications.built, lines(events, "authenticated as")), ([], []))
             for protocol, _ in self.open:
                 protocol.dataReceived(opening)
         self.assertEqual((self.factory.places.handshakes, self.factory.places.sessions), (1, 3))
-        self.assertEqual((len(self.applications.built), len(lines(events, "proved to be"))), (3, 3))
+        self.assertEqual(
+            (len(self.applications.built), len(lines(events, "authenticated as"))), (3, 3)
+        )
         self.assertEqual(
             len(lines(events, "all sessions of the service are taken; raise max-connections")), 1
         )

@@ -214,13 +214,16 @@ class OpeningTests(SynchronousTestCase):
                         (service.factory.built, service.results, service.transport.take()),
                         ([], [], b""),
                     )
-                self.assertEqual([event for event in events if "proved" in formatEvent(event)], [])
+                self.assertEqual(
+                    [event for event in events if "authenticated" in formatEvent(event)], []
+                )
                 service.receive(opening[-1:])
             self.assertEqual(service.results, [service.application])
             self.assertTrue(cast(Any, service.application.transport).peer_identity.mutauth)
             self.assertEqual(service.reactor.getDelayedCalls(), [])
             self.assertEqual(
-                len([event for event in events if "proved to be alice" in formatEvent(event)]), 1
+                len([event for event in events if "authenticated as alice" in formatEvent(event)]),
+                1,
             )
 
     def test_with_all_that_follows(self) -> None:
