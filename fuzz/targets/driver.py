@@ -143,7 +143,9 @@ class _Connection:
         assert application.events.count("lost") == 1
         received = b"".join(application.received)
         assert WORDS.startswith(received), "the application received what nobody said"
-        if isinstance(application.reason, ConnectionDone) and self._manner != "leaves":
+        # A third-party peer's stream may end between any two records.
+        mutauth = cast(Any, application.transport).peer_identity.mutauth
+        if isinstance(application.reason, ConnectionDone) and self._manner != "leaves" and mutauth:
             assert received == WORDS, "a stream that was cut is taken for a finished one"
 
 
