@@ -197,7 +197,9 @@ class SspiInitiator(PublicContext):
             shown = int(self._proxy.context_attr) if proven else 0
         except Exception as error:
             raise AuthenticationError(
-                self._subject, "Windows does not say how the handshake ended", code="kerberos-failed"
+                self._subject,
+                "Windows does not say how the handshake ended",
+                code="kerberos-failed",
             ) from error
         if not proven:
             raise PeerNotProven(self._subject, "the handshake did not end with Kerberos")
