@@ -20,8 +20,8 @@ from fuzz.targets.connection import MANNERS, conversation, peer_of
 from fuzz.targets.kerberos import parties_of_a_realm
 from fuzz.targets.ldap import ldap_buffers
 from mutauth_twisted.testing.fakes import FakeContext
+from mutauth_twisted.testing.pacs import ENABLED, REAL, pac
 from mutauth_twisted.wire import NNS, WINSOCK, Wire
-from tests.unit.kerberos.test_pac import ENABLED, REAL, pac
 
 Seeds = Iterator[tuple[str, bytes]]
 _WIRES: tuple[Wire, ...] = (NNS, WINSOCK)

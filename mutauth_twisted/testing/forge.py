@@ -27,6 +27,7 @@ from mutauth_twisted.protection import Protection
 from mutauth_twisted.spn import SPN
 
 AES128, AES256, RC4 = 17, 18, 23
+DCE_STYLE = 0x1000  # RFC 4757 7.1
 _KEY_SIZES = {AES128: 16, AES256: 32, RC4: 16}
 _TICKET_USAGE = 2
 _PRINCIPAL = 1  # KRB_NT_PRINCIPAL

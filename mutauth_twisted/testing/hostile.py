@@ -5,6 +5,7 @@ work to read.
 from __future__ import annotations
 
 import re
+import struct
 
 from mutauth_twisted.kerberos import ap_req as ticket
 from mutauth_twisted.testing.forge import _integer, _name, _sequence, _string, der
@@ -148,3 +149,19 @@ def worst_messages(wire: Wire = NNS) -> dict[str, bytes]:
     frames["another protocol"] = b"\x1b[2J" * 4_000
     frames["refusal"] = NNS.fault(1326)
     return frames
+
+
+def stripped(token: bytes, gap: int, flags: int = 0) -> bytes:
+    """An AUTHENTICATE message without the last bytes in front of its payload, where the code is
+    (MS-NLMP 2.2.1.3).
+
+    :param gap: how many; 16: the code, 24: Version too.
+    :param flags: NegotiateFlags to clear.
+    """
+    message = bytearray(token[: 88 - gap] + token[88:])
+    for at in range(16, 60, 8):
+        (offset,) = struct.unpack_from("<I", message, at)
+        struct.pack_into("<I", message, at, max(0, offset - gap))
+    (asked,) = struct.unpack_from("<I", message, 60)
+    struct.pack_into("<I", message, 60, asked & ~flags)
+    return bytes(message)

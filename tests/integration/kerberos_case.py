@@ -40,7 +40,7 @@ from mutauth_twisted.mechanisms import KERBEROS
 from mutauth_twisted.mechanisms.kerberos import ServiceKeys
 from mutauth_twisted.spn import SPN
 from mutauth_twisted.text import printable
-from tests.integration.test_exchange import ExchangeTestCase
+from tests.integration.exchange_case import ExchangeTestCase
 
 T = TypeVar("T")
 AES128, AES256, RC4 = 17, 18, 23

@@ -23,13 +23,12 @@ from mutauth_twisted.ldap.session import Change, LdapSession
 from mutauth_twisted.mechanisms import NEGOTIATE
 from mutauth_twisted.mechanisms.kerberos import ServiceKeys
 from mutauth_twisted.testing.fakes import captured_log
-from mutauth_twisted.testing.forge import Realm, set_environment
+from mutauth_twisted.testing.forge import DCE_STYLE, Realm, set_environment
 from mutauth_twisted.testing.hostile import with_decoy
 from tests.integration.commands import CommandTestCase
 from tests.integration.exchange_case import LOOPBACK
 from tests.integration.kerberos_case import AES128, AES256, RC4, RC4_ONLY, KerberosTestCase
 from tests.integration.nns_peer import ALL_FLAGS, NNSPeer, Refused
-from tests.unit.kerberos.test_enctypes import DCE_STYLE
 
 
 class FloorTests(KerberosTestCase):

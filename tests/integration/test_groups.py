@@ -17,12 +17,13 @@ from mutauth_twisted.errors import (
 from mutauth_twisted.ldap.session import Change, LdapSession
 from mutauth_twisted.service import groups
 from tests.cases.groups import GLOBAL, LOCAL, SECURITY, UNIVERSAL, FindCases, add_group, remove
-from tests.integration import test_accounts, test_maintenance
+from tests.integration.account_case import AccountCase
 from tests.integration.commands import CommandTestCase
 from tests.integration.directory_case import DirectoryTestCase
+from tests.integration.maintenance_case import RIGHT, MaintenanceCase
 
 
-class TicketTests(test_accounts.AccountCase):
+class TicketTests(AccountCase):
     """What a KDC puts into tickets."""
 
     async def test_in_tickets(self) -> None:
@@ -57,7 +58,7 @@ class TicketTests(test_accounts.AccountCase):
         return dn, parse_sid(entry.values("objectSid")[0])
 
 
-class NameTests(test_maintenance.MaintenanceCase):
+class NameTests(MaintenanceCase):
     """Accounts that a service's rules name, at its start."""
 
     async def test_names(self) -> None:
@@ -118,7 +119,7 @@ class NameTests(test_maintenance.MaintenanceCase):
             self.assertTrue(line.startswith(f"{option} {pattern}: {words}"), line)
 
 
-class WatchTests(test_maintenance.MaintenanceCase):
+class WatchTests(MaintenanceCase):
     """Groups that change while a service runs, which asks the directory for nothing else."""
 
     async def add(self, name: str) -> str:
@@ -147,7 +148,7 @@ class WatchTests(test_maintenance.MaintenanceCase):
                     f"it was {sid}, which still counts",
                 )
                 self.assertEqual(len(publisher.wrong), 1)
-        await self.logged(test_maintenance.RIGHT)
+        await self.logged(RIGHT)
         self.assertEqual((publisher.wrong, self.policies), ((), [policy]))
 
     async def test_created_anew(self) -> None:

@@ -44,8 +44,7 @@ from tests.integration.kerberos_case import (
     KerberosTestCase,
     keytab,
 )
-from tests.integration.nns_peer import NNSPeer
-from tests.unit.mechanisms.test_kerberos import SPNEGO
+from tests.integration.nns_peer import SPNEGO, NNSPeer
 
 OTHER_KEY = (
     PeerRefused,

@@ -28,7 +28,7 @@ from mutauth_twisted.errors import MutualAuthError, PeerRefused
 from mutauth_twisted.ldap.session import LdapSession
 from mutauth_twisted.spn import SPN
 from tests.integration.commands import WAIT, CommandTestCase
-from tests.integration.test_failover import ServingTestCase
+from tests.integration.serving_case import ServingTestCase
 
 
 class Stranger(Protocol):

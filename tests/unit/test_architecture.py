@@ -11,6 +11,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 import mutauth_twisted
+from tests.unit.imports_case import imported, within
 
 PACKAGE = "mutauth_twisted"
 ROOT = Path(mutauth_twisted.__file__).parent
@@ -90,28 +91,9 @@ def modules() -> Iterator[tuple[str, ast.Module]]:
         yield name, ast.parse(path.read_text("utf-8"), str(path))
 
 
-def imported(name: str, tree: ast.Module) -> Iterator[str]:
-    """The dotted names a module imports, wherever in it that happens."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            if node.level:
-                raise AssertionError(
-                    f"{name}: line {node.lineno}: relative imports are not used here"
-                )
-            assert node.module is not None
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
 def unit(dotted: str) -> str:
     """The module or sub-package right below the package: ``wire`` for ``wire.nns``."""
     return dotted.partition(".")[0]
-
-
-def within(dotted: str, parent: str) -> bool:
-    """Whether a dotted name is *parent* or below it."""
-    return dotted == parent or dotted.startswith(parent + ".")
 
 
 def floor(name: str) -> int:

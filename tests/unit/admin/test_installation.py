@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.cases.installation import InstallationCases, StartupCases
-from tests.memory_case import MemoryTestCase
+from tests.unit.memory_case import MemoryTestCase
 
 
 class InstallationTests(InstallationCases, MemoryTestCase):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.cases import scps
-from tests.memory_case import MemoryTestCase
+from tests.unit.memory_case import MemoryTestCase
 
 
 class CallerTests(scps.CallerCases, MemoryTestCase):

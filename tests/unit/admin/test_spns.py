@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.cases import spns
-from tests.memory_case import MemoryTestCase
+from tests.unit.memory_case import MemoryTestCase
 
 
 class CallerTests(spns.CallerCases, MemoryTestCase):

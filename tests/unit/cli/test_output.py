@@ -8,7 +8,7 @@ import sys
 import unicodedata
 
 import click
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -116,10 +116,3 @@ class ProgressTests(SynchronousTestCase):
         with output.progress_bar("searching") as progress:
             progress(100, 250)
         self.assertEqual(pipe.getvalue(), "")
-
-
-def invoke(*words: str) -> Result:
-    """Run ``mutauth`` in this process, without a directory."""
-    from mutauth_twisted.cli.main import main
-
-    return CliRunner().invoke(main, list(words))

@@ -18,7 +18,7 @@ from mutauth_twisted.mechanisms import MECHANISMS
 from mutauth_twisted.settings.twistd import options_class
 from mutauth_twisted.testing.mechanism import FAKE
 from mutauth_twisted.wire import NNS, WIRES
-from tests.unit.cli.test_output import invoke
+from tests.unit.cli.cli_case import invoke
 
 ROOT = Path(__file__).resolve().parents[3]
 PIGEON = '''"""Send a pigeon to a service."""

@@ -20,8 +20,7 @@ from mutauth_twisted.mechanisms import KERBEROS, NEGOTIATE
 from mutauth_twisted.mechanisms.kerberos import KerberosInitiator, ServiceKeys
 from mutauth_twisted.protection import Flag, Protection
 from mutauth_twisted.testing.forge import der
-from tests.unit.kerberos.test_lucid import own_side
-from tests.unit.mechanisms.test_kerberos import BY_HOST, SPNEGO, Case
+from tests.unit.kerberos_case import BY_HOST, SPNEGO, Case, own_side
 
 DETECTION = Flag.REPLAY | Flag.SEQUENCE
 #: What is asked for besides protection: as .NET does, either one alone, and as we do.

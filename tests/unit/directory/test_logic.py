@@ -6,7 +6,7 @@ from tests.cases.accounts import AccountCases
 from tests.cases.groups import FindCases
 from tests.cases.location import LocationCases
 from tests.cases.rnr import RnrDirectoryCases
-from tests.memory_case import MemoryTestCase
+from tests.unit.memory_case import MemoryTestCase
 
 
 class AccountTests(AccountCases, MemoryTestCase):

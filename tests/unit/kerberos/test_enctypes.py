@@ -31,12 +31,11 @@ from mutauth_twisted.mechanisms import KERBEROS, NEGOTIATE, kerberos
 from mutauth_twisted.mechanisms.kerberos import KerberosInitiator, ServiceKeys, kerberos_name
 from mutauth_twisted.protection import Flag
 from mutauth_twisted.spn import SPN
-from mutauth_twisted.testing.forge import AES128, AES256, RC4, der
+from mutauth_twisted.testing.forge import AES128, AES256, DCE_STYLE, RC4, der
 from mutauth_twisted.testing.hostile import ap_req, long_tag, opened, request, spnego, with_decoy
-from tests.unit.mechanisms.test_kerberos import BY_HOST, SEAL, SPNEGO, Case
+from tests.unit.kerberos_case import BY_HOST, SEAL, SPNEGO, Case
 
 _KERBEROS = b"\x06\x09\x2a\x86\x48\x86\xf7\x12\x01\x02\x02"
-DCE_STYLE = 0x1000  # RFC 4757 7.1
 _NTLM = b"\x06\x0a\x2b\x06\x01\x04\x01\x82\x37\x02\x02\x0a"
 
 

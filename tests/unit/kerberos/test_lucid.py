@@ -5,32 +5,18 @@ wrote it.
 from __future__ import annotations
 
 import ctypes
-import sys
 import time
 from typing import Any
 
 import gssapi
-from gssapi.raw import inquire_sec_context_by_oid, krb5_export_lucid_sec_context
+from gssapi.raw import krb5_export_lucid_sec_context
 from gssapi.raw.misc import GSSError
 
 from mutauth_twisted.errors import AuthenticationError
 from mutauth_twisted.kerberos import lucid as module
 from mutauth_twisted.kerberos.lucid import read_lucid
 from mutauth_twisted.testing.forge import AES256
-from tests.unit.mechanisms.test_kerberos import Case
-
-
-def own_side(context: Any) -> tuple[bool, int]:
-    """What the structure says besides: whether it is the initiator's, and the number of its next
-    message.
-    """
-    (answer,) = inquire_sec_context_by_oid(context, module._LUCID_V1)
-    address = int.from_bytes(answer, sys.byteorder)
-    try:
-        found = module._Lucid.from_address(address)
-        return bool(found.initiate), found.send_seq
-    finally:
-        module._free_lucid(ctypes.byref(ctypes.c_uint32()), address)
+from tests.unit.kerberos_case import Case, own_side
 
 
 class LucidTests(Case):

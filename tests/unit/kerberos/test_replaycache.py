@@ -16,7 +16,7 @@ from mutauth_twisted.kerberos.replaycache import replay_cache
 from mutauth_twisted.mechanisms import NEGOTIATE
 from mutauth_twisted.mechanisms.kerberos import ServiceKeys
 from mutauth_twisted.testing.forge import set_environment
-from tests.unit.mechanisms.test_kerberos import Case
+from tests.unit.kerberos_case import Case
 
 NAME = f"krb5_{os.geteuid()}.rcache2"
 

@@ -41,6 +41,7 @@ from mutauth_twisted.mechanisms.ntlm import (
 from mutauth_twisted.mechanisms.pyspnego import keep_quiet
 from mutauth_twisted.protection import Flag, Protection
 from mutauth_twisted.testing.fakes import Player, captured_log, converse
+from mutauth_twisted.testing.hostile import stripped
 from mutauth_twisted.testing.users import users_file
 from mutauth_twisted.wire import NNS, WINSOCK
 
@@ -686,22 +687,6 @@ class SecrecyTests(Case):
             self.assertFalse(logger.filter(record), name)
             record.levelno = logging.WARNING
             self.assertTrue(logger.filter(record), name)
-
-
-def stripped(token: bytes, gap: int, flags: int = 0) -> bytes:
-    """An AUTHENTICATE message without the last bytes in front of its payload, where the code is
-    (MS-NLMP 2.2.1.3).
-
-    :param gap: how many; 16: the code, 24: Version too.
-    :param flags: NegotiateFlags to clear.
-    """
-    message = bytearray(token[: 88 - gap] + token[88:])
-    for at in range(16, 60, 8):
-        (offset,) = struct.unpack_from("<I", message, at)
-        struct.pack_into("<I", message, at, max(0, offset - gap))
-    (asked,) = struct.unpack_from("<I", message, 60)
-    struct.pack_into("<I", message, 60, asked & ~flags)
-    return bytes(message)
 
 
 class StrippedTests(Case):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.cases.contract import ObjectContract, RightsContract, SPNContract
-from tests.memory_case import MemoryTestCase
+from tests.unit.memory_case import MemoryTestCase
 
 
 class ObjectTests(ObjectContract, MemoryTestCase):

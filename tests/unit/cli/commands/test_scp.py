@@ -14,7 +14,7 @@ from mutauth_twisted.cli.commands import scp as command
 from mutauth_twisted.directory.scp import ServiceConnectionPoint
 from mutauth_twisted.directory.spns import Account
 from mutauth_twisted.spn import SPN
-from tests.unit.cli.test_output import invoke
+from tests.unit.cli.cli_case import invoke
 
 GUID = UUID("c1b2a390-0000-4000-8000-000000000001")
 POINT = ServiceConnectionPoint(

@@ -12,7 +12,7 @@ from mutauth_twisted.admin.duplicates import Duplicate, Holder
 from mutauth_twisted.admin.spnadmin import Written
 from mutauth_twisted.cli.commands import spn as command
 from mutauth_twisted.directory.spns import Account
-from tests.unit.cli.test_output import invoke
+from tests.unit.cli.cli_case import invoke
 
 ACCOUNT = Account("CN=svc,DC=x", "svc", "S-1-5-21-1", ("b/y", "A/x"), False, None)
 
