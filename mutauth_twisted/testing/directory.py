@@ -3,7 +3,7 @@
 It enforces what services run into: SPNs are unique in the forest, hosts may give themselves
 two-part SPNs of their own name only, access control lists decide who may write, attributes have
 one value or several, objects are of known classes and below suitable parents.  What fails has the
-LDAP result code of a real one; :mod:`tests.contract_case` is run against this and Samba alike.
+LDAP result code of a real one; :mod:`tests.cases.contract` is run against this and Samba alike.
 
 Not here: other domains, groups in groups, rights to read, inherited ACEs of one's own, passwords,
 and a global catalog that lags behind.
@@ -36,6 +36,10 @@ _GLOBAL, _BUILTIN = "-2147483646", "-2147483643"
 _ALIASES = "host=alerter,cifs,dhcp,dns,http,netlogon,rpc,time,wins,www"
 
 
+def _leave_alone(operation: str, dn: str) -> None:
+    """Have a write done as it was asked for."""
+
+
 class Domain:
     """An Active Directory domain, the only one of its forest.
 
@@ -51,7 +55,7 @@ class Domain:
         self.dn = ",".join(f"DC={label}" for label in name.split("."))
         self.configuration = f"CN=Configuration,{self.dn}"
         self.controller = f"dc1.{name}"
-        self.interfere: Interference = lambda operation, dn: None
+        self.interfere: Interference = _leave_alone
         self.srv_records: dict[str, list[SRVTarget]] = {}
         self._store = Store(_SID)
         self._callers: dict[str, Caller] = {}
@@ -133,6 +137,23 @@ class Domain:
     def lose_answer(self, number: int) -> None:
         """Have the connection lost with the answer to the n-th write, which is done."""
         self._disturb(number, AnswerLost())
+
+    def leave_alone(self) -> None:
+        """Disturb no further writes."""
+        self.interfere = _leave_alone
+
+    def contents(self) -> dict[str, dict[str, list[bytes]]]:
+        """Every object's values by DN, GUID and access control list included, to compare before and
+        after.
+        """
+        return {
+            each.dn: {
+                **{name: sorted(values) for name, values in each.values.items()},
+                "objectGUID": [each.guid.bytes_le],
+                "nTSecurityDescriptor": [each.security],
+            }
+            for each in self._store.everything()
+        }
 
     def _disturb(self, number: int, error: Exception) -> None:
         left = number

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mutauth_twisted.directory.accounts import find_namesakes, netbios_name
 from mutauth_twisted.directory.spns import (
     add_spns,
     find_account,
@@ -135,3 +136,23 @@ class AccountCases(DirectoryWorld):
             "alice", lambda session: find_holders(session, upper), global_catalog=True
         )
         self.assertEqual([holder.name for holder in holders], ["svc-other"])
+
+    async def test_namesakes(self) -> None:
+        """Who may have been meant: accounts and groups of this name, with a ``$``, or in a UPN."""
+        table = {
+            "alice": ("alice", False),
+            "SRV1": ("srv1$", False),
+            "Domain Users": ("Domain Users", True),
+        }
+        for name, (meant, is_group) in table.items():
+            (found,) = await self.do(
+                "alice", lambda session, name=name: find_namesakes(session, name)
+            )
+            self.assertEqual(
+                (found.name.casefold(), found.is_group), (meant.casefold(), is_group), name
+            )
+        for name in ("nobody", "*", "a*e"):
+            self.assertEqual(
+                await self.do("alice", lambda session, name=name: find_namesakes(session, name)), ()
+            )
+        self.assertEqual(await self.do("alice", netbios_name), self.place.netbios)

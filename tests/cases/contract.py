@@ -259,6 +259,7 @@ class ObjectContract(_Case):
             (mine, matches("keywords", "å*")),
             (["-2"], matches("keywords", "o*h*R")),
             ([], matches("keywords", "o*x*R")),
+            ([], matches("keywords", "o*h")),
             (mine, equals("objectGUID", guid.bytes_le)),
             (both, equals("objectClass", "connectionPoint")),
             ([], equals("objectClass", "computer")),
@@ -268,6 +269,7 @@ class ObjectContract(_Case):
             (both, any_of(equals("keywords", "ß"), equals("keywords", "other"))),
             ([], "(noSuchAttribute=*)"),
             ([], "(noSuchAttribute=x)"),
+            (both if self.is_samba else [], "(!(noSuchAttribute=x))"),
             (both, any_of("(noSuchAttribute=x)", "(keywords=*)")),
         ]
         only = equals("keywords", self.service_class)

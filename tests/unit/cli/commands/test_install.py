@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.unit.cli.test_output import invoke
+from tests.unit.cli.cli_case import invoke
 
 
 class UsageTests(SynchronousTestCase):
