@@ -14,6 +14,7 @@ import click
 
 from mutauth_twisted.cli import commands
 from mutauth_twisted.cli.group import OneLineGroup
+from mutauth_twisted.cli.imports import interruptible
 
 
 def names() -> list[str]:
@@ -40,7 +41,8 @@ class Commands(OneLineGroup):
         """The command of a file, which is imported now; None: there is no such file."""
         if cmd_name not in names():
             return None
-        module = import_module(f"{commands.__name__}.{cmd_name}")
+        with interruptible():
+            module = import_module(f"{commands.__name__}.{cmd_name}")
         command: click.Command = getattr(module, cmd_name)
         return command
 

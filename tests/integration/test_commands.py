@@ -192,7 +192,7 @@ class MainJobTests(CommandTestCase):
             "import time\nprint('importing', flush=True)\ntime.sleep(60)\n"
         )
         process = subprocess.Popen(
-            [*INTERRUPTIBLE, *self.program("mutauth"), "--help"],
+            [*INTERRUPTIBLE, *self.program("mutauth"), "scp", "--help"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
