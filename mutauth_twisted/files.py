@@ -42,6 +42,19 @@ def check_regular(path: str | os.PathLike[str]) -> None:
         raise _not_regular(path)
 
 
+def file_fault(path: str | os.PathLike[str]) -> str:
+    """Why a library cannot read a file, as far as the file system tells; empty: it does not
+    tell.
+    """
+    try:
+        check_regular(path)
+    except FileNotFoundError:
+        return "does not exist"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    return "" if os.access(path, os.R_OK) else "cannot be read by this user"
+
+
 def read_file(path: str | os.PathLike[str], most: int = MOST, *, private: bool = False) -> bytes:
     """The content of a regular file.
 

@@ -13,7 +13,6 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import lru_cache
-from pathlib import Path
 from threading import Lock, Thread
 
 import gssapi
@@ -22,17 +21,10 @@ from gssapi.raw.misc import GSSError
 
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.errors import CredentialError, MutualAuthError
-from mutauth_twisted.files import read_file
-from mutauth_twisted.kerberos.enctypes import AES_TYPES
-from mutauth_twisted.kerberos.errors import (
-    AES_FOR_ACCOUNT,
-    explain,
-    keytab_keys,
-    keytab_path,
-    kind_name,
-    minor_code,
-)
-from mutauth_twisted.names import fold_ascii, split_principal
+from mutauth_twisted.kerberos.codes import KRB5, Krb5
+from mutauth_twisted.kerberos.errors import explain, minor_code
+from mutauth_twisted.kerberos.keytab import check_keytab, is_principal, keytab_path, krb5_context
+from mutauth_twisted.names import split_principal
 
 #: A ticket that is refused is fetched anew at most once in this time, in seconds.
 REPLACE_INTERVAL = 30.0
@@ -50,150 +42,12 @@ _MOST_FETCHING = 2
 _MOST_SUSPECTS = 256
 #: How many older keys are tried: each is a wrong password to a KDC that counts them.
 _OLDER_KEYS = 2
-_PREAUTH_FAILED = (
-    -1765328360
-)  # KDC_ERR_PREAUTH_FAILED (RFC 4120 7.5.9), with krb5's ERROR_TABLE_BASE_krb5
 _numbers = itertools.count(1)
 
 
-def check_keytab(keytab: str, principal: str | None = None) -> tuple[str, ...]:
-    """The principals a keytab holds keys of, in its order.
-
-    :param keytab: its name, with or without its type.
-    :param principal: who must be among them, with or without a realm.
-    :raises CredentialError: when it is no file, or the file is missing, unreadable,
-        no keytab, or without a key of the principal.
-    """
-    path = keytab_path(keytab)
-    subject = f"keytab {path}"
-    try:
-        read_file(Path(path))
-    except FileNotFoundError:
-        raise CredentialError(
-            subject, "there is no such file", "name the account's keytab", code="keytab-unusable"
-        ) from None
-    except OSError as error:
-        reason = (error.strerror or os.strerror(error.errno or 0)).lower()
-        raise CredentialError(
-            subject,
-            f"it cannot be read: {reason}",
-            "give this user the right to read it",
-            code="keytab-unusable",
-        ) from None
-    try:
-        _krb5()  # whose failure has a cause of its own
-        names = dict.fromkeys(key.principal for key in keytab_keys(path))
-    except krb5.Krb5Error as error:
-        raise explain(error, subject) from error
-    if not names:
-        raise CredentialError(
-            subject, "it holds no keys", "export the account's keys again", code="keytab-lacks-key"
-        )
-    if principal is not None and not any(_same(principal, name) for name in names):
-        holders = ", ".join(names)
-        raise CredentialError(
-            subject,
-            f"it has no key of {principal}, only of {holders}",
-            "export the right account's",
-            code="keytab-lacks-key",
-        )
-    return tuple(names)
-
-
-def _same(wanted: str, name: str) -> bool:
-    return wanted in (name, split_principal(name)[0])
-
-
-def keytab_file(keytab: str | None) -> str:
-    """The path of a keytab's file.
-
-    :param keytab: its name, with or without its type; None: KRB5_KTNAME, then the system's.
-    :raises CredentialError: when it is no file.
-    """
-    return keytab_path(keytab or krb5.kt_default_name(_krb5()).decode())
-
-
-def check_service_keytab(keytab: str | None, principal: str | None = None) -> None:
-    """See whether a service's keytab can be used.
-
-    :param keytab: None: KRB5_KTNAME, then the system's.
-    :param principal: as for :func:`check_keytab`.
-    :raises CredentialError: as :func:`check_keytab` does, and when no key that counts is AES.
-    """
-    path = keytab_file(keytab)
-    check_keytab(f"FILE:{path}", principal)
-    kinds = {
-        key.kind
-        for key in keytab_keys(path)
-        if principal is None or _same(principal, key.principal)
-    }
-    if not kinds & AES_TYPES:
-        cause = f"it holds no AES key, only {', '.join(sorted(map(kind_name, kinds)))}"
-        raise CredentialError(f"keytab {path}", cause, AES_FOR_ACCOUNT, code="weak-encryption")
-
-
-def keytab_principal(keytab: str | None, account: str | None) -> str:
-    """The principal as which a service asks the directory: the account whose keys are in its
-    keytab.
-
-    Tools write an account's keys under its own name and under its SPNs (msktutil,
-    adcli, samba-tool, ``net ads keytab``), or under one SPN alone (ktpass, which
-    makes that the account's UPN).
-
-    :param keytab: None: KRB5_KTNAME, then the system's.
-    :param account: sAMAccountName or UPN; None, or a DN: the one entry that is
-        not an SPN, or else the only one.
-    :raises CredentialError: when the keytab cannot be used, has no such key,
-        or leaves a choice.
-    """
-    path = keytab_file(keytab)
-    names = check_keytab(f"FILE:{path}")
-    wanted = None if account is None or "=" in account else fold_ascii(account.rpartition("\\")[2])
-    if wanted is None:
-        found = [name for name in names if "/" not in split_principal(name)[0]] or list(names)
-    else:
-        found = [name for name in names if wanted in _ways_to_name(name)]
-    if len(set(map(fold_ascii, found))) == 1:  # msktutil writes a computer's name in two ways
-        return found[0]
-    holders = ", ".join(names)
-    if found:
-        cause = f"it has keys of several accounts, or of SPNs only: {holders}"
-        raise CredentialError(
-            f"keytab {path}",
-            cause,
-            "choose one with --account, or export the account's own entry too",
-            code="keytab-ambiguous",
-        )
-    raise CredentialError(
-        f"keytab {path}",
-        f"it has no key of {account}, only of {holders}",
-        "export the right account's",
-        code="keytab-lacks-key",
-    )
-
-
-def _ways_to_name(principal: str) -> tuple[str, ...]:
-    """A principal in full, without its realm, and a computer's without its ``$``."""
-    full, name = fold_ascii(principal), fold_ascii(split_principal(principal)[0])
-    return full, name, name.removesuffix("$")
-
-
 def _default_cache() -> str:
-    return f"the default ticket cache, {krb5.cc_default_name(_krb5()).decode(errors='replace')}"
-
-
-def _krb5() -> krb5.Context:
-    try:
-        return krb5.init_context()
-    except krb5.Krb5Error as error:
-        subject = os.environ.get("KRB5_CONFIG", "krb5.conf")
-        cause = "it cannot be used: " + str(error).rpartition(" ")[0].lower()
-        raise CredentialError(
-            subject,
-            cause,
-            "check that this user may read it, and what KRB5_CONFIG says",
-            code="kerberos-failed",
-        ) from error
+    name = krb5.cc_default_name(krb5_context()).decode(errors="replace")
+    return f"the default ticket cache, {name}"
 
 
 def _file_state(path: str) -> tuple[int, ...] | None:
@@ -394,7 +248,7 @@ class TicketSource:
         """
         memory, scratch, wanted = self._memory, _Memory(), str(service)
         try:
-            context = _krb5()
+            context = krb5_context()
             cache, new = (
                 krb5.cc_resolve(context, each.name.encode()) for each in (memory, scratch)
             )
@@ -438,10 +292,10 @@ class TicketSource:
         not asked for.
         """
         try:
-            context = _krb5()
+            context = krb5_context()
             entries = list(krb5.kt_resolve(context, f"FILE:{keytab_path(keytab)}".encode()))
             wanted = self.credentials.principal or str(entries[0].principal)
-            entries = [each for each in entries if _same(wanted, str(each.principal))]
+            entries = [each for each in entries if is_principal(wanted, str(each.principal))]
             for version in sorted({each.kvno for each in entries}, reverse=True)[
                 1 : 1 + _OLDER_KEYS
             ]:
@@ -490,7 +344,7 @@ class TicketSource:
         return realm or self._cache_realm() or self._default_realm()
 
     def _cache_realm(self) -> str:
-        context = _krb5()
+        context = krb5_context()
         name = self.credentials.ccache
         try:
             cache = krb5.cc_resolve(context, name.encode()) if name else krb5.cc_default(context)
@@ -500,13 +354,14 @@ class TicketSource:
 
     def _default_realm(self) -> str:
         try:
-            return krb5.get_default_realm(_krb5()).decode()
+            return krb5.get_default_realm(krb5_context()).decode()
         except krb5.Krb5Error as error:
             raise explain(error, self.subject) from error
 
 
 def _is_key_refused(error: CredentialError) -> bool:
-    return error.__cause__ is not None and minor_code(error.__cause__) == _PREAUTH_FAILED
+    refused = KRB5 + Krb5.KDC_ERR_PREAUTH_FAILED
+    return error.__cause__ is not None and minor_code(error.__cause__) == refused
 
 
 def _is_for(ticket: krb5.Creds, service: str) -> bool:
@@ -518,7 +373,7 @@ def _is_for(ticket: krb5.Creds, service: str) -> bool:
 def _holds_ticket(cache: str) -> bool:
     """Whether a cache in memory has a ticket for the KDC that has not ended."""
     try:
-        tickets = list(krb5.cc_resolve(_krb5(), cache.encode()))
+        tickets = list(krb5.cc_resolve(krb5_context(), cache.encode()))
     except krb5.Krb5Error:
         return False
     return any(

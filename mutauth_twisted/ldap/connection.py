@@ -22,6 +22,7 @@ from mutauth_twisted.errors import (
     NotFound,
     PeerNotProven,
 )
+from mutauth_twisted.kerberos.codes import Krb5
 from mutauth_twisted.kerberos.tickets import tickets_for
 from mutauth_twisted.ldap.controllers import Role, Server
 from mutauth_twisted.ldap.forest import Forest, read_forest
@@ -45,7 +46,6 @@ _DEMOTED = 60.0
 #: What was learnt of the forest is asked anew after this time, in seconds: it may get another
 #: domain.
 _FOREST_KEPT = 600.0
-_UNKNOWN_SERVICE = 7  # KDC_ERR_S_PRINCIPAL_UNKNOWN (RFC 4120 7.5.9)
 
 
 class _IdleSessions:
@@ -491,7 +491,10 @@ class _Progress:
         """One server's failure in words."""
         if server.role is not None and isinstance(error, (KDCRefused, PeerNotProven)):
             self._impostor = True
-            if isinstance(error, KDCRefused) and error.krb_error == _UNKNOWN_SERVICE:
+            if (
+                isinstance(error, KDCRefused)
+                and error.krb_error == Krb5.KDC_ERR_S_PRINCIPAL_UNKNOWN
+            ):
                 kind = "domain controller" if server.role.service == "ldap" else "global catalog"
                 return (
                     f"{server}: it is NOT AUTHENTICATED: the KDC of {server.role.realm} knows no "

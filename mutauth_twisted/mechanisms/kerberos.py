@@ -9,7 +9,6 @@ log nothing.
 
 from __future__ import annotations
 
-import errno
 import re
 import time
 from contextlib import suppress
@@ -62,7 +61,6 @@ from mutauth_twisted.errors import (
     RecordError,
     ToldByTicket,
 )
-from mutauth_twisted.files import check_regular
 from mutauth_twisted.identity import PeerIdentity
 from mutauth_twisted.kerberos.ap_req import (
     Excessive,
@@ -74,21 +72,16 @@ from mutauth_twisted.kerberos.ap_req import (
 from mutauth_twisted.kerberos.enctypes import AES_TYPES, check_keys, check_request, check_session
 from mutauth_twisted.kerberos.errors import (
     AES_FOR_ACCOUNT,
-    Acceptor,
     TicketLabel,
     explain,
     kind_name,
     record_fault,
 )
+from mutauth_twisted.kerberos.keytab import ServiceKeytab
 from mutauth_twisted.kerberos.lucid import SEQUENCE_MASK, LucidContext, read_lucid
 from mutauth_twisted.kerberos.pac import read_logon
-from mutauth_twisted.kerberos.replaycache import NONE, replay_cache
-from mutauth_twisted.kerberos.tickets import (
-    NO_CI_FLAGS,
-    check_service_keytab,
-    keytab_file,
-    tickets_for,
-)
+from mutauth_twisted.kerberos.refusals import Acceptor, explain_token
+from mutauth_twisted.kerberos.tickets import NO_CI_FLAGS, tickets_for
 from mutauth_twisted.mechanisms import KERBEROS, NEGOTIATE
 from mutauth_twisted.names import fold_ascii, split_principal
 from mutauth_twisted.protection import Flag, Protection, flag_names
@@ -480,16 +473,17 @@ class KerberosAcceptor(_KerberosContext):
     def _advance(self, token: bytes | None) -> Outcome:
         if token is None:
             raise ValueError("a client starts")
-        self._keys.check_file()
+        keytab = self._keys.keytab
+        keytab.check_file()
         try:
-            accepted = accept_sec_context(token, self._keys.acquired, self._context, self._bindings)
+            accepted = accept_sec_context(token, keytab.acquired, self._context, self._bindings)
         except BadChannelBindingsError:
             if self._channel is not None or self._started:
                 raise
             # A third-party client with bindings of its own, or one that asserts to know of bindings
             # (MS-KILE 3.2.5.8) and has none: without TLS that is its own business.  The replay
             # cache has seen this token, and would refuse it.
-            accepted = accept_sec_context(token, self._keys.acquired_again, SecurityContextHandle())
+            accepted = accept_sec_context(token, keytab.acquired_again, SecurityContextHandle())
         self._started = True
         self._context, self._initiator = accepted.context, accepted.initiator_name
         if int(accepted.flags) & _DCE_STYLE:  # known when the context is complete
@@ -548,9 +542,8 @@ class KerberosAcceptor(_KerberosContext):
         with suppress(ValueError):  # then it is no AP-REQ, which the error says already
             label = ticket_label(token or b"")
         own = self._keys.credentials
-        return explain(
-            error, self._subject, Acceptor(own.keytab, label, own.principal, self._keys.negotiates)
-        )
+        acceptor = Acceptor(own.keytab, label, own.principal, self._keys.negotiates)
+        return explain_token(error, self._subject, acceptor)
 
     def _peer_name(self, proven: Any) -> Any:
         # Not asked for again, as GSSAPI would make it anew, with all that its ticket says of it.
@@ -637,9 +630,10 @@ class ServiceKeys:
         name; None: any.  A guard against mix-ups and no proof: clients could
         write another name on a ticket for the same account.
     :param package: whose tokens to take; with NEGOTIATE Kerberos' own as well.
-    :raises CredentialError: when the keytab is missing, unreadable, or has no such key of AES, or
-        when there is no replay cache that could be written.
+    :raises CredentialError: see :class:`~mutauth_twisted.kerberos.keytab.ServiceKeytab`.
     """
+
+    authenticates_service = True
 
     def __init__(
         self,
@@ -649,70 +643,23 @@ class ServiceKeys:
     ) -> None:
         self.service_class = service_class
         self.credentials = credentials
-        #: Whether Kerberos is taken inside SPNEGO as well.
+        #: True where Kerberos is taken inside SPNEGO as well.
         self.negotiates = package is NEGOTIATE
-        self._file = keytab_file(credentials.keytab)
-        self.check_file()
-        subject = f"keytab {credentials.keytab}" if credentials.keytab else "the default keytab"
-        name = None
-        if credentials.principal is not None:
-            subject = f"{subject}, principal {credentials.principal}"
-            name = gssapi.Name(credentials.principal, gssapi.NameType.kerberos_principal)
-        store: dict[str | bytes, str | bytes] = (
-            {"keytab": credentials.keytab} if credentials.keytab else {}
+        self.keytab = ServiceKeytab(
+            credentials, [_KERBEROS_OID], [_SPNEGO_OID] if self.negotiates else []
         )
-        mechanisms = [_KERBEROS_OID, _SPNEGO_OID] if self.negotiates else [_KERBEROS_OID]
-
-        def acquire(cache: str | None) -> gssapi.Credentials:
-            chosen = store if cache is None else {**store, "rcache": cache}
-            try:
-                acquired = gssapi.Credentials(
-                    name=name, usage="accept", mechs=mechanisms, store=chosen or None
-                )
-                if self.negotiates:
-                    set_neg_mechs(acquired, [_KERBEROS_OID])
-            except GSSError as error:
-                raise explain(error, subject) from error
-            return acquired
-
-        #: Without a replay cache: for a token that :attr:`acquired` has just looked up in it, and
-        #: for no other.
-        self.acquired_again = acquire(NONE)
-        self.check()
-        # Not before the keytab is known to be good: its file may be made here.
-        #: GSSAPI's own; MIT reads a keytab's file anew for each client.
-        self.acquired = acquire(
-            NONE if credentials.accept_replays else replay_cache(credentials.state_dir)
-        )
-
-    authenticates_service = True
 
     @property
     def accepts_replays(self) -> bool:
         """See :class:`mutauth_twisted.core.context.Keys`."""
         return self.credentials.accept_replays
 
-    def check_file(self) -> None:
-        """See that GSSAPI, which reads the keytab anew for each client, does not wait for what is
-        in its place.
-
-        :raises CredentialError: when it is there, and not a regular file.
-        """
-        try:
-            check_regular(self._file)
-        except OSError as error:
-            if error.errno == errno.EINVAL:
-                cause = f"it cannot be read: {error.strerror}"
-                raise CredentialError(
-                    f"keytab {self._file}", cause, "put the keytab back", code="keytab-unusable"
-                ) from error
-
     def check(self) -> None:
-        """See whether the keytab can be used now.
+        """Check that the keytab can be used now.
 
         :raises CredentialError: when it is missing, unreadable, or has no such key of AES.
         """
-        check_service_keytab(self.credentials.keytab, self.credentials.principal)
+        self.keytab.check()
 
     def acceptor(self, peer: str, channel: ChannelBinding | None = None) -> KerberosAcceptor:
         """A context for one connection.

@@ -50,6 +50,7 @@ from mutauth_twisted.errors import (
     UsageError,
 )
 from mutauth_twisted.identity import PeerIdentity
+from mutauth_twisted.kerberos.codes import Krb5
 from mutauth_twisted.mechanisms import KERBEROS
 from mutauth_twisted.mechanisms.pyspnego import PublicContext
 from mutauth_twisted.protection import Flag, Protection, flag_names
@@ -68,8 +69,6 @@ _NO_CREDENTIALS: Final = frozenset(
 )  # LOGON_DENIED, NO_, UNKNOWN_CREDENTIALS
 _NO_AUTHENTICATING_AUTHORITY: Final = 0x80090311
 _TIME_SKEW: Final = 0x80090324
-# RFC 4120 7.5.9: KDC_ERR_S_PRINCIPAL_UNKNOWN, which Windows has made a code of its own of.
-_PRINCIPAL_UNKNOWN: Final = 7
 
 
 def _windows_code(error: Exception) -> int:
@@ -155,8 +154,9 @@ class SspiInitiator(PublicContext):
             )
         if code == _TARGET_UNKNOWN:
             cause, remedy = "no account has this SPN", "check its spelling, or register it"
+            number = Krb5.KDC_ERR_S_PRINCIPAL_UNKNOWN
             return KDCRefused(
-                self._subject, cause, remedy, krb_error=_PRINCIPAL_UNKNOWN, code="service-unknown"
+                self._subject, cause, remedy, krb_error=number, code="service-unknown"
             )
         if code == _NO_AUTHENTICATING_AUTHORITY:
             return KDCUnreachable(

@@ -7,7 +7,7 @@ from twisted.application.service import IService
 
 from mutauth_twisted.dns import install_resolver
 from mutauth_twisted.errors import MutualAuthError
-from mutauth_twisted.kerberos.tickets import keytab_principal
+from mutauth_twisted.kerberos.keytab import keytab_principal
 from mutauth_twisted.log import Log
 from mutauth_twisted.net.descriptors import REMEDY, fit, raise_limit
 from mutauth_twisted.net.plain import parse_server

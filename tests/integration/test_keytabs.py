@@ -14,8 +14,7 @@ import krb5
 
 from mutauth_twisted.errors import CredentialError
 from mutauth_twisted.kerberos.enctypes import AES_TYPES
-from mutauth_twisted.kerberos.errors import keytab_keys
-from mutauth_twisted.kerberos.tickets import keytab_principal
+from mutauth_twisted.kerberos.keytab import keytab_keys, keytab_principal
 from tests.integration.commands import CommandTestCase
 from tests.integration.kerberos_case import Key, keytab
 

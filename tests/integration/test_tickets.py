@@ -23,7 +23,7 @@ from twisted.internet.threads import deferToThread
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.directory.spns import find_account
 from mutauth_twisted.errors import CredentialError, PeerRefused
-from mutauth_twisted.kerberos.errors import keytab_keys
+from mutauth_twisted.kerberos.keytab import keytab_keys
 from mutauth_twisted.kerberos.tickets import tickets_for
 from mutauth_twisted.ldap.connection import Directory
 from mutauth_twisted.ldap.options import DirectoryOptions

@@ -17,13 +17,13 @@ from mutauth_twisted.directory.servicename import ServiceName
 from mutauth_twisted.dns import system_nameservers
 from mutauth_twisted.errors import CredentialError, KDCUnreachable, MutualAuthError
 from mutauth_twisted.files import check_regular, read_file
-from mutauth_twisted.kerberos.tickets import (
-    TicketSource,
+from mutauth_twisted.kerberos.keytab import (
     check_keytab,
     check_service_keytab,
     keytab_file,
     keytab_principal,
 )
+from mutauth_twisted.kerberos.tickets import TicketSource
 from mutauth_twisted.ldap.tls import LdapsAuthority
 from mutauth_twisted.mechanisms.kerberos import ServiceKeys
 from mutauth_twisted.mechanisms.ntlm import NtlmCredentials, NtlmUsers

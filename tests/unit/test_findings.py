@@ -141,7 +141,7 @@ class TableTests(SynchronousTestCase):
                 given: list[ast.expr] = []
                 if isinstance(node, ast.Call):
                     given += [each.value for each in node.keywords if each.arg == "code"]
-                    if isinstance(node.func, ast.Name) and node.func.id in ("Finding", "_Meaning"):
+                    if isinstance(node.func, ast.Name) and node.func.id in ("Finding", "Meaning"):
                         given += node.args[:1]
                 code = own_code(node) if isinstance(node, ast.ClassDef) else None
                 given += [ast.Constant(code)] if code is not None else []

@@ -23,7 +23,7 @@ from mutauth_twisted.access import AccessPolicy, Logon
 from mutauth_twisted.directory.guidcache import GuidCache
 from mutauth_twisted.directory.servicename import ServiceName
 from mutauth_twisted.errors import AccessDenied, MutualAuthError, ProtocolViolation
-from mutauth_twisted.kerberos.tickets import check_keytab
+from mutauth_twisted.kerberos.keytab import check_keytab
 from mutauth_twisted.log import LimitedLog, Log
 from mutauth_twisted.net.refusals import Refusals
 from mutauth_twisted.net.tls import _names_in, _not_for, server_layer

@@ -16,7 +16,8 @@ from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.errors import MutualAuthError, PeerNotProven
 from mutauth_twisted.kerberos import ap_req as ticket
 from mutauth_twisted.kerberos.ap_req import is_spnego, ticket_label, ticket_principal
-from mutauth_twisted.kerberos.errors import Acceptor, TicketLabel, explain
+from mutauth_twisted.kerberos.errors import TicketLabel
+from mutauth_twisted.kerberos.refusals import Acceptor, explain_token
 from mutauth_twisted.mechanisms import NEGOTIATE, kerberos
 from mutauth_twisted.mechanisms.kerberos import KerberosInitiator, ServiceKeys
 from mutauth_twisted.protection import Protection
@@ -110,7 +111,7 @@ class NameTests(SynchronousTestCase):
                     label = ticket_label(changed)
                 except ValueError:
                     continue
-                error = explain(refusal, "client", Acceptor(keytab, label))
+                error = explain_token(refusal, "client", Acceptor(keytab, label))
                 self.assertIsInstance(error, MutualAuthError)
                 self.assertTrue(str(error).isprintable())
         self.assertTrue(keys.acceptor("client").step(token).complete)

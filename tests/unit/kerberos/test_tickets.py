@@ -16,7 +16,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.errors import CredentialError, KDCUnreachable
 from mutauth_twisted.kerberos import tickets
-from mutauth_twisted.kerberos.tickets import TicketSource, check_keytab
+from mutauth_twisted.kerberos.keytab import check_keytab
+from mutauth_twisted.kerberos.tickets import TicketSource
 from mutauth_twisted.testing.forge import make_realm
 
 

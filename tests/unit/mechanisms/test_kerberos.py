@@ -592,6 +592,6 @@ class LibraryTests(Case):
         """
         server = self.keys.acceptor("client")
         request = self.client(account="svc-other").step(None).token
-        deferring = gssapi.SecurityContext(creds=self.keys.acquired, usage="accept")
+        deferring = gssapi.SecurityContext(creds=self.keys.keytab.acquired, usage="accept")
         self.assertNotEqual(deferring.step(request), b"")
         self.assertNotEqual(self.step_fails(server, request).token, b"")

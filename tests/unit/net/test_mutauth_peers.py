@@ -118,7 +118,9 @@ class BindingTests(SynchronousTestCase):
             token = third_party_initiator(SPN_ASKED, self.ccache(), None, mechanism).step()
             bindings = gssapi.raw.ChannelBindings(application_data=WITHOUT_TLS.application_data)
             with self.assertRaises(gssapi.exceptions.BadChannelBindingsError):
-                gssapi.raw.accept_sec_context(token, self.keys.acquired, channel_bindings=bindings)
+                gssapi.raw.accept_sec_context(
+                    token, self.keys.keytab.acquired, channel_bindings=bindings
+                )
             self.assert_served(None, mechanism)
 
     def test_replayed(self) -> None:
@@ -151,9 +153,10 @@ class BindingTests(SynchronousTestCase):
 
         self.patch(kerberos, "accept_sec_context", refuse)
         self.assertRaises(StepFailed, server.step, b"another token")
-        self.assertEqual(credentials, [self.keys.acquired])
+        keytab = self.keys.keytab
+        self.assertEqual(credentials, [keytab.acquired])
         self.assertRaises(StepFailed, self.keys.acceptor("client").step, b"a first token")
-        self.assertEqual(credentials[1:], [self.keys.acquired, self.keys.acquired_again])
+        self.assertEqual(credentials[1:], [keytab.acquired, keytab.acquired_again])
 
     def test_no_bindings_from_elsewhere(self) -> None:
         """Somebody without the session's key cannot write the word into another's token."""
