@@ -76,7 +76,7 @@ class FloorTests(KerberosTestCase):
 
         with captured_log():
             refused: Any = await self.assertFailure(deferToThread(come), Refused)
-        self.assertEqual(refused.status, 1326)
+        self.assertEqual(refused.code, 1326)
         (error,) = self.heard
         self.assertIsInstance(error, CredentialError)
         self.assertIn(

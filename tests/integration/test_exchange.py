@@ -335,7 +335,7 @@ class RefusalTests(ExchangeTestCase):
             refused: Any = await self.assertFailure(
                 deferToThread(self._raw_client, port, flags=flags, unprotected=unprotected), Refused
             )
-            self.assertEqual(refused.status, 1790)
+            self.assertEqual(refused.code, 1790)
         self.assertEqual(self.servers, [])
 
     def _raw_client(self, port: int, **options: Any) -> NNSPeer:
