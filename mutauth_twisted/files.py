@@ -43,8 +43,8 @@ def check_regular(path: str | os.PathLike[str]) -> None:
 
 
 def file_fault(path: str | os.PathLike[str]) -> str:
-    """Why a library cannot read a file, as far as the file system tells; empty: it does not
-    tell.
+    """Fault for which a library cannot read a file, as far as the file system tells; empty: it
+    does not tell.
     """
     try:
         check_regular(path)

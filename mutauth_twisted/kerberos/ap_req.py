@@ -1,4 +1,4 @@
-"""What a ticket says of itself, read from a client's first token.
+"""Label of a ticket, read from a client's first token.
 
 A GSSAPI initial token (RFC 2743 3.1) with Kerberos' mechanism holds an AP-REQ
 (RFC 4120 5.5.1), whose ticket (5.3) carries the service's name and its key's
@@ -97,7 +97,7 @@ def _fields(
 
 
 def is_spnego(token: bytes) -> bool:
-    """Whether a client's first token is SPNEGO's."""
+    """True when a client's first token is SPNEGO's."""
     try:
         at, end = _enter(token, 0, len(token), _TOKEN)
         tag, start, stop = _element(token, at, end)

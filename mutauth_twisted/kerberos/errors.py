@@ -132,7 +132,7 @@ _BAD_PASSWORD = Meaning(
 _REVOKED = Meaning(
     "account-disabled",
     CredentialError,
-    "the KDC lets the account in no more: it is disabled, locked, expired, or outside its hours",
+    "the KDC denies the account: it is disabled, locked, expired, or outside its hours",
     "ask an administrator to enable it",
 )
 _ACCOUNT_EXPIRED = Meaning(
@@ -227,7 +227,7 @@ _BY_KRB5: dict[Krb5, Meaning] = {
     Krb5.KDC_ERR_TGT_REVOKED: Meaning(
         "ticket-expired",
         CredentialError,
-        "the KDC takes the ticket no more",
+        "the KDC no longer accepts the ticket",
         "get a new one with kinit",
     ),
     Krb5.KDC_ERR_CLIENT_NOTYET: Meaning(
@@ -403,7 +403,7 @@ def text_of(error: BaseException) -> str:
 
 
 def _keytab_fault(text: str) -> str:
-    """Why a keytab that GSSAPI calls 'nonexistent or empty' cannot be used, as far as the file
+    """Fault of a keytab that GSSAPI calls 'nonexistent or empty', as far as the file
     tells.
     """
     named = _KEYTAB_NAME.search(text)

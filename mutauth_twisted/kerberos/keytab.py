@@ -70,7 +70,7 @@ class KeytabKey:
 
 
 def keytab_keys(path: str) -> tuple[KeytabKey, ...]:
-    """What a keytab holds, in its order.
+    """Entries of a keytab, in its order.
 
     :param path: the file.
     :raises krb5.Krb5Error: when the file is no keytab, or cannot be read.

@@ -1,4 +1,4 @@
-"""Who a client is by its PAC: its account and its groups.
+"""A client's account and groups, by the PAC of its ticket.
 
 GSSAPI hands out what is in a verified ticket (RFC 6680): MIT's
 ``urn:mspac:logon-info`` is KERB_VALIDATION_INFO (MS-PAC 2.5) in the NDR of type

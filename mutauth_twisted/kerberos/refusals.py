@@ -43,7 +43,7 @@ from mutauth_twisted.text import short_name
 
 @frozen
 class Acceptor:
-    """What a service knows when it cannot take a client's token.
+    """Knowledge of a service that cannot take a client's token.
 
     :param keytab: the keytab's path; None: KRB5_KTNAME, then the system's.
     :param ticket: the label of the client's ticket; None: the token holds none.
@@ -175,8 +175,8 @@ def explain_token(error: BaseException, subject: str, acceptor: Acceptor) -> Mut
 
 
 def _unopened(error: BaseException, subject: str, acceptor: Acceptor) -> MutualAuthError:
-    """Why no key opened a client's ticket: told from the keytab and the ticket's label."""
-    back = "put it back: until then nobody gets in"
+    """Explain that no key opened a client's ticket, from the keytab and the ticket's label."""
+    back = "put it back: until then no client is served"
     path = acceptor.keytab or "of the default name"
     try:
         path = keytab_path(acceptor.keytab or krb5.kt_default_name(krb5.init_context()).decode())

@@ -51,7 +51,7 @@ def _default_cache() -> str:
 
 
 def _file_state(path: str) -> tuple[int, ...] | None:
-    """What changes when a file is replaced or rewritten; None: it is not there."""
+    """State of a file, which changes when it is replaced or rewritten; None: it is not there."""
     try:
         found = os.stat(path)
     except OSError:
@@ -214,7 +214,7 @@ class TicketSource:
             return fetching
 
     def _keytab_replaced(self, keytab: str) -> bool:
-        """Whether the file is another than the last one tried; true once for each."""
+        """True when the file is another than the last one tried, once for each."""
         state = _file_state(keytab_path(keytab))
         with self._lock:
             before, self._keytab_state = self._keytab_state, state or self._keytab_state
@@ -365,13 +365,13 @@ def _is_key_refused(error: CredentialError) -> bool:
 
 
 def _is_for(ticket: krb5.Creds, service: str) -> bool:
-    """Whether a ticket is for a service, ``class/host[/name]``; its realm does not count."""
+    """True when a ticket is for a service, ``class/host[/name]``; its realm does not count."""
     names = (split_principal(text)[0].casefold() for text in (str(ticket.server), service))
     return len(set(names)) == 1
 
 
 def _holds_ticket(cache: str) -> bool:
-    """Whether a cache in memory has a ticket for the KDC that has not ended."""
+    """True when a cache in memory has a ticket for the KDC that has not ended."""
     try:
         tickets = list(krb5.cc_resolve(krb5_context(), cache.encode()))
     except krb5.Krb5Error:

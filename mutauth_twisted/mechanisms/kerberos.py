@@ -83,8 +83,9 @@ from mutauth_twisted.kerberos.pac import read_logon
 from mutauth_twisted.kerberos.refusals import Acceptor, explain_token
 from mutauth_twisted.kerberos.tickets import NO_CI_FLAGS, tickets_for
 from mutauth_twisted.mechanisms import KERBEROS, NEGOTIATE
+from mutauth_twisted.mechanisms.verification import check_channel, check_flags
 from mutauth_twisted.names import fold_ascii, split_principal
-from mutauth_twisted.protection import Flag, Protection, flag_names
+from mutauth_twisted.protection import Flag, Protection
 from mutauth_twisted.spn import SPN
 from mutauth_twisted.text import short_name
 
@@ -114,7 +115,7 @@ _HEADER_SIZE = 16
 _LOGON_INFORMATION = b"urn:mspac:logon-info"
 _UPN_INFORMATION = b"urn:mspac:upn-dns-info"
 
-# As plain numbers: enum arithmetic takes as long as the rest of the judgement.
+# As plain numbers: enum arithmetic takes as long as the rest of the verification.
 _ALL_FLAGS = sum(Flag)
 _REQUIRED = {protection: int(protection.required_flags) for protection in Protection}
 
@@ -129,7 +130,7 @@ def kerberos_name(spn: SPN) -> gssapi.Name:
 
 
 class _KerberosContext:
-    """What initiator and acceptor share: GSSAPI's context, and records."""
+    """Context of either side: GSSAPI's, and its records."""
 
     def __init__(self, subject: str, channel: ChannelBinding | None) -> None:
         self._subject = subject
@@ -189,43 +190,31 @@ class _KerberosContext:
     def _explain(self, error: BaseException, token: bytes | None) -> MutualAuthError:
         return explain(error, self._subject)
 
-    def _peer_name(self, proven: Any) -> Any:
+    def _peer_name(self, inquired: Any) -> Any:
         """The peer's name, as GSSAPI has it, from what it said of the context."""
         raise AssertionError("a subclass knows which name is the peer's")
 
-    def _prove(
+    def _verify_context(
         self, protection: Protection, *, target_name: bool
     ) -> tuple[str, Protection, Flag, float]:
         """The peer's name, what protection it came to, the flags, all there, and the end of the
         ticket.
         """
-        if (protection is Protection.TLS) is (self._channel is None):
-            raise PeerNotProven(
-                self._subject,
-                "the handshake is not bound to a TLS channel as it has to be",
-                code="tls-channel-mismatch",
-            )
-        proven: Any
+        check_channel(self._subject, protection, self._channel)
+        inquired: Any
         lucid = self._lucid
         try:
-            proven = inquire_context(
+            inquired = inquire_context(
                 self._context, initiator_name=False, target_name=target_name, lifetime=False
             )
-            if lucid is None or proven.mech != _KERBEROS_OID or not proven.complete:
+            if lucid is None or inquired.mech != _KERBEROS_OID or not inquired.complete:
                 raise PeerNotProven(self._subject, "the handshake did not end with Kerberos")
             # GSSAPI hands out the terminating NUL of some names.
-            name = display_name(self._peer_name(proven), False).name.rstrip(b"\0").decode()
+            name = display_name(self._peer_name(inquired), False).name.rstrip(b"\0").decode()
         except (GSSError, UnicodeDecodeError) as error:  # a ticket can end between two steps
             raise explain(error, self._subject) from error
-        flags = int(proven.flags) & _ALL_FLAGS
-        if missing := _REQUIRED[protection] & ~flags:
-            raise PeerNotProven(
-                self._subject,
-                f"the handshake ended without {flag_names(missing)}",
-                "the peer must ask for mutual authentication, and for protection "
-                f"{protection.value}",
-                code="protection-not-agreed",
-            )
+        flags = int(inquired.flags) & _ALL_FLAGS
+        check_flags(self._subject, flags, _REQUIRED[protection], protection)
         if protection is not Protection.TLS:
             protection = Protection.SEAL if flags & Flag.CONFIDENTIALITY else Protection.SIGN
         elif not target_name and not flags & Flag.CHANNEL_BOUND:
@@ -330,7 +319,7 @@ class _KerberosContext:
 class KerberosInitiator(_KerberosContext):
     """A client's context for one SPN.
 
-    :param spn: the SPN the service must prove to have the key of.
+    :param spn: the SPN whose key the service must have.
     :param credentials: where the client's ticket comes from.
     :param protection: what is to be agreed on.
     :param package: whose tokens to send.
@@ -395,8 +384,9 @@ class KerberosInitiator(_KerberosContext):
         try:
             outcome = super().step(token)
         except StepFailed as failed:
-            # What the KDC or the service takes no more must not be kept until it ends.  What comes
-            # with a token is the word of whoever listens, and about this service's ticket at most.
+            # What the KDC or the service no longer accepts must not be kept until it ends.  What
+            # comes with a token is the word of whoever listens, and about this service's ticket at
+            # most.
             error = failed.error
             refused = isinstance(error, CredentialError) or (
                 isinstance(error, KDCRefused) and not error.of_service
@@ -428,16 +418,16 @@ class KerberosInitiator(_KerberosContext):
             )
         return reason
 
-    def _peer_name(self, proven: Any) -> Any:
-        return proven.target_name
+    def _peer_name(self, inquired: Any) -> Any:
+        return inquired.target_name
 
     def verify(self, protection: Protection) -> PeerIdentity:
-        principal, reached, flags, expires = self._prove(protection, target_name=True)
-        proven = re.sub(r"\\(.)", r"\1", split_principal(principal)[0])
-        if fold_ascii(proven) != fold_ascii(str(self._spn)):
+        principal, reached, flags, expires = self._verify_context(protection, target_name=True)
+        named = re.sub(r"\\(.)", r"\1", split_principal(principal)[0])
+        if fold_ascii(named) != fold_ascii(str(self._spn)):
             raise PeerNotProven(
                 self._subject,
-                f"the ticket names {short_name(proven)} instead",
+                f"the ticket names {short_name(named)} instead",
                 code="service-differs",
             )
         if self._sealed_inside:
@@ -545,12 +535,12 @@ class KerberosAcceptor(_KerberosContext):
         acceptor = Acceptor(own.keytab, label, own.principal, self._keys.negotiates)
         return explain_token(error, self._subject, acceptor)
 
-    def _peer_name(self, proven: Any) -> Any:
+    def _peer_name(self, inquired: Any) -> Any:
         # Not asked for again, as GSSAPI would make it anew, with all that its ticket says of it.
         return self._initiator
 
     def verify(self, protection: Protection) -> PeerIdentity:
-        principal, reached, flags, expires = self._prove(protection, target_name=False)
+        principal, reached, flags, expires = self._verify_context(protection, target_name=False)
         self._initiator = None
         # However it came to be complete: no session without a ticket that was read.
         label = self._check_types()
@@ -600,7 +590,7 @@ class KerberosAcceptor(_KerberosContext):
             raise PeerNotProven(
                 self._subject,
                 cause,
-                "let everybody of its realm in, *@REALM, to do without",
+                "allow everybody of its realm, *@REALM, to do without",
                 code="pac-unusable",
             ) from error
 

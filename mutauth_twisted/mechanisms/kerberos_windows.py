@@ -12,8 +12,8 @@ Only on Windows: elsewhere see :mod:`mutauth_twisted.mechanisms.kerberos`.
 What SSPI shows through it is less than GSSAPI does:
 
 - No name of the service.  Windows asks the KDC for a ticket for the target name,
-  and mutual authentication proves that the peer has that ticket's key: what is
-  proven is the SPN that was asked for, of a realm that is not told.
+  and mutual authentication proves that the peer has that ticket's key: it is
+  authenticated as the SPN that was asked for, of a realm that is not told.
 - No end of the ticket: a session ends on the service's side.
 - No size of signatures, which only wire *winsock* with protection *sign* needs:
   it is worked out from that of sealed records (RFC 4121 4.2.4, all of whose
@@ -53,7 +53,8 @@ from mutauth_twisted.identity import PeerIdentity
 from mutauth_twisted.kerberos.codes import Krb5
 from mutauth_twisted.mechanisms import KERBEROS
 from mutauth_twisted.mechanisms.pyspnego import PublicContext
-from mutauth_twisted.protection import Flag, Protection, flag_names
+from mutauth_twisted.mechanisms.verification import check_channel, check_flags
+from mutauth_twisted.protection import Flag, Protection
 from mutauth_twisted.spn import SPN
 
 #: MS-NLMP 2.2.1: how each of its messages starts.
@@ -80,13 +81,13 @@ def _windows_code(error: Exception) -> int:
 class SspiInitiator(PublicContext):
     """A client's context for one SPN, with the logon session's tickets.
 
-    :param spn: the SPN the service must prove to have the key of.
+    :param spn: the SPN whose key the service must have.
     :param protection: what is to be agreed on.
     :param package: whose tokens to send.
     :param channel: the TLS channel to bind to.
     """
 
-    #: Windows may ask a KDC at any step: anew where the service takes the ticket no more.  The
+    #: Windows may ask a KDC at any step: anew where the service no longer accepts the ticket.  The
     #: price: a service that says no and leaves may be seen to leave first.
     blocking = True
 
@@ -129,7 +130,7 @@ class SspiInitiator(PublicContext):
         if _NTLM_MESSAGE in reply:
             raise PeerNotProven(
                 self._subject,
-                "Windows has no Kerberos ticket for it, and NTLM would prove nothing of the "
+                "Windows has no Kerberos ticket for it, and NTLM would not authenticate the "
                 "service",
                 "check that its SPN is registered, and that a domain account is logged on",
             )
@@ -164,7 +165,7 @@ class SspiInitiator(PublicContext):
             )
         if code in _NO_CREDENTIALS:
             cause, remedy = (
-                "it has no Kerberos tickets to prove itself with",
+                "it has no Kerberos tickets to authenticate with",
                 "log on with an account of the domain",
             )
             return CredentialError("the logon session", cause, remedy, code="ticket-missing")
@@ -181,40 +182,28 @@ class SspiInitiator(PublicContext):
         )
 
     def verify(self, protection: Protection) -> PeerIdentity:
-        if (protection is Protection.TLS) is (self._channel is None):
-            raise PeerNotProven(
-                self._subject,
-                "the handshake is not bound to a TLS channel as it has to be",
-                code="tls-channel-mismatch",
-            )
+        check_channel(self._subject, protection, self._channel)
         try:
             # Flags mean nothing before the end: a client's show what it has asked for.
-            proven = (
+            complete = (
                 self._proxy is not None
                 and self._proxy.complete
                 and self._proxy.negotiated_protocol == KERBEROS.name
             )
-            shown = int(self._proxy.context_attr) if proven else 0
+            shown = int(self._proxy.context_attr) if complete else 0
         except Exception as error:
             raise AuthenticationError(
                 self._subject,
                 "Windows does not say how the handshake ended",
                 code="kerberos-failed",
             ) from error
-        if not proven:
+        if not complete:
             raise PeerNotProven(self._subject, "the handshake did not end with Kerberos")
         flags = Flag(shown & int(Protection.SEAL.requested_flags))
         required = protection.requested_flags | (
             Flag.CONFIDENTIALITY if self._sealed_inside else Flag(0)
         )
-        if missing := required & ~flags:
-            raise PeerNotProven(
-                self._subject,
-                f"the handshake ended without {flag_names(missing)}",
-                "the service must agree to mutual authentication, and to protection "
-                f"{protection.value}",
-                code="protection-not-agreed",
-            )
+        check_flags(self._subject, flags, required, protection)
         if self._sealed_inside:
             protection = Protection.SEAL
         elif protection is not Protection.TLS:

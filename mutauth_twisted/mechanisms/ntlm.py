@@ -1,5 +1,5 @@
-"""NTLM security contexts over pyspnego's public API (MS-NLMP): who connects is proven, and the
-service is not.
+"""NTLM security contexts over pyspnego's public API (MS-NLMP): the client is authenticated, and
+the service is not.
 
 Three tokens: NEGOTIATE, CHALLENGE and AUTHENTICATE.  The client's response is
 made with its password and the service's challenge; nothing that the service
@@ -51,8 +51,9 @@ from mutauth_twisted.files import check_regular, read_file
 from mutauth_twisted.identity import PeerIdentity
 from mutauth_twisted.mechanisms import NTLM
 from mutauth_twisted.mechanisms.pyspnego import PublicContext
+from mutauth_twisted.mechanisms.verification import check_flags
 from mutauth_twisted.names import split_principal
-from mutauth_twisted.protection import Flag, Protection, flag_names
+from mutauth_twisted.protection import Flag, Protection
 from mutauth_twisted.spn import SPN
 
 USERS_VARIABLE = "NTLM_USER_FILE"
@@ -174,7 +175,7 @@ def _read_users(path: str) -> tuple[_User, ...]:
     if not users:
         raise CredentialError(
             subject,
-            "there is nobody in it",
+            "it names no user",
             "add a line DOMAIN:user:password",
             code="ntlm-users-invalid",
         )
@@ -270,7 +271,7 @@ def _av_value(pairs: bytes, wanted: int) -> bytes:
 
 
 class _NtlmContext(PublicContext):
-    """What initiator and acceptor share."""
+    """Context of either side."""
 
     #: Nothing waits for anybody: the passwords are in a file.
     blocking = False
@@ -280,9 +281,9 @@ class _NtlmContext(PublicContext):
         self._sealed = False
         self._broken = False
 
-    def _prove(self, protection: Protection) -> tuple[Protection, Flag]:
-        """What protection it came to, and the flags, all there but the one that is not to be
-        had.
+    def _verify_context(self, protection: Protection) -> tuple[Protection, Flag]:
+        """Verify all flags but the one that is not to be had; return the protection reached, and
+        the flags.
         """
         if protection is Protection.TLS:
             raise PeerNotProven(
@@ -295,13 +296,7 @@ class _NtlmContext(PublicContext):
         flags = Flag(
             int(self._proxy.context_attr) & int(Protection.SEAL.requested_flags & ~Flag.MUTUAL)
         )
-        if missing := required_flags(protection) & ~flags:
-            raise PeerNotProven(
-                self._subject,
-                f"the handshake ended without {flag_names(missing)}",
-                f"the peer must ask for protection {protection.value}",
-                code="protection-not-agreed",
-            )
+        check_flags(self._subject, flags, required_flags(protection), protection)
         self._sealed = bool(flags & Flag.CONFIDENTIALITY)
         return Protection.SEAL if self._sealed else Protection.SIGN, flags
 
@@ -355,7 +350,7 @@ class _NtlmContext(PublicContext):
 
 
 class NtlmInitiator(_NtlmContext):
-    """A client's context, for a service that proves nothing.
+    """A client's context, for a service that is not authenticated.
 
     :param credentials: whose password.
     :param protection: what is to be agreed on.
@@ -410,7 +405,7 @@ class NtlmInitiator(_NtlmContext):
         )
 
     def verify(self, protection: Protection) -> PeerIdentity:
-        reached, flags = self._prove(protection)
+        reached, flags = self._verify_context(protection)
         return PeerIdentity("", None, NTLM.name, reached, flags, math.inf)
 
 
@@ -448,7 +443,7 @@ class NtlmAcceptor(_NtlmContext):
             return unreadable
         return PeerNotProven(
             self._subject,
-            f"its NTLM proves none of the users in {self._users}",
+            f"its NTLM authenticates none of the users in {self._users}",
             "compare its user, domain and password with the file; a client of Kerberos is in the "
             "wrong place",
         )
@@ -466,7 +461,7 @@ class NtlmAcceptor(_NtlmContext):
         )
 
     def verify(self, protection: Protection) -> PeerIdentity:
-        reached, flags = self._prove(protection)
+        reached, flags = self._verify_context(protection)
         client = self._client()
         logon = Logon(client.name, client.domain, groups_known=False)
         principal = f"{client.name}@{client.domain}"
@@ -514,7 +509,7 @@ class NtlmUsers:
     def acceptor(self, peer: str, channel: ChannelBinding | None = None) -> NtlmAcceptor:
         """A context for one connection; see :class:`mutauth_twisted.core.context.Keys`.
 
-        With a channel it proves nothing, as NTLM's bindings cannot be insisted on.
+        With a channel it authenticates nobody, as NTLM's bindings cannot be insisted on.
         """
         return NtlmAcceptor(self._users, peer)
 

@@ -402,7 +402,7 @@ class AccountTests(ErrorTestCase):
         await self.served(self.port, credentials=again)
         copy = ClientCredentials(ccache=f"FILE:{self.here / 'ticket'}")
         await self.client_fails(
-            CredentialError, "the KDC takes the ticket no more", "kinit", credentials=copy
+            CredentialError, "the KDC no longer accepts the ticket", "kinit", credentials=copy
         )
 
 

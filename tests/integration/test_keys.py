@@ -371,7 +371,7 @@ class ClientTests(KerberosTestCase):
         # old tickets no more.
         await self.do(lambda session: session.delete(self.user.dn))
         await self.recreate(self.user)
-        revoked = (CredentialError, ("the KDC takes the ticket no more", "kinit"))
+        revoked = (CredentialError, ("the KDC no longer accepts the ticket", "kinit"))
         await self.both(self.port, revoked, None, await self.new_ticket_needed(), credentials)
         self.assertEqual(await self.served(self.port, credentials=credentials), self.user.principal)
 

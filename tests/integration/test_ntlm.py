@@ -446,7 +446,7 @@ class CommandTests(CommandTestCase):
             self.assertEqual(ended.code, 4, ended)
             self.assertIn("it did not accept the user and password", ended.errors.splitlines()[-1])
             running.stop()
-        self.assertIn(f"its NTLM proves none of the users in {self.users}", running.log)
+        self.assertIn(f"its NTLM authenticates none of the users in {self.users}", running.log)
         self.assertNotIn("s3cret", running.log)
 
     def test_start_refused(self) -> None:

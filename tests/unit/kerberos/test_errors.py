@@ -73,7 +73,7 @@ class ExplainTests(SynchronousTestCase):
             (-1765328228, KDCUnreachable, "no KDC answers"),
             (-1765328230, KDCUnreachable, "no KDC of the realm"),
             (-1765328372, KDCRefused, "policy"),
-            (-1765328364, CredentialError, "takes the ticket no more"),
+            (-1765328364, CredentialError, "no longer accepts the ticket"),
             (-1765328351, AuthenticationError, "not valid yet"),
             (-1765328324, AuthenticationError, "does not say why"),
             (-1765328184, CredentialError, "no encryption type"),

@@ -142,7 +142,7 @@ class ExchangeTests(Case):
                 server,
                 last.replace(before, after),
                 PeerNotProven,
-                "its NTLM proves none of the users",
+                "its NTLM authenticates none of the users",
             )
 
     def test_service_is_not(self) -> None:
@@ -277,7 +277,10 @@ class RefusalTests(Case):
             server = self.server()
             token = self.last_token(self.client(text=text), server)
             self.refused(
-                server, token, PeerNotProven, f"its NTLM proves none of the users in {self.path}"
+                server,
+                token,
+                PeerNotProven,
+                f"authenticates none of the users in {self.path}",
             )
             self.assertRaises(PeerNotProven, server.verify, SEAL)
 
@@ -454,7 +457,7 @@ class FileTests(SynchronousTestCase):
         ):
             self.assertIn("line 2 of ", self.refused(f"LAB:bob:s3cret\n{line}\n"))
         self.assertIn("a line already", self.refused("LAB:alice:s3cret\nlab:ALICE:s3cret2"))
-        self.assertIn("there is nobody in it", self.refused("\n\n"))
+        self.assertIn("it names no user", self.refused("\n\n"))
 
     def test_no_files(self) -> None:
         """What does not exist, is a directory, or is no text."""
@@ -720,7 +723,7 @@ class StrippedTests(Case):
         server, token = self.last()
         changed = bytearray(token)
         changed[60] &= ~self.SEALING
-        self.refused(server, bytes(changed), PeerNotProven, "proves none of the users")
+        self.refused(server, bytes(changed), PeerNotProven, "authenticates none of the users")
         server, token = self.last()
         self.refused(server, stripped(token, 24, self.SEALING), PeerNotProven, "is not there")
 
