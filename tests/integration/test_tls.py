@@ -480,7 +480,7 @@ class RelayTests(TLSTestCase):
         relay = await self.relay(port, to_tls=True, protocols=())
         for where in (relay, port):
             error = await self.assertFailure(deferToThread(self.visit, where, None), Refused)
-            self.assertEqual(error.status, 1790)
+            self.assertEqual(error.code, 1790)
         self.assertEqual(self.servers, [])
 
     async def test_to_a_service_that_insists_on_nothing(self) -> None:
@@ -644,7 +644,7 @@ class RelayTests(TLSTestCase):
         error = await self.assertFailure(
             deferToThread(self.visit, port, b"tls-server-end-point:" + bytes(32)), Refused
         )
-        self.assertEqual(error.status, 1326)
+        self.assertEqual(error.code, 1326)
 
     async def test_a_service_of_another_make(self) -> None:
         """It is bound to its certificate, which tls-ca verifies, seals inside TLS, and gets no
