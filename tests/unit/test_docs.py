@@ -190,6 +190,19 @@ class ReferenceTests(SynchronousTestCase):
             elif not isinstance(value, type):
                 self.assertIn(f"`{name}`", text)
 
+    def test_options(self) -> None:
+        """Every option that a document names is one."""
+        reference = (ROOT / "docs/reference/options.md").read_text("utf-8")
+        known = {"help", "pidfile"}.union(*re.findall(r"`(?:--)?([a-z-]+)`|--([a-z-]+)", reference))
+        seen = 0
+        for document in DOCUMENTS:
+            for where, words in quoted(document):
+                if words.startswith(("--", "mutauth ", "twistd ")):
+                    for name in re.findall(r"(?:^|\s)--([a-z-]+)", words):
+                        seen += 1
+                        self.assertIn(name, known, f"{where}: {words}")
+        self.assertGreater(seen, 50)
+
 
 class PromiseTests(SynchronousTestCase):
     """The promises of docs/security.md; that what they name is there is checked above."""
