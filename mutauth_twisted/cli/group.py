@@ -20,9 +20,9 @@ from twisted.logger import (
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mutauth_twisted.cli.output import note
+from mutauth_twisted.cli.output import note, tell, write_for
 from mutauth_twisted.dns import install_resolver
-from mutauth_twisted.errors import MutualAuthError, check_utf8
+from mutauth_twisted.errors import MutualAuthError, UsageError, check_utf8
 from mutauth_twisted.findings import Finding
 from mutauth_twisted.signals import expect_no_more, stop_on_hangup
 
@@ -36,9 +36,10 @@ class OneLineGroup(click.Group):
         """Run the command line; see click's Group.main."""
         kwargs["standalone_mode"] = False
         try:
-            check_utf8(
-                args[0] if args and args[0] is not None else kwargs.get("args") or sys.argv[1:]
-            )
+            words = args[0] if args and args[0] is not None else kwargs.get("args")
+            words = list(sys.argv[1:] if words is None else words)
+            write_for(words)
+            check_utf8(words)
             result = super().main(*args, **kwargs)
         except MutualAuthError as error:
             report(error)
@@ -48,17 +49,16 @@ class OneLineGroup(click.Group):
             sys.exit(2)
         except click.UsageError as error:
             command = error.ctx.command_path if error.ctx else "mutauth"
-            self._leave(f"{error.format_message().rstrip('.')}; see {command} --help", 2)
+            said = error.format_message().rstrip(".")
+            report(UsageError(command, said, f"see {command} --help"))
+            sys.exit(UsageError.exit_code)
         except click.ClickException as error:
-            self._leave(error.format_message(), error.exit_code)
+            note(error.format_message())
+            sys.exit(error.exit_code)
         except (click.Abort, KeyboardInterrupt):
-            self._leave("interrupted", 130)
+            note("interrupted")
+            sys.exit(130)
         sys.exit(result if isinstance(result, int) else 0)
-
-    @staticmethod
-    def _leave(line: str, code: int) -> None:
-        note(line)
-        sys.exit(code)
 
 
 @implementer(ILogObserver)
@@ -78,7 +78,7 @@ class _Lines:
 def report(error: MutualAuthError) -> None:
     """Print an error's line, unless the last step that was told ended with it."""
     if _Lines.last != error.finding:
-        note(error.coded)
+        tell(error.finding, exit_code=error.exit_code, left_behind=error.left_behind)
 
 
 def begin_logging(verbose: bool) -> None:

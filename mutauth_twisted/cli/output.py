@@ -17,6 +17,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from mutauth_twisted.findings import Finding
 from mutauth_twisted.text import printable
 
 Command = Callable[..., Any]
@@ -27,9 +28,35 @@ def line(text: str, *, err: bool = False) -> None:
     click.echo(printable(text), err=err)
 
 
+class _Reader:
+    """Whom the output is for."""
+
+    is_program = False
+
+
+def write_for(words: Sequence[str]) -> None:
+    """Print for people, or for a program when its command line says ``--json``."""
+    options = words[: words.index("--")] if "--" in words else words
+    _Reader.is_program = "--json" in options
+
+
 def note(text: str) -> None:
-    """Print one line for people on standard error."""
-    line(f"mutauth: {text}", err=True)
+    """Print one line on standard error: for a program a JSON object with a ``note``."""
+    if _Reader.is_program:
+        click.echo(json.dumps({"note": text}), err=True)
+    else:
+        line(f"mutauth: {text}", err=True)
+
+
+def tell(finding: Finding, **more: object) -> None:
+    """Print what is wrong on standard error: for a program a JSON object on one line.
+
+    :param more: what else a program is told.
+    """
+    if _Reader.is_program:
+        click.echo(json.dumps({**finding.as_json(), **more}), err=True)
+    else:
+        note(finding.coded)
 
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -53,9 +80,15 @@ def as_json(value: object) -> None:
     click.echo(json.dumps(value, indent=2))
 
 
+_JSON_HELP = (
+    "Print JSON: the result on standard output; errors, warnings and notes on standard error, "
+    "one object a line, an error with its exit_code last."
+)
+
+
 def json_option(command: Command) -> Command:
     """``--json``."""
-    return click.option("--json", "for_programs", is_flag=True, help="Print JSON instead.")(command)
+    return click.option("--json", "for_programs", is_flag=True, help=_JSON_HELP)(command)
 
 
 @contextmanager

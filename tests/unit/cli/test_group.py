@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import click
@@ -11,6 +12,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted.cli.group import OneLineGroup, _Run
+from mutauth_twisted.cli.output import json_option
 from mutauth_twisted.errors import AuthenticationError, NetworkError, NotFound, UsageError
 
 
@@ -34,6 +36,13 @@ def fail(kind: str) -> None:
         raise errors[kind]
 
 
+@group.command("json")
+@json_option
+def fail_for_programs(for_programs: bool) -> None:
+    """End in an error."""
+    raise NotFound("thing", "it is not there")
+
+
 class OneLineTests(SynchronousTestCase):
     """Errors for people, codes for programs."""
 
@@ -52,6 +61,23 @@ class OneLineTests(SynchronousTestCase):
             ended = self.run_group("fail", "--kind", kind)
             self.assertEqual((ended.exit_code, ended.stderr.lstrip("\n")), (code, line))
         self.assertEqual(self.run_group("fail", "--kind", "").exit_code, 0)
+
+    def test_errors_for_programs(self) -> None:
+        """With --json each of them is one object on standard error, and nothing is on the other."""
+        for words, code, expected in (
+            (("json", "--json"), 1, ("not-found", "thing", "it is not there")),
+            (("json", "--json", "--bogus"), 2, ("invalid-option", "group json", "No such option")),
+        ):
+            ended = self.run_group(*words)
+            self.assertEqual((ended.exit_code, ended.stdout), (code, ""))
+            (line,) = ended.stderr.splitlines()
+            told = json.loads(line)
+            self.assertEqual(
+                (told["code"], told["subject"], told["exit_code"]), (*expected[:2], code)
+            )
+            self.assertTrue(told["cause"].startswith(expected[2]), told)
+        ended = self.run_group("json")
+        self.assertEqual(ended.stderr, "mutauth: [not-found] thing: it is not there\n")
 
     def test_wrong_usage(self) -> None:
         """What click itself refuses is one line as well, and says where the help is."""
