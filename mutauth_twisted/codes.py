@@ -54,6 +54,12 @@ CODES: Final[dict[str, Code]] = {
         "Start the service, which publishes its address; or write it with `mutauth scp publish` "
         "or `mutauth rnr publish`.",
     ),
+    "address-overwritten": Code(
+        "Somebody had changed where the object says that the service is; the service has "
+        "published its address again.",
+        "Look for another instance or a script that writes the same object.",
+        "warning",
+    ),
     "ambiguous-name": Code(
         "Several objects in the directory have this name.",
         "Give the DN of the one that is meant.",
@@ -151,6 +157,11 @@ CODES: Final[dict[str, Code]] = {
     "group-not-found": Code(
         "The forest has no group of this name, or no such domain.",
         "Check the name, `DOMAIN\\group` or a DN, or give the group's SID.",
+    ),
+    "group-replaced": Code(
+        "A group of the access policy has another SID than at the start: it was deleted and made "
+        "anew, or renamed.",
+        "See who created it, and restart the service if that is right.",
     ),
     "group-unusable": Code(
         "The group exists, and can be in no client's ticket: it is a distribution group, local to "
@@ -278,6 +289,13 @@ CODES: Final[dict[str, Code]] = {
         "The client's ticket has no PAC that the KDC vouches for, so that its groups are not "
         "known.",
         "Check the domain controllers; rules for users alone need no PAC.",
+    ),
+    "password-guessable": Code(
+        "A user account runs the service: whoever has an account can get tickets for its SPNs and "
+        "try passwords on them offline.",
+        "Give it a random password of 25 characters and more, or use a group managed service "
+        "account.",
+        "warning",
     ),
     "peer-refused": Code(
         "The other side ended the handshake and sent a code, or none.",

@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from mutauth_twisted.errors import CredentialError
+from mutauth_twisted.findings import Finding
 from mutauth_twisted.log import Log
 
 #: Seconds between two lines of one kind in the log: every client fails alike; and for which a
@@ -36,13 +37,13 @@ class OwnFaults:
     def __init__(self, clock: Any) -> None:
         self._clock = clock
         self._said: dict[str | None, float] = {}
-        self._replay_cache: tuple[str, float] | None = None
+        self._replay_cache: tuple[Finding, float] | None = None
         #: Whether a client has been authenticated since the replay cache failed last.
         self._written_since = False
-        self.standing: str | None = None
+        self.standing: Finding | None = None
 
     @property
-    def elsewhere(self) -> str | None:
+    def elsewhere(self) -> Finding | None:
         """The last fault of the replay cache, which keys that can be used say nothing of; None:
         there is none now.
         """
@@ -63,9 +64,9 @@ class OwnFaults:
         """
         now = self._clock.seconds()
         if seen_here and error.code == "replay-cache-unusable":
-            self._replay_cache, self._written_since = (str(error), now), False
+            self._replay_cache, self._written_since = (error.finding, now), False
         elif seen_here:
-            self.standing = str(error)
+            self.standing = error.finding
         kind = (
             error.subject if seen_here else None
         )  # those seen here have few subjects: the keytab, the cache

@@ -18,6 +18,7 @@ from attrs import Factory, field, frozen
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 
 from mutauth_twisted.errors import ServiceFull, SessionEnded, UsageError
+from mutauth_twisted.findings import Finding
 from mutauth_twisted.identity import PeerIdentity
 from mutauth_twisted.log import Log
 from mutauth_twisted.net.waiting import WaitingQueue
@@ -157,29 +158,25 @@ class Places:
         return self._sessions.count
 
     @property
-    def shortages(self) -> tuple[str, ...]:
-        """What new clients of any address are not served for now, a line each; none when they
-        are.
-        """
-        limits, lines = self._limits, []
+    def shortages(self) -> tuple[Finding, ...]:
+        """What new clients of any address are not served for now; none when they are."""
+        limits, found = self._limits, []
         if self.sessions >= limits.connections:
-            lines.append(
-                f"sessions: all {limits.connections} are taken, and new clients are refused;"
-                " raise max-connections if it can serve more"
-            )
+            cause = f"all {limits.connections} are taken, and new clients are refused"
+            remedy = "raise max-connections if it can serve more"
+            found.append(Finding("service-full", "sessions", cause, remedy))
         # With so many addresses to have their turns first, slots that are kept to the deadline are
         # too few for one more.
         if self.handshakes >= limits.handshakes and self._waiting.sources >= min(
             limits.handshakes, limits.waiting
         ):
-            lines.append(
-                f"handshakes: all {limits.handshakes} slots are taken, {self.waiting} connections "
-                "of"
-                f" {self._waiting.sources} addresses wait for one, and new clients may wait in "
-                "vain;"
-                " raise max-handshakes if it can serve more"
+            cause = (
+                f"all {limits.handshakes} slots are taken, {self.waiting} connections of "
+                f"{self._waiting.sources} addresses wait for one, and new clients may wait in vain"
             )
-        return tuple(lines)
+            remedy = "raise max-handshakes if it can serve more"
+            found.append(Finding("connections-waiting", "handshakes", cause, remedy))
+        return tuple(found)
 
     def take(self, address: IAddress) -> Place | None:
         """A place for a new connection: a slot among the handshakes, or among those who wait for

@@ -28,6 +28,7 @@ from mutauth_twisted.errors import (
     ServiceFull,
     UsageError,
 )
+from mutauth_twisted.findings import Finding
 from mutauth_twisted.identity import PeerIdentity
 from mutauth_twisted.log import Log
 from mutauth_twisted.net.descriptors import guard
@@ -92,7 +93,7 @@ class MutualAuthServerFactory:
         self._refusals = Refusals(reactor)
         #: When the keys were looked at last, and what was wrong with them.
         self._keys_seen: float | None = None
-        self._keys_fault: str | None = None
+        self._keys_fault: Finding | None = None
         self._live: set[_Served] = set()
         self._drained: Deferred[None] | None = None
         #: How many handshakes and sessions there are.
@@ -110,7 +111,7 @@ class MutualAuthServerFactory:
         )
 
     @property
-    def fault(self) -> str | None:
+    def fault(self) -> Finding | None:
         """Fault of the service's own keys or replay cache; None: nothing is known.
 
         The keys are looked at, once a second at most.  The cache only clients
@@ -124,7 +125,7 @@ class MutualAuthServerFactory:
             try:
                 self._keys.check()
             except MutualAuthError as error:
-                self._keys_fault = str(error)
+                self._keys_fault = error.finding
             else:
                 self._faults.usable()
         return self._keys_fault or self._faults.elsewhere

@@ -11,6 +11,7 @@ from attrs import evolve
 from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.directory.groups import Group, find_group
 from mutauth_twisted.errors import DirectoryRefused, MutualAuthError, NotFound, UsageError
+from mutauth_twisted.findings import Finding
 from mutauth_twisted.ldap.session import LdapSession
 from mutauth_twisted.settings.service import Settings
 
@@ -75,21 +76,17 @@ class NamedGroups:
         self._denied = tuple(found[name].sid for name in self._deny)
         self._called = {group.sid: name for name, group in found.items()}
 
-    def compare(self, looked: Mapping[str, Group | MutualAuthError]) -> list[str]:
-        """What has changed since the start, a line each."""
+    def compare(self, looked: Mapping[str, Group | MutualAuthError]) -> list[Finding]:
+        """What has changed since the start."""
         wrong = []
         for name, now in looked.items():
             was = self._found[name]
             if isinstance(now, MutualAuthError):
-                wrong.append(
-                    f"{now.subject}: {now.cause}; at the start it was {was.sid}, which still "
-                    f"counts; {now.remedy}"
-                )
+                cause = f"{now.cause}; at the start it was {was.sid}, which still counts"
+                wrong.append(Finding(now.code, now.subject, cause, now.remedy))
             elif now.sid != was.sid:
-                wrong.append(
-                    f"group {name}: it is another group now, {now.sid} instead of {was.sid}; "
-                    f"{self._remedy(name)}"
-                )
+                cause = f"it is another group now, {now.sid} instead of {was.sid}"
+                wrong.append(Finding("group-replaced", f"group {name}", cause, self._remedy(name)))
                 if name in self._deny:
                     self._denied = tuple(dict.fromkeys((*self._denied, now.sid)))
                     self._called = {**self._called, now.sid: name}

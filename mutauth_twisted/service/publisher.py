@@ -28,6 +28,7 @@ from mutauth_twisted.directory.published.base import (
     TakenByAnother,
 )
 from mutauth_twisted.errors import MutualAuthError
+from mutauth_twisted.findings import Finding
 from mutauth_twisted.ldap.connection import Directory
 from mutauth_twisted.log import Log
 from mutauth_twisted.names import split_principal
@@ -88,7 +89,7 @@ class Publisher:
         self._standing: Standing | None = None
         self._binding: BindingInformation | None = None
         self._neighbours = Neighbours(reactor, self._directory.resolver, credentials)
-        self._taken: tuple[str, ...] = ()
+        self._taken: tuple[Finding, ...] = ()
         self._publishes = False
         self._reactor = reactor
         self._following: IDelayedCall | None = None
@@ -105,14 +106,12 @@ class Publisher:
         return _has_entry(settings) or bool(NamedGroups(settings))
 
     @property
-    def wrong(self) -> tuple[str, ...]:
-        """What is wrong in the directory, a line each: by the last look at it, or else by that of
-        the start.
-        """
+    def wrong(self) -> tuple[Finding, ...]:
+        """What is wrong in the directory: by the last look at it, or else by that of the start."""
         if self.watch is not None and self.watch.looked:
             return self.watch.wrong
         warnings = self._standing.warnings if self._standing is not None else ()
-        return (*map(str, warnings), *self._taken)
+        return (*(warning.finding for warning in warnings), *self._taken)
 
     async def check(self, use: Callable[[AccessPolicy], None]) -> None:
         """Find the service's object and groups, and see that every SPN stands on our account and
@@ -216,7 +215,7 @@ class Publisher:
                     raise
                 changed = await publish(error.there)
         except TakenByAnother as error:
-            self._taken = (str(error),)
+            self._taken = (error.finding,)
             self._log.error("{error}", error=error)
             self._follow(error.there)
         else:
@@ -264,7 +263,7 @@ class Publisher:
         try:
             found = await self._inspect_entry(self._entry)
         except MutualAuthError as error:
-            found = Inspection((str(error),))
+            found = Inspection((error.finding,))
         self._follow(found.there)
         # Both may have failed for the same: a domain controller that does not answer.
         return evolve(found, wrong=tuple(dict.fromkeys((*wrong, *found.wrong))))
@@ -280,12 +279,12 @@ class Publisher:
             return found
         return await inspect(found.there)
 
-    async def _inspect_groups(self) -> list[str]:
+    async def _inspect_groups(self) -> list[Finding]:
         before = self._groups.policy
         try:
             wrong = self._groups.compare(await self._directory.run_with_catalog(self._groups.look))
         except MutualAuthError as error:
-            return [str(error)]
+            return [error.finding]
         if self._use is not None and self._groups.policy != before:
             self._use(self._groups.policy)
         return wrong

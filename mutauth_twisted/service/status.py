@@ -24,6 +24,7 @@ from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
+from mutauth_twisted.findings import Finding
 from mutauth_twisted.net.limits import network_of
 from mutauth_twisted.text import printable
 
@@ -38,7 +39,7 @@ class Status:
     :param waiting: connections that wait for their handshake.
     :param sessions: proven clients that are connected.
     :param wrong: what is wrong with it in the directory, with its own keys or
-        replay cache, or with its limits, a line each.
+        replay cache, or with its limits.
     """
 
     service: str
@@ -46,7 +47,7 @@ class Status:
     handshakes: int
     waiting: int
     sessions: int
-    wrong: tuple[str, ...]
+    wrong: tuple[Finding, ...]
 
     @property
     def healthy(self) -> bool:
@@ -65,13 +66,14 @@ def _as_text(status: Status) -> str:
         f"serving on {', '.join(status.serving) or 'nothing'}",
         f"{status.sessions} session(s), {status.handshakes} handshake(s) under way, "
         f"{status.waiting} connection(s) waiting",
-        *(f"wrong: {line}" for line in status.wrong),
+        *(f"wrong: {finding.coded}" for finding in status.wrong),
     ]
     return "".join(f"{printable(line)}\n" for line in lines)
 
 
 def _as_json(status: Status) -> str:
-    return json.dumps({"healthy": status.healthy, **asdict(status)})
+    wrong = [finding.as_json() for finding in status.wrong]
+    return json.dumps({"healthy": status.healthy, **asdict(status, recurse=False), "wrong": wrong})
 
 
 #: Seconds from the connection to its end, whatever is sent or read meanwhile.

@@ -10,6 +10,7 @@ from twisted.internet.task import LoopingCall
 
 from mutauth_twisted.directory.published.base import Inspection
 from mutauth_twisted.errors import MutualAuthError
+from mutauth_twisted.findings import Finding
 from mutauth_twisted.log import Log
 
 
@@ -20,7 +21,7 @@ class Watch:
     :param interval: seconds from the start of one inspection to that of the
         next; when one takes longer, the next is left out.
     :param inspect: looks once.
-    :ivar wrong: what is wrong by the last inspection, a line each.
+    :ivar wrong: what is wrong by the last inspection.
     :ivar looked: whether there has been one.
     """
 
@@ -34,7 +35,7 @@ class Watch:
         self._loop = LoopingCall(self.look)
         self._loop.clock = clock
         self._running: Deferred[None] | None = None
-        self.wrong: tuple[str, ...] = ()
+        self.wrong: tuple[Finding, ...] = ()
         self.looked = False
 
     def start(self) -> None:
@@ -63,25 +64,27 @@ class Watch:
         try:
             found = await self._inspect()
         except MutualAuthError as error:
-            found = Inspection((str(error),))
+            found = Inspection((error.finding,))
         except CancelledError:
             return
         except Exception:
             self._log.failure("internal error while the directory was checked")
-            found = Inspection(("the directory could not be checked: internal error; see the log",))
+            cause = "the checks ended with an internal error"
+            found = Inspection((Finding("internal-error", "the directory", cause, "see the log"),))
         if self._loop.running:
             self._report(found)
 
     def _report(self, found: Inspection) -> None:
         before, self.wrong = self.wrong, found.wrong
         self.looked = True
-        for line in found.fixed:
-            self._log.warn("{line}", line=line)
-        for line in found.wrong:
-            if line not in before:
-                self._log.error("{line}", line=line)
-        for line in before:
-            if line not in found.wrong:
-                self._log.info("no longer: {line}", line=line)
+        for finding in found.fixed:
+            self._log.warn("{finding}", finding=finding)
+        for finding in found.wrong:
+            if finding not in before:
+                self._log.error("{finding}", finding=finding)
+        still = {finding.key for finding in found.wrong}
+        for finding in before:
+            if finding.key not in still:
+                self._log.info("no longer: {finding}", finding=finding)
         if (before or found.fixed) and not found.wrong:
             self._log.info("all directory checks pass again")

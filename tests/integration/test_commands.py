@@ -119,7 +119,7 @@ class MainJobTests(CommandTestCase):
             while (answer := self.get(f"{url}/health"))[0] == 200 and time.monotonic() < give_up_at:
                 time.sleep(0.2)
             self.assertEqual(answer[0], 503)
-            self.assertIn(spn, json.loads(answer[1])["wrong"][0])
+            self.assertIn(spn, json.loads(answer[1])["wrong"][0]["subject"])
 
     def await_code(self, url: str, code: int) -> str:
         """Ask until the answer has this code; its body."""
@@ -145,7 +145,9 @@ class MainJobTests(CommandTestCase):
             keytab.unlink()
             body = self.await_code(url, 503)  # before any client has failed
             (wrong,) = json.loads(body)["wrong"]
-            self.assertIn(f"keytab {keytab}: there is no such file", wrong)
+            self.assertEqual(
+                (wrong["code"], wrong["subject"]), ("keytab-unusable", f"keytab {keytab}")
+            )
             for _ in range(2):
                 self.refused(self.mutauth("connect", self.endpoint, given="hello"), 4)
             self.assertEqual(self.get(url)[0], 503)

@@ -247,7 +247,7 @@ class WatchTests(MaintenanceCase):
         self.assertEqual(len(publisher.wrong), 2)
         self.patch(publisher._directory, "run_with_catalog", mock.AsyncMock(side_effect=gone))
         await self.logged(f"no longer: SCP {found.guid}")
-        self.assertEqual(publisher.wrong, (str(gone),))
+        self.assertEqual(publisher.wrong, (gone.finding,))
 
 
 class CommandTests(CommandTestCase):

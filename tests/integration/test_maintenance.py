@@ -135,9 +135,9 @@ class MaintenanceTests(MaintenanceCase):
             publisher = await self.started(found=found)
             taken = f"it points to {host} {other.getHost().port}, where another instance runs"
             await self.logged(f"SCP {found.dn}: {taken}", "--scp-name")
-            self.assertEqual([taken in line for line in publisher.wrong], [True])
+            self.assertEqual([taken in str(each) for each in publisher.wrong], [True])
             await deferLater(reactor, 0.3)
-            self.assertEqual([taken in line for line in publisher.wrong], [True])
+            self.assertEqual([taken in str(each) for each in publisher.wrong], [True])
             self.assertEqual(await self.published(found), (host, says))
             await other.stopListening()
             await self.logged("published again")

@@ -16,7 +16,7 @@ from mutauth_twisted.cli.directory import (
 )
 from mutauth_twisted.cli.group import begin_logging
 from mutauth_twisted.cli.options import options
-from mutauth_twisted.cli.output import line, note
+from mutauth_twisted.cli.output import line, note, tell
 from mutauth_twisted.directory.accountkeys import account_warnings
 from mutauth_twisted.directory.guidcache import GuidCache
 from mutauth_twisted.directory.scp import client_strings
@@ -65,10 +65,10 @@ def install(state_dir: str, account: str, keywords: tuple[str, ...], **given: An
     line(f"cached GUID {done.guid} in {cache.path(service)}")
     line(f"{service.service_class} on {service.host} is ready to run as {done.account.name}")
     for warning in account_warnings(done.account):
-        note(warning)
+        tell(warning)
     strings = client_strings(done.scp)
     if strings:
         line(f"clients connect with {' or '.join(strings)}")
-    if not strings or "class=" in strings[0]:
+    if service.service_class.casefold() not in map(str.casefold, done.scp.keywords):
         needed = f"class={service.service_class}"
         note(f"no keyword is the service class: clients need {needed}; see --keyword")

@@ -10,7 +10,7 @@ import click
 from mutauth_twisted.cli.directory import directory_options, in_directory
 from mutauth_twisted.cli.group import OneLineGroup
 from mutauth_twisted.cli.options import options
-from mutauth_twisted.cli.output import as_json, json_option, line, note, table
+from mutauth_twisted.cli.output import as_json, json_option, line, note, table, tell
 from mutauth_twisted.directory import rnr as services
 from mutauth_twisted.directory.accountkeys import account_warnings
 from mutauth_twisted.directory.binding import BindingInformation
@@ -115,7 +115,7 @@ def publish(
         if holder is not None and add_spns(session, holder, [spn]):
             line(f"added SPN {spn} to {holder.name}")
         for warning in account_warnings(holder) if holder is not None else ():
-            note(warning)
+            tell(warning)
         return instance
 
     instance = _do(given, work)

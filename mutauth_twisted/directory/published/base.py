@@ -21,6 +21,7 @@ from mutauth_twisted.directory.guidcache import DEFAULT_STATE_DIR
 from mutauth_twisted.directory.servicename import ServiceName
 from mutauth_twisted.directory.spns import Account, find_account, find_holders, spn_command
 from mutauth_twisted.errors import DirectoryRefused, ServiceCheckFailed, UsageError
+from mutauth_twisted.findings import Finding
 from mutauth_twisted.ldap.dn import is_dn, same_dn
 from mutauth_twisted.ldap.session import INSUFFICIENT_RIGHTS, LdapSession
 from mutauth_twisted.names import fold_ascii
@@ -47,13 +48,13 @@ class TakenByAnother(ServiceCheckFailed):
     :ivar there: where.
     """
 
+    code = "scp-taken"
+
     def __init__(
         self, subject: str, cause: str, remedy: str = "", there: Elsewhere | None = None
     ) -> None:
         super().__init__(subject, cause, remedy)
         self.there = there
-
-    code = "scp-taken"
 
 
 @frozen
@@ -108,13 +109,13 @@ class Standing:
 class Inspection:
     """Result of a look at a running service.
 
-    :param wrong: what is wrong, a line each.
-    :param fixed: what was wrong and is right again, a line each.
+    :param wrong: what is wrong.
+    :param fixed: what was wrong and is right again.
     :param there: where another instance is by what the object says, unless it has gone.
     """
 
-    wrong: tuple[str, ...]
-    fixed: tuple[str, ...] = ()
+    wrong: tuple[Finding, ...]
+    fixed: tuple[Finding, ...] = ()
     there: Elsewhere | None = None
 
 
@@ -201,27 +202,28 @@ class PublishedEntry(ABC):
         standing, published = self._check(session, catalog, spn_check), self.published
         wrong: list[ServiceCheckFailed] = list(standing.warnings)
         if published is None:
-            return Inspection(_lines(wrong))
+            return Inspection(_findings(wrong))
         difference = self._difference(published)
         if not difference:
             if self.needs_right(session):
                 wrong.append(self._no_right(" any more", self._remedy(session, published)))
-            return Inspection(_lines(wrong))
+            return Inspection(_findings(wrong))
         try:
             self._publish(session, published, gone)
         except TakenByAnother as error:
-            return Inspection(_lines([*wrong, error]), there=error.there)
+            return Inspection(_findings([*wrong, error]), there=error.there)
         except ServiceCheckFailed as error:
             cause = f"{difference}, and {error.cause}"
             return Inspection(
-                _lines(
+                _findings(
                     [
                         *wrong,
                         ServiceCheckFailed(error.subject, cause, error.remedy, code=error.code),
                     ]
                 )
             )
-        return Inspection(_lines(wrong), (f"{self.subject}: {difference}; published again",))
+        fixed = Finding("address-overwritten", self.subject, f"{difference}; published again")
+        return Inspection(_findings(wrong), (fixed,))
 
     def withdraw(self, session: LdapSession) -> bool:
         """Take back what was published, unless somebody else has published since; whether it
@@ -272,8 +274,8 @@ class PublishedEntry(ABC):
         """Withdraw what was published if it is still there; whether it was."""
 
 
-def _lines(errors: Iterable[ServiceCheckFailed]) -> tuple[str, ...]:
-    return tuple(map(str, errors))
+def _findings(errors: Iterable[ServiceCheckFailed]) -> tuple[Finding, ...]:
+    return tuple(error.finding for error in errors)
 
 
 def may_write(session: LdapSession, dn: str, attributes: Sequence[str]) -> bool:

@@ -92,8 +92,8 @@ class PublishedCase:
         self.spoil(dn)
         seen = self.inspect(entry)
         self.assertEqual((seen.wrong, len(seen.fixed)), ((), 1))
-        self.assertIn(f"{entry.subject}: it ", seen.fixed[0])
-        self.assertTrue(seen.fixed[0].endswith("; published again"))
+        self.assertIn(f"{entry.subject}: it ", str(seen.fixed[0]))
+        self.assertTrue(str(seen.fixed[0]).endswith("; published again"))
         self.assertEqual(self.inspect(entry), Inspection(()))
         self.assertTrue(entry.withdraw(self.session()))
         self.assertFalse(entry.withdraw(self.session()))
@@ -133,7 +133,7 @@ class PublishedCase:
         line = self.refusal(ServiceCheckFailed, entry.publish, self.session(), BINDING)
         self.assertIn(denied, line)
         self.assertIn("run mutauth ", line)
-        (line,) = self.inspect(entry).wrong
+        line = str(*self.inspect(entry).wrong)
         self.assertIn(f"{entry.subject}: it ", line)
         self.assertIn(f", and {denied}", line)
 
@@ -185,7 +185,7 @@ class ScpEntryTests(PublishedCase, SynchronousTestCase):
         self.check(entry)
         entry.publish(self.session(), BINDING)
         self.deny(dn)
-        (line,) = self.inspect(entry).wrong
+        line = str(*self.inspect(entry).wrong)
         self.assertIn("may not write serviceDNSName and serviceBindingInformation of it any", line)
 
     def test_another_instance(self) -> None:
@@ -204,11 +204,13 @@ class ScpEntryTests(PublishedCase, SynchronousTestCase):
             there = Elsewhere(HOST, BindingInformation(port), spns[1])
             self.assertEqual(error.there, there)
             seen = entry.inspect(self.session(), self.catalog, gone)
-            self.assertEqual((seen.wrong, seen.fixed, seen.there), ((str(error),), (), there))
+            self.assertEqual((seen.wrong, seen.fixed, seen.there), ((error.finding,), (), there))
             gone.append(there)
         seen = entry.inspect(self.session(), self.catalog, gone)
         self.assertEqual((seen.wrong, seen.there), ((), None))
-        self.assertIn(f"it said {HOST} 9002 instead of {HOST} 9000; published again", seen.fixed[0])
+        self.assertIn(
+            f"it said {HOST} 9002 instead of {HOST} 9000; published again", str(seen.fixed[0])
+        )
 
     def test_the_form_that_clients_ask_for(self) -> None:
         """The DN, unless it holds what not every KDC finds, or is not registered."""

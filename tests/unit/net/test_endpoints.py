@@ -302,7 +302,7 @@ class OwnFaultTests(SynchronousTestCase):
         self.path.write_bytes(content)
         self.reactor.advance(FRESH)
         self.assertIsNone(self.factory.fault)
-        self.assertIn(f"no longer: keytab {self.path}", self.levels[-1][1])
+        self.assertIn(f"no longer: [keytab-unusable] keytab {self.path}", self.levels[-1][1])
 
     def test_keytab_away_unnoticed(self) -> None:
         """It is looked at once a second at most, whether or not a client has failed: away it is a

@@ -40,7 +40,7 @@ class OwnFaultsTests(SynchronousTestCase):
         self.assertIsNone(self.faults.standing)
         self.assertTrue(self.faults.noted(GONE, True))
         self.assertFalse(self.faults.noted(CLAIMED, False))
-        self.assertEqual(self.faults.standing, "keytab /k: it does not exist")
+        self.assertEqual(self.faults.standing, GONE.finding)
 
     def test_over(self) -> None:
         """A fault stands until it is over; one that comes and goes fills no log."""
@@ -58,21 +58,21 @@ class OwnFaultsTests(SynchronousTestCase):
         self.assertTrue(self.faults.noted(GONE, True))
         self.assertTrue(self.faults.noted(UNWRITTEN, True))
         self.faults.usable()
-        self.assertEqual((self.faults.standing, self.faults.elsewhere), (None, str(UNWRITTEN)))
+        self.assertEqual((self.faults.standing, self.faults.elsewhere), (None, UNWRITTEN.finding))
         for _ in range(2):
             self.clock.advance(AGAIN - 1)
             self.faults.over()
-            self.assertEqual(self.faults.elsewhere, str(UNWRITTEN))
+            self.assertEqual(self.faults.elsewhere, UNWRITTEN.finding)
             self.faults.noted(UNWRITTEN, True)
         self.faults.over()
         self.clock.advance(AGAIN - 1)
-        self.assertEqual(self.faults.elsewhere, str(UNWRITTEN))
+        self.assertEqual(self.faults.elsewhere, UNWRITTEN.finding)
         self.clock.advance(1)
         self.assertIsNone(self.faults.elsewhere)
         for _ in range(2):
             self.faults.noted(UNWRITTEN, True)
             self.clock.advance(FORGOTTEN - 1)
-            self.assertEqual(self.faults.elsewhere, str(UNWRITTEN))
+            self.assertEqual(self.faults.elsewhere, UNWRITTEN.finding)
         self.clock.advance(1)
         self.assertIsNone(self.faults.elsewhere)
 

@@ -340,7 +340,7 @@ class StatusTests(ServiceCase):
     )
 
     def short_of(self) -> list[str]:
-        return [line.partition(":")[0] for line in self.factory.places.shortages]
+        return [each.subject for each in self.factory.places.shortages]
 
     def test_sessions(self) -> None:
         """It is wrong while every session is taken, whether or not somebody was refused, and no

@@ -11,6 +11,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from mutauth_twisted.findings import Command, Finding
 from mutauth_twisted.service.status import AT_ONCE, LONGEST_REQUEST, PATIENCE, Status, StatusFactory
 from mutauth_twisted.testing.fakes import FakeTransport
 from mutauth_twisted.testing.hostile import HOSTILE, raw_in
@@ -76,15 +77,16 @@ class PageTests(StatusCase):
 
     def test_wrong(self) -> None:
         """Code 503 and what is wrong, without anything a terminal obeys."""
-        self.status = Status(
-            "echoSvc", ("127.0.0.1:9000",), 0, 0, 0, (f"SPN {HOSTILE}: it is gone",)
-        )
+        gone = Finding("spn-missing", f"SPN {HOSTILE}", "it is gone", Command("mutauth", "x y"))
+        self.status = Status("echoSvc", ("127.0.0.1:9000",), 0, 0, 0, (gone,))
         code, text = self.get("/")
         self.assertEqual((code, raw_in(text)), (503, []))
         self.assertIn("NOT healthy", text)
-        self.assertIn("wrong: SPN x\\x1b[31m", text)
+        self.assertIn("wrong: [spn-missing] SPN x\\x1b[31m", text)
         code, text = self.get("/health")
         self.assertEqual((code, json.loads(text)["healthy"], raw_in(text)), (503, False, []))
+        (told,) = json.loads(text)["wrong"]
+        self.assertEqual((told["code"], told["commands"]), ("spn-missing", [["mutauth", "x y"]]))
 
     def test_not_serving(self) -> None:
         """A service that starts or stops is not healthy."""

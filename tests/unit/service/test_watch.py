@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Any
 
+from attrs import evolve
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
@@ -12,9 +13,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted.directory.published.base import Inspection
 from mutauth_twisted.errors import DirectoryUnreachable
+from mutauth_twisted.findings import Finding
 from mutauth_twisted.service.watch import Watch
 
-BROKEN = Inspection(("SPN a/b: it is gone",))
+ONE, TWO = (Finding("spn-missing", f"SPN {name}", "it is gone") for name in ("a/b", "c/d"))
+BROKEN = Inspection((ONE,))
 FINE = Inspection(())
 
 
@@ -56,8 +59,8 @@ class WatchTests(SynchronousTestCase):
         self.assertEqual(
             self.lines(FINE, BROKEN, BROKEN, FINE, FINE),
             [
-                "error SPN a/b: it is gone",
-                "info no longer: SPN a/b: it is gone",
+                "error [spn-missing] SPN a/b: it is gone",
+                "info no longer: [spn-missing] SPN a/b: it is gone",
                 "info all directory checks pass again",
             ],
         )
@@ -66,19 +69,28 @@ class WatchTests(SynchronousTestCase):
     def test_one_of_two_is_mended(self) -> None:
         """All is right only when nothing is wrong any more."""
         self.watch.start()
-        both = Inspection(("one", "two"))
+        both = Inspection((ONE, TWO))
         self.assertEqual(
-            self.lines(both, Inspection(("two",))),
-            ["error one", "error two", "info no longer: one"],
+            self.lines(both, Inspection((TWO,))),
+            [f"error {ONE.coded}", f"error {TWO.coded}", f"info no longer: {ONE.coded}"],
         )
-        self.assertEqual(self.watch.wrong, ("two",))
+        self.assertEqual(self.watch.wrong, (TWO,))
+
+    def test_the_same_in_other_words(self) -> None:
+        """What is wrong for another cause is news, and does not count as right in between."""
+        self.watch.start()
+        other = evolve(ONE, cause="it is on another account")
+        self.assertEqual(
+            self.lines(BROKEN, Inspection((other,))),
+            [f"error {ONE.coded}", f"error {other.coded}"],
+        )
 
     def test_mended_by_ourselves(self) -> None:
         """What was published again is said, and that all is right."""
         self.watch.start()
         self.assertEqual(
-            self.lines(Inspection((), ("published again",))),
-            ["warn published again", "info all directory checks pass again"],
+            self.lines(Inspection((), (ONE,))),
+            [f"warn {ONE.coded}", "info all directory checks pass again"],
         )
 
     def test_unreachable_directory(self) -> None:
@@ -88,8 +100,8 @@ class WatchTests(SynchronousTestCase):
         self.assertEqual(
             self.lines(gone, gone, FINE),
             [
-                "error directory: gone",
-                "info no longer: directory: gone",
+                "error [directory-unreachable] directory: gone",
+                "info no longer: [directory-unreachable] directory: gone",
                 "info all directory checks pass again",
             ],
         )
@@ -100,13 +112,15 @@ class WatchTests(SynchronousTestCase):
         """
         self.watch.start()
         lines = self.lines(ZeroDivisionError(), BROKEN)
-        failed = "the directory could not be checked: internal error; see the log"
+        failed = (
+            "[internal-error] the directory: the checks ended with an internal error; see the log"
+        )
         self.assertEqual(
             lines,
             [
                 "critical internal error while the directory was checked",
                 f"error {failed}",
-                "error SPN a/b: it is gone",
+                "error [spn-missing] SPN a/b: it is gone",
                 f"info no longer: {failed}",
             ],
         )
