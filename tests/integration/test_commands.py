@@ -157,7 +157,7 @@ class MainJobTests(CommandTestCase):
             service.stop()
         said = [line for line in service.lines if "handshake with " in line and str(keytab) in line]
         self.assertEqual(["#error" in line for line in said], [True, False], service.log)
-        self.assertIn(f"no longer: keytab {keytab}", service.log)
+        self.assertIn(f"no longer: [keytab-unusable] keytab {keytab}", service.log)
 
     def test_second_signal(self) -> None:
         """A second SIGTERM, while a client is still connected, is noted, and the stop goes on."""

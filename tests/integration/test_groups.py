@@ -246,7 +246,7 @@ class WatchTests(MaintenanceCase):
         await self.logged(f"SCP {found.guid}: the directory has no such object")
         self.assertEqual(len(publisher.wrong), 2)
         self.patch(publisher._directory, "run_with_catalog", mock.AsyncMock(side_effect=gone))
-        await self.logged(f"no longer: SCP {found.guid}")
+        await self.logged(f"no longer: [scp-not-found] SCP {found.guid}")
         self.assertEqual(publisher.wrong, (gone.finding,))
 
 
