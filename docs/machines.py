@@ -47,14 +47,18 @@ def handshake_rows(machine: Any) -> Iterator[Row]:
 
 
 def draw(rows: Iterable[Row], start: str) -> str:
-    """A machine in Graphviz' language.
+    """A machine in Graphviz' language, as far as it can be reached.
 
     :param start: the state it starts in.
     """
     sources: dict[tuple[str, str, tuple[str, ...]], list[str]] = defaultdict(list)
-    states = {start}
-    for state, what, follows, outputs in sorted(rows):
-        states |= {state, follows}
+    rows, states, known = sorted(rows), {start}, set[str]()
+    while states != known:
+        known = set(states)
+        states |= {follows for state, _, follows, _ in rows if state in known}
+    for state, what, follows, outputs in rows:
+        if state not in states:
+            continue
         # Staying where one is, without doing anything, is not worth a line.
         if state != follows or outputs:
             sources[what, follows, outputs].append(state)
@@ -83,11 +87,16 @@ def _quote(*lines: str) -> str:
     return json.dumps("\n".join(lines))
 
 
+def draw_handshake(machine: Any) -> str:
+    """A machine made with Automat in Graphviz' language."""
+    return draw(handshake_rows(machine), machine.__automat_automaton__.initialState.name)
+
+
 #: The pictures by their names.
 PICTURES = {
     "closing": draw(closing_rows(), closing.State.OPEN.title),
-    "handshake-initiator": draw(handshake_rows(handshake._initiator_machine), "idle"),
-    "handshake-acceptor": draw(handshake_rows(handshake._acceptor_machine), "idle"),
+    "handshake-initiator": draw_handshake(handshake._initiator_machine),
+    "handshake-acceptor": draw_handshake(handshake._acceptor_machine),
 }
 
 
