@@ -56,6 +56,7 @@ reference:
 pictures:
 	@tools/bootstrap docs
 	@$(RUN) python -m docs.machines
+	@$(RUN) python -m docs.floors
 
 lint:
 	@tools/bootstrap test

@@ -284,7 +284,7 @@ def no_logon() -> Logon | None:
 
 @frozen
 class AccessPolicy:
-    """Which proven principals a service lets in; a denial beats an allowance.
+    """Access policy of a service for authenticated clients; a denial beats an allowance.
 
     Patterns are ``name@REALM`` with shell wildcards in either part, and
     ``DOMAIN\\name``, with the domain's NetBIOS name and wildcards in the name: the

@@ -203,7 +203,7 @@ class ToldByTicket(CredentialError):
 
 
 class KDCError(MutualAuthError):
-    """Base of what keeps a KDC from granting a ticket; the peer was not even asked."""
+    """Base of errors of a KDC, which grants no ticket; the peer was not even asked."""
 
 
 class KDCUnreachable(KDCError):
@@ -246,7 +246,7 @@ class KDCRefused(KDCError, AuthenticationError):
 
 
 class PeerError(AuthenticationError):
-    """Base of what the peer did wrong."""
+    """Base of errors of the peer."""
 
 
 class PeerNotProven(PeerError):
@@ -277,7 +277,7 @@ class PeerRefused(PeerError):
 
 
 class AccessDenied(PeerError):
-    """The peer proved who it is, and the access policy does not let it in."""
+    """The peer is authenticated, and the access policy does not allow it."""
 
     code = "access-denied"
 

@@ -14,7 +14,7 @@ from mutauth_twisted.spn import SPN
 
 @frozen
 class PeerIdentity:
-    """Who is at the other end, as the finished handshake proved it.
+    """Identity of the peer, as the finished handshake authenticated it.
 
     :param principal: on a server the client's ``user@REALM``, under whichever of
         the account's names it has come (:attr:`account` is what the account is);

@@ -9,7 +9,7 @@ from mutauth_twisted.identity import PeerIdentity
 
 
 class IMutualAuthTransport(ITransport):
-    """The transport an application protocol gets: both sides are proven.
+    """Transport of an application protocol, between two authenticated sides.
 
     Every write is sealed (or signed) and every delivered byte was verified.
     """

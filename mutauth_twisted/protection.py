@@ -20,7 +20,7 @@ class Flag(IntFlag):
 
 
 class Protection(Enum):
-    """How application data is protected once both sides are authenticated.
+    """Protection of application data once both sides are authenticated.
 
     A client asks for one; a service states the least it takes.  On wire nns, as
     with .NET's ProtectionLevel, who asks a signing service to seal is sealed.

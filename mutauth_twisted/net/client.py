@@ -68,7 +68,7 @@ class _HandshakeFactory(Factory):
 
 @implementer(IStreamClientEndpoint)
 class MutualAuthClientEndpoint:
-    """Connects through the inner endpoint to a service that proves to hold an SPN's key.
+    """Connect through the inner endpoint to a service that authenticates as an SPN.
 
     With a mechanism that does not authenticate the service, and with no other, it proves nothing.
 

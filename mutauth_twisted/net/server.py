@@ -47,7 +47,7 @@ FRESH = 1.0
 
 @implementer(IProtocolFactory)
 class MutualAuthServerFactory:
-    """Wraps a server's factory: its protocols are built for authenticated, authorized clients only.
+    """Wrapper of a server's factory, which builds protocols for authorized clients only.
 
     :param reactor: provides IReactorTime and IReactorFromThreads.
     :param wrapped: the application's factory.  Its protocols' transport
@@ -315,7 +315,7 @@ class _Served(HandshakeProtocol):
 
 @implementer(IStreamServerEndpoint)
 class MutualAuthServerEndpoint:
-    """Listens where the inner endpoint does, for proven clients.
+    """Listen where the inner endpoint does, for authenticated clients.
 
     :param reactor: provides IReactorTime and IReactorFromThreads.
     :param inner: where to listen.

@@ -8,7 +8,9 @@ each port of the documents a free one.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import re
 import select
 import shutil
@@ -105,9 +107,11 @@ class Shell:
         return _PORTS.sub(self._port, text)
 
     def _port(self, match: re.Match[str]) -> str:
-        if match[0] not in self._ports:
-            with socket.create_server(("127.0.0.1", 0)) as free:
-                self._ports[match[0]] = str(free.getsockname()[1])
+        while match[0] not in self._ports:
+            # None of those that the kernel gives to clients: another would have it meanwhile.
+            port = random.randrange(20000, 32000)
+            with contextlib.suppress(OSError), socket.create_server(("0.0.0.0", port)):
+                self._ports[match[0]] = str(port)
         return self._ports[match[0]]
 
     def run(self, words: str, user: str = "") -> tuple[int, str]:
@@ -186,6 +190,7 @@ class DocumentTests(TestCase):
         self.addCleanup(shutil.rmtree, directory)
         shell = Shell(require_lab(), directory)
         self.addCleanup(shell.close)
+        self.addCleanup(shell.uninstall)
         for each in examples(document):
             if "file" in each.options:
                 path = directory / "work" / each.options["file"]
@@ -193,7 +198,6 @@ class DocumentTests(TestCase):
             elif each.language == "console" and "not-run" not in each.options:
                 self.follow(shell, each)
         shell.stop()
-        shell.uninstall()
 
     def follow(self, shell: Shell, example: Example) -> None:
         """Run one block."""

@@ -226,7 +226,7 @@ class FloorTests(SynchronousTestCase):
 
     def test_drawn(self) -> None:
         """They are those that the architecture test holds."""
-        remedy = "run python -m docs.floors"
+        remedy = "run make pictures"
         self.assertEqual((ROOT / "docs/floors.svg").read_text("utf-8"), floors.picture(), remedy)
         page = (ROOT / "docs/architecture.md").read_text("utf-8")
         self.assertEqual(page, floors.document(), remedy)
