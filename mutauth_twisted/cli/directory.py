@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
-from mutauth_twisted.cli.group import begin_logging, run_in_reactor
 from mutauth_twisted.cli.options import options
+from mutauth_twisted.cli.reactor import begin_logging, run_in_reactor
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.directory.servicename import ServiceName
 from mutauth_twisted.errors import DirectoryRefused

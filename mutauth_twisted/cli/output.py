@@ -13,10 +13,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import click
-from rich.cells import cell_len
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from mutauth_twisted.errors import MutualAuthError
 from mutauth_twisted.findings import Finding
 from mutauth_twisted.text import printable
 
@@ -29,9 +27,10 @@ def line(text: str, *, err: bool = False) -> None:
 
 
 class _Reader:
-    """Whom the output is for."""
+    """Whom the output is for, and what was wrong by the last line that was logged for them."""
 
     is_program = False
+    told: Finding | None = None
 
 
 def write_for(words: Sequence[str]) -> None:
@@ -59,6 +58,17 @@ def tell(finding: Finding, **more: object) -> None:
         note(finding.coded)
 
 
+def told(finding: Finding | None) -> None:
+    """A line was logged, which ended with this finding, if there was one."""
+    _Reader.told = finding
+
+
+def report(error: MutualAuthError) -> None:
+    """Print an error's line, unless the last line that was logged ended with it."""
+    if _Reader.told != error.finding:
+        tell(error.finding, exit_code=error.exit_code, left_behind=error.left_behind)
+
+
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows below titles, in columns; none: nothing at all.
 
@@ -67,6 +77,8 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     cells = [list(map(str.upper, titles)), *([printable(cell) for cell in row] for row in rows)]
     if not rows:
         return
+    from rich.cells import cell_len
+
     widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
     for row in cells:
         padded = (
@@ -101,6 +113,9 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
     if not sys.stderr.isatty():
         yield lambda accounts, spns: None
         return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

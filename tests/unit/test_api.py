@@ -51,3 +51,27 @@ class ApiTests(SynchronousTestCase):
         command = [sys.executable, "-c", shown]
         loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
         self.assertEqual(loaded, [])
+
+    def test_help_is_cheap(self) -> None:
+        """``mutauth --help`` loads neither Twisted nor what talks to a KDC or a directory."""
+        shown = (
+            "import sys\n"
+            "from mutauth_twisted.cli.main import main\n"
+            "sys.argv[1:] = ['--help']\n"
+            "try:\n    main(prog_name='mutauth')\n"
+            "except SystemExit:\n    print(*sys.modules)"
+        )
+        command = [sys.executable, "-c", shown]
+        loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        self.assertIn("click", loaded)
+        heavy = {
+            "twisted",
+            "zope.interface",
+            "gssapi",
+            "krb5",
+            "ldap3",
+            "spnego",
+            "rich",
+            "asyncio",
+        }
+        self.assertEqual(heavy & set(loaded), set())

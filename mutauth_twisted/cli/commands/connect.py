@@ -13,8 +13,8 @@ from twisted.internet.stdio import StandardIO
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mutauth_twisted.cli.group import begin_logging, report, run_in_reactor
-from mutauth_twisted.cli.output import note
+from mutauth_twisted.cli.output import note, report
+from mutauth_twisted.cli.reactor import begin_logging, run_in_reactor
 from mutauth_twisted.errors import MutualAuthError, NetworkError, UsageError
 from mutauth_twisted.net.client import MutualAuthClientEndpoint
 from mutauth_twisted.net.descriptors import raise_limit

@@ -14,9 +14,9 @@ from mutauth_twisted.cli.directory import (
     service_of,
     service_options,
 )
-from mutauth_twisted.cli.group import begin_logging
 from mutauth_twisted.cli.options import options
 from mutauth_twisted.cli.output import line, note, tell
+from mutauth_twisted.cli.reactor import begin_logging
 from mutauth_twisted.directory.accountkeys import account_warnings
 from mutauth_twisted.directory.guidcache import GuidCache
 from mutauth_twisted.directory.scp import client_strings

@@ -11,8 +11,9 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from mutauth_twisted.cli.group import OneLineGroup, _Run
+from mutauth_twisted.cli.group import OneLineGroup
 from mutauth_twisted.cli.output import json_option
+from mutauth_twisted.cli.reactor import _Run
 from mutauth_twisted.errors import AuthenticationError, NetworkError, NotFound, UsageError
 
 
