@@ -199,15 +199,15 @@ def _fits(name: str, pattern: _Pattern, fold: Callable[[str], str]) -> bool:
 
 
 def _denies(name: str, pattern: _Pattern) -> bool:
-    """Whether a denial finds the name: that of a computer with its ``$`` and without."""
+    """Tell whether a denial finds the name, that of a computer with its ``$`` and without."""
     folded, wanted = _fold_everything(name), _fold_everything(pattern.name)
     return fnmatchcase(folded, wanted) or fnmatchcase(folded.removesuffix("$"), wanted)
 
 
 @frozen
 class Logon:
-    """What is known of an account: by a domain controller, in the PAC of the ticket (MS-PAC 2.5 and
-    2.10), or by NTLM.
+    """Facts about an account, from the domain controller's PAC in the ticket (MS-PAC 2.5 and 2.10),
+    or from NTLM.
 
     :param name: its sAMAccountName, whichever of its names the client came under.
     :param domain: the NetBIOS name of its domain.
@@ -256,7 +256,7 @@ def _is_for_users(pattern: _Pattern) -> bool:
 
 
 def _is_allowed(logon: Logon, realm: str, pattern: _Pattern) -> bool:
-    """Whether an allowance that is about the realm, or about a domain, is for the account."""
+    """Tell whether an allowance about the realm, or about a domain, covers the account."""
     if logon.is_computer and _is_for_users(pattern):
         return False
     if not pattern.domain:
@@ -278,7 +278,7 @@ class Refusal:
 
 
 def no_logon() -> Logon | None:
-    """What there is to read of a client whose ticket has no PAC."""
+    """Logon of a client whose ticket has no PAC: none."""
     return None
 
 
@@ -325,7 +325,7 @@ class AccessPolicy:
 
     @property
     def lets_nobody_in(self) -> bool:
-        """Whether there is nobody whom it lets in."""
+        """True if the access policy allows no client."""
         return not (self.allow or self.allow_all or self.allow_groups)
 
     @property
@@ -338,8 +338,8 @@ class AccessPolicy:
         return tuple(rule for rule in made if rule is not None)
 
     def permits(self, principal: str, read_logon: Callable[[], Logon | None] = no_logon) -> bool:
-        """Whether the principal may in, for applications that have policies of their own; see
-        :meth:`refusal`.
+        """Tell whether the policy allows the principal, for applications that have policies of
+        their own; see :meth:`refusal`.
         """
         return self.refusal(principal, read_logon) is None
 

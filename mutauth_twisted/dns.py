@@ -106,7 +106,7 @@ def weighted_order(
 
 
 def is_address(host: str) -> bool:
-    """Whether the text is an IPv4 or IPv6 address rather than a name."""
+    """Tell whether the text is an IPv4 or IPv6 address rather than a name."""
     try:
         ip_address(host)
     except ValueError:
@@ -439,7 +439,7 @@ class _Lookup:
         self.is_under_way = False
 
     def addresses(self) -> list[str]:
-        """What getaddrinfo finds; blocks."""
+        """Addresses by getaddrinfo; blocks."""
         self.is_under_way = True
         found = socket.getaddrinfo(self.host, 0, type=socket.SOCK_STREAM)
         return list(dict.fromkeys(str(address[0]) for *_, address in found))

@@ -107,7 +107,7 @@ class OtherObject(MutualAuthError):
 
 
 class ServiceCheckFailed(MutualAuthError):
-    """What the directory says about this service is not what it must say."""
+    """The directory's data about this service are wrong."""
 
     exit_code = 1
 
@@ -238,9 +238,7 @@ class KDCRefused(KDCError, AuthenticationError):
 
     @property
     def of_service(self) -> bool:
-        """Whether it is the service's account alone that is at fault, so that another service's may
-        be fine.
-        """
+        """True if the service's account alone is at fault; another service's may be fine."""
         # KDC_ERR_SERVICE_EXP, S_PRINCIPAL_UNKNOWN, PRINCIPAL_NOT_UNIQUE, SERVICE_REVOKED
         return self.krb_error in (2, 7, 8, 19)
 

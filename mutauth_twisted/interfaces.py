@@ -25,7 +25,7 @@ class IMutualAuthTransport(ITransport):
         """
 
     def getTcpNoDelay() -> bool:
-        """Whether small writes are sent at once."""
+        """Tell whether small writes are sent at once."""
 
     def setTcpKeepAlive(enabled: bool) -> None:
         """Have TCP look after a silent connection, or not; see ITCPTransport.  Does nothing where
@@ -33,7 +33,7 @@ class IMutualAuthTransport(ITransport):
         """
 
     def getTcpKeepAlive() -> bool:
-        """Whether TCP looks after a silent connection."""
+        """Tell whether TCP looks after a silent connection."""
 
 
 class ISessionEnding(Interface):

@@ -37,7 +37,7 @@ _HOST = re.compile(
 
 
 def is_host_name(name: str) -> bool:
-    """Whether this may be a DNS name (RFC 1123, section 2.1; and ``_``, with which SRV records
+    """Tell whether this may be a DNS name (RFC 1123, section 2.1; and ``_``, with which SRV records
     begin).
     """
     return (

@@ -27,7 +27,7 @@ _CLASS = re.compile(r"[A-Za-z0-9{]([A-Za-z0-9._{}-]| (?! ))*(?<! )")
 
 
 def is_service_class(name: str) -> bool:
-    """Whether a name can be a service class, the first part of an SPN."""
+    """Tell whether a name can be a service class, the first part of an SPN."""
     return bool(_CLASS.fullmatch(name))
 
 
@@ -190,12 +190,12 @@ class SPNNameType(Enum):
 
     @property
     def is_host_based(self) -> bool:
-        """Whether the service is known by its host alone, so that its SPNs have two parts."""
+        """True if the service is known by its host alone, so that its SPNs have two parts."""
         return self in (SPNNameType.DNS_HOST, SPNNameType.DN_HOST, SPNNameType.NB_HOST)
 
     @property
     def is_netbios(self) -> bool:
-        """Whether the local computer's NetBIOS name stands for it when no instance is named."""
+        """True if the local computer's NetBIOS name is used when no instance is named."""
         return self in (SPNNameType.NB_HOST, SPNNameType.NB_DOMAIN)
 
 

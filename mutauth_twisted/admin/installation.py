@@ -63,7 +63,7 @@ _CONTAINER_MARK = "Service connection points; made by mutauth install"
 
 @frozen
 class Installation:
-    """What stands in the directory after :func:`install`.
+    """Result of :func:`install`: the objects that it left in the directory.
 
     :param created: whether the service connection point is new.
     :param spns: the SPNs that the service needs, all on the account now.

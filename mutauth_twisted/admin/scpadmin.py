@@ -1,5 +1,4 @@
-"""What an administrator does with service connection points: look at them, mend them by hand,
-remove them.
+"""Administration of service connection points: list them, fix them by hand, remove them.
 
 A connection point is right when the account that runs the service may keep it
 up to date, and when the SPNs that carry its GUID or DN stand on that account.
@@ -34,7 +33,7 @@ from mutauth_twisted.spn import SPN
 
 @frozen
 class Grant:
-    """Who has rights of the kind that lets a service update its connection point.
+    """Account with rights of the kind that lets a service update its connection point.
 
     :param holder: None: nobody in the forest has this SID any more.
     :param complete: whether both rights stand, not just one.
@@ -148,7 +147,8 @@ def _exists(catalog: LdapSession, dn: str) -> bool:
 def read_grants(
     session: LdapSession, catalog: LdapSession, point: ServiceConnectionPoint
 ) -> list[Grant]:
-    """Who may update a connection point by ACEs of its own, as installation writes them.
+    """Read which accounts may update a connection point by ACEs of its own, as installation writes
+    them.
 
     :raises NotFound: when this account may not read the security descriptor.
     """
@@ -262,7 +262,7 @@ def _grant_problems(
 
 
 def _advertised(point: ServiceConnectionPoint) -> SPN | None:
-    """What clients are told to ask for; None: nothing is published, or the hosts are in DNS."""
+    """SPN that clients are told to ask for; None: nothing is published, or the hosts are in DNS."""
     try:
         form = advertised_form(point.binding) if point.binding else None
         return point.spn(form) if form and point.dns_name_type == "A" else None
@@ -428,8 +428,8 @@ def _read_all(session: LdapSession, guids: Sequence[UUID]) -> list[ServiceConnec
 
 
 async def find_home(directory: Directory, name: str) -> tuple[str | UUID, str]:
-    """What a user called a connection point, as a DN or a GUID, and the DNS name of the domain it
-    is in.
+    """Resolve a user's name for a connection point to its DN or GUID, and the DNS name of its
+    domain.
 
     :raises UsageError: when the name is neither.
     :raises NotFound: when nothing in the forest has this GUID.

@@ -1,4 +1,4 @@
-"""What an administrator does with SPNs: look for them, and add, replace and delete them with care.
+"""Administration of SPNs: search for them, and add, replace and delete them with care.
 
 What ``setspn`` and DsWriteAccountSpn do on Windows.  Before a name is added the
 whole forest is searched for it, and for names that mean the same: sPNMappings
@@ -38,7 +38,7 @@ Aliases = Mapping[str, frozenset[str]]
 
 @frozen
 class Written:
-    """What became of an account's SPNs.
+    """Result of a change to an account's SPNs.
 
     :param account: the account as it was before.
     :param added: what was written.

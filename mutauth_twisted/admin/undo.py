@@ -10,7 +10,7 @@ from mutauth_twisted.ldap.session import LdapSession
 
 
 class Undo:
-    """What to do, in reverse order, to be back where we began.
+    """Steps that take back what was done, the last one first.
 
     A step is put down before the write that it takes back, since the answer to
     a write can be lost: each step finds out by itself whether there is
@@ -53,12 +53,12 @@ class Undo:
 
     @property
     def pending(self) -> bool:
-        """Whether there is something that has not been tried yet."""
+        """True if there is a step that has not been tried yet."""
         return bool(self._steps)
 
     @property
     def left(self) -> list[str]:
-        """What still stands, or may."""
+        """Objects that are still there, or may be."""
         return self._failed + [what for what, _ in reversed(self._steps)]
 
     def run(self, session: LdapSession) -> None:

@@ -1,4 +1,4 @@
-"""What sub-commands that use the directory share."""
+"""Options and connections shared by the sub-commands that use the directory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all sub-commands share: errors as one line, and exit codes."""
+"""Shared parts of all sub-commands: errors as one line, and exit codes."""
 
 from __future__ import annotations
 

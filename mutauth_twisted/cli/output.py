@@ -27,7 +27,7 @@ def line(text: str, *, err: bool = False) -> None:
 
 
 class _Reader:
-    """Whom the output is for, and what was wrong by the last line that was logged for them."""
+    """Reader of the output, and what was wrong by the last line that was logged for them."""
 
     is_program = False
     told: Finding | None = None

@@ -30,12 +30,12 @@ class ChannelBinding:
 
     @property
     def application_data(self) -> bytes:
-        """What GSSAPI takes (RFC 5056 2.1): the kind, a colon, and the data."""
+        """Application data as GSSAPI takes them (RFC 5056 2.1): the kind, a colon, and the data."""
         return self.kind.encode() + b":" + self.data
 
     @property
     def between_peers(self) -> bool:
-        """Whether both ends are this package's."""
+        """True if both ends are mutauth."""
         return self.kind in (TLS_EXPORTER, _MUTAUTH)
 
 

@@ -65,7 +65,7 @@ class State(Enum):
 
 
 class Input(Enum):
-    """What may happen to a connection."""
+    """Events that may happen to a connection."""
 
     #: The application closes.
     CLOSE = auto()
@@ -94,7 +94,7 @@ class Input(Enum):
 
 
 class Action(Enum):
-    """What to do when something happened."""
+    """Actions that answer an event."""
 
     #: Send our end of stream.
     SEND_END = auto()
@@ -212,7 +212,7 @@ class Closing(Generic[Reason]):
     reason: Reason | None = None
 
     def happened(self, what: Input, reason: Reason | None = None) -> tuple[Action, ...]:
-        """What to do now, in this order.
+        """Take an event, and return the actions that it asks for, in this order.
 
         :param reason: why, where it matters: of LIMIT, FAULT and GONE.
         """

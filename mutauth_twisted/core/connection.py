@@ -165,19 +165,19 @@ class Connection:
 
     @property
     def begun(self) -> bool:
-        """Whether :meth:`begin` was called."""
+        """True once :meth:`begin` was called."""
         return self._context is not None
 
     @property
     def over(self) -> bool:
-        """Whether no Data follows, as the connection has failed or was read to its end; a driver
+        """True if no Data follows, as the connection has failed or was read to its end; a driver
         whose application has paused asks for the last event all the same.
         """
         return self._over
 
     @property
     def awaits_opening(self) -> bool:
-        """Whether all that is missing is the opening of a mutauth client."""
+        """True if all that is missing is the opening of a mutauth client."""
         return self._handshake is not None and self._handshake.wants_opening
 
     @property
@@ -455,8 +455,8 @@ class Connection:
         return self._protection().end_of_stream()
 
     def cut(self) -> StreamCut | None:
-        """What an established connection that ends now was: None if the peer has finished, else the
-        error.
+        """Return the error of an established connection that ends now; None if the peer has
+        finished.
         """
         return self._protection().cut()
 

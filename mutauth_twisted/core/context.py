@@ -1,4 +1,4 @@
-"""What the handshake and the records need of a security package, whichever it is."""
+"""Interface between a security package and the handshake and records that use it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mutauth_twisted.wire import Wrapping
 
 @frozen
 class Outcome:
-    """What one step brought.
+    """Result of one step of a security context.
 
     :param token: the token to send; may be empty.
     :param complete: whether the context needs no further token.
@@ -44,7 +44,7 @@ class Authentication(Protocol):
 
     @property
     def blocking(self) -> bool:
-        """Whether the next step may wait for a KDC."""
+        """True if the next step may wait for a KDC."""
 
     def step(self, token: bytes | None) -> Outcome:
         """Take the peer's token (None: we start).
@@ -53,7 +53,7 @@ class Authentication(Protocol):
         """
 
     def verify(self, protection: Protection) -> PeerIdentity:
-        """Who the peer is, once the context is complete and has proven all it must.
+        """Verify a complete context, and return the identity of the peer.
 
         :param protection: the least that is taken; the identity has what it came to.
         :raises PeerNotProven: when a flag or the package is missing, or the peer is another than

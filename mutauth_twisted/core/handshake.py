@@ -357,7 +357,7 @@ class Handshake(Generic[Identity]):
 
     @property
     def wants_frame(self) -> bool:
-        """Whether the machine waits for a frame; only then may one be given to it."""
+        """True if the machine waits for a frame; only then may one be given to it."""
         return self._core.wants_frame
 
     @property
@@ -369,7 +369,7 @@ class Handshake(Generic[Identity]):
 
     @property
     def peer_must_wait(self) -> bool:
-        """Whether bytes of the peer can only be another protocol's: an acceptor does not speak
+        """True if bytes of the peer can only be another protocol's: an acceptor does not speak
         first.
         """
         return not self._spoken

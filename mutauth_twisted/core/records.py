@@ -163,7 +163,7 @@ class Records:
         return plaintext
 
     def cut(self) -> StreamCut | None:
-        """What a connection that ends now was: None if it was finished, else the error.
+        """Return the error of a connection that ends now; None if it was finished.
 
         A third-party peer (.NET) can only be caught in the middle of a record.
         A stream of it without any record counts as cut: a mutauth service whose

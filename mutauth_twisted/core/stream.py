@@ -64,11 +64,11 @@ class Stream:
         return b""
 
     def end_of_stream(self) -> bytes:
-        """What to send after all else."""
+        """Bytes to send after all else."""
         return self._own + _END
 
     def protect(self, data: bytes) -> list[bytes]:
-        """What carries these application bytes."""
+        """Return the frames that carry these application bytes."""
         if not data:
             return []
         return [data, self._own + _GO_ON] if _begins(data, self._own) else [data]
@@ -111,7 +111,7 @@ class Stream:
         return None
 
     def cut(self) -> StreamCut | None:
-        """What a connection that ends now was: None if it was finished, else the error."""
+        """Return the error of a connection that ends now; None if it was finished."""
         if self.ended:
             return None
         return StreamCut(

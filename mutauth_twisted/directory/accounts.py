@@ -1,4 +1,4 @@
-"""Who has a name that an administrator wrote down."""
+"""Search for the account of a name that an administrator wrote down."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mutauth_twisted.ldap.session import LdapSession
 
 @frozen
 class Namesake:
-    """Who may have been meant by a name.
+    """Account that may have been meant by a name.
 
     :param name: its sAMAccountName.
     :param is_group: whether it is a group, and no account.

@@ -74,7 +74,7 @@ def sid_bytes(sid: str) -> bytes:
 
 
 def _grants(ace: Any, sid: str, attribute: UUID) -> bool:
-    """Whether an ACE is exactly what :func:`grant` writes."""
+    """Tell whether an ACE is exactly the one that :func:`grant` writes."""
     return (
         ace.AceType == ACEType.ACCESS_ALLOWED_OBJECT_ACE_TYPE
         and not int(ace.AceFlags)
@@ -109,7 +109,9 @@ def _place(aces: list[Any]) -> int:
 
 
 def granted_to(descriptor: bytes) -> dict[str, bool]:
-    """Whom the descriptor names in such ACEs: the SID as text, and whether both stand."""
+    """Return the trustees of such ACEs in a descriptor: the SID as text, and whether both ACEs are
+    there.
+    """
     aces = _parse(descriptor).Dacl.aces
     found: dict[str, bool] = {}
     for ace in aces:

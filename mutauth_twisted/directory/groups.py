@@ -81,7 +81,9 @@ def _check_kind(entry: Entry, subject: str) -> None:
 
 
 def _in_domain(session: LdapSession, catalog: LdapSession, base: str) -> LdapSession:
-    """Who can be asked about a domain: our own domain controller has the latest of its own."""
+    """Return the session to ask about a domain: our own domain controller has the latest state of
+    its own.
+    """
     return session if domain_of(base) == domain_of(session.domain_dn) else catalog
 
 

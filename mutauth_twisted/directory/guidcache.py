@@ -35,7 +35,7 @@ class CacheError(MutualAuthError):
 
 @frozen
 class CachedGuid:
-    """What the file holds.
+    """Content of the cache file.
 
     :param dn: where the object was when the file was written, for people.
     """
@@ -65,7 +65,7 @@ class GuidCache:
         return self.directory / f"scp-{readable}-{digest}.json"
 
     def read(self, service: ServiceName) -> CachedGuid | None:
-        """What was cached, or None when nothing was.
+        """Read the cached GUID of a service; None if there is no such entry.
 
         :raises CacheError: when the file cannot be read, or is no such file.
         """

@@ -60,7 +60,7 @@ class ServiceConnectionPoint:
 
     @property
     def binding(self) -> BindingInformation | None:
-        """What the text says, or None when nothing is published.
+        """Binding information as published; None if nothing is.
 
         :raises BindingError: when it cannot be read.
         """

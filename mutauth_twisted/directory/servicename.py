@@ -1,4 +1,4 @@
-"""What a service is called, as a value: its SPNs, and its object in the directory."""
+"""Name of a service, as a value: its SPNs, and its object in the directory."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _check_forms(service: ServiceName, attribute: object, value: tuple[str, ...]
 
 
 def is_of_class(found: str | None, wanted: str) -> bool:
-    """Whether an object of the directory is of a service class; one that names none is not.
+    """Tell whether a directory object is of a service class; an object that names no class is not.
 
     :param found: what the object says.
     """

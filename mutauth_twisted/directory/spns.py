@@ -65,14 +65,14 @@ class Account:
     encryption_types: int | None = None
 
     def holds(self, spn: SPN | str) -> bool:
-        """Whether this SPN is registered on the account literally; the case of A to Z does not
+        """Tell whether this SPN is registered on the account literally; the case of A to Z does not
         count.
         """
         return fold_ascii(str(spn)) in set(map(fold_ascii, self.spns))
 
     def may_hold(self, spn: SPN | str) -> bool:
-        """Whether the directory may take one of its SPNs for this one, as it folds more letters
-        than A to Z.
+        """Tell whether the directory may take one of its SPNs for this one, as it folds more
+        letters than A to Z.
 
         For what must not be there; what has to be there is :meth:`holds`.
         """

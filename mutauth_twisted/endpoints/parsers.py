@@ -1,4 +1,4 @@
-"""What Twisted finds by its plugins: the two parsers, which load the rest when they are used.
+"""Twisted's plugins: the two endpoint parsers, which load the rest when they are used.
 
 ``twistd``, for whatever service, imports every plugin of the machine: it must
 neither pay for Kerberos and LDAP, nor fail with them.

@@ -102,7 +102,7 @@ def _values(
 
 
 def _authority(values: Values) -> Authority | None:
-    """Who has to vouch for the service's certificate, if anybody."""
+    """Return the authority that has to vouch for the service's certificate, if any."""
     return Authority(values["tls-ca"], values["tls-name"]) if values["tls-ca"] is not None else None
 
 

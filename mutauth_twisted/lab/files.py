@@ -1,4 +1,4 @@
-"""What the lab's programs read: their configuration, secrets and certificates."""
+"""Files that the lab's programs read: their configuration, secrets and certificates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a lab is, and how it is found again: its directory, file by file."""
+"""State of a lab, and how it is found again: its directory, file by file."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class ProcessIdentity:
         path.write_text(f"{self.pid} {self.started} {self.boot}\n", "utf-8")
 
     def alive(self) -> bool:
-        """Whether exactly this process still runs."""
+        """True if exactly this process still runs."""
         return ProcessIdentity.of(self.pid) == self
 
 

@@ -50,7 +50,7 @@ def _components(dn: str) -> list[tuple[str, str]]:
 
 
 def is_dn(text: str) -> bool:
-    """Whether the text is a DN in a domain, and not a keyword that holds a ``=``."""
+    """Tell whether the text is a DN in a domain, and not a keyword that holds a ``=``."""
     components = _components(text)
     return bool(components) and components[-1][0] == "dc"
 
@@ -66,8 +66,8 @@ def parent_of(dn: str) -> str:
 
 
 def same_dn(one: str, other: str) -> bool:
-    """Whether two DNs name the same object: the case of A to Z and the spelling of escapes do not
-    count.
+    """Tell whether two DNs name the same object: the case of A to Z and the spelling of escapes do
+    not count.
     """
     mine, theirs = (
         [(kind, fold_ascii(_unescape(value))) for kind, value in _components(dn)]

@@ -23,7 +23,7 @@ def unescape(value: str | bytes) -> bytes:
 
 
 def sent_for(text: str) -> bytes:
-    """What ldap3 sends as the value of the filter ``(x=text)``."""
+    """Return the value that ldap3 sends for the filter ``(x=text)``."""
     tree = search.parse_filter(f"(x={text})", None, True, True, None, False)
     return bytes(search.compile_filter(tree.elements[0])["equalityMatch"]["assertionValue"])
 

@@ -68,7 +68,7 @@ _SAMBA_CONFLICT = "would cause a conflict"  # Samba's answer has a general code;
 
 @frozen
 class Entry:
-    """What was read of one object.
+    """Attributes that were read of one object.
 
     :param dn: its distinguished name as the directory writes it.
     :param attributes: raw values by attribute name in lower case.
@@ -278,7 +278,7 @@ class LdapSession:
 
     @property
     def root_dse(self) -> Entry:
-        """What the domain controller says of itself (RFC 4512, section 5.1)."""
+        """Read the rootDSE, the domain controller's own description (RFC 4512, section 5.1)."""
         if self._root is None:
             names = (
                 "defaultNamingContext",
@@ -306,7 +306,7 @@ class LdapSession:
 
     @property
     def usable(self) -> bool:
-        """Whether nothing speaks against another operation: not closed by us, and silent.
+        """True if nothing speaks against another operation: not closed by us, and silent.
 
         On an idle connection any byte, the end of the stream included, is a
         farewell.

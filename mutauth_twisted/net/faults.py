@@ -1,6 +1,4 @@
-"""What keeps a service from letting anybody in, and is its own fault: its keys, or its replay
-cache.
-"""
+"""Faults of the service itself that make it refuse every client: its keys, or its replay cache."""
 
 from __future__ import annotations
 

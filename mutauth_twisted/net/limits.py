@@ -1,4 +1,4 @@
-"""What a service spends on its peers: how many, for how long.
+"""Limits on the resources that a service spends on its peers: how many, for how long.
 
 A socket that is not authenticated takes a slot among the handshakes, of which
 there are few for one address; while there is none it waits, unread, for its
@@ -90,7 +90,7 @@ class Cap:
         self.count = 0
 
     def has_room(self) -> bool:
-        """Whether there may be one more; if not, that counts as a refusal."""
+        """Tell whether there may be one more; if not, that counts as a refusal."""
         if self.count < self._limit:
             return True
         if not self._refused:
@@ -119,7 +119,7 @@ class Cap:
 
 
 def network_of(address: IAddress) -> str:
-    """Whose places a connection takes: who has one IPv6 address has a network of them."""
+    """Network whose slots a connection takes: who has one IPv6 address has many."""
     host = str(getattr(address, "host", ""))
     if ":" not in host:
         return host
@@ -159,7 +159,9 @@ class Places:
 
     @property
     def shortages(self) -> tuple[Finding, ...]:
-        """What new clients of any address are not served for now; none when they are."""
+        """Limits that keep new clients of any address from being served for now; none if they are
+        served.
+        """
         limits, found = self._limits, []
         if self.sessions >= limits.connections:
             cause = f"all {limits.connections} are taken, and new clients are refused"
@@ -256,7 +258,7 @@ class Places:
 
 
 def _account(identity: PeerIdentity) -> str:
-    """Whose session it is: a client may come under several names of one account."""
+    """Account whose session it is: a client may come under several names of one account."""
     return identity.sid or identity.principal.casefold()
 
 

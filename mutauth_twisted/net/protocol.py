@@ -61,7 +61,7 @@ _flag_names = lru_cache(maxsize=64)(flag_names)
 
 @frozen
 class HandshakeRole:
-    """What makes a client's part in the handshake differ from a server's.
+    """Differences between a client's part in the handshake and a server's.
 
     :param initiator: whether this side starts.
     :param new_context: makes the security context; takes the peer's name for

@@ -137,9 +137,7 @@ class MutualAuthServerFactory:
         self.places.check_session(identity)
 
     def is_own(self, identity: PeerIdentity) -> bool:
-        """Whether a client says that it is the service's own account, which may be another
-        instance.
-        """
+        """Tell whether a client claims the service's own account, which may be another instance."""
         return self._own is not None and identity.principal.casefold() == self._own
 
     def authorize(self, identity: PeerIdentity) -> None:

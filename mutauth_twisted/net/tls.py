@@ -218,7 +218,7 @@ class Layer:
         return (clients, services) if self._client else (services, clients)
 
     def explain(self, reason: BaseException | None, peer: str) -> MutualAuthError:
-        """What a connection's end says that came before its TLS handshake was complete."""
+        """Explain the end of a connection that came before its TLS handshake was complete."""
         if not isinstance(reason, TLSError):
             return NetworkError(
                 peer,
@@ -339,7 +339,7 @@ def _not_for(expected: str, names: list[str], peer: str) -> PeerNotProven:
 
 @frozen
 class Authority:
-    """Who has to vouch for the service's certificate, in addition to the handshake.
+    """Authority that has to vouch for the service's certificate, in addition to the handshake.
 
     :param ca_file: the authority's certificates, PEM.
     :param name: the DNS name or address that the certificate has to be for

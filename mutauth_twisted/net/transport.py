@@ -1,4 +1,4 @@
-"""What an application's protocol writes to and is fed by, once both sides are proven.
+"""Transport of an application's protocol, once both sides are authenticated.
 
 Theory of operation.  A connection ends in one of these ways, which the
 application's ``connectionLost`` can tell apart::
@@ -64,7 +64,7 @@ LINGER = 5.0
 
 
 def can_half_close(transport: object) -> bool:
-    """Whether the output of a transport can be ended apart from its input."""
+    """Tell whether the output of a transport can be ended apart from its input."""
     # Asked of the class: a ProtocolWrapper, TLS for one, claims whatever the socket below it
     # provides, and would have that socket's half closed under its own last records.
     return isinstance(
@@ -330,7 +330,7 @@ class ProtectedTransport:
 
     @property
     def disconnecting(self) -> bool:
-        """Whether the application gets nothing more of the peer; see ITransport."""
+        """True if the application gets nothing more of the peer; see ITransport."""
         return not self._closing.state.delivers
 
     def write(self, data: bytes) -> None:
@@ -386,7 +386,7 @@ class ProtectedTransport:
             tcp.setTcpNoDelay(enabled)
 
     def getTcpNoDelay(self) -> bool:
-        """Whether small writes are sent at once; see ITCPTransport."""
+        """Tell whether small writes are sent at once; see ITCPTransport."""
         return (tcp := self._tcp()) is not None and bool(tcp.getTcpNoDelay())
 
     def setTcpKeepAlive(self, enabled: bool) -> None:
@@ -395,7 +395,7 @@ class ProtectedTransport:
             tcp.setTcpKeepAlive(enabled)
 
     def getTcpKeepAlive(self) -> bool:
-        """Whether TCP looks after a silent connection; see ITCPTransport."""
+        """Tell whether TCP looks after a silent connection; see ITCPTransport."""
         return (tcp := self._tcp()) is not None and bool(tcp.getTcpKeepAlive())
 
     def _tcp(self) -> Any:

@@ -1,4 +1,6 @@
-"""What a service serves: an echo, a plain service behind it, or a factory of somebody's own."""
+"""Applications that a service can run: an echo, a relay to a plain service, or a factory of the
+user's own.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,7 @@ class Echo(Protocol):
 
 
 class EchoFactory(Factory):
-    """What ``--echo`` serves."""
+    """Factory of ``--echo``."""
 
     noisy = False
     protocol = Echo
@@ -66,7 +68,7 @@ def _plain_service(reactor: Any, target: str) -> RelayFactory:
 
 
 def application_factory(reactor: Any, settings: Settings) -> IProtocolFactory:
-    """What ``--echo``, ``--forward`` or ``--factory`` asks to serve.
+    """Return the factory that ``--echo``, ``--forward`` or ``--factory`` asks for.
 
     :raises UsageError: when it cannot be made.
     """

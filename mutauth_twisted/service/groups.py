@@ -77,7 +77,7 @@ class NamedGroups:
         self._called = {group.sid: name for name, group in found.items()}
 
     def compare(self, looked: Mapping[str, Group | MutualAuthError]) -> list[Finding]:
-        """What has changed since the start."""
+        """Return the changes since the start."""
         wrong = []
         for name, now in looked.items():
             was = self._found[name]

@@ -27,7 +27,7 @@ class NamedAccounts:
         return bool(self._rules)
 
     def look(self, session: LdapSession) -> list[str]:
-        """What is wrong with these names, a line each; blocks."""
+        """Return the faults of these names, a line each; blocks."""
         own = {fold_ascii(netbios_name(session)), self._realm}
         rules = [rule for rule in self._rules if fold_ascii(rule.home) in own]
         found = ((rule, _fault(rule, find_namesakes(session, rule.name))) for rule in rules)

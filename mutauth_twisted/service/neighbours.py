@@ -110,7 +110,7 @@ class Neighbours:
 
 
 def _is_local(address: str) -> bool:
-    """Whether the address is one of this machine's: only such can be bound."""
+    """Tell whether the address is one of this machine's: only such can be bound."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         try:

@@ -102,12 +102,12 @@ class Publisher:
 
     @staticmethod
     def is_needed(settings: Settings) -> bool:
-        """Whether there is anything to ask the directory for."""
+        """Tell whether there is anything to ask the directory for."""
         return _has_entry(settings) or bool(NamedGroups(settings))
 
     @property
     def wrong(self) -> tuple[Finding, ...]:
-        """What is wrong in the directory: by the last look at it, or else by that of the start."""
+        """Faults in the directory: by the last look at it, or else by that of the start."""
         if self.watch is not None and self.watch.looked:
             return self.watch.wrong
         warnings = self._standing.warnings if self._standing is not None else ()

@@ -109,8 +109,8 @@ def _names(groups: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _entry(values: Values) -> Literal["scp", "rnr"]:
-    """What stands for the service in the directory: what is published, or else what the SPN
-    names.
+    """Kind of object for the service in the directory: the published one, or else the one that the
+    SPN names.
     """
     return "rnr" if "rnr" in (values["publish"], *(values["spn-form"] or ())) else "scp"
 

@@ -87,7 +87,7 @@ class Stored:
 
 @define
 class Caller:
-    """Who speaks to the domain controller.
+    """Account that speaks to the domain controller.
 
     :param sid: the account's own.
     :param sids: that one, its groups', and those that every account has.
@@ -152,7 +152,7 @@ class Store:
     # Rights
 
     def may(self, caller: Caller, target: Stored, right: str, *kinds: UUID | None) -> bool:
-        """Whether the caller has a right on an object."""
+        """Tell whether the caller has a right on an object."""
         sids = set(caller.sids)
         if target.sid is not None and caller.sid == parse_sid(target.sid):
             sids.add(_acl.SELF)

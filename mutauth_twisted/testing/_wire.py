@@ -71,7 +71,7 @@ class Wire:
             self._answers += element(_SEQUENCE, element(_INTEGER, number), *answer)
 
     def recv(self, size: int) -> bytes:
-        """What is left of the answers."""
+        """Return the answers that are left."""
         piece = bytes(self._answers[:size])
         del self._answers[:size]
         return piece

@@ -198,8 +198,8 @@ class Domain:
     def directory(
         self, user: str = "administrator", *, options: DirectoryOptions = _DEFAULT_OPTIONS
     ) -> Directory:
-        """What :class:`~mutauth_twisted.ldap.connection.Directory` is to one of the accounts; its
-        work is done at once.
+        """Connect to the directory as one of the accounts, as
+        :class:`~mutauth_twisted.ldap.connection.Directory` does; its work is done at once.
         """
         return MemoryDirectory(self, user, options)
 

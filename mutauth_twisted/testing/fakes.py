@@ -176,7 +176,7 @@ class FakeTransport(StringTransport):
         self.aborted = True
 
     def take(self) -> bytes:
-        """What was written since the last time."""
+        """Return the bytes written since the last time."""
         written = bytes(self.value())
         self.clear()
         return written
@@ -359,7 +359,7 @@ class Player:
 
     @property
     def error(self) -> Any:
-        """What `authenticated` failed with."""
+        """Error that `authenticated` failed with."""
         (failure,) = self.results
         assert isinstance(failure, Failure), failure
         return failure.value

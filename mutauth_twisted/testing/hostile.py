@@ -28,7 +28,9 @@ _RAW = re.compile(
 
 
 def raw_in(text: str) -> list[str]:
-    """What of this a reader of the text would be hit by; between lines there is ``\\n`` alone."""
+    """Return the control characters of this that a reader of the text would see raw; between lines
+    only ``\n`` is allowed.
+    """
     return _RAW.findall(text)
 
 
@@ -68,7 +70,7 @@ def ap_req(
 
 
 def opened(token: bytes) -> dict[int, bytes]:
-    """What is in the fields of the AP-REQ in a genuine first token, by their numbers."""
+    """Fields of the AP-REQ in a genuine first token, by their numbers."""
     return {number: token[start:stop] for number, (start, stop) in ticket._request(token).items()}
 
 
@@ -144,7 +146,7 @@ def worst_tokens() -> dict[str, bytes]:
 
 
 def worst_messages(wire: Wire = NNS) -> dict[str, bytes]:
-    """What a stranger can send first, frames of tokens and things that are none."""
+    """First messages of an attacker: frames of tokens, and bytes that are not frames at all."""
     frames = {what: wire.token(token, False) for what, token in worst_tokens().items()}
     frames["another protocol"] = b"\x1b[2J" * 4_000
     frames["refusal"] = NNS.fault(1326)

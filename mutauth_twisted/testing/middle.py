@@ -140,7 +140,7 @@ class Splitter:
             yield message
 
     def rest(self) -> bytes:
-        """What is left, which is no message, and is forgotten here."""
+        """Return the bytes left, which are no whole message, and forget them."""
         rest, self._buffer = self._buffer, b""
         return rest
 
@@ -180,7 +180,7 @@ class Attempt:
 
     @property
     def harmless(self) -> bool:
-        """Whether neither side noticed anything."""
+        """True if neither side noticed anything."""
         return self.error is None and self.server_error is None and not self.gave_up
 
 
@@ -230,7 +230,7 @@ IDLE: Final = 60.0
 
 @frozen
 class Script:
-    """What an application does.
+    """Script of an application.
 
     :param greeting: what it says first.
     :param answers: whether it answers all that it receives.
@@ -250,15 +250,15 @@ class Side(Protocol):
 
     @property
     def leaving(self) -> bool:
-        """Whether it has closed its network connection, behind what it has written."""
+        """True if it has closed its network connection, behind its last write."""
 
     @property
     def aborted(self) -> bool:
-        """Whether it has dropped its network connection."""
+        """True if it has dropped its network connection."""
 
     @property
     def half_closed(self) -> bool:
-        """Whether it has ended its half of the network connection."""
+        """True if it has ended its half of the network connection."""
 
     @property
     def identity(self) -> PeerIdentity | None:
@@ -266,14 +266,14 @@ class Side(Protocol):
 
     @property
     def received(self) -> bytes:
-        """What its application received."""
+        """Bytes that its application received."""
 
     @property
     def error(self) -> BaseException | None:
         """Why it got no connection, or lost it; None where it ended well."""
 
     def take(self) -> bytes:
-        """What was written since the last time."""
+        """Return the bytes written since the last time."""
 
     def receive(self, data: bytes) -> None:
         """Have bytes come in, as long as the connection is read."""

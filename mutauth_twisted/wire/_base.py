@@ -1,4 +1,4 @@
-"""What every wire format offers to the handshake."""
+"""Interface of every wire format to the handshake."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Fault:
 
 
 class Wrapping(Protocol):
-    """What records need of an established context."""
+    """Functions of an established context that records need."""
 
     @property
     def signature_size(self) -> int:
@@ -105,7 +105,7 @@ _MAX_PENDING: Final = 2 * (0x10000 + 4)
 
 
 class BufferedReader:
-    """What all readers share: bytes that wait, and a bound on them."""
+    """Common base of all readers: bytes that wait, and a bound on them."""
 
     __slots__ = ("_buffer",)
 

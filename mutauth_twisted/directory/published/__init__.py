@@ -1,4 +1,4 @@
-"""What a service keeps up to date in the directory, of whichever kind it is.
+"""Directory objects that a service keeps up to date, of either kind.
 
 A kind is a module with one :class:`~mutauth_twisted.directory.published.base.PublishedEntry`, and
 one line here.

@@ -244,7 +244,7 @@ class PublishedEntry(ABC):
         return f"{self.kind} {self.dn}"
 
     def needs_right(self, session: LdapSession) -> bool:
-        """Whether the service has to be able to write at any time, and may not."""
+        """True if the service has to be able to write at any time, and may not."""
         return False
 
     @abstractmethod
@@ -253,11 +253,13 @@ class PublishedEntry(ABC):
 
     @abstractmethod
     def _announced(self, binding: BindingInformation) -> BindingInformation:
-        """What the object is to say of an address."""
+        """Return the binding that the object is to publish for an address."""
 
     @abstractmethod
     def _difference(self, binding: BindingInformation) -> str:
-        """What the object, as it was found, says instead of this; empty: it says this."""
+        """Describe how the object, as it was found, differs from this binding; empty if it does
+        not.
+        """
 
     @abstractmethod
     def _write(
@@ -279,7 +281,7 @@ def _findings(errors: Iterable[ServiceCheckFailed]) -> tuple[Finding, ...]:
 
 
 def may_write(session: LdapSession, dn: str, attributes: Sequence[str]) -> bool:
-    """Whether we ourselves may write these attributes of an object.
+    """Tell whether we ourselves may write these attributes of an object.
 
     The domain controller answers by its own rules (allowedAttributesEffective,
     MS-ADTS 3.1.1.4.5.20), so the right may have come from anywhere.
@@ -291,8 +293,8 @@ def may_write(session: LdapSession, dn: str, attributes: Sequence[str]) -> bool:
 
 
 def check_spns(catalog: LdapSession, found: Found, account: Account) -> list[ServiceCheckFailed]:
-    """What is wrong with the SPNs of a service; none when all are registered on its account and
-    nowhere else.
+    """Return the faults of a service's SPNs; none if all are registered on its account and nowhere
+    else.
     """
     failures = []
     for spn in found.spns:
