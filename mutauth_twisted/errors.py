@@ -127,6 +127,7 @@ class DirectoryRefused(DirectoryError):
 
     :ivar result: the LDAP result code (RFC 4511, section 4.1.9).
     :ivar win32: the win32 code in the answer, such as 8647; 0: none.
+    :ivar diagnostic: the server's own words (diagnosticMessage); empty: none.
     """
 
     code = "directory-refused"
@@ -140,10 +141,12 @@ class DirectoryRefused(DirectoryError):
         code: str | None = None,
         result: int = 0,
         win32: int = 0,
+        diagnostic: str = "",
     ) -> None:
         super().__init__(subject, cause, remedy, code=code)
         self.result = result
         self.win32 = win32
+        self.diagnostic = diagnostic
 
 
 class NetworkError(MutualAuthError):

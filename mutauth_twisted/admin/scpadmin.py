@@ -24,6 +24,7 @@ from mutauth_twisted.directory.scp import (
 from mutauth_twisted.directory.servicename import ServiceName
 from mutauth_twisted.directory.spns import Account, find_account, find_by_sid, spn_command
 from mutauth_twisted.errors import NotFound, ServiceCheckFailed, UsageError
+from mutauth_twisted.findings import Command, either
 from mutauth_twisted.ldap.connection import Directory
 from mutauth_twisted.ldap.dn import common_name, domain_of, is_dn, parse_guid, same_dn
 from mutauth_twisted.ldap.session import Change, LdapSession
@@ -235,7 +236,7 @@ def _install(
     naming: Sequence[tuple[Account, SPN]],
     account: str,
     spn_forms: Sequence[str] = (),
-) -> str:
+) -> Command:
     """The installation of this very object, for an account."""
     service = _service(point, naming)
     if spn_forms:
@@ -389,7 +390,7 @@ def remove(
             f"SCP {point.dn}",
             f"{len(naming)} SPN(s) of {', '.join(holder.name for holder in holders)} carry its "
             "GUID or DN",
-            f"{whole} removes all of it; or first {' and '.join(commands)}; or use --leave-spns",
+            (whole, " removes all of it; or first ", *either(commands), "; or use --leave-spns"),
             code="spn-names-scp",
         )
     delete_scp(session, point)
@@ -443,6 +444,6 @@ async def find_home(directory: Directory, name: str) -> tuple[str | UUID, str]:
     raise UsageError(
         f"SCP {name}",
         "it is neither a DN nor a GUID",
-        f"{directory.options.command('scp', 'find', name)} tells both",
+        (directory.options.command("scp", "find", name), " tells both"),
         code="scp-not-named",
     )

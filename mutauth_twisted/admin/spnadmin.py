@@ -148,7 +148,7 @@ def _check_aliases(
         raise DirectoryRefused(
             f"SPN {clashes[0].spn}",
             str(clashes[0]),
-            f"its tickets would move to {account.name}; if that is meant, {command}",
+            (f"its tickets would move to {account.name}; if that is meant, ", command),
             result=CONSTRAINT_VIOLATION,
             code="spn-alias",
         )

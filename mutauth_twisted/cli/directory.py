@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -13,6 +12,7 @@ from mutauth_twisted.cli.reactor import begin_logging, run_in_reactor
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.directory.servicename import ServiceName
 from mutauth_twisted.errors import DirectoryRefused
+from mutauth_twisted.findings import Command
 from mutauth_twisted.ldap.connection import Directory
 from mutauth_twisted.ldap.options import DirectoryOptions
 from mutauth_twisted.ldap.session import INSUFFICIENT_RIGHTS
@@ -67,14 +67,14 @@ def in_directory(
         return run_in_reactor(main, to_the_end=writes)
     except DirectoryRefused as error:
         if whole and error.result == INSUFFICIENT_RIGHTS:
-            error.remedy = f"an administrator runs {command_again(click.get_current_context())}"
+            error.remedy = ("an administrator runs ", command_again(click.get_current_context()))
         raise
 
 
 _PERSONAL = frozenset(("ccache", "keytab", "principal"))
 
 
-def command_again(context: click.Context) -> str:
+def command_again(context: click.Context) -> Command:
     """The command line of a command for somebody else to run, maybe elsewhere: without whose
     tickets to use.
 
@@ -97,7 +97,7 @@ def command_again(context: click.Context) -> str:
             words.append(parameter.opts[-1])
         elif callable(parameter.default) or values != [str(parameter.default)]:
             words += [word for each in values for word in (parameter.opts[-1], each)]
-    return shlex.join([*context.command_path.split(), *operands, *words])
+    return Command(*context.command_path.split(), *operands, *words)
 
 
 def _written(value: Any) -> str:

@@ -224,12 +224,12 @@ async def _locate_rnr(
         raise ServiceCheckFailed(
             subject,
             f"it has published no address{also}",
-            f"an administrator runs {publish}",
+            ("an administrator runs ", publish),
             code="address-not-published",
         )
     instances = [each for each in _of_rnr(found) if query.wants(each.host)]
     if not instances:
-        remedy = f"see them with {directory.options.command('rnr', 'list')}"
+        remedy = ("see them with ", directory.options.command("rnr", "list"))
         raise NotFound(subject, f"none of its hosts matches {query.hosts!r}", remedy)
     instances, faults = await _held(directory, query, instances)
     if not instances:
@@ -251,7 +251,11 @@ def _nothing(directory: Directory, query: Selection) -> NotFound:
     return NotFound(
         query.subject,
         f"no service connection point{narrowed} has this keyword",
-        f"check the name; {directory.options.command('scp', 'list')} names those of the domain",
+        (
+            "check the name; ",
+            directory.options.command("scp", "list"),
+            " names those of the domain",
+        ),
         code="scp-not-found",
     )
 
@@ -464,6 +468,6 @@ def _not_held(directory: Directory, query: Selection, instance: Instance) -> Ser
     return ServiceCheckFailed(
         subject,
         f"no account holds the SPN that vouches for it, {instance.spn}",
-        f"if it is to be trusted, an administrator runs {directory.options.command(*words)}",
+        ("if it is to be trusted, an administrator runs ", directory.options.command(*words)),
         code="spn-not-vouched-for",
     )

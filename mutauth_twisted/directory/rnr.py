@@ -159,7 +159,8 @@ def read_instance(session: LdapSession, name: str) -> ServiceInstance:
     :raises OtherObject: when the object of that name is something else.
     """
     subject = f"RnR service {name}"
-    remedy = f"check the name; {session.options.command('rnr', 'list')} names those that are there"
+    listing = session.options.command("rnr", "list")
+    remedy = ("check the name; ", listing, " names those that are there")
     dn = instance_dn(session, name)
     try:
         entry = session.read(dn, _ATTRIBUTES)
@@ -247,7 +248,7 @@ def publish(
         f"RnR service {instance.dn}",
         instance.service_class,
         service_class,
-        f"choose another name, or run {session.options.command('rnr', 'remove', instance.dn)}",
+        ("choose another name, or run ", session.options.command("rnr", "remove", instance.dn)),
     )
     for address in addresses:
         if update_address(session, instance, address):

@@ -137,7 +137,9 @@ def read_scp(session: LdapSession, name: str | UUID) -> ServiceConnectionPoint:
         entry = session.read(name, _ATTRIBUTES)
     except NotFound as error:
         remedy = (
-            f"check the name; {session.options.command('scp', 'list')} names those that are there"
+            "check the name; ",
+            session.options.command("scp", "list"),
+            " names those that are there",
         )
         raise NotFound(subject, error.cause, remedy, code="scp-not-found") from error
     if OBJECT_CLASS.casefold() not in (kind.casefold() for kind in entry.texts("objectClass")):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from attrs import evolve, field, frozen
 
 from mutauth_twisted.errors import ServiceCheckFailed, UsageError
+from mutauth_twisted.findings import Remedy
 from mutauth_twisted.ldap.dn import common_name, parent_of
 from mutauth_twisted.names import check_host_name, fold_ascii, is_host_name
 from mutauth_twisted.spn import check_service_class, is_service_class
@@ -41,7 +42,7 @@ def is_of_class(found: str | None, wanted: str) -> bool:
     return fold_ascii(found or "") == fold_ascii(wanted)
 
 
-def verify_class(subject: str, found: str | None, wanted: str, remedy: str) -> None:
+def verify_class(subject: str, found: str | None, wanted: str, remedy: Remedy) -> None:
     """Verify what :func:`is_of_class` tells.
 
     :param subject: the object, for the error.

@@ -9,6 +9,7 @@ from attrs import frozen
 
 from mutauth_twisted.directory.acl import parse_sid, sid_bytes
 from mutauth_twisted.errors import DirectoryRefused, NotFound, UsageError
+from mutauth_twisted.findings import Command, either
 from mutauth_twisted.ldap.dn import domain_of, is_dn, same_dn
 from mutauth_twisted.ldap.filter import all_of, any_of, equals, matches
 from mutauth_twisted.ldap.session import (
@@ -183,7 +184,7 @@ def find_named(session: LdapSession, service_class: str, names: Sequence[str]) -
     return found & set(map(fold_ascii, names))
 
 
-def spn_command(session: LdapSession, kind: str, account: Account, *spns: SPN | str) -> str:
+def spn_command(session: LdapSession, kind: str, account: Account, *spns: SPN | str) -> Command:
     """The command for an administrator that adds, deletes or replaces SPNs."""
     return session.options.command("spn", kind, account.name, *map(str, spns))
 
@@ -209,7 +210,7 @@ def check_free(catalog: LdapSession, spns: Sequence[SPN], account: Account) -> N
             raise DirectoryRefused(
                 f"SPN {spn}",
                 f"it is on another account already, {places}",
-                f"if it does not belong there, an administrator runs {' and '.join(commands)}",
+                ("if it does not belong there, an administrator runs ", *either(commands)),
                 result=CONSTRAINT_VIOLATION,
                 win32=SPN_NOT_UNIQUE,
                 code="spn-duplicate",
@@ -238,24 +239,31 @@ def _refused(
                 " (or 'Validated write to service principal name', for two-part SPNs of its own "
                 "host)"
             )
-        remedy = f"an administrator runs {command}, or grants you {right} on {account.dn}"
+        remedy = ("an administrator runs ", command, f", or grants you {right} on {account.dn}")
     elif error.win32 == SPN_NOT_UNIQUE or (
-        error.result == CONSTRAINT_VIOLATION and _SAMBA_UNIQUENESS in error.cause
+        error.result == CONSTRAINT_VIOLATION and _SAMBA_UNIQUENESS in error.diagnostic
     ):
         # Whatever the class: a domain controller refuses host/h while HTTP/h is elsewhere
         # (sPNMappings).
         patterns = dict.fromkeys(f"*/{str(spn).partition('/')[2]}" for spn in spns)
         command = session.options.command("spn", "query", *patterns)
-        remedy = f"{command} tells who holds it or an alias of it"
+        remedy = (command, " tells who holds it or an alias of it")
     elif error.result == CONSTRAINT_VIOLATION and account.is_computer:
         own = " or ".join(filter(None, (account.dns_host_name, account.name.rstrip("$"))))
         remedy = (
             f"a computer may give itself two-part SPNs of {own} without a port only: an "
-            f"administrator runs {command}"
+            "administrator runs ",
+            command,
         )
     subject = f"SPN {', '.join(map(str, spns))} on {account.name}"
     return DirectoryRefused(
-        subject, error.cause, remedy, code=error.code, result=error.result, win32=error.win32
+        subject,
+        error.cause,
+        remedy,
+        code=error.code,
+        result=error.result,
+        win32=error.win32,
+        diagnostic=error.diagnostic,
     )
 
 
@@ -316,7 +324,7 @@ def _remove(session: LdapSession, account: Account, text: str) -> None:
     try:
         session.modify(account.dn, [Change("delete", "servicePrincipalName", (text,))])
     except DirectoryRefused as error:
-        if error.result != CONSTRAINT_VIOLATION or _SAMBA_UNIQUENESS not in error.cause:
+        if error.result != CONSTRAINT_VIOLATION or _SAMBA_UNIQUENESS not in error.diagnostic:
             raise
         # Samba refuses to delete a value that stands on another account too, of all things.
         standing = session.read(account.dn, ["servicePrincipalName"]).texts("servicePrincipalName")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
-
 from attrs import frozen
 
 from mutauth_twisted.dns import parse_nameserver
 from mutauth_twisted.errors import UsageError
+from mutauth_twisted.findings import Command
 from mutauth_twisted.ldap.controllers import Server, parse_server
 
 
@@ -65,6 +64,6 @@ class DirectoryOptions:
             words += [option, value] if value else []
         return words
 
-    def command(self, *words: str) -> str:
+    def command(self, *words: str) -> Command:
         """A command of ``mutauth`` for a user's shell that reaches the same directory."""
-        return shlex.join(["mutauth", *words, *self.words])
+        return Command("mutauth", *words, *self.words)

@@ -120,14 +120,22 @@ def _refusal(subject: str, error: LDAPOperationResult) -> MutualAuthError:
         cause = f"another account in the forest holds it already ({message})"
         remedy = "find the holder with mutauth spn query; remove it there first"
         return DirectoryRefused(
-            subject, cause, remedy, code="spn-duplicate", result=code, win32=SPN_NOT_UNIQUE
+            subject,
+            cause,
+            remedy,
+            code="spn-duplicate",
+            result=code,
+            win32=SPN_NOT_UNIQUE,
+            diagnostic=message,
         )
     meaning, remedy = _REFUSALS.get(
         code, (f"the domain controller refused ({error.description})", "")
     )
     cause = f"{meaning} ({message})" if message else meaning
     name = "no-right" if code == INSUFFICIENT_RIGHTS else None
-    return DirectoryRefused(subject, cause, remedy, code=name, result=code, win32=win32)
+    return DirectoryRefused(
+        subject, cause, remedy, code=name, result=code, win32=win32, diagnostic=message
+    )
 
 
 class LdapSession:

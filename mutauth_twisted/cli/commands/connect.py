@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import Any
 
 import click
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol, IStreamClientEndpoint
@@ -122,9 +124,9 @@ def _report(failure: Failure) -> None:
 async def _through_port(reactor: Any, endpoint: IStreamClientEndpoint, listen: str) -> None:
     raise_limit()
     port = await listen_on(reactor, listen, RelayFactory(endpoint, _report))
-    where = describe(port.getHost())
-    click.echo(f"mutauth: listening on {where}", err=True)
-    if where.startswith(("0.0.0.0:", "[::]:")):
+    address = port.getHost()
+    click.echo(f"mutauth: listening on {describe(address)}", err=True)
+    if isinstance(address, IPv4Address | IPv6Address) and ip_address(address.host).is_unspecified:
         note(
             "whoever reaches this port comes in as you; add interface=127.0.0.1 to keep it to this "
             "machine"

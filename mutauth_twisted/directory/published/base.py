@@ -21,7 +21,7 @@ from mutauth_twisted.directory.guidcache import DEFAULT_STATE_DIR
 from mutauth_twisted.directory.servicename import ServiceName
 from mutauth_twisted.directory.spns import Account, find_account, find_holders, spn_command
 from mutauth_twisted.errors import DirectoryRefused, ServiceCheckFailed, UsageError
-from mutauth_twisted.findings import Finding
+from mutauth_twisted.findings import Command, Finding, Remedy, either
 from mutauth_twisted.ldap.dn import is_dn, same_dn
 from mutauth_twisted.ldap.session import INSUFFICIENT_RIGHTS, LdapSession
 from mutauth_twisted.names import fold_ascii
@@ -51,7 +51,7 @@ class TakenByAnother(ServiceCheckFailed):
     code = "scp-taken"
 
     def __init__(
-        self, subject: str, cause: str, remedy: str = "", there: Elsewhere | None = None
+        self, subject: str, cause: str, remedy: Remedy = "", there: Elsewhere | None = None
     ) -> None:
         super().__init__(subject, cause, remedy)
         self.there = there
@@ -88,7 +88,7 @@ class Found:
     dn: str
     how: str
     spns: tuple[SPN, ...]
-    command: str
+    command: Command
 
 
 @frozen
@@ -184,7 +184,7 @@ class PublishedEntry(ABC):
                 raise
             raise self._no_right("", self._remedy(session, binding)) from error
 
-    def _no_right(self, since: str, remedy: str) -> ServiceCheckFailed:
+    def _no_right(self, since: str, remedy: Remedy) -> ServiceCheckFailed:
         assert self._standing is not None
         cause = f"{self._standing.account.name} may not write {' and '.join(self.attributes)} of it"
         return ServiceCheckFailed(self.subject, cause + since, remedy, code="no-right-to-publish")
@@ -268,7 +268,7 @@ class PublishedEntry(ABC):
         """Make the object say this; the attributes that had to be written."""
 
     @abstractmethod
-    def _remedy(self, session: LdapSession, binding: BindingInformation) -> str:
+    def _remedy(self, session: LdapSession, binding: BindingInformation) -> Remedy:
         """The next step when the service may not write this."""
 
     @abstractmethod
@@ -306,7 +306,7 @@ def check_spns(catalog: LdapSession, found: Found, account: Account) -> list[Ser
         elif not account.holds(spn):
             cause = _why_missing(spn, found.dn, account)
             failures.append(
-                ServiceCheckFailed(f"SPN {spn}", cause, f"run {found.command}", code="spn-missing")
+                ServiceCheckFailed(f"SPN {spn}", cause, found.command, code="spn-missing")
             )
     return failures
 
@@ -316,11 +316,11 @@ def _on_another(
 ) -> ServiceCheckFailed:
     names = ", ".join(f"{other.name} ({other.dn})" for other in others)
     where = "also on" if account.holds(spn) else "on"
-    commands = " and ".join(spn_command(catalog, "delete", other, spn) for other in others)
+    commands = either(spn_command(catalog, "delete", other, spn) for other in others)
     return ServiceCheckFailed(
         f"SPN {spn}",
         f"it is {where} {names}, and this service runs as {account.name}",
-        f"run the service under that account, or remove the SPN: {commands}",
+        ("run the service under that account, or remove the SPN: ", *commands),
         code="spn-on-other-account",
     )
 

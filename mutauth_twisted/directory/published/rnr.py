@@ -15,6 +15,7 @@ from mutauth_twisted.directory.rnr import (
 )
 from mutauth_twisted.directory.servicename import verify_class
 from mutauth_twisted.errors import DirectoryRefused, NotFound
+from mutauth_twisted.findings import Command, Remedy
 from mutauth_twisted.ldap.session import INSUFFICIENT_RIGHTS, LdapSession
 
 
@@ -39,20 +40,18 @@ class RnrEntry(PublishedEntry):
         try:
             instance = read_instance(session, service.rnr_name or service.service_class)
         except NotFound as error:
-            raise NotFound(
-                error.subject, error.cause, f"run {command}", code="rnr-not-found"
-            ) from error
+            raise NotFound(error.subject, error.cause, command, code="rnr-not-found") from error
         verify_class(
             f"RnR service {instance.dn}",
             instance.service_class,
             service.service_class,
-            f"choose another name with --rnr-name, or run {command}",
+            ("choose another name with --rnr-name, or run ", command),
         )
         self._instance = instance
         spn = instance.spn(service.host, service.service_class)
         return Found(instance.dn, "by its name", (spn,), command)
 
-    def _command(self, session: LdapSession, port: int | None) -> str:
+    def _command(self, session: LdapSession, port: int | None) -> Command:
         registration, service = self._registration, self._registration.service
         name = service.rnr_name or service.service_class
         words = service.publish_words(name, port=port, account=registration.account)
@@ -79,9 +78,9 @@ class RnrEntry(PublishedEntry):
         self._wrote = before or is_new
         return self.attributes if is_new else ()
 
-    def _remedy(self, session: LdapSession, binding: BindingInformation) -> str:
+    def _remedy(self, session: LdapSession, binding: BindingInformation) -> Remedy:
         command = self._command(session, binding.port)
-        return f"run {command}, and listen on a fixed port; or delegate the right"
+        return ("run ", command, ", and listen on a fixed port; or delegate the right")
 
     def _take_back(self, session: LdapSession, binding: BindingInformation) -> bool:
         try:

@@ -26,7 +26,7 @@ from mutauth_twisted.directory.scp import (
 )
 from mutauth_twisted.directory.servicename import SPN_FORMS, ServiceName, verify_class
 from mutauth_twisted.errors import NotFound, UsageError
-from mutauth_twisted.findings import Remedy
+from mutauth_twisted.findings import Command, Remedy
 from mutauth_twisted.ldap.dn import same_dn
 from mutauth_twisted.ldap.session import LdapSession
 from mutauth_twisted.names import fold_ascii
@@ -45,7 +45,7 @@ class ScpEntry(PublishedEntry):
         service = self._registration.service
         cached = GuidCache(self._registration.state_dir).read(service)
         place: str | None = None
-        remedy: Remedy = f"run {self._command(session, service)}"
+        remedy: Remedy = self._command(session, service)
         try:
             place = scp_dn(session, service)
         except (NotFound, UsageError) as error:
@@ -71,7 +71,7 @@ class ScpEntry(PublishedEntry):
         self._point = point
         return Found(point.dn, how, point.spns_of(service), command)
 
-    def _command(self, session: LdapSession, service: ServiceName) -> str:
+    def _command(self, session: LdapSession, service: ServiceName) -> Command:
         directory = self._registration.state_dir
         state = ["--state-dir", str(directory)] if directory != DEFAULT_STATE_DIR else []
         words = service.install_words(self._registration.account)
@@ -133,9 +133,9 @@ class ScpEntry(PublishedEntry):
                 there,
             )
 
-    def _remedy(self, session: LdapSession, binding: BindingInformation) -> str:
+    def _remedy(self, session: LdapSession, binding: BindingInformation) -> Remedy:
         assert self._standing is not None
-        return f"run {self._standing.found.command}"
+        return self._standing.found.command
 
     def _take_back(self, session: LdapSession, binding: BindingInformation) -> bool:
         host = self._registration.service.host

@@ -17,8 +17,10 @@ class ServiceNameTests(SynchronousTestCase):
     def test_defaults_are_left_out(self) -> None:
         """What an administrator need not type is not there."""
         self.assertEqual(
-            DirectoryOptions().command(
-                *ServiceName("echo", "h.example", scp_name="echo").install_words("svc")
+            str(
+                DirectoryOptions().command(
+                    *ServiceName("echo", "h.example", scp_name="echo").install_words("svc")
+                )
             ),
             "mutauth install --service-class echo --host h.example --account svc",
         )
@@ -28,7 +30,7 @@ class ServiceNameTests(SynchronousTestCase):
         service = ServiceName("a b", "h", ("guid",), scp_name="q'", scp_parent="OU=a b,DC=c")
         command = DirectoryOptions(nameserver="10.0.0.1").command(*service.install_words("x;rm"))
         self.assertEqual(
-            " | ".join(shlex.split(command)[2:]),
+            " | ".join(shlex.split(str(command))[2:]),
             "--service-class | a b | --host | h | --account | x;rm | --spn-form | guid | "
             "--scp-name | q' | --scp-parent | OU=a b,DC=c | --nameserver | 10.0.0.1",
         )
