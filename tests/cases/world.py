@@ -11,7 +11,7 @@ from attrs import fields, frozen
 from mutauth_twisted.admin import installation
 from mutauth_twisted.directory.binding import BindingInformation
 from mutauth_twisted.directory.guidcache import GuidCache
-from mutauth_twisted.directory.published.base import Registration
+from mutauth_twisted.directory.published.base import Registration, TakenByAnother
 from mutauth_twisted.directory.published.scp import ScpEntry
 from mutauth_twisted.directory.scp import ServiceConnectionPoint, read_scp, update_binding
 from mutauth_twisted.directory.servicename import ServiceName
@@ -130,7 +130,10 @@ class DirectoryWorld:
 
         def start(session: LdapSession, catalog: LdapSession) -> Started:
             standing = entry.check(session, catalog)
-            changed = entry.publish(session, binding)
+            try:
+                changed = entry.publish(session, binding)
+            except TakenByAnother as error:  # a service asks there; here each takes over
+                changed = entry.publish(session, binding, (error.there,))
             point = read_scp(session, found.guid)
             if point.binding_text != str(binding):  # a form that the service does not choose
                 update_binding(session, point, service.host, binding)
