@@ -340,7 +340,8 @@ class CommandTests(CommandTestCase):
         ):
             ended = self.start_refused("--allow-group", name, *self.NOTHING)
             self.assertEqual(ended.code, code, ended)
-            self.assertIn(f"{self.service_class} does not start: {words}", ended.output)
+            self.assertIn(f"{self.service_class} does not start: [group-", ended.output)
+            self.assertIn(f"] {words}", ended.output)
             self.assertNotIn("Traceback", ended.output + ended.errors)
 
 
