@@ -166,7 +166,8 @@ def check_group_sid(sid: str, subject: str) -> None:
         cause = (
             "no ticket names it: a machine adds it to its own sessions, and not a domain controller"
         )
-        raise UsageError(subject, cause, "take a group of the domain, with the same members")
+        remedy = "take a group of the domain, with the same members"
+        raise UsageError(subject, cause, remedy, code="group-unusable")
 
 
 def _check_sids(instance: object, attribute: object, sids: tuple[str, ...]) -> None:

@@ -121,7 +121,9 @@ class KeywordTests(TakeoverCase):
                 for endpoint in (self.endpoint, by_keyword):
                     connected = self.mutauth("connect", "-v", endpoint, given="hello\n")
                     self.assertEqual((connected.code, connected.output), (0, "hello\n"), connected)
-                    self.assertIn(f"authenticated as {self.service_class}/{self.host}/", connected.errors)
+                    self.assertIn(
+                        f"authenticated as {self.service_class}/{self.host}/", connected.errors
+                    )
             # It does serve what an administrator let it serve.
             mine = f"mutauth:scp={dn}:class={self.menu}:nameserver={self.lab.nameserver}"
             await rogue.run(lambda session: self.recreate(session, dn, attacker.port, self.menu))
