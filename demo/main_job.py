@@ -236,13 +236,13 @@ def main_job(stage: Stage) -> None:
     refused = stage.run(
         "alice", "twistd", "-n", "--pidfile=", "mutauth", *serve, *listen, *directory, expect=1
     )
-    mend = shlex.split(refused.partition("; run ")[2].partition("\n")[0])
-    if mend[:2] != ["mutauth", "install"]:
+    fix = shlex.split(refused.partition("; run ")[2].partition("\n")[0])
+    if fix[:2] != ["mutauth", "install"]:
         raise Failed("the refusal does not say what to do")
     proved("it refuses to start, and prints the command that fixes it")
 
     step("administrator", "runs just that command")
-    stage.run("administrator", *mend)
+    stage.run("administrator", *fix)
     with stage.service(*serve, *listen, *directory) as service:
         proved("the service starts again")
     service.wait_for("SCP withdrawn")

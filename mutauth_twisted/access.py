@@ -39,7 +39,7 @@ class _Pattern:
 def _parse(text: str) -> _Pattern:
     """Take a pattern apart.
 
-    :raises UsageError: when it is none.
+    :raises UsageError: when it is invalid.
     """
     subject = f"pattern '{text}'"
     name, realm = split_principal(text)
@@ -67,7 +67,7 @@ def _parse(text: str) -> _Pattern:
         raise UsageError(subject, "it names no realm", remedy)
     if not domain or not account or _NOT_IN_DOMAIN & set(domain) or _NOT_IN_ACCOUNT & set(account):
         remedy = "write DOMAIN\\name, with wildcards in the name only, or name@REALM"
-        raise UsageError(subject, "it is no account of a domain", remedy)
+        raise UsageError(subject, "it is not an account of a domain", remedy)
     return _Pattern(text, account, domain=domain)
 
 
@@ -141,7 +141,7 @@ def parse_sid(text: str) -> str:
     )
     if match is None or int(match.group(1)) != 1 or not subauthorities:
         raise UsageError(
-            f"group {text!r}", "it is no SID", "give its objectSid, such as S-1-5-21-1-2-3-1104"
+            f"group {text!r}", "it is not a SID", "give its objectSid, such as S-1-5-21-1-2-3-1104"
         )
     authority = int(match.group(2), 16 if match.group(2)[:2] in ("0x", "0X") else 10)
     if (
@@ -268,10 +268,10 @@ def _is_allowed(logon: Logon, realm: str, pattern: _Pattern) -> bool:
 
 @frozen
 class Refusal:
-    """Why somebody may not in, for the service's own log.
+    """Reason why a client is denied, for the service's own log.
 
-    :param cause: which rule keeps it out, or that none lets it in.
-    :param remedy: what would let it in.
+    :param cause: which rule denies it, or that none allows it.
+    :param remedy: what would allow it.
     """
 
     cause: str
@@ -302,18 +302,18 @@ class AccessPolicy:
     account's elsewhere; so an allowance is for the account's sAMAccountName, as
     the PAC tells it, and a denial for that, for the UPN's prefix, and for the
     name on the ticket.  A client decides by itself whether its ticket has a PAC:
-    without one only patterns for everybody of a realm (``*@REALM``) let it in,
+    without one only patterns for everybody of a realm (``*@REALM``) allow it,
     and only where no denial is about somebody of that realm, an account or a group.
 
     A domain's NetBIOS name is what the client's own domain controllers say;
     where others' realms are trusted, an allowance should name the realm.
 
-    Groups are SIDs; they let in, and keep out, as patterns do.  A denial keeps out
+    Groups are SIDs; they allow, and deny, as patterns do.  A denial denies
     whoever's groups nobody tells, as with NTLM.
 
     :ivar group_names: what groups are called in a refusal, by SID.
     :raises UsageError: for a pattern that names neither realm nor domain, or both, or a group that
-        is no SID or in no PAC.
+        is not a SID or in no PAC.
     """
 
     allow: tuple[str, ...] = field(default=(), converter=_as_tuple, validator=_check_patterns)
@@ -325,7 +325,7 @@ class AccessPolicy:
     group_names: Mapping[str, str] = field(factory=dict, eq=False, repr=False)
 
     @property
-    def lets_nobody_in(self) -> bool:
+    def allows_no_client(self) -> bool:
         """True if the access policy allows no client."""
         return not (self.allow or self.allow_all or self.allow_groups)
 
@@ -347,7 +347,7 @@ class AccessPolicy:
     def refusal(
         self, principal: str, read_logon: Callable[[], Logon | None] = no_logon
     ) -> Refusal | None:
-        """Why the principal may not in; None: it may.
+        """Reason why the principal is denied; None: it is allowed.
 
         :param read_logon: reads the PAC; called only where it decides.
         """
@@ -362,7 +362,7 @@ class AccessPolicy:
         denied = _about(realm, self.deny, _fold_everything)
         for pattern in denied:
             if not pattern.domain and _denies(name, pattern):
-                return self._kept_out(f"--deny {pattern.text}")
+                return self._denied(f"--deny {pattern.text}")
         allowed = _about(realm, self.allow, fold_ascii)
         everybody = self.allow_all or any(
             each.realm and not each.name.strip("*") for each in allowed
@@ -370,24 +370,22 @@ class AccessPolicy:
         if everybody and not denied and not self.deny_groups:
             return None
         if not everybody and not allowed and not self.allow_groups:
-            remedy = (
-                f"--allow NAME@{realm}, or --allow-group one of its groups, if it should come in"
-            )
-            return Refusal(f"nothing lets it in: no --allow is about {realm}", remedy)
+            wanted = "one of its groups, if it should have access"
+            remedy = f"--allow NAME@{realm}, or --allow-group {wanted}"
+            return Refusal(f"no rule allows it: no --allow is about {realm}", remedy)
         logon = read_logon()
         if logon is None or not logon.name:
             return Refusal(
                 "its ticket has no PAC, which tells whose it is, and rules about accounts or "
                 "groups have to be kept",
-                "have the client ask for a ticket with one, or let in and keep out whole realms "
-                "only",
+                "have the client ask for a ticket with one, or allow and deny whole realms only",
             )
         if self.deny_groups and not logon.groups_known:
             return Refusal(
                 "nothing tells its groups, some of which are denied", "deny users instead"
             )
         if rule := self._denial(logon, realm, denied):
-            return self._kept_out(f"{rule}; its account is {logon.account}")
+            return self._denied(f"{rule}; its account is {logon.account}")
         if (
             everybody
             or any(_is_allowed(logon, realm, pattern) for pattern in allowed)
@@ -395,19 +393,19 @@ class AccessPolicy:
         ):
             return None
         account = f"{logon.names_in(realm)[0]}@{realm}"
-        cause = f"nothing lets it in; its account is {account} ({logon.account})"
+        cause = f"no rule allows it; its account is {account} ({logon.account})"
         if logon.is_computer and any(map(_is_for_users, allowed)):
             cause = f"{cause}, and a wildcard is for computers only in a pattern that ends in $"
         return Refusal(
-            cause, "--allow that, or --allow-group one of its groups, if it should come in"
+            cause, "--allow that, or --allow-group one of its groups, if it should have access"
         )
 
     @staticmethod
-    def _kept_out(rule: str) -> Refusal:
-        return Refusal(f"kept out by {rule}", "take that back if it should come in")
+    def _denied(rule: str) -> Refusal:
+        return Refusal(f"denied by {rule}", "take that back if it should have access")
 
     def _denial(self, logon: Logon, realm: str, denied: tuple[_Pattern, ...]) -> str | None:
-        """The rule that keeps an account out, as an option; None: there is none."""
+        """The rule that denies an account, as an option; None: there is none."""
         for pattern in denied:
             if pattern.domain:
                 # Either may be what was meant, and neither may be missed.

@@ -30,7 +30,7 @@ class Code:
 
 CODES: Final[dict[str, Code]] = {
     "access-denied": Code(
-        "A client proved who it is, and the access policy does not allow it.",
+        "A client authenticated itself, and the access policy does not allow it.",
         "Add the account or one of its groups to `--allow` or `--allow-group`, if it should have "
         "access; look for a `--deny` that matches.",
     ),
@@ -142,7 +142,7 @@ CODES: Final[dict[str, Code]] = {
         "(`nameserver=` in an endpoint).",
     ),
     "dns-name-invalid": Code(
-        "A name that should be a DNS name is none.",
+        "A name that should be a DNS name is invalid.",
         "Correct the option, the record in DNS, or the object in the directory that gives it.",
     ),
     "dns-name-unknown": Code(
@@ -218,7 +218,7 @@ CODES: Final[dict[str, Code]] = {
         "Compare `klist -ke` with the account; export all of its keys again.",
     ),
     "keytab-unusable": Code(
-        "The keytab is missing, cannot be read by this user, or is no keytab.",
+        "The keytab is missing, cannot be read by this user, or is not a keytab.",
         "Name the account's keytab with `--keytab`, and let this user read it.",
     ),
     "lab-failed": Code(
@@ -254,7 +254,7 @@ CODES: Final[dict[str, Code]] = {
         "that an administrator publishes.",
     ),
     "not-authenticated": Code(
-        "The peer did not prove to be who it has to be.",
+        "The peer is not authenticated as the principal it has to be.",
         "Check that the address belongs to the service that is meant; something between both "
         "sides may alter the handshake.",
     ),
@@ -396,7 +396,7 @@ CODES: Final[dict[str, Code]] = {
         "one.",
     ),
     "spn-invalid": Code(
-        "The text is no SPN: `class/host[:port][/name]`.",
+        "The text is not an SPN: `class/host[:port][/name]`.",
         "Correct it; a DN with `/` in it cannot be named, its GUID can.",
     ),
     "spn-missing": Code(

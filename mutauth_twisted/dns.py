@@ -351,7 +351,7 @@ class Resolver:
         except UnicodeDecodeError:
             raise NetworkError(
                 name,
-                "DNS answers with a host name that is none",
+                "DNS answers with an invalid host name",
                 "check the record",
                 code="dns-name-invalid",
             ) from None

@@ -250,8 +250,8 @@ class PeerError(AuthenticationError):
     """Base of errors of the peer."""
 
 
-class PeerNotProven(PeerError):
-    """The peer did not prove to be the principal that was asked for."""
+class PeerNotAuthenticated(PeerError):
+    """The peer is not authenticated as the principal that was asked for."""
 
     code = "not-authenticated"
 
@@ -284,7 +284,7 @@ class AccessDenied(PeerError):
 
 
 class ServiceFull(MutualAuthError):
-    """The peer proved who it is, and the service has as many sessions as it may."""
+    """The peer authenticated itself, and the service has as many sessions as it may."""
 
     code = "service-full"
 

@@ -61,7 +61,7 @@ def read_file(path: str | os.PathLike[str], most: int = MOST, *, private: bool =
     :param most: how many bytes it may have.
     :param private: whether nobody but its owner may have any right to it.
     :raises PermissionError: with ``EPERM``, when others have rights to a private file.
-    :raises OSError: when it is no regular file, too large, or cannot be read.
+    :raises OSError: when it is not a regular file, too large, or cannot be read.
     """
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:

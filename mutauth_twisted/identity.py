@@ -18,16 +18,16 @@ class PeerIdentity:
 
     :param principal: on a server the client's ``user@REALM``, under whichever of
         the account's names it has come (:attr:`account` is what the account is);
-        on a client the service's principal, that is, the SPN that was proven,
+        on a client the service's principal, that is, the SPN that was authenticated,
         ``spn@REALM`` (on Windows without the realm, which nobody tells), and
-        empty with a package that proves no service.
-    :param spn: on a client, the SPN that was asked for and proven, or None with
-        a package that proves no service; on a server None: one key stands for
+        empty with a package that does not authenticate the service.
+    :param spn: on a client, the SPN that was asked for and authenticated, or None with
+        a package that does not authenticate the service; on a server None: one key stands for
         all SPNs of the account.
-    :param package: the security package whose tokens proved it: ``kerberos`` or
-        ``negotiate``, or ``ntlm-service-unproven``, which proves the client only.
+    :param package: the security package whose tokens authenticated it: ``kerberos`` or
+        ``negotiate``, or ``ntlm-service-unproven``, which authenticates the client only.
     :param protection: what is done to every application byte.
-    :param flags: the context's flags, all judged.
+    :param flags: the context's flags, all verified.
     :param expires: when the session's ticket ends, seconds since 1970, by the
         KDC's clock and without any tolerance; infinite without a ticket, and
         for a client on Windows, which is not told.
@@ -58,7 +58,7 @@ class PeerIdentity:
         From the PAC of its verified ticket, read when asked for.  None where the ticket has no PAC,
         as those of other realms than Active Directory, and of clients that asked for none.
 
-        :raises PeerNotProven: when the PAC cannot be read.
+        :raises PeerNotAuthenticated: when the PAC cannot be read.
         """
         logon = self.read_logon()
         return logon.account if logon is not None else None

@@ -122,10 +122,10 @@ class LimitedLog:
         :param render: makes the line.
         :param fields: for the event.
         """
-        if self.admits(kind, source):
+        if self.allows(kind, source):
             self._log.emit(level, "{line}", line=one_line(render(), LONGEST_STRANGER), **fields)
 
-    def admits(self, kind: str, source: str) -> bool:
+    def allows(self, kind: str, source: str) -> bool:
         """Tell whether a line may be logged in full now; if not, count it."""
         now = self._clock.seconds()
         if self._begun is None or now - self._begun >= self.INTERVAL:

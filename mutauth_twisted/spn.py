@@ -82,7 +82,7 @@ def own_host() -> str:
     name = socket.getfqdn()
     if "." not in name or name.startswith("localhost."):
         raise UsageError(
-            f"this machine's name, {name}", "it is no full DNS name", "give it with --host FQDN"
+            f"this machine's name, {name}", "it is not a full DNS name", "give it with --host FQDN"
         )
     return name
 
@@ -241,7 +241,7 @@ def make_spn(
         if "=" in service_name:
             raise UsageError(
                 f"service name {service_name!r}",
-                "a DN is no host",
+                "a DN is not a host",
                 "give the host that offers it as the instance name",
             )
         return SPN(service_class, service_name, referrer if is_address else None, instance)
@@ -313,14 +313,14 @@ def crack_spn(text: str) -> CrackedSPN:
     Source: Microsoft, *DsCrackSpn function (dsparse.h)*: a missing port is 0, a
     missing service name is the instance name, and a port is a number.
 
-    :raises UsageError: when the text is no SPN, or has an instance's name in
+    :raises UsageError: when the text is not an SPN, or has an instance's name in
         the place of the port.
     """
     spn = SPN.parse(text)
     if spn.instance is not None and spn.port is None:
         raise UsageError(
             f"SPN {text!r}",
-            f"its port {spn.instance!r} is no number",
+            f"its port {spn.instance!r} is not a number",
             "read it with SPN.parse",
             code="spn-invalid",
         )

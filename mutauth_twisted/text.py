@@ -61,7 +61,7 @@ def _bounded(text: str, most: int) -> str:
 
 
 def short_name(text: str | bytes, most: int = LONGEST_NAME) -> str:
-    """One name that others chose, cut and escaped; bytes are read as UTF-8, and what is none is
+    """One name that others chose, cut and escaped; bytes are read as UTF-8, and invalid bytes are
     escaped.
 
     :param most: how many characters are shown; a cut name ends with three dots.

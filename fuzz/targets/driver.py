@@ -74,7 +74,7 @@ class _Connection:
         self.player.workers.finish()
         if self.player.factory.built:
             assert self.genuine, "a stranger got an application"
-            assert self.context.verified == 1, "an application was built without a judgement"
+            assert self.context.verified == 1, "an application was built without verification"
             assert self.context.legs <= 2 * len(self.context.steps), (
                 "an application was built on an unfinished context"
             )

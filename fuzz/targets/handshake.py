@@ -12,10 +12,10 @@ from mutauth_twisted.core.handshake import (
     Send,
     Step,
 )
-from mutauth_twisted.errors import AccessDenied, MutualAuthError, PeerNotProven, ServiceFull
+from mutauth_twisted.errors import AccessDenied, MutualAuthError, PeerNotAuthenticated, ServiceFull
 from mutauth_twisted.wire import Fault, Token
 
-_VERDICTS = (None, PeerNotProven, AccessDenied, ServiceFull)
+_VERDICTS = (None, PeerNotAuthenticated, AccessDenied, ServiceFull)
 
 
 class _Driver:
@@ -128,7 +128,7 @@ def check(data: bytes) -> None:
     driver = _Driver(choices)
     machine = driver.machine
     driver.perform(machine.begin())
-    error: MutualAuthError = PeerNotProven("peer", "the step failed")
+    error: MutualAuthError = PeerNotAuthenticated("peer", "the step failed")
     while choices:
         action, late = choices.below(6), driver.end is not None
         if action in (0, 1) and machine.wants_opening:

@@ -82,7 +82,7 @@ def parties_of_a_realm() -> Iterator[_Parties]:
 
 def _step(context: SecurityContext, token: bytes) -> Outcome | None:
     """What a step with a hostile token brings, or None: it failed, as it should, and nothing is
-    proven.
+    authenticated.
     """
     try:
         outcome = context.step(token)
@@ -97,7 +97,7 @@ def _step(context: SecurityContext, token: bytes) -> Outcome | None:
     except MutualAuthError as error:
         one_line(error)
         return None
-    raise AssertionError("an unfinished context passed its judgement")
+    raise AssertionError("an unfinished context passed its verification")
 
 
 @contextmanager

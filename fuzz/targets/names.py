@@ -110,7 +110,7 @@ def check_dn(data: bytes) -> None:
     if not text:
         return
     child = child_dn(text, _DOMAIN)
-    assert is_dn(child), f"{child!r} is no DN"
+    assert is_dn(child), f"{child!r} is not a DN"
     assert parent_of(child) == _DOMAIN, f"{child!r} is below something else"
     assert domain_of(child) == "test.example", f"{child!r} is in another domain"
     assert common_name(child) == text, f"{child!r} has another name"
@@ -149,7 +149,7 @@ def check_policy(data: bytes) -> None:
         {"allow_all": True},
         {"allow": ["*@*", f"alice@{_REALM}"], "allow_groups": [_ADMINS]},
     ):
-        assert not permits(deny=["*@*"], **rules), "a denial of everybody let somebody in"
+        assert not permits(deny=["*@*"], **rules), "a denial of everybody allows a client"
         if realm == _REALM:
             assert not permits(deny=[f"*@{_REALM}"], **rules), "a denial of a realm let a member in"
         if is_alice or (is_member and fold_ascii(name) == "alice"):

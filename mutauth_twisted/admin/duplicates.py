@@ -1,4 +1,4 @@
-"""SPNs that stand on more than one account, among any number of accounts.
+"""SPNs registered on more than one account, among any number of accounts.
 
 A domain controller forbids them today, and yet they are there: from before it
 did, from replication conflicts, from restored or migrated accounts.  The KDC

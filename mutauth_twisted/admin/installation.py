@@ -376,7 +376,7 @@ def uninstall(
     """Remove what :func:`install` made: the SPNs first, then the service connection point; blocks.
 
     SPNs that carry a DN which the object had before it was moved go too, when
-    they stand on the given account, or on one that holds the SPN with the GUID.
+    they are registered on the given account, or on one that holds the SPN with the GUID.
 
     :param service: as it was given to :func:`install`; a container that this made is deleted when
         nothing is left in it.

@@ -1,7 +1,7 @@
 """Administration of service connection points: list them, fix them by hand, remove them.
 
 A connection point is right when the account that runs the service may keep it
-up to date, and when the SPNs that carry its GUID or DN stand on that account.
+up to date, and when the SPNs that carry its GUID or DN are registered on that account.
 """
 
 from __future__ import annotations

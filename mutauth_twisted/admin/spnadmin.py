@@ -210,7 +210,7 @@ def replace(
 def delete(session: LdapSession, name: str, texts: Sequence[str]) -> Written:
     """Take SPNs from an account; blocks.
 
-    :param texts: as they stand on the account, case apart; malformed ones too.
+    :param texts: as they are registered on the account, case apart; malformed ones too.
     """
     account = find_account(session, name)
     asked = {fold_ascii(text): text for text in texts}

@@ -38,7 +38,7 @@ class Undo:
         """Put down how to take back the write in the block; one that the directory refused was
         none.
 
-        What stands there after a refusal is somebody else's.
+        What stands there after a refusal is someone else's.
         """
         self.before(what, step)
         try:

@@ -19,7 +19,7 @@ from typing import Final
 
 from mutauth_twisted.core.channelbinding import ChannelBinding
 from mutauth_twisted.core.context import Outcome, SecurityContext, StepFailed
-from mutauth_twisted.errors import MutualAuthError, PeerNotProven, ProtocolViolation
+from mutauth_twisted.errors import MutualAuthError, PeerNotAuthenticated, ProtocolViolation
 from mutauth_twisted.identity import PeerIdentity
 from mutauth_twisted.protection import Protection
 
@@ -102,7 +102,7 @@ class Confirmed:
             remedy = (
                 "something between both sides terminates TLS: look for it, or use protection=seal"
             )
-            reason = PeerNotProven(self._subject, cause, remedy)
+            reason = PeerNotAuthenticated(self._subject, cause, remedy)
             reason.__cause__ = error.with_traceback(None)
             raise StepFailed(reason) from error
 

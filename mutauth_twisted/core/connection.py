@@ -67,7 +67,7 @@ from mutauth_twisted.errors import (
     MutualAuthError,
     NetworkError,
     PeerError,
-    PeerNotProven,
+    PeerNotAuthenticated,
     ProtocolViolation,
     StreamCut,
 )
@@ -271,7 +271,9 @@ class Connection:
         # The package has verified its flags; that this one may be missing is not for it alone to
         # say.
         if not int(identity.flags) & _MUTUAL and security.package.authenticates_service:
-            raise PeerNotProven(self._peer, "the handshake ended without mutual authentication")
+            raise PeerNotAuthenticated(
+                self._peer, "the handshake ended without mutual authentication"
+            )
         if not security.wire.flags_decide and security.protection is not Protection.TLS:
             identity = evolve(identity, protection=security.protection)
         self._authorize(identity)

@@ -56,8 +56,8 @@ class Authentication(Protocol):
         """Verify a complete context, and return the identity of the peer.
 
         :param protection: the least that is taken; the identity has what it came to.
-        :raises PeerNotProven: when a flag or the package is missing, or the peer is another than
-            asked for.
+        :raises PeerNotAuthenticated: when a flag or the package is missing, or the peer is another
+            than asked for.
         :raises AuthenticationError: when the session is over already.
         """
 

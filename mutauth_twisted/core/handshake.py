@@ -1,4 +1,4 @@
-"""The handshake: the exchange of tokens, as a state machine without I/O.
+"""The handshake, as a state machine without I/O.
 
 Theory of operation.  The machine (Automat) owns the order of events; its driver, a
 :class:`~mutauth_twisted.core.connection.Connection`, owns the frames and the security context.  It
@@ -63,7 +63,7 @@ LOGON_FAILURE = 1326
 TARGET_MISMATCH = 1790
 
 _CODES = {
-    ACCESS_DENIED: "its access policy does not let this principal in",
+    ACCESS_DENIED: "its access policy does not allow this principal",
     SERVICE_FULL: "it has as many sessions as it can take; try again later",
     TARGET_MISMATCH: "it did not accept the target name or the protection",
     0x80090322: "the ticket is for another service",
@@ -140,10 +140,10 @@ class _Inputs(Protocol):
         """The context is complete, and the peer has said all it will say."""
 
     def verified(self, identity: Identity, mutauth: bool) -> None:
-        """The finished context has proven all that it must, and nothing more is to come."""
+        """The finished context has passed every check, and nothing more is to come."""
 
     def verified_but_opening(self, identity: Identity) -> None:
-        """The finished context has proven all that it must; the initiator's opening is still to
+        """The finished context has passed every check; the initiator's opening is still to
         come.
         """
 

@@ -113,7 +113,7 @@ class Records:
 
         :raises RecordError: for a first record that is anything else, or as :meth:`next_event`
             does.
-        :raises ProtocolViolation: for what is no record at all.
+        :raises ProtocolViolation: for what is not a record at all.
         """
         plaintext = self._next_plaintext()
         if plaintext:
@@ -131,7 +131,7 @@ class Records:
 
         :raises RecordError: for a record that was altered, repeated, reordered,
             less protected than agreed, or that follows the end of stream.
-        :raises ProtocolViolation: for what is no record at all.
+        :raises ProtocolViolation: for what is not a record at all.
         """
         while (plaintext := self._next_plaintext()) is not None:
             if plaintext:

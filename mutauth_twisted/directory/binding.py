@@ -109,7 +109,7 @@ class BindingInformation:
     def parse(cls, text: str) -> BindingInformation:
         """Read what a service published, tolerantly: blanks and the case of keys do not count.
 
-        :raises BindingError: without a usable port, or with a number that is none.
+        :raises BindingError: without a usable port, or with an invalid number.
         """
         first, *rest = (part.strip() for part in text.split(";"))
         values: dict[str, Any] = {"port": _number(text, first)}
@@ -149,7 +149,9 @@ def _subject(text: str) -> str:
 def _number(text: str, digits: str) -> int:
     if not (digits.isascii() and digits.isdecimal() and len(digits) <= 5):
         raise BindingError(
-            _subject(text), f"{digits[:20]!r} is no number", "it begins with the port, such as 9000"
+            _subject(text),
+            f"{digits[:20]!r} is not a number",
+            "it begins with the port, such as 9000",
         )
     return int(digits)
 

@@ -44,7 +44,7 @@ def find_group(session: LdapSession, catalog: LdapSession, name: str) -> Group:
     :param name: ``name`` (sAMAccountName, in the service's own domain and
         nowhere else), ``DOMAIN\\name``, ``name@dns.domain``, or a DN.
     :raises NotFound: when there is no such group or domain.
-    :raises UsageError: when it is no group, or one that no ticket for the
+    :raises UsageError: when it is not a group, or one that no ticket for the
         service will ever name.
     """
     subject = f"group {name}"
@@ -71,7 +71,7 @@ def _check_kind(entry: Entry, subject: str) -> None:
     classes = entry.texts("objectClass")
     if "group" in classes and entry.values("objectSid"):
         return
-    kind = next((words for known, words in _KINDS.items() if known in classes), "no group")
+    kind = next((words for known, words in _KINDS.items() if known in classes), "not a group")
     option = (
         "give its name with --allow or --deny"
         if kind in ("a computer", "a user")

@@ -2,7 +2,7 @@
 
 An administrator may move the object; its GUID stays.  Microsoft's sample
 caches it in the registry, here it is a small file that everybody may read:
-a GUID is no secret.
+a GUID is not a secret.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Finding the instances of a service, and the SPN that each of them has to prove.
+"""Finding the instances of a service, and the SPN that each of them has to authenticate as.
 
 Source: Microsoft, *Mutual authentication in a Windows Sockets service with an
 SCP*, the client: the global catalog is searched for a keyword, the rest is
@@ -59,7 +59,7 @@ class Instance:
     :param guid: its objectGUID.
     :param host: the DNS name to connect to.
     :param port: the TCP port.
-    :param spn: what the service has to prove.
+    :param spn: what the service has to authenticate as.
     :param binding: what else the service published.
     """
 

@@ -65,7 +65,9 @@ Report = Callable[[str], None]
 
 def _check_host(address: object, attribute: object, value: str) -> None:
     if not is_host_name(value):
-        raise UsageError(f"host {value!r}", "it is no DNS name", "give the name that is in the SPN")
+        raise UsageError(
+            f"host {value!r}", "it is not a DNS name", "give the name that is in the SPN"
+        )
 
 
 @frozen
@@ -74,7 +76,7 @@ class Address:
 
     :param host: its DNS name.
     :param binding: the port, and what clients should know.
-    :raises UsageError: when the host is no DNS name.
+    :raises UsageError: when the host is not a DNS name.
     """
 
     host: str = field(validator=_check_host)
@@ -118,7 +120,7 @@ class ServiceInstance:
     foreign: int = 0
 
     def spn(self, host: str, service_class: str | None = None) -> SPN:
-        """The SPN that a host has to prove.
+        """The SPN that a host has to authenticate as.
 
         :param service_class: instead of the class in the directory.
         :raises UsageError: when the class is not known, or the DN cannot stand in an SPN.
@@ -168,7 +170,7 @@ def read_instance(session: LdapSession, name: str) -> ServiceInstance:
         raise NotFound(subject, error.cause, remedy, code="rnr-not-found") from error
     if INSTANCE_CLASS not in entry.texts("objectClass"):
         raise OtherObject(
-            subject, "the object of that name is no serviceInstance", "check the name"
+            subject, "the object of that name is not a serviceInstance", "check the name"
         )
     return _instance(entry, _classes(session, parent_of(dn)))
 

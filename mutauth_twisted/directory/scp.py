@@ -143,7 +143,7 @@ def read_scp(session: LdapSession, name: str | UUID) -> ServiceConnectionPoint:
         )
         raise NotFound(subject, error.cause, remedy, code="scp-not-found") from error
     if OBJECT_CLASS.casefold() not in (kind.casefold() for kind in entry.texts("objectClass")):
-        raise OtherObject(subject, "it is no service connection point", "check the name")
+        raise OtherObject(subject, "it is not a service connection point", "check the name")
     return _scp(entry)
 
 

@@ -268,7 +268,7 @@ def _refused(
 
 
 def add_spns(session: LdapSession, account: Account, spns: Iterable[SPN]) -> list[SPN]:
-    """DsWriteAccountSpn, DS_SPN_ADD_SPN_OP: what stands already is no error.
+    """DsWriteAccountSpn, DS_SPN_ADD_SPN_OP: what stands already is not an error.
 
     One that differs, in the directory's eyes, in case only is written anew as given here.
 
@@ -326,7 +326,7 @@ def _remove(session: LdapSession, account: Account, text: str) -> None:
     except DirectoryRefused as error:
         if error.result != CONSTRAINT_VIOLATION or _SAMBA_UNIQUENESS not in error.diagnostic:
             raise
-        # Samba refuses to delete a value that stands on another account too, of all things.
+        # Samba refuses to delete a value that is registered on another account too, of all things.
         standing = session.read(account.dn, ["servicePrincipalName"]).texts("servicePrincipalName")
         others = tuple(each for each in standing if fold_ascii(each) != fold_ascii(text))
         session.modify(account.dn, [Change("replace", "servicePrincipalName", others)])

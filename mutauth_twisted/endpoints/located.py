@@ -25,7 +25,7 @@ from mutauth_twisted.errors import (
     KDCUnreachable,
     MutualAuthError,
     NetworkError,
-    PeerNotProven,
+    PeerNotAuthenticated,
     PeerRefused,
     UsageError,
 )
@@ -76,7 +76,8 @@ _SHORTEST = 0.5  # seconds; less than that no instance is worth trying
 
 @implementer(IStreamClientEndpoint)
 class LocatedEndpoint:
-    """Finds a service's instances in the directory and connects to the first that proves itself.
+    """Finds a service's instances in the directory and connects to the first that authenticates
+    itself.
 
     :param reactor: Twisted's reactor.
     :param directory: where to look, and with whose tickets.
@@ -91,7 +92,7 @@ class LocatedEndpoint:
         own; 0: only those that start together share a search.  A connection that
         fails with what was known, in a way that a moved service would cause,
         has it searched for again.
-    :raises UsageError: when the package proves no service.
+    :raises UsageError: when the package does not authenticate the service.
     """
 
     _log = Log()
@@ -136,7 +137,7 @@ class LocatedEndpoint:
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """Find, connect and authenticate; see IStreamClientEndpoint.
 
-        Fires with the factory's protocol once both sides are proven, and fails
+        Fires with the factory's protocol once both sides are authenticated, and fails
         with a MutualAuthError otherwise.
         """
         failures: list[MutualAuthError] = []
@@ -150,7 +151,7 @@ class LocatedEndpoint:
         return Failure(
             NetworkError(
                 self._selection.selector,
-                f"not found and proven within {seconds:g} s{tried}",
+                f"not found and authenticated within {seconds:g} s{tried}",
                 "check that the directory, the KDC and the service answer, or allow more with "
                 "timeout",
                 code="handshake-timeout",
@@ -213,8 +214,8 @@ class LocatedEndpoint:
         *,
         last: bool = False,
     ) -> IProtocol | None:
-        """Connect to the first instance that proves itself; None: none did, and why is in the
-        failures.
+        """Connect to the first instance that authenticates itself; None: none did, and why is in
+        the failures.
 
         Each gets its share of the time that is left: a silent one must not use up that of the
         others.
@@ -302,7 +303,7 @@ class LocatedEndpoint:
         except (
             UsageError
         ) as error:  # of the SCP's host: a name that the user gave was looked at before
-            raise PeerNotProven(
+            raise PeerNotAuthenticated(
                 where,
                 "its host's name can be in no certificate",
                 "name another with tls-name",

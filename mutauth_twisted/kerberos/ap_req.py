@@ -143,7 +143,7 @@ def ticket_label(token: bytes) -> TicketLabel:
     """The label of the ticket in a client's token.
 
     :raises Excessive: when it is not worth reading, by GSSAPI either.
-    :raises ValueError: when the token is no AP-REQ, or not one in DER.
+    :raises ValueError: when the token is not an AP-REQ, or not one in DER.
     """
     request = _request(token)
     ticket = _ticket(token, request)
@@ -159,7 +159,7 @@ def ticket_principal(token: bytes) -> str:
     To a client whose ticket it is both are the KDC's word: its reply repeats them under the session
     key (RFC 4120 5.4.2), and krb5 compares.
 
-    :raises ValueError: when the token is no AP-REQ.
+    :raises ValueError: when the token is not an AP-REQ.
     """
     ticket = _ticket(token, _request(token))
     start, stop = _enter(token, *ticket[1], _STRING)
@@ -171,7 +171,7 @@ def _request(token: bytes) -> dict[int, tuple[int, int]]:
     at, end = _kerberos(token)
     tag, _, at = _element(token, at, end)
     if tag != _OID or token[at : at + 2] != _AP_REQ_ID:
-        raise ValueError("the token is no AP-REQ")
+        raise ValueError("the token is not an AP-REQ")
     return _fields(token, *_enter(token, at + 2, end, _AP_REQ, _SEQUENCE), 4)
 
 
@@ -206,7 +206,7 @@ def _name(token: bytes, at: int, end: int) -> str:
             raise Excessive("the name on its ticket has too many parts")
         tag, start, at = _element(token, at, end)
         if tag != _STRING:
-            raise ValueError("a part of the name is no string")
+            raise ValueError("a part of the name is not a string")
         parts.append(token[start:at].decode(errors="replace"))
     return "/".join(parts)
 

@@ -27,7 +27,7 @@ from mutauth_twisted.errors import (
     KDCRefused,
     KDCUnreachable,
     MutualAuthError,
-    PeerNotProven,
+    PeerNotAuthenticated,
     ProtocolViolation,
     RecordError,
 )
@@ -156,7 +156,7 @@ _SERVICE_REVOKED = Meaning(
 )
 _OTHER_KEY = Meaning(
     "ticket-wrong-key",
-    PeerNotProven,
+    PeerNotAuthenticated,
     "the ticket was made for another key",
     "get new tickets with kinit; if these are refused too, the service's keytab is old, or the SPN "
     "is on another account",
@@ -245,7 +245,10 @@ _BY_KRB5: dict[Krb5, Meaning] = {
     Krb5.KRB_AP_ERR_TKT_EXPIRED: _EXPIRED,
     Krb5.KRB_AP_ERR_TKT_NYV: _NOT_YET,
     Krb5.KRB_AP_ERR_REPEAT: Meaning(
-        "request-replayed", PeerNotProven, "the same request was seen before (replay)", "try again"
+        "request-replayed",
+        PeerNotAuthenticated,
+        "the same request was seen before (replay)",
+        "try again",
     ),
     Krb5.KRB_AP_ERR_NOT_US: _OTHER_KEY,
     Krb5.KRB_AP_ERR_SKEW: _SKEW,
@@ -253,7 +256,7 @@ _BY_KRB5: dict[Krb5, Meaning] = {
     Krb5.KRB_AP_ERR_BADKEYVER: _OTHER_KEY,
     Krb5.KRB_AP_ERR_NOKEY: _OTHER_KEY,
     Krb5.KRB_AP_ERR_MUT_FAIL: Meaning(
-        "not-authenticated", PeerNotProven, "mutual authentication failed"
+        "not-authenticated", PeerNotAuthenticated, "mutual authentication failed"
     ),
     Krb5.KRB_ERR_GENERIC: _UNSAID,
     Krb5.KDC_ERR_WRONG_REALM: Meaning(
@@ -317,7 +320,7 @@ MAJOR: dict[int, Meaning] = {
     Routine.BAD_SIG: Meaning("record-rejected", RecordError, "a message was altered on the way"),
     Routine.NO_CRED: _NO_TICKET,
     Routine.DEFECTIVE_TOKEN: Meaning(
-        "token-unreadable", ProtocolViolation, "what the peer sent is no Kerberos token"
+        "token-unreadable", ProtocolViolation, "what the peer sent is not a Kerberos token"
     ),
     Routine.DEFECTIVE_CREDENTIAL: Meaning(
         "ccache-unusable", CredentialError, "the credentials cannot be used ({text})"

@@ -73,7 +73,7 @@ def keytab_keys(path: str) -> tuple[KeytabKey, ...]:
     """Entries of a keytab, in its order.
 
     :param path: the file.
-    :raises krb5.Krb5Error: when the file is no keytab, or cannot be read.
+    :raises krb5.Krb5Error: when the file is not a keytab, or cannot be read.
     """
     entries = krb5.kt_resolve(krb5.init_context(), f"FILE:{path}".encode())
     return tuple(
@@ -86,7 +86,7 @@ def check_keytab(keytab: str, principal: str | None = None) -> tuple[str, ...]:
 
     :param keytab: its name, with or without its type.
     :param principal: who must be among them, with or without a realm.
-    :raises CredentialError: when it is no file, or the file is missing, unreadable,
+    :raises CredentialError: when it is not a file, or the file is missing, unreadable,
         no keytab, or without a key of the principal.
     """
     path = keytab_path(keytab)
@@ -134,7 +134,7 @@ def keytab_file(keytab: str | None) -> str:
     """The path of a keytab's file.
 
     :param keytab: its name, with or without its type; None: KRB5_KTNAME, then the system's.
-    :raises CredentialError: when it is no file.
+    :raises CredentialError: when it is not a file.
     """
     return keytab_path(keytab or krb5.kt_default_name(krb5_context()).decode())
 

@@ -75,7 +75,7 @@ class _Reader:
         count = self.word()
         revision, inner_count, *authority = self.take_array(1, 8)
         if count != inner_count or count > _MAX_SUB_AUTHORITIES or revision != 1:
-            raise ValueError("a SID is none")
+            raise ValueError("a SID is invalid")
         parts = struct.unpack(f"<{count}I", self.take_array(count, 4))
         return "-".join(["S-1", str(int.from_bytes(bytes(authority), "big")), *map(str, parts)])
 
@@ -92,7 +92,7 @@ def read_logon(logon_information: bytes, upn_information: bytes = b"") -> Logon:
 
     :param logon_information: KERB_VALIDATION_INFO, serialized.
     :param upn_information: UPN_DNS_INFO; empty: there is none.
-    :raises ValueError: when they are none.
+    :raises ValueError: when they are invalid.
     """
     if not logon_information.startswith(_COMMON_HEADER):
         raise ValueError("it is not serialized as expected")

@@ -18,7 +18,7 @@ from mutauth_twisted.errors import (
     CredentialError,
     DescriptorsUsedUp,
     MutualAuthError,
-    PeerNotProven,
+    PeerNotAuthenticated,
     ProtocolViolation,
     ToldByTicket,
 )
@@ -83,7 +83,7 @@ _NO_TOKEN = Meaning(
 )
 _OLD_TICKET = Meaning(
     "ticket-expired",
-    PeerNotProven,
+    PeerNotAuthenticated,
     "its ticket has expired",
     "it gets a new one with kinit; check this machine's clock",
 )
@@ -95,7 +95,7 @@ _NO_REPLAY_CACHE = Meaning(
 )
 _NO_MATCH = Meaning(
     "not-authenticated",
-    PeerNotProven,
+    PeerNotAuthenticated,
     "its request does not fit its ticket",
     "it was altered on the way, or made without the ticket's key",
 )
@@ -118,7 +118,7 @@ _MAJOR: dict[int, Meaning] = {
     Routine.BAD_MECH: _NOT_KERBEROS,
     Routine.BAD_BINDINGS: Meaning(
         "tls-channel-mismatch",
-        PeerNotProven,
+        PeerNotAuthenticated,
         "its ticket is bound to another TLS channel",
         "look for what terminates TLS between both sides",
     ),
@@ -208,7 +208,7 @@ def _unopened(error: BaseException, subject: str, acceptor: Acceptor) -> MutualA
         subject = REPLAY_CACHE if number in _OF_FILES else subject
         return _NO_REPLAY_CACHE.error(subject, text_of(error))
     if acceptor.ticket is None:
-        return PeerNotProven(
+        return PeerNotAuthenticated(
             subject,
             f"its ticket was made for another key than {path} holds",
             _COMPARE,
@@ -228,7 +228,7 @@ def _missing_key(
             f"{', '.join(map(str, versions))}"
         )
         if ticket.version < versions[0]:
-            return PeerNotProven(
+            return PeerNotAuthenticated(
                 subject,
                 cause,
                 "the client gets new tickets with kinit, if the SPN is on this account",
@@ -249,4 +249,4 @@ def _missing_key(
             "(msDS-SupportedEncryptionTypes)",
         )
     cause = f"{what} was made for another key than {path} holds"
-    return PeerNotProven(subject, cause, _COMPARE, code="ticket-wrong-key")
+    return PeerNotAuthenticated(subject, cause, _COMPARE, code="ticket-wrong-key")

@@ -20,7 +20,7 @@ from mutauth_twisted.errors import (
     MutualAuthError,
     NetworkError,
     NotFound,
-    PeerNotProven,
+    PeerNotAuthenticated,
 )
 from mutauth_twisted.kerberos.codes import Krb5
 from mutauth_twisted.kerberos.tickets import tickets_for
@@ -337,7 +337,7 @@ class Directory:
             raise CredentialError(
                 self._tickets.subject, error.cause, error.remedy, code=error.code
             ) from error
-        except (DirectoryUnreachable, DirectoryRefused, PeerNotProven, KDCRefused) as error:
+        except (DirectoryUnreachable, DirectoryRefused, PeerNotAuthenticated, KDCRefused) as error:
             if isinstance(error, KDCRefused) and not error.of_service:
                 raise
             self._demote(server, address)
@@ -489,7 +489,7 @@ class _Progress:
 
     def explain(self, server: Server, error: MutualAuthError) -> str:
         """One server's failure in words."""
-        if server.role is not None and isinstance(error, (KDCRefused, PeerNotProven)):
+        if server.role is not None and isinstance(error, (KDCRefused, PeerNotAuthenticated)):
             self._impostor = True
             if (
                 isinstance(error, KDCRefused)

@@ -23,7 +23,7 @@ _SERVER = re.compile(r"(?:(?P<scheme>[A-Za-z]+)://)?(?P<host>[^:/\s]+)(?::(?P<po
 
 @frozen
 class Role:
-    """Role of a controller that DNS named, which it has to prove.
+    """Role of a controller that DNS named, which it has to authenticate as.
 
     :ivar service: ``ldap``: a domain controller; ``GC``: a global catalog.
     :ivar of: the DNS name of its domain, or of its forest: the third part of its SPN.
@@ -97,13 +97,15 @@ def parse_server(text: str) -> Server:
     match = _SERVER.fullmatch(text)
     if match is None:
         raise UsageError(
-            f"directory {text!r}", "it is no LDAP server", "write ldap://HOST or ldap://HOST:PORT"
+            f"directory {text!r}",
+            "it is not an LDAP server",
+            "write ldap://HOST or ldap://HOST:PORT",
         )
     scheme = (match["scheme"] or "ldap").lower()
     if scheme not in ("ldap", "ldaps"):
         raise UsageError(
             f"directory {text!r}",
-            f"{scheme} is no directory protocol",
+            f"{scheme} is not a directory protocol",
             "write ldap://HOST or ldaps://HOST",
         )
     tls = scheme == "ldaps"
@@ -111,7 +113,7 @@ def parse_server(text: str) -> Server:
     if re.fullmatch(r"[0-9.]+", host):
         raise UsageError(
             f"directory {text!r}",
-            "an address cannot prove who it is",
+            "an address cannot authenticate itself",
             "write the server's DNS name",
         )
     if not is_host_name(host):

@@ -44,7 +44,7 @@ def _rdns(dn: str) -> list[str]:
 
 
 def _components(dn: str) -> list[tuple[str, str]]:
-    """Type in lower case and value of each RDN, escapes and all; none when the text is no DN."""
+    """Type in lower case and value of each RDN, escapes and all; none when the text is not a DN."""
     found = [_RDN.fullmatch(rdn) for rdn in _rdns(dn)]
     return [(match[1].casefold(), match[2]) for match in found if match] if all(found) else []
 
@@ -90,7 +90,7 @@ def _unescape(value: str) -> str:
 
 
 def parse_guid(text: str) -> UUID | None:
-    """The GUID that a text is, with or without braces; None: it is none."""
+    """The GUID that a text is, with or without braces; None: it is not one."""
     bare = text[1:-1] if text.startswith("{") and text.endswith("}") else text
     if not re.fullmatch(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}", bare):
         return None

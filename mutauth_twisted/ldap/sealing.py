@@ -15,7 +15,7 @@ realm, is not even connected to (but inside TLS, whose bindings the ticket's
 authenticator needs).
 
 What a server may send is bounded in size and time (:class:`BoundedSocket`),
-little before it is proven and much afterwards: ldap3 itself would collect an
+little before it is authenticated and much afterwards: ldap3 itself would collect an
 answer without end.
 
 This is the only module that touches what ldap3 does not promise to keep:
@@ -46,7 +46,7 @@ from mutauth_twisted.errors import (
     DirectoryError,
     DirectoryRefused,
     DirectoryUnreachable,
-    PeerNotProven,
+    PeerNotAuthenticated,
 )
 from mutauth_twisted.kerberos.ap_req import ticket_principal
 from mutauth_twisted.kerberos.enctypes import check_keys, check_request
@@ -61,13 +61,13 @@ _NO_LAYER, _CONFIDENTIALITY = 1, 4  # RFC 4752, section 3.3: the security layers
 #: The largest sealed buffer we take.  Active Directory and Samba send at most
 #: 10 MiB and 256 KiB; RFC 4752 has room for 16 MiB - 1.
 MAX_BUFFER = 0xFFFFFF
-#: What a server may send while it is not proven; a login takes a few KiB.
+#: What a server may send while it is not authenticated; a login takes a few KiB.
 LOGIN_LIMIT = 1 << 20
 #: What one answer may take; a page of 500 objects with all their values is a few MiB.
 ANSWER_LIMIT = 64 << 20
 _PATIENCE = 6  # an answer may take as many times longer than a pause in it
-#: How much is shown of what a server says that is not proven; Active Directory's words take some
-#: hundred characters.
+#: How much is shown of what a server says that is not authenticated; Active Directory's words take
+#: some hundred characters.
 _LONGEST_REASON = 200
 _HEADER = struct.Struct("!I")
 _RECEIVE = 65536
@@ -108,7 +108,7 @@ class BoundedSocket:
         self._deadline = time.monotonic() + pause
 
     def restart(self, limit: int = ANSWER_LIMIT, pause: float | None = None) -> None:
-        """Begin a new answer of a server that is proven.
+        """Begin a new answer of a server that is authenticated.
 
         :param pause: seconds without a byte that are too long from now on.
         """
@@ -252,7 +252,8 @@ def open_sealed(
     :param authority: use TLS, with a certificate of this authority.
     :param waiting_for: told who is waited for next: the KDC, or the server.
     :raises DirectoryUnreachable: when nothing answers, or not in time.
-    :raises PeerNotProven: when the certificate is not good, or the ticket is another realm's.
+    :raises PeerNotAuthenticated: when the certificate is not good, or the ticket is another
+        realm's.
     :raises MutualAuthError: from :func:`gsserrors.explain` when Kerberos fails.
     """
     bind = _Bind(target, credentials, waiting_for)
@@ -357,7 +358,7 @@ class _Bind:
             target.realms is not None and realm not in target.realms
         ):
             # A KDC refers us to whichever trusted realm it thinks the host is in, and krb5 follows.
-            raise PeerNotProven(
+            raise PeerNotAuthenticated(
                 target.subject,
                 f"it is NOT AUTHENTICATED: the KDC grants a ticket for {granted}, not for "
                 f"{target.principal}",
@@ -387,7 +388,7 @@ class _Bind:
             raise DirectoryError(
                 subject,
                 "the server offers no such protection",
-                "this is no domain controller to trust",
+                "this is not a domain controller to trust",
                 code="directory-not-protected",
             )
         # Without a layer there is no buffer, and the size has to be zero.

@@ -46,7 +46,7 @@ _REFUSALS: dict[int, tuple[str, str]] = {
     19: ("the value is not allowed", ""),
     20: ("it has this value already", ""),
     21: ("the value has a wrong form", ""),
-    34: ("it is no valid DN", "check its spelling and quoting"),
+    34: ("it is not a valid DN", "check its spelling and quoting"),
     50: ("this account may not do that", "run it as an administrator, or have the right delegated"),
     51: ("the domain controller is busy", "try again"),
     52: ("the domain controller is not available for this", "try again"),

@@ -19,7 +19,7 @@ from service_identity import CertificateError, VerificationError
 from service_identity.cryptography import verify_certificate_hostname
 
 from mutauth_twisted.core.channelbinding import server_end_point
-from mutauth_twisted.errors import PeerNotProven, UsageError
+from mutauth_twisted.errors import PeerNotAuthenticated, UsageError
 from mutauth_twisted.files import read_file
 
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----[\sA-Za-z0-9+/=]*-----END CERTIFICATE-----")
@@ -53,7 +53,7 @@ class LdapsAuthority:
 
         :param host: the DNS name that the certificate must carry.
         :return: the secured socket, and the channel bindings for GSSAPI.
-        :raises PeerNotProven: when the certificate is not good for the host.
+        :raises PeerNotAuthenticated: when the certificate is not good for the host.
         :raises OSError: when the connection breaks.
         """
         subject = f"domain controller {host}"
@@ -61,7 +61,7 @@ class LdapsAuthority:
             secured = self._context.wrap_socket(raw)
         except ssl.SSLCertVerificationError as error:
             cause = f"its certificate is not one of {self._subject}: {error.verify_message}"
-            raise PeerNotProven(
+            raise PeerNotAuthenticated(
                 subject, cause, "name its own authority's certificate", code="certificate-untrusted"
             ) from error
         try:
@@ -72,7 +72,7 @@ class LdapsAuthority:
         except (VerificationError, CertificateError, ValueError) as error:
             secured.close()
             cause = "its certificate is not for this name"
-            raise PeerNotProven(
+            raise PeerNotAuthenticated(
                 subject,
                 cause,
                 "give the name that is in its certificate",

@@ -55,7 +55,7 @@ from mutauth_twisted.errors import (
     KDCError,
     KDCRefused,
     MutualAuthError,
-    PeerNotProven,
+    PeerNotAuthenticated,
     PeerRefused,
     ProtocolViolation,
     RecordError,
@@ -208,7 +208,7 @@ class _KerberosContext:
                 self._context, initiator_name=False, target_name=target_name, lifetime=False
             )
             if lucid is None or inquired.mech != _KERBEROS_OID or not inquired.complete:
-                raise PeerNotProven(self._subject, "the handshake did not end with Kerberos")
+                raise PeerNotAuthenticated(self._subject, "the handshake did not end with Kerberos")
             # GSSAPI hands out the terminating NUL of some names.
             name = display_name(self._peer_name(inquired), False).name.rstrip(b"\0").decode()
         except (GSSError, UnicodeDecodeError) as error:  # a ticket can end between two steps
@@ -218,7 +218,7 @@ class _KerberosContext:
         if protection is not Protection.TLS:
             protection = Protection.SEAL if flags & Flag.CONFIDENTIALITY else Protection.SIGN
         elif not target_name and not flags & Flag.CHANNEL_BOUND:
-            raise PeerNotProven(
+            raise PeerNotAuthenticated(
                 self._subject,
                 "its ticket is not bound to this TLS channel",
                 "look for what terminates TLS between both sides; a third-party client must send "
@@ -413,7 +413,7 @@ class KerberosInitiator(_KerberosContext):
             )
         if token is not None and type(reason) is AuthenticationError:
             cause = f"the service's token cannot be taken ({reason.cause})"
-            return PeerNotProven(
+            return PeerNotAuthenticated(
                 self._subject, cause, "it was altered on the way, or comes from another service"
             )
         return reason
@@ -425,7 +425,7 @@ class KerberosInitiator(_KerberosContext):
         principal, reached, flags, expires = self._verify_context(protection, target_name=True)
         named = re.sub(r"\\(.)", r"\1", split_principal(principal)[0])
         if fold_ascii(named) != fold_ascii(str(self._spn)):
-            raise PeerNotProven(
+            raise PeerNotAuthenticated(
                 self._subject,
                 f"the ticket names {short_name(named)} instead",
                 code="service-differs",
@@ -435,7 +435,7 @@ class KerberosInitiator(_KerberosContext):
             # key seals.
             reached = Protection.SEAL
             if not flags & Flag.CONFIDENTIALITY:
-                raise PeerNotProven(
+                raise PeerNotAuthenticated(
                     self._subject, "it is not of this package, and does not seal inside TLS"
                 )
         mutauth = self._channel is not None and self._channel.between_peers
@@ -529,7 +529,7 @@ class KerberosAcceptor(_KerberosContext):
 
     def _explain(self, error: BaseException, token: bytes | None) -> MutualAuthError:
         label = None
-        with suppress(ValueError):  # then it is no AP-REQ, which the error says already
+        with suppress(ValueError):  # then it is not an AP-REQ, which the error says already
             label = ticket_label(token or b"")
         own = self._keys.credentials
         acceptor = Acceptor(own.keytab, label, own.principal, self._keys.negotiates)
@@ -565,7 +565,7 @@ class KerberosAcceptor(_KerberosContext):
         wanted, claimed = self._keys.service_class, label.name
         if wanted is not None and fold_ascii(claimed.partition("/")[0]) != fold_ascii(wanted):
             cause = f"its ticket is for {short_name(claimed)}, not for {wanted}"
-            raise PeerNotProven(
+            raise PeerNotAuthenticated(
                 self._subject,
                 cause,
                 "connect it to the service that it means",
@@ -587,7 +587,7 @@ class KerberosAcceptor(_KerberosContext):
             return read_logon(logon_information, self._read_pac(name, _UPN_INFORMATION))
         except ValueError as error:
             cause = f"the PAC of its ticket cannot be read: {error}"
-            raise PeerNotProven(
+            raise PeerNotAuthenticated(
                 self._subject,
                 cause,
                 "allow everybody of its realm, *@REALM, to do without",
@@ -603,7 +603,7 @@ class KerberosAcceptor(_KerberosContext):
         except GSSError as error:
             raise explain(error, self._subject) from error
         if not found.authenticated:
-            raise PeerNotProven(
+            raise PeerNotAuthenticated(
                 self._subject,
                 "the PAC of its ticket is not vouched for",
                 "check the domain controllers",

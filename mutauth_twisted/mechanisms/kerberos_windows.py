@@ -45,7 +45,7 @@ from mutauth_twisted.errors import (
     KDCRefused,
     KDCUnreachable,
     MutualAuthError,
-    PeerNotProven,
+    PeerNotAuthenticated,
     RecordError,
     UsageError,
 )
@@ -128,7 +128,7 @@ class SspiInitiator(PublicContext):
             self._proxy = self._open()
         reply = self._proxy.step(token) or b""
         if _NTLM_MESSAGE in reply:
-            raise PeerNotProven(
+            raise PeerNotAuthenticated(
                 self._subject,
                 "Windows has no Kerberos ticket for it, and NTLM would not authenticate the "
                 "service",
@@ -150,7 +150,7 @@ class SspiInitiator(PublicContext):
         if self._answered:
             told = f" (0x{code:08X})" if code else ""
             cause = f"the service's token cannot be taken{told}"
-            return PeerNotProven(
+            return PeerNotAuthenticated(
                 self._subject, cause, "it was altered on the way, or the service refused the ticket"
             )
         if code == _TARGET_UNKNOWN:
@@ -198,7 +198,7 @@ class SspiInitiator(PublicContext):
                 code="kerberos-failed",
             ) from error
         if not complete:
-            raise PeerNotProven(self._subject, "the handshake did not end with Kerberos")
+            raise PeerNotAuthenticated(self._subject, "the handshake did not end with Kerberos")
         flags = Flag(shown & int(Protection.SEAL.requested_flags))
         required = protection.requested_flags | (
             Flag.CONFIDENTIALITY if self._sealed_inside else Flag(0)

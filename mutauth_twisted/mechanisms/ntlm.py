@@ -43,7 +43,7 @@ from mutauth_twisted.errors import (
     AuthenticationError,
     CredentialError,
     MutualAuthError,
-    PeerNotProven,
+    PeerNotAuthenticated,
     RecordError,
     UsageError,
 )
@@ -138,7 +138,7 @@ class _User:
 def _read_users(path: str) -> tuple[_User, ...]:
     """The users of a file; see :class:`NtlmCredentials`.
 
-    :raises CredentialError: when it cannot be read, others can read it, or a line of it is none.
+    :raises CredentialError: when it cannot be read, others can read it, or has an invalid line.
     """
     subject = f"file {path} of NTLM users"
     try:
@@ -229,10 +229,10 @@ def _check_authenticate(token: bytes) -> bool:
     :raises ValueError: when it is not, or no AUTHENTICATE message; the text says why.
     """
     if len(token) < _FLAGS.size:
-        raise ValueError("its token is no AUTHENTICATE message of NTLM")
+        raise ValueError("its token is not an AUTHENTICATE message of NTLM")
     signature, kind, size, at = _AUTHENTICATE.unpack_from(token)
     if signature != b"NTLMSSP\0" or kind != 3 or at + size > len(token):
-        raise ValueError("its token is no AUTHENTICATE message of NTLM")
+        raise ValueError("its token is not an AUTHENTICATE message of NTLM")
     if size < _AV_PAIRS_AT:
         raise ValueError("its response is of NTLMv1, or anonymous")
     (flags,) = _FLAGS.unpack_from(token)
@@ -286,13 +286,13 @@ class _NtlmContext(PublicContext):
         the flags.
         """
         if protection is Protection.TLS:
-            raise PeerNotProven(
+            raise PeerNotAuthenticated(
                 self._subject,
                 "NTLM cannot insist on being bound to a TLS channel",
                 "use protection=seal",
             )
         if self._proxy is None or not self._proxy.complete:
-            raise PeerNotProven(self._subject, "the handshake did not end with NTLM")
+            raise PeerNotAuthenticated(self._subject, "the handshake did not end with NTLM")
         flags = Flag(
             int(self._proxy.context_attr) & int(Protection.SEAL.requested_flags & ~Flag.MUTUAL)
         )
@@ -400,7 +400,7 @@ class NtlmInitiator(_NtlmContext):
             else ""
         )
         cause = f"the service's token cannot be taken{reason}"
-        return PeerNotProven(
+        return PeerNotAuthenticated(
             self._subject, cause, "it was altered on the way, or the service does not speak NTLM"
         )
 
@@ -430,7 +430,7 @@ class NtlmAcceptor(_NtlmContext):
             try:
                 self._mutauth = _check_authenticate(token)
             except ValueError as error:
-                raise PeerNotProven(
+                raise PeerNotAuthenticated(
                     self._subject, str(error), "a client of today sends NTLMv2 with its code"
                 ) from error
         reply = self._proxy.step(token)
@@ -441,7 +441,7 @@ class NtlmAcceptor(_NtlmContext):
             _read_users(self._users)
         except CredentialError as unreadable:
             return unreadable
-        return PeerNotProven(
+        return PeerNotAuthenticated(
             self._subject,
             f"its NTLM authenticates none of the users in {self._users}",
             "compare its user, domain and password with the file; a client of Kerberos is in the "
@@ -456,8 +456,8 @@ class NtlmAcceptor(_NtlmContext):
         for user in _read_users(self._users):
             if user.is_called(domain, name):
                 return user
-        raise PeerNotProven(
-            self._subject, f"it is no user in {self._users} any more", "let it connect again"
+        raise PeerNotAuthenticated(
+            self._subject, f"{self._users} no longer has this user", "let it connect again"
         )
 
     def verify(self, protection: Protection) -> PeerIdentity:
@@ -481,7 +481,7 @@ class NtlmUsers:
     """The users that a service knows, which are all its keys.
 
     :param credentials: their file; read anew for each client.
-    :raises CredentialError: when it cannot be read, others can read it, or a line of it is none.
+    :raises CredentialError: when it cannot be read, others can read it, or has an invalid line.
     :raises UsageError: when another file is in use in this process.
     """
 

@@ -74,8 +74,8 @@ class MutualAuthClientEndpoint:
 
     :param reactor: provides IReactorTime and IReactorFromThreads.
     :param inner: how to reach the service.
-    :param spn: what the service must prove to be; None: nothing, where the
-        package proves no service.
+    :param spn: the SPN that the service must authenticate as; None: nothing, where the
+        package does not authenticate the service.
     :param credentials: who this client is.
     :param security: wire, protection, and the one deadline of connection and handshake.
     :param where: the service's address as errors name it; the SPN if not given.
@@ -100,7 +100,7 @@ class MutualAuthClientEndpoint:
         self._inner = inner
         if security.package.authenticates_service is (spn is None):
             cause, remedy = (
-                ("it needs the SPN that the service must prove", "give the service's SPN")
+                ("it needs the SPN that the service must authenticate as", "give the service's SPN")
                 if spn is None
                 else (f"it cannot authenticate {spn}", "leave the SPN out, or use package kerberos")
             )
@@ -119,7 +119,7 @@ class MutualAuthClientEndpoint:
         """Connect and authenticate; see IStreamClientEndpoint.
 
         The Deferred fires with the factory's protocol once both sides are
-        proven, and fails with a MutualAuthError otherwise.
+        authenticated, and fails with a MutualAuthError otherwise.
         """
         # For one connection: an endpoint that tries several addresses may make several.
         prepared: list[Prepared] = []
@@ -197,7 +197,7 @@ class MutualAuthClientEndpoint:
         return Failure(error)
 
     def _unreachable(self, failure: Failure) -> Failure:
-        if failure.check(OverflowError):  # what sockets make of a port that is none
+        if failure.check(OverflowError):  # what sockets make of an invalid port
             return Failure(UsageError(self._where, "the port is out of range", "use 1 to 65535"))
         if failure.check(ValueError) and not failure.check(MutualAuthError):
             return Failure(

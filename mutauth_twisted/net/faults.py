@@ -81,6 +81,6 @@ class OwnFaults:
             self.standing = None
 
     def over(self) -> None:
-        """A client has proven itself."""
+        """A client has authenticated itself."""
         self.usable()
         self._written_since = True

@@ -43,7 +43,7 @@ class Limits:
     :param handshakes_per_address: handshakes of one IPv4 address or
         one IPv6 network of 64 bits; by default 32, and no more than an eighth
         of all, so that one address cannot take every slot.
-    :param connections: proven sessions at once.
+    :param connections: authenticated sessions at once.
     :param idle: seconds without a byte of either application after which a session ends.
     :param session: seconds after which a session ends; at the latest, and
         with None only then, it ends with its ticket.
@@ -106,7 +106,7 @@ class Cap:
         """There is one more."""
         self.count += 1
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """There is one less."""
         self.count -= 1
         if self._refused and self.count <= self._relaxed:
@@ -130,7 +130,7 @@ def network_of(address: IAddress) -> str:
     return str(parsed.ipv4_mapped or IPv6Address(int(parsed) >> 64 << 64))
 
 
-class Places:
+class Slots:
     """The slots of one service, over all its ports.
 
     :param limits: how many there are of each kind.
@@ -141,9 +141,7 @@ class Places:
         self._sessions = Cap(limits.connections, "sessions")
         self._networks: dict[str, int] = {}
         self._accounts: Counter[str] = Counter()
-        self._waiting: WaitingQueue[Place] = WaitingQueue(
-            limits.waiting, limits.waiting_per_address
-        )
+        self._waiting: WaitingQueue[Slot] = WaitingQueue(limits.waiting, limits.waiting_per_address)
         #: How many handshakes are under way.
         self.handshakes = 0
 
@@ -180,33 +178,33 @@ class Places:
             found.append(Finding("connections-waiting", "handshakes", cause, remedy))
         return tuple(found)
 
-    def take(self, address: IAddress) -> Place | None:
-        """A place for a new connection: a slot among the handshakes, or among those who wait for
+    def take(self, address: IAddress) -> Slot | None:
+        """A slot for a new connection: a slot among the handshakes, or among those who wait for
         one.
 
         :return: None when there is neither.
         """
         network = network_of(address)
-        place = Place(self, network)
+        slot = Slot(self, network)
         if self._has_slot(network):
-            self._enter_handshake(place)
-            return place
-        loser = self._waiting.add(network, place)
-        if loser is place:
+            self._enter_handshake(slot)
+            return slot
+        loser = self._waiting.add(network, slot)
+        if loser is slot:
             return None
         if loser is not None:
             loser.drop()
-        return place
+        return slot
 
     def _has_slot(self, network: str) -> bool:
         limits = self._limits
         own = self._networks.get(network, 0)
         return self.handshakes < limits.handshakes and own < limits.handshakes_per_address
 
-    def _enter_handshake(self, place: Place) -> None:
+    def _enter_handshake(self, slot: Slot) -> None:
         self.handshakes += 1
-        self._networks[place.network] = self._networks.get(place.network, 0) + 1
-        place.enter_handshake()
+        self._networks[slot.network] = self._networks.get(slot.network, 0) + 1
+        slot.enter_handshake()
 
     def leave_handshake(self, network: str) -> None:
         """A handshake is over: who waits has a turn."""
@@ -214,12 +212,12 @@ class Places:
         self._networks[network] -= 1
         if not self._networks[network]:
             del self._networks[network]
-        while (place := self._waiting.next(self._has_slot)) is not None:
-            self._enter_handshake(place)
+        while (slot := self._waiting.next(self._has_slot)) is not None:
+            self._enter_handshake(slot)
 
-    def leave_queue(self, place: Place) -> None:
+    def leave_queue(self, slot: Slot) -> None:
         """A connection waits no more."""
-        self._waiting.discard(place.network, place)
+        self._waiting.discard(slot.network, slot)
 
     def check_session(self, identity: PeerIdentity) -> None:
         """Check that there is a slot for a session of this client.
@@ -244,12 +242,12 @@ class Places:
         if (
             self._limits.per_principal is None
         ):  # then the account is nobody's business, and reading it takes time
-            return self._sessions.give_back
+            return self._sessions.release
         account = _account(identity)
         self._accounts[account] += 1
 
         def leave() -> None:
-            self._sessions.give_back()
+            self._sessions.release()
             self._accounts[account] -= 1
             if not self._accounts[account]:
                 del self._accounts[account]
@@ -262,34 +260,34 @@ def _account(identity: PeerIdentity) -> str:
     return identity.sid or identity.principal.casefold()
 
 
-class Place:
-    """One connection's place: among those who wait, then among the handshakes, then among the
+class Slot:
+    """One connection's slot: among those who wait, then among the handshakes, then among the
     sessions.
 
     :param network: whose it is.
     """
 
-    __slots__ = ("_dropped", "_give_back", "_held", "_places", "network")
+    __slots__ = ("_dropped", "_held", "_leave", "_slots", "network")
 
-    def __init__(self, places: Places, network: str) -> None:
+    def __init__(self, slots: Slots, network: str) -> None:
         self.network = network
-        self._places = places
+        self._slots = slots
         #: The transport of a connection that waits.
         self._held: Any = None
         self._dropped: Callable[[], None] | None = None
-        #: None when it has no place any more.
-        self._give_back: Callable[[], None] | None = self._leave_queue
+        #: None when it has no slot any more.
+        self._leave: Callable[[], None] | None = self._leave_queue
 
     def _leave_queue(self) -> None:
-        self._places.leave_queue(self)
+        self._slots.leave_queue(self)
 
     def _leave_handshake(self) -> None:
-        self._places.leave_handshake(self.network)
+        self._slots.leave_handshake(self.network)
 
     @property
     def waits(self) -> bool:
         """True until it is its turn."""
-        return self._give_back == self._leave_queue
+        return self._leave == self._leave_queue
 
     def hold(self, transport: Any, dropped: Callable[[], None]) -> None:
         """Read nothing of the connection until it is its turn.
@@ -297,7 +295,7 @@ class Place:
         :param transport: provides IPushProducer.
         :param dropped: is called when it has to make room for another.
         """
-        if self._give_back is None:
+        if self._leave is None:
             dropped()
         elif self.waits:
             self._held, self._dropped = transport, dropped
@@ -305,17 +303,17 @@ class Place:
 
     def enter_handshake(self) -> None:
         """It is its turn."""
-        self._give_back = self._leave_handshake
-        if (held := self._release()[0]) is not None:
+        self._leave = self._leave_handshake
+        if (held := self._unhold()[0]) is not None:
             held.resumeProducing()
 
     def drop(self) -> None:
         """It has to make room for another that waits."""
-        self._give_back = None
-        if (dropped := self._release()[1]) is not None:
+        self._leave = None
+        if (dropped := self._unhold()[1]) is not None:
             dropped()
 
-    def _release(self) -> tuple[Any, Callable[[], None] | None]:
+    def _unhold(self) -> tuple[Any, Callable[[], None] | None]:
         released = self._held, self._dropped
         self._held = self._dropped = None
         return released
@@ -324,18 +322,18 @@ class Place:
         """The handshake has become a session.
 
         :raises ServiceFull: when others have taken the last slot since
-            :meth:`Places.check_session`.
+            :meth:`Slots.check_session`.
         """
-        self._places.check_session(identity)
-        self.give_back()
-        self._give_back = self._places.enter_session(identity)
+        self._slots.check_session(identity)
+        self.release()
+        self._leave = self._slots.enter_session(identity)
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """The connection is over; further calls do nothing."""
-        give_back, self._give_back = self._give_back, None
-        self._release()
-        if give_back is not None:
-            give_back()
+        release, self._leave = self._leave, None
+        self._unhold()
+        if release is not None:
+            release()
 
 
 class Lifetime:

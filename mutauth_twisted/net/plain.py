@@ -27,7 +27,7 @@ def parse_client(reactor: Any, text: str) -> IStreamClientEndpoint:
     """The client endpoint that a string describes.
 
     :param text: such as ``tcp:srv1.example.com:9000``.
-    :raises UsageError: when it describes none.
+    :raises UsageError: when it describes no endpoint.
     """
     try:
         return cast(IStreamClientEndpoint, clientFromString(reactor, text))
@@ -41,7 +41,7 @@ def parse_client(reactor: Any, text: str) -> IStreamClientEndpoint:
 
 def _no_endpoint(error: Exception) -> str:
     if str(error).startswith("invalid literal for int()"):
-        return "its port or another number in it is none"
+        return "its port or another number in it is invalid"
     return (
         "a part of it is missing, or one too many" if isinstance(error, TypeError) else str(error)
     )
@@ -69,7 +69,7 @@ def parse_server(reactor: Any, text: str) -> IStreamServerEndpoint:
 
     :param text: such as ``tcp:9000:interface=127.0.0.1``; the backlog is :data:`BACKLOG` unless it
         says otherwise.
-    :raises UsageError: when it describes none, or its port is no port.
+    :raises UsageError: when it describes no endpoint, or its port is not a port.
     """
     remedy = "write a server endpoint, such as tcp:9000"
     try:
@@ -89,7 +89,7 @@ async def listen_on(reactor: Any, text: str, factory: IProtocolFactory) -> Any:
 
     :param text: such as ``tcp:9000:interface=127.0.0.1``.
     :return: the IListeningPort.
-    :raises UsageError: when the string is no endpoint, or its port no port.
+    :raises UsageError: when the string is not an endpoint, or its port no port.
     :raises NetworkError: when that place is taken or not ours.
     """
     try:

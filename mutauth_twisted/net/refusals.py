@@ -56,17 +56,17 @@ class Refusals:
         full.
         """
         # A KDC gives tickets for a name in any mix of cases.
-        return self._sessions.admits(principal, principal.casefold())
+        return self._sessions.allows(principal, principal.casefold())
 
     def ended(self, principal: str) -> bool:
         """Count a line about the end of one of its sessions; return True if it is to be logged in
         full.
         """
-        return self._ends.admits(principal, principal.casefold())
+        return self._ends.allows(principal, principal.casefold())
 
     def broken(self, failure: Failure, source: str) -> bool:
         """An internal error ended a connection; whether it is to be logged in full."""
-        return self._internal.admits(type(failure.value).__name__, source)
+        return self._internal.allows(type(failure.value).__name__, source)
 
     def flush(self) -> None:
         """Write what was only counted so far."""

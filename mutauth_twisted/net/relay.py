@@ -1,7 +1,7 @@
 """Two connections whose bytes go to each other, one of which is made for the other.
 
-In front of a plain service the accepted side is a proven client and the target
-the service; a local port that leads to a proven service has it the other way.
+In front of a plain service the accepted side is an authenticated client and the target
+the service; a local port that leads to an authenticated service has it the other way.
 """
 
 from __future__ import annotations

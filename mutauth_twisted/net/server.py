@@ -33,7 +33,7 @@ from mutauth_twisted.identity import PeerIdentity
 from mutauth_twisted.log import Log
 from mutauth_twisted.net.descriptors import guard
 from mutauth_twisted.net.faults import OwnFaults
-from mutauth_twisted.net.limits import Limits, Place, Places, network_of
+from mutauth_twisted.net.limits import Limits, Slot, Slots, network_of
 from mutauth_twisted.net.protocol import HandshakeProtocol, HandshakeRole, describe
 from mutauth_twisted.net.refusals import Refusals
 from mutauth_twisted.net.tls import Layer, server_layer
@@ -53,7 +53,7 @@ class MutualAuthServerFactory:
     :param wrapped: the application's factory.  Its protocols' transport
         provides :class:`~mutauth_twisted.interfaces.IMutualAuthTransport`.
     :param keys: the service's keys.
-    :param policy: who may in.
+    :param policy: who is allowed.
     :param security: wire, protection and deadline.
     :param limits: how many peers at once, and for how long.
     :param tls: where protection is by TLS, the service's layer; None: one
@@ -97,7 +97,7 @@ class MutualAuthServerFactory:
         self._live: set[_Served] = set()
         self._drained: Deferred[None] | None = None
         #: How many handshakes and sessions there are.
-        self.places = Places(limits)
+        self.slots = Slots(limits)
         self._tls = (tls or server_layer()) if security.protection is Protection.TLS else None
         self._role = HandshakeRole(
             initiator=False,
@@ -134,7 +134,7 @@ class MutualAuthServerFactory:
         self._faults.over()
         if not self.is_own(identity):
             self.authorize(identity)
-        self.places.check_session(identity)
+        self.slots.check_session(identity)
 
     def is_own(self, identity: PeerIdentity) -> bool:
         """Tell whether a client claims the service's own account, which may be another instance."""
@@ -143,7 +143,7 @@ class MutualAuthServerFactory:
     def authorize(self, identity: PeerIdentity) -> None:
         """Ask the access policy about a client; raises AccessDenied."""
         if refusal := self.policy.refusal(identity.principal, identity.read_logon):
-            cause = f"the access policy does not let this principal in: {refusal.cause}"
+            cause = f"the access policy does not allow this principal: {refusal.cause}"
             raise AccessDenied(short_name(identity.principal), cause, refusal.remedy)
 
     def doStart(self) -> None:
@@ -179,8 +179,8 @@ class MutualAuthServerFactory:
         """The handshake for one connection, or while there are too many its end; see
         IProtocolFactory.
         """
-        place = self.places.take(addr)
-        if place is None:
+        slot = self.slots.take(addr)
+        if slot is None:
             self._refusals.refused(
                 _too_many(describe(addr)), network_of(addr), "connection refused"
             )
@@ -188,7 +188,7 @@ class MutualAuthServerFactory:
             # were a protocol.
             return _TurnedAway()
         protocol = _Served(self._reactor, workers_for(self._reactor), self._security, self._role)
-        protocol.place = place
+        protocol.slot = slot
         protocol.served_by = self
         protocol.lost = self._lost
         self._live.add(protocol)
@@ -245,7 +245,7 @@ class _Served(HandshakeProtocol):
     """A server's connection, which the factory counts."""
 
     lost: Callable[[_Served], None]
-    place: Place
+    slot: Slot
     served_by: MutualAuthServerFactory
     #: Whether it may be another instance, which only wants to know who is here.
     _is_neighbour = False
@@ -253,14 +253,14 @@ class _Served(HandshakeProtocol):
     def connectionMade(self) -> None:
         # The deadline runs from here on, whether or not it is its turn.
         super().connectionMade()
-        self.place.hold(self.transport, self._dropped)
+        self.slot.hold(self.transport, self._dropped)
 
     def _dropped(self) -> None:
         self._give_up(_too_many(self._peer))
         self.abort()
 
     def _timed_out(self) -> None:
-        if not self.place.waits:
+        if not self.slot.waits:
             super()._timed_out()
             return
         cause = f"no slot for its handshake became free within {self._security.timeout:g} s"
@@ -291,7 +291,7 @@ class _Served(HandshakeProtocol):
         try:
             if self._is_neighbour:
                 self.served_by.authorize(event.identity)
-            self.place.promote(event.identity)
+            self.slot.promote(event.identity)
         except (AccessDenied, ServiceFull) as error:
             self._failed(error)
         else:
@@ -302,7 +302,7 @@ class _Served(HandshakeProtocol):
             super().connectionLost(reason)
         finally:
             # Not before: a stranger that is told to leave and stays is one all the same.
-            self.place.give_back()
+            self.slot.release()
             self.lost(self)
 
     def abort(self) -> None:
@@ -318,7 +318,7 @@ class MutualAuthServerEndpoint:
     :param reactor: provides IReactorTime and IReactorFromThreads.
     :param inner: where to listen.
     :param keys: the service's keys.
-    :param policy: who may in.
+    :param policy: who is allowed.
     :param security: wire, protection and deadline.
     :param limits: how many peers at once, and for how long.
     :param tls: see :class:`MutualAuthServerFactory`.

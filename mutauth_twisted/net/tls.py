@@ -54,7 +54,7 @@ from mutauth_twisted.errors import (
     CredentialError,
     MutualAuthError,
     NetworkError,
-    PeerNotProven,
+    PeerNotAuthenticated,
     PeerRefused,
     ProtocolViolation,
     UsageError,
@@ -176,15 +176,15 @@ class Layer:
 
         :param transport: what the protocol above got as its transport.
         :param peer: the peer as errors name it.
-        :raises PeerNotProven: when the service's certificate is not for whom it has to be (RFC
-            9525), or nothing verifies the certificate of a third-party service.
+        :raises PeerNotAuthenticated: when the service's certificate is not for whom it has to be
+            (RFC 9525), or nothing verifies the certificate of a third-party service.
         """
         connection = transport.getHandle()
         is_mutauth = transport.negotiatedProtocol == ALPN
         if self._client and self._expected is None and not is_mutauth:
             # A relay can say so too, and TLS that ends at a relay ends a stream wherever the relay
             # likes.
-            raise PeerNotProven(
+            raise PeerNotAuthenticated(
                 peer,
                 _THIRD_PARTY,
                 f"{_SIGNER}; a mutauth service needs none",
@@ -205,7 +205,7 @@ class Layer:
             raise _not_for(self._expected or "", _names_in(connection), peer) from error
         except Exception as error:
             # OpenSSL takes more than cryptography reads, which has an error for each of its reasons
-            raise PeerNotProven(
+            raise PeerNotAuthenticated(
                 peer,
                 "its certificate cannot be read",
                 "give it another one",
@@ -227,7 +227,7 @@ class Layer:
                 code="handshake-cut",
             )
         if isinstance(reason, _NotTrusted):
-            return PeerNotProven(
+            return PeerNotAuthenticated(
                 peer,
                 *_UNTRUSTED.get(reason.code, (_OTHERWISE.format(code=reason.code), _SIGNER)),
                 code="certificate-untrusted",
@@ -287,8 +287,8 @@ _UNTRUSTED = {
     10: ("its certificate has expired", "have it renewed, or check this machine's clock"),
     18: (  # DEPTH_ZERO_SELF_SIGNED_CERT
         "it has signed its certificate itself, as services do that were given none",
-        "leave tls-ca out: the handshake proves the service; or give the service a certificate "
-        "with tls-cert",
+        "leave tls-ca out: the handshake authenticates the service; or give the service a "
+        "certificate with tls-cert",
     ),
     19: _FOREIGN,  # SELF_SIGNED_CERT_IN_CHAIN
     20: _FOREIGN,  # UNABLE_TO_GET_ISSUER_CERT_LOCALLY
@@ -319,10 +319,10 @@ def _names_in(connection: Connection) -> list[str]:
     return [short_name(text) for text in texts[: _NAMES_SHOWN + 1]]
 
 
-def _not_for(expected: str, names: list[str], peer: str) -> PeerNotProven:
+def _not_for(expected: str, names: list[str], peer: str) -> PeerNotAuthenticated:
     cause = f"its certificate is not for {expected}"
     if not names:
-        return PeerNotProven(
+        return PeerNotAuthenticated(
             peer,
             f"{cause}, nor for any name",
             "have it issued with the service's name in it",
@@ -332,7 +332,7 @@ def _not_for(expected: str, names: list[str], peer: str) -> PeerNotProven:
     mentioned = f"it is for {', '.join(names[:_NAMES_SHOWN])}{more}"
     plain = next((name for name in names if re.fullmatch(r"(?!.*\.\.)[A-Za-z0-9.:-]+", name)), None)
     name = "NAME" if plain is None else plain.replace(":", "\\:")
-    return PeerNotProven(
+    return PeerNotAuthenticated(
         peer, cause, f"{mentioned}; tls-name={name} if you mean that", code="certificate-wrong-name"
     )
 
@@ -375,7 +375,7 @@ class _ClientConnections:
 
 @cache
 def trusting_layer() -> Layer:
-    """TLS for a client that takes any certificate, as the handshake proves the service."""
+    """TLS for a client that takes any certificate, as the handshake authenticates the service."""
     return Layer(
         _ClientConnections(CertificateOptions(verify=False, raiseMinimumTo=TLSVersion.TLSv1_3)),
         client=True,
@@ -403,7 +403,7 @@ def checking_layer(authority: Authority, host: str) -> Layer:
 def _checked_name(name: str) -> str:
     """A name as certificates have it.
 
-    :raises UsageError: when it is none.
+    :raises UsageError: when it is invalid.
     """
     try:
         plain = name.removesuffix(".")
@@ -411,7 +411,7 @@ def _checked_name(name: str) -> str:
             DNS_ID(plain)
             plain.encode("idna")
     except ValueError as error:
-        cause = "it is no DNS name and no address"
+        cause = "it is not a DNS name and no address"
         raise UsageError(f"tls-name {name}", cause, "give the one in the certificate") from error
     return plain
 

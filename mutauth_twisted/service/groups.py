@@ -20,8 +20,8 @@ class NamedGroups:
     """Turns names into the SIDs that tickets have.
 
     A name is found once.  When it leads to another group later, the members of
-    that one are not let in, as whoever may create a group could have made it;
-    but they are kept out where the name is on a denial.
+    that one are not allowed, as whoever may create a group could have made it;
+    but they are denied where the name is on a denial.
 
     :param settings: the service.
     """
@@ -94,9 +94,9 @@ class NamedGroups:
 
     def _remedy(self, name: str) -> str:
         if name not in self._allow:
-            return "members of either are kept out; restart the service if that is right"
+            return "members of either are denied; restart the service if that is right"
         return (
-            "its members are not let in; see who created it, and restart the service if that is "
+            "its members are not allowed; see who created it, and restart the service if that is "
             "right"
         )
 

@@ -13,7 +13,7 @@ class NamedAccounts:
     """Looks for the accounts that ``--allow`` and ``--deny`` name without a wildcard, in the
     service's own domain.
 
-    A rule about nobody is no error: the account may be created later.
+    A rule about nobody is not an error: the account may be created later.
 
     :param settings: the service.
     :param realm: the service's own.

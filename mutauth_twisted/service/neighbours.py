@@ -49,7 +49,7 @@ class _Visitor(Factory):
 class Neighbours:
     """Knocks as a client of the service, and leaves again once the service is authenticated.
 
-    Whoever only accepts connections is no neighbour: any user of a host can have a port that an
+    Whoever only accepts connections is not a neighbour: any user of a host can have a port that an
     instance has left behind, and would keep clients away for good.
 
     :param reactor: Twisted's reactor.
@@ -57,7 +57,7 @@ class Neighbours:
     :param credentials: the service's own, which every service accepts for this (``own`` of its
         factory).
     :ivar seen: says how often this service was come to with its own account.
-    :ivar own: addresses and TCP ports on which this service listens, which is no neighbour of
+    :ivar own: addresses and TCP ports on which this service listens, which is not a neighbour of
         itself.
     """
 

@@ -114,12 +114,12 @@ class Publisher:
         return (*(warning.finding for warning in warnings), *self._taken)
 
     async def check(self, use: Callable[[AccessPolicy], None]) -> None:
-        """Find the service's object and groups, and see that every SPN stands on our account and
-        nowhere else.
+        """Find the service's object and groups, and check that every SPN is registered on our
+        account and nowhere else.
 
         Rules about accounts that are not there are named in the log.
 
-        :param use: told who may in where groups have names, now and when that changes.
+        :param use: told who is allowed where groups have names, now and when that changes.
         :raises ServiceCheckFailed: when one does not, unless --spn-check says otherwise.
         :raises NotFound: when the object or a group is not there.
         :raises UsageError: when a group can be in no client's ticket.

@@ -104,15 +104,15 @@ class MutualAuthService(Service):
 
     def status(self) -> Status:
         """How the service is now."""
-        fault, places = self._factory.fault, self._factory.places
+        fault, slots = self._factory.fault, self._factory.slots
         wrong = self._publisher.wrong if self._publisher is not None else ()
         return Status(
             self._settings.service.service_class,
             tuple(describe(port.getHost()) for port in self._ports) if self.running else (),
-            handshakes=places.handshakes,
-            waiting=places.waiting,
-            sessions=places.sessions,
-            wrong=(*wrong, *((fault,) if fault is not None else ()), *places.shortages),
+            handshakes=slots.handshakes,
+            waiting=slots.waiting,
+            sessions=slots.sessions,
+            wrong=(*wrong, *((fault,) if fault is not None else ()), *slots.shortages),
         )
 
     def _use(self, policy: AccessPolicy) -> None:

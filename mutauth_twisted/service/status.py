@@ -37,7 +37,7 @@ class Status:
     :param serving: where it listens; none while it starts or stops.
     :param handshakes: handshakes under way.
     :param waiting: connections that wait for their handshake.
-    :param sessions: proven clients that are connected.
+    :param sessions: authenticated clients that are connected.
     :param wrong: what is wrong with it in the directory, with its own keys or
         replay cache, or with its limits.
     """
@@ -147,7 +147,7 @@ class _Watcher(Protocol):
 
     def __init__(self, factory: StatusFactory, network: str) -> None:
         self._factory = factory
-        #: Whose places it takes.
+        #: Whose slots it takes.
         self.network = network
         self._request = b""
         self._deadline: IDelayedCall | None = None

@@ -224,7 +224,7 @@ class Values(dict[str, Any]):
         """
         allow, deny = (filter(is_sid, self[name]) for name in ("allow-group", "deny-group"))
         policy = AccessPolicy(self["allow"], self["deny"], self["allow-all"], allow, deny)
-        if policy.lets_nobody_in and not self["allow-group"]:
+        if policy.allows_no_client and not self["allow-group"]:
             spell = self.front.spell
             remedy = f"add {spell('allow', 'PATTERN')}, or {spell('allow-all', True)} for everybody"
             cause = "the access policy allows no client"

@@ -158,7 +158,7 @@ class Option:
 
     :param name: its name in every front-end.
     :param kind: what its values are.
-    :param help: one sentence, with the default where that is no plain value.
+    :param help: one sentence, with the default where that is not a plain value.
     :param default: the value of an option that is not given, or what makes it.
     """
 
@@ -228,7 +228,9 @@ SECTIONS: Mapping[tuple[str, Where], tuple[Option, ...]] = {
     ("The service", _SERVICE | _COMMAND): (
         Option("service-class", _CLASS, "First part of the SPN, such as echoSvc."),
         Option("host", Kind("FQDN"), "Second part of the SPN (this machine's name).", own_host),
-        Option("account", _NAME, "Account that runs it (the keytab's one entry that is no SPN)."),
+        Option(
+            "account", _NAME, "Account that runs it (the keytab's one entry that is not an SPN)."
+        ),
         Option("state-dir", _DIR, "Where the SCP's GUID is cached.", str(DEFAULT_STATE_DIR)),
     ),
     ("The service", _SERVICE): (

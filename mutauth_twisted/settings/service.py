@@ -34,8 +34,8 @@ class Settings:
     :param serve: what to serve, as a kind (``echo``, ``forward``, ``factory``) and its argument.
     :param tls_files: the files of a TLS certificate and, where it is another one, of its key.
     :param spn_check: what to do about a missing SPN: ``refuse``, ``warn`` or ``off``.
-    :param policy: who may in, as far as no directory has to be asked.
-    :param allow_groups: names of groups whose members may in too.
+    :param policy: who is allowed, as far as no directory has to be asked.
+    :param allow_groups: names of groups whose members are allowed too.
     :param deny_groups: names of groups whose members may not.
     :param explicit_limits: the names of those limits that are no defaults.
     """

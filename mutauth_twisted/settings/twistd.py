@@ -36,7 +36,7 @@ def _adder(option: Option) -> Callable[[ServiceOptions, str], None]:
 
 
 class ServiceOptions(usage.Options):
-    """The part of the command line that is no option.
+    """The part of the command line that is not an option.
 
     :ivar settings: the service that the options describe, once they are parsed.
     """

@@ -27,7 +27,7 @@ The other side
 
 A directory
     :class:`Domain` is an Active Directory domain in memory, with a domain controller's rules: an
-    SPN stands on one account, a host gives itself two-part SPNs of its own name only, access
+    SPN is registered on one account, a host gives itself two-part SPNs of its own name only, access
     control lists decide who may write.  The same tests run against it and against Samba::
 
         domain = Domain("example.com")

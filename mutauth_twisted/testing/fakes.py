@@ -23,7 +23,7 @@ from zope.interface import implementer
 from mutauth_twisted.access import Logon
 from mutauth_twisted.core.context import Outcome, StepFailed
 from mutauth_twisted.core.options import SecurityOptions
-from mutauth_twisted.errors import MutualAuthError, PeerNotProven, RecordError
+from mutauth_twisted.errors import MutualAuthError, PeerNotAuthenticated, RecordError
 from mutauth_twisted.identity import PeerIdentity
 from mutauth_twisted.names import split_principal
 from mutauth_twisted.net.protocol import HandshakeProtocol, HandshakeRole
@@ -94,16 +94,16 @@ class FakeContext:
             raise self.fails
         expected = self.token(self._next - 1) if self._next > 1 else None
         if token != expected:
-            raise StepFailed(PeerNotProven("peer", "its token is wrong"))
+            raise StepFailed(PeerNotAuthenticated("peer", "its token is wrong"))
         mine, self._next = self._next, self._next + 2
         return Outcome(self.token(mine) if mine <= self.legs else b"", mine >= self.legs)
 
     def verify(self, protection: Protection) -> PeerIdentity:
         self.verified += 1
         if missing := protection.required_flags & ~self.flags:
-            raise PeerNotProven("peer", f"the handshake ended without {flag_names(missing)}")
+            raise PeerNotAuthenticated("peer", f"the handshake ended without {flag_names(missing)}")
         if self.package != "kerberos":
-            raise PeerNotProven("peer", "the handshake did not end with Kerberos")
+            raise PeerNotAuthenticated("peer", "the handshake did not end with Kerberos")
         spn = self.spn if self.initiator else None
         expires = time.time() + self.lifetime
         logon = Logon(split_principal(self.principal)[0], "TEST", groups=self.groups)

@@ -4,7 +4,7 @@
 contexts: a client that asks a question, a service that answers, and both closing in order.  The
 sides are bare connections (:class:`Bare`), without a clock or a transport, or stand on the Twisted
 driver (:class:`Peer`).  The integration tests do
-the same over TCP (``tests/integration/exchange_case.py``).
+the same over TCP (``tests/integration/handshake_case.py``).
 """
 
 from __future__ import annotations
@@ -159,12 +159,12 @@ class Attempt:
     """How one conversation through the one in the middle went.
 
     :ivar error: why the client got no connection, or lost it; None where it ended well.
-    :ivar server_error: the same for the service; over TCP as far as it let somebody in.
-    :ivar spn: what the client holds proven.
+    :ivar server_error: the same for the service; over TCP as far as it allows a client.
+    :ivar spn: what the client takes as authenticated.
     :ivar client: what the client's application received.
-    :ivar principals: whom the service let in.
+    :ivar principals: whom the service allowed.
     :ivar server: what the service's application received.
-    :ivar proofs: what each side holds proven: protection and flags.
+    :ivar proofs: what each side takes as authenticated: protection and flags.
     :ivar gave_up: whether the client closed because what it waited for did not come: an end that no
         side calls an error.
     """
@@ -295,7 +295,7 @@ class Side(Protocol):
 
 
 class Bare:
-    """One side of a connection that stands on nothing: a Connection, and what its events ask for.
+    """One side of a connection that runs bare: a Connection, and what its events ask for.
 
     :param context: the side's security context.
     :param security: what was agreed on.
@@ -630,7 +630,7 @@ class Conversation:
         return self._move_end(direction) or bool(data)
 
     def _flush(self, direction: str) -> bool:
-        """Carry what is no message: one side read what it got in another way."""
+        """Carry what is not a message: one side read what it got in another way."""
         rest = self._splitters[direction].rest()
         self._ways[direction][1].receive(rest)
         return bool(rest)
@@ -699,7 +699,7 @@ class MiddleCase(SynchronousTestCase):
         keys: ServiceKeys | None = None,
         **options: Any,
     ) -> Conversation:
-        """A client and a service of ours.
+        """A mutauth client and service.
 
         :param closes: the direction of whoever closes first.
         :param options: of :class:`Bare` and :class:`Peer`, for the service.

@@ -33,7 +33,7 @@ def add_group(
 
 
 def remove(session: LdapSession, dn: str) -> None:
-    """What is not there any more is no error."""
+    """What is not there any more is not an error."""
     try:
         session.delete(dn)
     except NotFound:
@@ -95,10 +95,10 @@ class FindCases(DirectoryWorld):
         self.assertTrue((await self.find("Domain Users")).sid.endswith("-513"))
 
     async def test_refused(self) -> None:
-        """What is no group, is not there, or is in no ticket, is refused with the next step."""
+        """What is not a group, is not there, or is in no ticket, is refused with the next step."""
         await self.not_found("alice", UsageError, "it is a user (", "--allow")
         await self.not_found("srv1$", UsageError, "it is a computer (")
-        await self.not_found(f"CN=Users,{self.place.base_dn}", UsageError, "it is no group (")
+        await self.not_found(f"CN=Users,{self.place.base_dn}", UsageError, "it is not a group (")
         await self.not_found("no such", NotFound, "lab.example has no such group", "sAMAccountName")
         await self.not_found(f"CN=none,{self.place.base_dn}", NotFound, "no such object")
         await self.not_found("CN=none,DC=elsewhere,DC=example", MutualAuthError)

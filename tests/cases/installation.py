@@ -63,7 +63,7 @@ class InstallationCases(DirectoryWorld):
             self.do("alice", lambda session: read_scp(session, found.guid)), NotFound
         )
 
-    async def test_what_is_missing_is_mended(self) -> None:
+    async def test_what_is_missing_is_fixed(self) -> None:
         """Installing again puts back a lost right, a lost SPN and a new keyword."""
         found = await self.install()
         sid = found.account.sid
@@ -426,7 +426,7 @@ class StartupCases(DirectoryWorld):
         )
 
     async def test_missing_spn(self) -> None:
-        """A missing SPN is refused before anything is published, with the command that mends it."""
+        """A missing SPN is refused before anything is published, with the command that fixes it."""
         found = await self.install()
         await self.do(
             "administrator", lambda session: remove_spns(session, found.account, found.spns[:1])
@@ -464,8 +464,8 @@ class StartupCases(DirectoryWorld):
         line = await self.failure_of(self.publish(found), ServiceCheckFailed)
         self.assertIn(f"the SCP was moved, it was {found.dn}", line)
         self.assertIn(f"--scp-parent {place}", line)
-        mended = await self.install(scp_parent=place)
-        self.assertEqual((mended.guid, mended.created), (found.guid, False))
+        fixed = await self.install(scp_parent=place)
+        self.assertEqual((fixed.guid, fixed.created), (found.guid, False))
         self.assertEqual((await self.publish(found)).warnings, ())
         by_guid = await self.publish(found, spn_forms=["guid"])
         self.assertEqual(by_guid.scp.dn, new_dn)

@@ -211,4 +211,4 @@ class LocationCases(DirectoryWorld):
         line = await self.failure_of(self.located(self.service_class), ServiceCheckFailed)
         self.assertIn("'ninety'", line)
         line = await self.failure_of(self.located(parent_of(found.dn)), OtherObject)
-        self.assertIn("no service connection point", line)
+        self.assertIn("not a service connection point", line)

@@ -1,4 +1,4 @@
-"""RnR services end to end: published by an administrator, served, found, proven, removed."""
+"""RnR services end to end: published by an administrator, served, found, authenticated, removed."""
 
 from __future__ import annotations
 
@@ -143,6 +143,6 @@ class RnrDirectoryCases(DirectoryWorld):
         line = await self.failure_of(
             self.located(f"CN=srv1,CN=Computers,{self.place.base_dn}"), OtherObject
         )
-        self.assertIn("is no serviceInstance", line)
+        self.assertIn("is not a serviceInstance", line)
         for name in ("*", "a,b=c/d", "x)(cn=*"):
             await self.failure_of(self.located(name), NotFound)

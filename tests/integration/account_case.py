@@ -17,14 +17,14 @@ from mutauth_twisted.errors import PeerRefused
 from mutauth_twisted.ldap.connection import Directory
 from mutauth_twisted.ldap.options import DirectoryOptions
 from mutauth_twisted.ldap.session import LdapSession
-from tests.integration.exchange_case import ExchangeTestCase
+from tests.integration.handshake_case import HandshakeTestCase
 
 T = TypeVar("T")
 PASSWORD = "Correct-horse-7"
 NORMAL_ACCOUNT = "512"
 
 
-class AccountCase(ExchangeTestCase):
+class AccountCase(HandshakeTestCase):
     """mallory has an account of her own; each test has its own mallory."""
 
     def setUp(self) -> Deferred[None]:  # type: ignore[override]
@@ -76,7 +76,7 @@ class AccountCase(ExchangeTestCase):
             "its access policy",
         )
 
-    async def let_in(self, policy: AccessPolicy, who: ClientCredentials) -> Any:
+    async def allowed(self, policy: AccessPolicy, who: ClientCredentials) -> Any:
         """The service lets the client in; its identity there."""
         client = await self.connect(await self.listen(policy=policy), credentials=who)
         identity = self.servers[-1].protected.peer_identity

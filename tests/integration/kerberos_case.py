@@ -40,7 +40,7 @@ from mutauth_twisted.mechanisms import KERBEROS
 from mutauth_twisted.mechanisms.kerberos import ServiceKeys
 from mutauth_twisted.spn import SPN
 from mutauth_twisted.text import printable
-from tests.integration.exchange_case import ExchangeTestCase
+from tests.integration.handshake_case import HandshakeTestCase
 
 T = TypeVar("T")
 AES128, AES256, RC4 = 17, 18, 23
@@ -118,7 +118,7 @@ def _key_version(session: LdapSession, dn: str) -> int:
     return int(session.read(dn, ["msDS-KeyVersionNumber"]).text("msDS-KeyVersionNumber") or 0)
 
 
-class KerberosTestCase(ExchangeTestCase):
+class KerberosTestCase(HandshakeTestCase):
     """A service with an account of its own, ``self.account``, whose keys the test may change."""
 
     async def _register(self) -> None:

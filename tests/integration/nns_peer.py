@@ -1,4 +1,4 @@
-"""A peer of another make: MS-NNS written anew from the document, blocking, on python-gssapi alone.
+"""A third-party peer: MS-NNS written anew from the document, blocking, on python-gssapi alone.
 
 It stands in for .NET's NegotiateStream, and behaves as that does: it knows
 nothing of empty records (it skips them) and ends by closing its socket.

@@ -21,7 +21,7 @@ class AccountTests(AccountCase):
     """Names that a client chooses."""
 
     async def test_a_free_name(self) -> None:
-        """Whose UPN has an allowed name that is nobody's is not let in by it, with a PAC or
+        """Whose UPN has an allowed name that is nobody's is not allowed by it, with a PAC or
         without.
         """
         await self.add(self.mallory, f"{self.ghost}@lab.example")
@@ -29,14 +29,14 @@ class AccountTests(AccountCase):
         for options in ((), ("--no-request-pac",)):
             who = self.as_name(self.ghost, *options)
             await self.kept_out(ghost, who)
-            identity = await self.let_in(AccessPolicy(allow=[self.named("*")]), who)
+            identity = await self.allowed(AccessPolicy(allow=[self.named("*")]), who)
             self.assertEqual(identity.principal, self.named(self.ghost))
             self.assertEqual(
                 identity.account, None if options else f"{self.lab.domain}\\{self.mallory}"
             )
 
     async def test_a_taken_name(self) -> None:
-        """Whose UPN begins with another account's sAMAccountName is not let in for that account,
+        """Whose UPN begins with another account's sAMAccountName is not allowed for that account,
         which is.
         """
         victim = f"vic-{self.tag}"
@@ -44,7 +44,7 @@ class AccountTests(AccountCase):
         dn = await self.add(self.mallory, f"{victim}@other.example")
         policy = AccessPolicy(allow=[self.named(victim)])
         await self.kept_out(policy, self.as_name(f"{victim}@other.example", "-E"))
-        identity = await self.let_in(policy, self.as_name(f"{victim}.smith"))
+        identity = await self.allowed(policy, self.as_name(f"{victim}.smith"))
         self.assertEqual(identity.account, f"{self.lab.domain}\\{victim}")
         # The very name is refused by this domain controller; by older ones it is not.
         upn = Change("replace", "userPrincipalName", (f"{victim}@lab.example",))
@@ -64,7 +64,7 @@ class AccountTests(AccountCase):
             (f"{self.ghost}@lab.example", "-E"),
             (f"{self.mallory}@{self.lab.domain}", "-E"),
         ):
-            identity = await self.let_in(policy, self.as_name(name, *options))
+            identity = await self.allowed(policy, self.as_name(name, *options))
             self.assertEqual(
                 (identity.account, identity.sid), (f"{self.lab.domain}\\{self.mallory}", sid)
             )
@@ -86,10 +86,10 @@ class AccountTests(AccountCase):
                 (f"{self.mallory}@{self.lab.domain}", "-E"),
             ):
                 await self.kept_out(policy, self.as_name(name, *options))
-            await self.let_in(policy, self.alice)
+            await self.allowed(policy, self.alice)
 
     async def test_as_the_log_has_it(self) -> None:
-        """DOMAIN\\name lets in and keeps out that account, under each of its names; without a PAC
+        """DOMAIN\\name allows and denies that account, under each of its names; without a PAC
         nobody comes in.
         """
         await self.add(self.mallory, f"{self.ghost}@lab.example")
@@ -97,17 +97,17 @@ class AccountTests(AccountCase):
             who = self.as_name(typed)
             for domain in (self.lab.domain, self.lab.domain.lower(), self.lab.realm):
                 account = f"{domain}\\{self.mallory}"
-                identity = await self.let_in(AccessPolicy(allow=[account]), who)
+                identity = await self.allowed(AccessPolicy(allow=[account]), who)
                 self.assertEqual(identity.account, f"{self.lab.domain}\\{self.mallory}")
                 denied = AccessPolicy(allow_all=True, deny=[account])
                 await self.kept_out(denied, who)
-                await self.let_in(denied, self.alice)
+                await self.allowed(denied, self.alice)
                 for policy in (denied, AccessPolicy(allow=[account])):
                     await self.kept_out(policy, self.as_name(typed, "--no-request-pac"))
             await self.kept_out(AccessPolicy(allow=[f"{self.lab.domain}\\{self.ghost}"]), who)
 
     async def test_computer(self) -> None:
-        """A computer that leaves its $ out is no user of that name, and is denied by its own."""
+        """A computer that leaves its $ out is not a user of that name, and is denied by its own."""
         password = self.lab.password("srv1")
         for name in ("srv1", "SRV1", "srv1$"):
             who = self.as_name(name, password=password)
@@ -119,7 +119,7 @@ class AccountTests(AccountCase):
                 "lab.example\\SRV1$",
             ):
                 await self.kept_out(AccessPolicy(allow_all=True, deny=[denied]), who)
-            identity = await self.let_in(AccessPolicy(allow=[self.named("srv1$")]), who)
+            identity = await self.allowed(AccessPolicy(allow=[self.named("srv1$")]), who)
             self.assertEqual(identity.account, f"{self.lab.domain}\\srv1$")
 
     async def test_letters(self) -> None:
@@ -128,7 +128,7 @@ class AccountTests(AccountCase):
         await self.add(name)
         policy = AccessPolicy(allow=[self.named(name)])
         for typed in (name, name.upper()):
-            identity = await self.let_in(policy, self.as_name(typed))
+            identity = await self.allowed(policy, self.as_name(typed))
             self.assertEqual(identity.account, f"{self.lab.domain}\\{name}")
         denied = AccessPolicy(allow_all=True, deny=[self.named(name.upper())])
         for typed in (name, name.upper()):
@@ -146,7 +146,7 @@ class AccountTests(AccountCase):
         self.addCleanup(globalLogPublisher.removeObserver, observe)
         policy = AccessPolicy(allow=[self.named(self.ghost)])
         account = (
-            f"nothing lets it in; its account is {self.named(self.mallory)} "
+            f"no rule allows it; its account is {self.named(self.mallory)} "
             f"({self.lab.domain}\\{self.mallory})"
         )
         for options, reason in (((), account), (("--no-request-pac",), "has no PAC")):

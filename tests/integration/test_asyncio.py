@@ -12,13 +12,13 @@ from twisted.internet.threads import deferToThread
 import mutauth_twisted
 from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.errors import PeerRefused
-from tests.integration.exchange_case import LOOPBACK, ExchangeTestCase
+from tests.integration.handshake_case import LOOPBACK, HandshakeTestCase
 
 ROOT = Path(mutauth_twisted.__file__).parents[1]
 COMMAND = (sys.executable, str(ROOT / "examples" / "asyncio_peer.py"))
 
 
-class AsyncioTests(ExchangeTestCase):
+class AsyncioTests(HandshakeTestCase):
     """Each driver's client with the other's service, over real sockets."""
 
     async def ask(self, port: int, spn: object = None) -> tuple[int, str]:
@@ -85,7 +85,7 @@ class AsyncioTests(ExchangeTestCase):
 
     async def test_not_authorized(self) -> None:
         """Who is not authorized by either service has no connection, and is told why."""
-        denied = "its access policy does not let this principal in"
+        denied = "its access policy does not allow this principal"
         port, process = await self.serve("bob@*")
         await self.refused(self.connect_only(port), PeerRefused, denied)
         self.assertIn(self.lab.principal("alice"), await self.line(process))

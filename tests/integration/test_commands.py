@@ -58,8 +58,8 @@ class MainJobTests(CommandTestCase):
         )
 
     def test_in_front_of_a_plain_service(self) -> None:
-        """--forward passes a proven client's bytes to a plain service, and its answer back, half-
-        close included.
+        """--forward passes an authenticated client's bytes to a plain service, and its answer back,
+        half- close included.
         """
         self.install()
 
@@ -288,7 +288,7 @@ class ServiceRefusalTests(CommandTestCase):
         file.unlink()  # uninstall does not take it for one either
 
     def test_missing_spn(self) -> None:
-        """Without an SPN it names the SPN, the account, and the command that mends it."""
+        """Without an SPN it names the SPN, the account, and the command that fixes it."""
         self.install("--spn-form", "guid")
         self.refused_start(
             1, f"{self.service_class}/{self.host}/CN=", "svc-echo", "run mutauth install"
@@ -338,7 +338,7 @@ class ServiceRefusalTests(CommandTestCase):
         self.refused(ended, 4, str(keytab), "permission denied")
 
     def test_not_a_keytab(self) -> None:
-        """A file that is no keytab."""
+        """A file that is not a keytab."""
         self.refused_start(4, "/etc/hostname", options=("--keytab", "/etc/hostname"))
 
     def test_wrong_account(self) -> None:
@@ -454,7 +454,7 @@ class ClientRefusalTests(CommandTestCase):
             )
 
     def test_unreadable_configuration(self) -> None:
-        """A krb5.conf that cannot be read, as after somebody else's environment was taken over."""
+        """A krb5.conf that cannot be read, as after someone else's environment was taken over."""
         ended = self.command(
             "mutauth",
             "connect",
@@ -532,7 +532,7 @@ class ClientRefusalTests(CommandTestCase):
             self.refused_connection(endpoint, 3, f"127.0.0.1:{port}", "within 1 s")
 
     def test_denied(self) -> None:
-        """A proven client whom the policy does not let in learns a code, and that it was
+        """An authenticated client whom the policy does not allow learns a code, and that it was
         refused.
         """
         self.install()

@@ -23,7 +23,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from tests.integration.commands import CommandTestCase, Running
-from tests.integration.exchange_case import Application, one
+from tests.integration.handshake_case import Application, one
 
 #: At once: no more than one address may have of the few handshakes that fit.
 CROWD = 4
@@ -179,7 +179,7 @@ class ServiceTests(DescriptorCase):
             return error.read()
 
     async def test_forward(self) -> None:
-        """A session with a plain service behind it counts twice: each that is let in is served."""
+        """A session with a plain service behind it counts twice: each that is allowed is served."""
         with socket.create_server(("127.0.0.1", 0), backlog=200) as plain:
             serving = deferToThread(self.echo, plain)
             try:
@@ -224,7 +224,7 @@ class ServiceTests(DescriptorCase):
                     connection.close()
 
     async def test_of_one_account(self) -> None:
-        """One account gets as many sessions as it may have; another is let in."""
+        """One account gets as many sessions as it may have; another is allowed."""
         with self.small("--max-connections-per-principal", "5") as service:
             self.assertEqual((await self.crowd(service.port, 20)).count(""), 5)
             self.assertEqual(await self.come(service.port, "bob"), "")

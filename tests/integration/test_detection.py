@@ -15,7 +15,7 @@ from mutauth_twisted.protection import Flag, Protection
 from mutauth_twisted.testing.forge import set_environment
 from mutauth_twisted.wire import NNS, WINSOCK
 from tests.integration.commands import CommandTestCase
-from tests.integration.exchange_case import LOOPBACK, ExchangeTestCase
+from tests.integration.handshake_case import LOOPBACK, HandshakeTestCase
 from tests.integration.nns_peer import KERBEROS, SPNEGO, NNSPeer
 from tests.integration.winsock_peer import WinsockPeer
 
@@ -35,7 +35,7 @@ ATTACKS = {
 }
 
 
-class DetectionTests(ExchangeTestCase):
+class DetectionTests(HandshakeTestCase):
     """Our service, and its clients over TCP."""
 
     def client(self, port: int, security: SecurityOptions, spnego: bool) -> NNSPeer | WinsockPeer:

@@ -138,7 +138,7 @@ class ConnectionTests(DirectoryTestCase):
         line = await self.failure_of(
             self.do("alice", lambda session: session.read("no dn", ["cn"])), DirectoryRefused
         )
-        self.assertIn("no valid DN", line)
+        self.assertIn("not a valid DN", line)
 
     async def test_foreign_text_in_a_filter_finds_nothing(self) -> None:
         """A keyword that looks like a filter is only a keyword."""
@@ -236,7 +236,7 @@ class CredentialTests(DirectoryTestCase):
         self.assertIn("no KDC answers", line)
 
     async def test_unknown_domain_controller(self) -> None:
-        """A host that holds no ldap SPN is no domain controller, whatever listens there."""
+        """A host that holds no ldap SPN is not a domain controller, whatever listens there."""
         self.resolver.lookup_addresses = lambda host: _fired([self.lab.nameserver])  # type: ignore[method-assign]
         directory = self.directory(
             servers=["ldap://rogue.lab.example"],

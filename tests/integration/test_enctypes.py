@@ -26,7 +26,7 @@ from mutauth_twisted.testing.fakes import captured_log
 from mutauth_twisted.testing.forge import DCE_STYLE, Realm, set_environment
 from mutauth_twisted.testing.hostile import with_decoy
 from tests.integration.commands import CommandTestCase
-from tests.integration.exchange_case import LOOPBACK
+from tests.integration.handshake_case import LOOPBACK
 from tests.integration.kerberos_case import AES128, AES256, RC4, RC4_ONLY, KerberosTestCase
 from tests.integration.nns_peer import ALL_FLAGS, NNSPeer, Refused
 
@@ -53,7 +53,7 @@ class FloorTests(KerberosTestCase):
             self.assertIn("msDS-SupportedEncryptionTypes", str(error))
         self.assertEqual(self.servers, [])
 
-    async def test_mended(self) -> None:
+    async def test_fixed(self) -> None:
         """A client with a keytab gets a new ticket once the account has been put right."""
         port = await self.listen(self.service_keys())
         client = self.client_keytab(await self.create("client"))

@@ -187,7 +187,7 @@ class BrokenConnectionTests(FailoverTestCase):
 
 
 class HostileServerTests(DirectoryTestCase):
-    """A server that has not proven anything."""
+    """A server that has not authenticated anything."""
 
     def hostile(self, talk: Any) -> str:
         """A server at the domain controller's address that talks in its own way; its URL."""

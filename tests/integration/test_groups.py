@@ -41,7 +41,7 @@ class TicketTests(AccountCase):
             dn, sids[name] = await self.add_group(name, group_type, user)
             if name.startswith("u"):
                 _, sids[f"o{self.tag}"] = await self.add_group(f"o{self.tag}", SECURITY | LOCAL, dn)
-        identity = await self.let_in(AccessPolicy(allow_all=True), self.as_name(self.mallory))
+        identity = await self.allowed(AccessPolicy(allow_all=True), self.as_name(self.mallory))
         seen = {name[0] for name, sid in sids.items() if sid in identity.groups}
         self.assertEqual(seen, {"g", "l", "u", "o"})
         self.assertFalse([sid for sid in identity.groups if sid.startswith("S-1-5-32-")])
@@ -152,7 +152,7 @@ class WatchTests(MaintenanceCase):
         self.assertEqual((publisher.wrong, self.policies), ((), [policy]))
 
     async def test_created_anew(self) -> None:
-        """Members of a new group of the same name are not let in, and are kept out where it is
+        """Members of a new group of the same name are not allowed, and are denied where it is
         denied.
         """
         allowed, denied = f"a{uuid4().hex[:8]}", f"d{uuid4().hex[:8]}"
@@ -174,9 +174,11 @@ class WatchTests(MaintenanceCase):
             await self.as_administrator(lambda session, dn=dn: session.delete(dn))
         for name in (allowed, denied):
             await self.add(name)
-        await self.logged(f"group {allowed}: it is another group now", "its members are not let in")
         await self.logged(
-            f"group {denied}: it is another group now", "members of either are kept out"
+            f"group {allowed}: it is another group now", "its members are not allowed"
+        )
+        await self.logged(
+            f"group {denied}: it is another group now", "members of either are denied"
         )
         last = self.policies[-1]
         self.assertEqual(last.allow_groups, first.allow_groups)
@@ -285,14 +287,14 @@ class CommandTests(CommandTestCase):
             alice = self.mutauth("connect", self.direct(service.port), given="hello\n")
             bob = self.mutauth("connect", self.direct(service.port), given="hello\n", user="bob")
         self.assertEqual((alice.code, alice.output), (0, "hello\n"), alice)
-        self.refused(bob, 4, "its access policy does not let this principal in")
+        self.refused(bob, 4, "its access policy does not allow this principal")
         self.assertIn(
-            "nothing lets it in; its account is bob@LAB.EXAMPLE (LAB\\bob); --allow that",
+            "no rule allows it; its account is bob@LAB.EXAMPLE (LAB\\bob); --allow that",
             service.log,
         )
 
     def test_denied(self) -> None:
-        """Everybody but the members."""
+        """Everyone but the members."""
         add = (
             "spn",
             "add",
@@ -306,10 +308,10 @@ class CommandTests(CommandTestCase):
         with self.service("--deny-group", "echo-users@lab.example", *self.NOTHING) as service:
             alice = self.mutauth("connect", self.direct(service.port), given="hello\n")
             bob = self.mutauth("connect", self.direct(service.port), given="hello\n", user="bob")
-        self.refused(alice, 4, "its access policy does not let this principal in")
+        self.refused(alice, 4, "its access policy does not allow this principal")
         self.assertNotIn("echo-users", alice.errors)
         self.assertIn(
-            "kept out by --deny-group echo-users@lab.example; its account is LAB\\alice",
+            "denied by --deny-group echo-users@lab.example; its account is LAB\\alice",
             service.log,
         )
         self.assertEqual((bob.code, bob.output), (0, "hello\n"), bob)

@@ -110,7 +110,7 @@ class HostileDirectoryTests(CommandTestCase):
         self.assertIn("published again", service.log)
 
     async def test_names(self) -> None:
-        """Objects' names: a group that lets in, a container, an account and its SPNs."""
+        """Objects' names: a group that allows, a container, an account and its SPNs."""
         name = f"h{uuid4().hex[:8]}"
         hostile = f"{name}\x1b[31m\u202e\u200b"
         group = f"CN={hostile},CN=Users,{self.lab.base_dn}"

@@ -12,10 +12,10 @@ from mutauth_twisted.ldap.connection import Directory
 from mutauth_twisted.ldap.options import DirectoryOptions
 from mutauth_twisted.ldap.session import LdapSession
 from mutauth_twisted.mechanisms.kerberos import ServiceKeys
-from tests.integration.exchange_case import ExchangeTestCase
+from tests.integration.handshake_case import HandshakeTestCase
 
 
-class IdentityTests(ExchangeTestCase):
+class IdentityTests(HandshakeTestCase):
     """alice is in echo-users, bob is not; both are domain users."""
 
     async def sid(self, group: str) -> str:

@@ -64,7 +64,7 @@ class InstanceTests(CommandTestCase):
                 second.stop()
                 first.stop()
                 self.assertNotIn("published again", first.log + second.log)
-                self.assertIn("the access policy does not let this principal in", first.log)
+                self.assertIn("the access policy does not allow this principal", first.log)
 
     def test_squatter(self) -> None:
         """A program that listens on the port of an instance that was killed does not get its

@@ -25,7 +25,7 @@ from mutauth_twisted.errors import (
     KDCRefused,
     KDCUnreachable,
     MutualAuthError,
-    PeerNotProven,
+    PeerNotAuthenticated,
     PeerRefused,
     ProtocolViolation,
     ToldByTicket,
@@ -172,12 +172,12 @@ class ClockTests(ErrorTestCase):
         )
         expired = self.forged(-7200, -3600)
         await self.service_refuses(
-            told, PeerNotProven, "its ticket has expired", "clock", credentials=expired
+            told, PeerNotAuthenticated, "its ticket has expired", "clock", credentials=expired
         )
         told = (PeerRefused, ("it did not accept the ticket",))
         ended = self.forged(-7200, -100)
         await self.service_refuses(
-            told, PeerNotProven, "its ticket has expired", "clock", credentials=ended
+            told, PeerNotAuthenticated, "its ticket has expired", "clock", credentials=ended
         )
         told = (PeerRefused, ("the service refused the ticket: the ticket is not valid yet", "NTP"))
         early = self.forged(3600, 7200)
@@ -197,7 +197,7 @@ class ClockTests(ErrorTestCase):
         await self.answered(token)
         self.servers.clear()
         heard = await self.answered(token)
-        self.assertIs(type(heard), PeerNotProven)
+        self.assertIs(type(heard), PeerNotAuthenticated)
         self.assertIn("seen before (replay)", str(heard))
 
     async def test_both_packages(self) -> None:
@@ -222,12 +222,12 @@ class ClockTests(ErrorTestCase):
             (
                 self.forged(-60, 3600, key=os.urandom(32)),
                 "the ticket was made for another key",
-                (PeerNotProven, "made for another key", str(self.spn), str(self.file)),
+                (PeerNotAuthenticated, "made for another key", str(self.spn), str(self.file)),
             ),
             (
                 self.forged(-7200, -3600),
                 "the Kerberos ticket has expired",
-                (PeerNotProven, "its ticket has expired"),
+                (PeerNotAuthenticated, "its ticket has expired"),
             ),
         ):
             told = (PeerRefused, (f"the service refused the ticket: {client}",))
@@ -241,7 +241,7 @@ class ClockTests(ErrorTestCase):
             await self.answered(token)
             self.servers.clear()
             heard = await self.answered(token)
-            self.assertIs(type(heard), PeerNotProven)
+            self.assertIs(type(heard), PeerNotAuthenticated)
             self.assertIn("seen before (replay)", str(heard))
 
     def token(self, mechanism: gssapi.OID = gssapi.MechType.kerberos) -> bytes:
@@ -293,7 +293,7 @@ class ClockTests(ErrorTestCase):
             self.assertIn(words, str(heard))
             self.assertTrue(heard and heard.remedy)
         heard = await self.answered(good[:-4] + bytes(4))
-        self.assertIs(type(heard), PeerNotProven)
+        self.assertIs(type(heard), PeerNotAuthenticated)
         self.assertIn("its request does not fit its ticket", str(heard))
 
     async def test_replay_cache(self) -> None:
@@ -440,7 +440,7 @@ class KeyTests(ErrorTestCase):
                     )
                 else:
                     kind, words = (
-                        PeerNotProven,
+                        PeerNotAuthenticated,
                         ("made for another key", "mutauth spn query", "klist -k"),
                     )
                 await self.service_refuses(
@@ -453,7 +453,7 @@ class KeyTests(ErrorTestCase):
         self.put(self.file, evolve(self.account, version=1).key())
         await self.service_refuses(
             OTHER_KEY,
-            PeerNotProven,
+            PeerNotAuthenticated,
             "made for another key",
             "mutauth spn query",
             credentials=forged,

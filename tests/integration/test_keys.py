@@ -21,7 +21,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from mutauth_twisted.credentials import ClientCredentials
-from mutauth_twisted.errors import CredentialError, PeerNotProven, PeerRefused, ToldByTicket
+from mutauth_twisted.errors import CredentialError, PeerNotAuthenticated, PeerRefused, ToldByTicket
 from mutauth_twisted.kerberos.tickets import tickets_for
 from mutauth_twisted.spn import SPN
 from tests.integration.commands import CommandTestCase
@@ -137,7 +137,7 @@ class RotationTests(RotatingTestCase):
         await self.both(
             port,
             REFUSED,
-            (PeerNotProven, (str(self.spn), str(self.file), *versions)),
+            (PeerNotAuthenticated, (str(self.spn), str(self.file), *versions)),
             credentials=holder,
         )
         await self.served(port)
@@ -241,7 +241,7 @@ class ClientTests(KerberosTestCase):
         return spn
 
     async def test_ccache_replaced(self) -> None:
-        """A cache that somebody else's tickets were put into makes the same client somebody
+        """A cache that someone else's tickets were put into makes the same client somebody
         else.
         """
         path = self.here / "ccache"
@@ -362,7 +362,7 @@ class ClientTests(KerberosTestCase):
         new = await self.new_password(self.account)
         self.put(self.file, new.key())
         old = (
-            PeerNotProven,
+            PeerNotAuthenticated,
             (f"is for key version {self.account.version}", f"holds {new.version}"),
         )
         await self.both(self.port, REFUSED, old, credentials=credentials)

@@ -29,7 +29,7 @@ class KeytabCase(CommandTestCase):
         self.keytab = Path(self.state) / "service.keytab"
 
     def tool(self, *words: str, hosts: bool = False) -> str:
-        """Run somebody else's tool as the administrator.
+        """Run someone else's tool as the administrator.
 
         :param hosts: let it find the domain controller's address as it would with the domain's DNS:
             in a mount namespace of its own with another /etc/hosts.

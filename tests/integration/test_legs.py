@@ -23,7 +23,7 @@ from mutauth_twisted.core.channelbinding import TLS_EXPORTER, ChannelBinding
 from mutauth_twisted.core.confirmation import Confirming
 from mutauth_twisted.core.context import Outcome
 from mutauth_twisted.core.options import SecurityOptions
-from mutauth_twisted.errors import MutualAuthError, NetworkError, PeerNotProven
+from mutauth_twisted.errors import MutualAuthError, NetworkError, PeerNotAuthenticated
 from mutauth_twisted.mechanisms import kerberos
 from mutauth_twisted.net import client
 from mutauth_twisted.net.client import MutualAuthClientEndpoint
@@ -31,7 +31,7 @@ from mutauth_twisted.net.server import MutualAuthServerEndpoint
 from mutauth_twisted.protection import Protection
 from mutauth_twisted.testing.fakes import SPN_ASKED, FakeContext
 from mutauth_twisted.wire import NNS, WINSOCK
-from tests.integration.exchange_case import LOOPBACK, Application, one
+from tests.integration.handshake_case import LOOPBACK, Application, one
 
 TLS = Protection.TLS
 CHANNELS = tuple(
@@ -56,7 +56,7 @@ class Watched(FakeContext):
             (self.initiator, len(self.steps) + 1, len(self.test.clients), len(self.test.servers))
         )
         if len(self.steps) + 1 == self.fails_at:
-            self.fails = PeerNotProven("the peer", "its token is not liked")
+            self.fails = PeerNotAuthenticated("the peer", "its token is not liked")
         return super().step(token)
 
 
@@ -316,7 +316,9 @@ class LegsTests(TestCase):
             elsewhere = ChannelBinding(TLS_EXPORTER, bytes(32))
             confirming = partial(_confirming, elsewhere)
             with mock.patch.object(connection, "Confirming", confirming):
-                error = await self.assertFailure(self.connect(port, security, legs), PeerNotProven)
+                error = await self.assertFailure(
+                    self.connect(port, security, legs), PeerNotAuthenticated
+                )
             self.assertIn("has not confirmed this TLS channel", str(error))
             self.assertEqual(self.clients, [], (wire.name, legs))
             self.assert_nothing_early((wire.name, legs))

@@ -26,7 +26,7 @@ from mutauth_twisted.net.limits import Limits
 from mutauth_twisted.net.transport import LINGER
 from mutauth_twisted.protection import Protection
 from mutauth_twisted.testing.fakes import captured_log
-from tests.integration.exchange_case import LOOPBACK, Application, ExchangeTestCase, one
+from tests.integration.handshake_case import LOOPBACK, Application, HandshakeTestCase, one
 
 CLOCK = cast(IReactorTime, reactor)
 MEGABYTE = 1 << 20
@@ -129,7 +129,7 @@ class Flood:
         await self._all
 
 
-class CrowdCase(ExchangeTestCase):
+class CrowdCase(HandshakeTestCase):
     """Honest clients, many at once."""
 
     timeout = 120
@@ -248,8 +248,8 @@ class BurstTests(CrowdCase):
                 self.assertEqual(await self.crowd(port, [LOOPBACK] * 200), [True] * 200)
 
 
-class SessionTests(ExchangeTestCase):
-    """Proven clients."""
+class SessionTests(HandshakeTestCase):
+    """Authenticated clients."""
 
     async def test_full(self) -> None:
         """A client too many is told so, and gets in when another has left."""
@@ -295,7 +295,7 @@ class SessionTests(ExchangeTestCase):
         await self.close(client)
 
 
-class BackpressureTests(ExchangeTestCase):
+class BackpressureTests(HandshakeTestCase):
     """A slow reader and a fast writer."""
 
     timeout = 120

@@ -1,4 +1,4 @@
-"""A running service notices what an administrator breaks, says how to mend it, and mends what it
+"""A running service notices what an administrator breaks, says how to fix it, and fixes what it
 may.
 """
 
@@ -94,8 +94,8 @@ class MaintenanceTests(MaintenanceCase):
         return found
 
     async def test_a_squatter(self) -> None:
-        """Who listens where an instance did and does not prove itself keeps nobody away, at the
-        start or later.
+        """Who listens where an instance did and does not authenticate itself keeps nobody away, at
+        the start or later.
         """
         found = await self.install()
         for user in (None, "svc-other"):
@@ -195,7 +195,7 @@ class MaintenanceTests(MaintenanceCase):
             await publisher.withdraw()
 
     async def test_nobody_there(self) -> None:
-        """A host that is unknown, or is no host's name, and a port that is closed, are no other
+        """A host that is unknown, or is not a host's name, and a port that is closed, are no other
         instance.
         """
         found = await self.install()
@@ -294,7 +294,7 @@ class MaintenanceTests(MaintenanceCase):
 
     async def test_rnr(self) -> None:
         """An RnR service that an administrator changes or removes is missed, with the command that
-        mends it.
+        fixes it.
         """
         address = Address(self.host, BindingInformation(9000))
 

@@ -54,7 +54,7 @@ from mutauth_twisted.testing.middle import (
     replace,
 )
 from mutauth_twisted.wire import NNS, WINSOCK, Token, Wire
-from tests.integration.exchange_case import LOOPBACK, ExchangeTestCase, MiddleFactory, say
+from tests.integration.handshake_case import LOOPBACK, HandshakeTestCase, MiddleFactory, say
 from tests.unread import HEADER, mark_in_token, unread_in_token
 
 #: RFC 4121 4.1: a KRB-ERROR behind the mechanism's OID.
@@ -65,7 +65,7 @@ HANGS = 20.0
 NOTICED = (RecordError, ProtocolViolation, StreamCut)
 
 
-class MiddleCase(ExchangeTestCase):
+class MiddleCase(HandshakeTestCase):
     """Somebody who passes bytes on, or others."""
 
     async def attempt(self, port: int, tamper: Tamper, security: SecurityOptions) -> Attempt:
@@ -146,7 +146,7 @@ class MiddleCase(ExchangeTestCase):
         return messages
 
 
-class ExchangeTests(MiddleCase):
+class HandshakeTests(MiddleCase):
     """Tokens."""
 
     async def test_flipped(self) -> None:

@@ -1,4 +1,4 @@
-"""Wire ``nns`` against a real KDC, with a peer of another make, as a .NET one: see
+"""Wire ``nns`` against a real KDC, with a third-party peer, as a .NET one: see
 tests/integration/nns_peer.py.
 """
 
@@ -13,12 +13,12 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
-from tests.integration.exchange_case import LOOPBACK, ExchangeTestCase
+from tests.integration.handshake_case import LOOPBACK, HandshakeTestCase
 from tests.integration.nns_peer import NNSPeer
 
 
-class OtherPeerTests(ExchangeTestCase):
-    """Between a peer of ours and one of another make."""
+class OtherPeerTests(HandshakeTestCase):
+    """Between another mutauth peer and a third-party one."""
 
     async def test_its_client(self) -> None:
         """Our service serves it, without an empty record; its plain close is a clean end."""

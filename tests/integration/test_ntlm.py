@@ -1,4 +1,6 @@
-"""The package that proves no service: over TCP, against Kerberos, and through the commands."""
+"""The package that does not authenticate the service: over TCP, against Kerberos, and through the
+commands.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,7 @@ from mutauth_twisted.testing.hostile import stripped
 from mutauth_twisted.testing.users import users_file
 from mutauth_twisted.wire import NNS, WINSOCK, Wire
 from tests.integration.commands import CommandTestCase
-from tests.integration.exchange_case import LOOPBACK, Application, ExchangeTestCase, one
+from tests.integration.handshake_case import LOOPBACK, Application, HandshakeTestCase, one
 
 USERS = "LAB:alice:first s3cret\nLAB:bob:second s3cret\n"
 CHANNELS = tuple(
@@ -114,7 +116,7 @@ class Stripping(Protocol):
             self.other.transport.loseConnection()
 
 
-class ExchangeTests(ExchangeTestCase):
+class HandshakeTests(HandshakeTestCase):
     """Clients and services of this package, and of others."""
 
     async def serve(self, security: SecurityOptions, policy: AccessPolicy = POLICY) -> int:
@@ -137,8 +139,8 @@ class ExchangeTests(ExchangeTestCase):
         return cast("Deferred[Application]", endpoint.connect(one(Application())))
 
     async def test_both_ways(self) -> None:
-        """On either wire, sealed or signed: the client is proven, the service is not, and the log
-        says both loudly.
+        """On either wire, sealed or signed: the client is authenticated, the service is not, and
+        the log says both loudly.
         """
         for security in CHANNELS:
             what = (security.wire.name, security.protection.value)
@@ -172,7 +174,7 @@ class ExchangeTests(ExchangeTestCase):
             await self.close(client)
 
     async def test_refused(self) -> None:
-        """A wrong password, somebody unknown, and a user whom the policy keeps out: no application,
+        """A wrong password, somebody unknown, and a user whom the policy denies: no application,
         on either side.
         """
         for security in CHANNELS:
@@ -274,7 +276,7 @@ class ExchangeTests(ExchangeTestCase):
         return await self.listen_plainly(Middle())
 
     async def test_changed(self) -> None:
-        """A byte changed in any of the three tokens lets nobody in; in a record it ends the
+        """A byte changed in any of the three tokens allows no client; in a record it ends the
         connection.
         """
         for security in CHANNELS:
@@ -399,8 +401,8 @@ class CommandTests(CommandTestCase):
         return f"mutauth:tcp\\:127.0.0.1\\:{port}:" + ":".join(keywords)
 
     def test_service(self) -> None:
-        """A service and its clients: what is not proven is said at every start and connection,
-        passwords never.
+        """A service and its clients: what is not authenticated is said at every start and
+        connection, passwords never.
         """
         for wire in ("nns", "winsock"):
             with self.service("--wire", wire) as running:
@@ -426,15 +428,15 @@ class CommandTests(CommandTestCase):
                     kept_out = self.mutauth("connect", where + ":principal=bob@LAB")
                     self.assertEqual(kept_out.code, 4, kept_out)
                     self.assertIn("access policy", kept_out.errors)
-                proven = (
+                authenticated = (
                     f"mutauth:tcp\\:127.0.0.1\\:{running.port}:spn=echoSvc/srv1.lab.example:"
                     f"wire={wire}"
                 )
-                self.assertIn(self.mutauth("connect", proven).code, (3, 4))
+                self.assertIn(self.mutauth("connect", authenticated).code, (3, 4))
                 running.stop()
             self.assertIn("this service is NOT AUTHENTICATED", running.log)
             self.assertIn("authenticated as alice@LAB (ntlm-service-unproven, seal; ", running.log)
-            self.assertNotIn("s3cret", running.log + ended.errors + proven)
+            self.assertNotIn("s3cret", running.log + ended.errors + authenticated)
 
     def test_wrong_password(self) -> None:
         """A client with a wrong password is refused with code 4; both sides say why in a line."""

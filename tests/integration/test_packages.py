@@ -20,7 +20,7 @@ from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.errors import PeerError
 from mutauth_twisted.testing.fakes import captured_log
 from mutauth_twisted.wire import NNS, WINSOCK, Wire
-from tests.integration.exchange_case import ExchangeTestCase, say
+from tests.integration.handshake_case import HandshakeTestCase, say
 
 # MS-NLMP 2.2.1.1: the flags of a client of today; neither domain nor workstation.
 NEGOTIATE = (
@@ -76,7 +76,7 @@ SERVICES = {"NTLM": CHALLENGE, "SPNEGO with NTLM": answer(CHALLENGE)}
 KERBEROS = (mechanisms.KERBEROS, mechanisms.NEGOTIATE)
 
 
-class PackageTests(ExchangeTestCase):
+class PackageTests(HandshakeTestCase):
     """Neither side lets a package in that proves less."""
 
     def refusals(self, events: list[Any]) -> list[str]:

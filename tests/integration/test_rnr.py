@@ -1,4 +1,4 @@
-"""RnR services end to end: published by an administrator, served, found, proven, removed."""
+"""RnR services end to end: published by an administrator, served, found, authenticated, removed."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class RnrCommandTests(CommandTestCase):
         return self.mutauth(*words, user=user)
 
     def test_the_whole_procedure(self) -> None:
-        """Published with its SPN, served, found by name, proven by the SPN with its DN, listed, and
-        removed.
+        """Published with its SPN, served, found by name, authenticated by the SPN with its DN,
+        listed, and removed.
         """
         published = self.publish("--account", "svc-echo")
         self.assertEqual(published.code, 0, published)
@@ -55,11 +55,11 @@ class RnrCommandTests(CommandTestCase):
             self.assertIn("RnR service updated: nothing, all was right", service.log)
             connected = self.mutauth("connect", "-v", self.rnr_endpoint, given="hello\n")
             self.assertEqual((connected.code, connected.output), (0, "hello\n"), connected)
-            proven = (
+            authenticated = (
                 "authenticated as "
                 f"{self.service_class}/{self.host}/CN={self.service_class},CN=WinsockServices,CN=System,"
             )
-            self.assertIn(proven, connected.errors)
+            self.assertIn(authenticated, connected.errors)
         listed = self.mutauth("rnr", "list", "--json", *self.reach)
         (entry,) = [
             each for each in json.loads(listed.output) if each["name"] == self.service_class
@@ -92,7 +92,7 @@ class RnrCommandTests(CommandTestCase):
         self.refused(self.mutauth("rnr", "list", *directory, *self.reach), 2, "--directory-ca FILE")
 
     def test_refused_starts(self) -> None:
-        """Not published, without the SPN, and on another port than published: each with the mending
+        """Not published, without the SPN, and on another port than published: each with the fixing
         command.
         """
         command = (

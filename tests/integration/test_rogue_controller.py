@@ -160,7 +160,7 @@ class CommandTests(RogueCase):
         self.assertNotIn("Traceback", ended.errors)
 
     def test_names_that_are_read_otherwise(self) -> None:
-        """A target that would end the principal early, or name another realm in it, is no host
+        """A target that would end the principal early, or name another realm in it, is not a host
         name.
         """
         for target in (

@@ -12,13 +12,13 @@ from typing import Any
 from mutauth_twisted import windows
 from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.credentials import ClientCredentials
-from mutauth_twisted.errors import AuthenticationError, NetworkError, PeerNotProven
+from mutauth_twisted.errors import AuthenticationError, NetworkError, PeerNotAuthenticated
 from mutauth_twisted.mechanisms import NEGOTIATE
 from mutauth_twisted.mechanisms import kerberos_windows as sspi
 from mutauth_twisted.protection import Protection
 from mutauth_twisted.spn import SPN
 from mutauth_twisted.wire import NNS, WINSOCK
-from tests.integration.exchange_case import ExchangeTestCase
+from tests.integration.handshake_case import HandshakeTestCase
 
 CHANNELS = (
     SecurityOptions(),
@@ -31,7 +31,7 @@ CHANNELS = (
 )
 
 
-class LogonSessionTests(ExchangeTestCase):
+class LogonSessionTests(HandshakeTestCase):
     """The process's own tickets, alice's, stand for a logon session's."""
 
     def setUp(self) -> Any:  # type: ignore[override]
@@ -47,8 +47,8 @@ class LogonSessionTests(ExchangeTestCase):
         return super().setUp()
 
     async def test_sessions(self) -> None:
-        """On either wire, with either package and each protection, both sides are proven, and the
-        bytes come through.
+        """On either wire, with either package and each protection, both sides are authenticated,
+        and the bytes come through.
         """
         for security in CHANNELS:
             self.servers.clear()
@@ -74,7 +74,7 @@ class LogonSessionTests(ExchangeTestCase):
         """
         port = await self.listen()
         connecting = self.connect(port, SPN("host", self.lab.host("srv1")), ClientCredentials())
-        await self.assertFailure(connecting, PeerNotProven, NetworkError)
+        await self.assertFailure(connecting, PeerNotAuthenticated, NetworkError)
         self.assertEqual(self.servers, [])
 
     async def test_unknown_service(self) -> None:

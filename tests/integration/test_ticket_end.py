@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
 from mutauth_twisted.credentials import ClientCredentials
-from mutauth_twisted.errors import PeerNotProven, PeerRefused, SessionEnded
+from mutauth_twisted.errors import PeerNotAuthenticated, PeerRefused, SessionEnded
 from tests.integration.kerberos_case import KerberosTestCase
 
 #: Of the tickets; the KDC rounds to seconds.
@@ -71,6 +71,6 @@ class TicketEndTests(KerberosTestCase):
         await self.both(
             port,
             (PeerRefused, ("did not accept the ticket",)),
-            (PeerNotProven, ("its ticket has expired",)),
+            (PeerNotAuthenticated, ("its ticket has expired",)),
             credentials=forever,
         )

@@ -113,7 +113,7 @@ class SharedCase(KerberosTestCase):
 
 
 class ForgeryTests(SharedCase):
-    """Who has proven nothing says that it refuses a ticket."""
+    """Who has authenticated nothing says that it refuses a ticket."""
 
     async def test_kdc_away(self) -> None:
         """Without a KDC the tickets that are there serve on, this service's too."""

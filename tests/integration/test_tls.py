@@ -34,7 +34,7 @@ from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.errors import (
     CredentialError,
     MutualAuthError,
-    PeerNotProven,
+    PeerNotAuthenticated,
     PeerRefused,
     ProtocolViolation,
     StreamCut,
@@ -49,7 +49,7 @@ from mutauth_twisted.protection import Flag, Protection
 from mutauth_twisted.testing.certificates import Certificates
 from mutauth_twisted.testing.keyupdates import KeyChanger
 from mutauth_twisted.wire import NNS, WINSOCK, Wire
-from tests.integration.exchange_case import LOOPBACK, Application, ExchangeTestCase, one
+from tests.integration.handshake_case import LOOPBACK, Application, HandshakeTestCase, one
 from tests.integration.nns_peer import ALL_FLAGS, NNSPeer, Refused
 
 TLS = SecurityOptions(protection=Protection.TLS, timeout=5.0)
@@ -103,7 +103,7 @@ class Passing(Protocol):
             self.other.transport.loseConnection()
 
 
-class TLSTestCase(ExchangeTestCase):
+class TLSTestCase(HandshakeTestCase):
     """Services and clients with protection tls."""
 
     def certificates(self, name: str = "ca") -> Certificates:
@@ -196,8 +196,8 @@ class ChannelTests(TLSTestCase):
         self.servers.clear()
 
     async def test_all(self) -> None:
-        """Either wire, either package: both sides are proven, the service's side bound to the
-        channel.
+        """Either wire, either package: both sides are authenticated, the service's side bound to
+        the channel.
         """
         for wire in (NNS, WINSOCK):
             for package in (KERBEROS, NEGOTIATE):
@@ -420,7 +420,7 @@ class CertificateTests(TLSTestCase):
             (None, "it has signed its certificate itself"),
         ):
             port = await self.listen(security=TLS, tls=tls, keys=cast(Any, self))
-            await self.refused(self.connect_checking(port, authority), PeerNotProven, cause)
+            await self.refused(self.connect_checking(port, authority), PeerNotAuthenticated, cause)
 
     accepts_replays = False
     authenticates_service = True
@@ -468,7 +468,7 @@ class RelayTests(TLSTestCase):
         ALPN the victim does.
         """
         port = await self.listen(security=TLS)
-        for protocols, error in (((ALPN,), PeerRefused), ((), PeerNotProven)):
+        for protocols, error in (((ALPN,), PeerRefused), ((), PeerNotAuthenticated)):
             relay = await self.relay(port, to_tls=True, protocols=protocols)
             await self.refused(self.connect(relay, security=TLS), error)
 
@@ -490,7 +490,7 @@ class RelayTests(TLSTestCase):
         port = await self.listen(security=SIGN)
         relay = await self.relay(port, to_tls=False)
         error = await self.assertFailure(self.connect(relay, security=TLS), MutualAuthError)
-        self.assertIsInstance(error, ProtocolViolation | PeerNotProven)
+        self.assertIsInstance(error, ProtocolViolation | PeerNotAuthenticated)
 
     async def test_with_a_confirmation_made_up(self) -> None:
         """The relay cannot make the confirmation, nor have the service sign it."""
@@ -520,7 +520,9 @@ class RelayTests(TLSTestCase):
             relay = await self.listen_plainly(
                 cast(Any, TLSMemoryBIOFactory(relay_options(ALPN), False, factory))
             )
-            error = await self.assertFailure(self.connect(relay, security=TLS), PeerNotProven)
+            error = await self.assertFailure(
+                self.connect(relay, security=TLS), PeerNotAuthenticated
+            )
             self.assertIn("has not confirmed this TLS channel", str(error))
 
     async def test_as_a_third_party_service(self) -> None:
@@ -541,12 +543,12 @@ class RelayTests(TLSTestCase):
                 "it is not a mutauth service, and no authority is given to verify its certificate; "
                 "give tls-ca"
             )
-            await self.refused(self.connect(relay, security=TLS), PeerNotProven, words)
+            await self.refused(self.connect(relay, security=TLS), PeerNotAuthenticated, words)
             await self.refused(
                 self.connect_checking(
                     relay, Authority(self.certificates(security.protection.value).ca_file)
                 ),
-                PeerNotProven,
+                PeerNotAuthenticated,
                 "it has signed its certificate itself",
             )
         self.assertEqual((seen, self.servers), (b"", []))
@@ -602,7 +604,7 @@ class RelayTests(TLSTestCase):
         self.assertEqual(await other.wait_for(6), b"A WORD")
         await self.close(other)
 
-    # A peer of another make
+    # A third-party peer
 
     def visit(self, port: int, bindings: bytes | None) -> bytes:
         """Be a client on Python's own TLS, with bindings to the certificate (b"" for the right

@@ -1,4 +1,4 @@
-"""Wire ``winsock`` against a real KDC: among ourselves, and with a peer of another make."""
+"""Wire ``winsock`` against a real KDC: among ourselves, and with a third-party peer."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from mutauth_twisted.mechanisms.kerberos import ServiceKeys
 from mutauth_twisted.protection import Protection
 from mutauth_twisted.wire import WINSOCK
 from tests.integration.commands import CommandTestCase
-from tests.integration.exchange_case import LOOPBACK, ExchangeTestCase
+from tests.integration.handshake_case import LOOPBACK, HandshakeTestCase
 from tests.integration.winsock_peer import WinsockPeer
 
 CHANNELS = {kind: SecurityOptions(WINSOCK, kind) for kind in (Protection.SEAL, Protection.SIGN)}
 SEALED = CHANNELS[Protection.SEAL]
 
 
-class OurselvesTests(ExchangeTestCase):
+class OurselvesTests(HandshakeTestCase):
     """Our client and our service."""
 
     async def test_data(self) -> None:
-        """Both sides are proven, and data of any size goes both ways, sealed and signed."""
+        """Both sides are authenticated, and data of any size goes both ways, sealed and signed."""
         data = random.Random(1).randbytes(300_000)
         for security in CHANNELS.values():
             port = await self.listen(security=security)
@@ -74,7 +74,7 @@ class OurselvesTests(ExchangeTestCase):
             self.assertEqual(self.servers, [])
 
 
-class OtherPeerTests(ExchangeTestCase):
+class OtherPeerTests(HandshakeTestCase):
     """A program made after the sample: see tests/integration/winsock_peer.py."""
 
     async def test_its_client(self) -> None:
@@ -155,7 +155,7 @@ class OtherPeerTests(ExchangeTestCase):
             self.assertEqual(client.protected.peer_identity.spn, self.by_dn)
 
     async def test_denied(self) -> None:
-        """A client that is not let in sees the connection close."""
+        """A client that is not allowed sees the connection close."""
         port = await self.listen(
             ServiceKeys(ServiceCredentials(str(self.lab.keytab("svc-echo"))), "other"),
             security=SEALED,

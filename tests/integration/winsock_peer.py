@@ -1,4 +1,4 @@
-"""A peer of another make: the SDK sample's messages written anew, blocking, on python-gssapi alone.
+"""A third-party peer: the SDK sample's messages written anew, blocking, on python-gssapi alone.
 
 It stands in for a program made after Microsoft's sample, takes no message of
 more than 12,000 bytes, and ends by closing its socket.  Nothing of this

@@ -1,4 +1,4 @@
-"""Who may come in, once proven."""
+"""Who may come in, once authenticated."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mutauth_twisted.names import split_principal
 
 
 def permits(policy: AccessPolicy, principal: str, **told: tuple[str, ...]) -> bool:
-    """Whether an account of that very name may in."""
+    """Whether an account of that very name is allowed."""
     return policy.permits(principal, lambda: Logon(split_principal(principal)[0], "R", **told))  # type: ignore[arg-type]
 
 
@@ -144,7 +144,7 @@ class AccountTests(SynchronousTestCase):
     """The name on the ticket is the client's choice; the PAC's is not."""
 
     def test_a_name_of_another(self) -> None:
-        """Whose UPN, or whose other name, is the one allowed is not let in by it."""
+        """Whose UPN, or whose other name, is the one allowed is not allowed by it."""
         mallory = Logon("mallory", "R", upn="alice@r")
         for allowed in ("alice@R", "al*@R", "alice@*", "?lice@R"):
             self.assertFalse(
@@ -177,7 +177,7 @@ class AccountTests(SynchronousTestCase):
         self.assertFalse(policy.permits("alice\\@r.example@R", lambda: Logon("mallory", "R")))
 
     def test_computers(self) -> None:
-        """A computer that comes without its $ is no user of that name."""
+        """A computer that comes without its $ is not a user of that name."""
         computer = Logon("srv1$", "R", upn="srv1$@r")
         self.assertFalse(AccessPolicy(allow=["srv1@R"]).permits("srv1@R", lambda: computer))
         self.assertTrue(AccessPolicy(allow=["srv1$@R"]).permits("srv1@R", lambda: computer))
@@ -222,7 +222,7 @@ class AccountTests(SynchronousTestCase):
         self.assertFalse(AccessPolicy(allow=["a/b@R"]).permits("a/b@R", lambda: Logon("a/b", "R")))
 
     def test_a_upn_of_elsewhere(self) -> None:
-        """A UPN whose suffix is another realm's is no name in this one."""
+        """A UPN whose suffix is another realm's is not a name in this one."""
         policy = AccessPolicy(allow_all=True, deny=["bob@R"])
         for upn in ("bob@other", "bob", "@r", ""):
             logon = Logon("x", "R", upn=upn)
@@ -255,7 +255,7 @@ class AccountTests(SynchronousTestCase):
                 )
 
     def test_reasons(self) -> None:
-        """A refusal names the rule that keeps out, or the account that none lets in and what
+        """A refusal names the rule that denies, or the account that none allows and what
         would.
         """
         group, other = GroupTests.GROUP, "S-1-5-21-1-2-3-1105"
@@ -269,38 +269,38 @@ class AccountTests(SynchronousTestCase):
             (
                 AccessPolicy(allow=["alice@R"]),
                 mallory,
-                ("nothing lets it in", "mallory@R (LAB\\mallory)", "--allow that"),
+                ("no rule allows it", "mallory@R (LAB\\mallory)", "--allow that"),
             ),
             (
                 AccessPolicy(allow=["bob@S", "b*@T"]),
                 mallory,
-                ("nothing lets it in: no --allow is about R", "NAME@R"),
+                ("no rule allows it: no --allow is about R", "NAME@R"),
             ),
             (AccessPolicy(allow=["alice@R"]), None, ("no PAC",)),
             (
                 AccessPolicy(allow_all=True, deny=["x@R", "al*@R"]),
                 mallory,
-                ("kept out by --deny al*@R",),
+                ("denied by --deny al*@R",),
             ),
             (
                 AccessPolicy(allow_all=True, deny=["x@R", "m*@*"]),
                 mallory,
-                ("kept out by --deny m*@*", "LAB\\mallory"),
+                ("denied by --deny m*@*", "LAB\\mallory"),
             ),
             (
                 AccessPolicy(allow_all=True, deny=["LAB\\x", "lab\\m*"]),
                 mallory,
-                ("kept out by --deny lab\\m*;", "LAB\\mal"),
+                ("denied by --deny lab\\m*;", "LAB\\mal"),
             ),
             (
                 AccessPolicy(allow_all=True, deny_groups=[other]),
                 member,
-                (f"kept out by --deny-group {other}", "LAB\\mal"),
+                (f"denied by --deny-group {other}", "LAB\\mal"),
             ),
             (
                 AccessPolicy(allow_all=True, deny_groups=[group], group_names=calls),
                 member,
-                ("kept out by --deny-group LAB\\banned", "LAB\\mallory"),
+                ("denied by --deny-group LAB\\banned", "LAB\\mallory"),
             ),
             (
                 AccessPolicy(allow=["x@R"], allow_groups=[other]),
@@ -379,7 +379,7 @@ class DomainTests(SynchronousTestCase):
         )
 
     def test_denied(self) -> None:
-        """It stays out under each of its names, whatever lets it in; the domain may be written as
+        """It stays out under each of its names, whatever allows it; the domain may be written as
         the realm.
         """
         for pattern in (
@@ -412,7 +412,7 @@ class DomainTests(SynchronousTestCase):
 
     def test_without_a_pac(self) -> None:
         """Nothing tells whether it is the account: a denial keeps everybody out, and an allowance
-        lets nobody in.
+        allows no client.
         """
         for logon in (None, Logon("", "LAB")):
             for realm in ("LAB.EXAMPLE", "OTHER"):
@@ -489,7 +489,7 @@ class GroupTests(SynchronousTestCase):
         self.assertFalse(permits(policy, "eve@R", groups=(self.GROUP,)))
 
     def test_denied(self) -> None:
-        """Members of a denied group stay out, whoever lets them in, even where they are members for
+        """Members of a denied group stay out, whoever allows them, even where they are members for
         denials only.
         """
         for policy in (
@@ -504,14 +504,14 @@ class GroupTests(SynchronousTestCase):
             )
 
     def test_nobody(self) -> None:
-        """A policy knows whether it lets anybody in."""
-        self.assertTrue(AccessPolicy(deny=["a@R"]).lets_nobody_in)
+        """A policy knows whether it allows any client."""
+        self.assertTrue(AccessPolicy(deny=["a@R"]).allows_no_client)
         for policy in (
             AccessPolicy(["a@R"]),
             AccessPolicy(allow_all=True),
             AccessPolicy(allow_groups=[self.GROUP]),
         ):
-            self.assertFalse(policy.lets_nobody_in)
+            self.assertFalse(policy.allows_no_client)
 
     def test_one_form(self) -> None:
         """However a SID is written, it is compared as a PAC has it: no denial misses for a zero or
@@ -558,7 +558,7 @@ class GroupTests(SynchronousTestCase):
             )
 
     def test_no_sid(self) -> None:
-        """What is no SID is refused by name."""
+        """What is not a SID is refused by name."""
         for text in (
             "Domain Users",
             "S-1-5",
@@ -569,10 +569,10 @@ class GroupTests(SynchronousTestCase):
             "S-1-5-2\u0661",
         ):
             error = self.assertRaises(UsageError, AccessPolicy, allow_groups=[text])
-            self.assertIn("no SID", str(error))
+            self.assertIn("not a SID", str(error))
 
     def test_never_in_a_ticket(self) -> None:
-        """What machines add to their own sessions is in no ticket, and can neither let in nor keep
+        """What machines add to their own sessions is in no ticket, and can neither allow nor keep
         out.
         """
         local = (

@@ -32,7 +32,7 @@ class LineTests(SynchronousTestCase):
     def test_object_cause_next_step(self) -> None:
         """The three parts in one line; the last may be missing."""
         self.assertEqual(
-            str(MutualAuthError("the thing", "it broke", "mend it")), "the thing: it broke; mend it"
+            str(MutualAuthError("the thing", "it broke", "fix it")), "the thing: it broke; fix it"
         )
         self.assertEqual(str(MutualAuthError("the thing", "it broke")), "the thing: it broke")
 
@@ -74,7 +74,7 @@ class TreeTests(SynchronousTestCase):
         then.
         """
         for kind in KINDS:
-            error = kind("the thing", "it broke", "mend it")
+            error = kind("the thing", "it broke", "fix it")
             error.left_behind = ("a file",)
             error.code = "clock-skew"
             for copied in (

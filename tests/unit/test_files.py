@@ -137,8 +137,8 @@ class UserTests(SynchronousTestCase):
         self.assertRaises(MutualAuthError, keys.check)
 
     def test_names(self) -> None:
-        """A keytab's name is read as libkrb5 reads it, wherever one is looked at; what is no file
-        is refused in words.
+        """A keytab's name is read as libkrb5 reads it, wherever one is looked at; what is not a
+        file is refused in words.
         """
         context = krb5.init_context()
         for name in (

@@ -62,7 +62,7 @@ class SPNTests(SynchronousTestCase):
             self.assertEqual(spn.port, int(instance) if instance and instance.isdecimal() else None)
 
     def test_malformed(self) -> None:
-        """What is no SPN is refused with one line, never read as another name."""
+        """What is not an SPN is refused with one line, never read as another name."""
         for text in (
             "",
             "HTTP",
@@ -224,7 +224,7 @@ class MakeTests(SynchronousTestCase):
     def test_refused(self) -> None:
         """Names that do not go together, or that no SPN can carry, each with its reason."""
         for given_, cause in (
-            (("echo", DN), "a DN is no host"),
+            (("echo", DN), "a DN is not a host"),
             (("echo", "10.0.0.1", "h"), "it is a host"),
             (("echo", "H.example.com", "h.example.com"), "it is a host"),
             (("echo", "CN=a/b,DC=c", "h"), "no SPN can carry"),
@@ -326,6 +326,6 @@ class CrackTests(SynchronousTestCase):
             self.assertEqual(crack_spn(text), cracked)
 
     def test_refused(self) -> None:
-        """A port that is no number, and what is no SPN."""
+        """A port that is not a number, and what is not an SPN."""
         for text in ("MSSQLSvc/db:SQLEXPRESS", "a/b:\u0663", "a", "a/b/c/d", "a//b"):
             self.assertRaises(UsageError, crack_spn, text)

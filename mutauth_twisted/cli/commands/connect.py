@@ -28,7 +28,7 @@ from mutauth_twisted.settings.schema import Option, Where, sections
 
 @implementer(IHalfCloseableProtocol)
 class _Channel(Protocol):
-    """The proven connection: what it brings goes to standard output."""
+    """The authenticated connection: what it brings goes to standard output."""
 
     def __init__(self) -> None:
         self.ended: Deferred[None] = Deferred()
@@ -159,9 +159,9 @@ class _Connect(click.Command):
     metavar="STRPORT",
     help="Forward local connections instead, e.g. tcp:8080:interface=127.0.0.1.",
 )
-@click.option("-v", "--verbose", is_flag=True, help="Tell each step and what it proved.")
+@click.option("-v", "--verbose", is_flag=True, help="Tell each step and what it authenticated.")
 def connect(endpoint: str, listen: str | None, verbose: bool) -> None:
-    """Connect standard input and output to a service that proves itself.
+    """Connect standard input and output to a service that authenticates itself.
 
     ENDPOINT is a Twisted client endpoint string, such as mutauth:scp=echoSvc
     or mutauth:tcp\\:srv1.example.com\\:9000:spn=echoSvc/srv1.example.com.

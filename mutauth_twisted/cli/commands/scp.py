@@ -1,4 +1,4 @@
-"""List, find and mend service connection points."""
+"""List, find and fix service connection points."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Work = Callable[[LdapSession, LdapSession, str | UUID], T]
 
 @click.group(cls=OneLineGroup)
 def scp() -> None:
-    """List, find and mend service connection points.
+    """List, find and fix service connection points.
 
     NAME is an object's DN or GUID.
     """

@@ -32,7 +32,7 @@ def spn() -> None:
 @json_option
 @directory_options
 def list_spns(accounts: tuple[str, ...], for_programs: bool, **given: Any) -> None:
-    """List the SPNs that stand on accounts."""
+    """List the SPNs registered on accounts."""
     found: list[Account] = in_directory(
         given,
         lambda directory: directory.run(
@@ -176,7 +176,7 @@ def delete(account: str, spns: tuple[str, ...], for_programs: bool, **given: Any
 @json_option
 @directory_options
 def duplicates(for_programs: bool, **given: Any) -> None:
-    """Find SPNs that stand on several accounts, in the whole forest; exit code 1: there are
+    """Find SPNs registered on several accounts, in the whole forest; exit code 1: there are
     some.
     """
     with progress_bar("searching the forest") as progress:
@@ -198,11 +198,12 @@ def duplicates(for_programs: bool, **given: Any) -> None:
             ],
         )
     if not found:
-        note("no SPN stands on several accounts")
+        note("no SPN is registered on several accounts")
         return
     remedy = directory_of(given).command("spn", "delete", "ACCOUNT", "SPN")
     note(
-        f"{len(found)} SPN(s) stand on several accounts; delete each from all but one with {remedy}"
+        f"{len(found)} SPN(s) are registered on several accounts; delete each from all but one "
+        f"with {remedy}"
     )
     sys.exit(1)
 

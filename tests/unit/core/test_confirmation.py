@@ -28,7 +28,7 @@ from mutauth_twisted.core.confirmation import Confirmed, Confirming
 from mutauth_twisted.core.context import Outcome, StepFailed
 from mutauth_twisted.core.mechanism import Mechanism
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
-from mutauth_twisted.errors import AuthenticationError, PeerNotProven, ProtocolViolation
+from mutauth_twisted.errors import AuthenticationError, PeerNotAuthenticated, ProtocolViolation
 from mutauth_twisted.mechanisms import KERBEROS, NEGOTIATE
 from mutauth_twisted.mechanisms.kerberos import KerberosInitiator, ServiceKeys
 from mutauth_twisted.protection import Flag, Protection
@@ -97,7 +97,7 @@ class BindingTests(Case):
         """A client that sends none passes MIT's own check, and not ours."""
         server = self.keys.acceptor("client", CHANNEL)
         self.assertTrue(server.step(self.third_party(None).step()).complete)
-        error = self.assertRaises(PeerNotProven, server.verify, Protection.TLS)
+        error = self.assertRaises(PeerNotAuthenticated, server.verify, Protection.TLS)
         self.assertIn("its ticket is not bound to this TLS channel", str(error))
 
     def test_bindings_of_no_channel(self) -> None:
@@ -114,16 +114,16 @@ class BindingTests(Case):
         self.refused(self.keys.acceptor("client", CHANNEL), token, AuthenticationError, "replay")
 
     def test_protection_and_channel_go_together(self) -> None:
-        """Neither is TLS judged without a channel nor a channel without TLS."""
+        """Neither is TLS verified without a channel nor a channel without TLS."""
         server = self.keys.acceptor("client")
         server.step(self.initiator(None).step(None).token)
-        self.assertRaises(PeerNotProven, server.verify, Protection.TLS)
+        self.assertRaises(PeerNotAuthenticated, server.verify, Protection.TLS)
         bound = self.keys.acceptor("client", CHANNEL)
         bound.step(self.initiator(CHANNEL).step(None).token)
-        self.assertRaises(PeerNotProven, bound.verify, Protection.SIGN)
+        self.assertRaises(PeerNotAuthenticated, bound.verify, Protection.SIGN)
 
     def test_another_make_is_sealed_inside(self) -> None:
-        """Towards a service of another make, which may ignore bindings, records are sealed inside
+        """Towards a third-party service, which may ignore bindings, records are sealed inside
         TLS as well.
         """
         channel = ChannelBinding(TLS_SERVER_END_POINT, bytes(32))
@@ -177,7 +177,7 @@ class ConfirmationTests(Case):
     def test_of_another_channel(self) -> None:
         """A confirmation of the relay's channel is none."""
         client, token = self.handshake(OTHER)
-        self.refused(client, token, PeerNotProven, "has not confirmed this TLS channel")
+        self.refused(client, token, PeerNotAuthenticated, "has not confirmed this TLS channel")
 
     def test_none(self) -> None:
         """A bare token, as a service without TLS sends it, and one with an empty confirmation."""
@@ -213,7 +213,7 @@ class ConfirmationTests(Case):
                 + bytes([token[position] ^ 1 << position % 8])
                 + token[position + 1 :]
             )
-            self.refused(client, changed, PeerNotProven, "has not confirmed")
+            self.refused(client, changed, PeerNotAuthenticated, "has not confirmed")
 
     def test_cut(self) -> None:
         """A token that is cut within its confirmation is none."""

@@ -26,7 +26,7 @@ from mutauth_twisted.errors import (
     AuthenticationError,
     MutualAuthError,
     NetworkError,
-    PeerNotProven,
+    PeerNotAuthenticated,
     PeerRefused,
     ProtocolViolation,
     RecordError,
@@ -236,7 +236,7 @@ class RefusalTests(Case):
     def test_not_authorized(self) -> None:
         """Who is not authorized is told a code, and nothing else happens."""
         for wire, (kind, text) in product(
-            WIRES, ((AccessDenied, "does not let this principal in"), (ServiceFull, "sessions"))
+            WIRES, ((AccessDenied, "does not allow this principal"), (ServiceFull, "sessions"))
         ):
 
             def refuse(identity: PeerIdentity, kind: Any = kind) -> None:
@@ -272,11 +272,11 @@ class RefusalTests(Case):
             said(side)
             peer = FakeContext(initiator=not initiator)
             feed(side, NNS.token(peer.token(2 if initiator else 1), True))
-            self.assert_failed(side, PeerNotProven, "without mutual authentication")
+            self.assert_failed(side, PeerNotAuthenticated, "without mutual authentication")
             self.assertEqual(asked, [])
 
     def test_speaks_first(self) -> None:
-        """A service that speaks first is none; nor is anything that is no frame."""
+        """A service that speaks first is none; nor is anything that is not a frame."""
         waiting = client(FakeContext(initiator=True, blocking=True))
         feed(waiting, b"\x16")
         self.assertEqual(waiting.next_event(), Step(None))
@@ -293,10 +293,13 @@ class RefusalTests(Case):
         """A context's error token goes to the peer, whoever takes the step."""
         for blocking in (True, False):
             context = FakeContext(initiator=False, blocking=blocking)
-            context.fails, context.error_token = PeerNotProven("it", "no proof"), b"its error"
+            context.fails, context.error_token = (
+                PeerNotAuthenticated("it", "no proof"),
+                b"its error",
+            )
             side = service(context)
             feed(side, NNS.token(b"token", True))
-            self.assertIn(b"its error", self.assert_failed(side, PeerNotProven, "no proof"))
+            self.assertIn(b"its error", self.assert_failed(side, PeerNotAuthenticated, "no proof"))
 
     def test_bugs_are_raised(self) -> None:
         """What is no refusal is nobody's word about the peer, and is raised as it is."""
@@ -512,7 +515,7 @@ class TLSTests(Case):
         reply, _ = events(other)
         assert isinstance(reply, Send)
         feed(one, reply.data)
-        self.assert_failed(one, PeerNotProven, "has not confirmed this TLS channel")
+        self.assert_failed(one, PeerNotAuthenticated, "has not confirmed this TLS channel")
 
     def test_third_party(self) -> None:
         """A third-party peer's records are protected inside TLS as well, and a client says that it

@@ -1,4 +1,4 @@
-"""The exchange of tokens: inputs and the events they lead to."""
+"""The handshake: inputs and the events they lead to."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mutauth_twisted.errors import (
     AuthenticationError,
     MutualAuthError,
     NetworkError,
-    PeerNotProven,
+    PeerNotAuthenticated,
     PeerRefused,
     ProtocolViolation,
 )
@@ -136,11 +136,11 @@ class InitiatorTests(Case):
         self.assertEqual(self.side.received(Token(b"", True)), [Complete(IDENTITY)])
 
     def test_one_way_package(self) -> None:
-        """A context that is complete after one token is judged only after the acceptor's done."""
+        """A context that is complete after one token is verified only after the acceptor's done."""
         self.side.begin()
         self.assertEqual(self.side.stepped(b"only", True), [done(b"only")])
-        self.verify.verdict = PeerNotProven("it", "no mutual")
-        self.assert_failed(self.side.received(Token(b"", True)), PeerNotProven, "no mutual")
+        self.verify.verdict = PeerNotAuthenticated("it", "no mutual")
+        self.assert_failed(self.side.received(Token(b"", True)), PeerNotAuthenticated, "no mutual")
 
     def test_token_after_the_end(self) -> None:
         """An acceptor that has another token for a complete context is refused."""
@@ -171,8 +171,8 @@ class InitiatorTests(Case):
         )
 
     def test_done_too_early(self) -> None:
-        """A done of the acceptor while our context is incomplete ends the handshake, unproven, and
-        nothing is sent.
+        """A done of the acceptor while our context is incomplete ends the handshake, not
+        authenticated, and nothing is sent.
         """
         self.start()
         self.side.received(Token(b"AP-REP", True))
@@ -188,12 +188,14 @@ class InitiatorTests(Case):
         self.assert_failed(self.side.stepped(b"last", True), ProtocolViolation, "too early")
         self.assertEqual(self.verify.asked, 0)
 
-    def test_refused_by_judge(self) -> None:
-        """A peer that is not proven is left without a word: it reads records already."""
+    def test_refused_by_verification(self) -> None:
+        """A peer that is not authenticated is left without a word: it reads records already."""
         self.start()
         self.side.received(Token(b"AP-REP", True))
-        self.verify.verdict = PeerNotProven("echoSvc/h", "the handshake ended without mutual")
-        self.assert_failed(self.side.stepped(b"", True), PeerNotProven, "without mutual")
+        self.verify.verdict = PeerNotAuthenticated(
+            "echoSvc/h", "the handshake ended without mutual"
+        )
+        self.assert_failed(self.side.stepped(b"", True), PeerNotAuthenticated, "without mutual")
 
     def test_bad_last_token(self) -> None:
         """An acceptor's last token that does not verify is answered with nothing: it reads records
@@ -202,7 +204,9 @@ class InitiatorTests(Case):
         self.start()
         self.side.received(Token(b"AP-REP", True))
         self.assert_failed(
-            self.side.step_failed(PeerNotProven("it", "bad"), b"error token"), PeerNotProven, "bad"
+            self.side.step_failed(PeerNotAuthenticated("it", "bad"), b"error token"),
+            PeerNotAuthenticated,
+            "bad",
         )
 
     def test_bad_token_in_between(self) -> None:
@@ -211,9 +215,9 @@ class InitiatorTests(Case):
         """
         self.start()
         self.side.received(Token(b"challenge", False))
-        events = self.side.step_failed(PeerNotProven("it", "bad"), b"error token")
+        events = self.side.step_failed(PeerNotAuthenticated("it", "bad"), b"error token")
         self.assert_failed(
-            events, PeerNotProven, "bad", in_progress(b"error token"), fault(LOGON_FAILURE)
+            events, PeerNotAuthenticated, "bad", in_progress(b"error token"), fault(LOGON_FAILURE)
         )
 
     def test_no_ticket(self) -> None:
@@ -281,7 +285,7 @@ class AcceptorTests(Case):
 
     def test_kerberos(self) -> None:
         """The initiator's only token is answered with done and the last token, once the context is
-        judged.
+        verified.
         """
         self.side.begin()
         self.assertEqual(self.side.received(Token(b"AP-REQ", False)), [Step(b"AP-REQ")])
@@ -322,15 +326,15 @@ class AcceptorTests(Case):
         )
 
     def test_access_denied(self) -> None:
-        """A proven client that is not let in gets code 5, and never our last token."""
+        """An authenticated client that is not allowed gets code 5, and never our last token."""
         self.side.begin()
         self.side.received(Token(b"AP-REQ", False))
-        self.verify.verdict = AccessDenied("bob@X", "not let in")
+        self.verify.verdict = AccessDenied("bob@X", "not allowed")
         self.assert_failed(
-            self.side.stepped(b"AP-REP", True), AccessDenied, "not let in", fault(ACCESS_DENIED)
+            self.side.stepped(b"AP-REP", True), AccessDenied, "not allowed", fault(ACCESS_DENIED)
         )
 
-    def test_refused_by_judge(self) -> None:
+    def test_refused_by_verification(self) -> None:
         """A client whose context lacks a flag gets code 1790, and never our last token."""
         self.side.begin()
         self.side.received(Token(b"AP-REQ", False))
@@ -342,9 +346,13 @@ class AcceptorTests(Case):
         """A failed accept sends the error token, so that the client can say why, and the code."""
         self.side.begin()
         self.side.received(Token(b"AP-REQ", False))
-        events = self.side.step_failed(PeerNotProven("it", "wrong key"), b"KRB-ERROR")
+        events = self.side.step_failed(PeerNotAuthenticated("it", "wrong key"), b"KRB-ERROR")
         self.assert_failed(
-            events, PeerNotProven, "wrong key", in_progress(b"KRB-ERROR"), fault(LOGON_FAILURE)
+            events,
+            PeerNotAuthenticated,
+            "wrong key",
+            in_progress(b"KRB-ERROR"),
+            fault(LOGON_FAILURE),
         )
 
     def test_failed_step_without_token(self) -> None:
@@ -371,8 +379,8 @@ class AcceptorTests(Case):
         """An error token that no frame can carry is left out."""
         self.side.begin()
         self.side.received(Token(b"x", False))
-        events = self.side.step_failed(PeerNotProven("it", "no"), bytes(NNS.max_token + 1))
-        self.assert_failed(events, PeerNotProven, "no", fault(LOGON_FAILURE))
+        events = self.side.step_failed(PeerNotAuthenticated("it", "no"), bytes(NNS.max_token + 1))
+        self.assert_failed(events, PeerNotAuthenticated, "no", fault(LOGON_FAILURE))
 
 
 class AbandonTests(Case):
@@ -403,7 +411,7 @@ class AbandonTests(Case):
             lambda: self.side.stepped(b"", True),
             lambda: self.side.stepped(b"", False),
             lambda: self.side.stepped(bytes(NNS.max_token + 1), False),
-            lambda: self.side.step_failed(PeerNotProven("it", "late"), b"error"),
+            lambda: self.side.step_failed(PeerNotAuthenticated("it", "late"), b"error"),
         ):
             self.setUp()
             self.side.begin()

@@ -109,7 +109,7 @@ class FlipTests(MiddleCase):
         """A refusal that was changed stays one, whatever it says then."""
 
         def authorize(identity: PeerIdentity) -> None:
-            raise AccessDenied(identity.principal, "not let in")
+            raise AccessDenied(identity.principal, "not allowed")
 
         others = ServiceKeys(ServiceCredentials(self.realm.keytab("svc-other")))
         refusals: list[dict[str, Any]] = [{"keys": others}, {"authorize": authorize}]
@@ -185,7 +185,7 @@ class CutTests(MiddleCase):
                 yield security, end
 
     def test_closed(self) -> None:
-        """Where the connection ends within a token both sides say so, and nobody is let in by half
+        """Where the connection ends within a token both sides say so, and nobody is allowed by half
         a token.
         """
         for direction in (UP, DOWN):

@@ -135,7 +135,7 @@ class AttackTests(SynchronousTestCase):
         self.refused(self.frames[1])
 
     def test_reflected(self) -> None:
-        """What a side sent itself is no record of its peer."""
+        """What a side sent itself is not a record of its peer."""
         self.refused(self.receiver.protect(b"mine")[0])
 
     def test_flipped(self) -> None:

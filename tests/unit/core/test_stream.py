@@ -84,7 +84,7 @@ class StreamTests(SynchronousTestCase):
         service.feed(bytes(0x20001))
         self.assertRaises(ProtocolViolation, service.feed, b"x")
 
-    def test_what_the_exchange_left(self) -> None:
+    def test_what_the_handshake_left(self) -> None:
         """Bytes that came with the handshake's last frame are the first."""
         _, service = pair(rest=b"first")
         self.assertEqual(read(service), [b"first"])

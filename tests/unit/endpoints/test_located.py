@@ -20,7 +20,7 @@ from mutauth_twisted.errors import (
     KDCUnreachable,
     MutualAuthError,
     NetworkError,
-    PeerNotProven,
+    PeerNotAuthenticated,
     PeerRefused,
     UsageError,
 )
@@ -52,7 +52,7 @@ class AuthorityTests(SynchronousTestCase):
         endpoint = self.endpoint(Authority(Certificates(directory.absolute() / "ca").ca_file))
         for host in ("bad..example.com", "x" * 64 + ".example.com"):
             instance = SimpleNamespace(host=host)
-            error = self.assertRaises(PeerNotProven, endpoint._layer, instance, "where")
+            error = self.assertRaises(PeerNotAuthenticated, endpoint._layer, instance, "where")
             self.assertIn("its host's name can be in no certificate", str(error))
         self.assertIsNotNone(endpoint._layer(SimpleNamespace(host="srv1.example.com"), "where"))
 
@@ -74,7 +74,7 @@ class MovedTests(SynchronousTestCase):
         """
         cases: tuple[tuple[MutualAuthError, bool], ...] = (
             (NetworkError("a", "nothing listens there"), True),
-            (PeerNotProven("a", "another one"), True),
+            (PeerNotAuthenticated("a", "another one"), True),
             (PeerRefused("a", "no such key", status=0x80090322), True),
             (KDCRefused("a", "no such service", krb_error=7), True),
             (PeerRefused("a", "denied", status=ACCESS_DENIED), False),

@@ -251,7 +251,9 @@ class ClientStringTests(SynchronousTestCase):
             self.assertGreater(len(known), 5)
 
     def test_ntlm(self) -> None:
-        """The package that proves no service takes an endpoint, a file of users and one of them."""
+        """The package that does not authenticate the service takes an endpoint, a file of users and
+        one of them.
+        """
         with mock.patch.object(
             strings, "MutualAuthClientEndpoint", wraps=MutualAuthClientEndpoint
         ) as made:
@@ -394,7 +396,7 @@ class ServerStringTests(SynchronousTestCase):
         self.assertEqual(keys.call_args.args[2], mechanisms.NEGOTIATE)
 
     def test_inner_endpoints(self) -> None:
-        """What is no endpoint, or has no port that there is, is said in one line."""
+        """What is not an endpoint, or has no port that there is, is said in one line."""
         with keys_made():
             for inner in ("nonsense\\:1", "tcp\\:abc", "tcp", "tcp\\:99999"):
                 error = self.assertRaises(UsageError, self.parse, f"mutauth:{inner}:allow-all=yes")
@@ -437,7 +439,7 @@ class ServerStringTests(SynchronousTestCase):
         self.assertIn("max-connections=many", str(error))
 
     def test_groups_and_class(self) -> None:
-        """Groups that may in, and the class that clients' tickets have to name."""
+        """Groups that are allowed, and the class that clients' tickets have to name."""
         with (
             keys_made() as keys,
             mock.patch.object(

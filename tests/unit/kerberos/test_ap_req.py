@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.core.context import StepFailed
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
-from mutauth_twisted.errors import MutualAuthError, PeerNotProven
+from mutauth_twisted.errors import MutualAuthError, PeerNotAuthenticated
 from mutauth_twisted.kerberos import ap_req as ticket
 from mutauth_twisted.kerberos.ap_req import is_spnego, ticket_label, ticket_principal
 from mutauth_twisted.kerberos.errors import TicketLabel
@@ -217,7 +217,7 @@ class NameTests(SynchronousTestCase):
                     read(sent)
 
     def test_other_messages(self) -> None:
-        """A service's answer is no AP-REQ."""
+        """A service's answer is not an AP-REQ."""
         token = first_token(self.realm, BY_DN)
         keys = ServiceKeys(ServiceCredentials(self.realm.keytab("svc-echo")))
         self.assertRaises(ValueError, ticket_label, keys.acceptor("client").step(token).token)
@@ -265,10 +265,10 @@ class ServiceClassTests(SynchronousTestCase):
 
     def test_other(self) -> None:
         """A ticket for another class of the same account is refused, and both are named."""
-        with self.assertRaises(PeerNotProven) as caught:
+        with self.assertRaises(PeerNotAuthenticated) as caught:
             self.verified(BY_DN, "otherSvc")
         self.assertIn(f"its ticket is for {BY_DN}, not for otherSvc", str(caught.exception))
-        with self.assertRaises(PeerNotProven):
+        with self.assertRaises(PeerNotAuthenticated):
             self.verified(BY_DN, "echo")
 
     def test_no_pac(self) -> None:
@@ -293,8 +293,8 @@ class ServiceClassTests(SynchronousTestCase):
                     lambda: identity.sid,
                     lambda: identity.groups,
                 ):
-                    self.assertIn(words, str(self.assertRaises(PeerNotProven, read)))
+                    self.assertIn(words, str(self.assertRaises(PeerNotAuthenticated, read)))
                 policy = AccessPolicy(allow=["*@*"], deny=["bob@*"])
                 self.assertRaises(
-                    PeerNotProven, policy.permits, identity.principal, identity.read_logon
+                    PeerNotAuthenticated, policy.permits, identity.principal, identity.read_logon
                 )

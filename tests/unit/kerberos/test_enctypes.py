@@ -18,7 +18,7 @@ from mutauth_twisted.core.context import StepFailed
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.errors import (
     AuthenticationError,
-    PeerNotProven,
+    PeerNotAuthenticated,
     ProtocolViolation,
     ToldByTicket,
 )
@@ -202,7 +202,7 @@ class SecondTicketTests(FloorCase):
                     self.third_party(RC4, AES256, flags=flags, mechanism=mechanism).step()
                 ).complete
             )
-            self.assertRaisesRegex(PeerNotProven, "without mutual", server.verify, SEAL)
+            self.assertRaisesRegex(PeerNotAuthenticated, "without mutual", server.verify, SEAL)
 
     def test_whatever_mit_takes(self) -> None:
         """Of any request that MIT accepts, the label is that of the ticket that it used, or there

@@ -24,7 +24,7 @@ from mutauth_twisted.errors import (
     KDCUnreachable,
     MutualAuthError,
     PeerError,
-    PeerNotProven,
+    PeerNotAuthenticated,
     PeerRefused,
     ProtocolViolation,
     RecordError,
@@ -67,8 +67,8 @@ class ExplainTests(SynchronousTestCase):
             (-1765328366, CredentialError, "disabled"),
             (-1765328378, CredentialError, "does not know the principal"),
             (-1765328377, KDCRefused, "no such service"),
-            (-1765328343, PeerNotProven, "another key"),
-            (-1765328353, PeerNotProven, "another key"),
+            (-1765328343, PeerNotAuthenticated, "another key"),
+            (-1765328353, PeerNotAuthenticated, "another key"),
             (-1765328347, AuthenticationError, "clocks"),
             (-1765328228, KDCUnreachable, "no KDC answers"),
             (-1765328230, KDCUnreachable, "no KDC of the realm"),
@@ -213,11 +213,11 @@ class AcceptorTests(SynchronousTestCase):
     def test_table(self) -> None:
         """An expired ticket, a wrong clock, an altered request are the client's."""
         for minor, kind, words in (
-            (-1765328352, PeerNotProven, "its ticket has expired"),
+            (-1765328352, PeerNotAuthenticated, "its ticket has expired"),
             (-1765328351, AuthenticationError, "the ticket is not valid yet"),
             (-1765328347, AuthenticationError, "the clocks of both sides"),
-            (-1765328353, PeerNotProven, "does not fit its ticket"),
-            (-1765328350, PeerNotProven, "replay"),
+            (-1765328353, PeerNotAuthenticated, "does not fit its ticket"),
+            (-1765328350, PeerNotAuthenticated, "replay"),
             (-1765328148, ToldByTicket, "not permitted here"),
         ):
             self.assert_said(self.said(minor), kind, "client: ", words)
@@ -252,7 +252,7 @@ class AcceptorTests(SynchronousTestCase):
         export.
         """
         self.assert_said(
-            self.said(version=0), PeerNotProven, "version 0", "holds 1", "kinit", self.name
+            self.said(version=0), PeerNotAuthenticated, "version 0", "holds 1", "kinit", self.name
         )
         self.assert_said(
             self.said(version=2), ToldByTicket, "version 2", "holds 1", "export the keytab again"
@@ -273,12 +273,14 @@ class AcceptorTests(SynchronousTestCase):
         for version in (1, None):
             self.assert_said(
                 self.said(version=version),
-                PeerNotProven,
+                PeerNotAuthenticated,
                 "another key",
                 str(self.path),
                 "mutauth spn query",
             )
-        self.assert_said(self.said(), PeerNotProven, "made for another key", "mutauth spn query")
+        self.assert_said(
+            self.said(), PeerNotAuthenticated, "made for another key", "mutauth spn query"
+        )
 
     def test_keytab_at_fault(self) -> None:
         """A keytab that is away, unreadable, empty or none is ours, whatever number MIT has for
@@ -310,7 +312,7 @@ class AcceptorTests(SynchronousTestCase):
             error = explain_token(
                 gss(-1765328349), "client", Acceptor(str(self.path), label, principal)
             )
-            self.assert_said(error, PeerNotProven, "made for another key")
+            self.assert_said(error, PeerNotAuthenticated, "made for another key")
         error = explain_token(
             gss(-1765328349), "client", Acceptor(str(self.path), label, "svc-other@TEST.EXAMPLE")
         )
@@ -319,7 +321,7 @@ class AcceptorTests(SynchronousTestCase):
         )
 
     def test_other_keytabs(self) -> None:
-        """A keytab that is no file, and one whose type is spelt out."""
+        """A keytab that is not a file, and one whose type is spelt out."""
         label = TicketLabel(self.name, 18, 1, 18)
         error = explain_token(gss(-1765328349), "client", Acceptor("MEMORY:nothing", label))
         self.assert_said(error, CredentialError, "keytab MEMORY:nothing: it is of type 'MEMORY'")
@@ -327,7 +329,7 @@ class AcceptorTests(SynchronousTestCase):
             error = explain_token(
                 gss(-1765328349), "client", Acceptor(f"{kind}:{self.path}", label)
             )
-            self.assert_said(error, PeerNotProven, "made for another key")
+            self.assert_said(error, PeerNotAuthenticated, "made for another key")
             error = explain_token(gss(-1765328349), "client", Acceptor(f"{kind}:/nowhere", label))
             self.assert_said(error, CredentialError, "keytab /nowhere: it does not exist")
 

@@ -38,7 +38,7 @@ class GroupTests(SynchronousTestCase):
         )
 
     def test_what_does_not_count(self) -> None:
-        """A group that is not enabled, or that only denials may look at, lets nobody in."""
+        """A group that is not enabled, or that only denials may look at, allows no client."""
         attributes = (0, 1, 3, ENABLED, ENABLED | 0x10, 0x10)
         data = pac(
             groups=[(number, each) for number, each in enumerate(attributes)],

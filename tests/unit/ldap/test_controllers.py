@@ -18,7 +18,7 @@ from mutauth_twisted.errors import (
     DirectoryRefused,
     DirectoryUnreachable,
     NotFound,
-    PeerNotProven,
+    PeerNotAuthenticated,
     UsageError,
 )
 from mutauth_twisted.kerberos.tickets import tickets_for
@@ -324,7 +324,10 @@ class TargetTests(SynchronousTestCase):
         it.
         """
         error = self.assertRaises(
-            PeerNotProven, self.open, "ldap/dc1.x/test.example", frozenset(("OTHER.EXAMPLE",))
+            PeerNotAuthenticated,
+            self.open,
+            "ldap/dc1.x/test.example",
+            frozenset(("OTHER.EXAMPLE",)),
         )
         self.assertIn("NOT AUTHENTICATED", str(error))
         self.assertRaises(BlockingIOError, self.listener.accept)

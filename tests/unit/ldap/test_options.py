@@ -25,7 +25,7 @@ class DirectoryOptionsTests(SynchronousTestCase):
     def test_refused(self) -> None:
         """A server or nameserver that is not valid; TLS without an authority, and the reverse."""
         for given, words in (
-            ({"servers": ("http://dc1",)}, "no directory protocol"),
+            ({"servers": ("http://dc1",)}, "not a directory protocol"),
             ({"servers": ("ldaps://dc1",)}, "give --directory-ca FILE"),
             ({"servers": ("ldap://dc1",), "ca_file": "ca.pem"}, "no directory server uses TLS"),
             ({"nameserver": "dns"}, "it is not an address"),
@@ -50,11 +50,11 @@ class ServerTests(SynchronousTestCase):
     def test_refused(self) -> None:
         """Each with its reason."""
         for text, words in (
-            ("http://dc1", "no directory protocol"),
-            ("ldap://10.0.0.1", "cannot prove who it is"),
+            ("http://dc1", "not a directory protocol"),
+            ("ldap://10.0.0.1", "cannot authenticate itself"),
             ("ldap://dc1:0", "out of range"),
             ("ldap://dc1:99999", "out of range"),
-            ("ldap://", "no LDAP server"),
-            ("a b", "no LDAP server"),
+            ("ldap://", "not an LDAP server"),
+            ("a b", "not an LDAP server"),
         ):
             self.assertIn(words, str(self.assertRaises(UsageError, parse_server, text)))

@@ -26,7 +26,7 @@ from mutauth_twisted.errors import (
     KDCError,
     MutualAuthError,
     PeerError,
-    PeerNotProven,
+    PeerNotAuthenticated,
     PeerRefused,
     RecordError,
 )
@@ -40,7 +40,7 @@ from mutauth_twisted.testing.forge import set_environment
 from tests.unit.kerberos_case import BY_DN, BY_HOST, DN, SEAL, SPNEGO, Case, flip
 
 
-class ExchangeTests(Case):
+class HandshakeTests(Case):
     """Two sides that should come together."""
 
     def test_steps(self) -> None:
@@ -134,22 +134,22 @@ class ExchangeTests(Case):
 
 
 class VerificationTests(Case):
-    """Contexts that are complete and have not proven enough."""
+    """Contexts that are complete and have not authenticated enough."""
 
     def refused_for(self, flags: int, missing: str, **options: bool) -> None:
-        """The service's judgement names what is missing, and nothing else."""
+        """The service's verification names what is missing, and nothing else."""
         server = self.keys.acceptor("client")
         self.assertTrue(server.step(self.raw_client(flags, **options).step()).complete)
-        with self.assertRaises(PeerNotProven) as caught:
+        with self.assertRaises(PeerNotAuthenticated) as caught:
             server.verify(SEAL)
         self.assertEqual(caught.exception.cause, f"the handshake ended without {missing}")
 
     def test_missing_flags(self) -> None:
-        """A client that leaves out mutual authentication is not let in."""
+        """A client that leaves out mutual authentication is not allowed."""
         self.refused_for(SEAL.requested_flags & ~Flag.MUTUAL, "mutual")
 
     def test_missing_protection(self) -> None:
-        """A client that leaves out confidentiality and integrity is not let in."""
+        """A client that leaves out confidentiality and integrity is not allowed."""
         flags = Flag.MUTUAL | Flag.REPLAY | Flag.SEQUENCE
         self.refused_for(flags, "confidentiality, integrity", unprotected=True)
         self.refused_for(flags | Flag.INTEGRITY, "confidentiality", unprotected=True)
@@ -183,7 +183,7 @@ class VerificationTests(Case):
             )
 
         self.patch(module, "inquire_context", inquired)
-        with self.assertRaisesRegex(PeerNotProven, "did not end with Kerberos"):
+        with self.assertRaisesRegex(PeerNotAuthenticated, "did not end with Kerberos"):
             client.verify(SEAL)
 
     def test_before_its_end(self) -> None:
@@ -195,8 +195,8 @@ class VerificationTests(Case):
         self.assertRaises(MutualAuthError, server.verify, SEAL)
 
     def test_judged_by_the_context(self) -> None:
-        """A service's judgement asks the context itself for its mechanism, its flags and whether it
-        is complete.
+        """A service's verification asks the context itself for its mechanism, its flags and whether
+        it is complete.
         """
         inquire = gssapi.raw.inquire_context
         for changed in (
@@ -210,10 +210,10 @@ class VerificationTests(Case):
                 return inquire(*args, **kwargs)._replace(**_changed)
 
             self.patch(module, "inquire_context", inquired)
-            self.assertRaises(PeerNotProven, server.verify, SEAL)
+            self.assertRaises(PeerNotAuthenticated, server.verify, SEAL)
 
     def test_ended_ticket(self) -> None:
-        """A ticket that ends between the last step and the judgement is an error like any other."""
+        """A ticket that ends between the last step and the verification is an error like others."""
         client, _ = self.established()
 
         def expired(*_: object, **__: object) -> None:
@@ -230,7 +230,7 @@ class VerificationTests(Case):
         # apart.
         for other in ("echoSvc/other.test.example", "echoSvc/\u017frv1.test.example"):
             client._spn = SPN.parse(other)
-            with self.assertRaisesRegex(PeerNotProven, "the ticket names echoSvc/srv1"):
+            with self.assertRaisesRegex(PeerNotAuthenticated, "the ticket names echoSvc/srv1"):
                 client.verify(SEAL)
         client._spn = SPN.parse("ECHOSVC/SRV1.Test.example")
         self.assertEqual(client.verify(SEAL).spn, client._spn)
@@ -249,7 +249,7 @@ class RefusalTests(Case):
         """
         client = self.client(account="svc-other")
         failed = self.step_fails(self.keys.acceptor("client"), client.step(None).token)
-        self.assertIsInstance(failed.error, PeerNotProven)
+        self.assertIsInstance(failed.error, PeerNotAuthenticated)
         self.assertIn("made for another key", str(failed.error))
         self.assertTrue(0 < len(failed.token) < 500)
         told = self.step_fails(client, failed.token)
@@ -308,7 +308,7 @@ class RefusalTests(Case):
                 self.keys.acceptor("client"),
             )
             failed = self.step_fails(server, client.step(None).token)
-            self.assertIs(type(failed.error), PeerNotProven)
+            self.assertIs(type(failed.error), PeerNotAuthenticated)
             self.assertIn("its ticket has expired", str(failed.error))
             raw = inquire_context(server._context)
             self.assertTrue(raw.complete and raw.lifetime > 0, "it is MIT that has refused it")
@@ -460,7 +460,7 @@ class KeytabTests(Case):
         self.assertIn("cannot be read", self.refused(str(self.realm.directory)))
 
     def test_garbage(self) -> None:
-        """A file that is no keytab."""
+        """A file that is not a keytab."""
         path = self.realm.directory / "garbage"
         path.write_bytes(b"not a keytab at all")
         self.assertIn(str(path), self.refused(str(path)))

@@ -34,7 +34,7 @@ from mutauth_twisted.errors import (
     KDCRefused,
     KDCUnreachable,
     MutualAuthError,
-    PeerNotProven,
+    PeerNotAuthenticated,
     RecordError,
     UsageError,
 )
@@ -84,10 +84,10 @@ class Case(SynchronousTestCase):
         return client, server
 
 
-class ExchangeTests(Case):
+class HandshakeTests(Case):
     """What comes out of a handshake with a real service."""
 
-    def test_proven(self) -> None:
+    def test_authenticated(self) -> None:
         """Both packages end with Kerberos; the service is the SPN that was asked for, and the
         client is known to it.
         """
@@ -113,14 +113,14 @@ class ExchangeTests(Case):
             )
 
     def test_incomplete(self) -> None:
-        """Nothing is judged before the service's token, although all the flags are there
+        """Nothing is verified before the service's token, although all the flags are there
         already.
         """
         client = SspiInitiator(BY_HOST, SEAL)
-        self.assertRaises(PeerNotProven, client.verify, SEAL)
+        self.assertRaises(PeerNotAuthenticated, client.verify, SEAL)
         client.step(None)
         self.assertEqual(client._proxy.context_attr & int(Flag.MUTUAL), int(Flag.MUTUAL))
-        error = self.assertRaises(PeerNotProven, client.verify, SEAL)
+        error = self.assertRaises(PeerNotAuthenticated, client.verify, SEAL)
         self.assertIn("did not end with Kerberos", str(error))
 
     def test_three_parts(self) -> None:
@@ -150,16 +150,16 @@ class ExchangeTests(Case):
         self.assertIn(Flag.CHANNEL_BOUND, server.verify(TLS).flags)
 
     def test_other_channel(self) -> None:
-        """Bound to one channel, it is no good on another; and TLS is not judged without one, nor
+        """Bound to one channel, it is no good on another; and TLS is not verified without one, nor
         the rest with one.
         """
         client = SspiInitiator(BY_HOST, TLS, KERBEROS, CHANNEL)
         server = self.keys.acceptor("client", ChannelBinding(TLS_EXPORTER, bytes(31) + b"\1"))
         self.assertRaises(StepFailed, server.step, client.step(None).token)
         client, _ = self.established(TLS, channel=CHANNEL)
-        self.assertRaises(PeerNotProven, client.verify, SEAL)
+        self.assertRaises(PeerNotAuthenticated, client.verify, SEAL)
         client, _ = self.established(SEAL)
-        self.assertRaises(PeerNotProven, client.verify, TLS)
+        self.assertRaises(PeerNotAuthenticated, client.verify, TLS)
 
     def test_confirmation(self) -> None:
         """The service's confirmation of the channel is verified with it."""
@@ -183,12 +183,12 @@ class ExchangeTests(Case):
         answer = bytearray(server.step(client.step(None).token).token)
         answer[-1] ^= 1
         failed = self.assertRaises(StepFailed, client.step, bytes(answer))
-        self.assertIs(type(failed.error), PeerNotProven)
+        self.assertIs(type(failed.error), PeerNotAuthenticated)
         self.assertEqual((str(failed.error).count("\n"), failed.token), (0, b""))
-        self.assertRaises(PeerNotProven, client.verify, SEAL)
+        self.assertRaises(PeerNotAuthenticated, client.verify, SEAL)
 
     def test_refused(self) -> None:
-        """A service that has another key says so, and is not proven."""
+        """A service that has another key says so, and is not authenticated."""
         client, server = (
             SspiInitiator(BY_HOST, SEAL),
             ServiceKeys(ServiceCredentials(self.realm.keytab("svc-other"))),
@@ -198,7 +198,7 @@ class ExchangeTests(Case):
         ).token
         self.assertTrue(refusal)
         failed = self.assertRaises(StepFailed, client.step, refusal)
-        self.assertIs(type(failed.error), PeerNotProven)
+        self.assertIs(type(failed.error), PeerNotAuthenticated)
         self.assertIn("the service refused the ticket", str(failed.error))
 
     def test_debug_logging(self) -> None:
@@ -322,11 +322,11 @@ class NtlmTests(SynchronousTestCase):
     def test_no_token_leaves(self) -> None:
         """Not even the first message of NTLM goes out."""
         failed = self.assertRaises(StepFailed, SspiInitiator(BY_HOST, SEAL, NEGOTIATE).step, None)
-        self.assertIs(type(failed.error), PeerNotProven)
+        self.assertIs(type(failed.error), PeerNotAuthenticated)
         self.assertIn("NTLM would not authenticate", str(failed.error))
         self.assertEqual(failed.token, b"")
 
-    def test_not_judged(self) -> None:
+    def test_not_verified(self) -> None:
         """A context that is complete and protects records is refused all the same, as it is not
         Kerberos'.
         """
@@ -343,12 +343,12 @@ class NtlmTests(SynchronousTestCase):
         server.step(outcome.token)
         self.assertEqual(server.unwrap(client.wrap(b"hello", seal=True)).data, b"hello")
         self.assertEqual(client.unwrap(server.wrap(b"hello").data), (b"hello", True))
-        error = self.assertRaises(PeerNotProven, client.verify, SEAL)
+        error = self.assertRaises(PeerNotAuthenticated, client.verify, SEAL)
         self.assertIn("did not end with Kerberos", str(error))
 
 
 class VerificationTests(SynchronousTestCase):
-    """The judge's rules, one by one."""
+    """The verification's rules, one by one."""
 
     def verified(
         self, protection: Protection = SEAL, channel: ChannelBinding | None = None, **shown: Any
@@ -365,8 +365,8 @@ class VerificationTests(SynchronousTestCase):
         return client.verify(protection)
 
     def test_good(self) -> None:
-        """With everything there it is proven, and sealed where the flags say so; what nobody asks
-        about is not claimed.
+        """With everything there it is authenticated, and sealed where the flags say so; what nobody
+        asks about is not claimed.
         """
         self.assertEqual(self.verified(context_attr=ContextReq(0xFFF)).flags, SEAL.requested_flags)
         self.assertIs(self.verified(SIGN).protection, SEAL)
@@ -384,7 +384,7 @@ class VerificationTests(SynchronousTestCase):
         ):
             self.verified(protection, channel, context_attr=ContextReq(int(required)))
             for flag in required:
-                with self.assertRaises(PeerNotProven) as caught:
+                with self.assertRaises(PeerNotAuthenticated) as caught:
                     self.verified(protection, channel, context_attr=ContextReq(0x3E & ~flag))
                 self.assertIn(f"without {str(flag.name).lower()}", str(caught.exception))
 
@@ -393,11 +393,11 @@ class VerificationTests(SynchronousTestCase):
         for shown in (
             {"negotiated_protocol": name} for name in ("ntlm", "negotiate", None, "kerberos ")
         ):
-            self.assertRaises(PeerNotProven, self.verified, **shown)
-        self.assertRaises(PeerNotProven, self.verified, complete=False)
+            self.assertRaises(PeerNotAuthenticated, self.verified, **shown)
+        self.assertRaises(PeerNotAuthenticated, self.verified, complete=False)
 
     def test_untold(self) -> None:
-        """A context that does not answer is not proven."""
+        """A context that does not answer is not authenticated."""
 
         class Mute:
             complete = True
@@ -450,7 +450,7 @@ class ErrorTests(SynchronousTestCase):
         """What the service's token is to blame for; the clocks are nobody's."""
         for code in (0x80090308, 0x80090303, 0x80090322, 0x8009030C):
             error = self.failing(code, answered=True)
-            self.assertIs(type(error), PeerNotProven)
+            self.assertIs(type(error), PeerNotAuthenticated)
             self.assertIn(f"cannot be taken (0x{code:08X})", str(error))
         self.assertIs(type(self.failing(0x80090324, answered=True)), AuthenticationError)
 
@@ -464,7 +464,7 @@ class ErrorTests(SynchronousTestCase):
         client = SspiInitiator(BY_HOST, SEAL)
         client.step(None)
         failed = self.assertRaises(StepFailed, client.step, b"answer")
-        self.assertIs(type(failed.error), PeerNotProven)
+        self.assertIs(type(failed.error), PeerNotAuthenticated)
 
     def test_own_errors(self) -> None:
         """pyspnego's own errors have no code, and are named by their kind."""

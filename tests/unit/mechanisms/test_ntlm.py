@@ -25,7 +25,7 @@ from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.errors import (
     AuthenticationError,
     CredentialError,
-    PeerNotProven,
+    PeerNotAuthenticated,
     RecordError,
     UsageError,
 )
@@ -103,10 +103,10 @@ class Case(SynchronousTestCase):
         self.assertEqual(failed.token, b"")
 
 
-class ExchangeTests(Case):
+class HandshakeTests(Case):
     """What comes out."""
 
-    def test_client_is_proven(self) -> None:
+    def test_client_is_authenticated(self) -> None:
         """The service knows who came, as its file writes it; nothing is claimed of the service."""
         client, server = self.client(), self.server()
         self.handshake(client, server)
@@ -141,7 +141,7 @@ class ExchangeTests(Case):
             self.refused(
                 server,
                 last.replace(before, after),
-                PeerNotProven,
+                PeerNotAuthenticated,
                 "its NTLM authenticates none of the users",
             )
 
@@ -217,38 +217,38 @@ class ExchangeTests(Case):
             self.handshake(client, server)
             for context, wanted in ((client, asked), (server, least)):
                 if reached is None and context is server:
-                    error = self.assertRaises(PeerNotProven, context.verify, wanted)
+                    error = self.assertRaises(PeerNotAuthenticated, context.verify, wanted)
                     self.assertIn("without confidentiality", str(error))
                 else:
                     self.assertIs(context.verify(wanted).protection, reached or asked)
 
     def test_tls(self) -> None:
-        """TLS is never judged to be proven, channel or none."""
+        """TLS is never verified to be authenticated, channel or none."""
         client, server = self.established()
         bound = self.keys.acceptor("the client", ChannelBinding(TLS_EXPORTER, bytes(32)))
         self.handshake(self.client(), bound)
         for context in (client, server, bound):
-            error = self.assertRaises(PeerNotProven, context.verify, TLS)
+            error = self.assertRaises(PeerNotAuthenticated, context.verify, TLS)
             self.assertIn("TLS channel", str(error))
 
     def test_incomplete(self) -> None:
-        """Nothing is judged before the last token, on either side."""
+        """Nothing is verified before the last token, on either side."""
         client, server = self.client(), self.server()
-        self.assertRaises(PeerNotProven, client.verify, SEAL)
-        self.assertRaises(PeerNotProven, server.verify, SEAL)
+        self.assertRaises(PeerNotAuthenticated, client.verify, SEAL)
+        self.assertRaises(PeerNotAuthenticated, server.verify, SEAL)
         answer = server.step(client.step(None).token)
-        self.assertRaises(PeerNotProven, client.verify, SEAL)
-        self.assertRaises(PeerNotProven, server.verify, SEAL)
+        self.assertRaises(PeerNotAuthenticated, client.verify, SEAL)
+        self.assertRaises(PeerNotAuthenticated, server.verify, SEAL)
         client.step(answer.token)
-        self.assertRaises(PeerNotProven, server.verify, SEAL)
+        self.assertRaises(PeerNotAuthenticated, server.verify, SEAL)
 
     def test_user_who_is_gone(self) -> None:
-        """Who was taken out of the file between its last token and the judgement is nobody."""
+        """Who was taken out of the file between its last token and the verification is nobody."""
         client, server = self.client(), self.server()
         self.handshake(client, server)
         Path(self.path).write_text("LAB:Bob:other word\n")
-        error = self.assertRaises(PeerNotProven, server.verify, SEAL)
-        self.assertIn("no user", str(error))
+        error = self.assertRaises(PeerNotAuthenticated, server.verify, SEAL)
+        self.assertIn("no longer has this user", str(error))
 
 
 class RefusalTests(Case):
@@ -264,7 +264,9 @@ class RefusalTests(Case):
             raise ValueError("not like that")
 
         self.patch(spnego, "client", client)
-        self.refused(self.client(), None, PeerNotProven, "the service's token cannot be taken")
+        self.refused(
+            self.client(), None, PeerNotAuthenticated, "the service's token cannot be taken"
+        )
 
     def test_wrong(self) -> None:
         """A wrong password, an unknown user, another domain's: refused alike."""
@@ -279,20 +281,20 @@ class RefusalTests(Case):
             self.refused(
                 server,
                 token,
-                PeerNotProven,
+                PeerNotAuthenticated,
                 f"authenticates none of the users in {self.path}",
             )
-            self.assertRaises(PeerNotProven, server.verify, SEAL)
+            self.assertRaises(PeerNotAuthenticated, server.verify, SEAL)
 
     def test_repeated(self) -> None:
         """An old response is good for no other challenge."""
         token = self.last_token(self.client(), self.server())
         server = self.server()
         server.step(self.client().step(None).token)
-        self.refused(server, token, PeerNotProven, "none of the users")
+        self.refused(server, token, PeerNotAuthenticated, "none of the users")
 
     def old_client(self, level: str) -> Any:
-        """A client of another make, as old as its level says; see pyspnego for the levels."""
+        """A third-party client, as old as its level says; see pyspnego for the levels."""
         os.environ["LM_COMPAT_LEVEL"] = level
         self.addCleanup(os.environ.pop, "LM_COMPAT_LEVEL", None)
         request = ContextReq(int(FLAGS))
@@ -307,7 +309,7 @@ class RefusalTests(Case):
         return made
 
     def test_old_clients(self) -> None:
-        """NTLMv1 is refused, which pyspnego left alone lets in."""
+        """NTLMv1 is refused, which pyspnego left alone allows."""
         for level in "012":
             bare: Any = spnego.server(protocol="ntlm", options=NegotiateOptions.use_ntlm)
             old = self.old_client(level)
@@ -315,7 +317,9 @@ class RefusalTests(Case):
             self.assertTrue(bare.complete)
             old, server = self.old_client(level), self.server()
             token = old.step(server.step(old.step(None)).token)
-            self.refused(server, token, PeerNotProven, "its response is of NTLMv1, or anonymous")
+            self.refused(
+                server, token, PeerNotAuthenticated, "its response is of NTLMv1, or anonymous"
+            )
 
     def test_old_environment(self) -> None:
         """Nor does a client of ours send NTLMv1, whatever its environment asks for."""
@@ -323,7 +327,7 @@ class RefusalTests(Case):
         self.addCleanup(os.environ.pop, "LM_COMPAT_LEVEL", None)
         client = self.client()
         challenge = self.server().step(client.step(None).token).token
-        self.refused(client, challenge, PeerNotProven, "NTLMv1")
+        self.refused(client, challenge, PeerNotAuthenticated, "NTLMv1")
 
     def test_weakened(self) -> None:
         """A challenge out of which somebody took what makes NTLM strong gets no answer."""
@@ -332,7 +336,7 @@ class RefusalTests(Case):
             challenge = bytearray(self.server().step(client.step(None).token).token)
             (flags,) = struct.unpack_from("<I", challenge, 20)
             struct.pack_into("<I", challenge, 20, flags & ~flag)
-            self.refused(client, bytes(challenge), PeerNotProven, text)
+            self.refused(client, bytes(challenge), PeerNotAuthenticated, text)
 
     def test_without_code(self) -> None:
         """Without the time in the challenge the client would leave out the code that protects all
@@ -342,7 +346,7 @@ class RefusalTests(Case):
         challenge = self.server().step(client.step(None).token).token
         time = challenge.index(b"\x07\0\x08\0")
         unknown = challenge[:time] + b"\x0a\0\x08\0" + challenge[time + 4 :]
-        self.refused(client, unknown, PeerNotProven, "no code protects the tokens")
+        self.refused(client, unknown, PeerNotAuthenticated, "no code protects the tokens")
 
     def test_without_the_codes_flag(self) -> None:
         """A response that does not promise the code is refused before pyspnego sees it."""
@@ -350,11 +354,11 @@ class RefusalTests(Case):
         token = bytearray(self.last_token(self.client(), server))
         at = token.index(b"\x06\0\x04\0\x02\0\0\0")
         token[at + 4] = 0
-        self.refused(server, bytes(token), PeerNotProven, "no code protects the tokens")
+        self.refused(server, bytes(token), PeerNotAuthenticated, "no code protects the tokens")
 
     def test_every_byte(self) -> None:
         """No byte of any token can be changed, on the way in either direction, so that the client
-        is let in.
+        is allowed.
         """
         sizes = [len(token) for token in self.handshake(self.client(), self.server())]
         for which, size in enumerate(sizes):
@@ -376,7 +380,7 @@ class RefusalTests(Case):
                     asked = passed(client.step(None).token, 0)
                     answer = passed(server.step(asked).token, 1)
                     server.step(passed(client.step(answer).token, 2))
-                self.assertRaises(PeerNotProven, server.verify, SEAL)
+                self.assertRaises(PeerNotAuthenticated, server.verify, SEAL)
 
     def test_strangers(self) -> None:
         """Tokens of something else, or of NTLM in the wrong place, end in an orderly way."""
@@ -393,15 +397,19 @@ class RefusalTests(Case):
             server, client = self.server(), self.client()
             client.step(None)
             if token != challenge:
-                self.refused(client, token, PeerNotProven, "the service's token cannot be taken")
-            self.refused(server, token, PeerNotProven, "none of the users")
+                self.refused(
+                    client, token, PeerNotAuthenticated, "the service's token cannot be taken"
+                )
+            self.refused(server, token, PeerNotAuthenticated, "none of the users")
             server = self.server()
             server.step(first)
-            self.refused(server, token, PeerNotProven, "")
-        self.refused(self.server(), None, PeerNotProven, "")
+            self.refused(server, token, PeerNotAuthenticated, "")
+        self.refused(self.server(), None, PeerNotAuthenticated, "")
         for end in (1, 63, 64, 88, 200):
             server = self.server()
-            self.refused(server, self.last_token(self.client(), server)[:end], PeerNotProven, "")
+            self.refused(
+                server, self.last_token(self.client(), server)[:end], PeerNotAuthenticated, ""
+            )
 
     def test_a_file_that_has_gone(self) -> None:
         """A service that cannot read its users any more says that, and does not blame the
@@ -430,7 +438,7 @@ class FileTests(SynchronousTestCase):
         return str(error)
 
     def test_others(self) -> None:
-        """A file to which anybody else has access is refused; its owner can mend that."""
+        """A file to which anybody else has access is refused; its owner can fix that."""
         for mode in (0o604, 0o640, 0o644, 0o620, 0o602, 0o666, 0o601):
             self.assertIn("chmod 600", self.refused("LAB:alice:s3cret", mode))
         for mode in (0o600, 0o400):
@@ -571,7 +579,7 @@ class RecordTests(Case):
 
 
 class PolicyTests(Case):
-    """Whom a policy lets in: accounts of the file, by their names, and never by a group."""
+    """Whom a policy allows: accounts of the file, by their names, and never by a group."""
 
     def permitted(self, policy: AccessPolicy, user: str = "alice@LAB") -> bool:
         server = self.server()
@@ -598,7 +606,7 @@ class PolicyTests(Case):
         self.assertTrue(self.permitted(AccessPolicy(allow_all=True)))
 
     def test_groups(self) -> None:
-        """A group lets nobody in, and keeps everybody out where it is on a denial: nothing tells
+        """A group allows no client, and keeps everybody out where it is on a denial: nothing tells
         who is in it.
         """
         group = "S-1-5-21-1-2-3-1104"
@@ -707,7 +715,9 @@ class StrippedTests(Case):
         for gap in (1, 8, 16, 23, 24):
             for flags in (0, self.SEALING):
                 server, token = self.last()
-                self.refused(server, stripped(token, gap, flags), PeerNotProven, "is not there")
+                self.refused(
+                    server, stripped(token, gap, flags), PeerNotAuthenticated, "is not there"
+                )
 
     def test_one_payload_in_its_place(self) -> None:
         """Nor with one payload where the code has to be, an empty one included."""
@@ -716,16 +726,20 @@ class StrippedTests(Case):
             message = bytearray(token)
             struct.pack_into("<I", message, at, 64)
             failed = self.assertRaises(StepFailed, server.step, bytes(message))
-            self.assertIsInstance(failed.error, PeerNotProven, at)
+            self.assertIsInstance(failed.error, PeerNotAuthenticated, at)
 
     def test_sealing_cleared(self) -> None:
         """The flag that asks to seal cannot be taken out, with the code in its place or without."""
         server, token = self.last()
         changed = bytearray(token)
         changed[60] &= ~self.SEALING
-        self.refused(server, bytes(changed), PeerNotProven, "authenticates none of the users")
+        self.refused(
+            server, bytes(changed), PeerNotAuthenticated, "authenticates none of the users"
+        )
         server, token = self.last()
-        self.refused(server, stripped(token, 24, self.SEALING), PeerNotProven, "is not there")
+        self.refused(
+            server, stripped(token, 24, self.SEALING), PeerNotAuthenticated, "is not there"
+        )
 
     def test_pyspnego_alone(self) -> None:
         """This is why: pyspnego compares nothing where there is nothing, and has a session in plain
@@ -741,8 +755,8 @@ class PackageTests(SynchronousTestCase):
     """What the package's name says."""
 
     def test_names(self) -> None:
-        """The one package that proves no service says so in its name, and asks for all other
-        flags.
+        """The one package that does not authenticate the service says so in its name, and asks for
+        all other flags.
         """
         for package in MECHANISMS.values():
             self.assertIs("service-unproven" not in package.name, package.authenticates_service)
@@ -789,7 +803,7 @@ class TogetherTests(Case):
                 converse(client, server)
                 side = client if strict == "client" else server
                 self.assertEqual(side.factory.built, [])
-                self.assertIsInstance(side.error, PeerNotProven)
+                self.assertIsInstance(side.error, PeerNotAuthenticated)
                 self.assertIn("without mutual authentication", str(side.error))
 
 

@@ -176,14 +176,14 @@ class ServerFactoryTests(SynchronousTestCase):
         self.assertEqual(events[0]["log_level"], LogLevel.warn)
 
     def test_allowed(self) -> None:
-        """A client whom the policy lets in gets the application."""
+        """A client whom the policy allows gets the application."""
         factory, wrapped = self.factory(AccessPolicy(allow=("alice@TEST.EXAMPLE",)))
         transport = self.connect(factory)
         self.assertEqual(len(wrapped.built), 1)
         self.assertTrue(transport.value().startswith(TOKEN_2))
 
     def test_nobody_by_default(self) -> None:
-        """A policy that allows nobody lets nobody in."""
+        """A policy that allows nobody allows no client."""
         factory, wrapped = self.factory(AccessPolicy())
         self.assertEqual(self.connect(factory).value(), NNS.fault(5))
         self.assertEqual(wrapped.built, [])
@@ -199,10 +199,10 @@ class ServerFactoryTests(SynchronousTestCase):
     def test_groups(self) -> None:
         """A client gets in by one of its groups, and not by another's."""
         group = "S-1-5-21-1-2-3-1104"
-        for groups, admitted in (((group,), 1), (("S-1-5-21-1-2-3-1105",), 0), ((), 0)):
+        for groups, allowed in (((group,), 1), (("S-1-5-21-1-2-3-1105",), 0), ((), 0)):
             factory, wrapped = self.factory(AccessPolicy(allow_groups=[group]), groups=groups)
             self.connect(factory)
-            self.assertEqual(len(wrapped.built), admitted)
+            self.assertEqual(len(wrapped.built), allowed)
 
     def test_realms_matter(self) -> None:
         """A namesake from another realm is somebody else."""
@@ -414,11 +414,11 @@ class BacklogTests(SynchronousTestCase):
             self.assertEqual(self.backlog(text), backlog, text)
 
     def test_no_endpoint(self) -> None:
-        """What is no endpoint is refused by what was written."""
+        """What is not an endpoint is refused by what was written."""
         error = self.assertRaises(UsageError, parse_server, MemoryReactorClock(), "tcp:")
         self.assertEqual(
             str(error),
-            "endpoint tcp:: its port or another number in it is none; write a server endpoint, "
+            "endpoint tcp:: its port or another number in it is invalid; write a server endpoint, "
             "such as tcp:9000",
         )
 
@@ -464,7 +464,9 @@ class ClientEndpointTests(SynchronousTestCase):
         return cast(MutualAuthError, failure.value)
 
     def test_connect(self) -> None:
-        """It fires with the application's protocol once both sides are proven, and not before."""
+        """It fires with the application's protocol once both sides are authenticated, and not
+        before.
+        """
         connecting = self.connect()
         self.assertNoResult(connecting)
         self.inner.connected()
@@ -533,7 +535,7 @@ class ClientEndpointTests(SynchronousTestCase):
         self.failureResultOf(connecting, ConnectingCancelledError)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
-    def test_cancel_while_proving(self) -> None:
+    def test_cancel_while_authenticating(self) -> None:
         """A cancelled connect() drops the connection at once, and what comes then changes
         nothing.
         """
@@ -753,7 +755,7 @@ class TogetherTests(SynchronousTestCase):
         self.assertEqual((self.clients.built, self.servers.built), ([], []))
 
     def test_denied(self) -> None:
-        """A client that is not let in learns that much."""
+        """A client that is not allowed learns that much."""
         error = self.failureResultOf(self.connect(AccessPolicy()), PeerRefused).value
         self.assertEqual(cast(PeerRefused, error).status, 5)
         self.assertNotIsInstance(error, AccessDenied)

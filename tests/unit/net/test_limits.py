@@ -21,7 +21,7 @@ from mutauth_twisted.errors import AccessDenied, ServiceFull, SessionEnded, Usag
 from mutauth_twisted.identity import PeerIdentity
 from mutauth_twisted.interfaces import ISessionEnding
 from mutauth_twisted.log import LimitedLog
-from mutauth_twisted.net.limits import NOTICE, Limits, Places
+from mutauth_twisted.net.limits import NOTICE, Limits, Slots
 from mutauth_twisted.net.refusals import LINES_OF_ONE
 from mutauth_twisted.net.server import MutualAuthServerFactory
 from mutauth_twisted.net.transport import LINGER, ProtectedTransport
@@ -125,7 +125,7 @@ class ServiceCase(SynchronousTestCase):
         return transport
 
     def prove(self, number: int) -> FakeTransport:
-        """A connection of a proven client."""
+        """A connection of an authenticated client."""
         transport = self.connect(number)
         assert transport is not None
         self.open[-1][0].dataReceived(TOKEN_1)
@@ -151,11 +151,11 @@ class StrangerTests(ServiceCase):
         for number in range(6):
             self.connect(number)
         self.assertEqual(self.reads(), [True] * 4 + [False] * 2)
-        self.assertEqual((self.factory.places.handshakes, self.factory.places.waiting), (4, 2))
+        self.assertEqual((self.factory.slots.handshakes, self.factory.slots.waiting), (4, 2))
         self.lose()
         self.assertEqual(self.reads(), [True] * 4 + [False])
         self.lose(4)
-        self.assertEqual((self.factory.places.handshakes, self.factory.places.waiting), (4, 0))
+        self.assertEqual((self.factory.slots.handshakes, self.factory.slots.waiting), (4, 0))
 
     def test_a_session_makes_room(self) -> None:
         """A client that is authenticated has left the handshakes, so that the next one is read."""
@@ -167,7 +167,7 @@ class StrangerTests(ServiceCase):
         self.assertEqual(len(self.applications.built), 2)
 
     def test_one_address(self) -> None:
-        """One address gets its share of slots and of waiting; others are neither kept out nor held
+        """One address gets its share of slots and of waiting; others are neither denied nor held
         up.
         """
         self.assertNotIn(None, [self.connect(1) for _ in range(5)])
@@ -201,22 +201,22 @@ class StrangerTests(ServiceCase):
         """In a full queue the address with the most waiting makes room for one with fewer."""
         for number in (1, 1, 2, 2, 3, 3, 3, 4, 4, 4):
             self.connect(number)
-        self.assertEqual(self.factory.places.waiting, 6)
+        self.assertEqual(self.factory.slots.waiting, 6)
         transport = self.connect(5)
         self.assertIsNotNone(transport)
         self.assertEqual(
             [transport.aborted for _, transport in self.open], [*[False] * 6, True, *[False] * 4]
         )
         self.lose(6)
-        self.assertEqual(self.factory.places.waiting, 6)
+        self.assertEqual(self.factory.slots.waiting, 6)
         self.connect(6)
-        self.assertEqual(self.factory.places.waiting, 6)
+        self.assertEqual(self.factory.slots.waiting, 6)
         # Now there are two waiting of two addresses and one each of others: who has one already
         # displaces nobody.
         self.assertIsNone(self.connect(5))
 
     def test_dropped_before_it_is_connected(self) -> None:
-        """One that has lost its place before its transport is there is closed then."""
+        """One that has lost its slot before its transport is there is closed then."""
         for number in (1, 1, 2, 2, 3, 3):
             self.connect(number)
         late: Any = self.factory.buildProtocol(address(3))
@@ -226,7 +226,7 @@ class StrangerTests(ServiceCase):
         late.makeConnection(transport)
         self.assertTrue(transport.aborted)
         late.connectionLost()
-        self.assertEqual(self.factory.places.waiting, 6)
+        self.assertEqual(self.factory.slots.waiting, 6)
 
     def test_what_is_refused_takes_no_place(self) -> None:
         """Refused sockets leave nothing behind, neither for their address nor for all."""
@@ -235,12 +235,12 @@ class StrangerTests(ServiceCase):
         for _ in range(50):
             for number in range(10, 60):
                 self.assertIsNone(self.connect(number))
-        self.assertEqual(len(self.factory.places._networks), 4)
+        self.assertEqual(len(self.factory.slots._networks), 4)
         while self.open:
             self.lose()
-        places = self.factory.places
+        slots = self.factory.slots
         self.assertEqual(
-            (places.handshakes, places._networks, places.waiting, places._waiting._queues),
+            (slots.handshakes, slots._networks, slots.waiting, slots._waiting._queues),
             (0, {}, 0, {}),
         )
         self.assertIsNotNone(self.connect(5))
@@ -257,7 +257,7 @@ class StrangerTests(ServiceCase):
             transport = FakeTransport()
             protocol.makeConnection(transport)
         self.assertTrue(transport.disconnecting)
-        self.assertEqual(self.factory.places.waiting, 6)
+        self.assertEqual(self.factory.slots.waiting, 6)
 
     def test_deadline(self) -> None:
         """At the deadline silent and dripping sockets go, and a client gets in."""
@@ -295,7 +295,7 @@ class StrangerTests(ServiceCase):
             len(lines(events, f"no slot for its handshake became free within {TIMEOUT:g} s")), 1
         )
         self.lose(4)
-        self.assertEqual(self.factory.places.waiting, 0)
+        self.assertEqual(self.factory.slots.waiting, 0)
         # Its turn came late: what is left of its time is all that it has.
         self.connect(5)
         self.reactor.advance(TIMEOUT - 1)
@@ -315,7 +315,7 @@ class FewSlotsTests(ServiceCase):
         """However many connections one address opens and keeps, another's is read at once."""
         for _ in range(100):
             self.connect(1)
-        self.assertEqual((self.factory.places.handshakes, self.factory.places.waiting), (2, 4))
+        self.assertEqual((self.factory.slots.handshakes, self.factory.slots.waiting), (2, 4))
         self.prove(2)
         self.assertEqual(len(self.applications.built), 1)
 
@@ -340,7 +340,7 @@ class StatusTests(ServiceCase):
     )
 
     def short_of(self) -> list[str]:
-        return [each.subject for each in self.factory.places.shortages]
+        return [each.subject for each in self.factory.slots.shortages]
 
     def test_sessions(self) -> None:
         """It is wrong while every session is taken, whether or not somebody was refused, and no
@@ -361,7 +361,7 @@ class StatusTests(ServiceCase):
         for number in (1, 2, 3, 3):
             for _ in range(10):
                 self.connect(number)
-        self.assertEqual((self.factory.places.handshakes, self.factory.places.waiting), (4, 15))
+        self.assertEqual((self.factory.slots.handshakes, self.factory.slots.waiting), (4, 15))
         self.assertEqual(self.short_of(), [])
         self.connect(4)
         self.assertEqual(self.short_of(), ["handshakes"])
@@ -378,7 +378,7 @@ class StatusTests(ServiceCase):
         for number in (1, 1, 2, 2, 3, 3):
             self.connect(number)
         self.assertEqual(self.short_of(), [])
-        self.connect(4)  # in the place of one of the others
+        self.connect(4)  # in the slot of one of the others
         self.assertEqual(self.short_of(), ["handshakes"])
         self.assertIsNone(self.connect(5))
 
@@ -430,16 +430,18 @@ class NetworkTests(SynchronousTestCase):
             ),
             (UNIXAddress(b"/a"), UNIXAddress(None), True),
         ):
-            places = Places(Limits(handshakes_per_address=1))
-            self.assertIsNotNone(places.take(cast(Any, first)))
-            self.assertEqual(cast(Any, places.take(cast(Any, second))).waits, same, (first, second))
+            slots = Slots(Limits(handshakes_per_address=1))
+            self.assertIsNotNone(slots.take(cast(Any, first)))
+            self.assertEqual(cast(Any, slots.take(cast(Any, second))).waits, same, (first, second))
 
 
 class SessionTests(ServiceCase):
     """Sessions, and those who want one."""
 
     def test_full(self) -> None:
-        """A proven client too many is told that there is no room, and gets in when there is."""
+        """An authenticated client too many is told that there is no room, and gets in when there
+        is.
+        """
         for number in range(3):
             self.prove(number)
         refused = self.prove(9)
@@ -451,7 +453,7 @@ class SessionTests(ServiceCase):
         self.assertEqual(len(self.applications.built), 4)
 
     def test_taken_meanwhile(self) -> None:
-        """A client that was let in and finds the last slot taken since is dropped, and leaves
+        """A client that was allowed and finds the last slot taken since is dropped, and leaves
         nothing behind.
         """
         transport = self.connect(1)
@@ -466,10 +468,10 @@ class SessionTests(ServiceCase):
         protocol.dataReceived(TOKEN_1)
         self.assertTrue(transport.disconnecting)
         self.assertEqual(len(self.applications.built), 3)
-        self.assertEqual((self.factory.places.handshakes, self.factory.places.sessions), (1, 3))
+        self.assertEqual((self.factory.slots.handshakes, self.factory.slots.sessions), (1, 3))
         while self.open:
             self.lose()
-        self.assertEqual((self.factory.places.handshakes, self.factory.places.sessions), (0, 0))
+        self.assertEqual((self.factory.slots.handshakes, self.factory.slots.sessions), (0, 0))
 
     def test_one_client_does_not_fill_the_log(self) -> None:
         """One who comes without end, and breaks the protocol each time, has some lines and a count;
@@ -505,7 +507,7 @@ class SessionTests(ServiceCase):
         self.assertEqual(len(lines(events, "authenticated as")), 500)
 
     def test_strangers_fill_no_session(self) -> None:
-        """Sockets that prove nothing, or whom the policy keeps out, leave all places of sessions
+        """Sockets that prove nothing, or whom the policy denies, leave all slots of sessions
         free.
         """
         self.principal = "eve@TEST.EXAMPLE"
@@ -513,20 +515,20 @@ class SessionTests(ServiceCase):
             transport = self.prove(1)
             self.assertEqual(transport.value(), NNS.fault(5))
             self.lose()
-        self.assertEqual((self.factory.places.handshakes, self.factory.places.sessions), (0, 0))
+        self.assertEqual((self.factory.slots.handshakes, self.factory.slots.sessions), (0, 0))
 
     def test_sessions_take_no_place_of_strangers(self) -> None:
-        """A client of an address that has proven itself does not count against that address."""
+        """A client of an address that has authenticated itself does not count against it."""
         for _ in range(3):
             self.prove(1)
-        self.assertEqual((self.factory.places.handshakes, self.factory.places.sessions), (0, 3))
+        self.assertEqual((self.factory.slots.handshakes, self.factory.slots.sessions), (0, 3))
         self.assertIsNotNone(self.connect(1))
         while self.open:
             self.lose()
-        self.assertEqual((self.factory.places.handshakes, self.factory.places.sessions), (0, 0))
+        self.assertEqual((self.factory.slots.handshakes, self.factory.slots.sessions), (0, 0))
 
     def test_without_an_opening(self) -> None:
-        """A mutauth client takes a session's place with its opening, and a handshake's until then;
+        """A mutauth client takes a session's slot with its opening, and a handshake's until then;
         there is one for each.
         """
         self.mutauth = True
@@ -534,11 +536,11 @@ class SessionTests(ServiceCase):
         with captured_log() as events:
             for number in range(4):
                 self.prove(number)
-            self.assertEqual((self.factory.places.handshakes, self.factory.places.sessions), (4, 0))
+            self.assertEqual((self.factory.slots.handshakes, self.factory.slots.sessions), (4, 0))
             self.assertEqual((self.applications.built, lines(events, "authenticated as")), ([], []))
             for protocol, _ in self.open:
                 protocol.dataReceived(opening)
-        self.assertEqual((self.factory.places.handshakes, self.factory.places.sessions), (1, 3))
+        self.assertEqual((self.factory.slots.handshakes, self.factory.slots.sessions), (1, 3))
         self.assertEqual(
             (len(self.applications.built), len(lines(events, "authenticated as"))), (3, 3)
         )
@@ -548,7 +550,7 @@ class SessionTests(ServiceCase):
         self.assertTrue(self.open[-1][1].disconnecting)
 
     def test_application_that_fails(self) -> None:
-        """A connection that the application does not take gives its place back, once."""
+        """A connection that the application does not take gives its slot back, once."""
 
         def fail(recorder: Recorder) -> None:
             raise ZeroDivisionError
@@ -557,7 +559,7 @@ class SessionTests(ServiceCase):
         self.prove(1)
         self.flushLoggedErrors(ZeroDivisionError)
         self.lose()
-        self.assertEqual((self.factory.places.handshakes, self.factory.places.sessions), (0, 0))
+        self.assertEqual((self.factory.slots.handshakes, self.factory.slots.sessions), (0, 0))
 
     def test_errors(self) -> None:
         """Being denied and being one too many are told apart in the log."""
@@ -576,7 +578,7 @@ class PrincipalTests(ServiceCase):
     limits = Limits(handshakes=8, per_principal=2)
 
     def test_one_account(self) -> None:
-        """One account gets its share, under whatever case of its name; others are let in, and a
+        """One account gets its share, under whatever case of its name; others are allowed, and a
         session that ends makes
         room for another."""
         for name in ("alice@TEST.EXAMPLE", "Alice@TEST.EXAMPLE"):
@@ -598,7 +600,7 @@ class PrincipalTests(ServiceCase):
         self.assertEqual(len(self.applications.built), 4)
         while self.open:
             self.lose()
-        self.assertEqual((self.factory.places.sessions, self.factory.places._accounts), (0, {}))
+        self.assertEqual((self.factory.slots.sessions, self.factory.slots._accounts), (0, {}))
 
 
 class LifetimeCase(SynchronousTestCase):

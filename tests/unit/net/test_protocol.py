@@ -20,7 +20,7 @@ from mutauth_twisted.errors import (
     AccessDenied,
     MutualAuthError,
     NetworkError,
-    PeerNotProven,
+    PeerNotAuthenticated,
     PeerRefused,
     ProtocolViolation,
     StreamCut,
@@ -163,7 +163,7 @@ class TogetherTests(Case):
 
 
 class NothingEarlyTests(Case):
-    """No application, and none of its bytes, before everything is proven."""
+    """No application, and none of its bytes, before everything is authenticated."""
 
     def test_server(self) -> None:
         """A service builds no application and says nothing before the client's last byte."""
@@ -257,7 +257,7 @@ class ProofTests(Case):
             server = self.server(FakeContext(initiator=False, flags=ALL_FLAGS & ~flag))
             server.receive(TOKEN_1)
             self.assertEqual(server.transport.take(), NNS.fault(1790))
-            self.assert_ended(server, PeerNotProven, f"without {flag.name}".lower())
+            self.assert_ended(server, PeerNotAuthenticated, f"without {flag.name}".lower())
 
     def test_missing_flags_at_the_client(self) -> None:
         """Without any one of the flags required a context gives no connection, and the service gets
@@ -268,41 +268,41 @@ class ProofTests(Case):
             client.transport.clear()
             client.receive(TOKEN_2)
             self.assertEqual(client.transport.take(), b"")
-            self.assert_ended(client, PeerNotProven, f"without {flag.name}".lower())
+            self.assert_ended(client, PeerNotAuthenticated, f"without {flag.name}".lower())
 
     def test_one_way(self) -> None:
-        """A service that only says done, without a token of its own, has proven nothing."""
+        """A service that only says done, without a token of its own, has authenticated nothing."""
         client = self.client()
         client.transport.clear()
         client.receive(NNS.token(b"", True))
-        self.assert_ended(client, PeerNotProven)
+        self.assert_ended(client, PeerNotAuthenticated)
         one_way = self.client(FakeContext(initiator=True, legs=1, flags=ALL_FLAGS & ~Flag.MUTUAL))
         one_way.receive(NNS.token(b"", True))
-        self.assert_ended(one_way, PeerNotProven, "without mutual")
+        self.assert_ended(one_way, PeerNotAuthenticated, "without mutual")
 
     def test_other_package(self) -> None:
         """Another package than Kerberos proves nothing, whatever its flags."""
         for initiator, token in ((True, TOKEN_2), (False, TOKEN_1)):
             side = Player(FakeContext(initiator=initiator, package="ntlm"))
             side.receive(token)
-            self.assert_ended(side, PeerNotProven, "Kerberos")
+            self.assert_ended(side, PeerNotAuthenticated, "Kerberos")
 
     def test_access_denied(self) -> None:
-        """A proven client that is not let in gets code 5; no application protocol is ever built for
-        it.
+        """An authenticated client that is not allowed gets code 5; no application protocol is ever
+        built for it.
         """
 
         def authorize(identity: PeerIdentity) -> None:
-            raise AccessDenied(identity.principal, "not let in")
+            raise AccessDenied(identity.principal, "not allowed")
 
         server = self.server(authorize=authorize)
         server.receive(TOKEN_1)
         self.assertEqual(server.transport.take(), NNS.fault(5))
-        self.assert_ended(server, AccessDenied, "alice@TEST.EXAMPLE: not let in")
+        self.assert_ended(server, AccessDenied, "alice@TEST.EXAMPLE: not allowed")
 
     def test_admission_that_breaks(self) -> None:
-        """A check of the principal that raises something else lets nobody in, is logged, and leaves
-        nobody waiting.
+        """A check of the principal that raises something else allows no client, is logged, and
+        leaves nobody waiting.
         """
 
         def authorize(identity: PeerIdentity) -> None:
@@ -343,21 +343,24 @@ class ProofTests(Case):
 
 
 class RefusalTests(Case):
-    """Exchanges that fail on either side, and what the other learns."""
+    """Handshakes that fail on either side, and what the other learns."""
 
     def test_failed_accept(self) -> None:
         """A refused client gets the error token, the code, and nothing else."""
         context = FakeContext(initiator=False)
-        context.fails, context.error_token = PeerNotProven("the client", "wrong key"), b"KRB-ERROR"
+        context.fails, context.error_token = (
+            PeerNotAuthenticated("the client", "wrong key"),
+            b"KRB-ERROR",
+        )
         server = self.server(context)
         server.receive(TOKEN_1)
         self.assertEqual(server.transport.take(), NNS.token(b"KRB-ERROR", False) + NNS.fault(1326))
-        self.assert_ended(server, PeerNotProven, "wrong key")
+        self.assert_ended(server, PeerNotAuthenticated, "wrong key")
 
     def test_after_the_refusal(self) -> None:
         """A refused client cannot try again on the same connection."""
         context = FakeContext(initiator=False)
-        context.fails = PeerNotProven("the client", "wrong key")
+        context.fails = PeerNotAuthenticated("the client", "wrong key")
         server = self.server(context)
         server.receive(TOKEN_1)
         context.fails = None
@@ -365,7 +368,7 @@ class RefusalTests(Case):
         server.protocol.dataReceived(TOKEN_1)
         self.assertEqual((server.transport.take(), len(context.steps)), (b"", 1))
         self.assertEqual(server.protocol._connection.pending, 0)
-        self.assert_ended(server, PeerNotProven)
+        self.assert_ended(server, PeerNotAuthenticated)
 
     def test_refusal_with_a_token(self) -> None:
         """A client takes the reason from the service's error token."""
@@ -385,14 +388,14 @@ class RefusalTests(Case):
     def test_stalled_peer(self) -> None:
         """A refused peer that does not read what it is told is dropped after a while."""
         context = FakeContext(initiator=False)
-        context.fails = PeerNotProven("the client", "wrong key")
+        context.fails = PeerNotAuthenticated("the client", "wrong key")
         server = self.server(context)
         server.receive(TOKEN_1)
         server.reactor.advance(LINGER - 0.1)
         self.assertFalse(server.transport.aborted)
         server.reactor.advance(0.1)
         self.assertTrue(server.transport.aborted)
-        self.assert_ended(server, PeerNotProven)
+        self.assert_ended(server, PeerNotAuthenticated)
 
     def test_refused_instead_of_confirmed(self) -> None:
         """A service may refuse as late as in place of its done."""
@@ -418,7 +421,7 @@ class StrangerTests(Case):
         context = FakeContext(initiator=False)
         server = self.server(context)
         server.receive(b"\x16\x03\x01\x02\x00" + bytes(512))
-        self.assert_ended(server, PeerNotProven, "token is wrong")
+        self.assert_ended(server, PeerNotAuthenticated, "token is wrong")
 
     def test_silence(self) -> None:
         """A silent peer has until the deadline, and no longer."""
@@ -459,7 +462,7 @@ class StrangerTests(Case):
         self.assertEqual(server.context.steps, [])
         server.receive(b"\0" + header)
         self.assertEqual(len(server.context.steps), 1)
-        self.assert_ended(server, PeerNotProven)
+        self.assert_ended(server, PeerNotAuthenticated)
 
     def test_peer_closes(self) -> None:
         """A peer that closes during the handshake gets one clear line."""
@@ -697,7 +700,7 @@ class SecrecyTests(Case):
     """No token and no key in any event of the log, of any level."""
 
     def scenarios(self) -> dict[str, Callable[[], object]]:
-        """Exchanges that end in every way there is."""
+        """Handshakes that end in every way there is."""
 
         def failing(initiator: bool, error: Exception, token: bytes) -> None:
             context = FakeContext(initiator=initiator, blocking=initiator)
@@ -720,14 +723,16 @@ class SecrecyTests(Case):
             server.reactor.advance(TIMEOUT)
 
         def denied(identity: PeerIdentity) -> None:
-            raise AccessDenied(identity.principal, "not let in")
+            raise AccessDenied(identity.principal, "not allowed")
 
         return {
             "success and a bad record": together,
-            "refused": lambda: failing(False, PeerNotProven("it", "no"), TOKEN_1),
+            "refused": lambda: failing(False, PeerNotAuthenticated("it", "no"), TOKEN_1),
             "server's bug": lambda: failing(False, ZeroDivisionError(), TOKEN_1),
             "client's bug": lambda: failing(True, ZeroDivisionError(), TOKEN_2),
-            "unproven": lambda: self.server(FakeContext(initiator=False, flags=0)).receive(TOKEN_1),
+            "not authenticated": lambda: self.server(FakeContext(initiator=False, flags=0)).receive(
+                TOKEN_1
+            ),
             "denied": lambda: self.server(authorize=denied).receive(TOKEN_1),
             "wrong token": lambda: self.server().receive(NNS.token(SECRET + b"other", False)),
             "no frame": lambda: self.server().receive(SECRET),
@@ -777,11 +782,11 @@ class SecrecyTests(Case):
         """A principal cannot write lines of its own into the log, nor command a terminal that shows
         it.
         """
-        hostile = "x\r\n2026-01-01 root let in\x1b[2J\u202e@TEST.EXAMPLE"
+        hostile = "x\r\n2026-01-01 root allowed\x1b[2J\u202e@TEST.EXAMPLE"
         with captured_log() as events:
             self.server(FakeContext(initiator=False, principal=hostile)).receive(TOKEN_1)
         text = "".join(map(formatEvent, events))
-        self.assertIn("root let in", text)
+        self.assertIn("root allowed", text)
         self.assertTrue(text.isprintable(), text)
 
     def test_errors_are_one_line(self) -> None:

@@ -20,7 +20,7 @@ from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.errors import (
     CredentialError,
     NetworkError,
-    PeerNotProven,
+    PeerNotAuthenticated,
     PeerRefused,
     ProtocolViolation,
     UsageError,
@@ -294,9 +294,11 @@ class LayerTests(SynchronousTestCase):
 
         directory = Path(self.mktemp())
         layer = checking_layer(Authority(Certificates(directory).ca_file), "srv1.example.com")
-        error = self.assertRaises(PeerNotProven, layer.channel, Transport(), "peer")
+        error = self.assertRaises(PeerNotAuthenticated, layer.channel, Transport(), "peer")
         self.assertIn("its certificate cannot be read", str(error))
-        error = self.assertRaises(PeerNotProven, trusting_layer().channel, Transport(), "peer")
+        error = self.assertRaises(
+            PeerNotAuthenticated, trusting_layer().channel, Transport(), "peer"
+        )
         self.assertIn("no authority is given to verify its certificate; give tls-ca", str(error))
 
     def test_names(self) -> None:

@@ -98,10 +98,10 @@ class FactoryTests(SynchronousTestCase):
         )
 
     def test_plain_service(self) -> None:
-        """A port that is no number is said to be that."""
+        """A port that is not a number is said to be that."""
         line = self.refusal("tcp:localhost:x", "forward")
         self.assertIn(
-            "its port or another number in it is none; write it in full, such as tcp:HOST:PORT",
+            "its port or another number in it is invalid; write it in full, such as tcp:HOST:PORT",
             line,
         )
 

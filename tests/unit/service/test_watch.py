@@ -66,7 +66,7 @@ class WatchTests(SynchronousTestCase):
         )
         self.assertEqual(self.watch.wrong, ())
 
-    def test_one_of_two_is_mended(self) -> None:
+    def test_one_of_two_is_fixed(self) -> None:
         """All is right only when nothing is wrong any more."""
         self.watch.start()
         both = Inspection((ONE, TWO))

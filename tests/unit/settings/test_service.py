@@ -84,8 +84,8 @@ class OptionsTests(SynchronousTestCase):
         )
 
     def test_ntlm(self) -> None:
-        """The package that proves no service needs its users, and everything that would promise a
-        proof said off.
+        """The package that does not authenticate the service needs its users, and everything that
+        would promise a proof said off.
         """
         package, users = "--package=ntlm-service-unproven", "--ntlm-users=/etc/users"
         off = ("--publish=none", "--spn-check=off")
@@ -162,7 +162,7 @@ class OptionsTests(SynchronousTestCase):
             self.assertIn("--check-interval", self.refused(*MINIMAL, f"--check-interval={wrong}"))
 
     def test_groups(self) -> None:
-        """Groups alone say who may in, by SID or by a name that the directory is asked for
+        """Groups alone say who is allowed, by SID or by a name that the directory is asked for
         later.
         """
         first, second = "S-1-5-21-1-2-3-1104", "s-1-5-21-1-2-3-1105"
@@ -188,7 +188,7 @@ class OptionsTests(SynchronousTestCase):
         )
 
     def test_groups_refused(self) -> None:
-        """What no ticket names, and nothing at all; a denial alone lets nobody in."""
+        """What no ticket names, and nothing at all; a denial alone allows no client."""
         for sid in ("S-1-5-32-544", "S-1-1-0", "S-1-5-11"):
             for option in ("--allow-group", "--deny-group"):
                 self.assertIn(

@@ -18,7 +18,7 @@ from mutauth_twisted.errors import (
     AccessDenied,
     MutualAuthError,
     NetworkError,
-    PeerNotProven,
+    PeerNotAuthenticated,
     ProtocolViolation,
     RecordError,
 )
@@ -164,7 +164,7 @@ class MessageTests(SynchronousTestCase):
         self.assertIs(WIRES["winsock"], WINSOCK)
 
 
-class ExchangeTests(SynchronousTestCase):
+class HandshakeTests(SynchronousTestCase):
     """A handshake in which nobody says that it is done."""
 
     def test_any_number_of_tokens(self) -> None:
@@ -218,7 +218,7 @@ class ExchangeTests(SynchronousTestCase):
                 )
                 side.transport.take()
                 side.receive(token)
-                self.assertIsInstance(side.error, PeerNotProven)
+                self.assertIsInstance(side.error, PeerNotAuthenticated)
                 self.assertEqual((side.factory.built, side.transport.take()), ([], b""))
                 self.assertTrue(side.transport.disconnecting)
 
@@ -236,7 +236,9 @@ class ExchangeTests(SynchronousTestCase):
                 self.assertTrue(side.transport.disconnecting)
 
     def test_one_way(self) -> None:
-        """A service that sends records at once, without a token of its own, has proven nothing."""
+        """A service that sends records at once, without a token of its own, has authenticated
+        nothing.
+        """
         client, impostor = (
             Player(FakeContext(initiator=True), security=CHANNEL),
             FakeContext(initiator=False),
@@ -246,12 +248,12 @@ class ExchangeTests(SynchronousTestCase):
         self.assertEqual(client.factory.built, [])
 
     def test_denied(self) -> None:
-        """Who is kept out sees the connection close, and no token that would have completed its
+        """Who is denied sees the connection close, and no token that would have completed its
         side.
         """
 
         def authorize(identity: PeerIdentity) -> None:
-            raise AccessDenied(identity.principal, "not let in")
+            raise AccessDenied(identity.principal, "not allowed")
 
         client = Player(FakeContext(initiator=True), security=CHANNEL)
         server = Player(FakeContext(initiator=False), security=CHANNEL, authorize=authorize)
@@ -268,12 +270,12 @@ class ExchangeTests(SynchronousTestCase):
             context = FakeContext(initiator=initiator)
             side = Player(context, security=CHANNEL)
             side.transport.take()
-            context.fails, context.error_token = PeerNotProven("peer", "no"), b"because"
+            context.fails, context.error_token = PeerNotAuthenticated("peer", "no"), b"because"
             side.receive(token)
             self.assertEqual(
                 side.transport.take(), b"" if initiator else WINSOCK.token(b"because", False)
             )
-            self.assertIsInstance(side.error, PeerNotProven)
+            self.assertIsInstance(side.error, PeerNotAuthenticated)
 
 
 class RecordCase(SynchronousTestCase):
@@ -374,7 +376,7 @@ class SealedTests(RecordCase):
             self.receive(WINSOCK.protect(self.client, b"for all", False))
 
     def test_short(self) -> None:
-        """A body without room for a trailer is no record."""
+        """A body without room for a trailer is not a record."""
         for body in (
             b"x",
             bytes(3),
@@ -424,7 +426,7 @@ class SignedTests(RecordCase):
         self.assertRaises(RecordError, self.receive, frames[2])
 
     def test_short(self) -> None:
-        """A body shorter than a signature is no record."""
+        """A body shorter than a signature is not a record."""
         with self.assertRaisesRegex(
             ProtocolViolation, "no room for its signature; give both sides the same protection"
         ):

@@ -57,7 +57,7 @@ class PrintingTests(SynchronousTestCase):
         return invoke("spn", *words)
 
     def test_list(self) -> None:
-        """In alphabetical order, and none is no error."""
+        """In alphabetical order, and none is not an error."""
         result = self.run_with([ACCOUNT], "list", "svc")
         self.assertEqual(
             (result.exit_code, result.stdout), (0, "ACCOUNT  SPN\nsvc      A/x\nsvc      b/y\n")

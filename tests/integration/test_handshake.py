@@ -36,11 +36,11 @@ from mutauth_twisted.mechanisms.kerberos import ServiceKeys
 from mutauth_twisted.net.client import MutualAuthClientEndpoint
 from mutauth_twisted.protection import Protection
 from mutauth_twisted.spn import SPN
-from tests.integration.exchange_case import LOOPBACK, Application, ExchangeTestCase, one
+from tests.integration.handshake_case import LOOPBACK, Application, HandshakeTestCase, one
 from tests.integration.nns_peer import ALL_FLAGS, NNSPeer, Refused
 
 
-class ServiceTests(ExchangeTestCase):
+class ServiceTests(HandshakeTestCase):
     """Both sides as they should be."""
 
     async def test_names(self) -> None:
@@ -180,7 +180,7 @@ class ServiceTests(ExchangeTestCase):
         await gatherResults([peer.ended for peer in (*clients, *self.servers)])
 
 
-class RefusalTests(ExchangeTestCase):
+class RefusalTests(HandshakeTestCase):
     """One side is not what the other wants."""
 
     async def test_impostor(self) -> None:

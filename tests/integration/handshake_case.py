@@ -176,7 +176,7 @@ def say(port: int, data: bytes) -> bytes:
         return heard
 
 
-class ExchangeTestCase(TestCase):
+class HandshakeTestCase(TestCase):
     """A service with real SPNs and keys, and alice with a real ticket."""
 
     timeout = 60
