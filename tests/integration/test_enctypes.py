@@ -209,7 +209,7 @@ class CommandTests(CommandTestCase):
         well = await deferToThread(self.install)
         self.assertEqual(well.code, 0, well)
         self.assertNotIn("msDS-SupportedEncryptionTypes", well.errors)
-        self.assertIn("account svc-echo is a user's", well.errors)
+        self.assertIn("account svc-echo: it is a user's", well.errors)
         self.addCleanup(lambda: ensureDeferred(self.types("24")))
         for value, text in (("4", "allows no AES"), (None, "is not set")):
             await self.types(value)
