@@ -122,7 +122,8 @@ class DirectoryTests(TestCase):
         result = lab_command("up", "--dir", str(directory), "--address", self.lab.nameserver)
         self.assertEqual(result.returncode, 3)
         self.assertRegex(
-            result.stderr, r"\Amutauth: TCP port 53 at [0-9.]+: in use by another program; .*\n\Z"
+            result.stderr,
+            r"\Amutauth: \[lab-failed\] TCP port 53 at [0-9.]+: in use by another program; .*\n\Z",
         )
         self.assertFalse(directory.exists())
 
