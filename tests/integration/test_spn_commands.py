@@ -52,4 +52,5 @@ class ProcessTests(CommandTestCase):
         """None in the lab: exit code 0, JSON for programs, no progress bar in a pipe."""
         ended = self.mutauth("spn", "duplicates", "--json", "--nameserver", self.lab.nameserver)
         self.assertEqual((ended.code, json.loads(ended.output)), (0, []), ended)
-        self.assertEqual(ended.errors, "mutauth: no SPN is registered on several accounts\n")
+        note = {"note": "no SPN is registered on several accounts"}
+        self.assertEqual(json.loads(ended.errors), note)
