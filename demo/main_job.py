@@ -191,7 +191,7 @@ def main_job(stage: Stage) -> None:
 
     step("svc-echo", "starts the service; no port is configured anywhere")
     with stage.service(*serve, *listen, *directory) as service:
-        proved("the SCP was found by its GUID, the SPNs stand on svc-echo, the port is published")
+        proved("the SCP was found by its GUID, svc-echo has its SPNs, the port is published")
 
         step("alice", "connects knowing one word, echoSvc")
         answer = stage.run(

@@ -282,7 +282,7 @@ class Stage:
             )
         return done.stdout
 
-    # --- the service of ours ------------------------------------------------------------------
+    # --- the mutauth service ------------------------------------------------------------------
 
     def install(self, service_class: str) -> None:
         """`mutauth install` for a service of svc-echo, taken back at the end."""
@@ -401,7 +401,7 @@ class Stage:
 
     @cached_property
     def peer_relay(self) -> Relay:
-        """The relay in front of peers' servers: the one address that clients of ours know."""
+        """The relay in front of peers' servers: the one address that mutauth clients know."""
         relay = Relay()
         self.closing.callback(relay.close)
         return relay

@@ -32,7 +32,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "other service class": ("test_other_service_class",),
     "other account's key": ("test_key_of_another_account",),
 }
-#: What only a service of ours does, in front of a peer's client.
+#: What only a mutauth service does, in front of a peer's client.
 OURS = ("other service class",)
 
 

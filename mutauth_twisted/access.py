@@ -52,7 +52,7 @@ def _parse(text: str) -> _Pattern:
             )
             raise UsageError(
                 subject,
-                "it names its account by a domain and by a realm, and would match nobody",
+                "it names its account by a domain and by a realm, and would match no account",
                 remedy,
             )
         return _Pattern(text, name, realm)
@@ -186,8 +186,8 @@ def _as_tuple(patterns: Iterable[str]) -> tuple[str, ...]:
 def _about(
     realm: str, patterns: tuple[str, ...], fold: Callable[[str], str]
 ) -> tuple[_Pattern, ...]:
-    """The patterns that can be about somebody of a realm: that of an account's domain is not known
-    beforehand.
+    """The patterns that can be about an account of a realm: that of an account's domain is not
+    known beforehand.
     """
     parsed = map(_parse, patterns)
     return tuple(
@@ -295,21 +295,21 @@ class AccessPolicy:
 
     An allowance with wildcards is for computers only when its name ends in ``$``:
     by default any user may create ten computers, and choose their names.  The
-    name ``*`` alone is for everybody, computers included.
+    name ``*`` alone is for every account, computers included.
 
     The realm is the ticket's.  The name on a ticket is one that the client chose
     among those that its account answers to, some of which may be another
     account's elsewhere; so an allowance is for the account's sAMAccountName, as
     the PAC tells it, and a denial for that, for the UPN's prefix, and for the
     name on the ticket.  A client decides by itself whether its ticket has a PAC:
-    without one only patterns for everybody of a realm (``*@REALM``) allow it,
-    and only where no denial is about somebody of that realm, an account or a group.
+    without one only patterns for every account of a realm (``*@REALM``) allow it,
+    and only where no denial is about an account or a group of that realm.
 
     A domain's NetBIOS name is what the client's own domain controllers say;
     where others' realms are trusted, an allowance should name the realm.
 
-    Groups are SIDs; they allow, and deny, as patterns do.  A denial denies
-    whoever's groups nobody tells, as with NTLM.
+    Groups are SIDs; they allow, and deny, as patterns do.  A denial of a group
+    denies clients whose groups are unknown, as with NTLM.
 
     :ivar group_names: what groups are called in a refusal, by SID.
     :raises UsageError: for a pattern that names neither realm nor domain, or both, or a group that

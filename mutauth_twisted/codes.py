@@ -55,8 +55,7 @@ CODES: Final[dict[str, Code]] = {
         "or `mutauth rnr publish`.",
     ),
     "address-overwritten": Code(
-        "Somebody had changed where the object says that the service is; the service has "
-        "published its address again.",
+        "The address in the object had been changed by others; the service has published it again.",
         "Look for another instance or a script that writes the same object.",
         "warning",
     ),
@@ -170,8 +169,8 @@ CODES: Final[dict[str, Code]] = {
     ),
     "guid-cache-unusable": Code(
         "The file that caches the SCP's GUID cannot be read or written.",
-        "Run the command as root, or name another place with `--state-dir`; a damaged file can be "
-        "removed.",
+        "Run the command as root, or name another directory with `--state-dir`; remove a damaged "
+        "file.",
     ),
     "handshake-cut": Code(
         "The peer closed the connection during the handshake.",
@@ -226,8 +225,8 @@ CODES: Final[dict[str, Code]] = {
         "The line says what to change; its log is in the lab's directory.",
     ),
     "location-not-trusted": Code(
-        "What finds the service would let others choose the host: anybody may publish a keyword, "
-        "and hosts register two-part SPNs themselves.",
+        "What finds the service would let others choose the host: any account may publish a "
+        "keyword, and hosts register two-part SPNs themselves.",
         "Name the hosts to be believed with `hosts=`, or use `spn-form=guid` or `dn`.",
     ),
     "network-failed": Code(
@@ -235,7 +234,7 @@ CODES: Final[dict[str, Code]] = {
         "Check the network and the service's log, and try again.",
     ),
     "no-access-policy": Code(
-        "The access policy allows no client, so that the service would serve nobody.",
+        "The access policy allows no client, so that the service would refuse every client.",
         "Say who may connect: `--allow`, `--allow-group` or `--allow-all` (`allow=` in an "
         "endpoint).",
     ),
@@ -333,7 +332,7 @@ CODES: Final[dict[str, Code]] = {
     ),
     "request-replayed": Code(
         "The same request was seen before.",
-        "Let the client try again; if it happens often, somebody copies requests.",
+        "Let the client try again; if it happens often, look for an attacker who replays them.",
     ),
     "rights-unreadable": Code(
         "An object's security descriptor cannot be read.",
@@ -409,7 +408,7 @@ CODES: Final[dict[str, Code]] = {
         "Use `mutauth uninstall`, delete these SPNs first, or give `--leave-spns`.",
     ),
     "spn-not-vouched-for": Code(
-        "No account holds an SPN that vouches for this object: anybody could have published it.",
+        "No account holds an SPN that vouches for this object: any account could have made it.",
         "If it is to be trusted, an administrator installs it.",
     ),
     "spn-on-other-account": Code(
@@ -417,8 +416,8 @@ CODES: Final[dict[str, Code]] = {
         "Run the service under that account, or delete the SPN there.",
     ),
     "stream-cut": Code(
-        "The connection ended without the peer's authenticated end of stream: stopped, or cut by "
-        "somebody.",
+        "The connection ended without the peer's authenticated end of stream: stopped, or cut "
+        "on the way.",
         "What came before is genuine. Connect again.",
     ),
     "temporary-database": Code(

@@ -2,7 +2,7 @@
 
 SRV records, and addresses where a nameserver is given, are asked for over TCP in
 the reactor.  Addresses otherwise come from the system's resolver, hosts file
-included: getaddrinfo, which nobody can stop, in threads that nobody waits for.
+included: getaddrinfo, which cannot be stopped, in threads that nothing waits for.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ class _ServerFailedError(Exception):
 class _QuestionProtocol(Int16StringReceiver):
     """One question to one server over TCP (RFC 1035, section 4.2.2).
 
-    Every DNS server speaks TCP (RFC 7766), nobody off the path can forge an
+    Every DNS server speaks TCP (RFC 7766), an attacker off the path cannot forge an
     answer over it, and Twisted logs four lines for each UDP socket.
 
     :param question: the message to send.
@@ -406,13 +406,11 @@ class Resolver:
         for reason in failures:
             if isinstance(
                 reason, CancelledError
-            ):  # nobody waits, whatever the other family's answer was
+            ):  # nothing waits, whatever the other family's answer was
                 raise reason
         if not addresses and failures:
             reason = failures[0]
-            if isinstance(
-                reason, NotFound
-            ):  # the name of a host that somebody gave us, not of a thing looked for
+            if isinstance(reason, NotFound):  # a host's name that was given, not one looked for
                 raise NetworkError(reason.subject, reason.cause, reason.remedy) from reason
             raise reason
         return addresses
@@ -463,7 +461,7 @@ class _Lookup:
 
 
 class _System:
-    """The system's resolver, in threads that nobody waits for: a look-up has no deadline of its
+    """The system's resolver, in threads that nothing waits for: a look-up has no deadline of its
     own.
 
     All who ask for one name at a time share its look-up, so that a name that hangs takes one
@@ -524,7 +522,7 @@ def _system_of(reactor: Any) -> _System:
 
 
 def install_resolver(reactor: Any) -> None:
-    """Have all names that a process looks up resolved by the system in threads that nobody waits
+    """Have all names that a process looks up resolved by the system in threads that nothing waits
     for.
 
     Twisted's own resolver asks in the reactor's thread pool, which it joins when it stops: a

@@ -9,7 +9,7 @@ next step.  The classes tell who has to act:
 - the directory and its administrators: :class:`DirectoryError`,
   :class:`NotFound`, :class:`OtherObject`, :class:`ServiceCheckFailed`; and :class:`KDCError` for
   the KDC, which does not answer, or grants no ticket (the peer heard nothing of it);
-- the network, or nobody knows who: :class:`NetworkError`.
+- the network, or a party that cannot be told: :class:`NetworkError`.
 
 No message ever holds a token, a key or a password.
 """
@@ -156,7 +156,7 @@ class NetworkError(MutualAuthError):
 
 
 class DescriptorsUsedUp(MutualAuthError):
-    """This process has as many files and sockets open as it may: nobody's credentials, peer or file
+    """This process has as many files and sockets open as it may: no credentials, peer or file
     is at fault.
     """
 
@@ -173,7 +173,7 @@ class DescriptorsUsedUp(MutualAuthError):
 
 
 class ThreadsUsedUp(MutualAuthError):
-    """This process can start no further thread: nobody's credentials, peer or file is at fault."""
+    """This process can start no further thread: no credentials, peer or file are at fault."""
 
     code = "threads-used-up"
 
@@ -199,7 +199,7 @@ class CredentialError(AuthenticationError):
 class ToldByTicket(CredentialError):
     """A client's ticket tells that the service's keys are at fault: the keytab may lack one.
 
-    Nothing protects what a ticket says there, so that any stranger may say it.
+    Nothing protects what a ticket says there, so that any client may say it.
     """
 
     code = "keytab-lacks-key"
@@ -311,7 +311,7 @@ class StreamCut(NetworkError):
     """The connection ended without the peer's authenticated end of stream.
 
     No error of the peer's, which was authenticated and may have had no part in it: a network that
-    broke looks no other than somebody who cut the stream.  Twisted applications get it as a
+    broke looks no other than an attacker who cut the stream.  Twisted applications get it as a
     ConnectionLost, too: :class:`mutauth_twisted.net.cut.ConnectionCut`.
     """
 

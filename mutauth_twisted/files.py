@@ -59,7 +59,7 @@ def read_file(path: str | os.PathLike[str], most: int = MOST, *, private: bool =
     """The content of a regular file.
 
     :param most: how many bytes it may have.
-    :param private: whether nobody but its owner may have any right to it.
+    :param private: whether its owner alone may have any right to it.
     :raises PermissionError: with ``EPERM``, when others have rights to a private file.
     :raises OSError: when it is not a regular file, too large, or cannot be read.
     """

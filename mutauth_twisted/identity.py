@@ -19,7 +19,7 @@ class PeerIdentity:
     :param principal: on a server the client's ``user@REALM``, under whichever of
         the account's names it has come (:attr:`account` is what the account is);
         on a client the service's principal, that is, the SPN that was authenticated,
-        ``spn@REALM`` (on Windows without the realm, which nobody tells), and
+        ``spn@REALM`` (on Windows without the realm, which is not known there), and
         empty with a package that does not authenticate the service.
     :param spn: on a client, the SPN that was asked for and authenticated, or None with
         a package that does not authenticate the service; on a server None: one key stands for

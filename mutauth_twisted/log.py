@@ -1,9 +1,9 @@
-"""The package's log: safe lines only, and few of those that anybody can cause.
+"""The package's log: safe lines only, and few of those that any client can cause.
 
 Every line passes :func:`mutauth_twisted.text.one_line`, whatever its fields hold,
 so that no call can forget it, and so does the exception at the end of a
 traceback.  Errors and findings among the fields are shown with their codes.  A
-line that strangers can cause as often as they like goes through a
+line that unauthenticated clients can cause as often as they like goes through a
 :class:`LimitedLog` in addition.
 """
 

@@ -19,7 +19,7 @@ def stop_on_hangup(reactor: Any) -> None:
 
 
 def expect_no_more(reactor: Any, again: Callable[[str], object]) -> None:
-    """Replace the reactor's own handlers, and nobody else's, once it stops.
+    """Replace the reactor's own handlers, and no others, once it stops.
 
     :param again: is told the name of each signal that comes after all, in the reactor's thread.
     """

@@ -1,4 +1,4 @@
-"""Text from outside, made safe and short before anybody reads it.
+"""Text from outside, made safe and short before it is shown.
 
 Names in tickets, certificates and NTLM messages, attributes of the directory
 and answers of DNS are written by others.  On a terminal, in a log or on the
@@ -8,7 +8,7 @@ of this kind goes through this module:
 - :func:`short_name` for one name: cut first, so that the work is bounded, and escaped then;
 - :func:`one_line` for a whole line, which is bounded as well: what is left over of errors and log
   lines;
-- :func:`printable` for what has to stay whole, such as a DN in a table that somebody asked for.
+- :func:`printable` for what has to stay whole, such as a DN in a table that a user asked for.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LONGEST_STRANGER: Final = 1000
 LONGEST_LINE: Final = 8000
 _CUT: Final = "..."
 
-# What str.isprintable() lets pass and nobody sees: the rest of Unicode's
+# What str.isprintable() lets pass and is invisible: the rest of Unicode's
 # Default_Ignorable_Code_Point, and blank Braille.
 _INVISIBLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"

@@ -1,4 +1,4 @@
-"""Blocking calls (LDAP, KDC) in threads that nobody has to wait for."""
+"""Blocking calls (LDAP, KDC) in threads that nothing has to wait for."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Workers:
         :raises ThreadsUsedUp: when the system allows this process no further thread.
         """
         waiting = self._slots.acquire()
-        # A call cancelled in the queue does not run at all; one under way has no slot to give back
+        # A call cancelled in the queue does not run at all; one under way has no slot to release
         # yet.
         result: Deferred[T] = Deferred(lambda _: waiting.cancel())
         waiting.addCallbacks(lambda _: self._start(result, function, args, kwargs), lambda _: None)
@@ -107,7 +107,7 @@ class Workers:
             with self._lock:
                 self._idle.append(mailbox)  # before the reactor hears of it, and has the next call
             hand_over()
-            del work, hand_over  # a thread that waits keeps nobody's objects
+            del work, hand_over  # a thread that waits keeps no objects
 
     def _next(self, mailbox: SimpleQueue[_Work]) -> _Work | None:
         try:
@@ -131,7 +131,7 @@ def workers_for(reactor: Any, host: str = "") -> Workers:
     """The threads in which clients of a reactor wait for KDCs.
 
     :param host: where the service is: each domain has threads of its own, so
-        that one whose KDC is stuck holds up nobody else.
+        that one whose KDC is stuck holds up no other.
     """
     domain = host.partition(".")[2].lower()
     domains = _workers.setdefault(reactor, {})

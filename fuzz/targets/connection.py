@@ -235,7 +235,7 @@ def _read(
     contexts = FakeContext(initiator=True), FakeContext(initiator=False, mutauth=mutauth)
     sides = established(*contexts, security(wire, seal))
     connection, _ = sides[not initiator]
-    contexts[not initiator].received = 0  # the opening, which is no part of the input
+    contexts[not initiator].received = 0  # the opening, which is not a part of the input
     assert connection.cut() is not None, "a stream without any record is taken for a finished one"
     received, ended = b"", False
     error: MutualAuthError | None = None

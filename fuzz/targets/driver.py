@@ -133,7 +133,9 @@ class _Connection:
         calls = [call for call in player.reactor.getDelayedCalls() if call.active()]
         assert not calls, f"{calls} outlive the connection"
         if not player.factory.built:
-            assert isinstance(result, Failure), "somebody was told of a connection that is none"
+            assert isinstance(result, Failure), (
+                "somebody was told of a connection that was not established"
+            )
             assert isinstance(result.value, MutualAuthError), f"{result}"
             one_line(result.value)
             return

@@ -151,7 +151,9 @@ def check_policy(data: bytes) -> None:
     ):
         assert not permits(deny=["*@*"], **rules), "a denial of everybody allows a client"
         if realm == _REALM:
-            assert not permits(deny=[f"*@{_REALM}"], **rules), "a denial of a realm let a member in"
+            assert not permits(deny=[f"*@{_REALM}"], **rules), (
+                "a denial of a realm allowed a member"
+            )
         if is_alice or (is_member and fold_ascii(name) == "alice"):
             assert not permits(deny=[f"alice@{_REALM}"], **rules), (
                 "a denial did not find its account"

@@ -165,7 +165,7 @@ class CaptureTests(StageTestCase):
         )
 
     def check_server(self, peer: Peer, package: str) -> None:
-        """A client of ours, and the peer's server."""
+        """A mutauth client, and the peer's server."""
         server = stage().server(peer, peer.servers[0])
         relay = stage().peer_relay
         relay.target = (HOST, server.port)

@@ -57,7 +57,7 @@ from mutauth_twisted.spn import SPN
 T = TypeVar("T")
 Report = Callable[[str], None]
 _CONTAINER = "container"
-# What tells a container that installation made from one that somebody else did.
+# What tells a container that installation made from one made by other means.
 _CONTAINER_MARK = "Service connection points; made by mutauth install"
 
 
@@ -273,7 +273,7 @@ class _Steps:
         """Take the two rights from the accounts that ran the service before.
 
         An account that holds an SPN of this object still runs it, on another host.
-        Groups and unknown SIDs are somebody's own arrangement.
+        Groups and unknown SIDs are an administrator's own arrangement.
         """
         former = [
             grant.holder
@@ -303,7 +303,7 @@ class _Steps:
             added = add_spns(self.session, account, [spn])
         if added:
             self.undo.report(f"added SPN {spn} to {account.name}")
-        else:  # somebody else has added it since it was looked for
+        else:  # it was added since it was looked for
             self.undo.forget()
 
 
@@ -451,7 +451,7 @@ def _find_installed(
 ) -> tuple[ServiceConnectionPoint | None, bool]:
     """The service connection point, and whether it is still there.
 
-    Of one that somebody deleted by hand, what is known of it, so that its SPNs
+    Of one that was deleted by hand, what is known of it, so that its SPNs
     can still be found.
     """
     if guid is not None:

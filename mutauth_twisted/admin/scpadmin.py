@@ -36,7 +36,7 @@ from mutauth_twisted.spn import SPN
 class Grant:
     """Account with rights of the kind that lets a service update its connection point.
 
-    :param holder: None: nobody in the forest has this SID any more.
+    :param holder: None: no object in the forest has this SID any more.
     :param complete: whether both rights stand, not just one.
     """
 

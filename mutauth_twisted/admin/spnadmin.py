@@ -3,7 +3,7 @@
 What ``setspn`` and DsWriteAccountSpn do on Windows.  Before a name is added the
 whole forest is searched for it, and for names that mean the same: sPNMappings
 (MS-ADA3) makes ``host/h`` stand for ``HTTP/h`` and some fifty
-others as long as nobody holds these themselves.
+others as long as no account holds these itself.
 """
 
 from __future__ import annotations

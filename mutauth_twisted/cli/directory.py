@@ -75,7 +75,7 @@ _PERSONAL = frozenset(("ccache", "keytab", "principal"))
 
 
 def command_again(context: click.Context) -> Command:
-    """The command line of a command for somebody else to run, maybe elsewhere: without whose
+    """The command line of a command for another user to run, maybe elsewhere: without whose
     tickets to use.
 
     What was not given and is not the same everywhere, such as the host's own name, is spelt out.

@@ -108,7 +108,7 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
     """A progress bar on standard error while the block runs, when that is a terminal.
 
     Gives what to call with the accounts and the SPNs read so far, from any
-    thread.  How many there will be nobody knows before the end.
+    thread.  How many there will be is not known before the end.
     """
     if not sys.stderr.isatty():
         yield lambda accounts, spns: None

@@ -9,9 +9,9 @@ clock, no thread and no log.  Its driver has those, and nothing else to decide::
 
 Whatever the driver calls, it then carries out the events in order, until there is none:
 
-    Step(token)      run ``step(token)``, which may wait for a KDC, wherever it holds up nobody;
+    Step(token)      run ``step(token)``, which may wait for a KDC, wherever it blocks nothing else;
                      then call ``stepped(outcome)`` or ``step_failed(error, token)``.  Steps that
-                     wait for nobody are taken at once, and no event tells of them.
+                     wait for nothing are taken at once, and no event tells of them.
     Send(data)       send these bytes
     Established      both sides are authenticated, and the peer is authorized: build the
                      application, send ``opening``, and from now on what ``send()`` and
@@ -259,8 +259,8 @@ class Connection:
         self.abandon(NetworkError(self._peer, cause, remedy, code="handshake-timeout"))
 
     def _sends_opening(self, identity: PeerIdentity) -> bool:
-        # What a client binds to this very TLS channel nobody can have copied from elsewhere: there
-        # is no opening.
+        # What a client binds to this very TLS channel cannot be copied from elsewhere: there
+        # is not an opening.
         return identity.mutauth and self._security.protection is not Protection.TLS
 
     def _verify(self) -> PeerIdentity:

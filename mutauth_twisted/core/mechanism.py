@@ -124,7 +124,7 @@ class Mechanism:
             )
 
 
-#: Kerberos' own tokens (RFC 4121): what both sides speak if nobody says otherwise.
+#: Kerberos' own tokens (RFC 4121): what both sides speak by default.
 KERBEROS = Mechanism(
     "kerberos",
     "Kerberos' own tokens",

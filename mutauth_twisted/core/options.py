@@ -29,7 +29,7 @@ class SecurityOptions:
 
     def __attrs_post_init__(self) -> None:
         if self.protection is Protection.TLS and not self.package.authenticates_service:
-            cause = "it cannot be bound to TLS, which would end at anybody"
+            cause = "it cannot be bound to TLS, which could end at any server"
             raise UsageError(
                 f"package {self.package.name}", cause, "use protection seal, or package kerberos"
             )

@@ -10,7 +10,7 @@ hang on an empty record):
   holds the session's key;
 - the *end of stream* is each direction's last record.
 
-Both are protected like any other, so nobody on the way can add or remove them:
+Both are protected like any other, so that they cannot be added or removed on the way:
 between mutauth peers a connection that ends without the end of stream was cut.
 How they know each other: see :mod:`mutauth_twisted.core.handshake`.
 """

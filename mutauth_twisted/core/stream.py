@@ -10,7 +10,7 @@ channel, one for each direction, which no application knows, and a byte that
 says what the mark means::
 
     END    nothing follows
-    GO_ON  what looked like the beginning of a mark was none
+    GO_ON  what looked like the beginning of a mark was not one
 
 A receiver keeps back the last bytes of what came where they may be the
 beginning of a mark; a sender whose bytes end like that lets a GO_ON follow at

@@ -1,7 +1,7 @@
 """The objectGUID of a service's connection point, kept on the service's machine.
 
 An administrator may move the object; its GUID stays.  Microsoft's sample
-caches it in the registry, here it is a small file that everybody may read:
+caches it in the registry, here it is a small file that every user may read:
 a GUID is not a secret.
 """
 
@@ -67,7 +67,7 @@ class GuidCache:
     def read(self, service: ServiceName) -> CachedGuid | None:
         """Read the cached GUID of a service; None if there is no such entry.
 
-        :raises CacheError: when the file cannot be read, or is no such file.
+        :raises CacheError: when the file cannot be read, or is another file.
         """
         path = self.path(service)
         try:
@@ -82,7 +82,7 @@ class GuidCache:
             raise self._error(path, "cannot be read", error) from error
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CacheError(
-                str(path), "it holds no GUID", "remove the file: the SCP is then found by its place"
+                str(path), "it holds no GUID", "remove the file: the SCP is then found by its DN"
             ) from error
 
     def write(self, service: ServiceName, guid: UUID, dn: str = "") -> Path:
@@ -132,5 +132,5 @@ class GuidCache:
         return CacheError(
             str(path),
             f"it {what}: {reason}",
-            "run it as root, or name another place with --state-dir",
+            "run it as root, or name another directory with --state-dir",
         )

@@ -12,7 +12,7 @@ DNS says what an attacker likes.  So every instance is asked for a three-part
 SPN, which names class, host and object, and is left out unless the directory
 has an account on which that very SPN is registered: only an administrator
 registers one of three parts.  The literal search is what counts.  A KDC alone is
-no proof that anybody registered the name: Samba's answers ``http/any-host/x``
+no proof that the name is registered: Samba's answers ``http/any-host/x``
 with the key of whoever holds ``host/any-host``.  By keyword the class is the
 client's to say.  Two parts are asked for only of the hosts that the client
 itself names (``hosts``).
@@ -143,7 +143,7 @@ class Selection:
 
     @property
     def by_keyword(self) -> bool:
-        """True where the object is looked for by what anybody may publish."""
+        """True where the object is looked for by what any account may publish."""
         if self.kind == "scp":
             return self.guid is None and not is_dn(self.selector)
         return self.kind == "keyword"
@@ -303,7 +303,7 @@ async def _instances(
 ) -> tuple[list[Instance], list[MutualAuthError]]:
     instances: list[Instance] = []
     faults: list[MutualAuthError] = []
-    # At once: one whose DNS records somebody has spoilt holds up none of the others.
+    # At once: one with broken DNS records holds up none of the others.
     few = DeferredSemaphore(_LOOKUPS)
     looking = [few.run(_look_at, directory, query, point) for point in points]
     outcomes: list[tuple[bool, Any]] = await DeferredList(looking, consumeErrors=True)

@@ -17,7 +17,7 @@ it: ``mutauth/1 srv1.example.com 9000;priority=1``.  Values of any other form,
 or of another version, belong to others: readers pass over them, writers leave
 them alone.
 
-What an instance proves: that an administrator created it, as nobody else may
+What an instance proves: that an administrator created it, as no other account may
 write there unless the right was delegated.  The SPN with its DN has three
 parts, so that only an administrator can have registered that one too.
 """
@@ -46,7 +46,7 @@ from mutauth_twisted.spn import SPN
 INSTANCE_CLASS = "serviceInstance"
 CLASS_CLASS = "serviceClass"
 _FORMAT = b"mutauth/1 "
-#: Longer values are nobody's address; a DNS name has at most 253 characters.
+#: Longer values are not an address; a DNS name has at most 253 characters.
 _MAX_VALUE = 1024
 #: Class identifiers are made from the class's name, so that every host makes the same one (RFC
 #: 9562, version 5).
@@ -316,7 +316,7 @@ def _same_host(one: Address, other: Address) -> bool:
 
 
 def withdraw_address(session: LdapSession, dn: str, address: Address) -> bool:
-    """Take back what was published, unless somebody else has published since; whether it was."""
+    """Take back what was published, unless another instance has published since; whether it was."""
     try:
         instance = read_instance(session, dn)
     except (NotFound, OtherObject):

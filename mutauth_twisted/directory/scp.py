@@ -184,8 +184,7 @@ def find_computer(session: LdapSession, host: str) -> str:
         )
     if not found:
         remedy = (
-            "join the host, or name another place for the SCP with --scp-parent, to install and to "
-            "serve"
+            "join the host, or name the SCP's parent with --scp-parent, to install and to serve"
         )
         raise NotFound(
             f"host {host}",
@@ -245,7 +244,7 @@ def update_binding(
 
 
 def withdraw(session: LdapSession, guid: UUID, binding: BindingInformation) -> bool:
-    """Take back what was published, unless somebody else has published since.
+    """Take back what was published, unless another instance has published since.
 
     :return: whether it was taken back.
     """

@@ -139,7 +139,7 @@ def find_account(session: LdapSession, name: str) -> Account:
 
 
 def find_by_sid(session: LdapSession, sid: str) -> Account | None:
-    """Whoever has a SID, a group too; None when there is nobody here."""
+    """The account or group that has a SID; None if it is not in this domain."""
     wanted = equals("objectSid", sid_bytes(sid))
     return next(
         (account_of(entry) for entry in session.search(session.root, wanted, ACCOUNT_ATTRIBUTES)),
@@ -190,10 +190,10 @@ def spn_command(session: LdapSession, kind: str, account: Account, *spns: SPN | 
 
 
 def check_free(catalog: LdapSession, spns: Sequence[SPN], account: Account) -> None:
-    """Make sure that nobody but this account holds these SPNs.
+    """Check that no other account holds these SPNs.
 
     :param catalog: a session with a global catalog.
-    :raises DirectoryRefused: naming an SPN, everybody who holds it, and the
+    :raises DirectoryRefused: naming an SPN, every account that holds it, and the
         commands that free all of these SPNs.
     """
     others = [

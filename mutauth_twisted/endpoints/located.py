@@ -66,7 +66,7 @@ def _may_have_moved(error: MutualAuthError) -> bool:
 # What a client adds where the SCP offers another protection.
 _REMEDIES = {
     Protection.SEAL.value: "add protection=seal",
-    Protection.SIGN.value: "allow it with protection=sign if everybody may read what is sent",
+    Protection.SIGN.value: "allow it with protection=sign if others may read what is sent",
     Protection.TLS.value: "add protection=tls",
 }
 #: Seconds for which what was found is used, unless said otherwise.
@@ -86,7 +86,7 @@ class LocatedEndpoint:
     :param security: protection and package, and the one deadline of search,
         connection and handshake.  What the SCP offers cannot lower the protection.
     :param wire: the wire's name, which has to be what the SCP says; None: that.
-    :param authority: who has to vouch for a TLS certificate in addition; None: nobody.
+    :param authority: who has to vouch for a TLS certificate in addition; None: no authority.
     :param keep: seconds for which connections use what one search found
         (:mod:`~mutauth_twisted.endpoints.locations`), each in an order of its
         own; 0: only those that start together share a search.  A connection that

@@ -5,10 +5,10 @@ A connection uses what is known.  One that fails in a way that a moved service
 would cause asks for a newer answer; so does one that finds nothing known.  All
 that ask at the same time share one search, and the next search starts at the
 earliest a moment after the last one ended: a storm of connections, to a service
-that is down or in a directory that is, is no storm of searches.
+that is down or in a directory that is, is not a storm of searches.
 
 What is known is never used past its time.  When the directory cannot be reached
-then, the search fails, and with it the connection: an old answer is no substitute.
+then, the search fails, and with it the connection: an old answer is not a substitute.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Locations(Generic[T]):
     :param search: starts a search; its Deferred fires with what was found.
     :param keep: seconds for which an answer is good, from the beginning of its
         search; 0: for those only who waited for it.
-    :param now: seconds on a clock that nobody sets.
+    :param now: seconds on a monotonic clock.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class Locations(Generic[T]):
     def find(self, newer_than: Found[T] | None = None) -> Deferred[Found[T]]:
         """Fire with an answer of the directory; fail as the search does.
 
-        Cancelling it ends the search when nobody else waits for that.
+        Cancelling it ends the search when nothing else waits for that.
 
         :param newer_than: an answer that will not do.
         """
@@ -158,7 +158,7 @@ class Locations(Generic[T]):
     def _ended(
         self, result: list[T] | Failure, searching: Deferred[list[T]], since: float
     ) -> Failure | None:
-        if searching is not self._searching:  # everybody has left
+        if searching is not self._searching:  # all have left
             is_expected = not isinstance(result, Failure) or result.check(
                 CancelledError, MutualAuthError
             )

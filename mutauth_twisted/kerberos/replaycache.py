@@ -2,7 +2,7 @@
 nothing (RFC 4120 3.2.3).
 
 MIT's default is a file in /var/tmp, which any other user can make first: the
-service would then refuse everybody.  Here it is in a directory that nobody else
+service would then refuse every client.  Here it is in a directory that no one else
 writes to.  All services of one user share one file in each such directory, as
 several may have one key.
 
@@ -83,7 +83,7 @@ def _candidates(state_dir: str | None) -> Iterator[tuple[Path, bool]]:
 
 
 def _is_ours(directory: Path) -> bool:
-    """Tell whether a directory is this user's, and nobody else can put a file into it."""
+    """Tell whether a directory is this user's, and that no other user can put a file into it."""
     try:
         found = directory.lstat()
     except OSError:
@@ -98,7 +98,7 @@ def _is_ours(directory: Path) -> bool:
 def _check_named(name: str) -> None:
     """See that the replay cache that the environment names can be written.
 
-    :raises CredentialError: when it cannot, or is none.
+    :raises CredentialError: when it cannot, or is invalid.
     """
     if name.startswith(NONE):
         raise CredentialError(

@@ -60,7 +60,7 @@ def _file_state(path: str) -> tuple[int, ...] | None:
 
 
 class _Memory:
-    """A ticket cache in memory, which is there for as long as anybody holds this object."""
+    """A ticket cache in memory, which is there for as long as this object lives."""
 
     def __init__(self) -> None:
         self.name = f"MEMORY:mutauth-{os.getpid()}-{next(_numbers)}"

@@ -104,7 +104,7 @@ def up(
                 require_free_ports(controller.address)
             _start(lab, report, owned)
         except BaseException:
-            # Half a lab is of no use to anybody, whatever ended its start.
+            # Half a lab is of no use, whatever ended its start.
             _remove(where)
             raise
         report(f"ready: {lab.realm} at {lab.nameserver}, everything below {where}")
@@ -474,7 +474,7 @@ def _start_controller(lab: Lab, controller: Controller, owned: bool) -> None:
     try:
         _await_ready(controller, process)
     except BaseException:
-        # Its record may not be written yet, so nobody else would find it.
+        # Its record may not be written yet, so nothing else would find it.
         process.kill()
         process.wait()
         raise

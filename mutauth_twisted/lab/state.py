@@ -273,10 +273,10 @@ def save(lab: Lab) -> None:
 
 
 def require_own(directory: Path, found: os.stat_result) -> None:
-    """Trust nothing that somebody else could have put there: what is in a lab names processes to
+    """Trust nothing that another user could have put there: what is in a lab names processes to
     stop.
 
-    :raises LabError: the directory belongs to somebody else, or others may write into it.
+    :raises LabError: the directory belongs to another user, or others may write into it.
     """
     if found.st_uid != os.getuid():
         raise LabError(

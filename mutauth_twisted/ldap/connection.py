@@ -450,7 +450,7 @@ class Directory:
 
     def _swept(self) -> None:
         self._sweep = None
-        # Closing sends a farewell into the socket's buffer; it waits for nobody.
+        # Closing sends a farewell into the socket's buffer; it does not wait.
         if self._idle.clear(older_than=self._keep):
             self._schedule_sweep()
 
@@ -472,7 +472,7 @@ class _Progress:
 
     :ivar waiting_for: who is waited for.
     :ivar failures: the servers that could not be used, and why.
-    :ivar given_up: whether nobody waits for the operation any more.
+    :ivar given_up: whether nothing waits for the operation any more.
     :ivar srv_name: the SRV records that named the servers, if DNS did.
     """
 

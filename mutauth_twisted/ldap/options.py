@@ -14,7 +14,7 @@ from mutauth_twisted.ldap.controllers import Server, parse_server
 class DirectoryOptions:
     """The directory to use, and how to find its domain controllers.
 
-    Whose tickets to use is not part of it: a remedy's command is for somebody else to run.
+    Whose tickets to use is not part of it: a remedy's command is for another user to run.
 
     :param servers: domain controllers, ``ldap://HOST[:PORT]`` or ``ldaps://HOST[:PORT]``, in the
         order to try them; none: those that DNS names for the domain.

@@ -443,7 +443,7 @@ def _exchange(connection: ldap3.Connection, token: bytes, subject: str) -> bytes
         Exception
     ) as error:  # ldap3 decodes on trust: anything may come of bytes that are no LDAP
         raise DirectoryUnreachable(
-            subject, "its answer is no LDAP", "check the server's name and port"
+            subject, "its answer is not LDAP", "check the server's name and port"
         ) from error
     if result["result"] not in (
         ldap3.core.results.RESULT_SUCCESS,

@@ -147,7 +147,7 @@ class LdapSession:
     :param server: the domain controller's name, for errors.
     :param catalog: whether this is the global catalog's port.
     :param options: how this directory is reached.
-    :ivar given_up: whether nobody waits for the work any more, which then changes nothing.
+    :ivar given_up: whether nothing waits for the work any more, which then changes nothing.
     :ivar wrote: whether anything was asked to change on it since it was lent.
     """
 
@@ -326,7 +326,7 @@ class LdapSession:
         return not poll.poll(0)
 
     def close(self) -> None:
-        """Close without waiting for anybody."""
+        """Close without waiting."""
         if not self._connection.closed:
             with suppress(LDAPExceptionError, OSError):
                 self._connection.unbind()

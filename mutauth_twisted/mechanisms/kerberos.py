@@ -157,7 +157,7 @@ class _KerberosContext:
     def step(self, token: bytes | None) -> Outcome:
         try:
             outcome = self._advance(token)
-            # A token of ours and no token of the peer's, which anybody could have put something
+            # A token of ours and no token of the peer's, which an attacker could have put something
             # into.
             self._signed_list = self._signed_list or has_mech_list_mic(outcome.token)
             if outcome.complete:
@@ -510,7 +510,7 @@ class KerberosAcceptor(_KerberosContext):
         """See that ticket and session key are AES, and return what was accepted says of itself.
 
         :raises AuthenticationError: when one of them is not.
-        :raises ProtocolViolation: when nobody can tell.
+        :raises ProtocolViolation: when it cannot be told.
         """
         label = self._label
         if label is None:
@@ -590,7 +590,7 @@ class KerberosAcceptor(_KerberosContext):
             raise PeerNotAuthenticated(
                 self._subject,
                 cause,
-                "allow everybody of its realm, *@REALM, to do without",
+                "allow all accounts of its realm, *@REALM, to do without",
                 code="pac-unusable",
             ) from error
 

@@ -273,7 +273,7 @@ def _av_value(pairs: bytes, wanted: int) -> bytes:
 class _NtlmContext(PublicContext):
     """Context of either side."""
 
-    #: Nothing waits for anybody: the passwords are in a file.
+    #: Nothing blocks: the passwords are in a file.
     blocking = False
 
     def __init__(self, subject: str) -> None:
@@ -509,7 +509,7 @@ class NtlmUsers:
     def acceptor(self, peer: str, channel: ChannelBinding | None = None) -> NtlmAcceptor:
         """A context for one connection; see :class:`mutauth_twisted.core.context.Keys`.
 
-        With a channel it authenticates nobody, as NTLM's bindings cannot be insisted on.
+        With a channel it authenticates no client, as NTLM's bindings cannot be insisted on.
         """
         return NtlmAcceptor(self._users, peer)
 

@@ -41,7 +41,7 @@ class PublicContext:
         raise AssertionError("a subclass takes the step")
 
     def _explain(self, error: Exception) -> MutualAuthError:
-        """Meaning of a failed step, without pyspnego's own words, which nobody has looked over
+        """Meaning of a failed step, without pyspnego's own words, which were not reviewed
         for secrets.
         """
         raise AssertionError("a subclass knows what its peer should have sent")

@@ -22,7 +22,7 @@ class OwnFaults:
 
     Some are seen on this machine: a keytab that is gone.  Others are told by
     the client's ticket: a key version that the keytab lacks.  Nothing protects
-    what a ticket says there, so that any stranger may say it: such a fault is
+    what a ticket says there, so that any client may say it: such a fault is
     worth a line in the log, and does not make the service an unhealthy one.
 
     :param clock: provides IReactorTime.

@@ -2,7 +2,7 @@
 
 A change of keys (RFC 8446 4.6.3) is a record of 27 bytes without data, which
 costs this side new keys and, where the peer asks for it, as large an answer.
-OpenSSL answers each one and tells nobody.  What is in the clear tells enough:
+OpenSSL answers each one and does not tell.  What is in the clear tells enough:
 records' types and lengths (RFC 8446 5.1, 5.2), and after OpenSSL has read them
 how much data was in them.
 """

@@ -3,7 +3,7 @@
 A socket that is not authenticated takes a slot among the handshakes, of which
 there are few for one address; while there is none it waits, unread, for its
 turn.  An authenticated session takes a slot among the sessions, which
-strangers can therefore not fill.
+unauthenticated peers can therefore not fill.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ class Slots:
         return tuple(found)
 
     def take(self, address: IAddress) -> Slot | None:
-        """A slot for a new connection: a slot among the handshakes, or among those who wait for
+        """Take a slot for a new connection: among the handshakes, or among those that wait for
         one.
 
         :return: None when there is neither.
@@ -241,7 +241,7 @@ class Slots:
         self._sessions.take()
         if (
             self._limits.per_principal is None
-        ):  # then the account is nobody's business, and reading it takes time
+        ):  # then the account does not matter, and reading it takes time
             return self._sessions.release
         account = _account(identity)
         self._accounts[account] += 1

@@ -314,11 +314,7 @@ class HandshakeProtocol(Protocol):
 
     def _log_authenticated(self, event: Established, principal: str) -> None:
         side = "the service at" if self._role.initiator else "the client at"
-        authenticated = (
-            f"authenticated as {principal}"
-            if principal
-            else "is NOT AUTHENTICATED, and may be anybody"
-        )
+        authenticated = f"authenticated as {principal}" if principal else "is NOT AUTHENTICATED"
         identity = event.identity
         package, protection = identity.package, identity.protection.value
         # Written out here: the one line of most connections, and Twisted's formatting takes long
@@ -379,7 +375,7 @@ class HandshakeProtocol(Protocol):
         self._transport.abortConnection()
 
     def _stop(self) -> None:
-        """No more deadline, and nobody waiting for a step that is still to come from its thread."""
+        """No more deadline, and no wait for a step that is still to come from its thread."""
         self._stop_timer()
         stepping, self._stepping = self._stepping, None
         if stepping is not None:

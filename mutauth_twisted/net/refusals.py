@@ -29,7 +29,7 @@ class Refusals:
     _log = Log()
 
     def __init__(self, clock: Any) -> None:
-        self._strangers = LimitedLog(clock, self._log, "connections of strangers failed")
+        self._strangers = LimitedLog(clock, self._log, "unauthenticated connections failed")
         self._clients = LimitedLog(
             clock, self._log, "authenticated clients were refused", firsts=LINES
         )

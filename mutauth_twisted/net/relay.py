@@ -81,7 +81,7 @@ class Relay(Protocol):
         if not self._input_over:
             peer.unregisterProducer()
         if reason.check(ConnectionDone):
-            # What it was sent has nobody behind it any more: it is worth waiting for as long as it
+            # What it was sent has no source any more: it is worth waiting for as long as it
             # is taken.
             end_when_stalled(peer.network if isinstance(peer, ProtectedTransport) else peer)
             peer.loseConnection()

@@ -115,7 +115,7 @@ class MutualAuthServerFactory:
         """Fault of the service's own keys or replay cache; None: nothing is known.
 
         The keys are looked at, once a second at most.  The cache only clients
-        can show: its fault is over when nobody has failed for it any more
+        can show: its fault is over when no client has failed for it any more
         (:data:`~mutauth_twisted.net.faults.FORGOTTEN`).
         """
         now = self._reactor.seconds()
@@ -192,7 +192,7 @@ class MutualAuthServerFactory:
         protocol.served_by = self
         protocol.lost = self._lost
         self._live.add(protocol)
-        # The protocol itself logs why; a server has nobody else to tell.
+        # The protocol itself logs why; a server has no one else to tell.
         protocol.authenticated.addErrback(lambda _: None)
         return protocol if self._tls is None else self._tls.under(protocol)
 

@@ -19,7 +19,7 @@ from mutauth_twisted.net.vanished import watcher_for
 #: many times (RFC 9293 3.8.4).  One that has gone without a word, or has closed what we go on
 #: reading, is noticed so.
 _KEEPALIVE: Final = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
-#: How long, in seconds, a peer that nobody has anything more to say to may take nothing of what was
+#: How long, in seconds, a peer that gets nothing more may take nothing of what was
 #: said.
 STALLED: Final = 60
 
@@ -49,9 +49,9 @@ def prepare(transport: Any) -> None:
 
     It has TCP_NODELAY (RFC 9293 3.7.4), as a small record would otherwise wait
     in the kernel for the peer's delayed acknowledgement of the one before, and
-    keep-alive; and a reset by the peer is noticed while nobody reads.
+    keep-alive; and a reset by the peer is noticed while nothing reads.
 
-    :param transport: as a protocol gets it; one that is no TCP is left alone.
+    :param transport: as a protocol gets it; one that is not TCP is left alone.
     """
     tcp = _tcp(transport)
     if tcp is None:

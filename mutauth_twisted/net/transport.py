@@ -181,7 +181,7 @@ class ProtectedTransport:
         self._happened(Input.LIMIT, Failure(error))
 
     def _call(self, application: Callable[..., object], *arguments: object) -> None:
-        """Call into the application; its own mistake ends its connection, and nobody else's."""
+        """Call into the application; its own mistake ends its connection, and no other."""
         try:
             application(*arguments)
         except Exception:
@@ -343,7 +343,7 @@ class ProtectedTransport:
             self.fail(error)
             return
         if frames:
-            if self._linger is not None:  # else nobody wants to know, and each record costs
+            if self._linger is not None:  # else it is of no use, and each record costs
                 self._happened(Input.WROTE)
             self._touch()
             # At once: the network may pause a producer in the middle, which may write again.

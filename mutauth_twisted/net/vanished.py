@@ -1,4 +1,4 @@
-"""Peers that have reset a connection nobody reads.
+"""Peers that have reset a connection that is not read.
 
 A transport of Twisted's that is paused and has nothing to write is not watched
 by the reactor, so that its peer's reset goes unnoticed for as long as it is

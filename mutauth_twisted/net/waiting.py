@@ -63,7 +63,7 @@ class WaitingQueue(Generic[T]):
             del self._queues[source]
 
     def next(self, may: Callable[[str], bool]) -> T | None:
-        """Take out the first item of the source whose turn it is; None: nobody's.
+        """Take out the first item of the source whose turn it is; None: there is none.
 
         :param may: whether a source may have a turn now; one that may not keeps its position.
         """

@@ -120,7 +120,7 @@ def _named_factory(name: str) -> IProtocolFactory:
             "name a factory that is made already, or a function that makes it",
             code="factory-unusable",
         ) from error
-    except ValueError:  # a callable of C tells nobody what it takes
+    except ValueError:  # a callable of C does not tell what it takes
         _log.debug("{name} has no signature", name=name)
     try:
         made = named()

@@ -13,7 +13,7 @@ class NamedAccounts:
     """Looks for the accounts that ``--allow`` and ``--deny`` name without a wildcard, in the
     service's own domain.
 
-    A rule about nobody is not an error: the account may be created later.
+    A rule about no account is not an error: the account may be created later.
 
     :param settings: the service.
     :param realm: the service's own.
@@ -35,7 +35,7 @@ class NamedAccounts:
 
 
 def _fault(rule: AccountRule, found: tuple[Namesake, ...]) -> str:
-    """Why a rule is about nobody, and what may have been meant; empty: it is about somebody."""
+    """Reason why a rule is about no account, and what may be meant; empty: it is about one."""
     accounts = [each.name for each in found if not each.is_group]
     if any(fold_ascii(rule.name) == fold_ascii(name) for name in accounts) or (
         accounts and rule.option == "--deny"

@@ -1,8 +1,8 @@
 """Other instances of a service: whether one authenticates itself where the directory says it is.
 
 Nothing that an instance writes into the directory can tell this.  A mark of its own stays behind
-when it is killed, and a lease that it renews is a write to every domain controller each time, and
-keeps its place free for clients that find nobody there until it ends.
+when it is killed, and a lease that it renews is a write to every domain controller each time.
+Until the lease ends, clients find an address that does not answer.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from mutauth_twisted.protection import Protection
 from mutauth_twisted.wire import WIRES
 
 #: Seconds for a connection and its handshake: an instance that is there answers at once, and
-#: anybody may keep silent.
+#: any peer may keep silent.
 _PATIENCE: Final = 3.0
 _EVERY_ADDRESS: Final = ("", "0.0.0.0", "::")  # noqa: S104 - compared, not bound
 

@@ -163,7 +163,7 @@ class Publisher:
         if self._settings.spn_check != "off" and not standing.warnings:
             spns = ", ".join(map(str, standing.found.spns))
             self._log.info(
-                "{account} holds {spns}, and nobody else does",
+                "{account} holds {spns}, and no other account does",
                 account=standing.account.name,
                 spns=spns,
             )

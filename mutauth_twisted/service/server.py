@@ -162,7 +162,7 @@ class MutualAuthService(Service):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        """One deadline for everything: nobody waits longer for a service that stops than
+        """One deadline for everything: no caller waits longer for a service that stops than
         :data:`STOP_DEADLINE`.
         """
         for port in self._ports:

@@ -2,7 +2,7 @@
 
 ``/`` is a few lines of text, ``/health`` the same as JSON, with code 200 when
 all is right and 503 when it is not.  Nobody is asked who he is: nothing is
-told that the directory does not tell everybody anyway, and whoever may see it
+told that the directory does not tell every account anyway, and whoever may see it
 is for the listening address to say.
 
 Whoever reaches the port can send anything, so it speaks as little of HTTP

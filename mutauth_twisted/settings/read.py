@@ -226,7 +226,7 @@ class Values(dict[str, Any]):
         policy = AccessPolicy(self["allow"], self["deny"], self["allow-all"], allow, deny)
         if policy.allows_no_client and not self["allow-group"]:
             spell = self.front.spell
-            remedy = f"add {spell('allow', 'PATTERN')}, or {spell('allow-all', True)} for everybody"
+            remedy = f"add {spell('allow', 'PATTERN')}, or {spell('allow-all', True)} for all"
             cause = "the access policy allows no client"
             raise self.error("allow", cause, remedy, code="no-access-policy")
         return policy

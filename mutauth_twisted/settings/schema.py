@@ -287,7 +287,7 @@ SECTIONS: Mapping[tuple[str, Where], tuple[Option, ...]] = {
         Option(
             "allow",
             _PATTERNS,
-            "Accounts to allow: *@EXAMPLE.COM (everybody, computers too), svc-*@EXAMPLE.COM (no "
+            "Accounts to allow: *@EXAMPLE.COM (all accounts, computers too), svc-*@EXAMPLE.COM (no "
             "computers: svc-*$@EXAMPLE.COM) or DOMAIN\\name.",
         ),
         Option("deny", _PATTERNS, "Accounts to deny, a computer without its $ too; beats allow."),

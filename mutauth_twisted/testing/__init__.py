@@ -33,7 +33,7 @@ A directory
         domain = Domain("example.com")
         domain.add_computer("srv1")
         domain.add_user("svc-echo")
-        directory = domain.directory("administrator")   # as anybody else: their account's name
+        directory = domain.directory("administrator")   # or any other account's name
         session = domain.session("svc-echo")
 
     ``directory`` takes the place of :class:`~mutauth_twisted.ldap.connection.Directory`, but its

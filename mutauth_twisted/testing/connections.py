@@ -1,4 +1,4 @@
-"""Established connections without a network, for tests of what stands on them."""
+"""Established connections without a network, for tests of what uses them."""
 
 from __future__ import annotations
 

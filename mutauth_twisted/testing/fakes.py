@@ -278,7 +278,7 @@ class HeldWorkers:
         self.waiting: list[Callable[[], None]] = []
 
     def run(self, function: Callable[..., Any], *args: Any) -> Deferred[Any]:
-        """Keep the call; like a thread's, its result comes even when nobody waits for it any
+        """Keep the call; like a thread's, its result comes even when nothing waits for it any
         more.
         """
         result: Deferred[Any] = Deferred()

@@ -1,5 +1,5 @@
-"""The worst that strangers can send: text that a terminal obeys or nobody sees, and tokens that are
-work to read.
+"""The worst that unauthenticated peers can send: text that a terminal obeys or that is invisible,
+and tokens that are work to read.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def ap_req(
     version: int | None = 1,
     before: bytes = b"",
 ) -> bytes:
-    """A client's first token with a ticket that nobody's key opens.
+    """A client's first token with a ticket that no key opens.
 
     :param name: the DER of the name on the ticket.
     :param version: that of the keys; None: it names none.

@@ -2,7 +2,7 @@
 
 :class:`Conversation` puts one between the package's own two sides, in memory and with real Kerberos
 contexts: a client that asks a question, a service that answers, and both closing in order.  The
-sides are bare connections (:class:`Bare`), without a clock or a transport, or stand on the Twisted
+sides are bare connections (:class:`Bare`), without a clock or a transport, or run under the Twisted
 driver (:class:`Peer`).  The integration tests do
 the same over TCP (``tests/integration/handshake_case.py``).
 """
@@ -194,7 +194,7 @@ def check(
     protection: Protection = Protection.SEAL,
     question: bytes = QUESTION,
 ) -> None:
-    """Whatever happened: nobody was taken for another, no protection was lost, and nothing wrong
+    """Whatever happened: no peer was taken for another, no protection was lost, and nothing wrong
     was delivered.
     """
     answer = question.upper()
@@ -564,7 +564,7 @@ def answering(
 
 
 class Conversation:
-    """One connection between two sides in memory, with somebody in the middle.
+    """One connection between two sides in memory, with an attacker in the middle.
 
     :param client: see :func:`asking`.
     :param server: see :func:`answering`.
@@ -671,7 +671,7 @@ class Conversation:
 class MiddleCase(SynchronousTestCase):
     """A service ``svc-echo`` with its keys, and alice with a ticket for it; no KDC.
 
-    :cvar driver: whether both sides stand on the Twisted driver, or on nothing.
+    :cvar driver: whether both sides run under the Twisted driver, or bare.
     :cvar size: how many bytes a bare side is given at a time; None: as they come.
     """
 

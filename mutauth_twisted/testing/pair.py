@@ -38,7 +38,7 @@ class AuthenticatedPair:
         self._pump.flush()
 
     def advance(self, seconds: float) -> None:
-        """Let time pass, and carry what that had anybody write."""
+        """Let time pass, and carry what was written meanwhile."""
         self.clock.advance(seconds)
         self.flush()
 

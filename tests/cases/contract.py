@@ -463,7 +463,9 @@ class SPNContract(_Case):
             self.assertEqual(await self.spn(user, account, kind, *names), code, case)
 
     async def test_unique_in_the_forest(self) -> None:
-        """A name stands on one account, whatever its case; on the same one it is there already."""
+        """A name is registered on one account, whatever its case; on the same one it is there
+        already.
+        """
         name = "h/CN=a\\, ü*,DC=x"
         self.assertEqual(await self.spn("administrator", "svc-other", "add", name, "i"), 0)
         self.assertEqual(await self.spn("administrator", "svc-other", "add", name), 20)

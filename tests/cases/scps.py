@@ -181,7 +181,7 @@ class ShowCases(SCPCases):
         self.assertEqual((await self.inspect(found.guid)).problems, ())
 
     async def test_no_host_name(self) -> None:
-        """Nobody can be sent to a name that is none."""
+        """Nobody can be sent to a name that is invalid."""
         found = await self.install()
         for given in (
             {"host": "bad..host"},

@@ -1,4 +1,4 @@
-"""Accounts of the domain that come and go, and a service that lets some of them in."""
+"""Accounts of the domain that come and go, and a service that allows some of them."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class AccountCase(HandshakeTestCase):
         return ClientCredentials(ccache=f"FILE:{cache}")
 
     async def kept_out(self, policy: AccessPolicy, who: ClientCredentials) -> None:
-        """The service proves the client and refuses it."""
+        """The service authenticates the client and refuses it."""
         await self.refused(
             self.connect(await self.listen(policy=policy), credentials=who),
             PeerRefused,
@@ -77,7 +77,7 @@ class AccountCase(HandshakeTestCase):
         )
 
     async def allowed(self, policy: AccessPolicy, who: ClientCredentials) -> Any:
-        """The service lets the client in; its identity there."""
+        """The service allows the client; its identity there."""
         client = await self.connect(await self.listen(policy=policy), credentials=who)
         identity = self.servers[-1].protected.peer_identity
         identity.read_logon()  # while the connection is there

@@ -133,7 +133,7 @@ class RogueDNS(Listener):
 
 
 class _Raw:
-    """A name of arbitrary bytes, a backslash and a digit triple for each that is no letter; dots
+    """A name of arbitrary bytes, a backslash and a digit triple for each that is not a letter; dots
     part the labels.
     """
 

@@ -249,12 +249,12 @@ class MainJobTests(CommandTestCase):
                     )
 
     def test_without_the_cached_guid(self) -> None:
-        """A service whose cached GUID is lost finds its SCP by its place, and says so."""
+        """A service whose cached GUID is lost finds its SCP by its DN, and says so."""
         self.install()
         for file in Path(self.state).iterdir():
             file.unlink()
         with self.service() as service:
-            self.assertIn("by its place", service.log)
+            self.assertIn("by its DN", service.log)
 
 
 class ServiceRefusalTests(CommandTestCase):
@@ -278,8 +278,8 @@ class ServiceRefusalTests(CommandTestCase):
         self.refused_start(1, self.service_class, "run mutauth install --service-class")
 
     def test_spoilt_cache(self) -> None:
-        """A cached GUID that is none ends the service at once, although the directory was not even
-        asked.
+        """A cached GUID that is invalid ends the service at once, although the directory was not
+        even asked.
         """
         self.install()
         (file,) = Path(self.state).iterdir()
@@ -300,7 +300,7 @@ class ServiceRefusalTests(CommandTestCase):
         """
         words = (
             "host nowhere.lab.example: no computer object has this dNSHostName; join the host, or "
-            "name another place"
+            "name the SCP's parent"
         )
         self.refused_start(1, words, options=("--host", "nowhere.lab.example"))
 
@@ -624,7 +624,7 @@ class InstallRefusalTests(CommandTestCase):
     """An installation that cannot be, and leaves nothing half done."""
 
     def test_without_the_rights(self) -> None:
-        """A user who is no administrator."""
+        """A user who is not an administrator."""
         words = ("install", *self.common, "--account", "svc-echo", *self.directory)
         self.refused(self.mutauth(*words, user="alice"), 3, "CN=" + self.service_class)
         self.refused_later()

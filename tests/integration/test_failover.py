@@ -257,7 +257,7 @@ class HostileServerTests(DirectoryTestCase):
         self.assertLess(len(line), 600)
 
     async def test_garbage(self) -> None:
-        """What is no LDAP is refused with one line."""
+        """What is not LDAP is refused with one line."""
         for answer in (
             b"HTTP/1.1 400 Bad Request\r\n\r\n",
             bytes(100),
@@ -322,7 +322,7 @@ class TLSTests(DirectoryTestCase):
         self.assertIn(self.lab.dc_host, line)
 
     def test_what_has_to_be_said(self) -> None:
-        """TLS without an authority, an authority without TLS, and a file that is none."""
+        """TLS without an authority, an authority without TLS, and a file that is invalid."""
         junk = Path(self.mktemp())
         junk.write_text("junk")
         for servers, ca_file, words in (

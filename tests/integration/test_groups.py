@@ -317,8 +317,8 @@ class CommandTests(CommandTestCase):
         self.assertEqual((bob.code, bob.output), (0, "hello\n"), bob)
 
     def test_without_a_tcp_port(self) -> None:
-        """A service that publishes nothing may listen where there is no TCP, and still looks at the
-        directory.
+        """A service that publishes nothing may listen where there is no TCP, and still looks at
+        the directory.
         """
         self.assertEqual(self.install().code, 0)
         options = (
@@ -331,7 +331,7 @@ class CommandTests(CommandTestCase):
         )
         with self.service(*options) as service:
             self.assertIn("group echo-users is CN=echo-users,", service.log)
-            self.assertIn("and nobody else does", service.log)
+            self.assertIn("and no other account does", service.log)
 
     def test_no_start(self) -> None:
         """A service whose group is not there does not start, and says so in one line."""

@@ -44,8 +44,8 @@ class ServiceTests(HandshakeTestCase):
     """Both sides as they should be."""
 
     async def test_names(self) -> None:
-        """The service proves its two-part SPN, and the three-part ones by DN and by GUID; data
-        flows sealed.
+        """The service authenticates as its two-part SPN, and the three-part ones by DN and by GUID;
+        data flows sealed.
         """
         port = await self.listen()
         for spn in (self.by_host, self.by_dn, self.by_guid):

@@ -54,7 +54,7 @@ class IdentityTests(HandshakeTestCase):
             await client.ended
 
     async def test_allowed_by_group(self) -> None:
-        """A service that lets a group in lets its members in, and nobody else."""
+        """A service that allows a group allows its members, and no one else."""
         policy = AccessPolicy(allow_groups=[await self.sid("echo-users")])
         port = await self.listen(policy=policy)
         await self.refused(

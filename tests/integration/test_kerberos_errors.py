@@ -527,7 +527,7 @@ class SetupTests(ErrorTestCase):
         await self.client_fails(CredentialError, *words, credentials=self.fresh())
 
     async def test_caches(self) -> None:
-        """Caches that are none, spoilt, cut, empty, or another's."""
+        """Caches that are invalid, spoilt, cut, empty, or another's."""
         genuine = Path(self.lab.ccache("alice").removeprefix("FILE:")).read_bytes()
         path = self.here / "cache"
         for content, words in (

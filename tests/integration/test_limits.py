@@ -155,7 +155,7 @@ class CrowdCase(HandshakeTestCase):
 
 
 class FloodTests(CrowdCase):
-    """Many who prove nothing, and honest clients beside them."""
+    """Many unauthenticated clients, and honest clients beside them."""
 
     strangers = tuple(f"127.77.0.{number}" for number in range(1, 11))
 

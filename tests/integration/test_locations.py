@@ -204,7 +204,7 @@ class SearchTests(ServingTestCase):
         )
 
     async def test_a_refusal_is_no_move(self) -> None:
-        """A service that does not let this client in is the right one: it is not looked for
+        """A service that does not allow this client is the right one: it is not looked for
         again.
         """
         found = await self.install()

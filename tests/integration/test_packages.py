@@ -72,12 +72,12 @@ CLIENTS = {
 }
 SERVICES = {"NTLM": CHALLENGE, "SPNEGO with NTLM": answer(CHALLENGE)}
 
-#: The packages that prove both sides.
+#: The packages that authenticate both sides.
 KERBEROS = (mechanisms.KERBEROS, mechanisms.NEGOTIATE)
 
 
 class PackageTests(HandshakeTestCase):
-    """Neither side lets a package in that proves less."""
+    """Neither side accepts a package that authenticates less."""
 
     def refusals(self, events: list[Any]) -> list[str]:
         """What the log says of connections that did not come about."""

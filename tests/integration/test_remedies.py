@@ -92,7 +92,7 @@ class RemedyTests(CommandTestCase):
             self.host,
         )
         done = self.follow(self.mutauth("rnr", *words, "--account", "svc-echo", *self.reach), 3)
-        self.assertIn("is offered by nobody yet", done)
+        self.assertIn("is offered by no host yet", done)
         done = self.follow(self.mutauth("rnr", *words, "--port", "9000", *self.reach), 3)
         self.assertIn(f"is offered by {self.host}", done)
         done = self.follow(self.mutauth("rnr", "remove", self.service_class, *self.reach), 3)

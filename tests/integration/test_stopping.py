@@ -423,7 +423,7 @@ class FileTests(CommandTestCase):
         cached.write_bytes(content)
 
     def test_while_it_runs(self) -> None:
-        """A keytab in whose place a FIFO comes keeps clients out, and neither the status port nor
+        """A keytab in whose place a FIFO comes denies clients, and neither the status port nor
         SIGTERM.
         """
         keytab = Path(self.state) / "service.keytab"

@@ -484,7 +484,7 @@ class RelayTests(TLSTestCase):
         self.assertEqual(self.servers, [])
 
     async def test_to_a_service_that_insists_on_nothing(self) -> None:
-        """A service with the same key and without TLS lets the relay's client in; the victim finds
+        """A service with the same key and without TLS allows the relay's client; the victim finds
         out nevertheless.
         """
         port = await self.listen(security=SIGN)

@@ -411,7 +411,7 @@ class DomainTests(SynchronousTestCase):
                 )
 
     def test_without_a_pac(self) -> None:
-        """Nothing tells whether it is the account: a denial keeps everybody out, and an allowance
+        """Nothing tells whether it is the account: a denial denies every client, and an allowance
         allows no client.
         """
         for logon in (None, Logon("", "LAB")):
@@ -446,18 +446,18 @@ class DomainTests(SynchronousTestCase):
         )
 
     def test_both_or_neither(self) -> None:
-        """A name with a domain and a realm, which would match nobody, is refused, with the right
-        one.
+        """A name with a domain and a realm, which would match no account, is refused, with the
+        right one.
         """
         for pattern, words in (
             (
                 "LAB\\bob@LAB.EXAMPLE",
                 ("pattern 'LAB\\bob@LAB.EXAMPLE'", "write bob@LAB.EXAMPLE, or LAB\\bob with"),
             ),
-            ("LAB\\bob@*", ("would match nobody", "write bob@*, or LAB\\bob with")),
+            ("LAB\\bob@*", ("would match no account", "write bob@*, or LAB\\bob with")),
             ("LAB\\nina@R", ("write nina@R, or LAB\\nina",)),
             ("LAB\\*@R", ("write *@R, or LAB\\*",)),
-            ("a\\@b\\c@R", ("would match nobody",)),
+            ("a\\@b\\c@R", ("would match no account",)),
             ("LAB\\\\bob", ("more than one backslash; write LAB\\bob",)),
             ("LAB\\", ("write DOMAIN\\name",)),
             ("\\bob", ("write DOMAIN\\name",)),
@@ -475,7 +475,7 @@ class DomainTests(SynchronousTestCase):
 
 
 class GroupTests(SynchronousTestCase):
-    """Groups that let their members in."""
+    """Groups that allow their members."""
 
     GROUP = "S-1-5-21-1-2-3-1104"
 

@@ -118,7 +118,7 @@ class DocumentTests(SynchronousTestCase):
                     self.assertLessEqual(len(line), WIDTH, f"{document}:{number}")
 
 
-#: What a command line begins with; a pattern of usage is none.
+#: What a command line begins with; a pattern of usage is not one.
 _COMMANDS = re.compile(
     r"(?!.*\[OPTIONS\])\s*"
     r"(?:\$ |mutauth (?!client)|(?:twistd|make|python|pip|kinit|klist|samba-tool) )"

@@ -1,4 +1,4 @@
-"""Files that are none, and what reads them."""
+"""Invalid files, and what reads them."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class _Channel(Protocol):
         self._output.write(data)
 
     def readConnectionLost(self) -> None:
-        """The service has ended the session: nobody waits for input that may never come."""
+        """The service has ended the session: nothing waits for input that may never come."""
         transport: Any = self.transport
         transport.unregisterProducer()
         transport.loseConnection()

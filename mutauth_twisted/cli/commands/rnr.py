@@ -121,7 +121,7 @@ def publish(
     instance = _do(given, work)
     line(
         f"{instance.name} is offered by "
-        f"{', '.join(each.host for each in instance.addresses) or 'nobody yet'}"
+        f"{', '.join(each.host for each in instance.addresses) or 'no host yet'}"
     )
 
 

@@ -65,7 +65,7 @@ def list_spns(accounts: tuple[str, ...], for_programs: bool, **given: Any) -> No
 @json_option
 @directory_options
 def query(patterns: tuple[str, ...], for_programs: bool, **given: Any) -> None:
-    """Find who holds SPNs, in the whole forest; exit code 1: nobody.
+    """Find the holders of SPNs, in the whole forest; exit code 1: there are none.
 
     In a PATTERN * stands for any text, as in 'HTTP/*.example.com'.
     """

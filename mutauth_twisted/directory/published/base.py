@@ -43,7 +43,7 @@ class Elsewhere:
 
 
 class TakenByAnother(ServiceCheckFailed):
-    """The object says that another instance is there, and nobody knows that it has gone.
+    """The object says that another instance is there, which may still run.
 
     :ivar there: where.
     """
@@ -110,7 +110,7 @@ class Inspection:
     """Result of a look at a running service.
 
     :param wrong: what is wrong.
-    :param fixed: what was wrong and is right again.
+    :param fixed: findings that no longer hold.
     :param there: where another instance is by what the object says, unless it has gone.
     """
 
@@ -226,7 +226,7 @@ class PublishedEntry(ABC):
         return Inspection(_findings(wrong), (fixed,))
 
     def withdraw(self, session: LdapSession) -> bool:
-        """Take back what was published, unless somebody else has published since; whether it
+        """Take back what was published, unless another instance has published since; whether it
         was.
         """
         published, self.published = self.published, None

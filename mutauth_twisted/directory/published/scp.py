@@ -67,7 +67,7 @@ class ScpEntry(PublishedEntry):
         # Run as it was, the installation would make a second object where the first one had been.
         is_moved = place is None or not same_dn(place, point.dn)
         command = self._command(session, service.at(point.dn) if is_moved else service)
-        how = "by its GUID" if cached is not None else "by its place (no GUID is cached)"
+        how = "by its GUID" if cached is not None else "by its DN (no GUID is cached)"
         self._point = point
         return Found(point.dn, how, point.spns_of(service), command)
 

@@ -21,7 +21,7 @@ class DuplicateTests(SynchronousTestCase):
     """Finding them, exactly, in little memory."""
 
     def test_table(self) -> None:
-        """Case does not count; twice on one account is no duplicate; three holders are one."""
+        """Case does not count; twice on one account is not a duplicate; three holders are one."""
         found = duplicates_among(
             [
                 ("one", "CN=one", ["HTTP/web", "b/only", "b/ONLY"]),

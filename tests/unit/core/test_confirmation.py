@@ -175,7 +175,7 @@ class ConfirmationTests(Case):
         self.assertTrue(client.step(token).complete)
 
     def test_of_another_channel(self) -> None:
-        """A confirmation of the relay's channel is none."""
+        """A confirmation of the relay's channel is not valid."""
         client, token = self.handshake(OTHER)
         self.refused(client, token, PeerNotAuthenticated, "has not confirmed this TLS channel")
 
@@ -192,7 +192,7 @@ class ConfirmationTests(Case):
             )
 
     def test_handed_back(self) -> None:
-        """What the client itself has signed is no confirmation."""
+        """What the client itself has signed is not a confirmation."""
         inner = self.initiator(CHANNEL)
         client = Confirmed(inner, CHANNEL, "service")
         server = self.keys.acceptor("client", None)
@@ -216,7 +216,7 @@ class ConfirmationTests(Case):
             self.refused(client, changed, PeerNotAuthenticated, "has not confirmed")
 
     def test_cut(self) -> None:
-        """A token that is cut within its confirmation is none."""
+        """A token that is cut within its confirmation is not valid."""
         for end in (0, 1, 2, 29):
             client, token = self.handshake()
             self.refused(client, token[:end], ProtocolViolation, "no room for a confirmation")

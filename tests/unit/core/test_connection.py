@@ -276,7 +276,7 @@ class RefusalTests(Case):
             self.assertEqual(asked, [])
 
     def test_speaks_first(self) -> None:
-        """A service that speaks first is none; nor is anything that is not a frame."""
+        """A service that speaks first is not valid; nor is anything that is not a frame."""
         waiting = client(FakeContext(initiator=True, blocking=True))
         feed(waiting, b"\x16")
         self.assertEqual(waiting.next_event(), Step(None))
@@ -302,7 +302,7 @@ class RefusalTests(Case):
             self.assertIn(b"its error", self.assert_failed(side, PeerNotAuthenticated, "no proof"))
 
     def test_bugs_are_raised(self) -> None:
-        """What is no refusal is nobody's word about the peer, and is raised as it is."""
+        """What is not a refusal is nobody's word about the peer, and is raised as it is."""
         context = FakeContext(initiator=False)
         context.fails = KeyError("a bug")
         side = service(context)
@@ -325,7 +325,7 @@ class RefusalTests(Case):
             self.assertEqual(self.assert_failed(side, NetworkError, text), b"")
 
     def test_without_an_opening(self) -> None:
-        """A mutauth client is no session without its opening: neither when it leaves nor at the
+        """A mutauth client is not a session without its opening: neither when it leaves nor at the
         deadline, nor with anything else in its place.
         """
         cases: tuple[tuple[Callable[[Connection], None], type[MutualAuthError], str], ...] = (

@@ -57,7 +57,7 @@ from tests.unread import HEADER, Bit, unread_in_record
 SAID = {UP: QUESTION, DOWN: ANSWER}
 #: How a receiver ends that got what its peer did not send so.
 NOTICED = (RecordError, ProtocolViolation, StreamCut)
-#: The same for a service without the client's opening, which is no session yet: that the client
+#: The same for a service without the client's opening, which is not a session yet: that the client
 #: left, or that time is up.
 UNOPENED = (RecordError, ProtocolViolation, NetworkError)
 EVERYWHERE = tuple(product(CHANNELS, (UP, DOWN)))
@@ -269,8 +269,8 @@ class OrderTests(RecordCase):
             )
 
     def test_from_before(self) -> None:
-        """An earlier record of the session cannot stand for a later one: an opening is no end of
-        stream.
+        """An earlier record of the session cannot stand for a later one: an opening is not an end
+        of stream.
         """
 
         def old(direction: str, number: int) -> Tamper:
@@ -438,7 +438,7 @@ class SizeTests(RecordCase):
             filled += size - found
 
     def test_largest_token(self) -> None:
-        """A token of 65,535 bytes proves its client as any other."""
+        """A token of 65,535 bytes authenticates its client as any other."""
         for security in (SecurityOptions(NNS), SecurityOptions(WINSOCK)):
             # Numbers in it now and then take a byte less than usual.
             for client in islice(self.clients(security, 65_535), 20):
@@ -473,7 +473,7 @@ class SizeTests(RecordCase):
             self.assertTrue(client.transport.disconnecting)
 
     def test_largest_junk(self) -> None:
-        """As large a token that is none is refused by either side at once."""
+        """As large a token that is invalid is refused by either side at once."""
         for security in (SecurityOptions(NNS), SecurityOptions(WINSOCK)):
             for peer in (
                 asking(self.initiator(security), security),

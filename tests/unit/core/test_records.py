@@ -210,8 +210,8 @@ class OpeningTests(SynchronousTestCase):
         self.assertIn("something on the way has removed this service's mark", str(error))
 
     def test_not_the_clients(self) -> None:
-        """What nobody with the key made is no opening, nor is one that is protected otherwise or no
-        record at all.
+        """What nobody with the key made is not an opening, nor is one that is protected otherwise
+        or no record at all.
         """
         for frame in (
             NNS.record(bytes(60)),
@@ -247,7 +247,7 @@ class ThirdPartyTests(SynchronousTestCase):
         self.assertIsInstance(self.receiver.cut(), StreamCut)
 
     def test_silent_close(self) -> None:
-        """A close before any record may be anybody's, and counts as a cut."""
+        """A close before any record may be an attacker's, and counts as a cut."""
         self.assertIsInstance(self.receiver.cut(), StreamCut)
 
     def test_nothing_empty_for_it(self) -> None:

@@ -55,7 +55,7 @@ class StreamTests(SynchronousTestCase):
         self.assertRaises(RecordError, service.next_event)
 
     def test_the_other_direction(self) -> None:
-        """What a peer gets sent is no end when it comes back, as from an echo."""
+        """What a peer gets sent is not an end when it comes back, as from an echo."""
         _, service = pair()
         service.feed(service.end_of_stream())
         self.assertEqual(read(service), [DOWN + b"\1"])

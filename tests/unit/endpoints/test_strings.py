@@ -539,7 +539,7 @@ class ServerStringTests(SynchronousTestCase):
             )
 
     def test_refused(self) -> None:
-        """Patterns without a realm, choices that are none, and a keytab that is not there."""
+        """Patterns without a realm, choices that are invalid, and a keytab that is not there."""
         self.assertIn(
             "alice@REALM",
             str(self.assertRaises(UsageError, self.parse, "mutauth:tcp\\:1:allow=alice")),

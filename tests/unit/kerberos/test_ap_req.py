@@ -47,7 +47,7 @@ def first_token(realm: Realm, spn: SPN) -> bytes:
 
 
 class NameTests(SynchronousTestCase):
-    """Tokens that are none, and those that are."""
+    """Tokens that are invalid, and those that are."""
 
     def setUp(self) -> None:
         self.realm = make_realm(self)
@@ -280,7 +280,7 @@ class ServiceClassTests(SynchronousTestCase):
         self.assertEqual((identity.account, identity.sid, identity.groups), (None, None, ()))
 
     def test_unusable_pac(self) -> None:
-        """A PAC that nobody vouches for, or that is none, tells nothing and is no missing one."""
+        """A PAC that no key vouches for, or that is invalid, is not a missing one."""
         keys = ServiceKeys(ServiceCredentials(self.realm.keytab("svc-echo")))
         acceptor = keys.acceptor("client")
         acceptor.step(first_token(self.realm, BY_DN))

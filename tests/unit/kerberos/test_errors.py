@@ -223,8 +223,8 @@ class AcceptorTests(SynchronousTestCase):
             self.assert_said(self.said(minor), kind, "client: ", words)
 
     def test_no_kerberos(self) -> None:
-        """An empty token, another package, and bytes that are none are the client's, and no ticket
-        of ours is missing.
+        """An empty token, another package, and bytes that are invalid are the client's, and no
+        ticket of ours is missing.
         """
         for major in (0x10000, 0x70000):
             self.assert_said(
@@ -259,8 +259,8 @@ class AcceptorTests(SynchronousTestCase):
         )
 
     def test_key_kinds(self) -> None:
-        """A ticket of an encryption type that the keytab lacks names it; a number that is none is
-        no other error.
+        """A ticket of an encryption type that the keytab lacks names it; a number that is invalid
+        is no other error.
         """
         self.assert_said(
             self.said(kind=23), ToldByTicket, "arcfour-hmac", "msDS-SupportedEncryptionTypes"

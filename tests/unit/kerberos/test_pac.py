@@ -146,7 +146,7 @@ class HostileTests(SynchronousTestCase):
             self.assertRaises(ValueError, read_logon, data.replace(right, wrong, 1))
 
     def test_upn(self) -> None:
-        """A UPN that is cut anywhere, or that is no text, is refused."""
+        """A UPN that is cut anywhere, or that is not text, is refused."""
         data = upn_information("bob@example.com")
         for size in range(1, len(data)):
             self.assertRaises(ValueError, read_logon, REAL, data[:size])

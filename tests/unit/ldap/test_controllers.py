@@ -333,6 +333,6 @@ class TargetTests(SynchronousTestCase):
         self.assertRaises(BlockingIOError, self.listener.accept)
 
     def test_no_ticket(self) -> None:
-        """A ticket for two parts is none for three."""
+        """A ticket for two parts is not valid for three."""
         self.assertRaises(CredentialError, self.open, "ldap/dc1.x/test.example", None, "ldap/dc1.x")
         self.assertRaises(BlockingIOError, self.listener.accept)

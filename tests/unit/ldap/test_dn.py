@@ -69,7 +69,7 @@ class DNTests(SynchronousTestCase):
         self.assertEqual(common_name(child_dn("a\\2Cb", _PARENT)), "a\\2Cb")
 
     def test_is_dn(self) -> None:
-        """A keyword with a = in it is none."""
+        """A keyword with a = in it is not a DN."""
         self.assertTrue(is_dn("CN=a\\,b,CN=x,DC=lab,DC=example"))
         for text in ("", "echo", "a=b", "CN=a,OU=b", "CN=a,,DC=b", "DC=", "=,DC=x"):
             self.assertFalse(is_dn(text), text)

@@ -404,7 +404,7 @@ class VerificationTests(SynchronousTestCase):
 
             @property
             def negotiated_protocol(self) -> str:
-                raise OSError("a handle that is none")
+                raise OSError("a handle that is invalid")
 
         client = SspiInitiator(BY_HOST, SEAL)
         client._proxy = Mute()

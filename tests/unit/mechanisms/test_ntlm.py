@@ -322,7 +322,7 @@ class RefusalTests(Case):
             )
 
     def test_old_environment(self) -> None:
-        """Nor does a client of ours send NTLMv1, whatever its environment asks for."""
+        """Nor does a mutauth client send NTLMv1, whatever its environment asks for."""
         os.environ["LM_COMPAT_LEVEL"] = "1"
         self.addCleanup(os.environ.pop, "LM_COMPAT_LEVEL", None)
         client = self.client()
@@ -468,7 +468,7 @@ class FileTests(SynchronousTestCase):
         self.assertIn("it names no user", self.refused("\n\n"))
 
     def test_no_files(self) -> None:
-        """What does not exist, is a directory, or is no text."""
+        """What does not exist, is a directory, or is not text."""
         irregular = "it is not a regular file"
         for path, text in (
             ("/nonexistent/users", "No such file"),
@@ -606,7 +606,7 @@ class PolicyTests(Case):
         self.assertTrue(self.permitted(AccessPolicy(allow_all=True)))
 
     def test_groups(self) -> None:
-        """A group allows no client, and keeps everybody out where it is on a denial: nothing tells
+        """A group allows no client, and denies every client where it is on a denial: nothing tells
         who is in it.
         """
         group = "S-1-5-21-1-2-3-1104"
@@ -789,8 +789,8 @@ class TogetherTests(Case):
             self.assertEqual(b"".join(server.application.received), b"data")
 
     def test_no_other_package_lets_it_in(self) -> None:
-        """Contexts that prove too little are refused by the handshake itself, wherever they come
-        from.
+        """Contexts that authenticate too little are refused by the handshake itself, wherever they
+        come from.
         """
         for package, wire in product((KERBEROS, NEGOTIATE), (NNS, WINSOCK)):
             for strict in ("client", "server"):

@@ -502,7 +502,7 @@ class ClientEndpointTests(SynchronousTestCase):
             self.assertNotEqual(error.remedy, "")
 
     def test_impossible_port(self) -> None:
-        """A port that is none is our own mistake."""
+        """A port that is invalid is our own mistake."""
         self.inner.failure = OverflowError("getsockaddrarg: port must be 0-65535.")
         self.assertIsInstance(self.error(self.connect()), UsageError)
 
@@ -520,7 +520,7 @@ class ClientEndpointTests(SynchronousTestCase):
         self.assertIn("srv1:9000: no proof of the service within 3 s", str(self.error(connecting)))
 
     def test_one_deadline(self) -> None:
-        """It is one deadline for connecting and proving together."""
+        """It is one deadline for connecting and authenticating together."""
         connecting = self.connect(security=SecurityOptions(timeout=3))
         self.reactor.advance(2)
         self.inner.connected()

@@ -81,7 +81,7 @@ class ValueTests(SynchronousTestCase):
         self.assertEqual(Limits(handshakes=8, handshakes_per_address=8).handshakes_per_address, 8)
 
     def test_refused(self) -> None:
-        """A limit that bounds nothing is no limit."""
+        """A limit that bounds nothing is not a limit."""
         for value in (0, -1, float("nan"), float("inf")):
             self.assertRaises(UsageError, Limits, idle=value)
 
@@ -138,7 +138,7 @@ class ServiceCase(SynchronousTestCase):
 
 
 class StrangerTests(ServiceCase):
-    """Sockets that prove nothing."""
+    """Unauthenticated sockets."""
 
     def reads(self) -> list[bool]:
         """Which of the open connections are read."""
@@ -403,7 +403,7 @@ class ShortageTests(ServiceCase):
             )
             self.assertEqual(len(refused), LimitedLog.LINES_OF_ONE)
             self.reactor.advance(LimitedLog.INTERVAL)
-        (summary,) = lines(events, "more connections of strangers failed")
+        (summary,) = lines(events, "more unauthenticated connections failed")
         self.assertIn(f"{1000 - LimitedLog.LINES_OF_ONE} more", summary)
 
 
@@ -507,7 +507,7 @@ class SessionTests(ServiceCase):
         self.assertEqual(len(lines(events, "authenticated as")), 500)
 
     def test_strangers_fill_no_session(self) -> None:
-        """Sockets that prove nothing, or whom the policy denies, leave all slots of sessions
+        """Unauthenticated sockets, or whom the policy denies, leave all slots of sessions
         free.
         """
         self.principal = "eve@TEST.EXAMPLE"
@@ -550,7 +550,7 @@ class SessionTests(ServiceCase):
         self.assertTrue(self.open[-1][1].disconnecting)
 
     def test_application_that_fails(self) -> None:
-        """A connection that the application does not take gives its slot back, once."""
+        """A connection that the application does not take releases its slot, once."""
 
         def fail(recorder: Recorder) -> None:
             raise ZeroDivisionError

@@ -173,7 +173,7 @@ class OutletTests(SynchronousTestCase):
         self.assertFalse(producer.paused)
 
     def test_other_transports(self) -> None:
-        """TLS, and whatever else is no TCP socket, sends as it always does."""
+        """TLS, and whatever else is not TCP socket, sends as it always does."""
         transport = StringTransport()
         self.assertIs(outlet(transport), transport)
 

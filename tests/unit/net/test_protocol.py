@@ -247,10 +247,10 @@ class NothingEarlyTests(Case):
 
 
 class ProofTests(Case):
-    """Contexts that are complete and prove too little."""
+    """Contexts that are complete and authenticate too little."""
 
     def test_missing_flags_at_the_server(self) -> None:
-        """Without any one of the flags required a context lets no client in, who gets code 1790 and
+        """Without any one of the flags required a context allows no client, who gets code 1790 and
         no last token.
         """
         for flag in REQUIRED:

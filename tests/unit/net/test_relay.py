@@ -142,7 +142,7 @@ class RelayTests(SynchronousTestCase):
 
     def test_client_leaves_early(self) -> None:
         """An accepted side that goes away while the target is being reached stops the attempt,
-        which is no refusal.
+        which is not a refusal.
         """
         self.client.connectionLost(Failure(ConnectionDone()))
         self.assertTrue(self.target.cancelled)

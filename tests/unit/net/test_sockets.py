@@ -66,7 +66,7 @@ class PrepareTests(SynchronousTestCase):
         self.assertTrue(transport.getTcpNoDelay())
 
     def test_others(self) -> None:
-        """What is no TCP is left alone, though Twisted's UNIX sockets claim to be."""
+        """What is not TCP is left alone, though Twisted's UNIX sockets claim to be."""
         one, other = socket.socketpair()
         self.addCleanup(one.close)
         self.addCleanup(other.close)

@@ -58,7 +58,7 @@ class WritingTests(Case):
         )
 
     def test_no_text(self) -> None:
-        """Text is no bytes, here as in Twisted."""
+        """Text is not bytes, here as in Twisted."""
         with self.assertRaises(TypeError):
             self.transport.write("text")  # type: ignore[arg-type]
 
