@@ -39,6 +39,10 @@ CODES: Final[dict[str, Code]] = {
         "or outside its logon hours.",
         "An administrator enables the account or extends it.",
     ),
+    "account-is-group": Code(
+        "`--allow` or `--deny` names a group where it needs an account.",
+        "Name the group with `--allow-group` or `--deny-group`.",
+    ),
     "account-not-found": Code(
         "The directory has no account of this name.",
         "Check the sAMAccountName or UPN, or give the account's DN. A computer's name ends with "
@@ -414,6 +418,10 @@ CODES: Final[dict[str, Code]] = {
     "spn-on-other-account": Code(
         "The SPN is on another account than the one that runs the service.",
         "Run the service under that account, or delete the SPN there.",
+    ),
+    "spn-stale": Code(
+        "The SPN carries a DN that the service connection point had before it was moved.",
+        "Delete it, as the line says; `mutauth uninstall` does so, too.",
     ),
     "stream-cut": Code(
         "The connection ended without the peer's authenticated end of stream: stopped, or cut "

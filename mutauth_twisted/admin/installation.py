@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Literal, TypeVar
+from typing import TypeVar
 from uuid import UUID
 
 from attrs import frozen
@@ -24,6 +24,7 @@ from mutauth_twisted.admin.scpadmin import (
 )
 from mutauth_twisted.admin.undo import Undo
 from mutauth_twisted.directory import acl as security
+from mutauth_twisted.directory.done import Done, Report, no_report
 from mutauth_twisted.directory.scp import (
     ServiceConnectionPoint,
     create_scp,
@@ -55,8 +56,9 @@ from mutauth_twisted.names import fold_ascii
 from mutauth_twisted.spn import SPN
 
 T = TypeVar("T")
-Report = Callable[[str], None]
 _CONTAINER = "container"
+_RIGHT = "serviceDNSName and serviceBindingInformation"
+_STALE = "with a DN from before the SCP was moved"
 # What tells a container that installation made from one made by other means.
 _CONTAINER_MARK = "Service connection points; made by mutauth install"
 
@@ -85,35 +87,6 @@ class Installation:
         return self.scp.guid
 
 
-@frozen
-class Removed:
-    """One thing that :func:`uninstall` took away; ``str()`` is the line for people.
-
-    :param kind: what it was.
-    :param name: the SPN as it stood, or the object's DN.
-    :param holder: the account that held the SPN; None: it was an object.
-    :param is_stale: whether the SPN's DN was one from before the service connection point was
-        moved.
-    """
-
-    kind: Literal["SPN", "SCP", "container"]
-    name: str
-    holder: Account | None = None
-    is_stale: bool = False
-
-    def __str__(self) -> str:
-        if self.holder is None:
-            return f"deleted {self.kind} {self.name}"
-        stale = ", with a DN from before the SCP was moved" if self.is_stale else ""
-        return f"removed {self.kind} {self.name} from {self.holder.name}{stale}"
-
-    def was(self, holder: Account, spn: SPN) -> bool:
-        """Tell whether it was this SPN of this account."""
-        if self.holder is None or not same_dn(self.holder.dn, holder.dn):
-            return False
-        return fold_ascii(self.name) == fold_ascii(str(spn))
-
-
 def install(
     session: LdapSession,
     catalog: LdapSession,
@@ -121,7 +94,7 @@ def install(
     account: str,
     *,
     keywords: Sequence[str] = (),
-    report: Report = lambda _: None,
+    report: Report = no_report,
     finish: Callable[[Installation], object] = lambda _: None,
     undo: Undo | None = None,
 ) -> Installation:
@@ -137,7 +110,7 @@ def install(
     :param service: what it is called; its container is created if need be.
     :param account: who runs the service: sAMAccountName, UPN or DN.
     :param keywords: what clients find it by; the service class by default.
-    :param report: is told what is done, a line each; with ``undo`` it is that one's.
+    :param report: is told what is done; with ``undo`` it is that one's.
     :param finish: the last step, outside the directory; when it raises a
         MutualAuthError everything is undone.
     :param undo: holds what could not be undone because the connection was
@@ -181,7 +154,7 @@ def install(
 async def all_or_nothing(
     directory: Directory,
     work: Callable[[LdapSession, LdapSession, Undo], T],
-    report: Report = lambda _: None,
+    report: Report = no_report,
 ) -> T:
     """Do work that writes; when the connection is lost on the way, take it back over another one.
 
@@ -221,7 +194,7 @@ class _Steps:
             with self.undo.around(f"container {dn}", partial(_deleted, dn=dn)):
                 values = {"objectClass": _CONTAINER, "description": _CONTAINER_MARK}
                 self.session.add(dn, values)
-            self.undo.report(f"created container {dn}")
+            self.undo.report(Done("created", "container", dn))
             return
         if _CONTAINER not in kinds:
             raise UsageError(
@@ -240,7 +213,7 @@ class _Steps:
                 dns_name=self.service.host,
                 keywords=keywords,
             )
-        self.undo.report(f"created SCP {point.dn} (GUID {point.guid})")
+        self.undo.report(Done("created", "SCP", point.dn, detail=f"GUID {point.guid}"))
         return point
 
     def add_keywords(self, point: ServiceConnectionPoint, keywords: Sequence[str]) -> None:
@@ -252,7 +225,8 @@ class _Steps:
         take_back = partial(_remove_keywords, guid=point.guid, keywords=missing)
         with self.undo.around(f"keywords {names}", take_back):
             self.session.modify(point.guid, [Change("add", "keywords", missing)])
-        self.undo.report(f"added keywords {names}")
+        for keyword in missing:
+            self.undo.report(Done("added", "keyword", keyword))
 
     def grant(self, point: ServiceConnectionPoint) -> bool:
         """Give the account the two rights; whether it lacked them."""
@@ -260,9 +234,7 @@ class _Steps:
         after = security.grant(before, self.account.sid)
         if after != before:
             self._write_dacl(f"rights of {name} on the SCP", point.guid, before, after)
-            self.undo.report(
-                f"granted {name} to update serviceDNSName and serviceBindingInformation"
-            )
+            self.undo.report(Done("granted", "right to update", _RIGHT, self.account))
         return after != before
 
     def _write_dacl(self, what: str, guid: UUID, before: bytes, after: bytes) -> None:
@@ -290,9 +262,8 @@ class _Steps:
                 before = read_dacl(self.session, point.guid)
                 after = security.revoke(before, other.sid)
                 self._write_dacl(f"revoking rights of {other.name}", point.guid, before, after)
-                self.undo.report(
-                    f"revoked the rights of {other.name}, which ran the service before"
-                )
+                former_one = "which ran the service before"
+                self.undo.report(Done("revoked", "right to update", _RIGHT, other, former_one))
 
     def add_spn(self, spn: SPN) -> None:
         account = self.account
@@ -302,7 +273,7 @@ class _Steps:
         with self.undo.around(f"SPN {spn}", take_back):
             added = add_spns(self.session, account, [spn])
         if added:
-            self.undo.report(f"added SPN {spn} to {account.name}")
+            self.undo.report(Done("added", "SPN", str(spn), account))
         else:  # it was added since it was looked for
             self.undo.forget()
 
@@ -319,7 +290,7 @@ def _deleted(session: LdapSession, dn: str) -> bool:
     return True
 
 
-def _delete_container(session: LdapSession, dn: str, done: Callable[[Removed], None]) -> None:
+def _delete_container(session: LdapSession, dn: str, done: Report) -> None:
     """Delete a container that installation made, unless something is in it."""
     try:
         is_ours = session.read(dn, ["description"]).text("description") == _CONTAINER_MARK
@@ -330,7 +301,7 @@ def _delete_container(session: LdapSession, dn: str, done: Callable[[Removed], N
         return
     if is_ours and is_empty:
         session.delete(dn)
-        done(Removed("container", dn))
+        done(Done("deleted", "container", dn))
 
 
 def _existing(session: LdapSession, dn: str, service: ServiceName) -> ServiceConnectionPoint | None:
@@ -371,8 +342,8 @@ def uninstall(
     account: str | None = None,
     *,
     guid: UUID | None = None,
-    report: Report = lambda _: None,
-) -> list[Removed]:
+    report: Report = no_report,
+) -> list[Done]:
     """Remove what :func:`install` made: the SPNs first, then the service connection point; blocks.
 
     SPNs that carry a DN which the object had before it was moved go too, when
@@ -382,14 +353,14 @@ def uninstall(
         nothing is left in it.
     :param account: take the SPNs from this account only; None: from whoever holds them.
     :param guid: the cached GUID, which finds the object wherever it was moved.
-    :param report: is told what was removed, and what was kept, a line each.
+    :param report: is told what was removed, and what was kept.
     :return: what was removed; none when nothing was there.
     """
-    removed: list[Removed] = []
+    removed: list[Done] = []
 
-    def done(what: Removed) -> None:
+    def done(what: Done) -> None:
         removed.append(what)
-        report(str(what))
+        report(what)
 
     point, is_there = _find_installed(session, guid, service)
     if point is None:
@@ -402,24 +373,24 @@ def uninstall(
         holders = [only]
     for holder in holders:
         for spn in remove_spns(session, holder, [spn for spn in spns if holder.holds(spn)]):
-            done(Removed("SPN", str(spn), holder))
+            done(Done("removed", "SPN", str(spn), holder))
         if only or holder.holds(point.spn("guid", service.host, service.service_class)):
             stale = find_stale(catalog, point, holder, service.service_class, service.host)
             for text in remove_spns(session, holder, stale):
-                done(Removed("SPN", text, holder, is_stale=True))
+                done(Done("removed", "SPN", text, holder, _STALE))
     if is_there and (others := _still_used(catalog, point, removed)):
-        report(f"kept SCP {point.dn}: {', '.join(others)} still name it")
+        report(Done("kept", "SCP", point.dn, detail=f"{', '.join(others)} still name it"))
         return removed
     if is_there:
         delete_scp(session, point)
-        done(Removed("SCP", point.dn))
+        done(Done("deleted", "SCP", point.dn))
     if service.container:
         _delete_container(session, parent_of(scp_dn(session, service)), done)
     return removed
 
 
 def _still_used(
-    catalog: LdapSession, point: ServiceConnectionPoint, removed: Sequence[Removed]
+    catalog: LdapSession, point: ServiceConnectionPoint, removed: Sequence[Done]
 ) -> list[str]:
     """The SPNs, of other hosts, that name the object; those just removed may still be in the global
     catalog.
@@ -427,8 +398,16 @@ def _still_used(
     return [
         f"SPN {spn} on {holder.name}"
         for holder, spn in spns_naming(catalog, point)
-        if not any(each.was(holder, spn) for each in removed)
+        if not any(_was(each, holder, spn) for each in removed)
     ]
+
+
+def _was(removed: Done, holder: Account, spn: SPN) -> bool:
+    """Tell whether it was this SPN of this account."""
+    account = removed.account
+    if account is None or not same_dn(account.dn, holder.dn):
+        return False
+    return fold_ascii(removed.name) == fold_ascii(str(spn))
 
 
 def _check_only(holders: Sequence[Account], only: Account, spns: Sequence[SPN]) -> None:

@@ -24,7 +24,7 @@ from mutauth_twisted.directory.scp import (
 from mutauth_twisted.directory.servicename import ServiceName
 from mutauth_twisted.directory.spns import Account, find_account, find_by_sid, spn_command
 from mutauth_twisted.errors import NotFound, ServiceCheckFailed, UsageError
-from mutauth_twisted.findings import Command, either
+from mutauth_twisted.findings import Command, Finding, either
 from mutauth_twisted.ldap.connection import Directory
 from mutauth_twisted.ldap.dn import common_name, domain_of, is_dn, parse_guid, same_dn
 from mutauth_twisted.ldap.session import Change, LdapSession
@@ -59,14 +59,14 @@ class ScpReport:
     :param advertised: the SPN that clients are told to ask for, which has to stand; None: there is
         none yet.
     :param stale: the SPNs that carry a DN it had before it was moved.
-    :param problems: what is wrong, a line each; none: it is as it must be.
+    :param problems: what is wrong; none: it is as it must be.
     """
 
     scp: ServiceConnectionPoint
     grants: tuple[Grant, ...] | None
     spns: tuple[tuple[Account, SPN], ...]
     stale: tuple[tuple[Account, str], ...]
-    problems: tuple[str, ...]
+    problems: tuple[Finding, ...]
     advertised: SPN | None = None
 
 
@@ -190,7 +190,12 @@ def inspect(
         *_grant_problems(session, point, naming, expected, grants),
         *_spn_problems(session, point, naming, expected if accounts else [], spn_forms),
         *(
-            f"SPN {text} on {holder.name} carries a DN that the SCP had before it was moved"
+            Finding(
+                "spn-stale",
+                f"SPN {text}",
+                f"on {holder.name}, it carries a DN that the SCP had before it was moved",
+                spn_command(session, "delete", holder, text),
+            )
             for holder, text in stale
         ),
     ]
@@ -204,21 +209,21 @@ def _stale_of(catalog: LdapSession, point: ServiceConnectionPoint, holder: Accou
     return find_stale(catalog, point, holder, point.service_class, point.dns_name)
 
 
-def _host_problems(point: ServiceConnectionPoint) -> list[str]:
+def _host_problems(point: ServiceConnectionPoint) -> list[Finding]:
     if not point.dns_name or is_host_name(point.dns_name.removesuffix(".")):
         return []
-    return [f"its host {point.dns_name!r} is not a valid host name: clients refuse it"]
+    cause = f"its host {point.dns_name!r} is not a valid host name: clients refuse it"
+    return [Finding("dns-name-invalid", f"SCP {point.dn}", cause)]
 
 
-def _binding_problems(point: ServiceConnectionPoint) -> list[str]:
+def _binding_problems(point: ServiceConnectionPoint) -> list[Finding]:
     try:
-        return (
-            []
-            if point.binding
-            else ["it has published no port: the service is not running, or has never run"]
-        )
+        if point.binding:
+            return []
     except BindingError as error:
-        return [str(error)]
+        return [error.finding]
+    cause = "it has published no port: the service is not running, or has never run"
+    return [Finding("address-not-published", f"SCP {point.dn}", cause)]
 
 
 def _service(point: ServiceConnectionPoint, naming: Sequence[tuple[Account, SPN]]) -> ServiceName:
@@ -250,13 +255,17 @@ def _grant_problems(
     naming: Sequence[tuple[Account, SPN]],
     expected: Sequence[Account],
     grants: Sequence[Grant] | None,
-) -> list[str]:
+) -> list[Finding]:
     if grants is None:
         return []
     able = {grant.sid for grant in grants if grant.complete}
     return [
-        f"{account.name} may not update serviceDNSName and serviceBindingInformation: "
-        f"run {_install(session, point, naming, account.name)}"
+        Finding(
+            "no-right-to-publish",
+            f"SCP {point.dn}",
+            f"{account.name} may not update serviceDNSName and serviceBindingInformation",
+            _install(session, point, naming, account.name),
+        )
         for account in expected
         if account.sid not in able
     ]
@@ -277,31 +286,31 @@ def _spn_problems(
     naming: Sequence[tuple[Account, SPN]],
     expected: Sequence[Account],
     spn_forms: Sequence[str],
-) -> list[str]:
+) -> list[Finding]:
     anybody = (
         expected[0].name if expected else next((holder.name for holder, _ in naming), "ACCOUNT")
     )
     command = _install(session, point, naming, anybody, spn_forms)
     if not naming:
-        return [
-            f"no account holds an SPN with its GUID or DN: clients do not believe it; run {command}"
-        ]
+        cause = "no account holds an SPN with its GUID or DN: clients do not believe it"
+        return [Finding("spn-not-vouched-for", f"SCP {point.dn}", cause, command)]
     problems = []
     required = [point.spn(form) for form in spn_forms]
     advertised = _advertised(point)
     for spn in dict.fromkeys([*required, *([advertised] if advertised else [])]):
         if not any(standing == spn for _, standing in naming):
-            problems.append(f"no account holds {spn}: run {command}")
+            problems.append(Finding("spn-missing", f"SPN {spn}", "no account holds it", command))
     wanted = {account.dn for account in expected}
     for holder, spn in naming:
         if wanted and holder.dn not in wanted:
-            problems.append(
-                f"SPN {spn} is on {holder.name}: run {spn_command(session, 'delete', holder, spn)}"
-            )
+            free = spn_command(session, "delete", holder, spn)
+            cause = f"it is on {holder.name}"
+            problems.append(Finding("spn-on-other-account", f"SPN {spn}", cause, free))
     for account in expected:
         if account.dn not in {holder.dn for holder, _ in naming}:
             command = _install(session, point, naming, account.name, spn_forms)
-            problems.append(f"{account.name} holds no SPN with its GUID or DN: run {command}")
+            cause = f"{account.name} holds no SPN with its GUID or DN"
+            problems.append(Finding("spn-missing", f"SCP {point.dn}", cause, command))
     return problems
 
 

@@ -26,6 +26,7 @@ from mutauth_twisted.directory.spns import (
     spn_command,
 )
 from mutauth_twisted.errors import DirectoryRefused, NotFound
+from mutauth_twisted.findings import Finding
 from mutauth_twisted.ldap.dn import same_dn
 from mutauth_twisted.ldap.filter import matches
 from mutauth_twisted.ldap.session import CONSTRAINT_VIOLATION, LdapSession
@@ -44,14 +45,14 @@ class Written:
     :param added: what was written.
     :param removed: what was taken away.
     :param unchanged: what was asked for and so already.
-    :param warnings: what was done all the same, a line each.
+    :param warnings: what was done all the same.
     """
 
     account: Account
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     unchanged: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Finding, ...] = ()
 
 
 @frozen
@@ -141,7 +142,7 @@ def _check_aliases(
     spns: Sequence[SPN],
     account: Account,
     allow: bool,
-) -> tuple[str, ...]:
+) -> tuple[Finding, ...]:
     clashes = find_alias_clashes(session, catalog, spns, account)
     if clashes and not allow:
         command = spn_command(session, kind, account, *spns, "--allow-alias")
@@ -153,7 +154,13 @@ def _check_aliases(
             code="spn-alias",
         )
     return tuple(
-        f"SPN {clash.spn}: {clash}; its tickets go to {account.name} from now on"
+        Finding(
+            "spn-alias",
+            f"SPN {clash.spn}",
+            str(clash),
+            f"its tickets go to {account.name} from now on",
+            "warning",
+        )
         for clash in clashes
     )
 

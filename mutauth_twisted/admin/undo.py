@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from mutauth_twisted.directory.done import Done, Report
 from mutauth_twisted.errors import DirectoryRefused, DirectoryUnreachable, MutualAuthError
 from mutauth_twisted.ldap.session import LdapSession
 
@@ -16,11 +17,11 @@ class Undo:
     a write can be lost: each step finds out by itself whether there is
     anything to take back.
 
-    :param report: is told what was done, a line each.
+    :param report: is told what was done.
     """
 
-    def __init__(self, report: Callable[[str], None]) -> None:
-        #: Told what is done, a line each.
+    def __init__(self, report: Report) -> None:
+        #: Told what is done.
         self.report = report
         self._steps: list[tuple[str, Callable[[LdapSession], bool]]] = []
         self._failed: list[str] = []
@@ -71,10 +72,10 @@ class Undo:
             what, step = self._steps[-1]
             try:
                 if step(session):
-                    self.report(f"undone: {what}")
+                    self.report(Done("undone", "", what))
             except DirectoryUnreachable:
                 raise
             except MutualAuthError as error:
                 self._failed.append(what)
-                self.report(f"could not undo: {what} ({error})")
+                self.report(Done("left behind", "", what, detail=str(error)))
             self._steps.pop()

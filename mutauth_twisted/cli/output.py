@@ -10,13 +10,16 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mutauth_twisted.errors import MutualAuthError
 from mutauth_twisted.findings import Finding
 from mutauth_twisted.text import printable
+
+if TYPE_CHECKING:
+    from mutauth_twisted.directory.done import Done, Report
 
 Command = Callable[..., Any]
 
@@ -69,6 +72,48 @@ def report(error: MutualAuthError) -> None:
         tell(error.finding, exit_code=error.exit_code, left_behind=error.left_behind)
 
 
+def result(value: object, *lines: str) -> None:
+    """Print the result of a command: lines for people, a value for a program."""
+    if _Reader.is_program:
+        as_json(value)
+    for text in () if _Reader.is_program else lines:
+        line(text)
+
+
+def rows(value: object, titles: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+    """Print the result of a command: a table for people, a value for a program."""
+    if _Reader.is_program:
+        as_json(value)
+    else:
+        table(titles, cells)
+
+
+@contextmanager
+def steps() -> Iterator[tuple[Report, Callable[..., None]]]:
+    """Print what the block does: each step at once for people, all in one value for a program.
+
+    A program is told the steps of work that failed, too.  Gives what to call with each step, from
+    any thread, and what to call with lines for people, and with further values for a program.
+    """
+    value: dict[str, Any] = {"steps": []}
+
+    def report(done: Done) -> None:
+        value["steps"].append(done.as_json())
+        if not _Reader.is_program:
+            line(str(done))
+
+    def end(*lines: str, **more: Any) -> None:
+        value.update(more)
+        for text in () if _Reader.is_program else lines:
+            line(text)
+
+    try:
+        yield report, end
+    finally:
+        if _Reader.is_program:
+            as_json(value)
+
+
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows below titles, in columns; none: nothing at all.
 
@@ -99,8 +144,8 @@ _JSON_HELP = (
 
 
 def json_option(command: Command) -> Command:
-    """``--json``."""
-    return click.option("--json", "for_programs", is_flag=True, help=_JSON_HELP)(command)
+    """``--json``, for which :func:`write_for` looks: errors of the command line are JSON, too."""
+    return click.option("--json", is_flag=True, expose_value=False, help=_JSON_HELP)(command)
 
 
 @contextmanager

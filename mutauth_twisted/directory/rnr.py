@@ -30,6 +30,7 @@ from uuid import UUID, uuid5
 from attrs import field, frozen
 
 from mutauth_twisted.directory.binding import BindingInformation
+from mutauth_twisted.directory.done import Done, Report, no_report
 from mutauth_twisted.directory.servicename import verify_class
 from mutauth_twisted.errors import (
     DirectoryRefused,
@@ -59,8 +60,6 @@ _ATTRIBUTES = (
     "serviceClassID",
     "winsockAddresses",
 )
-
-Report = Callable[[str], None]
 
 
 def _check_host(address: object, attribute: object, value: str) -> None:
@@ -226,14 +225,14 @@ def publish(
     name: str,
     service_class: str,
     addresses: Iterable[Address],
-    report: Report = lambda _: None,
+    report: Report = no_report,
 ) -> ServiceInstance:
     """Make a service say where it is offered, and create what is missing of it; blocks.
 
     Addresses of other hosts, and those in foreign encodings, stay.
 
     :param name: its common name, or its DN.
-    :param report: is told what is done, a line each.
+    :param report: is told what is done.
     :raises DirectoryRefused: without the right; the remedy says who has it.
     :raises ServiceCheckFailed: when there is a service of that name and of another class.
     """
@@ -254,7 +253,8 @@ def publish(
     )
     for address in addresses:
         if update_address(session, instance, address):
-            report(f"published {address.host} {address.binding} in {instance.dn}")
+            name = f"{address.host} {address.binding}"
+            report(Done("published", "address", name, detail=f"in {instance.dn}"))
     return read_instance(session, dn)
 
 
@@ -267,14 +267,14 @@ def _create(session: LdapSession, dn: str, service_class: str, report: Report) -
         _create_class(session, dn, service_class, report)
     # When this fails the class stays: it does no harm, and the next attempt uses it.
     session.add(dn, {"objectClass": INSTANCE_CLASS, **_identity(service_class)})
-    report(f"created RnR service {dn}")
+    report(Done("created", "RnR service", dn))
 
 
 def _create_class(session: LdapSession, dn: str, service_class: str, report: Report) -> None:
     """Create the class of the service with this DN, beside it."""
     class_dn = _class_dn(service_class, parent_of(dn))
     session.add(class_dn, {"objectClass": CLASS_CLASS, **_identity(service_class)})
-    report(f"created service class {class_dn}")
+    report(Done("created", "service class", class_dn))
 
 
 def _as_administrator(dn: str, work: Callable[[], None]) -> None:
@@ -327,7 +327,7 @@ def withdraw_address(session: LdapSession, dn: str, address: Address) -> bool:
     return True
 
 
-def remove(session: LdapSession, name: str, report: Report = lambda _: None) -> None:
+def remove(session: LdapSession, name: str, report: Report = no_report) -> None:
     """Delete a service, and its class when it was the last one of it; blocks.
 
     :raises NotFound: when there is no such service.
@@ -335,7 +335,7 @@ def remove(session: LdapSession, name: str, report: Report = lambda _: None) -> 
     """
     instance = read_instance(session, name)
     session.delete(instance.dn)
-    report(f"deleted RnR service {instance.dn}")
+    report(Done("deleted", "RnR service", instance.dn))
     if instance.class_id is None:
         return
     container = parent_of(instance.dn)
@@ -348,4 +348,4 @@ def remove(session: LdapSession, name: str, report: Report = lambda _: None) -> 
         )
         for entry in list(session.search(container, wanted, scope="one")):
             session.delete(entry.dn)
-            report(f"deleted service class {entry.dn}")
+            report(Done("deleted", "service class", entry.dn))

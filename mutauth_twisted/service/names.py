@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mutauth_twisted.access import AccountRule
 from mutauth_twisted.directory.accounts import Namesake, find_namesakes, netbios_name
+from mutauth_twisted.findings import Finding
 from mutauth_twisted.ldap.session import LdapSession
 from mutauth_twisted.names import fold_ascii
 from mutauth_twisted.settings.service import Settings
@@ -26,27 +27,27 @@ class NamedAccounts:
     def __bool__(self) -> bool:
         return bool(self._rules)
 
-    def look(self, session: LdapSession) -> list[str]:
-        """Return the faults of these names, a line each; blocks."""
+    def look(self, session: LdapSession) -> list[Finding]:
+        """Return the faults of these names; blocks."""
         own = {fold_ascii(netbios_name(session)), self._realm}
         rules = [rule for rule in self._rules if fold_ascii(rule.home) in own]
-        found = ((rule, _fault(rule, find_namesakes(session, rule.name))) for rule in rules)
-        return [f"{rule.option} {rule.pattern}: {fault}" for rule, fault in found if fault]
+        found = (_fault(rule, find_namesakes(session, rule.name)) for rule in rules)
+        return [fault for fault in found if fault is not None]
 
 
-def _fault(rule: AccountRule, found: tuple[Namesake, ...]) -> str:
-    """Reason why a rule is about no account, and what may be meant; empty: it is about one."""
+def _fault(rule: AccountRule, found: tuple[Namesake, ...]) -> Finding | None:
+    """Reason why a rule is about no account, and what may be meant; None: it is about one."""
     accounts = [each.name for each in found if not each.is_group]
     if any(fold_ascii(rule.name) == fold_ascii(name) for name in accounts) or (
         accounts and rule.option == "--deny"
     ):
-        return ""
+        return None
+    code, cause = "account-not-found", "no account has this name"
+    remedy = "check its sAMAccountName"
     if accounts:
         meant = " or ".join(rule.pattern_for(name) for name in accounts)
-        return f"no account has this sAMAccountName; did you mean {meant}?"
-    if found:
-        return (
-            f"it is a group, and no account; {rule.option}-group {found[0].name} is about its "
-            "members"
-        )
-    return "no account has this name; check its sAMAccountName"
+        cause, remedy = "no account has this sAMAccountName", f"did you mean {meant}?"
+    elif found:
+        code, cause = "account-is-group", "it is a group, and no account"
+        remedy = f"{rule.option}-group {found[0].name} is about its members"
+    return Finding(code, f"{rule.option} {rule.pattern}", cause, remedy, "warning")

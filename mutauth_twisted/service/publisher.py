@@ -136,8 +136,8 @@ class Publisher:
 
     async def _look_for_names(self, deadline: float) -> None:
         try:
-            for line in await self._directory.run(self._names.look, deadline=deadline):
-                self._log.warn("{line}", line=line)
+            for finding in await self._directory.run(self._names.look, deadline=deadline):
+                self._log.warn("{finding}", finding=finding)
         except MutualAuthError as error:
             self._log.warn(
                 "the names of --allow and --deny were not looked up: {error}", error=error

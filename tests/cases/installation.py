@@ -13,6 +13,7 @@ from mutauth_twisted.admin import installation
 from mutauth_twisted.admin.scpadmin import spns_naming
 from mutauth_twisted.admin.undo import Undo
 from mutauth_twisted.directory import acl as security
+from mutauth_twisted.directory.done import Done
 from mutauth_twisted.directory.location import Instance, Selection, locate
 from mutauth_twisted.directory.scp import (
     create_scp,
@@ -41,7 +42,7 @@ class InstallationCases(DirectoryWorld):
 
     async def test_install_again_and_uninstall(self) -> None:
         """Installing makes everything, again changes nothing, and uninstalling leaves nothing."""
-        lines: list[str] = []
+        lines: list[Done] = []
         found = await self.install(report=lines.append)
         self.assertTrue(found.created)
         self.assertEqual(
@@ -74,7 +75,7 @@ class InstallationCases(DirectoryWorld):
             remove_spns(session, found.account, found.spns[:1])
 
         await self.do("administrator", damage)
-        lines: list[str] = []
+        lines: list[Done] = []
         await self.install(report=lines.append, keywords=[self.service_class, "new"])
         self.assertEqual(len(lines), 3, lines)
         after = await self.do(
@@ -85,13 +86,13 @@ class InstallationCases(DirectoryWorld):
     async def test_every_failure_undoes_what_was_done(self) -> None:
         """Whichever write fails, the directory is as it was before."""
         for failing in range(1, 5):
-            lines: list[str] = []
+            lines: list[Done] = []
 
             def work(
                 session: LdapSession,
                 catalog: LdapSession,
                 failing: int = failing,
-                lines: list[str] = lines,
+                lines: list[Done] = lines,
             ) -> installation.Installation:
                 broken: Any = _FailingSession(session, failing)
                 return installation.install(
@@ -106,7 +107,7 @@ class InstallationCases(DirectoryWorld):
                 self.as_user("administrator").run_with_catalog(work), DirectoryRefused
             )
             self.assertIn("injected", line)
-            self.assertEqual(sum(text.startswith("undone") for text in lines), failing - 1, lines)
+            self.assertEqual(sum(each.action == "undone" for each in lines), failing - 1, lines)
             self.assertEqual(await self.spns_of("svc-echo"), set())
             left = await self.do(
                 "administrator", lambda session: list(find_by_keyword(session, self.service_class))
@@ -118,7 +119,7 @@ class InstallationCases(DirectoryWorld):
         everything back.
         """
         for losing in (1, 2, 3, 4):
-            lines: list[str] = []
+            lines: list[Done] = []
 
             def work(
                 session: LdapSession, catalog: LdapSession, undo: Undo, losing: int = losing
@@ -136,7 +137,7 @@ class InstallationCases(DirectoryWorld):
             line = await self.failure_of(waiting, DirectoryUnreachable)
             self.assertIn(f"domain controller {self.place.controller}: the answer was lost", line)
             self.assertNotIn("left behind", line)
-            undone = [line for line in lines if line.startswith("undone: ")]
+            undone = [each for each in lines if each.action == "undone"]
             self.assertEqual(len(undone), losing, lines)
             self.assertEqual(await self.spns_of("svc-echo"), set())
             left = await self.do(
@@ -195,13 +196,13 @@ class InstallationCases(DirectoryWorld):
         """
         for name in ("goods from abroad on rails", " SPN x from svc-echo, with"):
             found = await self.install(scp_name=name)
-            lines: list[str] = []
+            lines: list[Done] = []
 
             def work(
                 session: LdapSession,
                 catalog: LdapSession,
                 name: str = name,
-                lines: list[str] = lines,
+                lines: list[Done] = lines,
             ) -> Any:
                 lagging: Any = _LaggingCatalog(catalog)
                 self.assertEqual(
@@ -216,7 +217,7 @@ class InstallationCases(DirectoryWorld):
             removed = await self.as_user("administrator").run_with_catalog(work)
             self.assertEqual([each.kind for each in removed], ["SPN", "SPN", "SCP"])
             self.assertEqual([each.name for each in removed], [*map(str, found.spns), found.dn])
-            self.assertEqual(lines, [str(each) for each in removed])
+            self.assertEqual(lines, removed)
             self.assertEqual(await self.spns_of("svc-echo"), set())
             reading = self.do("alice", lambda session, guid=found.guid: read_scp(session, guid))
             await self.failure_of(reading, NotFound)
@@ -266,7 +267,7 @@ class InstallationCases(DirectoryWorld):
             "administrator",
             lambda session: add_spns(session, find_account(session, "svc-other"), [spn]),
         )
-        lines: list[str] = []
+        lines: list[Done] = []
         line = await self.failure_of(self.install(report=lines.append), DirectoryRefused)
         self.assertIn("it is on another account already, svc-other", line)
         self.assertEqual(lines, [])

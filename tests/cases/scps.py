@@ -10,6 +10,7 @@ from mutauth_twisted.admin import installation, scpadmin
 from mutauth_twisted.admin.scpadmin import ScpReport, read_dacl
 from mutauth_twisted.directory import acl as security
 from mutauth_twisted.directory.binding import BindingError, BindingInformation
+from mutauth_twisted.directory.done import Done
 from mutauth_twisted.directory.scp import (
     create_scp,
     delete_scp,
@@ -32,6 +33,11 @@ from mutauth_twisted.spn import SPN
 from tests.cases.world import DirectoryWorld, taken
 
 
+def told(found: ScpReport) -> str:
+    """The problems, a line each, as people read them."""
+    return "\n".join(map(str, found.problems))
+
+
 class SCPCases(DirectoryWorld):
     """What these tests do again and again."""
 
@@ -42,7 +48,7 @@ class SCPCases(DirectoryWorld):
             lambda session, catalog: scpadmin.inspect(session, catalog, name, **options)
         )
 
-    async def uninstall(self, **options: Any) -> list[installation.Removed]:
+    async def uninstall(self, **options: Any) -> list[Done]:
         service = self.service(**taken(ServiceName, options))
         return await self.as_user("administrator").run_with_catalog(
             lambda session, catalog: installation.uninstall(session, catalog, service, **options)
@@ -176,7 +182,7 @@ class ShowCases(SCPCases):
         spn = found.scp.spn("dn", self.host)
         shown = await self.inspect(found.guid)
         self.assertEqual(shown.advertised, spn)
-        self.assertIn(f"no account holds {spn}: run mutauth install", "\n".join(shown.problems))
+        self.assertIn(f"SPN {spn}: no account holds it; run mutauth install", told(shown))
         await self.published(found.guid, spn_form="guid")
         self.assertEqual((await self.inspect(found.guid)).problems, ())
 
@@ -198,17 +204,17 @@ class ShowCases(SCPCases):
         administrator = "administrator"
 
         async def problems(**options: Any) -> str:
-            return "\n".join((await self.inspect(found.guid, **options)).problems)
+            return told(await self.inspect(found.guid, **options))
 
         self.assertIn(
-            "no account holds " + f"{self.service_class}/{self.host}:",
+            f"SPN {self.service_class}/{self.host}: no account holds it;",
             await problems(spn_forms=["host"]),
         )
         lines = await problems(accounts=["svc-other"])
         self.assertIn("svc-other may not update", lines)
         self.assertIn("svc-other holds no SPN", lines)
         self.assertIn(
-            f"is on svc-echo: run mutauth spn delete svc-echo {self.service_class}/", lines
+            f"it is on svc-echo; run mutauth spn delete svc-echo {self.service_class}/", lines
         )
 
         def lose_right(session: LdapSession) -> None:
@@ -220,7 +226,7 @@ class ShowCases(SCPCases):
         place = f"CN=srv2,CN=Computers,{self.place.base_dn}"
         await self.do(administrator, lambda session: session.move(found.dn, place))
         self.assertIn(
-            f"{found.dn} on svc-echo carries a DN that the SCP had before", await problems()
+            f"{found.dn}: on svc-echo, it carries a DN that the SCP had before", await problems()
         )
         await self.do(
             administrator, lambda session: remove_spns(session, found.account, found.spns)
@@ -257,7 +263,7 @@ class PublishCases(SCPCases):
         change = [Change("replace", "serviceBindingInformation", ("ninety",))]
         await self.do("administrator", lambda session: session.modify(found.guid, change))
         await self.failure_of(self.published(found.guid, weight=5), BindingError)
-        self.assertIn("'ninety'", "\n".join((await self.inspect(found.guid)).problems))
+        self.assertIn("'ninety'", told(await self.inspect(found.guid)))
         self.assertEqual(await self.published(found.guid, port=1), ["serviceBindingInformation"])
 
     async def test_remove(self) -> None:
@@ -304,9 +310,13 @@ class InstallationCases(SCPCases):
             )  # Server Operators
 
         await self.do("administrator", grant_group)
-        lines: list[str] = []
+        lines: list[Done] = []
         await self.install(account="svc-other", report=lines.append)
-        self.assertIn("revoked the rights of svc-echo, which ran the service before", lines)
+        self.assertIn(
+            "revoked right to update serviceDNSName and serviceBindingInformation from svc-echo "
+            "(which ran the service before)",
+            map(str, lines),
+        )
         self.assertEqual(await self.granted(first.guid), {"svc-other", "Server Operators"})
         lines.clear()
         await self.install(account="svc-other", report=lines.append)
@@ -322,12 +332,13 @@ class InstallationCases(SCPCases):
         def fail(done: installation.Installation) -> None:
             raise MutualAuthError("last step", "injected")
 
-        lines: list[str] = []
+        lines: list[Done] = []
         before = await self.do("administrator", lambda session: read_dacl(session, first.guid))
         await self.failure_of(
-            self.install(account="svc-other", finish=fail, report=lines.append), MutualAuthError
+            self.install(account="svc-other", finish=fail, report=lines.append),
+            MutualAuthError,
         )
-        self.assertIn("undone: revoking rights of svc-echo", lines)
+        self.assertIn("undone: revoking rights of svc-echo", map(str, lines))
         self.assertEqual(
             await self.do("administrator", lambda session: read_dacl(session, first.guid)), before
         )
@@ -346,11 +357,11 @@ class InstallationCases(SCPCases):
     async def test_container(self) -> None:
         """A container of its own is made below System, and goes when it is empty."""
         name = f"{self.service_class} ü, services"
-        lines: list[str] = []
+        lines: list[Done] = []
         found = await self.install(container=name, report=lines.append)
         container = child_dn(name, f"CN=System,{self.place.base_dn}")
         self.assertEqual(found.dn, child_dn(self.service_class, container))
-        self.assertEqual(lines[0], f"created container {container}")
+        self.assertEqual(str(lines[0]), f"created container {container}")
         second = await self.install(container=name, scp_name="second")
         removed = await self.uninstall(container=name)
         self.assertNotIn("container", [each.kind for each in removed])
@@ -375,13 +386,17 @@ class InstallationCases(SCPCases):
         def fail(done: installation.Installation) -> None:
             raise MutualAuthError("last step", "injected")
 
-        lines: list[str] = []
+        lines: list[Done] = []
         await self.failure_of(
-            self.install(container=self.service_class, finish=fail, report=lines.append),
+            self.install(
+                container=self.service_class,
+                finish=fail,
+                report=lines.append,
+            ),
             MutualAuthError,
         )
         self.assertEqual(
-            lines[-1],
+            str(lines[-1]),
             f"undone: container {child_dn(self.service_class, f'CN=System,{self.place.base_dn}')}",
         )
 
@@ -428,7 +443,7 @@ class InstallationCases(SCPCases):
         removed = await self.uninstall(guid=found.guid)
         lines = [str(each) for each in removed]
         self.assertIn(
-            f"removed SPN {former} from svc-echo, with a DN from before the SCP was moved", lines
+            f"removed SPN {former} from svc-echo (with a DN from before the SCP was moved)", lines
         )
         self.assertEqual(await self.spns_of("svc-echo"), set(map(str, keep)))
         self.assertEqual(await self.spns_of("svc-other"), {str(foreign)})

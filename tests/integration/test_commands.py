@@ -25,7 +25,7 @@ class MainJobTests(CommandTestCase):
         """
         installed = self.install()
         self.assertEqual(installed.code, 0, installed)
-        for word in ("created SCP", "granted svc-echo", "added SPN", "cached GUID"):
+        for word in ("created SCP", "granted right to update", "added SPN", "cached GUID"):
             self.assertIn(word, installed.output)
         with self.service() as service:
             for word in ("found by its GUID", "svc-echo holds", "SCP updated"):

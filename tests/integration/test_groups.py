@@ -4,6 +4,7 @@ service runs.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from unittest import mock
 from uuid import uuid4
@@ -113,10 +114,10 @@ class NameTests(MaintenanceCase):
         await self.started(
             "--spn-check", "off", "--publish", "none", "--allow-group", "echo-users", *options
         )
-        lines = [line for line in self.lines if line.startswith(("--allow", "--deny"))]
+        lines = [line for line in self.lines if re.match(r"\[account-[a-z-]+\] --", line)]
         self.assertEqual(len(lines), len(cases), lines)
         for line, (option, pattern, words) in zip(lines, cases, strict=True):
-            self.assertTrue(line.startswith(f"{option} {pattern}: {words}"), line)
+            self.assertIn(f"] {option} {pattern}: {words}", line)
 
 
 class WatchTests(MaintenanceCase):

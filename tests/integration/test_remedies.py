@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 
 from tests.integration.commands import CommandTestCase, Ended
@@ -14,32 +15,35 @@ class RemedyTests(CommandTestCase):
         super().setUp()
         self.reach = ("--nameserver", self.lab.nameserver, "--realm", self.lab.realm)
 
+    def ask(self, *words: str, **how: str) -> Ended:
+        return self.mutauth(*words, "--json", **how)
+
     def follow(self, ended: Ended, code: int, *more: str) -> str:
-        """Run the command in the line that another one ended with, as an administrator; returns the
+        """Run the first command that another one ended with, as an administrator; returns the
         output.
         """
         self.assertEqual(ended.code, code, ended)
-        line = ended.errors.splitlines()[-1]
-        _, found, rest = line.partition(" mutauth ")
-        self.assertTrue(found, line)
-        command = rest.split(", or grants ")[0].split(" removes all of it")[0].split("; ")[0]
-        self.assertIn(shlex.join(self.reach[:2]), command)
-        done = self.mutauth(*shlex.split(command), *more, user="administrator")
-        self.assertEqual(done.code, 0, (command, done))
+        finding = json.loads(ended.errors.splitlines()[-1])
+        program, *words = finding["commands"][0]
+        self.assertEqual(program, "mutauth")
+        self.assertIn(shlex.join([program, *words]), finding["remedy"])
+        self.assertIn(shlex.join(self.reach[:2]), finding["remedy"])
+        done = self.mutauth(*words, *more, user="administrator")
+        self.assertEqual(done.code, 0, (words, done))
         return done.output
 
     def test_denied_spns(self) -> None:
         """The command has every SPN that was asked for, and both domain and DNS server."""
         spns = [f"{self.service_class}/{self.host}", f"{self.service_class}/{self.host}:9000"]
-        denied = self.mutauth("spn", "add", "svc-echo", *spns, *self.reach)
+        denied = self.ask("spn", "add", "svc-echo", *spns, *self.reach)
         self.assertIn(shlex.join(self.reach[2:]), denied.errors)
         done = self.follow(denied, 3)
         for spn in spns:
             self.assertIn(f"added SPN {spn} to svc-echo", done)
         # An SPN that another account holds: deleted there, it can be added here.
-        taken = self.mutauth("spn", "add", "svc-other", *spns, *self.reach, user="administrator")
+        taken = self.ask("spn", "add", "svc-other", *spns, *self.reach, user="administrator")
         self.assertIn("deleted SPN", self.follow(taken, 3))
-        denied = self.mutauth("spn", "delete", "svc-echo", *spns, *self.reach)
+        denied = self.ask("spn", "delete", "svc-echo", *spns, *self.reach)
         self.assertEqual(denied.code, 0, denied)  # they are gone already
 
     def test_denied_uninstall(self) -> None:
@@ -56,7 +60,7 @@ class RemedyTests(CommandTestCase):
             "/nonexistent",
         )
         self.refused(self.mutauth(*words), 4, "/nonexistent")
-        denied = self.mutauth(*words[:-2])
+        denied = self.ask(*words[:-2])
         self.assertNotIn("spn delete", denied.errors)
         done = self.follow(denied, 3)
         for word in ("removed SPN", "deleted SCP", "removed "):
@@ -75,7 +79,7 @@ class RemedyTests(CommandTestCase):
             "guid",
             *self.directory,
         )
-        denied = self.mutauth(*words, "--ccache", cache)
+        denied = self.ask(*words, "--ccache", cache)
         self.assertNotIn(cache, denied.errors)
         done = self.follow(denied, 3)
         self.assertIn(f"{self.service_class} on {self.host} is ready", done)
@@ -91,11 +95,11 @@ class RemedyTests(CommandTestCase):
             "--host",
             self.host,
         )
-        done = self.follow(self.mutauth("rnr", *words, "--account", "svc-echo", *self.reach), 3)
+        done = self.follow(self.ask("rnr", *words, "--account", "svc-echo", *self.reach), 3)
         self.assertIn("is offered by no host yet", done)
-        done = self.follow(self.mutauth("rnr", *words, "--port", "9000", *self.reach), 3)
+        done = self.follow(self.ask("rnr", *words, "--port", "9000", *self.reach), 3)
         self.assertIn(f"is offered by {self.host}", done)
-        done = self.follow(self.mutauth("rnr", "remove", self.service_class, *self.reach), 3)
+        done = self.follow(self.ask("rnr", "remove", self.service_class, *self.reach), 3)
         for word in ("removed SPN", "deleted RnR service"):
             self.assertIn(word, done)
 
@@ -103,13 +107,13 @@ class RemedyTests(CommandTestCase):
         """What scp show finds missing, and what scp remove says has to go first."""
         installed = self.install()
         guid = installed.output.partition("cached GUID ")[2].split()[0]
-        shown = self.mutauth("scp", "show", guid, "--spn-form", "guid,dn,host", *self.reach)
-        self.assertIn(
-            f"no account holds {self.service_class}/{self.host}: run mutauth install", shown.errors
-        )
+        shown = self.ask("scp", "show", guid, "--spn-form", "guid,dn,host", *self.reach)
+        last = json.loads(shown.errors.splitlines()[-1])
+        self.assertEqual(last["code"], "spn-missing")
+        self.assertEqual(last["subject"], f"SPN {self.service_class}/{self.host}")
         done = self.follow(shown, 1, "--state-dir", self.state)
         self.assertIn(f"added SPN {self.service_class}/{self.host} to svc-echo", done)
-        removed = self.mutauth("scp", "remove", guid, *self.reach, user="administrator")
+        removed = self.ask("scp", "remove", guid, *self.reach, user="administrator")
         done = self.follow(removed, 1, "--state-dir", self.state)
         self.assertIn("deleted SCP", done)
         spn = f"{self.service_class}/{self.host}"

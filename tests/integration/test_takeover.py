@@ -398,7 +398,8 @@ class LookAlikeTests(DirectoryTestCase):
             lambda session, catalog: scpadmin.inspect(session, catalog, dn)
         )
         self.assertIn(
-            f"its host {host!r} is not a valid host name: clients refuse it", shown.problems
+            f"its host {host!r} is not a valid host name: clients refuse it",
+            [problem.cause for problem in shown.problems],
         )
         self.assertEqual((shown.advertised, shown.spns), (None, ()))
 

@@ -15,9 +15,10 @@ from mutauth_twisted.cli.directory import (
     service_options,
 )
 from mutauth_twisted.cli.options import options
-from mutauth_twisted.cli.output import line, note, tell
+from mutauth_twisted.cli.output import json_option, note, steps, tell
 from mutauth_twisted.cli.reactor import begin_logging
 from mutauth_twisted.directory.accountkeys import account_warnings
+from mutauth_twisted.directory.done import Done
 from mutauth_twisted.directory.guidcache import GuidCache
 from mutauth_twisted.directory.scp import client_strings
 from mutauth_twisted.ldap.session import LdapSession
@@ -33,6 +34,7 @@ from mutauth_twisted.ldap.session import LdapSession
     multiple=True,
     help="What clients find it by, with class=; repeatable (the service class).",
 )
+@json_option
 @directory_options
 def install(state_dir: str, account: str, keywords: tuple[str, ...], **given: Any) -> None:
     """Prepare the directory for a service (an administrator's step).
@@ -56,19 +58,26 @@ def install(state_dir: str, account: str, keywords: tuple[str, ...], **given: An
             undo=undo,
         )
 
-    done = in_directory(
-        given,
-        lambda directory: installation.all_or_nothing(directory, work, line),
-        writes=True,
-        whole=True,
-    )
-    line(f"cached GUID {done.guid} in {cache.path(service)}")
-    line(f"{service.service_class} on {service.host} is ready to run as {done.account.name}")
+    with steps() as (report, end):
+        done = in_directory(
+            given,
+            lambda directory: installation.all_or_nothing(directory, work, report),
+            writes=True,
+            whole=True,
+        )
+        report(Done("cached", "GUID", str(done.guid), detail=f"in {cache.path(service)}"))
+        strings = client_strings(done.scp)
+        end(
+            f"{service.service_class} on {service.host} is ready to run as {done.account.name}",
+            *([f"clients connect with {' or '.join(strings)}"] if strings else []),
+            dn=done.dn,
+            guid=str(done.guid),
+            account=done.account.name,
+            spns=[str(spn) for spn in done.spns],
+            endpoints=strings,
+        )
     for warning in account_warnings(done.account):
         tell(warning)
-    strings = client_strings(done.scp)
-    if strings:
-        line(f"clients connect with {' or '.join(strings)}")
     if service.service_class.casefold() not in map(str.casefold, done.scp.keywords):
         needed = f"class={service.service_class}"
         note(f"no keyword is the service class: clients need {needed}; see --keyword")

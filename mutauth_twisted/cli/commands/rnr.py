@@ -10,10 +10,11 @@ import click
 from mutauth_twisted.cli.directory import directory_options, in_directory
 from mutauth_twisted.cli.group import OneLineGroup
 from mutauth_twisted.cli.options import options
-from mutauth_twisted.cli.output import as_json, json_option, line, note, table, tell
+from mutauth_twisted.cli.output import json_option, note, rows, steps, tell
 from mutauth_twisted.directory import rnr as services
 from mutauth_twisted.directory.accountkeys import account_warnings
 from mutauth_twisted.directory.binding import BindingInformation
+from mutauth_twisted.directory.done import Done
 from mutauth_twisted.directory.rnr import Address, ServiceInstance
 from mutauth_twisted.directory.spns import (
     add_spns,
@@ -45,19 +46,16 @@ def _do(given: dict[str, Any], work: Callable[[LdapSession, LdapSession], T]) ->
 @rnr.command("list")
 @json_option
 @directory_options
-def list_services(for_programs: bool, **given: Any) -> None:
+def list_services(**given: Any) -> None:
     """List the RnR services of the domain."""
     found = _do(given, lambda session, catalog: services.list_instances(session))
-    if for_programs:
-        as_json([_as_json(each) for each in found])
-        return
-    rows = [
+    cells = [
         (each.name, each.service_class or "", address.host, str(address.binding))
         for each in found
         for address in each.addresses
     ]
     silent = [(each.name, each.service_class or "", "", "") for each in found if not each.addresses]
-    table(("name", "class", "host", "binding"), rows + silent)
+    rows(list(map(_as_json, found)), ("name", "class", "host", "binding"), cells + silent)
     for each in found:
         if each.foreign:
             note(
@@ -87,6 +85,7 @@ def _as_json(found: ServiceInstance) -> dict[str, Any]:
 @options("port", help="Where the service listens (it publishes that itself).")
 @options("priority", "weight")
 @options("account", help="Register the SPN, which clients require, on this account too.")
+@json_option
 @directory_options
 def publish(
     name: str,
@@ -106,39 +105,42 @@ def publish(
         [Address(host, BindingInformation(port, priority, weight))] if port is not None else []
     )
 
-    def work(session: LdapSession, catalog: LdapSession) -> ServiceInstance:
-        holder = find_account(session, account) if account else None
-        spn = services.spn_of(session, name, service_class, host)
-        if holder is not None:
-            check_free(catalog, [spn], holder)
-        instance = services.publish(session, name, service_class, addresses, line)
-        if holder is not None and add_spns(session, holder, [spn]):
-            line(f"added SPN {spn} to {holder.name}")
-        for warning in account_warnings(holder) if holder is not None else ():
-            tell(warning)
-        return instance
+    with steps() as (report, end):
 
-    instance = _do(given, work)
-    line(
-        f"{instance.name} is offered by "
-        f"{', '.join(each.host for each in instance.addresses) or 'no host yet'}"
-    )
+        def work(session: LdapSession, catalog: LdapSession) -> ServiceInstance:
+            holder = find_account(session, account) if account else None
+            spn = services.spn_of(session, name, service_class, host)
+            if holder is not None:
+                check_free(catalog, [spn], holder)
+            instance = services.publish(session, name, service_class, addresses, report)
+            if holder is not None and add_spns(session, holder, [spn]):
+                report(Done("added", "SPN", str(spn), holder))
+            for warning in account_warnings(holder) if holder is not None else ():
+                tell(warning)
+            return instance
+
+        instance = _do(given, work)
+        hosts = ", ".join(each.host for each in instance.addresses)
+        end(f"{instance.name} is offered by {hosts or 'no host yet'}", **_as_json(instance))
 
 
 @rnr.command()
 @click.argument("name")
 @click.option("--leave-spns", is_flag=True, help="Leave the SPNs with its DN on their accounts.")
+@json_option
 @directory_options
 def remove(name: str, leave_spns: bool, **given: Any) -> None:
     """Remove a service, the SPNs that name it, and its class when nothing else is of it."""
 
-    def work(session: LdapSession, catalog: LdapSession) -> None:
-        instance = services.read_instance(session, name)
-        if instance.service_class and not leave_spns:
-            for spn in (instance.spn(each.host) for each in instance.addresses):
-                for holder in find_holders(catalog, spn):
-                    for removed in remove_spns(session, holder, [spn]):
-                        line(f"removed SPN {removed} from {holder.name}")
-        services.remove(session, instance.dn, line)
+    with steps() as (report, _):
 
-    _do(given, work)
+        def work(session: LdapSession, catalog: LdapSession) -> None:
+            instance = services.read_instance(session, name)
+            if instance.service_class and not leave_spns:
+                for spn in (instance.spn(each.host) for each in instance.addresses):
+                    for holder in find_holders(catalog, spn):
+                        for removed in remove_spns(session, holder, [spn]):
+                            report(Done("removed", "SPN", str(removed), holder))
+            services.remove(session, instance.dn, report)
+
+        _do(given, work)

@@ -14,7 +14,7 @@ from mutauth_twisted.admin.scpadmin import Grant, ScpReport
 from mutauth_twisted.cli.directory import directory_options, in_directory
 from mutauth_twisted.cli.group import OneLineGroup
 from mutauth_twisted.cli.options import options
-from mutauth_twisted.cli.output import as_json, json_option, line, note, table
+from mutauth_twisted.cli.output import json_option, note, result, rows, tell
 from mutauth_twisted.directory.binding import BindingError
 from mutauth_twisted.directory.scp import ServiceConnectionPoint, client_strings, list_scps
 from mutauth_twisted.errors import UsageError
@@ -51,7 +51,7 @@ def _at_home(given: dict[str, Any], name: str, work: Work[T]) -> T:
 @options("base")
 @json_option
 @directory_options
-def list_points(base: str | None, for_programs: bool, **given: Any) -> None:
+def list_points(base: str | None, **given: Any) -> None:
     """List the service connection points of the domain, or below --base."""
     domain = domain_of(base) if base else None
     found = in_directory(
@@ -60,8 +60,8 @@ def list_points(base: str | None, for_programs: bool, **given: Any) -> None:
             lambda session: list(list_scps(session, base)), domain=domain
         ),
     )
-    _print_points(found, for_programs)
-    if not found and not for_programs:
+    _print_points(found)
+    if not found:
         note(f"there is no service connection point {f'below {base}' if base else 'in the domain'}")
 
 
@@ -71,9 +71,7 @@ def list_points(base: str | None, for_programs: bool, **given: Any) -> None:
 @options("base")
 @json_option
 @directory_options
-def find(
-    keyword: str, service_class: str | None, base: str | None, for_programs: bool, **given: Any
-) -> None:
+def find(keyword: str, service_class: str | None, base: str | None, **given: Any) -> None:
     """Find service connection points by keyword, in the whole forest; exit code 1: there is none.
 
     What is listed is not authenticated: any computer may publish any keyword.
@@ -84,7 +82,7 @@ def find(
     if service_class is not None:
         wanted = fold_ascii(service_class)
         found = [point for point in found if fold_ascii(point.service_class or "") == wanted]
-    _print_points(found, for_programs)
+    _print_points(found)
     if not found:
         of_class = f" and is of service class {service_class}" if service_class is not None else ""
         note(f"no service connection point has the keyword {keyword}{of_class}")
@@ -106,7 +104,6 @@ def show(
     name: str,
     accounts: tuple[str, ...],
     spn_form: tuple[str, ...] | None,
-    for_programs: bool,
     **given: Any,
 ) -> None:
     """Show one with its rights and SPNs; exit code 1: something is wrong with it."""
@@ -117,12 +114,9 @@ def show(
             session, catalog, where, accounts=accounts, spn_forms=spn_form or ()
         ),
     )
-    if for_programs:
-        as_json(_report_json(found))
-    else:
-        table(("what", "value"), _report_rows(found))
-        for problem in found.problems:
-            note(problem)
+    rows(_report_json(found), ("what", "value"), _report_rows(found))
+    for problem in found.problems:
+        tell(problem)
     sys.exit(1 if found.problems else 0)
 
 
@@ -150,7 +144,6 @@ def publish(
     wire: str | None,
     protection: str | None,
     spn_form: str | None,
-    for_programs: bool,
     **given: Any,
 ) -> None:
     """Change by hand what one publishes; the rest of it stays as it is.
@@ -180,13 +173,9 @@ def publish(
             session, where, host=host, srv=srv, changes=changes
         ),
     )
-    if for_programs:
-        as_json({**_point_json(point), "written": written})
-        return
-    for attribute in written:
-        line(f"wrote {attribute} of {point.dn}")
-    if not written:
-        line(f"{point.dn} publishes that already")
+    lines = [f"wrote {attribute} of {point.dn}" for attribute in written]
+    nothing = f"{point.dn} publishes that already"
+    result({**_point_json(point), "written": written}, *(lines or [nothing]))
 
 
 @scp.command()
@@ -194,7 +183,7 @@ def publish(
 @click.option("--leave-spns", is_flag=True, help="Even though SPNs carry its GUID or DN.")
 @json_option
 @directory_options
-def remove(name: str, leave_spns: bool, for_programs: bool, **given: Any) -> None:
+def remove(name: str, leave_spns: bool, **given: Any) -> None:
     """Delete one that no SPN carries; mutauth uninstall removes SPNs and all."""
     point = _at_home(
         given,
@@ -203,20 +192,14 @@ def remove(name: str, leave_spns: bool, for_programs: bool, **given: Any) -> Non
             session, catalog, where, leave_spns=leave_spns
         ),
     )
-    if for_programs:
-        as_json(_point_json(point))
-    else:
-        line(f"deleted SCP {point.dn}")
+    result(_point_json(point), f"deleted SCP {point.dn}")
 
 
-def _print_points(points: Sequence[ServiceConnectionPoint], for_programs: bool) -> None:
+def _print_points(points: Sequence[ServiceConnectionPoint]) -> None:
     points = sorted(
         points, key=lambda point: ((point.service_class or "").casefold(), point.dn.casefold())
     )
-    if for_programs:
-        as_json([_point_json(point) for point in points])
-        return
-    rows = [
+    cells = [
         (
             point.service_class or "-",
             point.dns_name or "-",
@@ -227,7 +210,8 @@ def _print_points(points: Sequence[ServiceConnectionPoint], for_programs: bool) 
         )
         for point in points
     ]
-    table(("class", "host", "binding", "keywords", "guid", "dn"), rows)
+    titles = ("class", "host", "binding", "keywords", "guid", "dn")
+    rows(list(map(_point_json, points)), titles, cells)
 
 
 def _point_json(point: ServiceConnectionPoint) -> dict[str, Any]:
@@ -285,13 +269,13 @@ def _report_json(found: ScpReport) -> dict[str, Any]:
         "stale_spns": [
             {"spn": text, "account": holder.name, "dn": holder.dn} for holder, text in found.stale
         ],
-        "problems": found.problems,
+        "problems": [problem.as_json() for problem in found.problems],
     }
 
 
 def _report_rows(found: ScpReport) -> list[tuple[str, str]]:
     point = found.scp
-    rows = [
+    cells = [
         ("dn", point.dn),
         ("guid", str(point.guid)),
         ("class", point.service_class or "-"),
@@ -301,17 +285,17 @@ def _report_rows(found: ScpReport) -> list[tuple[str, str]]:
     ]
     published = _binding_json(point) or {"extra": {}}
     others = published.pop("extra")
-    rows += [(f"  {key}", str(value)) for key, value in published.items()]
-    rows += [(f"  unknown {key}", value) for key, value in others.items()]
+    cells += [(f"  {key}", str(value)) for key, value in published.items()]
+    cells += [(f"  unknown {key}", value) for key, value in others.items()]
     if found.grants is None:
-        rows.append(("may update", "this account may not read who"))
-    rows += [("may update", _grant_text(grant)) for grant in found.grants or ()]
-    rows += [("clients connect with", text) for text in client_strings(point)]
+        cells.append(("may update", "this account may not read who"))
+    cells += [("may update", _grant_text(grant)) for grant in found.grants or ()]
+    cells += [("clients connect with", text) for text in client_strings(point)]
     if found.advertised is not None:
-        rows.append(("clients ask for", str(found.advertised)))
-    rows += [("SPN", f"{spn} on {holder.name}") for holder, spn in found.spns]
-    rows += [("stale SPN", f"{text} on {holder.name}") for holder, text in found.stale]
-    return rows
+        cells.append(("clients ask for", str(found.advertised)))
+    cells += [("SPN", f"{spn} on {holder.name}") for holder, spn in found.spns]
+    cells += [("stale SPN", f"{text} on {holder.name}") for holder, text in found.stale]
+    return cells
 
 
 def _grant_text(grant: Grant) -> str:

@@ -12,7 +12,7 @@ from mutauth_twisted.admin.duplicates import Duplicate, find_duplicates
 from mutauth_twisted.admin.spnadmin import Written
 from mutauth_twisted.cli.directory import directory_of, directory_options, in_directory
 from mutauth_twisted.cli.group import OneLineGroup
-from mutauth_twisted.cli.output import as_json, json_option, line, note, progress_bar, table
+from mutauth_twisted.cli.output import json_option, note, progress_bar, result, rows, tell
 from mutauth_twisted.directory.spns import Account, find_account
 from mutauth_twisted.errors import UsageError
 from mutauth_twisted.spn import SPN
@@ -31,7 +31,7 @@ def spn() -> None:
 @click.argument("accounts", metavar="ACCOUNT...", nargs=-1, required=True)
 @json_option
 @directory_options
-def list_spns(accounts: tuple[str, ...], for_programs: bool, **given: Any) -> None:
+def list_spns(accounts: tuple[str, ...], **given: Any) -> None:
     """List the SPNs registered on accounts."""
     found: list[Account] = in_directory(
         given,
@@ -39,21 +39,11 @@ def list_spns(accounts: tuple[str, ...], for_programs: bool, **given: Any) -> No
             lambda session: [find_account(session, name) for name in accounts]
         ),
     )
-    if for_programs:
-        as_json(
-            [
-                {**_account_json(account), "spns": sorted(account.spns, key=str.casefold)}
-                for account in found
-            ]
-        )
-        return
-    table(
+    spns = {account.dn: sorted(account.spns, key=str.casefold) for account in found}
+    rows(
+        [{**_account_json(account), "spns": spns[account.dn]} for account in found],
         ("account", "spn"),
-        [
-            (account.name, text)
-            for account in found
-            for text in sorted(account.spns, key=str.casefold)
-        ],
+        [(account.name, text) for account in found for text in spns[account.dn]],
     )
     for account in found:
         if not account.spns:
@@ -64,7 +54,7 @@ def list_spns(accounts: tuple[str, ...], for_programs: bool, **given: Any) -> No
 @click.argument("patterns", metavar="PATTERN...", nargs=-1, required=True)
 @json_option
 @directory_options
-def query(patterns: tuple[str, ...], for_programs: bool, **given: Any) -> None:
+def query(patterns: tuple[str, ...], **given: Any) -> None:
     """Find the holders of SPNs, in the whole forest; exit code 1: there are none.
 
     In a PATTERN * stands for any text, as in 'HTTP/*.example.com'.
@@ -81,12 +71,11 @@ def query(patterns: tuple[str, ...], for_programs: bool, **given: Any) -> None:
         ),
     )
     found.sort(key=lambda each: (each[1].casefold(), each[0].dn))
-    if for_programs:
-        as_json([{"spn": text, **_account_json(account)} for account, text in found])
-    else:
-        table(
-            ("spn", "account", "dn"), [(text, account.name, account.dn) for account, text in found]
-        )
+    rows(
+        [{"spn": text, **_account_json(account)} for account, text in found],
+        ("spn", "account", "dn"),
+        [(text, account.name, account.dn) for account, text in found],
+    )
     if not found:
         note(f"no account in the forest holds {' or '.join(patterns)}")
         sys.exit(1)
@@ -105,9 +94,7 @@ _allow_alias = click.option(
 @_allow_alias
 @json_option
 @directory_options
-def add(
-    account: str, spns: tuple[str, ...], allow_alias: bool, for_programs: bool, **given: Any
-) -> None:
+def add(account: str, spns: tuple[str, ...], allow_alias: bool, **given: Any) -> None:
     """Add SPNs to an account, unless another one in the forest holds them."""
     wanted = [SPN.parse(text) for text in spns]
     written = in_directory(
@@ -119,7 +106,7 @@ def add(
         ),
         writes=True,
     )
-    _print_written(written, for_programs, "is on {} already")
+    _print_written(written, "is on {} already")
 
 
 @spn.command()
@@ -134,7 +121,6 @@ def replace(
     spns: tuple[str, ...],
     clear: bool,
     allow_alias: bool,
-    for_programs: bool,
     **given: Any,
 ) -> None:
     """Make exactly these SPNs the account's, or none of all with --clear."""
@@ -154,7 +140,7 @@ def replace(
         ),
         writes=True,
     )
-    _print_written(written, for_programs, "stays on {}")
+    _print_written(written, "stays on {}")
 
 
 @spn.command()
@@ -162,20 +148,20 @@ def replace(
 @click.argument("spns", metavar="SPN...", nargs=-1, required=True)
 @json_option
 @directory_options
-def delete(account: str, spns: tuple[str, ...], for_programs: bool, **given: Any) -> None:
+def delete(account: str, spns: tuple[str, ...], **given: Any) -> None:
     """Delete SPNs from an account, malformed ones too."""
     written = in_directory(
         given,
         lambda directory: directory.run(lambda session: spnadmin.delete(session, account, spns)),
         writes=True,
     )
-    _print_written(written, for_programs, "is not on {}")
+    _print_written(written, "is not on {}")
 
 
 @spn.command()
 @json_option
 @directory_options
-def duplicates(for_programs: bool, **given: Any) -> None:
+def duplicates(**given: Any) -> None:
     """Find SPNs registered on several accounts, in the whole forest; exit code 1: there are
     some.
     """
@@ -186,17 +172,15 @@ def duplicates(for_programs: bool, **given: Any) -> None:
                 lambda catalog: find_duplicates(catalog, progress), global_catalog=True
             ),
         )
-    if for_programs:
-        as_json([_duplicate_json(duplicate) for duplicate in found])
-    else:
-        table(
-            ("spn", "account", "dn"),
-            [
-                (holder.spn, holder.name, holder.dn)
-                for duplicate in found
-                for holder in duplicate.holders
-            ],
-        )
+    rows(
+        list(map(_duplicate_json, found)),
+        ("spn", "account", "dn"),
+        [
+            (holder.spn, holder.name, holder.dn)
+            for duplicate in found
+            for holder in duplicate.holders
+        ],
+    )
     if not found:
         note("no SPN is registered on several accounts")
         return
@@ -219,18 +203,15 @@ def _duplicate_json(duplicate: Duplicate) -> dict[str, Any]:
     return {"spn": duplicate.spn, "holders": holders}
 
 
-def _print_written(written: Written, for_programs: bool, unchanged: str) -> None:
+def _print_written(written: Written, unchanged: str) -> None:
     """Say what became of the account's SPNs; ``unchanged`` has a place for its name."""
     name = written.account.name
     for warning in written.warnings:
-        note(f"warning: {warning}")
-    if for_programs:
-        parts = {"added": written.added, "removed": written.removed, "unchanged": written.unchanged}
-        as_json({**_account_json(written.account), **parts})
-        return
-    for text in written.removed:
-        line(f"deleted SPN {text} from {name}")
-    for text in written.added:
-        line(f"added SPN {text} to {name}")
-    for text in written.unchanged:
-        line(f"SPN {text} {unchanged.format(name)}")
+        tell(warning)
+    parts = {"added": written.added, "removed": written.removed, "unchanged": written.unchanged}
+    result(
+        {**_account_json(written.account), **parts},
+        *(f"deleted SPN {text} from {name}" for text in written.removed),
+        *(f"added SPN {text} to {name}" for text in written.added),
+        *(f"SPN {text} {unchanged.format(name)}" for text in written.unchanged),
+    )

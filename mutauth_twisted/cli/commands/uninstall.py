@@ -14,7 +14,8 @@ from mutauth_twisted.cli.directory import (
     service_options,
 )
 from mutauth_twisted.cli.options import options
-from mutauth_twisted.cli.output import line
+from mutauth_twisted.cli.output import json_option, steps
+from mutauth_twisted.directory.done import Done
 from mutauth_twisted.directory.guidcache import GuidCache
 from mutauth_twisted.ldap.session import LdapSession
 
@@ -23,26 +24,29 @@ from mutauth_twisted.ldap.session import LdapSession
 @options("service-class", required=True)
 @service_options
 @options("account", help="Take the SPNs from this account only (from whoever holds them).")
+@json_option
 @directory_options
 def uninstall(state_dir: str, account: str | None, **given: Any) -> None:
     """Remove what install made: the SPNs, the service connection point, the cached GUID."""
     service, cache = service_of(given), GuidCache(state_dir)
     cached = cache.read(service)
 
-    def work(session: LdapSession, catalog: LdapSession) -> list[installation.Removed]:
-        return installation.uninstall(
-            session,
-            catalog,
-            service,
-            account,
-            guid=cached.guid if cached else None,
-            report=line,
-        )
+    with steps() as (report, end):
 
-    removed = in_directory(
-        given, lambda directory: directory.run_with_catalog(work), writes=True, whole=True
-    )
-    if cache.remove(service):
-        line(f"removed {cache.path(service)}")
-    elif not removed:
-        line(f"nothing of {service.service_class} on {service.host} was there")
+        def work(session: LdapSession, catalog: LdapSession) -> list[Done]:
+            return installation.uninstall(
+                session,
+                catalog,
+                service,
+                account,
+                guid=cached.guid if cached else None,
+                report=report,
+            )
+
+        removed = in_directory(
+            given, lambda directory: directory.run_with_catalog(work), writes=True, whole=True
+        )
+        if cache.remove(service):
+            report(Done("removed", "file", str(cache.path(service))))
+        elif not removed:
+            end(f"nothing of {service.service_class} on {service.host} was there")

@@ -39,7 +39,7 @@ def fail(kind: str) -> None:
 
 @group.command("json")
 @json_option
-def fail_for_programs(for_programs: bool) -> None:
+def fail_for_programs() -> None:
     """End in an error."""
     raise NotFound("thing", "it is not there")
 

@@ -15,8 +15,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted.cli import output
 from mutauth_twisted.cli.group import OneLineGroup
+from mutauth_twisted.directory.done import Done
+from mutauth_twisted.directory.spns import Account
 from mutauth_twisted.errors import NotFound
 from mutauth_twisted.text import printable
+
+ACCOUNT = Account("CN=svc", "svc", "S-1-5-21-1", (), False, None)
 
 
 def printed(function: object, *arguments: object) -> str:
@@ -91,6 +95,43 @@ class TableTests(SynchronousTestCase):
         """What a program reads is what was meant."""
         value = {"spn": "echo/h/CN=ü\x1b", "none": None, "list": ["a"]}
         self.assertEqual(json.loads(printed(output.as_json, value)), value)
+
+
+class StepTests(SynchronousTestCase):
+    """What is done, step by step."""
+
+    @staticmethod
+    def group() -> click.Group:
+        @click.group(cls=OneLineGroup)
+        def group() -> None:
+            pass
+
+        @group.command()
+        @output.json_option
+        @click.option("--fail", is_flag=True)
+        def work(fail: bool) -> None:
+            with output.steps() as (report, end):
+                report(Done("added", "SPN", "echo/h", ACCOUNT))
+                if fail:
+                    raise NotFound("SCP x", "it is not there")
+                end("it is ready", dn="CN=x")
+
+        return group
+
+    def test_for_people(self) -> None:
+        """A line each, and one at the end."""
+        ended = CliRunner().invoke(self.group(), ["work"])
+        self.assertEqual(ended.stdout, "added SPN echo/h to svc\nit is ready\n")
+
+    def test_for_programs(self) -> None:
+        """One value; the steps before an error are in it, and the error is on standard error."""
+        step = {"action": "added", "kind": "SPN", "name": "echo/h", "account": "svc", "detail": ""}
+        ended = CliRunner().invoke(self.group(), ["work", "--json"])
+        self.assertEqual(json.loads(ended.stdout), {"steps": [step], "dn": "CN=x"})
+        ended = CliRunner().invoke(self.group(), ["work", "--json", "--fail"])
+        self.assertEqual(json.loads(ended.stdout), {"steps": [step]})
+        self.assertEqual(json.loads(ended.stderr)["code"], "not-found")
+        self.assertEqual(ended.exit_code, 1)
 
 
 class _Terminal(io.StringIO):

@@ -270,7 +270,7 @@ class RnrEntryTests(PublishedCase, SynchronousTestCase):
         self.assertIn("run mutauth rnr publish echo --service-class echo", line)
         lines: list[str] = []
         rnr.publish(self.admin, "echo", "echo", [Address(HOST, BINDING)], lines.append)
-        self.assertIn("created service class", lines[0])
+        self.assertIn("created service class", str(lines[0]))
         self.check(self.entry())
 
     def test_what_an_administrator_has_published_stays(self) -> None:

@@ -13,6 +13,7 @@ from mutauth_twisted.admin.scpadmin import Grant, ScpReport
 from mutauth_twisted.cli.commands import scp as command
 from mutauth_twisted.directory.scp import ServiceConnectionPoint
 from mutauth_twisted.directory.spns import Account
+from mutauth_twisted.findings import Command, Finding
 from mutauth_twisted.spn import SPN
 from tests.unit.cli.cli_case import invoke
 
@@ -22,6 +23,7 @@ POINT = ServiceConnectionPoint(
 )
 BARE = ServiceConnectionPoint("CN=b,DC=x", UUID(int=1))
 ACCOUNT = Account("CN=svc,DC=x", "svc", "S-1-5-21-1", (), False, None)
+WRONG = Finding("scp-not-found", "SCP CN=b,DC=x", "it is wrong", Command("mutauth", "x"))
 
 
 class UsageTests(SynchronousTestCase):
@@ -99,14 +101,14 @@ class PrintingTests(SynchronousTestCase):
             "clients connect with mutauth:keyword=two:class=echo",
         ):
             self.assertIn(line, lines)
-        wrong = ScpReport(BARE, None, (), ((ACCOUNT, "echo/h/CN=old,DC=x"),), ("it is wrong",))
+        wrong = ScpReport(BARE, None, (), ((ACCOUNT, "echo/h/CN=old,DC=x"),), (WRONG,))
         result = self.run_with(wrong, "show", str(GUID))
-        self.assertEqual((result.exit_code, result.stderr), (1, "mutauth: it is wrong\n"))
+        self.assertEqual((result.exit_code, result.stderr), (1, f"mutauth: {WRONG.coded}\n"))
         self.assertIn("may not read who", result.stdout)
         result = self.run_with(wrong, "show", str(GUID), "--json")
         value = json.loads(result.stdout)
         self.assertEqual(
-            (result.exit_code, value["grants"], value["problems"]), (1, None, ["it is wrong"])
+            (result.exit_code, value["grants"], value["problems"]), (1, None, [WRONG.as_json()])
         )
         self.assertEqual(value["stale_spns"][0]["account"], "svc")
 

@@ -12,9 +12,11 @@ from mutauth_twisted.admin.duplicates import Duplicate, Holder
 from mutauth_twisted.admin.spnadmin import Written
 from mutauth_twisted.cli.commands import spn as command
 from mutauth_twisted.directory.spns import Account
+from mutauth_twisted.findings import Finding
 from tests.unit.cli.cli_case import invoke
 
 ACCOUNT = Account("CN=svc,DC=x", "svc", "S-1-5-21-1", ("b/y", "A/x"), False, None)
+TAKEN_OVER = Finding("spn-alias", "SPN n/1", "taken over", severity="warning")
 
 
 class UsageTests(SynchronousTestCase):
@@ -82,13 +84,13 @@ class PrintingTests(SynchronousTestCase):
 
     def test_written(self) -> None:
         """Added, deleted, left alone, and a warning apart from them."""
-        written = Written(ACCOUNT, ("n/1",), ("o/1",), ("s/1",), ("SPN n/1: taken over",))
+        written = Written(ACCOUNT, ("n/1",), ("o/1",), ("s/1",), (TAKEN_OVER,))
         result = self.run_with(written, "replace", "svc", "n/1", "s/1")
         self.assertEqual(
             result.stdout, "deleted SPN o/1 from svc\nadded SPN n/1 to svc\nSPN s/1 stays on svc\n"
         )
         self.assertEqual(
-            (result.exit_code, result.stderr), (0, "mutauth: warning: SPN n/1: taken over\n")
+            (result.exit_code, result.stderr), (0, "mutauth: [spn-alias] SPN n/1: taken over\n")
         )
         result = self.run_with(written, "add", "svc", "n/1", "--json")
         self.assertEqual(
