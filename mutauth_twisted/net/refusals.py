@@ -29,7 +29,7 @@ class Refusals:
     _log = Log()
 
     def __init__(self, clock: Any) -> None:
-        self._strangers = LimitedLog(clock, self._log, "unauthenticated connections failed")
+        self._unauthenticated = LimitedLog(clock, self._log, "unauthenticated connections failed")
         self._clients = LimitedLog(
             clock, self._log, "authenticated clients were refused", firsts=LINES
         )
@@ -47,7 +47,7 @@ class Refusals:
         :param text: the line's beginning.
         """
         is_client = isinstance(error, (AccessDenied, ServiceFull))
-        limited = self._clients if is_client else self._strangers
+        limited = self._clients if is_client else self._unauthenticated
         who = error.subject.casefold() if is_client else source
         limited.line(error.code, who, lambda: f"{text}: {error.coded}", error=error)
 
@@ -70,5 +70,11 @@ class Refusals:
 
     def flush(self) -> None:
         """Write what was only counted so far."""
-        for limited in (self._strangers, self._clients, self._internal, self._sessions, self._ends):
+        for limited in (
+            self._unauthenticated,
+            self._clients,
+            self._internal,
+            self._sessions,
+            self._ends,
+        ):
             limited.flush()

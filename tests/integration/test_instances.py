@@ -35,7 +35,7 @@ class InstanceTests(CommandTestCase):
             self.assertIn("published again", second.log)
         self.assertIsNone(self.leads_to())
 
-    def test_whom_the_policy_keeps_out(self) -> None:
+    def test_whom_the_policy_denies(self) -> None:
         """Nor does it matter that neither lets the service's own account in, which then opens no
         session either.
         """

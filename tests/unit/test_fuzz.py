@@ -105,7 +105,7 @@ class FaultTests(SynchronousTestCase):
         self.patch(BufferedReader, "feed", feed)
         self.assert_found("wire-nns")
 
-    def test_established_without_a_judgement(self) -> None:
+    def test_established_without_verification(self) -> None:
         """The machine's target and the connection's see it."""
 
         def conclude(core: Any, inputs: Any, last_token: bytes | None) -> None:

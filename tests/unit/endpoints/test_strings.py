@@ -526,7 +526,7 @@ class ServerStringTests(SynchronousTestCase):
                 None, mock.Mock(), mock.Mock(), AccessPolicy(), SecurityOptions(package=ntlm)
             )
 
-    def test_nobody_is_let_in_by_default(self) -> None:
+    def test_no_client_is_allowed_by_default(self) -> None:
         """Without an allow it does not listen, whatever is denied."""
         for text in (
             "mutauth:tcp\\:9000",

@@ -194,7 +194,7 @@ class VerificationTests(Case):
         self.step_fails(server, b"junk")
         self.assertRaises(MutualAuthError, server.verify, SEAL)
 
-    def test_judged_by_the_context(self) -> None:
+    def test_verified_by_the_context(self) -> None:
         """A service's verification asks the context itself for its mechanism, its flags and whether
         it is complete.
         """

@@ -228,7 +228,7 @@ class StrangerTests(ServiceCase):
         late.connectionLost()
         self.assertEqual(self.factory.slots.waiting, 6)
 
-    def test_what_is_refused_takes_no_place(self) -> None:
+    def test_what_is_refused_takes_no_slot(self) -> None:
         """Refused sockets leave nothing behind, neither for their address nor for all."""
         for number in range(10):
             self.connect(number)
@@ -311,7 +311,7 @@ class FewSlotsTests(ServiceCase):
 
     limits = Limits(handshakes=16, waiting=16)
 
-    def test_one_address_keeps_nobody_out(self) -> None:
+    def test_one_address_blocks_no_other(self) -> None:
         """However many connections one address opens and keeps, another's is read at once."""
         for _ in range(100):
             self.connect(1)
@@ -506,7 +506,7 @@ class SessionTests(ServiceCase):
                 self.lose()
         self.assertEqual(len(lines(events, "authenticated as")), 500)
 
-    def test_strangers_fill_no_session(self) -> None:
+    def test_the_unauthenticated_fill_no_session(self) -> None:
         """Unauthenticated sockets, or whom the policy denies, leave all slots of sessions
         free.
         """
@@ -517,7 +517,7 @@ class SessionTests(ServiceCase):
             self.lose()
         self.assertEqual((self.factory.slots.handshakes, self.factory.slots.sessions), (0, 0))
 
-    def test_sessions_take_no_place_of_strangers(self) -> None:
+    def test_sessions_take_no_slot_of_handshakes(self) -> None:
         """A client of an address that has authenticated itself does not count against it."""
         for _ in range(3):
             self.prove(1)

@@ -85,7 +85,7 @@ class WatchTests(SynchronousTestCase):
             [f"error {ONE.coded}", f"error {other.coded}"],
         )
 
-    def test_mended_by_ourselves(self) -> None:
+    def test_fixed_by_ourselves(self) -> None:
         """What was published again is said, and that all is right."""
         self.watch.start()
         self.assertEqual(
