@@ -164,6 +164,25 @@ class TableTests(SynchronousTestCase):
         }
         self.assertEqual(sorted(set(CODES) - words), [])
 
+    def test_no_sentence_is_read(self) -> None:
+        """No module looks for words in an error's or a finding's parts, or takes them apart."""
+        parts = {"subject", "cause", "remedy", "remedy_text", "coded"}
+        taking = {"startswith", "endswith", "partition", "replace", "split", "removeprefix"}
+        found = []
+        for name, tree in trees():
+            for node in ast.walk(tree):
+                read: list[ast.expr] = []
+                if isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.In | ast.NotIn):
+                    read = node.comparators
+                elif isinstance(node, ast.Attribute) and node.attr in taking:
+                    read = [node.value]
+                found += [
+                    f"{name}:{each.lineno}"
+                    for each in read
+                    if isinstance(each, ast.Attribute) and each.attr in parts
+                ]
+        self.assertEqual(found, [])
+
     def test_table(self) -> None:
         """Codes are words with hyphens, in their order; cause and fix are sentences."""
         self.assertEqual(list(CODES), sorted(CODES))
