@@ -66,6 +66,8 @@ def install(state_dir: str, account: str, keywords: tuple[str, ...], **given: An
             whole=True,
         )
         report(Done("cached", "GUID", str(done.guid), detail=f"in {cache.path(service)}"))
+        for warning in account_warnings(done.account):
+            tell(warning)
         strings = client_strings(done.scp)
         end(
             f"{service.service_class} on {service.host} is ready to run as {done.account.name}",
@@ -76,8 +78,6 @@ def install(state_dir: str, account: str, keywords: tuple[str, ...], **given: An
             spns=[str(spn) for spn in done.spns],
             endpoints=strings,
         )
-    for warning in account_warnings(done.account):
-        tell(warning)
     if service.service_class.casefold() not in map(str.casefold, done.scp.keywords):
         needed = f"class={service.service_class}"
         note(f"no keyword is the service class: clients need {needed}; see --keyword")
