@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from mutauth_twisted.cli.group import run_in_reactor
+from mutauth_twisted.cli.reactor import run_in_reactor
 from mutauth_twisted.directory.scp import find_by_keyword
 from mutauth_twisted.directory.spns import find_account
 from mutauth_twisted.errors import MutualAuthError

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mutauth_twisted.access import AccessPolicy
     from mutauth_twisted.core.options import SecurityOptions
     from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
+    from mutauth_twisted.endpoints.strings import located
     from mutauth_twisted.errors import (
         AccessDenied,
         AuthenticationError,
@@ -41,11 +42,13 @@ if TYPE_CHECKING:
     from mutauth_twisted.net.server import MutualAuthServerEndpoint, MutualAuthServerFactory
     from mutauth_twisted.protection import Protection
     from mutauth_twisted.spn import SPN
+    from mutauth_twisted.wire import WIRES
 
 _MODULES = {
     "access": ("AccessPolicy",),
     "core.options": ("SecurityOptions",),
     "credentials": ("ClientCredentials", "ServiceCredentials"),
+    "endpoints.strings": ("located",),
     "errors": (
         "AccessDenied",
         "AuthenticationError",
@@ -70,6 +73,7 @@ _MODULES = {
     "net.server": ("MutualAuthServerEndpoint", "MutualAuthServerFactory"),
     "protection": ("Protection",),
     "spn": ("SPN",),
+    "wire": ("WIRES",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -27,9 +27,9 @@ _INTRODUCTION = """\
 <!-- Written by `make reference`: change mutauth_twisted/settings/schema.py instead. -->
 
 An option has one name wherever it is taken: `--NAME VALUE` for `twistd mutauth` and the commands of
-`mutauth`, `NAME = VALUE` in a table of TOML, `NAME=VALUE` in an endpoint string. What may be given
-several times is a list in TOML, and has commas between in an endpoint string; a flag is `true` in
-TOML and `yes` in an endpoint string.
+`mutauth`, `NAME = VALUE` in TOML (which no command reads yet), `NAME=VALUE` in an endpoint string.
+What may be given several times is a list in TOML, and has commas between in an endpoint string; a
+flag is `true` in TOML and `yes` in an endpoint string.
 """
 _COMMANDS = """\
 ## Commands

@@ -157,6 +157,23 @@ def client_endpoint(
     )
 
 
+def located(reactor: Any, **options: object) -> IStreamClientEndpoint:
+    """Client endpoint of a service that the directory knows.
+
+    :param options: those of the endpoint string, with ``_`` for ``-``: ``scp="echoSvc"``, and lists
+        and booleans where the string has commas and ``yes``.
+    :raises UsageError: for any unknown, missing or unusable option.
+    """
+    keywords = {}
+    for name, value in options.items():
+        parts = value if isinstance(value, (list, tuple)) else (value,)
+        words = (("no", "yes")[part] if isinstance(part, bool) else str(part) for part in parts)
+        keywords[name.replace("_", "-")] = ",".join(words)
+    if not any(kind in keywords for kind in _LOCATION):
+        raise UsageError(_SUBJECT, f"none of {', '.join(_LOCATION)} is given", "give one of them")
+    return client_endpoint(reactor, (), keywords)
+
+
 def _direct(reactor: Any, arguments: tuple[str, ...], values: Values) -> IStreamClientEndpoint:
     example = (
         r"mutauth:scp=echoSvc, or mutauth:tcp\:srv1.example.com\:9000:spn=echoSvc/srv1.example.com"

@@ -21,6 +21,7 @@ from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.core.connection import Established
 from mutauth_twisted.core.context import Keys
 from mutauth_twisted.core.options import SecurityOptions
+from mutauth_twisted.credentials import Credentials
 from mutauth_twisted.errors import (
     AccessDenied,
     MutualAuthError,
@@ -31,6 +32,7 @@ from mutauth_twisted.errors import (
 from mutauth_twisted.findings import Finding
 from mutauth_twisted.identity import PeerIdentity
 from mutauth_twisted.log import Log
+from mutauth_twisted.mechanisms import NEGOTIATE
 from mutauth_twisted.net.descriptors import guard
 from mutauth_twisted.net.faults import OwnFaults
 from mutauth_twisted.net.limits import Limits, Slot, Slots, network_of
@@ -45,6 +47,10 @@ from mutauth_twisted.threads import workers_for
 FRESH = 1.0
 
 
+#: What a service accepts by default: Kerberos, bare or inside SPNEGO, as .NET's clients send it.
+ACCEPTING = SecurityOptions(package=NEGOTIATE)
+
+
 @implementer(IProtocolFactory)
 class MutualAuthServerFactory:
     """Wrapper of a server's factory, which builds protocols for authorized clients only.
@@ -52,14 +58,17 @@ class MutualAuthServerFactory:
     :param reactor: provides IReactorTime and IReactorFromThreads.
     :param wrapped: the application's factory.  Its protocols' transport
         provides :class:`~mutauth_twisted.interfaces.IMutualAuthTransport`.
-    :param keys: the service's keys.
+    :param keys: the service's keys, or the credentials that they are made of.
     :param policy: who is allowed.
-    :param security: wire, protection and deadline.
+    :param security: wire, protection, package and deadline.
     :param limits: how many peers at once, and for how long.
     :param tls: where protection is by TLS, the service's layer; None: one
         with a certificate that is made up.
     :param own: the service's own ``account@REALM``.  Another instance comes with it to see that
         this one is there, and leaves: it is authorized only when it opens a session.
+    :param service_class: where credentials are given, the first part of the SPN that a client's
+        ticket has to name; None: any.
+    :raises CredentialError: when the credentials cannot be used.
     """
 
     _log = Log()
@@ -69,13 +78,16 @@ class MutualAuthServerFactory:
         self,
         reactor: Any,
         wrapped: IProtocolFactory,
-        keys: Keys,
+        keys: Keys | Credentials,
         policy: AccessPolicy,
-        security: SecurityOptions = SecurityOptions(),
+        security: SecurityOptions = ACCEPTING,
         limits: Limits = Limits(),
         tls: Layer | None = None,
         own: str | None = None,
+        service_class: str | None = None,
     ) -> None:
+        if isinstance(keys, Credentials):
+            keys = security.package.acceptor_keys(keys, service_class)
         self._reactor = reactor
         self._own = own.casefold() if own is not None else None
         #: How many clients have come as the service's own account.
@@ -317,23 +329,28 @@ class MutualAuthServerEndpoint:
 
     :param reactor: provides IReactorTime and IReactorFromThreads.
     :param inner: where to listen.
-    :param keys: the service's keys.
+    :param keys: the service's keys, or the credentials that they are made of.
     :param policy: who is allowed.
-    :param security: wire, protection and deadline.
+    :param security: wire, protection, package and deadline.
     :param limits: how many peers at once, and for how long.
     :param tls: see :class:`MutualAuthServerFactory`.
+    :param service_class: likewise.
+    :raises CredentialError: when the credentials cannot be used.
     """
 
     def __init__(
         self,
         reactor: Any,
         inner: IStreamServerEndpoint,
-        keys: Keys,
+        keys: Keys | Credentials,
         policy: AccessPolicy,
-        security: SecurityOptions = SecurityOptions(),
+        security: SecurityOptions = ACCEPTING,
         limits: Limits = Limits(),
         tls: Layer | None = None,
+        service_class: str | None = None,
     ) -> None:
+        if isinstance(keys, Credentials):
+            keys = security.package.acceptor_keys(keys, service_class)
         self._reactor = reactor
         self._inner = inner
         self._wrap: Callable[[IProtocolFactory], MutualAuthServerFactory] = lambda factory: (

@@ -6,10 +6,12 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 import mutauth_twisted
+from mutauth_twisted.endpoints.located import LocatedEndpoint
 
 
 class ApiTests(SynchronousTestCase):
@@ -26,6 +28,21 @@ class ApiTests(SynchronousTestCase):
             value = getattr(mutauth_twisted, name)
             self.assertIs(value, getattr(sys.modules[module], name))
             self.assertTrue(isinstance(value, dict) or value.__doc__, f"{name}: no docstring")
+
+    def test_located(self) -> None:
+        """A service is found by the same options as in an endpoint string."""
+        self.patch(LocatedEndpoint, "__init__", lambda *given, **more: self.given.append(given[3]))
+        self.given: list[Any] = []
+        options = {
+            "spn_form": "guid",
+            "hosts": ["*.example.com", "srv1"],
+            "nameserver": "127.0.0.1",
+        }
+        found = mutauth_twisted.located(None, scp="echoSvc", cache=1, **options)
+        self.assertIsInstance(found, LocatedEndpoint)
+        self.assertEqual(self.given[0].hosts, "*.example.com,srv1")
+        for wrong in ({}, {"scp": "echoSvc", "spn_from": "guid"}, {"scp": "echoSvc", "cache": "x"}):
+            self.assertRaises(mutauth_twisted.UsageError, mutauth_twisted.located, None, **wrong)
 
     def test_no_other(self) -> None:
         """A name that is not public is missing as from any module."""
