@@ -188,7 +188,7 @@ class ReferenceTests(SynchronousTestCase):
                 for each in (name, *value.names()):
                     self.assertIn(f"`{each}", text)
             elif not isinstance(value, type):
-                self.assertIn(f"`{name}`", text)
+                self.assertRegex(text, rf"`{name}[`(]")
 
     def test_options(self) -> None:
         """Every option that a document names is one."""
