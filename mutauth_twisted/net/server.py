@@ -26,7 +26,6 @@ from mutauth_twisted.errors import (
     AccessDenied,
     MutualAuthError,
     NetworkError,
-    ServiceFull,
     UsageError,
 )
 from mutauth_twisted.findings import Finding
@@ -304,7 +303,7 @@ class _Served(HandshakeProtocol):
             if self._is_neighbour:
                 self.served_by.authorize(event.identity)
             self.slot.promote(event.identity)
-        except (AccessDenied, ServiceFull) as error:
+        except MutualAuthError as error:
             self._failed(error)
         else:
             super()._established(event)

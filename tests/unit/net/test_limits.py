@@ -17,7 +17,13 @@ from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.core.channelbinding import ChannelBinding
 from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.core.records import EndOfStream, Records
-from mutauth_twisted.errors import AccessDenied, ServiceFull, SessionEnded, UsageError
+from mutauth_twisted.errors import (
+    AccessDenied,
+    PeerNotAuthenticated,
+    ServiceFull,
+    SessionEnded,
+    UsageError,
+)
 from mutauth_twisted.identity import PeerIdentity
 from mutauth_twisted.interfaces import ISessionEnding
 from mutauth_twisted.log import LimitedLog
@@ -135,6 +141,37 @@ class ServiceCase(SynchronousTestCase):
         """A connection is gone."""
         protocol, _ = self.open.pop(which)
         protocol.connectionLost()
+
+
+class OwnAccountTests(ServiceCase):
+    """A client with the service's own account that opens a session."""
+
+    def test_unreadable_groups(self) -> None:
+        """Where nothing can be said about it for sure it is refused as any other, and that is no
+        internal error.
+        """
+
+        class Unproven(AccessPolicy):
+            def refusal(self, principal: str, read_logon: Any) -> Any:
+                raise PeerNotAuthenticated(principal, "its PAC cannot be read", "see its log")
+
+        self.factory = MutualAuthServerFactory(
+            self.reactor,
+            cast(Any, self.applications),
+            cast(Any, self),
+            Unproven(allow=("alice@*",)),
+            limits=self.limits,
+            own=self.principal,
+        )
+        with captured_log() as events:
+            transport = self.prove(1)
+        self.assertEqual(self.factory.own_seen, 1)
+        self.assertEqual(self.applications.built, [])
+        self.assertTrue(transport.disconnecting)
+        self.assertEqual(len(lines(events, "its PAC cannot be read")), 1)
+        self.assertEqual([event for event in events if "log_failure" in event], [])
+        self.lose()
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
 
 
 class StrangerTests(ServiceCase):
