@@ -247,8 +247,8 @@ class HandshakeProtocol(Protocol):
             self._broken(failure)
 
     def _broken(self, failure: Failure) -> None:
-        """Something raised that must not: the peer is not authenticated, and whoever waits sees the
-        bug itself.
+        """Something raised that must not: the connection is dropped, and whoever still waits for it
+        sees the bug itself.
         """
         if self._over and failure.check(CancelledError):
             return
@@ -257,9 +257,10 @@ class HandshakeProtocol(Protocol):
             self._log.failure(
                 "internal error in the handshake with {peer}", failure, peer=self._peer
             )
-        if not self.authenticated.called:
-            self._leave()
-            self._settle(failure)
+        self._over = True
+        self._stop()
+        (self._protected or self._transport).abortConnection()
+        self._settle(failure)
 
     def violated(self, cause: str) -> None:
         """The layer below has found the peer to do what it may not."""

@@ -10,7 +10,7 @@ from unittest import mock
 from weakref import ref
 
 from twisted.internet.defer import CancelledError
-from twisted.internet.error import ConnectionLost
+from twisted.internet.error import ConnectionAborted, ConnectionLost
 from twisted.internet.protocol import Factory
 from twisted.logger import formatEvent
 from twisted.trial.unittest import SynchronousTestCase
@@ -28,7 +28,7 @@ from mutauth_twisted.errors import (
 )
 from mutauth_twisted.identity import PeerIdentity
 from mutauth_twisted.interfaces import IMutualAuthTransport
-from mutauth_twisted.net.transport import LINGER
+from mutauth_twisted.net.transport import LINGER, ProtectedTransport
 from mutauth_twisted.protection import Flag
 from mutauth_twisted.testing.fakes import (
     ALL_FLAGS,
@@ -325,6 +325,7 @@ class ProofTests(Case):
             side.receive(TOKEN_1)
             self.assertEqual(side.transport.take(), b"")
             self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+            self.assertTrue(side.transport.aborted)
             self.assert_ended(side, ZeroDivisionError)
 
     def test_no_context(self) -> None:
@@ -680,6 +681,24 @@ class ApplicationTests(Case):
             client = self.client(factory=factory)
             client.receive(TOKEN_2)
             self.assertEqual(client.results, [client.application])
+
+    def test_first_delivery_breaks(self) -> None:
+        """What breaks behind the application's connecting drops the connection, of which the
+        application is told.
+        """
+
+        def bug(transport: ProtectedTransport) -> None:
+            raise ZeroDivisionError
+
+        self.patch(ProtectedTransport, "deliver", bug)
+        for side, token in ((self.server(), TOKEN_1), (self.client(), TOKEN_2)):
+            side.receive(token)
+            self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+            self.assertEqual(side.results, [side.application])
+            self.assertTrue(side.transport.aborted)
+            side.lose()
+            self.assertIsInstance(side.application.reason, ConnectionAborted)
+            self.assertEqual(side.reactor.getDelayedCalls(), [])
 
     def test_cut_before_any_record(self) -> None:
         """A connection that ends right after the handshake was cut, whoever did it."""
