@@ -14,7 +14,10 @@ A half-closeable application decides itself when to end after the peer has.  Any
 the peer, or with its producer, if it has one, once that is done or silent.
 
 What is waited for is the linger.  It belongs to the state in which it was started, and stops when
-another state follows.
+another state follows.  As long as the peer takes some of what is still to be sent, it starts anew:
+only where a service's limit has ended the session, or the linger before, has the peer no more time
+than that.  From where nothing is sent or delivered any more, it leads to the end whatever the peer
+does; before that, the application decides how long it goes on, and a service's limits do.
 """
 
 from __future__ import annotations
@@ -49,7 +52,7 @@ class State(Enum):
     SILENT = "silent", True, False
     #: Both have ended; what was written may take as long as the peer takes to read it.
     BOTH_ENDED = "both ended", False, False
-    #: The connection is over for the application; what was written has as long as the linger.
+    #: The connection is over for the application; the linger is the last.
     LEAVING = "leaving", False, False
     #: The connection was dropped.
     ABORTED = "aborted", False, False
@@ -108,12 +111,14 @@ class Action(Enum):
     CLOSE_SOCKET = auto()
     #: Drop the connection.
     ABORT = auto()
-    #: Stop the producer, if there is one.
+    #: Stop the producer, if there is one; it is the application's, and may fail.
     STOP_PRODUCER = auto()
     #: Read on, though the application has paused: the peer's end is to come.
     READ_ON = auto()
     #: Start the linger, or start it anew.
     START_LINGER = auto()
+    #: Start a linger that is not prolonged by what the peer takes.
+    START_LAST_LINGER = auto()
     #: Tell the application, if it is half-closeable, that the peer has ended.
     TELL_PEER_ENDED = auto()
     #: Tell the application, if it is half-closeable, that all it wrote is sent.
@@ -125,8 +130,9 @@ class Action(Enum):
 #: The state that follows, and what to do then.
 Row = tuple[State, *tuple[Action, ...]]
 
-_LEAVE: Final = (Action.STOP_PRODUCER, Action.CLOSE, Action.START_LINGER)
-_FINISH: Final[Row] = (State.BOTH_ENDED, Action.SEND_END, Action.CLOSE)
+_LEAVE: Final = (Action.CLOSE, Action.START_LAST_LINGER, Action.STOP_PRODUCER)
+_FINISH: Final[Row] = (State.BOTH_ENDED, Action.SEND_END, Action.CLOSE, Action.START_LINGER)
+_CLOSE_SOCKET: Final[Row] = (State.LEAVING, Action.CLOSE_SOCKET, Action.START_LAST_LINGER)
 _ABORT: Final[Row] = (State.ABORTED, Action.ABORT)
 _LOSE: Final[Row] = (State.LOST, Action.TELL_LOST)
 #: Of all states in which our end of stream is still to be sent.
@@ -152,26 +158,42 @@ TABLE: Final[Mapping[State, Mapping[Input, Row]]] = {
         **_SENDING,
     },
     State.CLOSING: {
-        Input.PRODUCED: (State.DRAINING, Action.SEND_END, Action.CLOSE_OUTPUT, Action.READ_ON),
+        Input.PRODUCED: (
+            State.DRAINING,
+            Action.SEND_END,
+            Action.CLOSE_OUTPUT,
+            Action.START_LINGER,
+            Action.READ_ON,
+        ),
         Input.PEER_ENDED: (State.FINISHING,),
         **_SENDING,
     },
     State.WRITE_CLOSED: {
         Input.CLOSE: (State.DRAINING, Action.START_LINGER, Action.READ_ON),
         Input.WRITTEN: (State.WRITE_CLOSED, Action.TELL_WRITTEN),
-        Input.PEER_ENDED: (State.BOTH_ENDED, Action.TELL_PEER_ENDED, Action.CLOSE),
+        Input.PEER_ENDED: (
+            State.BOTH_ENDED,
+            Action.TELL_PEER_ENDED,
+            Action.CLOSE,
+            Action.START_LINGER,
+        ),
         **_SENT,
     },
     State.DRAINING: {
         Input.WRITTEN: (State.DRAINING, Action.START_LINGER),
-        Input.PEER_ENDED: (State.BOTH_ENDED, Action.CLOSE),
-        Input.LINGERED: (State.LEAVING, Action.CLOSE_SOCKET),
+        Input.PEER_ENDED: (State.BOTH_ENDED, Action.CLOSE, Action.START_LINGER),
+        Input.LINGERED: _CLOSE_SOCKET,
         **_SENT,
     },
     State.PEER_ENDED: {
         Input.CLOSE: (State.FINISHING,),
         Input.HALF_CLOSE: (State.FINISHING,),
-        Input.END_WITH_PEER: (State.LEAVING, Action.SEND_END, *_LEAVE),
+        Input.END_WITH_PEER: (
+            State.LEAVING,
+            Action.SEND_END,
+            Action.CLOSE,
+            Action.START_LINGER,
+        ),
         Input.END_WITH_PRODUCER: (State.SILENT, Action.START_LINGER),
         **_SENDING,
     },
@@ -190,7 +212,7 @@ TABLE: Final[Mapping[State, Mapping[Input, Row]]] = {
     },
     State.BOTH_ENDED: {
         Input.WRITTEN: (State.BOTH_ENDED, Action.START_LINGER),
-        Input.LINGERED: (State.LEAVING, Action.CLOSE_SOCKET),
+        Input.LINGERED: _CLOSE_SOCKET,
         **_SENT,
     },
     State.LEAVING: {**_SENT, Input.LINGERED: _ABORT, Input.LIMIT: _ABORT},

@@ -8,6 +8,7 @@ import socket
 from contextlib import suppress
 from typing import Any, Final
 
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.tcp import Connection
 from twisted.protocols.policies import ProtocolWrapper
@@ -33,6 +34,16 @@ def lowest(transport: Any) -> Any:
             transport = transport.below
         else:
             return transport
+
+
+def unsent(transport: Any) -> int:
+    """Number of bytes that the transport below all others still has to give to the kernel."""
+    transport = lowest(transport)
+    if not isinstance(transport, FileDescriptor):
+        return 0
+    # Twisted tells a producer that the buffer has run empty, and nobody how far it is: these are
+    # its own sums.
+    return len(transport.dataBuffer) - transport.offset + transport._tempDataLen
 
 
 def _tcp(transport: Any) -> Connection | None:

@@ -11,7 +11,8 @@ application's ``connectionLost`` can tell apart::
                        peer's connection ended in a record or before the first
     RecordError,       what came is not what the peer sent: nothing of it was
     ProtocolViolation  delivered, and the connection was aborted
-    ConnectionAborted  this side aborted it
+    ConnectionAborted  this side aborted it, or ended it as the peer took nothing of what
+                       was written for STALLED seconds
     anything else      the application's dataReceived raised it
 
 An application's protocol that provides IHalfCloseableProtocol learns of the
@@ -28,6 +29,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
+from attrs import frozen
 from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import (
     IAddress,
@@ -56,10 +58,11 @@ from mutauth_twisted.net.cut import ConnectionCut
 from mutauth_twisted.net.limits import Lifetime, Limits
 from mutauth_twisted.net.outlet import Outlet
 from mutauth_twisted.net.refusals import Refusals
-from mutauth_twisted.net.sockets import lowest
+from mutauth_twisted.net.sockets import STALLED, lowest, unsent
 from mutauth_twisted.text import short_name
 
-#: How long, in seconds, a peer that is to be left may take to do its part.
+#: How long, in seconds, a peer that is to be left may take to do its part, once all is sent; it has
+#: STALLED to take some of what is not.
 LINGER = 5.0
 
 
@@ -70,6 +73,30 @@ def can_half_close(transport: object) -> bool:
     return isinstance(
         transport, ProtectedTransport | Outlet
     ) or IHalfCloseableDescriptor.implementedBy(type(transport))
+
+
+@implementer(IPushProducer)
+@frozen
+class _Guarded:
+    """A producer of the application's, as the network calls it.
+
+    :param call: calls into the application.
+    """
+
+    call: Callable[..., None]
+    producer: Any
+
+    def pauseProducing(self) -> None:
+        """See IPushProducer."""
+        self.call(self.producer.pauseProducing)
+
+    def resumeProducing(self) -> None:
+        """See IPushProducer and IPullProducer."""
+        self.call(self.producer.resumeProducing)
+
+    def stopProducing(self) -> None:
+        """See IProducer."""
+        self.call(self.producer.stopProducing)
 
 
 @implementer(IMutualAuthTransport, IConsumer, IPushProducer)
@@ -283,11 +310,13 @@ class ProtectedTransport:
             case Action.STOP_PRODUCER:
                 if (producer := self._producer) is not None:
                     self.unregisterProducer()
-                    producer.stopProducing()
+                    self._call(producer.stopProducing)
             case Action.READ_ON:
                 if self._paused:
                     self.resumeProducing()
             case Action.START_LINGER:
+                self._start_linger()
+            case Action.START_LAST_LINGER:
                 self._stop_lingering()
                 self._linger = self._reactor.callLater(LINGER, self._happened, Input.LINGERED)
             case Action.TELL_PEER_ENDED:
@@ -307,6 +336,27 @@ class ProtectedTransport:
         else:
             if frame:
                 self._transport.write(frame)
+
+    def _start_linger(self) -> None:
+        self._stop_lingering()
+        self._linger_on(unsent(self._transport), self._reactor.seconds())
+
+    def _linger_on(self, left: int, since: float) -> None:
+        self._linger = self._reactor.callLater(LINGER, self._lingered, left, since)
+
+    def _lingered(self, before: int, since: float) -> None:
+        """See what the peer has taken.
+
+        :param before: how many bytes were unsent the last time.
+        :param since: when it last took some.
+        """
+        left = unsent(self._transport)
+        if left < before:
+            self._start_linger()
+        elif left and self._reactor.seconds() - since < STALLED:
+            self._linger_on(left, since)
+        else:
+            self._happened(Input.LINGERED, Failure(ConnectionAborted()) if left else None)
 
     def _stop_lingering(self) -> None:
         if self._linger is not None and self._linger.active():
@@ -410,7 +460,7 @@ class ProtectedTransport:
         # First, as the network may have the producer say all it has to say at once.
         before, self._producer = self._producer, producer
         try:
-            self._transport.registerProducer(producer, streaming)
+            self._transport.registerProducer(_Guarded(self._call, producer), streaming)
         except BaseException:
             self._producer = before
             raise

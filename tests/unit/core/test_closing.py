@@ -10,6 +10,18 @@ from mutauth_twisted.core.closing import TABLE, Action, Closing, Input, State
 
 #: States of a connection that is over for the application.
 OVER = (State.LEAVING, State.ABORTED, State.LOST)
+LINGERS = {Action.START_LINGER, Action.START_LAST_LINGER}
+#: States in which nothing has to linger, and what bounds them.
+BOUNDED_ELSEWHERE = {
+    State.OPEN: "the application, and the service's limits",
+    State.HALF_CLOSING: "the application's producer, and the service's limits",
+    State.CLOSING: "the application's producer, and the service's limits",
+    State.WRITE_CLOSED: "the application, which still reads, and the service's limits",
+    State.PEER_ENDED: "the application, which is half-closeable, and the service's limits",
+    State.FINISHING: "the application's producer, and the service's limits",
+    State.ABORTED: "the network, which drops the connection at once",
+    State.LOST: "final",
+}
 
 
 def rows() -> Iterator[tuple[State, Input, State, tuple[Action, ...]]]:
@@ -66,8 +78,37 @@ class TableTests(SynchronousTestCase):
     def test_who_waits_goes_on(self) -> None:
         """A linger that was started leads on from the state that it was started in."""
         for _, what, follows, actions in rows():
-            if Action.START_LINGER in actions:
+            if LINGERS & set(actions):
                 self.assertIn(Input.LINGERED, TABLE[follows], (what, follows))
+
+    def test_every_wait_is_bounded(self) -> None:
+        """Every row into a state starts a linger there, or something else bounds the state."""
+        for state, what, follows, actions in rows():
+            if follows not in BOUNDED_ELSEWHERE:
+                self.assertTrue(LINGERS & set(actions), (state, what))
+        for state in set(State) - set(BOUNDED_ELSEWHERE):
+            self.assertIn(Input.LINGERED, TABLE[state], state)
+
+    def test_the_application_has_no_say_in_the_bound(self) -> None:
+        """A linger is started before the application is asked for anything that can fail, and where
+        nothing is sent or delivered any more only a drop waits for the network.
+        """
+        for state, what, _, actions in rows():
+            if LINGERS & set(actions) and Action.STOP_PRODUCER in actions:
+                started = min(actions.index(each) for each in LINGERS & set(actions))
+                stopped = actions.index(Action.STOP_PRODUCER)
+                self.assertLess(actions.index(Action.CLOSE), stopped, (state, what))
+                self.assertLess(started, stopped, (state, what))
+        dead = {state for state in BOUNDED_ELSEWHERE if not (state.sends or state.delivers)}
+        self.assertEqual(dead, {State.ABORTED, State.LOST})
+
+    def test_the_last_linger_is_the_last(self) -> None:
+        """A linger that ends a linger, or a limit, is not prolonged by the peer, and ends in a
+        drop.
+        """
+        for state, what, follows, actions in rows():
+            if what in (Input.LINGERED, Input.LIMIT) and follows is State.LEAVING:
+                self.assertIn(Action.START_LAST_LINGER, actions, (state, what))
 
 
 class ReasonTests(SynchronousTestCase):

@@ -29,6 +29,7 @@ from mutauth_twisted.identity import PeerIdentity
 from mutauth_twisted.net.cut import ConnectionCut
 from mutauth_twisted.net.limits import Limits
 from mutauth_twisted.net.outlet import outlet
+from mutauth_twisted.net.sockets import STALLED, unsent
 from mutauth_twisted.net.transport import LINGER, ProtectedTransport
 from mutauth_twisted.testing.connections import established
 from mutauth_twisted.testing.fakes import FakeContext
@@ -377,7 +378,8 @@ class Endings(RuleBasedStateMachine):
             ConnectionCut,
         )
         if told is ConnectionAborted:
-            assert end.aborted, "this side did not abort"
+            stalled = end.closed and self.elapsed >= STALLED
+            assert end.aborted or stalled, "this side did not abort"
         if told is SessionEnded:
             assert end.limits is not None
             assert end.checked.ends_sent or end.unfinished, "its peer was told of a cut"
@@ -408,6 +410,83 @@ MISTAKES: list[tuple[State, Input, Row]] = [
     (State.OPEN, Input.LIMIT, (State.LEAVING, Action.CLOSE)),
     (State.ABORTED, Input.GONE, (State.LOST,)),
 ]
+
+
+class StalledTests(SynchronousTestCase):
+    """What is still to be sent when an application closes."""
+
+    SIZE = 20_000
+
+    def setUp(self) -> None:
+        self.play = Endings()
+        self.play.connect(True, (False, True), (["write"], ["write"]), False, False, False)
+        self.client, self.service = self.play.ends
+        self.play.do("pause", 1)
+        self.client.sent += bytes(self.SIZE)
+        self.client.transport.write(bytes(self.SIZE))
+
+    def close(self, *, half: bool) -> None:
+        """Close, at once or by halves, with nearly all unsent."""
+        if half:
+            self.play.do("end its half", 0)
+        self.play.do("close", 0)
+        self.play.run()
+        self.assertGreater(unsent(self.client.tcp), self.SIZE // 2)
+
+    def test_unsent(self) -> None:
+        """What Twisted has yet to give to the kernel is known, whatever stands above."""
+        before = unsent(self.client.tcp)
+        self.assertGreaterEqual(before, self.SIZE)
+        self.play.turn(0)
+        self.assertEqual(unsent(self.client.transport.network), before - Socket.SIZE)
+        self.play.do("pause", 1)
+        self.play.run()
+        self.assertEqual(unsent(self.client.tcp), 0)
+        self.assertEqual(unsent(object()), 0)
+
+    def test_comes_late(self) -> None:
+        """A peer that takes nothing for longer than the linger, and then goes on, gets all."""
+        for half in (False, True):
+            self.setUp()
+            self.close(half=half)
+            for _ in range(4):
+                self.play.wait(LINGER)
+                self.play.run()
+            self.play.do("pause", 1)
+            self.play.run()
+            self.assertEqual(self.service.received, self.client.sent)
+            self.assertEqual(self.service.finished_at, self.SIZE)
+            self.play.do("close", 1)
+            self.play.run()
+            self.assertIsInstance(self.client.lost[0], ConnectionDone)
+
+    def test_slowly(self) -> None:
+        """One that takes a little from time to time gets all, however long it takes."""
+        for half in (False, True):
+            self.setUp()
+            self.close(half=half)
+            while len(self.service.received) < self.SIZE:
+                self.play.wait(LINGER)
+                self.assertEqual(self.client.lost, [])
+                self.play.do("pause", 1)
+                for _ in range(3):
+                    self.client.socket.carry(1000)
+                    self.play.turn(1)
+                    self.play.turn(0)
+                self.play.do("pause", 1)
+            self.assertGreater(self.play.elapsed, STALLED)
+            self.assertEqual(self.service.received, self.client.sent)
+
+    def test_never(self) -> None:
+        """One that takes nothing more is given up in the end, and the loss is told."""
+        for half in (False, True):
+            self.setUp()
+            self.close(half=half)
+            for _ in range(int(STALLED / LINGER) + 2):
+                self.play.wait(LINGER)
+                self.play.run()
+            self.assertEqual([type(each) for each in self.client.lost], [ConnectionAborted])
+            self.assertEqual(self.play.reactor.getDelayedCalls(), [])
 
 
 class EndingsTests(SynchronousTestCase):

@@ -294,7 +294,7 @@ class PausingTests(Case):
         """A producer is paused and resumed by the network itself, and what it writes is sealed."""
         source = Source(self.transport)
         self.transport.registerProducer(source, True)
-        self.assertIs(self.network.producer, source)
+        self.assertIs(self.network.producer.producer, source)
         self.assertTrue(self.network.streaming)
         self.transport.write(b"produced")
         self.assertEqual(self.sent(), [Data(b"produced")])

@@ -4,6 +4,8 @@ direction.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
     IHalfCloseableDescriptor,
@@ -15,11 +17,33 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted.core.records import Data, EndOfStream
-from mutauth_twisted.errors import RecordError, StreamCut
-from mutauth_twisted.net.transport import LINGER, can_half_close
+from mutauth_twisted.errors import RecordError, SessionEnded, StreamCut
+from mutauth_twisted.net import transport
+from mutauth_twisted.net.sockets import STALLED
+from mutauth_twisted.net.transport import LINGER, ProtectedTransport, can_half_close
 from mutauth_twisted.testing.fakes import FakeContext, FakeTransport, captured_log
 from mutauth_twisted.wire import NNS
 from tests.unit.net.transport_case import Case, HalfCloseable, PlainTransport, Source
+
+
+class FailingSource(Source):
+    """A producer that fails where it is told to."""
+
+    fails = ""
+    error: type[BaseException] = ZeroDivisionError
+
+    def _failing(self, told: str) -> None:
+        if told == self.fails:
+            raise self.error
+
+    def pauseProducing(self) -> None:
+        self._failing("pause")
+
+    def resumeProducing(self) -> None:
+        self._failing("resume")
+
+    def stopProducing(self) -> None:
+        self._failing("stop")
 
 
 class ClosingTests(Case):
@@ -55,12 +79,69 @@ class ClosingTests(Case):
         self.assertEqual(self.application.received, [])
         self.assertIsInstance(self.lose(ConnectionDone()), ConnectionDone)
 
+    def leave_unsent(self) -> None:
+        """Have the network say that it has yet to send what was written, all of it."""
+        self.unsent = 1000
+        self.patch(transport, "unsent", lambda network: self.unsent)
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass as it does."""
+        for _ in range(int(seconds / LINGER)):
+            self.clock.advance(LINGER)
+
     def test_slow_reader(self) -> None:
-        """However long the network takes to send what was written, it gets the time."""
-        self.transport.write(bytes(1_000_000))
+        """However long the network takes to send what was written, it gets the time, as long as it
+        gets on.
+        """
+        self.leave_unsent()
+        self.transport.write(bytes(1000))
         self.transport.loseConnection()
-        self.clock.advance(1000 * LINGER)
+        for _ in range(100):
+            self.pass_time(STALLED - LINGER)
+            self.unsent -= 10
         self.assertFalse(self.network.disconnecting or self.network.aborted)
+        # The peer now has the linger to do its part, and it begins here.
+        self.clock.advance(LINGER)
+        self.assertFalse(self.network.disconnecting or self.network.aborted)
+        self.clock.advance(LINGER)
+        self.assertTrue(self.network.disconnecting)
+
+    def test_stuck_reader(self) -> None:
+        """A peer that takes nothing more is left after a while, wherever the connection stands, and
+        the application is told that what it wrote is lost.
+        """
+        ways: dict[str, Callable[[ProtectedTransport], object]] = {
+            "closed": lambda transport: transport.loseConnection(),
+            "half-closed, then closed": lambda transport: (
+                transport.loseWriteConnection(),
+                transport.loseConnection(),
+            ),
+            "both ended": lambda transport: (
+                transport.loseConnection(),
+                transport.dataReceived(self.peer.send_end()),
+            ),
+            "ended with the peer": lambda transport: transport.dataReceived(self.peer.send_end()),
+        }
+        for way, end in ways.items():
+            self.setUp()
+            self.leave_unsent()
+            self.transport.write(bytes(1000))
+            end(self.transport)
+            self.pass_time(STALLED - LINGER)
+            self.assertFalse(self.network.aborted, way)
+            self.pass_time(2 * LINGER)
+            self.assertTrue(self.network.aborted, way)
+            self.assertIsInstance(self.lose(ConnectionLost()), ConnectionAborted, way)
+
+    def test_limit_gives_a_slow_reader_no_more_time(self) -> None:
+        """A session that a limit has ended is gone after the linger, though its peer takes some."""
+        self.leave_unsent()
+        self.transport.write(bytes(1000))
+        self.transport._end_session(SessionEnded("it", "idle"))
+        self.unsent -= 10
+        self.clock.advance(LINGER)
+        self.assertTrue(self.network.aborted)
+        self.assertIsInstance(self.lose(ConnectionLost()), SessionEnded)
 
     def test_silent_peer(self) -> None:
         """A peer that never ends its half is left after a while, without losing what the kernel
@@ -248,6 +329,67 @@ class EndingTests(Case):
         self.transport.dataReceived(frame[:-1])
         self.transport.readConnectionLost()
         self.assertIsInstance(self.lose(ConnectionAborted()), StreamCut)
+
+
+class FailingProducerTests(Case):
+    """A producer of the application's that raises: its connection is dropped, and nothing else
+    fails.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.source = FailingSource(self.transport)
+        self.transport.registerProducer(self.source, True)
+
+    def assert_dropped(self) -> None:
+        """The connection was, and the application is told its own error."""
+        self.assertTrue(self.network.aborted)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertIsInstance(self.lose(ConnectionAborted()), ZeroDivisionError)
+
+    def test_pause_producing(self) -> None:
+        """As the network has enough."""
+        self.source.fails = "pause"
+        self.network.producer.pauseProducing()
+        self.assert_dropped()
+
+    def test_resume_producing(self) -> None:
+        """As the network wants more."""
+        self.source.fails = "resume"
+        self.network.producer.resumeProducing()
+        self.assert_dropped()
+
+    def test_stop_producing(self) -> None:
+        """As the network is gone."""
+        self.source.fails = "stop"
+        self.network.producer.stopProducing()
+        self.assert_dropped()
+
+    def test_stopped_by_a_limit(self) -> None:
+        """As a limit ends the session, from a timer; what ends it has been done by then."""
+        self.source.fails = "stop"
+        self.transport._end_session(SessionEnded("it", "idle"))
+        self.assertTrue(self.network.disconnecting)
+        self.assert_dropped()
+
+    def test_stopped_for_its_silence(self) -> None:
+        """As it has been silent for too long behind the peer's end."""
+        self.source.fails = "stop"
+        self.peer_sends(end=True)
+        self.clock.advance(LINGER)
+        self.assertTrue(self.network.disconnecting)
+        self.assert_dropped()
+
+    def test_stays_bounded(self) -> None:
+        """One that is no Exception goes its way, and leaves a connection that ends all the same."""
+        self.source.fails = "stop"
+        self.patch(self.source, "error", KeyboardInterrupt)
+        with self.assertRaises(KeyboardInterrupt):
+            self.transport._end_session(SessionEnded("it", "idle"))
+        self.assertTrue(self.network.disconnecting)
+        self.clock.advance(LINGER)
+        self.assertTrue(self.network.aborted)
+        self.assertIsInstance(self.lose(ConnectionAborted()), SessionEnded)
 
 
 class ThirdPartyTests(Case):
