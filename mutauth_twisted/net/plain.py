@@ -22,6 +22,22 @@ from mutauth_twisted.errors import (
 )
 from mutauth_twisted.net.descriptors import guard
 
+# A part of a string with a keyword, which ends with the first = that no backslash escapes.
+_KEYWORD = re.compile(r"(?:^|:)((?:[^\\:=]|\\.)*)=(?:[^\\:]|\\.)*", re.DOTALL)
+
+
+def _check_once(text: str) -> None:
+    """See that no keyword is given twice: Twisted would take the last and drop the others.
+
+    :raises UsageError: when one is.
+    """
+    found = [re.sub(r"\\(.)", r"\1", name) for name in _KEYWORD.findall(text)]
+    for name in found:
+        if found.count(name) > 1:
+            cause = f"it gives {name}= twice, and only the last would count"
+            remedy = "give it once; a list has commas between"
+            raise UsageError(f"endpoint {text}", cause, remedy)
+
 
 def parse_client(reactor: Any, text: str) -> IStreamClientEndpoint:
     """The client endpoint that a string describes.
@@ -29,6 +45,7 @@ def parse_client(reactor: Any, text: str) -> IStreamClientEndpoint:
     :param text: such as ``tcp:srv1.example.com:9000``.
     :raises UsageError: when it describes no endpoint.
     """
+    _check_once(text)
     try:
         return cast(IStreamClientEndpoint, clientFromString(reactor, text))
     except UsageError:
@@ -71,6 +88,7 @@ def parse_server(reactor: Any, text: str) -> IStreamServerEndpoint:
         says otherwise.
     :raises UsageError: when it describes no endpoint, or its port is not a port.
     """
+    _check_once(text)
     remedy = "write a server endpoint, such as tcp:9000"
     try:
         endpoint = _server_endpoint(reactor, text)

@@ -16,6 +16,7 @@ from twisted.internet.defer import (
     maybeDeferred,
     succeed,
 )
+from twisted.internet.endpoints import quoteStringArgument
 from twisted.internet.error import (
     ConnectError,
     ConnectingCancelledError,
@@ -55,7 +56,7 @@ from mutauth_twisted.mechanisms import KERBEROS, kerberos
 from mutauth_twisted.mechanisms.kerberos import KerberosInitiator, ServiceKeys
 from mutauth_twisted.net import client as module
 from mutauth_twisted.net.client import MutualAuthClientEndpoint
-from mutauth_twisted.net.plain import parse_server
+from mutauth_twisted.net.plain import parse_client, parse_server
 from mutauth_twisted.net.protocol import describe
 from mutauth_twisted.net.server import FRESH, MutualAuthServerEndpoint, MutualAuthServerFactory
 from mutauth_twisted.protection import Protection
@@ -412,6 +413,26 @@ class BacklogTests(SynchronousTestCase):
             ("haproxy:tcp:9000:backlog=7", 7),
         ):
             self.assertEqual(self.backlog(text), backlog, text)
+
+    def test_keyword_twice(self) -> None:
+        """A keyword that is given twice is refused: Twisted takes the last, and drops a denial."""
+        for text, name in (
+            ("mutauth:tcp\\:9000:allow-all=yes:deny=alice@R:deny=bob@R", "deny"),
+            ("mutauth:tcp\\:9000:deny=a@R:protection=seal:allow=b@R:protection=sign", "protection"),
+            ("mutauth:scp=echoSvc:hosts=a:hosts=*", "hosts"),
+            ("mutauth:scp=echoSvc:hosts=a:ho\\sts=*", "hosts"),
+            ("tcp:9000:interface=127.0.0.1:interface=0.0.0.0", "interface"),
+            ("haproxy:mutauth:tcp\\:9000:deny=a\\:b@R:deny=bob@R", "deny"),
+        ):
+            for parse in (parse_server, parse_client):
+                error = self.assertRaises(UsageError, parse, MemoryReactorClock(), text)
+                self.assertIn(f"it gives {name}= twice", str(error))
+        # The inner endpoint's, or a value's own.
+        inner = "tcp:host=127.0.0.1:port=1"
+        parse_client(MemoryReactorClock(), inner)
+        text = f"mutauth:{quoteStringArgument(inner)}:package=kerberos:spn=host=/host=.b:wire=nns"
+        error = self.assertRaises(UsageError, parse_client, MemoryReactorClock(), text)
+        self.assertNotIn("twice", str(error))
 
     def test_no_endpoint(self) -> None:
         """What is not an endpoint is refused by what was written."""
