@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from unicodedata import normalize
+from unicodedata import category, normalize
 
 from attrs import field, frozen
 
@@ -23,6 +23,14 @@ _BARE_BACKSLASH = re.compile(r"(?:[^\\]|\\[\\@/])*\\(?![\\@/])", re.DOTALL)
 _WILDCARDS = frozenset("*?[")
 _NOT_IN_DOMAIN = frozenset("@/*?[")
 _NOT_IN_ACCOUNT = frozenset("@/\\")
+_SET = re.compile(r"\[[^\]]*\]")
+_SEPARATORS = frozenset(",;")
+
+
+class SeveralPatterns(UsageError):
+    """One pattern with a list in it, which no account would match; a front-end's remedy says how it
+    takes several.
+    """
 
 
 @frozen
@@ -43,6 +51,7 @@ def _parse(text: str) -> _Pattern:
     """
     subject = f"pattern '{text}'"
     name, realm = split_principal(text)
+    _check_text(subject, text, name, realm)
     domain, backslash, account = text.partition("\\")
     if realm and name:
         if _BARE_BACKSLASH.match(name):
@@ -65,10 +74,41 @@ def _parse(text: str) -> _Pattern:
         name = name or "*"
         remedy = f"write {name}@REALM, or {name}@* for any, or DOMAIN\\{name}"
         raise UsageError(subject, "it names no realm", remedy)
-    if not domain or not account or _NOT_IN_DOMAIN & set(domain) or _NOT_IN_ACCOUNT & set(account):
+    bare = domain == domain.strip() and account == account.strip()
+    if (
+        not (bare and domain and account)
+        or _NOT_IN_DOMAIN & set(domain)
+        or _NOT_IN_ACCOUNT & set(account)
+    ):
         remedy = "write DOMAIN\\name, with wildcards in the name only, or name@REALM"
         raise UsageError(subject, "it is not an account of a domain", remedy)
     return _Pattern(text, account, domain=domain)
+
+
+def _check_text(subject: str, text: str, name: str, realm: str) -> None:
+    """See that a pattern has nothing in it that no account's name or realm has.
+
+    Source: MS-SAMR 3.1.1.6 for a sAMAccountName; a realm's ``@`` is never escaped in a principal.
+
+    :raises UsageError: when it has, and would match no account.
+    """
+    if any(category(each) in ("Cc", "Zl", "Zp") for each in text):
+        cause = "it has a control character or a line break in it, and would match no account"
+        raise UsageError(subject, cause, "write it without")
+    if "@" in realm or _SEPARATORS & set(_SET.sub("", text)):
+        cause = "it looks like several, and would match no account"
+        raise SeveralPatterns(subject, cause, "give each one by itself")
+    if name != name.strip() or any(map(str.isspace, realm)):
+        cause = "it has a blank where no name or realm has one, and would match no account"
+        raise UsageError(subject, cause, "write it without, as name@REALM or DOMAIN\\name")
+
+
+def check_pattern(text: str) -> str:
+    """See that a pattern can match an account; return it without blanks around it.
+
+    :raises UsageError: when it cannot, or is invalid.
+    """
+    return _parse(text.strip()).text
 
 
 @frozen

@@ -32,7 +32,7 @@ def options(*names: str, **changes: Any) -> Callable[[Command], Command]:
 
 def _option(row: schema.Option, changes: dict[str, Any]) -> Callable[[Command], Command]:
     def convert(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
-        return value if value is None else COMMAND.convert(row, value)
+        return value if value in (None, ()) else COMMAND.convert(row, value)
 
     told = {
         "metavar": row.kind.metavar,

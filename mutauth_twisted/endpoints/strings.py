@@ -73,6 +73,10 @@ class _Strings(Front):
         """See :class:`Front`."""
         return name if value is None else f"{name}={'yes' if value is True else value}"
 
+    def several(self, name: str) -> str:
+        """See :class:`Front`."""
+        return f"write commas between them: {name}=A,B"
+
     def raw(self, option: Option, value: str) -> str | bool | tuple[str, ...]:
         """See :class:`Front`."""
         if option.kind.repeatable:
@@ -93,7 +97,7 @@ CLIENT, SERVER = (
 def _values(
     front: Front, form: Where, arguments: tuple[str, ...], keywords: Mapping[str, str]
 ) -> Values:
-    check_utf8((*arguments, *keywords.values()))
+    check_utf8(arguments)
     for keyword in keywords:
         if ":" in keyword:
             remedy = "inside the escaped endpoint write = as \\="

@@ -241,8 +241,9 @@ class ServiceKeytab:
             store["rcache"] = cache
         if principal is not None:
             subject = f"{subject}, principal {principal}"
-            name = gssapi.Name(principal, gssapi.NameType.kerberos_principal)
         try:
+            if principal is not None:
+                name = gssapi.Name(principal, gssapi.NameType.kerberos_principal)
             acquired = gssapi.Credentials(
                 name=name,
                 usage="accept",

@@ -11,10 +11,10 @@ from typing import Any
 
 from attrs import field, frozen
 
-from mutauth_twisted.access import AccessPolicy, is_sid
+from mutauth_twisted.access import AccessPolicy, SeveralPatterns, is_sid
 from mutauth_twisted.core.mechanism import Mechanism
 from mutauth_twisted.core.options import SecurityOptions
-from mutauth_twisted.errors import UsageError
+from mutauth_twisted.errors import UsageError, check_utf8
 from mutauth_twisted.findings import Remedy
 from mutauth_twisted.ldap.options import DirectoryOptions
 from mutauth_twisted.mechanisms import MECHANISMS
@@ -53,6 +53,10 @@ class Front:
         """An option as users of this front-end write it; True is a flag that is set."""
         return f"--{name}" if value is None or value is True else f"--{name} {value}".rstrip()
 
+    def several(self, name: str) -> str:
+        """How an option's values are told apart, as a remedy."""
+        return f"give {self.spell(name)} once for each"
+
     def raw(self, option: Option, value: Any) -> Any:
         """The text of a value, the texts where the option is repeatable, or a flag's bool.
 
@@ -72,9 +76,13 @@ class Front:
             raw = self.raw(option, value)
             for shown in raw if option.kind.repeatable else (raw,):
                 values.append(option.kind.convert(shown))
+            if not values:
+                raise UsageError("", "it is empty", "give one at least, or leave it out")
         except UsageError as error:
-            subject = self.subject + self.spell(spelling or option.name, shown)
-            raise UsageError(subject, error.cause, error.remedy) from None
+            name = spelling or option.name
+            several = isinstance(error, SeveralPatterns)
+            remedy = self.several(name) if several else error.remedy
+            raise UsageError(self.subject + self.spell(name, shown), error.cause, remedy) from None
         return tuple(values) if option.kind.repeatable else values[0]
 
 
@@ -97,9 +105,10 @@ class Values(dict[str, Any]):
         #: The names that were given, with their spelling.
         self.given: dict[str, str] = {}
         for spelling, value in given.items():
+            check_utf8((spelling, *(value if isinstance(value, (list, tuple)) else (value,))))
             name = front.aliases.get(spelling, spelling)
             if name not in every:
-                raise self._unknown(spelling)
+                raise self._unknown(str(spelling))
             if name in self.given:
                 cause = f"{front.spell(self.given[name])} means the same"
                 subject = front.subject + front.spell(spelling)

@@ -16,7 +16,7 @@ from typing import Any
 
 from attrs import evolve, frozen
 
-from mutauth_twisted.access import is_sid
+from mutauth_twisted.access import check_pattern, is_sid
 from mutauth_twisted.directory.guidcache import DEFAULT_STATE_DIR
 from mutauth_twisted.directory.servicename import DEFAULT_SPN_FORMS, RNR_FORMS, SPN_FORMS
 from mutauth_twisted.errors import UsageError
@@ -51,6 +51,14 @@ class Where(Flag):
     SEARCHING = SERVICE | LOCATED | COMMAND
 
 
+def _text(text: str) -> str:
+    if not text.strip():
+        raise UsageError(text, "it is empty", "give a value, or leave it out")
+    if "\0" in text or text.splitlines() != [text]:
+        raise UsageError(text, "it has a NUL or a line break in it", "write it in one line")
+    return text
+
+
 @frozen
 class Kind:
     """How an option's text becomes its value.
@@ -65,7 +73,7 @@ class Kind:
     """
 
     metavar: str = "TEXT"
-    convert: Callable[[Any], Any] = str
+    convert: Callable[[Any], Any] = _text
     choices: Collection[str] = ()
     types: tuple[type, ...] = (str,)
     repeatable: bool = False
@@ -116,7 +124,7 @@ def _several(choices: Collection[str]) -> Kind:
 def _group(text: str) -> str:
     if not text.strip():
         raise UsageError(text, "it names no group", "give a name or a SID")
-    return text.strip()
+    return _text(text).strip()
 
 
 def _sid(text: str) -> str:
@@ -139,7 +147,8 @@ _CLASS = Kind("NAME", check_service_class)
 _DIR, _DN, _FILE, _NAME, _PATTERN = map(Kind, ("DIR", "DN", "FILE", "NAME", "PATTERN"))
 _PRINCIPAL, _STRPORT = Kind("NAME@REALM"), Kind("STRPORT")
 _PATTERNS, _STRPORTS, _URLS = (
-    evolve(kind, repeatable=True) for kind in (_PATTERN, _STRPORT, Kind("URL"))
+    evolve(kind, repeatable=True)
+    for kind in (evolve(_PATTERN, convert=check_pattern), _STRPORT, Kind("URL"))
 )
 _GROUPS, _SIDS = Kind("GROUP", _group, repeatable=True), Kind("SID", _sid, repeatable=True)
 _SMALL, _MANY, _MORE = _number(65535, 0), _number(100_000), _number(1_000_000)

@@ -31,6 +31,10 @@ class _Toml(Front):
         """See :class:`Front`."""
         return name if value is None else f"{name} = {json.dumps(value, default=str)}"
 
+    def several(self, name: str) -> str:
+        """See :class:`Front`."""
+        return f'give each as a string of its own: {name} = ["A", "B"]'
+
     def raw(self, option: Option, value: Any) -> Any:
         """See :class:`Front`."""
         kind = option.kind

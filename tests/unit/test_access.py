@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mutauth_twisted.access import AccessPolicy, Logon, is_sid
+from mutauth_twisted.access import AccessPolicy, Logon, SeveralPatterns, is_sid
 from mutauth_twisted.errors import UsageError
 from mutauth_twisted.names import split_principal
 
@@ -77,6 +77,49 @@ class AccessPolicyTests(SynchronousTestCase):
             error = self.assertRaises(UsageError, AccessPolicy, allow=[pattern])
             self.assertIn("@*", str(error))
             self.assertRaises(UsageError, AccessPolicy, deny=[pattern])
+
+    def test_patterns_that_match_nobody(self) -> None:
+        """A denial that can find no account would leave in whom it means to deny."""
+        for pattern, several in (
+            ("alice@LAB.EXAMPLE,bob@LAB.EXAMPLE", True),
+            ("alice@LAB.EXAMPLE, bob@LAB.EXAMPLE", True),
+            ("alice@LAB.EXAMPLE bob@LAB.EXAMPLE", True),
+            ("alice@LAB.EXAMPLE;bob@LAB.EXAMPLE", True),
+            ("alice@upn.example@LAB.EXAMPLE", True),
+            ("alice,bob@LAB.EXAMPLE", True),
+            ("alice@LAB.EXAMPLE,", True),
+            ("LAB\\alice,bob", True),
+            ("LAB\\alice,LAB\\bob", True),
+            ("alice@LAB.EXAMPLE bob", False),
+            ("alice@ LAB.EXAMPLE", False),
+            ("alice @LAB.EXAMPLE", False),
+            ("alice@LAB\u00a0EXAMPLE", False),
+            ("LAB\\ alice", False),
+            ("LAB \\alice", False),
+            ("alice\0@LAB.EXAMPLE", False),
+            ("al\tice@LAB.EXAMPLE", False),
+            ("alice@LAB.EXAMPLE\nbob", False),
+            ("al\u2028ice@LAB.EXAMPLE", False),
+        ):
+            for rules in ({"deny": [pattern]}, {"allow": [pattern]}):
+                error = self.assertRaises(UsageError, AccessPolicy, **rules)
+                self.assertIs(isinstance(error, SeveralPatterns), several, pattern)
+
+    def test_patterns_of_odd_names(self) -> None:
+        """What an account's name may have in it is no mistake."""
+        for pattern, principal in (
+            ("alice\\@upn.example@R", "alice\\@upn.example@R"),
+            ("John Doe@R", "john doe@R"),
+            ("[a,b]lice@R", "blice@R"),
+            (" alice@R ", "alice@R"),
+        ):
+            policy = AccessPolicy(allow_all=True, deny=[pattern])
+            self.assertFalse(permits(policy, principal), pattern)
+        self.assertFalse(
+            AccessPolicy(allow_all=True, deny=["LAB\\John Doe"]).permits(
+                "x@R", lambda: Logon("John Doe", "LAB")
+            )
+        )
 
     def test_computers(self) -> None:
         """A wildcard is for computers, which any user may create, only in a pattern that ends in $,

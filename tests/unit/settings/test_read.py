@@ -207,6 +207,64 @@ class AgreementTests(SynchronousTestCase):
         settings = from_toml(text + off)
         self.assertEqual(settings.package_options, {"ntlm-users": "/u"})
 
+    def test_patterns_that_match_nobody(self) -> None:
+        """A list in one pattern is refused, and each front-end says how it takes several."""
+        text = "alice@LAB.EXAMPLE;bob@LAB.EXAMPLE"
+        for name in ("allow", "deny"):
+            remedies = (
+                f"give --{name} once for each",
+                f'give each as a string of its own: {name} = ["A", "B"]',
+                f"write commas between them: {name}=A,B",
+            )
+            base = {"service-class": "echoSvc", "host": "h.example.com", "echo": True}
+            for front, given, remedy in (
+                (TWISTD, {**base, name: [text]}, remedies[0]),
+                (TOML, {**base, name: [text]}, remedies[1]),
+                (strings.SERVER, {name: text}, remedies[2]),
+            ):
+                error = self.assertRaises(UsageError, Values, front, front.where, given)
+                subject = front.subject + front.spell(name, text)
+                cause = "it looks like several, and would match no account"
+                self.assertEqual(str(error), f"{subject}: {cause}; {remedy}")
+        self.assertRaises(SystemExit, from_command_line, "--deny", "alice@X,bob@X")
+        self.assertRaises(UsageError, from_toml, "deny = ['alice@X,bob@X']")
+
+    def test_empty_values(self) -> None:
+        """An option with nothing in it is refused, and does not count as not given: that would take
+        another keytab or another realm.
+        """
+        base = {"service-class": "echoSvc", "host": "h.example.com", "echo": True}
+        base |= {"allow-all": True}
+        for option in options(TWISTD.where).values():
+            if option.kind.types != (str,) or option.name in base.keys() - {"host"}:
+                continue
+            for text in ("", " ", "a\0b", "a\nb", "a\n"):
+                value = [text] if option.kind.repeatable else text
+                for front in (TWISTD, TOML):
+                    given = {**base, option.name: value}
+                    error = self.assertRaises(UsageError, Values, front, front.where, given)
+                    self.assertIn(option.name, error.subject)
+                    given = {**base, option.name: []}
+                    if option.kind.repeatable:
+                        error = self.assertRaises(UsageError, Values, front, front.where, given)
+                        self.assertEqual(error.cause, "it is empty")
+        for front in (strings.SERVER, strings.CLIENT):
+            for form in (Where.SERVER, Where.DIRECT, Where.SCP, Where.RNR, Where.KEYWORD):
+                for name, option in options(form & front.where).items():
+                    if option.kind.types == (str,):
+                        error = self.assertRaises(UsageError, Values, front, form, {name: ""})
+                        self.assertIn(name, error.subject)
+
+    def test_text(self) -> None:
+        """What no directory, KDC or file system takes is refused in every front-end."""
+        for front in (TWISTD, TOML, strings.SERVER):
+            for given in ({"keytab": "\udcff"}, {"allow": ["\udcff@R"]}, {"\udcff": "x"}):
+                error = self.assertRaises(UsageError, Values, front, front.where, given)
+                self.assertEqual(error.cause, "it is not UTF-8")
+        nameless: dict[Any, Any] = {1: 2}
+        error = self.assertRaises(UsageError, settings_of, nameless)
+        self.assertIn("key 1: there is no such key here", str(error))
+
 
 class TomlTests(SynchronousTestCase):
     """What only a table has: types, and keys that nobody has read before."""
