@@ -452,6 +452,8 @@ class StalledTests(SynchronousTestCase):
             for _ in range(4):
                 self.play.wait(LINGER)
                 self.play.run()
+            # It is read on, or a peer that answers would stop reading as well, for ever.
+            self.assertIn(self.client.tcp, self.play.reactor._reads)
             self.play.do("pause", 1)
             self.play.run()
             self.assertEqual(self.service.received, self.client.sent)
