@@ -212,6 +212,12 @@ CODES: Final[dict[str, Code]] = {
         "Export the keytab again, or log on again with `kinit`; change an expired password with "
         "`kpasswd`.",
     ),
+    "keys-exposed": Code(
+        "Every account of the machine can read a file with the service's keys.",
+        "`chmod o= FILE`. Whoever may have copied the keys can be the service: give the account a "
+        "new password and export its keytab again, or get a new TLS key.",
+        "warning",
+    ),
     "keytab-ambiguous": Code(
         "The keytab holds keys of several accounts, and which one runs the service is not said.",
         "Name it with `--account`, or export the account's own entry too.",

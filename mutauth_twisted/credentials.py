@@ -9,6 +9,22 @@ from typing import Any
 from attrs import field, frozen
 from attrs.converters import optional
 
+from mutauth_twisted.files import is_readable_by_all
+from mutauth_twisted.findings import Command, Finding
+
+
+def exposed(subject: str, path: str) -> Finding | None:
+    """The finding about keys that any account of the machine may read; None: there is none.
+
+    A group may read them: many services have a keytab that root owns.
+
+    :param subject: what the file is.
+    """
+    if not is_readable_by_all(path):
+        return None
+    cause = "every account of this machine can read the keys in it, and be this service"
+    return Finding("keys-exposed", f"{subject} {path}", cause, Command("chmod", "o=", path))
+
 
 class Credentials:
     """Credentials for one side of one mechanism, or of several."""

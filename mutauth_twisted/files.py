@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -40,6 +41,13 @@ def check_regular(path: str | os.PathLike[str]) -> None:
     """
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise _not_regular(path)
+
+
+def is_readable_by_all(path: str | os.PathLike[str]) -> bool:
+    """True when every account of the machine may read a file, as far as its mode tells."""
+    with suppress(OSError):
+        return os.name == "posix" and bool(os.stat(path).st_mode & stat.S_IROTH)
+    return False
 
 
 def file_fault(path: str | os.PathLike[str]) -> str:

@@ -12,14 +12,17 @@ from attrs import frozen
 from gssapi.raw import set_neg_mechs
 from gssapi.raw.misc import GSSError
 
-from mutauth_twisted.credentials import ServiceCredentials
+from mutauth_twisted.credentials import ServiceCredentials, exposed
 from mutauth_twisted.errors import CredentialError
 from mutauth_twisted.files import check_regular, read_file
 from mutauth_twisted.kerberos.enctypes import AES_TYPES
 from mutauth_twisted.kerberos.errors import AES_FOR_ACCOUNT, explain, kind_name
 from mutauth_twisted.kerberos.replaycache import NONE, replay_cache
+from mutauth_twisted.log import Log
 from mutauth_twisted.names import fold_ascii, split_principal
 from mutauth_twisted.text import short_name
+
+_log = Log()
 
 _DRIVE = re.compile(r"[A-Za-z]")  # what libkrb5 takes for one, on every system
 
@@ -228,6 +231,8 @@ class ServiceKeytab:
         #: for no other.
         self.acquired_again = self._acquire(NONE)
         self.check()
+        if finding := exposed("keytab", self._path):
+            _log.warn("{finding}", finding=finding)
         # Not before the keytab is known to be good: its file may be made here.
         cache = NONE if credentials.accept_replays else replay_cache(credentials.state_dir)
         #: GSSAPI's own; MIT reads a keytab's file anew for each client.

@@ -50,6 +50,7 @@ from mutauth_twisted.core.channelbinding import (
     server_end_point,
 )
 from mutauth_twisted.core.stream import DRAWN, secret
+from mutauth_twisted.credentials import exposed
 from mutauth_twisted.errors import (
     CredentialError,
     MutualAuthError,
@@ -60,8 +61,11 @@ from mutauth_twisted.errors import (
     UsageError,
 )
 from mutauth_twisted.files import read_file
+from mutauth_twisted.log import Log
 from mutauth_twisted.net.keychanges import KeyChanges, Records
 from mutauth_twisted.text import short_name
+
+_log = Log()
 
 #: By which peers of this package know each other.
 ALPN = b"mutauth"
@@ -440,6 +444,8 @@ def server_layer(certificate_file: str | None = None, key_file: str | None = Non
         key, chain = _ephemeral()
     else:
         key, chain = _key(key_file or certificate_file), _certificates(certificate_file)
+        if finding := exposed("TLS key", key_file or certificate_file):
+            _log.warn("{finding}", finding=finding)
     try:
         options = CertificateOptions(
             privateKey=PKey.from_cryptography_key(key),

@@ -15,7 +15,9 @@ from twisted.python.failure import Failure
 
 from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.core.context import Keys
+from mutauth_twisted.credentials import exposed
 from mutauth_twisted.errors import DirectoryError, MutualAuthError, UsageError
+from mutauth_twisted.kerberos.keytab import keytab_file
 from mutauth_twisted.log import Log
 from mutauth_twisted.net.plain import listen_on
 from mutauth_twisted.net.protocol import describe
@@ -62,6 +64,7 @@ class MutualAuthService(Service):
         self._factory = MutualAuthServerFactory(
             reactor, factory, keys, settings.policy, settings.security, settings.limits, tls, own
         )
+        self._key_files = _key_files(settings)
         self._ports: list[Any] = []
         self._status_ports: list[Any] = []
         self._starting: Deferred[None] | None = None
@@ -113,6 +116,7 @@ class MutualAuthService(Service):
             waiting=slots.waiting,
             sessions=slots.sessions,
             wrong=(*wrong, *((fault,) if fault is not None else ()), *slots.shortages),
+            warnings=tuple(filter(None, (exposed(*file) for file in self._key_files))),
         )
 
     def _use(self, policy: AccessPolicy) -> None:
@@ -199,6 +203,17 @@ class MutualAuthService(Service):
             await self._starting.addTimeout(GRACE, self._reactor)
         if self._publisher is not None:
             await self._publisher.withdraw()
+
+
+def _key_files(settings: Settings) -> list[tuple[str, str]]:
+    """The files with the service's keys, each behind what it is."""
+    files = []
+    if "keytab" in settings.package_options:
+        files.append(("keytab", keytab_file(settings.keytab)))
+    if settings.tls_files is not None:
+        certificate, key = settings.tls_files
+        files.append(("TLS key", key or certificate))
+    return files
 
 
 def end_with(code: int, reactor: Any) -> None:

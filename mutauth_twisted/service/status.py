@@ -40,6 +40,7 @@ class Status:
     :param sessions: authenticated clients that are connected.
     :param wrong: what is wrong with it in the directory, with its own keys or
         replay cache, or with its limits.
+    :param warnings: what keeps no client from it, and should be put right.
     """
 
     service: str
@@ -48,6 +49,7 @@ class Status:
     waiting: int
     sessions: int
     wrong: tuple[Finding, ...]
+    warnings: tuple[Finding, ...] = ()
 
     @property
     def healthy(self) -> bool:
@@ -67,13 +69,17 @@ def _as_text(status: Status) -> str:
         f"{status.sessions} session(s), {status.handshakes} handshake(s) under way, "
         f"{status.waiting} connection(s) waiting",
         *(f"wrong: {finding.coded}" for finding in status.wrong),
+        *(f"warning: {finding.coded}" for finding in status.warnings),
     ]
     return "".join(f"{printable(line)}\n" for line in lines)
 
 
 def _as_json(status: Status) -> str:
-    wrong = [finding.as_json() for finding in status.wrong]
-    return json.dumps({"healthy": status.healthy, **asdict(status, recurse=False), "wrong": wrong})
+    findings = {
+        name: [finding.as_json() for finding in getattr(status, name)]
+        for name in ("wrong", "warnings")
+    }
+    return json.dumps({"healthy": status.healthy, **asdict(status, recurse=False), **findings})
 
 
 #: Seconds from the connection to its end, whatever is sent or read meanwhile.

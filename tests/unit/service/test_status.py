@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from attrs import evolve
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
@@ -87,6 +88,18 @@ class PageTests(StatusCase):
         self.assertEqual((code, json.loads(text)["healthy"], raw_in(text)), (503, False, []))
         (told,) = json.loads(text)["wrong"]
         self.assertEqual((told["code"], told["commands"]), ("spn-missing", [["mutauth", "x y"]]))
+
+    def test_warnings(self) -> None:
+        """They are told, and the service is healthy all the same."""
+        readable = Finding("keys-exposed", "keytab /k", "all can read it", "chmod it")
+        self.status = evolve(GOOD, warnings=(readable,))
+        code, text = self.get("/")
+        self.assertEqual(code, 200)
+        self.assertIn("echoSvc: healthy\n", text)
+        self.assertIn("warning: [keys-exposed] keytab /k: all can read it; chmod it\n", text)
+        code, text = self.get("/health")
+        (told,) = json.loads(text)["warnings"]
+        self.assertEqual((code, told["code"], told["severity"]), (200, "keys-exposed", "warning"))
 
     def test_not_serving(self) -> None:
         """A service that starts or stops is not healthy."""
