@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from measure import HOST  # which makes the tests' modules known
 from twisted.internet.ssl import (
     Certificate,
     CertificateOptions,
@@ -16,6 +15,8 @@ from twisted.internet.ssl import (
 
 from mutauth_twisted.testing.certificates import Certificates
 
+#: The name in the certificates.
+HOST = "localhost"
 _CLIENT = "alice"
 
 

@@ -46,8 +46,6 @@ from mutauth_twisted.testing.forge import Realm  # noqa: E402
 
 #: The service's account and SPN in a realm without a KDC.
 ACCOUNT, SERVICE = "svc-bench", "bench/localhost"
-#: The name in the TLS certificates.
-HOST = "localhost"
 #: What a sealed connection sends, client and server in turn, in bytes: tokens, data (the client's
 #: with its opening), ends of stream.
 MESSAGES = (538, 160, 132, 68, 64, 64)
