@@ -21,9 +21,9 @@ def main() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     globalLogBeginner.beginLoggingTo([], discardBuffer=True, redirectStandardIO=False)
     # Only the package is of interest: libraries' branches would fill the corpus.
-    # Not the kit: the engine would learn the fake contexts' digests from where they are compared.
+    # Not the fakes: the engine would learn their digests from where they are compared.
     with atheris.instrument_imports(
-        include=["mutauth_twisted"], exclude=["mutauth_twisted.testing"]
+        include=["mutauth_twisted"], exclude=["mutauth_twisted.testing.fakes"]
     ):
         from fuzz.targets import TARGETS
 
