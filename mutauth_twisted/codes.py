@@ -35,8 +35,8 @@ CODES: Final[dict[str, Code]] = {
         "access; look for a `--deny` that matches.",
     ),
     "account-disabled": Code(
-        "The KDC does not let the account log on: it is disabled, locked, expired, not valid yet, "
-        "or outside its logon hours.",
+        "The KDC refuses to let the account log on: it is disabled, locked, expired, not valid "
+        "yet, or outside its logon hours.",
         "An administrator enables the account or extends it.",
     ),
     "account-is-group": Code(
@@ -59,7 +59,8 @@ CODES: Final[dict[str, Code]] = {
         "or `mutauth rnr publish`.",
     ),
     "address-overwritten": Code(
-        "The address in the object had been changed by others; the service has published it again.",
+        "Another program or user changed the address in the object; the service has published it "
+        "again.",
         "Look for another instance or a script that writes the same object.",
         "warning",
     ),
@@ -74,16 +75,16 @@ CODES: Final[dict[str, Code]] = {
         "with `mutauth scp publish`.",
     ),
     "cannot-listen": Code(
-        "The port or address to listen on cannot be used: it is taken, not local, or needs more "
-        "rights.",
-        "Choose another port or address; `ss -ltnp` shows who listens.",
+        "The service cannot listen on this port or address: it is in use, not local, or needs "
+        "more rights.",
+        "Choose another port or address; `ss -ltnp` shows what listens there.",
     ),
     "ccache-unusable": Code(
         "The ticket cache cannot be read, or belongs to another principal.",
         "Get new tickets with `kinit`; compare `KRB5CCNAME` and `klist`.",
     ),
     "certificate-untrusted": Code(
-        "Nothing vouches for the peer's TLS certificate, or it cannot be read.",
+        "No trusted authority signed the peer's TLS certificate, or it cannot be read.",
         "Name the authority that signed it (`tls-ca`, `--directory-ca`). Another mutauth peer "
         "needs no certificate authority.",
     ),
@@ -94,28 +95,28 @@ CODES: Final[dict[str, Code]] = {
         "password.",
     ),
     "certificate-wrong-name": Code(
-        "The peer's TLS certificate is valid, and made out for another name.",
+        "The peer's TLS certificate is valid, but was issued for another name.",
         "Connect by the name in the certificate, give that with `tls-name`, or have a certificate "
         "issued for the host.",
     ),
     "clock-skew": Code(
         "The clocks of client, service and KDC differ by more than Kerberos allows (five minutes).",
-        "Set all of them by NTP.",
+        "Synchronise all of them with NTP.",
     ),
     "computer-not-found": Code(
         "No computer object in the domain has this dNSHostName.",
-        "Check `--host`; join the host to the domain, or choose where the SCP goes with "
+        "Check `--host`; join the host to the domain, or choose the SCP's place with "
         "`--scp-parent` or `--container`.",
     ),
     "connection-failed": Code(
         "The TCP connection could not be made: nothing listens there, or the host cannot be "
         "reached.",
-        "Check that the service runs, its port, and the firewalls between.",
+        "Check that the service runs, its port, and the firewalls on the way.",
     ),
     "connections-waiting": Code(
-        "Too many connections wait for their handshake, so that this one got no slot.",
-        "Look for a flood of one address; raise `max-handshakes`, `max-waiting` or "
-        "`max-waiting-per-address` if the clients are honest.",
+        "Too many connections are waiting for a handshake, so this one was refused.",
+        "Look for a flood from one address. If the clients are legitimate, raise "
+        "`max-handshakes`, `max-waiting` or `max-waiting-per-address`.",
     ),
     "descriptors-used-up": Code(
         "The process has as many files and sockets open as it may (EMFILE).",
@@ -126,18 +127,17 @@ CODES: Final[dict[str, Code]] = {
         "Check that the account is enabled, and that the clocks agree.",
     ),
     "directory-not-protected": Code(
-        "A directory server does not offer the protection without which nothing it says is "
-        "believed.",
-        "Try another domain controller; look for what stands in front of this one.",
+        "A directory server does not offer the encryption and authentication that are required.",
+        "Try another domain controller; look for a proxy or firewall in front of this one.",
     ),
     "directory-refused": Code(
-        "A domain controller answered, and refused the operation. The line has its reason.",
-        "Do what the line says; its own log and the reason's number tell more.",
+        "A domain controller answered, and refused the operation. The message gives its reason.",
+        "Do what the message says; the domain controller's log and the reason's number tell more.",
     ),
     "directory-unreachable": Code(
         "No domain controller answers, or the connection to one was lost.",
-        "Check the network, DNS, and that one runs; name one with `--directory` (`directory=` in "
-        "an endpoint).",
+        "Check the network, DNS, and that a domain controller runs; name one with `--directory`"
+        " (`directory=` in an endpoint).",
     ),
     "dns-failed": Code(
         "No DNS server gave a usable answer in time.",
@@ -153,23 +153,24 @@ CODES: Final[dict[str, Code]] = {
         "Check the name; ask another server with `--nameserver` (`nameserver=` in an endpoint).",
     ),
     "factory-unusable": Code(
-        "What `--factory` names cannot be imported, fails, or makes no Twisted factory.",
-        "Name a factory, or a function that makes one, as `package.module.Name`; see that "
-        "`PYTHONPATH` leads there.",
+        "The object that `--factory` names cannot be imported, fails, or does not make a "
+        "Twisted factory.",
+        "Name a factory, or a function that makes one, as `package.module.Name`; check that "
+        "`PYTHONPATH` contains its directory.",
     ),
     "group-not-found": Code(
         "The forest has no group of this name, or no such domain.",
         "Check the name, `DOMAIN\\group` or a DN, or give the group's SID.",
     ),
     "group-replaced": Code(
-        "A group of the access policy has another SID than at the start: it was deleted and made "
-        "anew, or renamed.",
-        "See who created it, and restart the service if that is right.",
+        "A group in the access policy has a different SID than at the service's start: it was "
+        "deleted and created again, or renamed.",
+        "Find out who created it. Restart the service if the new group is the right one.",
     ),
     "group-unusable": Code(
-        "The group exists, and can be in no client's ticket: it is a distribution group, local to "
-        "a domain, or no group.",
-        "Take a global or universal security group.",
+        "The object exists, but cannot be in a client's ticket: it is a distribution group, a "
+        "group local to a domain, or not a group.",
+        "Use a global or universal security group.",
     ),
     "guid-cache-unusable": Code(
         "The file that caches the SCP's GUID cannot be read or written.",
@@ -178,7 +179,8 @@ CODES: Final[dict[str, Code]] = {
     ),
     "handshake-cut": Code(
         "The peer closed the connection during the handshake.",
-        "Its log says why. Check the port, and that both sides use one wire and one protection.",
+        "The peer's log says why. Check the port, and that both sides use the same wire and "
+        "protection.",
     ),
     "handshake-timeout": Code(
         "The handshake was not complete in time.",
@@ -186,16 +188,16 @@ CODES: Final[dict[str, Code]] = {
         "`--handshake-timeout`.",
     ),
     "internal-error": Code(
-        "A fault of this program.",
+        "A bug in this program.",
         "Report it with the traceback in the log.",
     ),
     "invalid-option": Code(
         "An option, a keyword of an endpoint string, an argument, or a combination of them cannot "
         "be used.",
-        "The line names it and says what to give; see `--help`.",
+        "The message names it and says what to give; see `--help`.",
     ),
     "kdc-refused": Code(
-        "The KDC answered, and its policy grants no ticket.",
+        "The KDC answered, but its policy does not allow a ticket.",
         "The account may be restricted: ask an administrator, who finds the reason in the KDC's "
         "log.",
     ),
@@ -204,8 +206,9 @@ CODES: Final[dict[str, Code]] = {
         "Check the network, DNS (`_kerberos._udp` records), and `krb5.conf`.",
     ),
     "kerberos-failed": Code(
-        "The Kerberos library failed for a reason that has no code of its own. The line quotes it.",
-        "Look the words up; `KRB5_TRACE=/dev/stderr` shows every step.",
+        "The Kerberos library failed for a reason that has no code of its own. The message "
+        "quotes it.",
+        "Search for the quoted text; `KRB5_TRACE=/dev/stderr` shows every step.",
     ),
     "key-refused": Code(
         "The KDC refused the key or the password: it was changed, or has expired.",
@@ -219,11 +222,13 @@ CODES: Final[dict[str, Code]] = {
         "warning",
     ),
     "keytab-ambiguous": Code(
-        "The keytab holds keys of several accounts, and which one runs the service is not said.",
+        "The keytab holds keys of several accounts, and no option says which of them runs the "
+        "service.",
         "Name it with `--account`, or export the account's own entry too.",
     ),
     "keytab-lacks-key": Code(
-        "The keytab lacks the key that is needed: of another account, version or encryption type.",
+        "The keytab lacks the key that is needed: its keys are for another account, version or "
+        "encryption type.",
         "Compare `klist -ke` with the account; export all of its keys again.",
     ),
     "keytab-unusable": Code(
@@ -232,19 +237,19 @@ CODES: Final[dict[str, Code]] = {
     ),
     "lab-failed": Code(
         "The throw-away Active Directory cannot be started, used or stopped.",
-        "The line says what to change; its log is in the lab's directory.",
+        "The message says what to change; the log is in the lab's directory.",
     ),
     "location-not-trusted": Code(
-        "What finds the service would let others choose the host: any account may publish a "
-        "keyword, and hosts register two-part SPNs themselves.",
-        "Name the hosts to be believed with `hosts=`, or use `spn-form=guid` or `dn`.",
+        "This way to find the service would let an attacker choose the host: any account may "
+        "publish a keyword, and hosts register two-part SPNs themselves.",
+        "Name the trusted hosts with `hosts=`, or use `spn-form=guid` or `dn`.",
     ),
     "network-failed": Code(
         "A connection broke or was refused.",
         "Check the network and the service's log, and try again.",
     ),
     "no-access-policy": Code(
-        "The access policy allows no client, so that the service would refuse every client.",
+        "The access policy allows no client, so the service would refuse every one.",
         "Say who may connect: `--allow`, `--allow-group` or `--allow-all` (`allow=` in an "
         "endpoint).",
     ),
@@ -255,30 +260,31 @@ CODES: Final[dict[str, Code]] = {
     ),
     "no-right": Code(
         "The account that asked has no right to do this in the directory.",
-        "Run the command of the line as an administrator, or have the right delegated.",
+        "Run the command in the message as an administrator, or have the right delegated.",
     ),
     "no-right-to-publish": Code(
         "The service's account may not write its own address into its object.",
-        "Run `mutauth install` again for this account; for an RnR service listen on a fixed port "
-        "that an administrator publishes.",
+        "Run `mutauth install` again for this account; for an RnR service, listen on a fixed "
+        "port that an administrator publishes.",
     ),
     "not-authenticated": Code(
         "The peer is not authenticated as the principal it has to be.",
-        "Check that the address belongs to the service that is meant; something between both "
-        "sides may alter the handshake.",
+        "Check that the address belongs to the intended service; something between the two "
+        "sides may be altering the handshake.",
     ),
     "not-found": Code(
-        "What was asked for is not in the directory, or this account may not see it.",
+        "The object is not in the directory, or this account may not see it.",
         "Check the name.",
     ),
     "not-kerberos": Code(
         "A client offers NTLM or another package where the service accepts Kerberos only.",
-        "Have the client use Kerberos: name the host in full, and see with `klist` that it gets a "
-        "ticket.",
+        "Have the client use Kerberos: give the host's full name, and check with `klist` that "
+        "it gets a ticket.",
     ),
     "ntlm-users-invalid": Code(
-        "The file of NTLM users cannot be used: its rights, its encoding or one of its lines.",
-        "`chmod 600`, UTF-8, a line `DOMAIN:user:password` each.",
+        "The file of NTLM users cannot be used: its permissions, its encoding or one of its "
+        "lines is wrong.",
+        "Use `chmod 600`, UTF-8, and a line `DOMAIN:user:password` for each user.",
     ),
     "offer-mismatch": Code(
         "The SCP says that the service uses another wire or protection than the client was told "
@@ -291,37 +297,37 @@ CODES: Final[dict[str, Code]] = {
         "Look for what stands between both sides.",
     ),
     "other-object": Code(
-        "An object of this name is in the directory, and is of another class.",
+        "The directory has an object of this name, but of another class.",
         "Check the name, or choose another one.",
     ),
     "pac-unusable": Code(
-        "The client's ticket has no PAC that the KDC vouches for, so that its groups are not "
-        "known.",
+        "The client's ticket has no PAC that the KDC vouches for, so its groups are unknown.",
         "Check the domain controllers; rules for users alone need no PAC.",
     ),
     "password-guessable": Code(
-        "A user account runs the service: whoever has an account can get tickets for its SPNs and "
-        "try passwords on them offline.",
-        "Give it a random password of 25 characters and more, or use a group managed service "
+        "A user account runs the service: any account of the domain can get tickets for its "
+        "SPNs and try passwords on them offline.",
+        "Give it a random password of 25 characters or more, or use a group managed service "
         "account.",
         "warning",
     ),
     "peer-refused": Code(
-        "The other side ended the handshake and sent a code, or none.",
+        "The other side ended the handshake, with or without a code.",
         "Its own log says why.",
     ),
     "protection-mismatch": Code(
-        "A record came with another protection than was agreed.",
+        "A record has a different protection than was agreed.",
         "Give both sides the same protection.",
     ),
     "protection-not-agreed": Code(
         "The handshake ended without mutual authentication, or without the protection that is "
         "required.",
-        "Have the peer ask for mutual authentication and for that protection (sign or seal).",
+        "Configure the peer to ask for mutual authentication and for that protection (sign or "
+        "seal).",
     ),
     "protocol-violation": Code(
-        "The peer sent what the protocol does not allow.",
-        "Check the port, and that both sides use one wire and one protection.",
+        "The peer violated the protocol.",
+        "Check the port, and that both sides use the same wire and protection.",
     ),
     "realm-unknown": Code(
         "No realm is known, or no KDC for it.",
@@ -329,20 +335,20 @@ CODES: Final[dict[str, Code]] = {
     ),
     "record-not-encrypted": Code(
         "The security library did not encrypt a record; nothing was sent.",
-        "Update the library; the line tells more.",
+        "Update the library; the message has details.",
     ),
     "record-rejected": Code(
         "A record was altered, repeated, reordered or dropped; none of it was delivered.",
         "Look for what stands between both sides; connect again.",
     ),
     "replay-cache-unusable": Code(
-        "The service cannot note which requests it has seen, and accepts none without that.",
+        "The service cannot record which requests it has seen, and without that it accepts none.",
         "Give it a directory that its user alone writes to: `StateDirectory=` in systemd, "
         "`--state-dir`, or KRB5RCACHEDIR.",
     ),
     "request-replayed": Code(
         "The same request was seen before.",
-        "Let the client try again; if it happens often, look for an attacker who replays them.",
+        "Let the client try again; if it happens often, look for an attacker who replays requests.",
     ),
     "rights-unreadable": Code(
         "An object's security descriptor cannot be read.",
@@ -354,7 +360,7 @@ CODES: Final[dict[str, Code]] = {
         "publish`.",
     ),
     "scp-not-found": Code(
-        "The service connection point is not there, or no one has the keyword.",
+        "The service connection point does not exist, or none has the keyword.",
         "Check the name with `mutauth scp list`; an administrator creates it with `mutauth "
         "install`.",
     ),
@@ -363,7 +369,7 @@ CODES: Final[dict[str, Code]] = {
         "`mutauth scp find KEYWORD` tells both.",
     ),
     "scp-taken": Code(
-        "The SCP points to another instance of the service, which runs.",
+        "The SCP points to another instance of the service, and that instance is running.",
         "Give each instance an SCP of its own (`--scp-name`, for `mutauth install` too), or stop "
         "the other one.",
     ),
@@ -373,15 +379,15 @@ CODES: Final[dict[str, Code]] = {
         "`--service-class`.",
     ),
     "service-differs": Code(
-        "The ticket is for another service than the one that is meant.",
-        "Connect to the service that is meant; look for a redirected address or DNS record.",
+        "The ticket is for a different service than the intended one.",
+        "Connect to the intended service; look for a redirected address or DNS record.",
     ),
     "service-disabled": Code(
         "The service's account is disabled or expired, or has no key.",
         "An administrator enables it, or sets its password and exports the keytab again.",
     ),
     "service-full": Code(
-        "The service has as many sessions as it may have, in all or of one account.",
+        "The service has reached its limit of sessions, in total or for one account.",
         "Raise `max-connections` or `max-connections-per-principal` if it can serve more.",
     ),
     "service-unknown": Code(
@@ -394,24 +400,24 @@ CODES: Final[dict[str, Code]] = {
         "Connect again; raise `idle-timeout` or `max-session` if it should live longer.",
     ),
     "spn-alias": Code(
-        "Another account holds a name that Active Directory takes for the same (sPNMappings), "
+        "Another account holds an SPN that Active Directory treats as the same (sPNMappings), "
         "such as `host` for `HTTP`.",
-        "If its tickets are to move, give `--allow-alias`.",
+        "If tickets should go to the new account instead, give `--allow-alias`.",
     ),
     "spn-duplicate": Code(
-        "Several accounts would hold the SPN, or do: the KDC then grants no ticket, or one that "
-        "the wrong account can use.",
+        "Several accounts hold the SPN, or would hold it: the KDC then grants no ticket, or one"
+        " that the wrong account can use.",
         "Find the holders with `mutauth spn query` or `duplicates`, and delete it from all but "
         "one.",
     ),
     "spn-invalid": Code(
         "The text is not an SPN: `class/host[:port][/name]`.",
-        "Correct it; a DN with `/` in it cannot be named, its GUID can.",
+        "Correct it. A DN with `/` in it cannot be part of an SPN: use the object's GUID.",
     ),
     "spn-missing": Code(
-        "The SPN is not on the account that runs the service, so that clients get no ticket for "
-        "it.",
-        "Run the `mutauth install` command of the line as an administrator.",
+        "The SPN is not registered on the account that runs the service, so clients get no "
+        "ticket for it.",
+        "Run the `mutauth install` command in the message as an administrator.",
     ),
     "spn-names-scp": Code(
         "SPNs still carry the GUID or DN of an object that is to be deleted.",
@@ -419,19 +425,19 @@ CODES: Final[dict[str, Code]] = {
     ),
     "spn-not-vouched-for": Code(
         "No account holds an SPN that vouches for this object: any account could have made it.",
-        "If it is to be trusted, an administrator installs it.",
+        "If the object can be trusted, an administrator installs it with `mutauth install`.",
     ),
     "spn-on-other-account": Code(
-        "The SPN is on another account than the one that runs the service.",
+        "The SPN is registered on a different account than the one that runs the service.",
         "Run the service under that account, or delete the SPN there.",
     ),
     "spn-stale": Code(
         "The SPN carries a DN that the service connection point had before it was moved.",
-        "Delete it, as the line says; `mutauth uninstall` does so, too.",
+        "Delete it, as the message says; `mutauth uninstall` also does this.",
     ),
     "stream-cut": Code(
-        "The connection ended without the peer's authenticated end of stream: stopped, or cut "
-        "on the way.",
+        "The connection ended without the peer's authenticated end of stream: the peer was "
+        "stopped, or the connection was cut on the way.",
         "What came before is genuine. Connect again.",
     ),
     "temporary-database": Code(
@@ -451,18 +457,18 @@ CODES: Final[dict[str, Code]] = {
         "Get one with `kinit`, or name a keytab.",
     ),
     "ticket-wrong-key": Code(
-        "The ticket was made for another key than the service has: an old ticket, an old keytab, "
-        "or an SPN on another account.",
+        "The ticket was made for a different key than the service has: an old ticket, an old "
+        "keytab, or an SPN on another account.",
         "Get new tickets with `kinit`; compare `mutauth spn query` with `klist -k`; export the "
         "keytab again.",
     ),
     "tls-channel-mismatch": Code(
-        "The handshake is not bound to this TLS channel: TLS ends somewhere between both sides.",
+        "The handshake is not bound to this TLS channel: TLS ends somewhere between the two sides.",
         "Look for what terminates TLS; a third-party client must send its channel bindings.",
     ),
     "token-unreadable": Code(
         "The peer's token cannot be read.",
-        "Check that it speaks to the right port.",
+        "Check that the peer connects to the right port.",
     ),
     "weak-encryption": Code(
         "Tickets or session keys are not AES, and only AES is accepted.",
@@ -471,6 +477,6 @@ CODES: Final[dict[str, Code]] = {
     ),
     "wrong-protocol": Code(
         "The peer speaks another protocol or another wire.",
-        "Check the port, and that both sides use one wire and one protection.",
+        "Check the port, and that both sides use the same wire and protection.",
     ),
 }
