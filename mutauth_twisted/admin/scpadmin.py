@@ -292,7 +292,7 @@ def _spn_problems(
     )
     command = _install(session, point, naming, anybody, spn_forms)
     if not naming:
-        cause = "no account holds an SPN with its GUID or DN: clients do not believe it"
+        cause = "no account holds an SPN with its GUID or DN: clients do not trust it"
         return [Finding("spn-not-vouched-for", f"SCP {point.dn}", cause, command)]
     problems = []
     required = [point.spn(form) for form in spn_forms]

@@ -26,15 +26,15 @@ _INTRODUCTION = """\
 
 <!-- Written by `make reference`: change mutauth_twisted/settings/schema.py instead. -->
 
-An option has one name wherever it is taken: `--NAME VALUE` for `twistd mutauth` and the commands of
+An option has the same name everywhere: `--NAME VALUE` for `twistd mutauth` and the commands of
 `mutauth`, `NAME = VALUE` in TOML (which no command reads yet), `NAME=VALUE` in an endpoint string.
-What may be given several times is a list in TOML, and has commas between in an endpoint string; a
-flag is `true` in TOML and `yes` in an endpoint string.
+An option that may be repeated is a list in TOML, and its values are separated by commas in an
+endpoint string. A flag is `true` in TOML and `yes` in an endpoint string.
 """
 _COMMANDS = """\
 ## Commands
 
-Those that ask the directory have the options of "The client" and "The directory" too.
+Commands that ask the directory also have the options of "The client" and "The directory".
 """
 
 
@@ -60,7 +60,7 @@ def _row(option: Option, where: Where) -> tuple[str, ...]:
 
 
 def _options() -> Iterator[str]:
-    titles = ("option", "value", "meaning (what counts if it is not given)", "default", "taken by")
+    titles = ("option", "value", "meaning (if not given)", "default", "taken by")
     every = list(rows())
     for title in dict.fromkeys(title for title, _, _ in every):
         yield f"## {title.rstrip(':')}\n"

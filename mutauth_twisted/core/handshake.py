@@ -411,7 +411,7 @@ class Handshake(Generic[Identity]):
                 core.violation("the peer called the handshake done before it was complete")
             )
         if not token:
-            return self._end(core.violation("the handshake came to a halt before it was complete"))
+            return self._end(core.violation("the handshake stopped before it was complete"))
         return self._run(self._machine.stepped, token)
 
     def opened(self) -> list[HandshakeEvent[Identity]]:
@@ -442,7 +442,7 @@ class Handshake(Generic[Identity]):
                 status=code,
             )
         meaning, remedy = (
-            _CODES.get(code, "it gave no reason known to us"),
+            _CODES.get(code, "it gave no known reason"),
             _SEE_LOG,
         )
         if code in _LOGON_CODES:

@@ -107,7 +107,7 @@ class Stream:
                 self.ended = True
                 return EndOfStream()
             if meaning != _GO_ON:
-                raise ProtocolViolation(self._peer, "a mark in its stream means nothing known here")
+                raise ProtocolViolation(self._peer, "its stream has an unknown mark")
         return None
 
     def cut(self) -> StreamCut | None:

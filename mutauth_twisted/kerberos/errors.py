@@ -127,7 +127,7 @@ _BAD_PASSWORD = Meaning(
     "key-refused",
     CredentialError,
     "the KDC refused the key or password",
-    "it was changed since: export the keytab again",
+    "if it was changed, export the keytab again",
 )
 _REVOKED = Meaning(
     "account-disabled",
@@ -165,13 +165,13 @@ _SKEW = Meaning(
     "clock-skew",
     AuthenticationError,
     "the clocks of both sides differ by more than Kerberos allows",
-    "set both by NTP",
+    "synchronise both with NTP",
 )
 _NOT_YET = Meaning(
     "clock-skew",
     AuthenticationError,
     "the ticket is not valid yet",
-    "the clocks differ: set them by NTP",
+    "the clocks differ: synchronise them with NTP",
 )
 _NO_ENCTYPE = Meaning(
     "no-common-encryption",
@@ -189,8 +189,8 @@ _NO_KIND_OF_KEY = Meaning(
 _UNSAID = Meaning(
     "peer-refused",
     AuthenticationError,
-    "the other side failed and does not say why",
-    "its own log does",
+    "the other side failed and gave no reason",
+    "its log says why",
 )
 
 _BY_KRB5: dict[Krb5, Meaning] = {

@@ -568,7 +568,7 @@ class KerberosAcceptor(_KerberosContext):
             raise PeerNotAuthenticated(
                 self._subject,
                 cause,
-                "connect it to the service that it means",
+                "connect it to the intended service",
                 code="service-differs",
             )
 

@@ -96,8 +96,8 @@ class NamedGroups:
         if name not in self._allow:
             return "members of either are denied; restart the service if that is right"
         return (
-            "its members are not allowed; see who created it, and restart the service if that is "
-            "right"
+            "its members are not allowed; find out who created it, and restart the service if "
+            "the group is the right one"
         )
 
     @property

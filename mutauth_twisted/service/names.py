@@ -48,6 +48,6 @@ def _fault(rule: AccountRule, found: tuple[Namesake, ...]) -> Finding | None:
         meant = " or ".join(rule.pattern_for(name) for name in accounts)
         cause, remedy = "no account has this sAMAccountName", f"did you mean {meant}?"
     elif found:
-        code, cause = "account-is-group", "it is a group, and no account"
-        remedy = f"{rule.option}-group {found[0].name} is about its members"
+        code, cause = "account-is-group", "it is a group, not an account"
+        remedy = f"{rule.option}-group {found[0].name} applies to its members"
     return Finding(code, f"{rule.option} {rule.pattern}", cause, remedy, "warning")

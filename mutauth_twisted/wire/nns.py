@@ -52,7 +52,7 @@ class NNSReader(BufferedReader):
         kind, major, minor, size = _HEADER.unpack_from(buffer)
         if kind == _ERROR and size != _FAULT.size:
             if major == _TLS_MAJOR:
-                raise FrameError("it answers with a TLS alert, as one whose protection is tls does")
+                raise FrameError("it answers with a TLS alert: its protection may be tls")
             raise FrameError(f"an error frame holds {size} bytes instead of {_FAULT.size}")
         payload = self._take(_HEADER.size, size)
         if payload is None:

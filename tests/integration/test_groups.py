@@ -90,7 +90,7 @@ class NameTests(MaintenanceCase):
             (
                 "--deny",
                 "Echo-Users@LAB.EXAMPLE",
-                "it is a group, and no account; --deny-group echo-users",
+                "it is a group, not an account; --deny-group echo-users",
             ),
         )
         silent = (

@@ -169,7 +169,7 @@ class RotationTests(RotatingTestCase):
         """A keytab that is away, empty, or none: both sides say so, and with the file back clients
         come in again.
         """
-        unsaid = (PeerRefused, ("the other side failed and does not say why", "its own log"))
+        unsaid = (PeerRefused, ("the other side failed and gave no reason", "its log"))
         # GSSAPI, which would say more, is not asked to open what it might wait for.
         unasked = (PeerRefused, ("it did not accept the ticket", "the service's log says why"))
         for principal, of_garbage in ((None, REFUSED), (self.account.principal, unsaid)):

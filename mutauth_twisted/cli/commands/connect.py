@@ -97,7 +97,7 @@ async def _through_stdio(reactor: Any, endpoint: IStreamClientEndpoint) -> None:
         await channel.ended
         if not console.said_all:
             note(
-                "the service has ended the session: it has no more to say, or its --max-session or "
+                "the service has ended the session: it has no more data, or its --max-session or "
                 "--idle-timeout is over"
             )
     except (MutualAuthError, CancelledError):
@@ -128,7 +128,7 @@ async def _through_port(reactor: Any, endpoint: IStreamClientEndpoint, listen: s
     click.echo(f"mutauth: listening on {describe(address)}", err=True)
     if isinstance(address, IPv4Address | IPv6Address) and ip_address(address.host).is_unspecified:
         note(
-            "whoever reaches this port comes in as you; add interface=127.0.0.1 to keep it to this "
+            "whoever reaches this port connects as you; add interface=127.0.0.1 to keep it to this "
             "machine"
         )
     try:
@@ -139,7 +139,7 @@ async def _through_port(reactor: Any, endpoint: IStreamClientEndpoint, listen: s
 
 def _line(row: Option) -> str:
     """A keyword's line: what it is, and its default."""
-    text = f"{row.text.rstrip('.')}; with commas between." if row.kind.repeatable else row.text
+    text = f"{row.text.rstrip('.')}; separated by commas." if row.kind.repeatable else row.text
     return f"{text} [default: {row.shown}]" if row.shown else text
 
 
@@ -159,7 +159,7 @@ class _Connect(click.Command):
     metavar="STRPORT",
     help="Forward local connections instead, e.g. tcp:8080:interface=127.0.0.1.",
 )
-@click.option("-v", "--verbose", is_flag=True, help="Tell each step and what it authenticated.")
+@click.option("-v", "--verbose", is_flag=True, help="Show each step and what it authenticated.")
 def connect(endpoint: str, listen: str | None, verbose: bool) -> None:
     """Connect standard input and output to a service that authenticates itself.
 

@@ -32,7 +32,7 @@ from mutauth_twisted.ldap.session import LdapSession
     "--keyword",
     "keywords",
     multiple=True,
-    help="What clients find it by, with class=; repeatable (the service class).",
+    help="Keyword by which clients find it, with class=; repeatable (the service class).",
 )
 @json_option
 @directory_options
@@ -80,4 +80,4 @@ def install(state_dir: str, account: str, keywords: tuple[str, ...], **given: An
         )
     if service.service_class.casefold() not in map(str.casefold, done.scp.keywords):
         needed = f"class={service.service_class}"
-        note(f"no keyword is the service class: clients need {needed}; see --keyword")
+        note(f"the service class is not among the keywords: clients need {needed}; see --keyword")

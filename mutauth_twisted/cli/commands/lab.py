@@ -48,7 +48,7 @@ directory_option = click.option(
     "--dir",
     "directory",
     metavar="DIR",
-    help="Where the lab is kept (MUTAUTH_LAB, else /run/mutauth-lab).",
+    help="Directory of the lab (MUTAUTH_LAB, else /run/mutauth-lab).",
 )
 address_option = click.option(
     "--address", metavar="IP", help="The domain controller's loopback address (127.0.0.10)."
@@ -99,7 +99,7 @@ def down(directory: str | None) -> None:
 
 @lab.command()
 @directory_option
-@click.option("--user", default="alice", show_default=True, help="Whose tickets to use.")
+@click.option("--user", default="alice", show_default=True, help="User whose tickets to use.")
 def env(directory: str | None, user: str) -> None:
     """Print the lab's environment, for eval "$(mutauth lab env)"."""
     for name, value in laboratory.Lab.load(directory).environment(user).items():
@@ -109,7 +109,7 @@ def env(directory: str | None, user: str) -> None:
 @lab.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @directory_option
 @address_option
-@click.option("--user", default="alice", show_default=True, help="Whose tickets to use.")
+@click.option("--user", default="alice", show_default=True, help="User whose tickets to use.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def run(directory: str | None, address: str | None, user: str, command: tuple[str, ...]) -> None:
     """Run COMMAND in the lab, and end with its exit code.

@@ -82,9 +82,9 @@ def _as_json(found: ServiceInstance) -> dict[str, Any]:
 @click.argument("name")
 @options("service-class", required=True)
 @options("host")
-@options("port", help="Where the service listens (it publishes that itself).")
+@options("port", help="Port that the service listens on (it publishes that itself).")
 @options("priority", "weight")
-@options("account", help="Register the SPN, which clients require, on this account too.")
+@options("account", help="Also register the SPN, which clients require, on this account.")
 @json_option
 @directory_options
 def publish(
@@ -126,7 +126,7 @@ def publish(
 
 @rnr.command()
 @click.argument("name")
-@click.option("--leave-spns", is_flag=True, help="Leave the SPNs with its DN on their accounts.")
+@click.option("--leave-spns", is_flag=True, help="Keep the SPNs with its DN on their accounts.")
 @json_option
 @directory_options
 def remove(name: str, leave_spns: bool, **given: Any) -> None:

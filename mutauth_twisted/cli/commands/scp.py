@@ -67,7 +67,7 @@ def list_points(base: str | None, **given: Any) -> None:
 
 @scp.command()
 @click.argument("keyword")
-@options("service-class", help="Only those that say they are of this class (any).")
+@options("service-class", help="Only those whose service class is this one (any).")
 @options("base")
 @json_option
 @directory_options
@@ -95,7 +95,7 @@ def find(keyword: str, service_class: str | None, base: str | None, **given: Any
     "--account",
     "accounts",
     multiple=True,
-    help="Who must run it; repeatable (those that hold its SPNs).",
+    help="Account that must run it; repeatable (those that hold its SPNs).",
 )
 @options("spn-form", default=None, help="SPNs that must be registered: guid, dn, host (any).")
 @json_option
@@ -180,7 +180,9 @@ def publish(
 
 @scp.command()
 @click.argument("name")
-@click.option("--leave-spns", is_flag=True, help="Even though SPNs carry its GUID or DN.")
+@click.option(
+    "--leave-spns", is_flag=True, help="Remove it even if SPNs carry its GUID or DN; keep these."
+)
 @json_option
 @directory_options
 def remove(name: str, leave_spns: bool, **given: Any) -> None:
@@ -288,7 +290,7 @@ def _report_rows(found: ScpReport) -> list[tuple[str, str]]:
     cells += [(f"  {key}", str(value)) for key, value in published.items()]
     cells += [(f"  unknown {key}", value) for key, value in others.items()]
     if found.grants is None:
-        cells.append(("may update", "this account may not read who"))
+        cells.append(("may update", "this account may not read the rights"))
     cells += [("may update", _grant_text(grant)) for grant in found.grants or ()]
     cells += [("clients connect with", text) for text in client_strings(point)]
     if found.advertised is not None:

@@ -84,7 +84,7 @@ def query(patterns: tuple[str, ...], **given: Any) -> None:
 _allow_alias = click.option(
     "--allow-alias",
     is_flag=True,
-    help="Take over what another account holds through an alias, such as HTTP for host.",
+    help="Take over an SPN that another account holds through an alias, such as HTTP for host.",
 )
 
 

@@ -23,7 +23,9 @@ from mutauth_twisted.ldap.session import LdapSession
 @click.command()
 @options("service-class", required=True)
 @service_options
-@options("account", help="Take the SPNs from this account only (from whoever holds them).")
+@options(
+    "account", help="Remove the SPNs from this account only (from every account that holds them)."
+)
 @json_option
 @directory_options
 def uninstall(state_dir: str, account: str | None, **given: Any) -> None:

@@ -75,7 +75,7 @@ class ExplainTests(SynchronousTestCase):
             (-1765328372, KDCRefused, "policy"),
             (-1765328364, CredentialError, "no longer accepts the ticket"),
             (-1765328351, AuthenticationError, "not valid yet"),
-            (-1765328324, AuthenticationError, "does not say why"),
+            (-1765328324, AuthenticationError, "gave no reason"),
             (-1765328184, CredentialError, "no encryption type"),
             (-1765328174, CredentialError, "no key of an encryption type"),
             (39756032, CredentialError, "another principal"),

@@ -104,7 +104,7 @@ class PrintingTests(SynchronousTestCase):
         wrong = ScpReport(BARE, None, (), ((ACCOUNT, "echo/h/CN=old,DC=x"),), (WRONG,))
         result = self.run_with(wrong, "show", str(GUID))
         self.assertEqual((result.exit_code, result.stderr), (1, f"mutauth: {WRONG.coded}\n"))
-        self.assertIn("may not read who", result.stdout)
+        self.assertIn("may not read the rights", result.stdout)
         result = self.run_with(wrong, "show", str(GUID), "--json")
         value = json.loads(result.stdout)
         self.assertEqual(
