@@ -237,7 +237,7 @@ class InitiatorTests(Case):
             (0x8009030C, "it did not accept the client's tokens"),
             (1790, "target name or the protection"),
             (0x80090322, "another service"),
-            (77, "no reason known to us (code 0x4d)"),
+            (77, "no known reason (code 0x4d)"),
         ):
             self.setUp()
             self.start()
@@ -322,7 +322,7 @@ class AcceptorTests(Case):
         self.side.begin()
         self.side.received(Token(b"x", False))
         self.assert_failed(
-            self.side.stepped(b"", False), ProtocolViolation, "halt", fault(LOGON_FAILURE)
+            self.side.stepped(b"", False), ProtocolViolation, "stopped before", fault(LOGON_FAILURE)
         )
 
     def test_access_denied(self) -> None:
