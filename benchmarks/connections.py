@@ -1,4 +1,4 @@
-"""What a connection costs the server: accept, handshake, an echo of four bytes, close.
+"""Cost of a connection to the server: accept, handshake, an echo of four bytes, close.
 
     python benchmarks/connections.py [--protection NAME] [--rounds N] [--connections N] [--at-once
     N]

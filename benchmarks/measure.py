@@ -1,4 +1,4 @@
-"""What the benchmarks share: servers in processes of their own, their CPU clocks, and ratios.
+"""Shared parts of the benchmarks: servers in processes of their own, their CPU clocks, and ratios.
 
 Machines differ, and this one may be busy: a figure is the CPU time of the
 server's process alone, its goal a ratio of two figures of one run, whose

@@ -1,4 +1,4 @@
-"""What an idle session costs the server in memory.
+"""Memory that an idle session costs the server.
 
     python benchmarks/memory.py [--protection NAME] [--sessions N]
 

@@ -1,4 +1,4 @@
-"""What protecting data costs beside GSSAPI itself.
+"""Cost of protecting data beside GSSAPI itself.
 
     python benchmarks/records.py [--protection seal|sign] [--size BYTES] [--rounds N]
 

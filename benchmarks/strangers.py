@@ -1,4 +1,4 @@
-"""What a stranger costs a service at worst: CPU and log, for one message and in a flood.
+"""Cost of a stranger to a service at worst: CPU and log, for one message and in a flood.
 
     python benchmarks/strangers.py [--rounds N] [--connections N] [--flood SECONDS]
 

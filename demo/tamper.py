@@ -1,4 +1,4 @@
-"""What goes wrong in directories, done on purpose, for the demonstration.
+"""Common faults of directories, made on purpose, for the demonstration.
 
 tamper.py point NAMESERVER KEYWORD PORT       make an SCP say another port
 tamper.py unregister NAMESERVER ACCOUNT       take an account's SPNs away

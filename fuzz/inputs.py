@@ -20,7 +20,7 @@ class Choices:
         self._at = 0
 
     def __bool__(self) -> bool:
-        """Whether anything is left."""
+        """True if anything is left."""
         return self._at < len(self._data)
 
     def take(self, size: int) -> bytes:

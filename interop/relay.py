@@ -38,7 +38,7 @@ class Reader:
 
     @property
     def handshake_over(self) -> bool:
-        """Whether records follow: a client does not answer the service's done."""
+        """True if records follow: a client does not answer the service's done."""
         service = self._service
         return bool(self.frames and self.frames[-1][0] == DONE) or (
             service is not None and service.handshake_over

@@ -37,7 +37,7 @@ def read(connection: socket.socket, size: int) -> bytes:
 
 
 def at_end(connection: socket.socket) -> bool:
-    """Whether nothing comes any more, be it by an end or by a reset."""
+    """True if nothing comes any more, be it by an end or by a reset."""
     try:
         return connection.recv(1) == b""
     except ConnectionError:

@@ -48,7 +48,7 @@ def versions() -> dict[str, str]:
 
 
 def cells(tested: type) -> list[str]:
-    """What a class of tests covers, column by column."""
+    """Coverage of a class of tests, column by column."""
     columns = []
     for column, names in COLUMNS.items():
         covered = any(hasattr(tested, name) for name in names)

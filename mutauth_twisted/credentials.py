@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,18 +27,18 @@ def exposed(subject: str, path: str) -> Finding | None:
     return Finding("keys-exposed", f"{subject} {path}", cause, Command("chmod", "o=", path))
 
 
-class Credentials:
+class Credentials(ABC):
     """Credentials for one side of one mechanism, or of several."""
 
     __slots__ = ()
 
     @classmethod
+    @abstractmethod
     def from_options(cls, options: Mapping[str, Any]) -> Credentials:
         """Make them of the values of options and endpoint keywords.
 
         :param options: the values that were given, by the options' names.
         """
-        raise NotImplementedError
 
 
 @frozen

@@ -1,4 +1,4 @@
-"""What somebody in the middle may change without anybody's noticing: every bit of it, and why.
+"""Bits that an attacker in the middle may change unnoticed: every bit of it, and why.
 
 It is in the clear, nothing protects it, and nobody reads it; so nothing
 depends on it either.  All of the rest of a frame is noticed.

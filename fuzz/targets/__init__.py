@@ -1,4 +1,4 @@
-"""What is fuzzed: each target checks, for one input, what must hold for any.
+"""Targets of the fuzzer: each checks, for one input, what must hold for any.
 
 A target returns when all is well and raises when something is not; whatever
 escapes it is a finding.  It keeps nothing from one input to the next that

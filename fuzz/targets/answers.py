@@ -1,4 +1,4 @@
-"""What a nameserver answers."""
+"""Answers of a nameserver."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ _LARGEST = 4096  # the largest buffer announced
 
 
 def ldap_buffers(seal: bool) -> bytes:
-    """What a genuine server sends."""
+    """Return the bytes that a genuine server sends."""
     server = FakeContext(initiator=False)
     bodies = [server.wrap(each, seal=seal) for each in SAID]
     return b"".join(len(body).to_bytes(4, "big") + body for body in bodies)

@@ -1,4 +1,4 @@
-"""What is read of tokens: the name on a ticket, its groups, and an acceptor's confirmation."""
+"""Parts read of tokens: the name on a ticket, its groups, and an acceptor's confirmation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the cases of the directory side start from: a service of their own, and its callers."""
+"""Common start of the cases of the directory side: a service of their own, and its callers."""
 
 from __future__ import annotations
 

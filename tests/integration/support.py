@@ -1,4 +1,4 @@
-"""What every integration test starts from."""
+"""Common start of every integration test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may come in, once authenticated."""
+"""Access policy of authenticated clients."""
 
 from __future__ import annotations
 
