@@ -16,6 +16,10 @@ class IMutualAuthTransport(ITransport):
 
     peer_identity: PeerIdentity = Attribute("The :class:`PeerIdentity` of the other side.")
 
+    connection_id: str | None = Attribute(
+        "On a server, the connection's name, unlike that of any other; None on a client."
+    )
+
     def loseWriteConnection() -> None:
         """End our half of the stream; see ITCPTransport.loseWriteConnection."""
 

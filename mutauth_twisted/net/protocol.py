@@ -282,6 +282,7 @@ class HandshakeProtocol(Protocol):
         protected = ProtectedTransport(
             self._reactor, self._transport, self._connection, identity, self._role.limits, refusals
         )
+        self._begin_session(protected)
         try:
             application = self._role.build_application(self._transport.getPeer())
             if application is not None:
@@ -312,6 +313,9 @@ class HandshakeProtocol(Protocol):
         self._settle(application)
         # The peer's first records may have come together with its last frame.
         protected.deliver()
+
+    def _begin_session(self, session: ProtectedTransport) -> None:
+        """The peer is authenticated and authorized, and no application knows it yet."""
 
     def _log_authenticated(self, event: Established, principal: str) -> None:
         side = "the service at" if self._role.initiator else "the client at"

@@ -33,11 +33,13 @@ from mutauth_twisted.identity import PeerIdentity
 from mutauth_twisted.log import Log
 from mutauth_twisted.mechanisms import NEGOTIATE
 from mutauth_twisted.net.descriptors import guard
+from mutauth_twisted.net.events import ConnectionRecord, Observers
 from mutauth_twisted.net.faults import OwnFaults
 from mutauth_twisted.net.limits import Limits, Slot, Slots, network_of
 from mutauth_twisted.net.protocol import HandshakeProtocol, HandshakeRole, describe
 from mutauth_twisted.net.refusals import Refusals
 from mutauth_twisted.net.tls import Layer, server_layer
+from mutauth_twisted.net.transport import ProtectedTransport
 from mutauth_twisted.protection import Protection
 from mutauth_twisted.text import short_name
 from mutauth_twisted.threads import workers_for
@@ -106,6 +108,8 @@ class MutualAuthServerFactory:
         self._keys_seen: float | None = None
         self._keys_fault: Finding | None = None
         self._live: set[_Served] = set()
+        #: Told of every connection.
+        self.observers = Observers()
         self._drained: Deferred[None] | None = None
         #: How many handshakes and sessions there are.
         self.slots = Slots(limits)
@@ -192,9 +196,10 @@ class MutualAuthServerFactory:
         """
         slot = self.slots.take(addr)
         if slot is None:
-            self._refusals.refused(
-                _too_many(describe(addr)), network_of(addr), "connection refused"
-            )
+            error = _too_many(describe(addr))
+            self._refusals.refused(error, network_of(addr), "connection refused")
+            record = ConnectionRecord(addr, None, self._reactor.seconds(), error=error)
+            self.observers.refused(record)
             # Not None: Twisted's wrappers, TLS and PROXY among them, go on with a None as if it
             # were a protocol.
             return _TurnedAway()
@@ -212,6 +217,12 @@ class MutualAuthServerFactory:
         if not self._live and self._drained is not None:
             drained, self._drained = self._drained, None
             drained.callback(None)
+
+    @property
+    def sessions(self) -> tuple[ConnectionRecord, ...]:
+        """Those connections that are sessions now."""
+        live = (protocol.record for protocol in self._live)
+        return tuple(record for record in live if record.session_began is not None)
 
     async def drain(self, seconds: float) -> int:
         """Wait until the last connection has ended; when time is up, abort those that are left.
@@ -258,10 +269,15 @@ class _Served(HandshakeProtocol):
     lost: Callable[[_Served], None]
     slot: Slot
     served_by: MutualAuthServerFactory
+    record: ConnectionRecord
     #: Whether it may be another instance, which only wants to know who is here.
     _is_neighbour = False
 
     def connectionMade(self) -> None:
+        transport: Any = self.transport
+        now = self._reactor.seconds()
+        self.record = ConnectionRecord(transport.getPeer(), transport.getHost(), now)
+        self.served_by.observers.opened(self.record)
         # The deadline runs from here on, whether or not it is its turn.
         super().connectionMade()
         self.slot.hold(self.transport, self._dropped)
@@ -285,6 +301,8 @@ class _Served(HandshakeProtocol):
         )
 
     def _authorize(self, identity: PeerIdentity) -> None:
+        self.record.identity = identity
+        self.served_by.observers.authenticated(self.record)
         super()._authorize(identity)
         self._is_neighbour = self.served_by.is_own(identity)
         self.served_by.own_seen += self._is_neighbour
@@ -308,9 +326,28 @@ class _Served(HandshakeProtocol):
         else:
             super()._established(event)
 
+    def _begin_session(self, session: ProtectedTransport) -> None:
+        self.record.session = session
+        session.connection_id = self.record.id
+
+    def _settle(self, result: Any) -> None:
+        record, observers = self.record, self.served_by.observers
+        if not self.authenticated.called:
+            if isinstance(result, Failure):
+                record.error = result.value
+                observers.refused(record)
+            else:
+                record.session_began = self._reactor.seconds()
+                observers.established(record)
+        super()._settle(result)
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         try:
             super().connectionLost(reason)
+            record = self.record
+            if record.session_began is not None and record.session is not None:
+                record.error = (record.session.reason or reason).value
+                self.served_by.observers.closed(record)
         finally:
             # Not before: a stranger that is told to leave and stays is one all the same.
             self.slot.release()

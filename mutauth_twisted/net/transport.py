@@ -138,6 +138,10 @@ class ProtectedTransport:
         self._limits = limits
         self._refusals = refusals
         self._lifetime: Lifetime | None = None
+        #: On a server, the connection's name in audit and in what a backend is told.
+        self.connection_id: str | None = None
+        #: Bytes that the application was given, and that it has written.
+        self.received = self.sent = 0
 
     def start(self, application: IProtocol) -> None:
         """Connect the application's protocol; deliver nothing yet."""
@@ -145,7 +149,7 @@ class ProtectedTransport:
         if self._limits is not None:
             expires = self.peer_identity.expires
             self._lifetime = Lifetime(
-                self._reactor, self._limits, expires, self._announce_end, self._end_session
+                self._reactor, self._limits, expires, self._announce_end, self.end_session
             )
         self._delivering = True
         try:
@@ -174,6 +178,7 @@ class ProtectedTransport:
                 if isinstance(event, Data):
                     if self._closing.state.delivers:
                         self._touch()
+                        self.received += len(event.data)
                         self._call(cast(IProtocol, self._application).dataReceived, event.data)
                 elif isinstance(event, EndOfStream):
                     self._peer_ended()
@@ -203,7 +208,10 @@ class ProtectedTransport:
         if ending is not None:
             self._call(ending.sessionEnding, seconds)
 
-    def _end_session(self, error: SessionEnded) -> None:
+    def end_session(self, error: SessionEnded) -> None:
+        """End the session as one of the service's limits does: the application and the log are told
+        why.
+        """
         self._log_line(self._log.info, "the session with {principal} is over: {error}", error=error)
         self._happened(Input.LIMIT, Failure(error))
 
@@ -372,6 +380,11 @@ class ProtectedTransport:
             self._log_failure(text, Failure())
 
     @property
+    def reason(self) -> Failure | None:
+        """How the connection ended; None while it lasts."""
+        return self._closing.reason
+
+    @property
     def network(self) -> Any:
         """The network's transport."""
         return self._transport
@@ -393,6 +406,7 @@ class ProtectedTransport:
             self.fail(error)
             return
         if frames:
+            self.sent += len(data)
             if self._linger is not None:  # else it is of no use, and each record costs
                 self._happened(Input.WROTE)
             self._touch()

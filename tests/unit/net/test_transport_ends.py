@@ -137,7 +137,7 @@ class ClosingTests(Case):
         """A session that a limit has ended is gone after the linger, though its peer takes some."""
         self.leave_unsent()
         self.transport.write(bytes(1000))
-        self.transport._end_session(SessionEnded("it", "idle"))
+        self.transport.end_session(SessionEnded("it", "idle"))
         self.unsent -= 10
         self.clock.advance(LINGER)
         self.assertTrue(self.network.aborted)
@@ -368,7 +368,7 @@ class FailingProducerTests(Case):
     def test_stopped_by_a_limit(self) -> None:
         """As a limit ends the session, from a timer; what ends it has been done by then."""
         self.source.fails = "stop"
-        self.transport._end_session(SessionEnded("it", "idle"))
+        self.transport.end_session(SessionEnded("it", "idle"))
         self.assertTrue(self.network.disconnecting)
         self.assert_dropped()
 
@@ -385,7 +385,7 @@ class FailingProducerTests(Case):
         self.source.fails = "stop"
         self.patch(self.source, "error", KeyboardInterrupt)
         with self.assertRaises(KeyboardInterrupt):
-            self.transport._end_session(SessionEnded("it", "idle"))
+            self.transport.end_session(SessionEnded("it", "idle"))
         self.assertTrue(self.network.disconnecting)
         self.clock.advance(LINGER)
         self.assertTrue(self.network.aborted)
