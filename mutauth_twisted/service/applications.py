@@ -15,9 +15,9 @@ from twisted.python.reflect import InvalidName, ModuleNotFound, ObjectNotFound, 
 from zope.interface import implementer
 
 from mutauth_twisted.errors import UsageError
+from mutauth_twisted.gateway.backend import Backend, backend_endpoint
+from mutauth_twisted.gateway.relay import RelayFactory
 from mutauth_twisted.log import LimitedLog, Log
-from mutauth_twisted.net.plain import parse_client
-from mutauth_twisted.net.relay import RelayFactory
 from mutauth_twisted.settings.service import Settings
 
 _log = Log()
@@ -64,7 +64,7 @@ def _plain_service(reactor: Any, target: str) -> RelayFactory:
         text = f"the plain service at {target} cannot be reached: {failure.getErrorMessage()}"
         failures.line("unreachable", target, lambda: text, LogLevel.error)
 
-    return RelayFactory(parse_client(reactor, target), refused)
+    return RelayFactory(Backend(backend_endpoint(reactor, target)).connect, refused)
 
 
 def application_factory(reactor: Any, settings: Settings) -> IProtocolFactory:

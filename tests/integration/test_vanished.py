@@ -21,8 +21,9 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
+from mutauth_twisted.gateway.backend import Backend
+from mutauth_twisted.gateway.relay import Relay, RelayFactory
 from mutauth_twisted.net import sockets
-from mutauth_twisted.net.relay import Relay, RelayFactory
 from mutauth_twisted.testing.fakes import FakeTransport
 from tests.integration.commands import CommandTestCase, Running
 
@@ -148,7 +149,7 @@ class RelayTests(TestCase):
         plain = self.listening()
         target = TCP4ClientEndpoint(reactor, HOST, plain.getsockname()[1])
         port: Any = await TCP4ServerEndpoint(reactor, 0, interface=HOST).listen(
-            RelayFactory(target, lambda failure: None)
+            RelayFactory(Backend(target).connect, lambda failure: None)
         )
         self.addCleanup(port.stopListening)
         client = socket.create_connection((HOST, port.getHost().port))

@@ -33,6 +33,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
             {"core", "kerberos"},
             {"mechanisms", "ldap"},
             {"net", "directory"},
+            {"gateway"},
             {"settings"},
             {"endpoints"},
             {"admin", "service"},

@@ -18,11 +18,12 @@ from zope.interface import implementer
 from mutauth_twisted.cli.output import note, report
 from mutauth_twisted.cli.reactor import begin_logging, run_in_reactor
 from mutauth_twisted.errors import MutualAuthError, NetworkError, UsageError
+from mutauth_twisted.gateway.backend import Backend
+from mutauth_twisted.gateway.relay import RelayFactory
 from mutauth_twisted.net.client import MutualAuthClientEndpoint
 from mutauth_twisted.net.descriptors import raise_limit
 from mutauth_twisted.net.plain import listen_on, parse_client
 from mutauth_twisted.net.protocol import describe
-from mutauth_twisted.net.relay import RelayFactory
 from mutauth_twisted.settings.schema import Option, Where, sections
 
 
@@ -123,7 +124,7 @@ def _report(failure: Failure) -> None:
 
 async def _through_port(reactor: Any, endpoint: IStreamClientEndpoint, listen: str) -> None:
     raise_limit()
-    port = await listen_on(reactor, listen, RelayFactory(endpoint, _report))
+    port = await listen_on(reactor, listen, RelayFactory(Backend(endpoint).connect, _report))
     address = port.getHost()
     click.echo(f"mutauth: listening on {describe(address)}", err=True)
     if isinstance(address, IPv4Address | IPv6Address) and ip_address(address.host).is_unspecified:

@@ -13,7 +13,7 @@ from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.trial.unittest import SynchronousTestCase
 
-from mutauth_twisted.net.relay import Relay
+from mutauth_twisted.gateway.relay import Relay
 from mutauth_twisted.net.sockets import lowest, prepare
 
 

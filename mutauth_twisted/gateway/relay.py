@@ -11,7 +11,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IStreamClientEndpoint
+from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -89,12 +89,16 @@ class Relay(Protocol):
             peer.abortConnection()
 
 
-class _Accepted(Relay):
-    """The side that was accepted: it waits, unread, until the target is connected."""
+#: Makes the other side for a connection that was accepted, which is given by its transport.
+Connect = Callable[[Any], Deferred[Relay]]
 
-    def __init__(self, target: IStreamClientEndpoint, refused: Callable[[Failure], None]) -> None:
+
+class _Accepted(Relay):
+    """The side that was accepted: it waits, unread, until the other one is connected."""
+
+    def __init__(self, connect: Connect, refused: Callable[[Failure], None]) -> None:
         super().__init__()
-        self._target = target
+        self._connect = connect
         self._refused = refused
         self._connecting: Deferred[Any] | None = None
 
@@ -102,7 +106,7 @@ class _Accepted(Relay):
         super().connectionMade()
         transport: Any = self.transport
         transport.pauseProducing()
-        self._connecting = self._target.connect(_TargetFactory())
+        self._connecting = self._connect(transport)
         self._connecting.addCallbacks(self._connected, self._unreachable)
 
     def _connected(self, target: Relay) -> None:
@@ -126,27 +130,19 @@ class _Accepted(Relay):
         super().connectionLost(reason)
 
 
-class _TargetFactory(Factory):
-    noisy = False
-
-    def buildProtocol(self, addr: IAddress | None) -> Protocol:
-        return Relay()
-
-
 class RelayFactory(Factory):
-    """Connects each accepted connection to the target.
+    """Connects each accepted connection to another one that is made for it.
 
-    :param target: where the bytes go.
-    :param refused: is told why the target could not be connected; the accepted
-        connection is aborted then.
+    :param connect: makes the other one.
+    :param refused: is told why it could not be made; the accepted connection is aborted then.
     """
 
     noisy = False
 
-    def __init__(self, target: IStreamClientEndpoint, refused: Callable[[Failure], None]) -> None:
-        self._target = target
+    def __init__(self, connect: Connect, refused: Callable[[Failure], None]) -> None:
+        self._connect = connect
         self._refused = refused
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
         """The relay for one accepted connection."""
-        return _Accepted(self._target, self._refused)
+        return _Accepted(self._connect, self._refused)

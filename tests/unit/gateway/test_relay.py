@@ -12,7 +12,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from mutauth_twisted.net.relay import RelayFactory
+from mutauth_twisted.gateway.backend import Backend
+from mutauth_twisted.gateway.relay import RelayFactory
 
 
 @implementer(IHalfCloseableDescriptor)
@@ -62,7 +63,9 @@ class RefusedTests(SynchronousTestCase):
     def test_whoever_is_told_fails(self) -> None:
         """The accepted connection is aborted, whatever becomes of telling why."""
         target = _Target()
-        relay = RelayFactory(cast(Any, target), lambda failure: 1 / 0).buildProtocol(None)
+        relay = RelayFactory(
+            Backend(cast(Any, target)).connect, lambda failure: 1 / 0
+        ).buildProtocol(None)
         transport = _Transport()
         relay.makeConnection(transport)
         target.connecting.errback(Failure(ConnectionRefusedError()))
@@ -77,7 +80,8 @@ class RelayTests(SynchronousTestCase):
         self.target = _Target()
         self.transport = _Transport()
         self.refusals: list[Failure] = []
-        self.client: Any = RelayFactory(self.target, self.refusals.append).buildProtocol(None)
+        connect = Backend(cast(Any, self.target)).connect
+        self.client: Any = RelayFactory(connect, self.refusals.append).buildProtocol(None)
         self.client.makeConnection(self.transport)
 
     def test_client_waits_unread(self) -> None:

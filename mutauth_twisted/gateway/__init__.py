@@ -1,0 +1,1 @@
+"""The gateway: between an authenticated connection and a plain one."""
