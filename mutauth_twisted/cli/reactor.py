@@ -81,6 +81,8 @@ class _Run:
     def _again(self, name: str) -> None:
         if self._to_the_end:
             note(f"{name} again: finishing what was begun")
+        elif self._running is not None:
+            self._running.cancel()
 
     def interrupt(self) -> Deferred[Any] | None:
         """The reactor is to stop; it waits for the Deferred returned."""

@@ -16,6 +16,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mutauth_twisted.net.draining import Live
 from mutauth_twisted.net.sockets import end_when_stalled, prepare, release
 from mutauth_twisted.net.transport import ProtectedTransport, can_half_close
 
@@ -33,6 +34,8 @@ class Relay(Protocol):
         self._peer: Any = None
         self._early: list[bytes] = []
         self._input_over = False
+        #: Is told when this side's connection is over.
+        self.ended: Callable[[Relay], None] = lambda _: None
 
     def connectionMade(self) -> None:
         prepare(self.transport)
@@ -75,6 +78,7 @@ class Relay(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         release(self.transport)
+        self.ended(self)
         peer, self._peer = self._peer, None
         if peer is None:
             return
@@ -88,6 +92,11 @@ class Relay(Protocol):
         else:
             peer.abortConnection()
 
+    def abort(self) -> None:
+        """Cut it, and with that the other side's connection."""
+        transport: Any = self.transport
+        transport.abortConnection()
+
 
 #: Makes the other side for a connection that was accepted, which is given by its transport.
 Connect = Callable[[Any], Deferred[Relay]]
@@ -96,8 +105,14 @@ Connect = Callable[[Any], Deferred[Relay]]
 class _Accepted(Relay):
     """The side that was accepted: it waits, unread, until the other one is connected."""
 
-    def __init__(self, connect: Connect, refused: Callable[[Failure], None]) -> None:
+    def __init__(
+        self,
+        connect: Connect,
+        refused: Callable[[Failure], None],
+        connected: Callable[[Relay], None],
+    ) -> None:
         super().__init__()
+        self._tell_connected = connected
         self._connect = connect
         self._refused = refused
         self._connecting: Deferred[Any] | None = None
@@ -111,6 +126,8 @@ class _Accepted(Relay):
 
     def _connected(self, target: Relay) -> None:
         self._connecting = None
+        for side in (self, target):
+            self._tell_connected(side)
         self.join(target)
         transport: Any = self.transport
         transport.resumeProducing()
@@ -135,14 +152,23 @@ class RelayFactory(Factory):
 
     :param connect: makes the other one.
     :param refused: is told why it could not be made; the accepted connection is aborted then.
+    :param live: gets both sides of those that lead somewhere.
     """
 
     noisy = False
 
-    def __init__(self, connect: Connect, refused: Callable[[Failure], None]) -> None:
+    def __init__(
+        self, connect: Connect, refused: Callable[[Failure], None], live: Live[Relay] | None = None
+    ) -> None:
         self._connect = connect
         self._refused = refused
+        self._live = live
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
         """The relay for one accepted connection."""
-        return _Accepted(self._connect, self._refused)
+        return _Accepted(self._connect, self._refused, self._connected)
+
+    def _connected(self, side: Relay) -> None:
+        if self._live is not None:
+            self._live.add(side)
+            side.ended = self._live.discard

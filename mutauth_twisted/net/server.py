@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
     IListeningPort,
@@ -33,6 +33,7 @@ from mutauth_twisted.identity import PeerIdentity
 from mutauth_twisted.log import Log
 from mutauth_twisted.mechanisms import NEGOTIATE
 from mutauth_twisted.net.descriptors import guard
+from mutauth_twisted.net.draining import Live
 from mutauth_twisted.net.events import ConnectionRecord, Observers
 from mutauth_twisted.net.faults import OwnFaults
 from mutauth_twisted.net.limits import Limits, Slot, Slots, network_of
@@ -107,10 +108,9 @@ class MutualAuthServerFactory:
         #: When the keys were looked at last, and what was wrong with them.
         self._keys_seen: float | None = None
         self._keys_fault: Finding | None = None
-        self._live: set[_Served] = set()
+        self._live: Live[_Served] = Live(reactor)
         #: Told of every connection.
         self.observers = Observers()
-        self._drained: Deferred[None] | None = None
         #: How many handshakes and sessions there are.
         self.slots = Slots(limits)
         self._tls = (tls or server_layer()) if security.protection is Protection.TLS else None
@@ -206,17 +206,11 @@ class MutualAuthServerFactory:
         protocol = _Served(self._reactor, workers_for(self._reactor), self._security, self._role)
         protocol.slot = slot
         protocol.served_by = self
-        protocol.lost = self._lost
+        protocol.lost = self._live.discard
         self._live.add(protocol)
         # The protocol itself logs why; a server has no one else to tell.
         protocol.authenticated.addErrback(lambda _: None)
         return protocol if self._tls is None else self._tls.under(protocol)
-
-    def _lost(self, protocol: _Served) -> None:
-        self._live.discard(protocol)
-        if not self._live and self._drained is not None:
-            drained, self._drained = self._drained, None
-            drained.callback(None)
 
     @property
     def sessions(self) -> tuple[ConnectionRecord, ...]:
@@ -230,19 +224,7 @@ class MutualAuthServerFactory:
         :param seconds: how long they may take.
         :return: how many had to be aborted.
         """
-        if not self._live:
-            return 0
-        drained: Deferred[None] = Deferred()
-        self._drained = drained
-        drained.addTimeout(seconds, self._reactor)
-        try:
-            await drained
-        except TimeoutError:
-            self._drained = None
-        left = tuple(self._live)
-        for protocol in left:
-            protocol.abort()
-        return len(left)
+        return await self._live.drain(seconds)
 
 
 def _too_many(peer: str) -> NetworkError:

@@ -199,7 +199,7 @@ class CommandTestCase(TestCase):
             yield running
 
     @contextlib.contextmanager
-    def forwarder(self, endpoint: str) -> Iterator[Running]:
+    def forwarder(self, endpoint: str, *options: str) -> Iterator[Running]:
         """``mutauth connect --listen`` on a free local port, until the end of the block."""
         process = subprocess.Popen(
             [
@@ -208,6 +208,7 @@ class CommandTestCase(TestCase):
                 endpoint,
                 "--listen",
                 "tcp:0:interface=127.0.0.1",
+                *options,
             ],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -19,9 +19,10 @@ from mutauth_twisted.cli.output import note, report
 from mutauth_twisted.cli.reactor import begin_logging, run_in_reactor
 from mutauth_twisted.errors import MutualAuthError, NetworkError, UsageError
 from mutauth_twisted.gateway.backend import Backend
-from mutauth_twisted.gateway.relay import RelayFactory
+from mutauth_twisted.gateway.relay import Relay, RelayFactory
 from mutauth_twisted.net.client import MutualAuthClientEndpoint
 from mutauth_twisted.net.descriptors import raise_limit
+from mutauth_twisted.net.draining import Live
 from mutauth_twisted.net.plain import listen_on, parse_client
 from mutauth_twisted.net.protocol import describe
 from mutauth_twisted.settings.schema import Option, Where, sections
@@ -122,9 +123,12 @@ def _report(failure: Failure) -> None:
     report(failure.value)
 
 
-async def _through_port(reactor: Any, endpoint: IStreamClientEndpoint, listen: str) -> None:
+async def _through_port(
+    reactor: Any, endpoint: IStreamClientEndpoint, listen: str, seconds: float
+) -> None:
     raise_limit()
-    port = await listen_on(reactor, listen, RelayFactory(Backend(endpoint).connect, _report))
+    live: Live[Relay] = Live(reactor)
+    port = await listen_on(reactor, listen, RelayFactory(Backend(endpoint).connect, _report, live))
     address = port.getHost()
     click.echo(f"mutauth: listening on {describe(address)}", err=True)
     if isinstance(address, IPv4Address | IPv6Address) and ip_address(address.host).is_unspecified:
@@ -136,6 +140,9 @@ async def _through_port(reactor: Any, endpoint: IStreamClientEndpoint, listen: s
         await Deferred()
     finally:
         await port.stopListening()
+        if tuple(live):
+            note(f"waiting up to {seconds:g} s for connections to end; interrupt again to cut them")
+        await live.drain(seconds)
 
 
 def _line(row: Option) -> str:
@@ -160,8 +167,16 @@ class _Connect(click.Command):
     metavar="STRPORT",
     help="Forward local connections instead, e.g. tcp:8080:interface=127.0.0.1.",
 )
+@click.option(
+    "--drain-timeout",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0),
+    default=5.0,
+    show_default=True,
+    help="With --listen: how long connections may go on after SIGTERM or Ctrl-C.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Show each step and what it authenticated.")
-def connect(endpoint: str, listen: str | None, verbose: bool) -> None:
+def connect(endpoint: str, listen: str | None, drain_timeout: float, verbose: bool) -> None:
     """Connect standard input and output to a service that authenticates itself.
 
     ENDPOINT is a Twisted client endpoint string, such as mutauth:scp=echoSvc
@@ -183,7 +198,9 @@ def connect(endpoint: str, listen: str | None, verbose: bool) -> None:
         ):
             note(f"package {target.package.name}: the service is NOT AUTHENTICATED")
         await (
-            _through_port(reactor, target, listen) if listen else _through_stdio(reactor, target)
+            _through_port(reactor, target, listen, drain_timeout)
+            if listen
+            else _through_stdio(reactor, target)
         )
 
     run_in_reactor(main)

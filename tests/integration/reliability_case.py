@@ -1,0 +1,238 @@
+"""A gateway as operators run it, ``mutauth connect --listen`` in front of ``twistd mutauth
+--forward``, between plain clients and a plain service that are the test's own threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+from attrs import frozen
+
+from tests.integration.commands import WAIT, CommandTestCase, Running
+
+HOST = "127.0.0.1"
+PIECE = 65_536
+T = TypeVar("T")
+
+#: In every process that a test starts: what it holds, on request.
+_ACCOUNT = """
+import collections, gc, json, os, signal, sys, threading
+def account(*_):
+    gc.collect()
+    kinds = collections.Counter(type(each).__name__ for each in gc.get_objects())
+    told = {"threads": threading.active_count(), "kinds": kinds}
+    path = os.environ["ACCOUNT_OF_OBJECTS"] + str(os.getpid())
+    with open(path + ".new", "w") as file:
+        json.dump(told, file)
+    os.replace(path + ".new", path)
+signal.signal(signal.SIGUSR2, account)
+"""
+
+
+def echo(connection: socket.socket) -> None:
+    """Send back what comes, and end when it ends."""
+    while data := connection.recv(PIECE):
+        connection.sendall(data)
+    connection.shutdown(socket.SHUT_WR)
+
+
+def reset(connection: socket.socket) -> None:
+    """End a connection with RST and not with FIN."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+def read_all(connection: socket.socket) -> bytes:
+    """All that comes until the end of the stream."""
+    return b"".join(iter(lambda: connection.recv(PIECE), b""))
+
+
+class Backend:
+    """A plain service with a thread for each connection.
+
+    :param talk: what it does with one; the connection is closed when that returns.
+    :param port: where it listens; 0: any free port.
+    :ivar served: how many connections it has accepted.
+    """
+
+    def __init__(self, talk: Callable[[socket.socket], None] = echo, port: int = 0) -> None:
+        self.talk = talk
+        self.served = 0
+        self._open: set[socket.socket] = set()
+        self._listener = socket.create_server((HOST, port), backlog=1024)
+        self.port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):  # closed
+            while True:
+                connection, _ = self._listener.accept()
+                self.served += 1
+                connection.settimeout(WAIT)
+                self._open.add(connection)
+                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):  # what clients see of it is what tests check
+            self.talk(connection)
+        self._open.discard(connection)
+
+    def close(self) -> None:
+        """Listen no more, and close what is open."""
+        for each in (self._listener, *self._open):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+
+@frozen
+class Holdings:
+    """What a process holds at one moment."""
+
+    descriptors: int
+    memory: int
+    threads: int
+    kinds: dict[str, int]
+
+
+@frozen
+class Gateway:
+    """Both ends, and the plain service behind them."""
+
+    service: Running
+    forwarder: Running
+    backend: Backend
+
+    def connect(self, timeout: float = WAIT) -> socket.socket:
+        """A plain client's connection, which may still turn out to lead nowhere."""
+        return socket.create_connection((HOST, self.forwarder.port), timeout)
+
+    def ask(self, question: bytes = b"hello") -> bytes:
+        """What the service answers to one question, on a connection of its own.
+
+        :raises OSError: the connection was reset, or nothing came.
+        """
+        with self.connect() as client:
+            client.sendall(question)
+            client.shutdown(socket.SHUT_WR)
+            return read_all(client)
+
+    @property
+    def ends(self) -> tuple[Running, Running]:
+        """The two processes."""
+        return self.service, self.forwarder
+
+
+class ReliabilityTestCase(CommandTestCase):
+    """With an installed service."""
+
+    timeout = 180
+
+    def setUp(self) -> None:
+        super().setUp()
+        installed = self.install()
+        self.assertEqual(installed.code, 0, installed)
+
+    def environment(self, user: str, **changes: str) -> dict[str, str]:
+        usual = super().environment(user, **changes)
+        Path(self.state, "sitecustomize.py").write_text(_ACCOUNT, "utf-8")
+        path = os.pathsep.join((self.state, usual["PYTHONPATH"]))
+        return {**usual, "PYTHONPATH": path, "ACCOUNT_OF_OBJECTS": f"{self.state}/account-"}
+
+    def backend(self, talk: Callable[[socket.socket], None] = echo, port: int = 0) -> Backend:
+        """A plain service until the end of the test."""
+        backend = Backend(talk, port)
+        self.addCleanup(backend.close)
+        return backend
+
+    @contextlib.contextmanager
+    def gateway(self, *options: str, backend: Backend | None = None) -> Iterator[Gateway]:
+        """Both ends, with a status port, in front of a backend: an echo by default."""
+        backend = backend or self.backend()
+        words = ("--forward", f"tcp:{HOST}:{backend.port}", "--status", f"tcp:0:interface={HOST}")
+        with (
+            self.service(*words, *options) as service,
+            self.forwarder(self.endpoint, "--drain-timeout", f"{WAIT:g}") as forwarder,
+        ):
+            service.read_on()
+            forwarder.read_on()
+            yield Gateway(service, forwarder, backend)
+            for each in (service, forwarder):
+                each.stop()
+        for each in (service, forwarder):
+            for word in ("Traceback", "Unhandled", "internal error"):
+                self.assertNotIn(word, each.log)
+
+    def health(self, service: Running) -> dict[str, Any]:
+        """What its status port tells programs."""
+        line = next(line for line in service.lines if "status on" in line)
+        where = line.rpartition(" ")[2].strip()
+        try:
+            with urlopen(f"http://{where}/health", timeout=WAIT) as answer:
+                return dict(json.load(answer))
+        except HTTPError as error:
+            return dict(json.load(error))
+
+    def until(self, condition: Callable[[], object], what: str = "") -> None:
+        """Wait until something holds; only what is broken takes so long as to fail."""
+        give_up_at = time.monotonic() + WAIT
+        while not condition():
+            self.assertLess(time.monotonic(), give_up_at, what)
+            time.sleep(0.05)
+
+    def until_idle(self, gateway: Gateway) -> None:
+        """Wait until the service has neither sessions nor handshakes."""
+        seen: dict[str, Any] = {}
+
+        def is_idle() -> bool:
+            seen.update(self.health(gateway.service))
+            return not any(seen[name] for name in ("sessions", "handshakes", "waiting"))
+
+        self.until(is_idle, f"it still has connections: {seen}")
+
+    def holdings(self, running: Running) -> Holdings:
+        """What one of a test's processes holds."""
+        pid = running.process.pid
+        account = Path(f"{self.state}/account-{pid}")
+        account.unlink(missing_ok=True)
+        running.process.send_signal(signal.SIGUSR2)
+        self.until(account.exists, "it does not give account")
+        told = json.loads(account.read_text("utf-8"))
+        status = Path(f"/proc/{pid}/status").read_text("utf-8")
+        memory = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
+        return Holdings(
+            len(os.listdir(f"/proc/{pid}/fd")),
+            int(memory.split()[1]) * 1024,
+            told["threads"],
+            told["kinds"],
+        )
+
+    @staticmethod
+    def cpu(running: Running) -> float:
+        """The CPU seconds that a process has used."""
+        return time.clock_gettime(~running.process.pid << 3 | 2)
+
+    @staticmethod
+    def at_once(count: int, work: Callable[[int], T]) -> list[T]:
+        """Do something so many times at the same time; the results in order."""
+        with ThreadPoolExecutor(count) as pool:
+            return list(pool.map(work, range(count)))
+
+
+def digest(data: bytes) -> str:
+    """What tells two long texts apart."""
+    return hashlib.sha256(data).hexdigest()

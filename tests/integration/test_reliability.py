@@ -1,0 +1,281 @@
+"""A gateway under what networks, clients and services do to it for years; docs/reliability.md has
+the list.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import socket
+import threading
+from pathlib import Path
+
+from tests.integration.commands import WAIT
+from tests.integration.reliability_case import (
+    HOST,
+    PIECE,
+    Gateway,
+    Holdings,
+    ReliabilityTestCase,
+    digest,
+    echo,
+    read_all,
+    reset,
+)
+
+MEGABYTE = 1 << 20
+
+
+class FloodTests(ReliabilityTestCase):
+    """Peers that never authenticate."""
+
+    silent, garbage, honest = 40, 20, 100
+    #: As many of the silent as have a slot among the handshakes.
+    silent_at_once = silent
+
+    def flood(self, gateway: Gateway, source: str) -> contextlib.ExitStack:
+        """The connections of an address that say nothing, or nothing of use, until they are
+        closed.
+        """
+        strangers = contextlib.ExitStack()
+        self.addCleanup(strangers.close)
+        where = (self.lab.address_of(self.host), gateway.service.port)
+        for number in range(self.silent + self.garbage):
+            stranger = strangers.enter_context(
+                socket.create_connection(where, WAIT, source_address=(source, 0))
+            )
+            if number >= self.silent:
+                stranger.sendall(os.urandom(64))
+        return strangers
+
+    def serve_honest(self, source: str, *options: str) -> None:
+        """100 clients are served at once beside strangers, who leave nothing behind."""
+        with self.gateway(*options) as gateway:
+            self.assertEqual(gateway.ask(), b"hello")
+            before = self.holdings(gateway.service)
+            strangers = self.flood(gateway, source)
+            questions = [b"%d" % number for number in range(self.honest)]
+            answers = self.at_once(self.honest, lambda number: gateway.ask(questions[number]))
+            self.assertEqual(answers, questions)
+            # The silent ones are there still, so nobody was served after their deadline only.
+            self.assertEqual(self.health(gateway.service)["handshakes"], self.silent_at_once)
+            strangers.close()
+            self.until_idle(gateway)
+            self.until(lambda: self.holdings(gateway.service).descriptors <= before.descriptors)
+            self.assertEqual(gateway.ask(), b"hello")
+
+    def test_of_another_address(self) -> None:
+        """40 silent sockets and 20 that send garbage keep none of 100 clients of another address
+        waiting, with the limits as they are by default.
+        """
+        self.silent_at_once = 32
+        self.serve_honest("127.0.0.77", "--handshake-timeout", "120")
+
+    def test_of_the_same_address(self) -> None:
+        """Nor those of their own address, where one address may have as many handshakes, as a
+        balancer in front needs it.
+        """
+        options = ("--handshake-timeout", "120", "--max-handshakes-per-address", "150")
+        self.serve_honest(HOST, *options)
+
+
+class DescriptorTests(ReliabilityTestCase):
+    """A limit that an administrator, or a container, lowers below what is open already."""
+
+    def test_taken_away_and_given_back(self) -> None:
+        """Without a descriptor for one more connection the service neither ends nor spins, its
+        sessions go on, and those who wait are served when there are some again.
+        """
+        with self.gateway() as gateway:
+            pid = gateway.service.process.pid
+            with gateway.connect() as session:
+                session.sendall(b"before")
+                self.assertEqual(session.recv(6, socket.MSG_WAITALL), b"before")
+                usual = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+                resource.prlimit(pid, resource.RLIMIT_NOFILE, (20, usual[1]))
+                late = [gateway.connect() for _ in range(30)]
+                for client in late:
+                    client.sendall(b"late")
+                self.until(lambda: "no file descriptor left" in gateway.service.log)
+                begun = self.cpu(gateway.service)
+                for _ in range(20):
+                    threading.Event().wait(0.05)
+                    session.sendall(b"during")
+                    self.assertEqual(session.recv(6, socket.MSG_WAITALL), b"during")
+                self.assertLess(self.cpu(gateway.service) - begun, 0.5)
+                resource.prlimit(pid, resource.RLIMIT_NOFILE, usual)
+                for client in late:
+                    self.assertEqual(client.recv(4, socket.MSG_WAITALL), b"late")
+                    client.close()
+            self.assertEqual(gateway.service.log.count("no file descriptor left"), 1)
+            self.until_idle(gateway)
+
+
+class ResetTests(ReliabilityTestCase):
+    """Ends that come as RST, in the middle of a transfer."""
+
+    times = 40
+
+    def test_mid_transfer(self) -> None:
+        """40 resets, by the client and by the service behind in turn: the other side's connection
+        ends as well, what came before is no byte wrong, nothing stays open, and others are served.
+        """
+        text = os.urandom(MEGABYTE)
+        heard: list[tuple[bytes, bool]] = []
+
+        def talk(connection: socket.socket) -> None:
+            order = connection.recv(1)
+            if order == b"e":
+                echo(connection)
+            elif order == b"r":  # reset by the service, in the middle of its answer
+                connection.sendall(text[: 3 * PIECE])
+                reset(connection)
+            else:  # reset by the client, in the middle of its question
+                data, clean = b"", True
+                try:
+                    while more := connection.recv(PIECE):
+                        data += more
+                except ConnectionError:
+                    clean = False
+                heard.append((data, clean))
+
+        with self.gateway(backend=self.backend(talk)) as gateway:
+            self.assertEqual(gateway.ask(b"ehello"), b"hello")
+            before = [self.holdings(each) for each in gateway.ends]
+            for number in range(self.times):
+                client = gateway.connect()
+                if number % 2:
+                    client.sendall(b"q" + text[: number * 7919])
+                    self.until(lambda number=number: gateway.backend.served == number + 2)
+                    reset(client)
+                    continue
+                with client:
+                    client.sendall(b"r")
+                    got = b""
+                    with self.assertRaises(ConnectionResetError):
+                        while more := client.recv(PIECE):
+                            got += more
+                    self.assertTrue(text.startswith(got))
+            self.until(lambda: len(heard) == self.times // 2)
+            for data, clean in heard:
+                self.assertTrue(text.startswith(data))
+                self.assertFalse(clean, "a stream that was cut looks like a finished one")
+            self.until_idle(gateway)
+            for end, held in zip(gateway.ends, before, strict=True):
+                self.until(
+                    lambda end=end, held=held: self.holdings(end).descriptors <= held.descriptors
+                )
+            self.assertEqual(gateway.ask(b"ehello"), b"hello")
+
+
+class StoppingTests(ReliabilityTestCase):
+    """The end of either process while it is busy."""
+
+    transfers, size = 5, 8 * MEGABYTE
+
+    def transfer(self, gateway: Gateway, begun: threading.Barrier, text: bytes) -> str:
+        """Send a text and read its echo at the same time; the echo's digest."""
+        with gateway.connect() as client:
+
+            def send() -> None:
+                with contextlib.suppress(OSError):  # then the echo is incomplete
+                    client.sendall(text[:MEGABYTE])
+                    begun.wait(WAIT)
+                    client.sendall(text[MEGABYTE:])
+                    client.shutdown(socket.SHUT_WR)
+
+            sending = threading.Thread(target=send)
+            sending.start()
+            received = read_all(client)
+            sending.join()
+            return digest(received)
+
+    def stopped(self, which: str) -> None:
+        """SIGTERM to one end in the middle of the transfers."""
+        text = os.urandom(self.size)
+        with self.gateway() as gateway:
+            self.assertEqual(gateway.ask(), b"hello")
+            end = getattr(gateway, which)
+            begun = threading.Barrier(
+                self.transfers, lambda: end.process.send_signal(signal.SIGTERM)
+            )
+            digests = self.at_once(self.transfers, lambda _: self.transfer(gateway, begun, text))
+            self.assertEqual(digests, [digest(text)] * self.transfers)
+            end.process.wait(WAIT)
+            end.stop()
+            self.assertNotIn("were cut", end.log)
+
+    def test_forwarder(self) -> None:
+        """SIGTERM to the forwarder in the middle of 5 x 8 MiB each way: every byte arrives."""
+        self.stopped("forwarder")
+
+    def test_forwarder_twice(self) -> None:
+        """A second signal to the forwarder cuts a connection that would have gone on."""
+        with self.gateway() as gateway, gateway.connect() as client:
+            client.sendall(b"hello")
+            self.assertEqual(client.recv(5, socket.MSG_WAITALL), b"hello")
+            forwarder = gateway.forwarder
+            forwarder.process.send_signal(signal.SIGTERM)
+            self.until(lambda: "interrupt again" in forwarder.log)
+            client.sendall(b"still")
+            self.assertEqual(client.recv(5, socket.MSG_WAITALL), b"still")
+            self.assertIsNone(forwarder.process.poll())
+            forwarder.process.send_signal(signal.SIGTERM)
+            self.assertEqual(forwarder.process.wait(WAIT), 130)
+            with self.assertRaises(ConnectionResetError):
+                client.recv(1)
+
+
+class ChurnTests(ReliabilityTestCase):
+    """Connections that come and go."""
+
+    rounds, clients, each = 4, 10, 50
+
+    def churn(self, gateway: Gateway) -> None:
+        """500 connections, ten at a time, each with a question."""
+
+        def client(number: int) -> None:
+            for turn in range(self.each):
+                question = b"%d %d" % (number, turn)
+                self.assertEqual(gateway.ask(question), question)
+
+        self.at_once(self.clients, client)
+        self.until_idle(gateway)
+
+    def replays(self) -> int:
+        """The size of the replay caches, in bytes."""
+        caches = Path(self.lab.environment("alice")["KRB5RCACHEDIR"]).iterdir()
+        return sum(each.stat().st_size for each in caches)
+
+    def test_nothing_is_left(self) -> None:
+        """2,000 connections are opened and closed: neither end has more descriptors, threads,
+        objects or memory than after the first 500, and the replay cache grows by what RFC 4120
+        asks for, and no more.
+        """
+        with self.gateway() as gateway:
+            self.churn(gateway)
+            cached = self.replays()
+            before = [self.holdings(end) for end in gateway.ends]
+            for _ in range(self.rounds - 1):
+                self.churn(gateway)
+            self.assertEqual(gateway.backend.served, self.rounds * self.clients * self.each)
+            for end, held in zip(gateway.ends, before, strict=True):
+                self.until(
+                    lambda end=end, held=held: self.holdings(end).descriptors <= held.descriptors
+                )
+                self.assert_no_more(self.holdings(end), held)
+            # A record has 16 bytes of tag and 8 of time, in a table that doubles when it is full.
+            self.assertLess(self.replays() - cached, 2 * 1500 * 64)
+
+    def assert_no_more(self, now: Holdings, before: Holdings) -> None:
+        """What 1,500 connections left, of one object each at the least."""
+        grown = {
+            kind: (before.kinds.get(kind, 0), count)
+            for kind, count in now.kinds.items()
+            if count - before.kinds.get(kind, 0) > 150
+        }
+        self.assertEqual(grown, {})
+        self.assertLessEqual(now.threads, before.threads + 1)
+        self.assertLess(now.memory - before.memory, 4 * MEGABYTE)
