@@ -113,6 +113,11 @@ CODES: Final[dict[str, Code]] = {
         "reached.",
         "Check that the service runs, its port, and the firewalls on the way.",
     ),
+    "connections-cut": Code(
+        "The service has stopped, and connections that did not end by themselves were cut.",
+        "Raise `drain-timeout` (and systemd's `TimeoutStopSec=`) if they need longer.",
+        "warning",
+    ),
     "connections-waiting": Code(
         "Too many connections are waiting for a handshake, so this one was refused.",
         "Look for a flood from one address. If the clients are legitimate, raise "

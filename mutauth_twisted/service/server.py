@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import os
-import sys
 from typing import Any
 
 from twisted.application.service import Service
@@ -17,19 +14,21 @@ from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.core.context import Keys
 from mutauth_twisted.credentials import exposed
 from mutauth_twisted.errors import DirectoryError, MutualAuthError, UsageError
+from mutauth_twisted.findings import Finding
 from mutauth_twisted.kerberos.keytab import keytab_file
 from mutauth_twisted.log import Log
 from mutauth_twisted.net.plain import listen_on
 from mutauth_twisted.net.protocol import describe
 from mutauth_twisted.net.server import MutualAuthServerFactory
 from mutauth_twisted.net.tls import Layer
+from mutauth_twisted.service.exitcode import CUT, end_with
 from mutauth_twisted.service.publisher import GRACE, Publisher
 from mutauth_twisted.service.status import Status, StatusFactory
 from mutauth_twisted.settings.service import Settings
 from mutauth_twisted.signals import expect_no_more, stop_on_hangup
 
-#: How long a stopping service waits for the directory and for its connections together, in seconds.
-STOP_DEADLINE = 5.0
+#: How long a stopping service waits for the directory, in seconds.
+WITHDRAWAL = 5.0
 
 
 class MutualAuthService(Service):
@@ -73,8 +72,13 @@ class MutualAuthService(Service):
         """Start; see IService."""
         super().startService()
         stop_on_hangup(self._reactor)  # until there is something to reload
-        starting = self._starting = Deferred.fromCoroutine(self._start())
-        starting.addErrback(self._refuse)
+        # Not before: a signal that comes earlier would end the process at once.
+        self._reactor.callWhenRunning(self._begin)
+
+    def _begin(self) -> None:
+        if self.running:
+            starting = self._starting = Deferred.fromCoroutine(self._start())
+            starting.addErrback(self._refuse)
 
     async def _start(self) -> None:
         if self._publisher is not None:
@@ -154,11 +158,10 @@ class MutualAuthService(Service):
         else:
             self._log.failure("internal error at start", failure)
             end_with(1, self._reactor)
-        # What fails at once fails before the reactor runs, which cannot be stopped until it does.
-        self._reactor.callWhenRunning(self._reactor.stop)
+        self._reactor.stop()
 
     def stopService(self) -> Deferred[None]:
-        """Stop listening, withdraw, and let the connections end; see IService."""
+        """Withdraw, stop listening, and let the connections end; see IService."""
         super().stopService()
         expect_no_more(
             self._reactor, lambda name: self._log.info("{name} again: stopping already", name=name)
@@ -166,35 +169,33 @@ class MutualAuthService(Service):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        """One deadline for everything: no caller waits longer for a service that stops than
-        :data:`STOP_DEADLINE`.
-        """
-        for port in self._ports:
-            await port.stopListening()
-        draining = Deferred.fromCoroutine(self._factory.drain(STOP_DEADLINE))
-        withdrawing = Deferred.fromCoroutine(self._withdraw()).addTimeout(
-            STOP_DEADLINE, self._reactor
-        )
-        stale = ""
-        try:
-            await withdrawing
-        except TimeoutError:
-            stale = f"the directory did not answer within {STOP_DEADLINE:g} s"
-        except MutualAuthError as error:
-            stale = str(error)
-        except Exception:
-            self._log.failure("internal error while the address was withdrawn")
-            stale = "internal error"
-        if stale:
+        """New clients are sent elsewhere first; those who are on their way are served still."""
+        end_with(0, self._reactor)
+        if stale := await self._stale():
             text = "{name}: what the directory says of it may be stale: {stale}"
             self._log.error(text, name=self._settings.service.service_class, stale=stale)
             end_with(DirectoryError.exit_code, self._reactor)
-        if left := await draining:
-            self._log.warn(
-                "{left} connection(s) were cut, as they did not end by themselves", left=left
-            )
+        for port in self._ports:
+            await port.stopListening()
+        if left := await self._factory.drain(self._settings.drain_timeout):
+            self._log.warn("{finding}", finding=_cut(left, self._settings.drain_timeout))
+            end_with(CUT, self._reactor)
         for port in self._status_ports:
             await port.stopListening()
+
+    async def _stale(self) -> str:
+        """Withdraw the address; tell why that failed."""
+        withdrawing = Deferred.fromCoroutine(self._withdraw())
+        try:
+            await withdrawing.addTimeout(WITHDRAWAL, self._reactor)
+        except TimeoutError:
+            return f"the directory did not answer within {WITHDRAWAL:g} s"
+        except MutualAuthError as error:
+            return str(error)
+        except Exception:
+            self._log.failure("internal error while the address was withdrawn")
+            return "internal error"
+        return ""
 
     async def _withdraw(self) -> None:
         if self._starting is not None and not self._starting.called:
@@ -216,19 +217,6 @@ def _key_files(settings: Settings) -> list[tuple[str, str]]:
     return files
 
 
-def end_with(code: int, reactor: Any) -> None:
-    """Make the process end with this exit code, whatever the runner thinks of it.
-
-    twistd has no way for a service to choose the code: it ends with 0 when the
-    reactor was stopped, or by the signal that stopped it, which it finds in a
-    private attribute of the reactor.  Handlers run last in, first out, so this
-    one runs before any other, when twistd has removed its pid file.
-    """
-    reactor._exitSignal = None
-
-    def end() -> None:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-
-    atexit.register(end)
+def _cut(count: int, seconds: float) -> Finding:
+    cause = f"{count} had not ended within {seconds:g} s, and were cut"
+    return Finding("connections-cut", "connections", cause, "raise drain-timeout")

@@ -332,6 +332,14 @@ SECTIONS: Mapping[tuple[str, Where], tuple[Option, ...]] = {
         Option("idle-timeout", _WEEK, "Seconds without a byte that end a session.", _LIMITS.idle),
         Option("max-session", _WEEK, "Seconds after which a session ends (with its ticket)."),
     ),
+    ("Limits", _SERVICE): (
+        Option(
+            "drain-timeout",
+            _seconds(zero=True),
+            "Seconds that connections may take to end when it stops; then they are cut.",
+            5.0,
+        ),
+    ),
     ("The client", Where.CLIENT | _COMMAND): (
         Option("principal", _PRINCIPAL, "Who to be (the ticket's client)."),
         Option("ccache", Kind("CACHE"), "The ticket cache to use (the default one)."),

@@ -37,6 +37,7 @@ class Settings:
     :param policy: who is allowed, as far as no directory has to be asked.
     :param allow_groups: names of groups whose members are allowed too.
     :param deny_groups: names of groups whose members may not.
+    :param drain_timeout: how many seconds its connections may take to end when it stops.
     :param explicit_limits: the names of those limits that are no defaults.
     """
 
@@ -61,6 +62,7 @@ class Settings:
     security: SecurityOptions
     tls_files: tuple[str, str | None] | None
     limits: Limits
+    drain_timeout: float
     explicit_limits: frozenset[str]
 
 
@@ -99,6 +101,7 @@ def service_settings(values: Values) -> Settings:
         security=values.security,
         tls_files=(tls_cert, values["tls-key"]) if tls_cert is not None else None,
         limits=values.limits,
+        drain_timeout=values["drain-timeout"],
         explicit_limits=frozenset(LIMITS.keys() & values.given),
     )
 

@@ -20,12 +20,13 @@ from twisted.internet.threads import deferToThread
 from mutauth_twisted.directory.scp import read_scp
 from mutauth_twisted.errors import DirectoryRefused
 from mutauth_twisted.ldap.session import Change, LdapSession
+from mutauth_twisted.service.exitcode import CUT
 from tests.integration.commands import WAIT, CommandTestCase, Ended, Running
 from tests.integration.directory_case import DirectoryTestCase
 
-#: A stop has one deadline of 5 s; with the end of the process this is what a service manager sees
-#: at most.
-STOPPED = 10.0
+#: A stop has 5 s for the directory and 5 s for the connections; with the end of the process this is
+#: what a service manager sees at most.
+STOPPED = 15.0
 
 
 class Controller:
@@ -126,6 +127,78 @@ class StoppingTests(CommandTestCase):
             return False
         return True
 
+    def health(self, service: Running) -> int:
+        """The code of a service's status page."""
+        line = next(line for line in service.lines if "status on" in line)
+        with socket.create_connection(("127.0.0.1", int(line.rpartition(":")[2])), WAIT) as page:
+            page.sendall(b"GET /health HTTP/1.0\r\n\r\n")
+            return int(page.makefile("rb").readline().split()[1])
+
+    def fixed(self, service: Running) -> str:
+        """The endpoint of a service, which is not looked up."""
+        name = (
+            f"{self.service_class}/{self.host}/CN={self.service_class},CN=srv1,"
+            f"CN=Computers,{self.lab.base_dn}"
+        )
+        return f"mutauth:tcp\\:{self.lab.address_of(self.host)}\\:{service.port}:spn={name}"
+
+    @contextlib.contextmanager
+    def client(self) -> Iterator[subprocess.Popen[bytes]]:
+        """A client with a session, which ends it when its standard input is closed."""
+        client = subprocess.Popen(
+            [*self.program("mutauth"), "connect", self.endpoint],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=self.environment("alice"),
+        )
+        with client:
+            assert client.stdin is not None
+            assert client.stdout is not None
+            client.stdin.write(b"hello\n")
+            client.stdin.flush()
+            self.assertEqual(client.stdout.readline(), b"hello\n")
+            yield client
+
+    def stopping(self, service: Running) -> None:
+        """Have a service stop that has sessions: its address is withdrawn, it listens no more, and
+        is not ready from the signal on.
+        """
+        service.process.send_signal(signal.SIGTERM)
+        self.read_until(service, "SCP withdrawn")
+        self.wait_for(lambda: not self.accepts(service.port), "it still takes clients")
+        for _ in range(10):
+            self.assertEqual(self.health(service), 503)
+
+    def test_drained(self) -> None:
+        """Sessions go on until they end by themselves; then the exit code is 0."""
+        self.assertEqual(self.install().code, 0)
+        words = ("--status", "tcp:0:interface=127.0.0.1", "--drain-timeout", "60")
+        with self.service(*words) as service, self.client() as client:
+            self.stopping(service)
+            for number in range(3):
+                line = f"still here {number}\n".encode()
+                client.stdin.write(line)  # type: ignore[union-attr]
+                client.stdin.flush()  # type: ignore[union-attr]
+                self.assertEqual(client.stdout.readline(), line)  # type: ignore[union-attr]
+            self.assertIsNone(service.process.poll())
+            client.communicate(timeout=WAIT)
+            self.assertEqual((client.returncode, service.stop()), (0, 0), service.log)
+            self.assert_clean(service.log)
+
+    def test_cut(self) -> None:
+        """A session that does not end is cut when time is up, which the client notices, and the
+        exit code tells.
+        """
+        self.assertEqual(self.install().code, 0)
+        words = ("--status", "tcp:0:interface=127.0.0.1", "--drain-timeout", "1")
+        with self.service(*words) as service, self.client() as client:
+            self.stopping(service)
+            self.assertEqual(service.stop(), CUT, service.log)
+            self.assertNotEqual(client.wait(WAIT), 0)
+            self.assertIn("[connections-cut] connections: 1 had not ended within 1 s", service.log)
+            self.assert_clean(service.log)
+
     def assert_clean(self, log: str) -> None:
         for word in ("Traceback", "internal error", "Unhandled"):
             self.assertNotIn(word, log)
@@ -140,23 +213,25 @@ class StoppingTests(CommandTestCase):
             self.assertTrue(controller.ignored.wait(WAIT))
             process.send_signal(signal.SIGTERM)
             log, _ = process.communicate(timeout=STOPPED)
-            self.assertEqual(process.returncode, -signal.SIGTERM, log)
+            self.assertEqual(process.returncode, 0, log)
             self.assert_clean(log)
             self.assertNotIn("serving", log)
 
     def test_silent_during_a_check(self) -> None:
-        """New clients are refused from the signal on, the end comes in time, and the exit code says
-        what was left.
+        """The address is withdrawn first, for so long clients are served, and it is not ready any
+        more; the end comes in time, and the exit code says what was left.
         """
         self.assertEqual(self.install().code, 0)
-        with self.controller() as (controller, options), self.service(*options) as service:
-            self.assertTrue(self.accepts(service.port))
+        status = ("--status", "tcp:0:interface=127.0.0.1")
+        with self.controller() as (controller, options), self.service(*options, *status) as service:
+            self.assertEqual(self.health(service), 200)
             controller.hang()
             self.assertTrue(controller.ignored.wait(WAIT))
             service.process.send_signal(signal.SIGTERM)
-            # Before the directory's deadline: the service is still there, and waits for it.
+            self.wait_for(lambda: self.health(service) == 503, "it is ready")
+            # Whoever has looked before the withdrawal is on the way, and finds it.
+            self.assertEqual(self.mutauth("connect", self.fixed(service), given="hello").code, 0)
             self.wait_for(lambda: not self.accepts(service.port), "it still takes clients")
-            self.assertIsNone(service.process.poll())
             log = service.log + service.process.communicate(timeout=STOPPED)[0]
             self.assertEqual(service.process.returncode, 3, log)
             self.assertIn(
@@ -173,7 +248,7 @@ class StoppingTests(CommandTestCase):
         self.assertEqual(self.install().code, 0)
         with self.service("--check-interval", "0.05") as service:
             time.sleep(0.5)  # many looks
-            self.assertEqual(service.stop(), -signal.SIGTERM)
+            self.assertEqual(service.stop(), 0)
             self.assertIn("SCP withdrawn", service.log)
             self.assert_clean(service.log)
         found = self.mutauth("scp", "find", self.service_class, "--json", *self.directory[:2])
@@ -186,14 +261,14 @@ class StoppingTests(CommandTestCase):
         with self.service() as service:
             service.process.send_signal(signal.SIGHUP)
             service.lines.append(service.process.communicate(timeout=STOPPED)[0])
-            self.assertEqual(service.process.returncode, -signal.SIGHUP)
+            self.assertEqual(service.process.returncode, 0)
             self.assertIn("SCP withdrawn", service.log)
             self.assert_clean(service.log)
         process = self.start(prefix=("nohup",))
         with self._running(process, "serving") as kept:
             process.send_signal(signal.SIGHUP)
             self.assertEqual(self.talk().output, "hello\n")
-            self.assertEqual(kept.stop(), -signal.SIGTERM)
+            self.assertEqual(kept.stop(), 0)
 
     def talk(self) -> Ended:
         return self.mutauth("connect", self.endpoint, given="hello\n")
@@ -210,7 +285,7 @@ class StoppingTests(CommandTestCase):
                 self.assertIn("SCP withdrawn", first.log)
                 self.read_until(second, "SCP updated" if options else "published again")
                 self.assertEqual(self.talk().output, "hello\n")
-                self.assertEqual(second.stop(), -signal.SIGTERM)
+                self.assertEqual(second.stop(), 0)
                 self.assertIn("SCP withdrawn", second.log)
 
     def read_until(self, running: Running, words: str) -> None:
@@ -293,7 +368,7 @@ class NameTests(CommandTestCase):
             self.read_until_asked(service)
             while service.log.count("authenticated as alice") < 3:
                 service.lines.append(service.process.stdout.readline())  # type: ignore[union-attr]
-            self.ends(service, -signal.SIGTERM)
+            self.ends(service, CUT)
 
     def test_directory(self) -> None:
         """The name of a domain controller that hangs does not hold up the end of a service that
@@ -316,7 +391,7 @@ class NameTests(CommandTestCase):
         )
         starting = Running(process, [])
         self.read_until_asked(starting)
-        self.ends(starting, -signal.SIGTERM)
+        self.ends(starting, 0)
 
     def test_connect(self) -> None:
         """Nor does that of the service to which connect --listen leads."""
@@ -443,4 +518,4 @@ class FileTests(CommandTestCase):
                 answer = b"".join(iter(lambda: watcher.recv(4096), b"")).decode()
             self.assertIn("NOT healthy", answer)
             self.assertIn(f"keytab {keytab}: it cannot be read: it is not a regular file", answer)
-            self.assertEqual(service.stop(), -signal.SIGTERM)
+            self.assertEqual(service.stop(), 0)
