@@ -139,8 +139,9 @@ async def serve(keytab: str, pattern: str) -> None:
     policy = AccessPolicy(allow=(pattern,))
 
     def authorize(identity: PeerIdentity) -> None:
-        if refusal := policy.refusal(identity.principal, identity.read_logon):
-            raise AccessDenied(identity.principal, refusal.cause, refusal.remedy)
+        decision = policy.decide(identity.principal, identity.read_logon)
+        if not decision.allowed:
+            raise AccessDenied(identity.principal, decision.cause, decision.remedy)
 
     async def answer(*streams: asyncio.StreamReader | asyncio.StreamWriter) -> None:
         peer = Peer(streams, initiator=False, authorize=authorize)  # type: ignore[arg-type]

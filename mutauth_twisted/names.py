@@ -18,6 +18,11 @@ def split_principal(principal: str) -> tuple[str, str]:
     return match[1], match[2] or ""
 
 
+def escape_name(name: str) -> str:
+    """A name as it stands in a principal."""
+    return re.sub(r"([\\@/])", r"\\\1", name)
+
+
 def fold_ascii(text: str) -> str:
     """The text with A to Z made small, and nothing else: what two names may differ in and still be
     one name.

@@ -6,7 +6,7 @@ from typing import Final
 
 from attrs import frozen
 
-from mutauth_twisted.access import check_group_sid
+from mutauth_twisted.access.sids import check_group_sid
 from mutauth_twisted.directory.acl import parse_sid
 from mutauth_twisted.errors import NotFound, UsageError
 from mutauth_twisted.ldap.dn import domain_of, is_dn

@@ -33,6 +33,7 @@ from twisted.internet.interfaces import (
     IStreamServerEndpoint,
 )
 
+from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.dns import Resolver
 from mutauth_twisted.errors import UsageError, check_utf8
@@ -228,7 +229,7 @@ def server_endpoint(
     inner = _one_endpoint(
         arguments, r"mutauth:tcp\:9000:keytab=/etc/echo.keytab:allow=*@EXAMPLE.COM"
     )
-    policy, security = values.policy, values.security
+    policy, security = AccessPolicy.of(values.rules), values.security
     package = security.package
     credentials = package.service_credentials(values.package_options)
     keys = package.acceptor_keys(credentials, values["service-class"])

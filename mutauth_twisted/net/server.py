@@ -157,9 +157,10 @@ class MutualAuthServerFactory:
 
     def authorize(self, identity: PeerIdentity) -> None:
         """Ask the access policy about a client; raises AccessDenied."""
-        if refusal := self.policy.refusal(identity.principal, identity.read_logon):
-            cause = f"the access policy does not allow this principal: {refusal.cause}"
-            raise AccessDenied(short_name(identity.principal), cause, refusal.remedy)
+        decision = self.policy.decide(identity.principal, identity.read_logon)
+        if not decision.allowed:
+            cause = f"the access policy does not allow this principal: {decision.cause}"
+            raise AccessDenied(short_name(identity.principal), cause, decision.remedy)
 
     def doStart(self) -> None:
         """Called when a port starts listening; see IProtocolFactory."""

@@ -4,16 +4,14 @@ runs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from attrs import evolve
-
-from mutauth_twisted.access import AccessPolicy
+from mutauth_twisted.access import AccessPolicy, AccessRules
+from mutauth_twisted.access.rules import Effect
 from mutauth_twisted.directory.groups import Group, find_group
 from mutauth_twisted.errors import DirectoryRefused, MutualAuthError, NotFound, UsageError
 from mutauth_twisted.findings import Finding
 from mutauth_twisted.ldap.session import LdapSession
-from mutauth_twisted.settings.service import Settings
 
 
 class NamedGroups:
@@ -23,17 +21,15 @@ class NamedGroups:
     that one are not allowed, as whoever may create a group could have made it;
     but they are denied where the name is on a denial.
 
-    :param settings: the service.
+    :param rules: those of the service.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._policy = settings.policy
-        self._allow = settings.allow_groups
-        self._deny = settings.deny_groups
-        self._names = tuple(dict.fromkeys((*self._allow, *self._deny)))
+    def __init__(self, rules: AccessRules) -> None:
+        self._rules = rules
+        self._names = rules.names()
         self._found: Mapping[str, Group] = {}
-        self._denied: tuple[str, ...] = ()
-        self._called: Mapping[str, str] = {}
+        #: The SIDs that the names of denied groups have had.
+        self._denied: dict[str, tuple[str, ...]] = {}
 
     def __bool__(self) -> bool:
         return bool(self._names)
@@ -73,8 +69,7 @@ class NamedGroups:
     def settle(self, found: Mapping[str, Group]) -> None:
         """Take what was found at the start."""
         self._found = found
-        self._denied = tuple(found[name].sid for name in self._deny)
-        self._called = {group.sid: name for name, group in found.items()}
+        self._denied = {name: (found[name].sid,) for name in self._rules.names("deny")}
 
     def compare(self, looked: Mapping[str, Group | MutualAuthError]) -> list[Finding]:
         """Return the changes since the start."""
@@ -87,13 +82,12 @@ class NamedGroups:
             elif now.sid != was.sid:
                 cause = f"it is another group now, {now.sid} instead of {was.sid}"
                 wrong.append(Finding("group-replaced", f"group {name}", cause, self._remedy(name)))
-                if name in self._deny:
-                    self._denied = tuple(dict.fromkeys((*self._denied, now.sid)))
-                    self._called = {**self._called, now.sid: name}
+                if name in self._denied:
+                    self._denied[name] = tuple(dict.fromkeys((*self._denied[name], now.sid)))
         return wrong
 
     def _remedy(self, name: str) -> str:
-        if name not in self._allow:
+        if name not in self._rules.names("allow"):
             return "members of either are denied; restart the service if that is right"
         return (
             "its members are not allowed; find out who created it, and restart the service if "
@@ -103,10 +97,7 @@ class NamedGroups:
     @property
     def policy(self) -> AccessPolicy:
         """The service's policy with the groups that were found."""
-        allowed = (self._found[name].sid for name in self._allow)
-        return evolve(
-            self._policy,
-            allow_groups=(*self._policy.allow_groups, *allowed),
-            deny_groups=(*self._policy.deny_groups, *self._denied),
-            group_names=self._called,
-        )
+        return AccessPolicy.of(self._rules, self._sids_of)
+
+    def _sids_of(self, effect: Effect, name: str) -> Sequence[str]:
+        return self._denied[name] if effect == "deny" else (self._found[name].sid,)

@@ -77,9 +77,9 @@ class Publisher:
             if _has_entry(settings)
             else None
         )
-        self._groups = NamedGroups(settings)
+        self._groups = NamedGroups(settings.rules)
         self._names = NamedAccounts(
-            settings, settings.directory.realm or split_principal(principal)[1]
+            settings.rules, settings.directory.realm or split_principal(principal)[1]
         )
         self._use: Callable[[AccessPolicy], None] | None = None
         #: Who runs the service.
@@ -103,7 +103,7 @@ class Publisher:
     @staticmethod
     def is_needed(settings: Settings) -> bool:
         """Tell whether there is anything to ask the directory for."""
-        return _has_entry(settings) or bool(NamedGroups(settings))
+        return _has_entry(settings) or bool(settings.rules.names())
 
     @property
     def wrong(self) -> tuple[Finding, ...]:

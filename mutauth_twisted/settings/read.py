@@ -11,7 +11,9 @@ from typing import Any
 
 from attrs import field, frozen
 
-from mutauth_twisted.access import AccessPolicy, SeveralPatterns, is_sid
+from mutauth_twisted.access import AccessRules
+from mutauth_twisted.access.patterns import SeveralPatterns
+from mutauth_twisted.access.rules import option_rules
 from mutauth_twisted.core.mechanism import Mechanism
 from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.errors import UsageError, check_utf8
@@ -226,16 +228,23 @@ class Values(dict[str, Any]):
         return DirectoryOptions(*(self[name] for name in names))
 
     @property
-    def policy(self) -> AccessPolicy:
-        """The access policy, without groups that only the directory can tell.
+    def rules(self) -> AccessRules:
+        """The access rules.
 
-        :raises UsageError: when it allows no client.
+        :raises UsageError: when they allow no client.
         """
-        allow, deny = (filter(is_sid, self[name]) for name in ("allow-group", "deny-group"))
-        policy = AccessPolicy(self["allow"], self["deny"], self["allow-all"], allow, deny)
-        if policy.allows_no_client and not self["allow-group"]:
+        rules = AccessRules(
+            option_rules(
+                self["allow"],
+                self["deny"],
+                allow_all=self["allow-all"],
+                allow_groups=self["allow-group"],
+                deny_groups=self["deny-group"],
+            )
+        )
+        if rules.allows_no_client:
             spell = self.front.spell
             remedy = f"add {spell('allow', 'PATTERN')}, or {spell('allow-all', True)} for all"
             cause = "the access policy allows no client"
             raise self.error("allow", cause, remedy, code="no-access-policy")
-        return policy
+        return rules

@@ -16,7 +16,8 @@ from typing import Any
 
 from attrs import evolve, frozen
 
-from mutauth_twisted.access import check_pattern, is_sid
+from mutauth_twisted.access.patterns import check_pattern
+from mutauth_twisted.access.sids import is_sid
 from mutauth_twisted.directory.guidcache import DEFAULT_STATE_DIR
 from mutauth_twisted.directory.servicename import DEFAULT_SPN_FORMS, RNR_FORMS, SPN_FORMS
 from mutauth_twisted.errors import UsageError

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from attrs import frozen
 
-from mutauth_twisted.access import AccessPolicy, is_sid
+from mutauth_twisted.access import AccessPolicy, AccessRules
 from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.directory.published.base import SpnCheck
 from mutauth_twisted.directory.servicename import DEFAULT_SPN_FORMS, RNR_FORMS, ServiceName
@@ -34,10 +34,8 @@ class Settings:
     :param serve: what to serve, as a kind (``echo``, ``forward``, ``factory``) and its argument.
     :param tls_files: the files of a TLS certificate and, where it is another one, of its key.
     :param spn_check: what to do about a missing SPN: ``refuse``, ``warn`` or ``off``.
-    :param policy: who is allowed, as far as no directory has to be asked.
-    :param allow_groups: names of groups whose members are allowed too.
-    :param deny_groups: names of groups whose members may not.
     :param drain_timeout: how many seconds its connections may take to end when it stops.
+    :param rules: who is allowed and who is denied.
     :param explicit_limits: the names of those limits that are no defaults.
     """
 
@@ -56,14 +54,19 @@ class Settings:
     state_dir: Path
     status: str | None
     serve: tuple[str, str]
-    policy: AccessPolicy
-    allow_groups: tuple[str, ...]
-    deny_groups: tuple[str, ...]
+    rules: AccessRules
     security: SecurityOptions
     tls_files: tuple[str, str | None] | None
     limits: Limits
     drain_timeout: float
     explicit_limits: frozenset[str]
+
+    @property
+    def policy(self) -> AccessPolicy:
+        """The access policy; as long as the directory has not told the groups that the rules name,
+        no client is allowed.
+        """
+        return AccessPolicy() if self.rules.names() else AccessPolicy.of(self.rules)
 
 
 def service_settings(values: Values) -> Settings:
@@ -95,20 +98,13 @@ def service_settings(values: Values) -> Settings:
         state_dir=Path(values["state-dir"]),
         status=values["status"],
         serve=_serve(values),
-        policy=values.policy,
-        allow_groups=_names(values["allow-group"]),
-        deny_groups=_names(values["deny-group"]),
+        rules=values.rules,
         security=values.security,
         tls_files=(tls_cert, values["tls-key"]) if tls_cert is not None else None,
         limits=values.limits,
         drain_timeout=values["drain-timeout"],
         explicit_limits=frozenset(LIMITS.keys() & values.given),
     )
-
-
-def _names(groups: tuple[str, ...]) -> tuple[str, ...]:
-    """The groups that are given by their names, for the directory to find."""
-    return tuple(group for group in groups if not is_sid(group))
 
 
 def _entry(values: Values) -> Literal["scp", "rnr"]:

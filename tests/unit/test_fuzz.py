@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from fuzz.__main__ import Report, parse_log
 from fuzz.inputs import Choices, edited
 from fuzz.targets import CORPUS, TARGETS, seeds
-from mutauth_twisted import access
+from mutauth_twisted.access import patterns
 from mutauth_twisted.core import handshake
 from mutauth_twisted.core.confirmation import Confirmed
 from mutauth_twisted.core.connection import Connection
@@ -193,7 +193,7 @@ class FaultTests(SynchronousTestCase):
 
     def test_names_that_only_look_alike(self) -> None:
         """The policy's target sees that one realm is taken for another."""
-        self.patch(access, "fold_ascii", str.casefold)
+        self.patch(patterns, "fold_ascii", str.casefold)
         self.assert_found("policy")
 
     def test_a_pac_that_is_cut(self) -> None:

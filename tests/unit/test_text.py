@@ -188,8 +188,8 @@ class SourceTests(SynchronousTestCase):
         """
         refusals, logon = Refusals(Clock()), Logon(HOSTILE * 50, HOSTILE * 50)
         for principal in (HOSTILE * 500, f"alice@{HOSTILE * 50}"):
-            refusal = AccessPolicy(allow=["bob@*"]).refusal(f"{principal}@R", lambda: logon)
-            assert refusal is not None
+            refusal = AccessPolicy(allow=["bob@*"]).decide(f"{principal}@R", lambda: logon)
+            self.assertFalse(refusal.allowed)
             error = AccessDenied(short_name(principal), refusal.cause, refusal.remedy)
             with captured_log() as events:
                 refusals.refused(error, "10.0.0.1", "handshake with 10.0.0.1:1 failed")

@@ -619,7 +619,7 @@ class PolicyTests(Case):
             identity = server.verify(SEAL)
             self.assertIn(
                 "nothing tells its groups",
-                str(allowed.refusal(identity.principal, identity.read_logon)),
+                allowed.decide(identity.principal, identity.read_logon).cause,
             )
 
 

@@ -91,7 +91,7 @@ class OwnAccountTests(ServiceCase):
         """
 
         class Unproven(AccessPolicy):
-            def refusal(self, principal: str, read_logon: Any) -> Any:
+            def decide(self, principal: str, read_logon: Any) -> Any:
                 raise PeerNotAuthenticated(principal, "its PAC cannot be read", "see its log")
 
         self.factory = MutualAuthServerFactory(

@@ -179,12 +179,17 @@ class OptionsTests(SynchronousTestCase):
             settings.policy,
             AccessPolicy(allow_groups=(first, second.upper()), deny_groups=("S-1-18-2",)),
         )
-        self.assertEqual((settings.allow_groups, settings.deny_groups), ((), ()))
+        self.assertEqual(settings.rules.names(), ())
         words = ("--allow-group", "Domain Users", "--deny-group", "LAB\\x", "--deny-group", second)
         settings = self.settings(*MINIMAL[:5], *words)
-        self.assertEqual(settings.policy, AccessPolicy(deny_groups=(second,)))
+        names = settings.rules.names
+        self.assertEqual((names("allow"), names("deny")), (("Domain Users",), ("LAB\\x",)))
+        # Until the directory has told the groups.
+        self.assertEqual(settings.policy, AccessPolicy())
+        sids = {"Domain Users": (first,), "LAB\\x": ("S-1-18-1", "S-1-18-3")}
         self.assertEqual(
-            (settings.allow_groups, settings.deny_groups), (("Domain Users",), ("LAB\\x",))
+            AccessPolicy.of(settings.rules, lambda effect, name: sids[name]),
+            AccessPolicy(allow_groups=(first,), deny_groups=("S-1-18-1", "S-1-18-3", second)),
         )
 
     def test_groups_refused(self) -> None:

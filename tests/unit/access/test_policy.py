@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mutauth_twisted.access import AccessPolicy, Logon, SeveralPatterns, is_sid
+from mutauth_twisted.access import AccessPolicy, AccessRules, Decision, Logon
+from mutauth_twisted.access.patterns import SeveralPatterns
+from mutauth_twisted.access.rules import option_rules
+from mutauth_twisted.access.sids import is_sid
 from mutauth_twisted.errors import UsageError
 from mutauth_twisted.names import split_principal
 
@@ -154,7 +157,7 @@ class AccessPolicyTests(SynchronousTestCase):
                 and "EXAMPLE" not in pattern
             ):
                 self.assertTrue(policy.permits("svc-good@R", lambda: user), pattern)
-        refusal = AccessPolicy(allow=["svc-*@R"]).refusal("svc-evil@R", lambda: evil)
+        refusal = AccessPolicy(allow=["svc-*@R"]).decide("svc-evil@R", lambda: evil)
         self.assertIn("a wildcard is for computers only in a pattern that ends in $", str(refusal))
 
     def test_denials_stay_wide(self) -> None:
@@ -356,14 +359,13 @@ class AccountTests(SynchronousTestCase):
                 ("nothing tells its groups",),
             ),
         ):
-            refusal = policy.refusal("alice@R", lambda logon=logon: logon)
-            assert refusal is not None
+            refusal = policy.decide("alice@R", lambda logon=logon: logon)
+            self.assertFalse(refusal.allowed)
             self.assertTrue(refusal.remedy)
             for word in words:
                 self.assertIn(word, f"{refusal.cause}; {refusal.remedy}")
-        self.assertIsNone(
-            AccessPolicy(allow=["alice@R"]).refusal("alice@R", lambda: Logon("alice", "LAB"))
-        )
+        allowed = AccessPolicy(allow=["x@R", "al*@R"]).decide("x@R", lambda: Logon("alice", "LAB"))
+        self.assertEqual(allowed, Decision(allowed=True, rule="--allow al*@R"))
 
     def test_read_when_it_decides(self) -> None:
         """The PAC is not read where the realm alone decides, or the name on the ticket keeps
@@ -472,12 +474,12 @@ class DomainTests(SynchronousTestCase):
         """A policy tells which rules are about one account, and how another of the same place is
         written.
         """
-        policy = AccessPolicy(
+        made = option_rules(
             ["*@R", "srv1@R", "LAB\\srv1"], ["a\\/b@R", "b?b@R", "LAB\\[x]", "eve@*"]
         )
         rules = [
-            (each.option, each.name, each.home, each.pattern_for("x$"))
-            for each in policy.account_rules
+            (each.rule.source, each.name, each.home, each.pattern_for("x$"))
+            for each in AccessRules(made).account_rules
         ]
         self.assertEqual(
             rules,
