@@ -13,12 +13,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import UUID
 
+from attrs import evolve
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.names import dns
 
 from fuzz.targets import CORPUS, TARGETS
 from fuzz.targets.connection import MANNERS, conversation, peer_of
 from fuzz.targets.kerberos import parties_of_a_realm
 from fuzz.targets.ldap import ldap_buffers
+from mutauth_twisted.gateway.forwarded import ForwardedIdentity
+from mutauth_twisted.gateway.proxyprotocol import CRC32C, ProxyHeader, crc32c
 from mutauth_twisted.testing.fakes import FakeContext
 from mutauth_twisted.testing.pacs import ENABLED, REAL, pac
 from mutauth_twisted.wire import NNS, WINSOCK, Wire
@@ -497,6 +501,30 @@ def _dns() -> Seeds:
     )
 
 
+def _proxy_header() -> Seeds:
+    client, service = IPv4Address("TCP", "192.0.2.7", 40000), IPv4Address("TCP", "192.0.2.1", 88)
+    six, socket = IPv6Address("TCP", "2001:db8::1", 9000), UNIXAddress(b"/run/s")
+    sids = ("S-1-5-21-1-2-3-513", "S-1-18-1")
+    who = ForwardedIdentity("alice@R", "R", "kerberos", "s/h", "D\\alice", "S-1-5-21-1-2-3-9", sids)
+    whole = who.header(client, service).encode()
+    yield "identity", _cuts() + whole + b"what follows"
+    yield "pieces", _cuts(1, 13, 15, 28, 40) + whole
+    cut = evolve(who, groups=sids * 300, connection_id="c-1")
+    yield "groups-cut", _cuts(3000) + cut.header(client, six).encode()
+    yield "unix", _cuts() + who.header(socket, socket).encode()
+    yield "unspecified", _cuts() + who.header(socket, client).encode()
+    yield "local", _cuts() + ProxyHeader(local=True).encode() + whole
+    yield (
+        "no-identity",
+        _cuts() + ProxyHeader(six, six, [(5, b"\xff"), (4, b""), (4, b"")]).encode(),
+    )
+    yield "cut", _cuts() + whole[:-1]
+    blank = ProxyHeader(client, service, [(CRC32C, bytes(4))]).encode()
+    yield "checksum", _cuts() + blank[:-4] + crc32c(blank).to_bytes(4, "big")
+    yield "http", _cuts() + b"GET / HTTP/1.1\r\n\r\n"
+    yield "version-1", _cuts() + b"PROXY TCP4 192.0.2.7 192.0.2.1 40000 88\r\n"
+
+
 _MAKERS: dict[str, Callable[[], Seeds]] = {
     "wire-nns": lambda: _wire(NNS),
     "wire-winsock": lambda: _wire(WINSOCK),
@@ -519,6 +547,7 @@ _MAKERS: dict[str, Callable[[], Seeds]] = {
     "scp": _scp,
     "rnr": _rnr,
     "guid-cache": _guid_cache,
+    "proxy-header": _proxy_header,
     "dns": _dns,
 }
 

@@ -192,6 +192,14 @@ CODES: Final[dict[str, Code]] = {
         "Check that the service, a KDC and the directory answer; allow more with `timeout` or "
         "`--handshake-timeout`.",
     ),
+    "identity-not-forwardable": Code(
+        "A client is authenticated and allowed, but the backend cannot be told who it is: its "
+        "account's name has a character or a length that the way of telling does not have, or its "
+        "ticket has no PAC. The backend was not contacted.",
+        "Rename the account, or have the client ask for a ticket with a PAC; serve clients whose "
+        "identity the backend needs not by a gateway without `--proxy-protocol` and "
+        "`--ident-address`.",
+    ),
     "internal-error": Code(
         "A bug in this program.",
         "Report it with the traceback in the log.",

@@ -63,6 +63,7 @@ TARGETS: dict[str, Target] = {
     "scp": Target("entries", "check_scp"),
     "rnr": Target("entries", "check_rnr", 1200),
     "guid-cache": Target("entries", "guid_cache", prepared=True),
+    "proxy-header": Target("headers", "check", 1024),
     "dns": Target("answers", "check", 1024),
 }
 

@@ -15,6 +15,7 @@ from attrs import evolve, frozen
 from twisted.internet.interfaces import IAddress
 
 from mutauth_twisted.errors import MutualAuthError
+from mutauth_twisted.gateway.backend import Introducer, Introduction
 from mutauth_twisted.gateway.proxyprotocol import (
     LONGEST,
     UNIQUE_ID,
@@ -54,7 +55,7 @@ class ForwardedIdentity:
     :param mechanism: how: ``kerberos``, ``negotiate`` (Kerberos inside SPNEGO), or
         ``ntlm-service-unproven``.
     :param spn: the gateway's own service class and host, ``class/host``.
-    :param account: its account, ``DOMAIN\\sAMAccountName``, from the PAC; None: its ticket has none.
+    :param account: its account, ``DOMAIN\\sAMAccountName``, by the PAC; None: unknown.
     :param sid: that account's SID; None: unknown.
     :param groups: the SIDs of its groups; None: the gateway does not tell them, or does not know
         them.
@@ -130,14 +131,18 @@ class ForwardedIdentity:
 
         :raises InvalidHeader: when a part of it is missing or not text.
         """
-        texts = {tlv: _decode(tlv, value) for tlv in Tlv if (value := header.value(tlv)) is not None}
-        if not texts.keys() - {Tlv.UNIQUE_ID}:
+        values = {tlv: value for tlv in Tlv if (value := header.value(tlv)) is not None}
+        if not values.keys() - {Tlv.UNIQUE_ID}:
             return None
+        texts = {tlv: _decode(tlv, value) for tlv, value in values.items()}
         groups = texts.get(Tlv.GROUPS)
         sids = tuple(groups.split(",")) if groups else ()
         cut = sids[-1:] == (CUT,)
         return cls(
-            *(_needed(texts, tlv) for tlv in (Tlv.PRINCIPAL, Tlv.REALM, Tlv.MECHANISM, Tlv.SPN)),
+            _needed(texts, Tlv.PRINCIPAL),
+            _needed(texts, Tlv.REALM),
+            _needed(texts, Tlv.MECHANISM),
+            _needed(texts, Tlv.SPN),
             account=texts.get(Tlv.ACCOUNT),
             sid=texts.get(Tlv.SID),
             groups=None if groups is None else sids[: len(sids) - cut],
@@ -184,7 +189,7 @@ def _fitting(groups: tuple[str, ...], cut: bool, room: int) -> str:
 
 
 def identity_not_forwardable(principal: str, cause: str) -> MutualAuthError:
-    """The error of a client whose identity cannot be told to the backend, which is not contacted."""
+    """The error of a client whose identity cannot be told to the backend."""
     return MutualAuthError(
         short_name(principal),
         f"the backend cannot be told who this is: {cause}",
@@ -193,28 +198,32 @@ def identity_not_forwardable(principal: str, cause: str) -> MutualAuthError:
     )
 
 
-class ProxyIntroducer:
-    """Tells a backend of each client by a PROXY header.
+class _Header(Introduction):
+    """A header, which the backend gets before anything else."""
+
+    def __init__(self, header: bytes) -> None:
+        self._header = header
+
+    def connected(self, backend: Any) -> bytes:
+        """See :class:`Introduction`."""
+        return self._header
+
+
+def proxy_introducer(spn: str, *, groups: bool = False) -> Introducer:
+    """Make what tells a backend of each client by a PROXY header.
+
+    A client that it cannot tell exactly is refused before the backend is dialled.
 
     :param spn: the service's own, ``class/host``.
     :param groups: whether to tell the client's groups.
     """
 
-    def __init__(self, spn: str, *, groups: bool = False) -> None:
-        self._spn = spn
-        self._groups = groups
-
-    def first_bytes(self, client: Any) -> bytes:
-        """The header for a client.
-
-        :param client: its transport, an IMutualAuthTransport.
-        :raises MutualAuthError: when there is none for it.
-        """
+    def introduce(client: Any) -> Introduction:
         identity: PeerIdentity = client.peer_identity
-        told = ForwardedIdentity.of(
-            identity, self._spn, client.connection_id, groups=self._groups
-        )
+        told = ForwardedIdentity.of(identity, spn, client.connection_id, groups=groups)
         try:
-            return told.header(client.getPeer(), client.getHost()).encode()
+            return _Header(told.header(client.getPeer(), client.getHost()).encode())
         except InvalidHeader as error:
             raise identity_not_forwardable(identity.principal, str(error)) from error
+
+    return introduce

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address as IPv4
 from ipaddress import IPv6Address as IPv6
 from ipaddress import ip_address
-from typing import Final
+from typing import Any, Final
 
 from attrs import field, frozen
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -50,7 +50,7 @@ def _as_tuple(tlvs: Iterable[tuple[int, bytes]]) -> tuple[tuple[int, bytes], ...
 class ProxyHeader:
     """One header.
 
-    :param source: the client's address; None: unknown, or of a kind that the protocol does not have.
+    :param source: the client's address; None: unknown, or of another kind.
     :param destination: the address that the client connected to; None where ``source`` is.
     :param tlvs: types and values, in their order.
     :param local: whether the sender connects for itself (LOCAL), as for a health check: the
@@ -106,9 +106,10 @@ def _encode_addresses(source: IAddress | None, destination: IAddress | None) -> 
         if max(map(len, paths)) > _UNIX_PATH:
             raise InvalidHeader(f"a socket's path is longer than {_UNIX_PATH} bytes")
         return _UNIX_STREAM, b"".join(path.ljust(_UNIX_PATH, b"\0") for path in paths)
-    both = (source, destination)
-    ends = [each for each in both if isinstance(each, (IPv4Address, IPv6Address))]
-    if len(ends) < len(both):
+    ends: list[Any] = [
+        end for end in (source, destination) if isinstance(end, (IPv4Address, IPv6Address))
+    ]
+    if len(ends) < 2:
         return _UNSPECIFIED, b""
     ips = [plain_ip(end.host) for end in ends]
     ports = _PORTS.pack(*(end.port for end in ends))
@@ -178,6 +179,8 @@ def _decode(command: int, family: int, header: bytes) -> ProxyHeader:
             raise InvalidHeader(f"it has TLV 0x{kind:02X} twice")
         if kind == CRC32C:
             _check_sum(header, at, value)
+        if kind == UNIQUE_ID and len(value) > LONGEST_UNIQUE_ID:
+            raise InvalidHeader(f"its unique id has {len(value)} bytes, too many")
         tlvs[kind] = value
         kept.append((kind, value))
     return ProxyHeader(*_decode_addresses(family, block), tuple(kept))

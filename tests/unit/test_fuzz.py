@@ -20,6 +20,7 @@ from mutauth_twisted.core.context import Outcome
 from mutauth_twisted.core.records import Records
 from mutauth_twisted.core.stream import Stream
 from mutauth_twisted.directory import binding
+from mutauth_twisted.gateway.proxyprotocol import HeaderParser, InvalidHeader
 from mutauth_twisted.kerberos import pac
 from mutauth_twisted.ldap import dn as names
 from mutauth_twisted.mechanisms import kerberos
@@ -190,6 +191,25 @@ class FaultTests(SynchronousTestCase):
         self.assert_found("acceptor", KeyError)
         self.patch(kerberos.KerberosInitiator, "_explain", broken)
         self.assert_found("initiator", KeyError)
+
+    def test_a_header_in_pieces(self) -> None:
+        """A parser that wants the first bytes of a header together, and one that loses what follows
+        it.
+        """
+        right = HeaderParser.feed
+
+        def impatient(parser: HeaderParser, data: bytes) -> Any:
+            if len(parser._data) + len(data) < 16:
+                raise InvalidHeader("it is cut")
+            return right(parser, data)
+
+        def greedy(parser: HeaderParser, data: bytes) -> Any:
+            found = right(parser, data)
+            return found and (found[0], b"")
+
+        for wrong in (impatient, greedy):
+            self.patch(HeaderParser, "feed", wrong)
+            self.assert_found("proxy-header")
 
     def test_names_that_only_look_alike(self) -> None:
         """The policy's target sees that one realm is taken for another."""
