@@ -193,12 +193,9 @@ CODES: Final[dict[str, Code]] = {
         "`--handshake-timeout`.",
     ),
     "identity-not-forwardable": Code(
-        "A client is authenticated and allowed, but the backend cannot be told who it is: its "
-        "account's name has a character or a length that the way of telling does not have, or its "
-        "ticket has no PAC. The backend was not contacted.",
-        "Rename the account, or have the client ask for a ticket with a PAC; serve clients whose "
-        "identity the backend needs not by a gateway without `--proxy-protocol` and "
-        "`--ident-address`.",
+        "A client is authenticated and allowed, but the backend cannot be told exactly who it is. "
+        "The message says why. The backend was not contacted.",
+        "Rename the account; or serve it through a gateway that does not tell identities.",
     ),
     "internal-error": Code(
         "A bug in this program.",

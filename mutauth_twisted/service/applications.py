@@ -14,8 +14,9 @@ from twisted.python.failure import Failure
 from twisted.python.reflect import InvalidName, ModuleNotFound, ObjectNotFound, namedAny
 from zope.interface import implementer
 
-from mutauth_twisted.errors import UsageError
-from mutauth_twisted.gateway.backend import Backend, backend_endpoint
+from mutauth_twisted.errors import MutualAuthError, UsageError
+from mutauth_twisted.gateway.backend import Backend, Introducer, backend_endpoint
+from mutauth_twisted.gateway.forwarded import proxy_introducer
 from mutauth_twisted.gateway.relay import RelayFactory
 from mutauth_twisted.log import LimitedLog, Log
 from mutauth_twisted.settings.service import Settings
@@ -56,15 +57,31 @@ class EchoFactory(Factory):
     protocol = Echo
 
 
-def _plain_service(reactor: Any, target: str) -> RelayFactory:
+def _introducers(settings: Settings) -> list[Introducer]:
+    """Introducers of clients to the plain service."""
+    introducers = []
+    if settings.proxy_protocol:
+        name = settings.service
+        spn = f"{name.service_class}/{name.host}"
+        introducers.append(proxy_introducer(spn, groups=settings.proxy_groups))
+    return introducers
+
+
+def _plain_service(reactor: Any, settings: Settings, target: str) -> RelayFactory:
     # While it is down, each client that comes back would have its line.
     failures = LimitedLog(reactor, _log, "connections to the plain service failed")
 
     def refused(failure: Failure) -> None:
+        error = failure.value
+        if isinstance(error, MutualAuthError):
+            text = f"the plain service at {target} is not contacted: {error.coded}"
+            failures.line(error.code, error.subject, lambda: text, LogLevel.error)
+            return
         text = f"the plain service at {target} cannot be reached: {failure.getErrorMessage()}"
         failures.line("unreachable", target, lambda: text, LogLevel.error)
 
-    return RelayFactory(Backend(backend_endpoint(reactor, target)).connect, refused)
+    backend = Backend(backend_endpoint(reactor, target), _introducers(settings))
+    return RelayFactory(backend.connect, refused)
 
 
 def application_factory(reactor: Any, settings: Settings) -> IProtocolFactory:
@@ -76,7 +93,7 @@ def application_factory(reactor: Any, settings: Settings) -> IProtocolFactory:
     if kind == "echo":
         return EchoFactory()
     if kind == "forward":
-        return _plain_service(reactor, argument)
+        return _plain_service(reactor, settings, argument)
     return _named_factory(argument)
 
 

@@ -277,6 +277,10 @@ SECTIONS: Mapping[tuple[str, Where], tuple[Option, ...]] = {
         ),
         Option("status", _STRPORT, "Server endpoint string at which to report its state, by HTTP."),
     ),
+    ("What the backend is told", _SERVICE): (
+        Option("proxy-protocol", FLAG, "Tell it who the client is, by PROXY protocol headers."),
+        Option("proxy-protocol-groups", FLAG, "Tell it the SIDs of the client's groups, too."),
+    ),
     ("What is published and checked", _SERVICE): (
         Option("publish", _PUBLISHED, "What to keep up to date in the directory.", "scp"),
         Option("rnr-name", _NAME, "Name or DN of the RnR service (the service class)."),
@@ -395,6 +399,8 @@ LIMITS = {
 NEEDS: Mapping[str, tuple[str, str | None]] = {
     "tls-cert": ("protection", Protection.TLS.value),
     "tls-key": ("tls-cert", None),
+    "proxy-protocol": ("forward", None),
+    "proxy-protocol-groups": ("proxy-protocol", None),
     "tls-ca": ("protection", Protection.TLS.value),
     "tls-name": ("tls-ca", None),
 }
@@ -405,7 +411,7 @@ ABOUT_SERVICE = {
     Where.SERVER: {"service-class"},
 }
 #: What goes only with a package that identifies a client's groups.
-ABOUT_GROUPS = frozenset({"allow-group", "deny-group"})
+ABOUT_GROUPS = frozenset({"allow-group", "deny-group", "proxy-protocol-groups"})
 #: What is for more than a package's credentials, and goes with any, in these front-ends.
 FOR_ALL_PACKAGES = {Where.SERVICE: {"state-dir"}}
 #: The value that an option has to have with a package that does not authenticate the service.

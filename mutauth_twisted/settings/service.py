@@ -32,6 +32,8 @@ class Settings:
     :param check_interval: seconds between checks of the directory; 0: none but at the start.
     :param directory: how the directory is reached.
     :param serve: what to serve, as a kind (``echo``, ``forward``, ``factory``) and its argument.
+    :param proxy_protocol: whether a backend is told by a PROXY header who a client is.
+    :param proxy_groups: whether that tells the client's groups.
     :param tls_files: the files of a TLS certificate and, where it is another one, of its key.
     :param spn_check: what to do about a missing SPN: ``refuse``, ``warn`` or ``off``.
     :param drain_timeout: how many seconds its connections may take to end when it stops.
@@ -54,6 +56,8 @@ class Settings:
     state_dir: Path
     status: str | None
     serve: tuple[str, str]
+    proxy_protocol: bool
+    proxy_groups: bool
     rules: AccessRules
     security: SecurityOptions
     tls_files: tuple[str, str | None] | None
@@ -98,6 +102,8 @@ def service_settings(values: Values) -> Settings:
         state_dir=Path(values["state-dir"]),
         status=values["status"],
         serve=_serve(values),
+        proxy_protocol=values["proxy-protocol"],
+        proxy_groups=values["proxy-protocol-groups"],
         rules=values.rules,
         security=values.security,
         tls_files=(tls_cert, values["tls-key"]) if tls_cert is not None else None,

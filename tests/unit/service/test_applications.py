@@ -10,13 +10,17 @@ from typing import Any, cast
 from unittest import mock
 
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.testing import MemoryReactorClock
+from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.logger import formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
+from mutauth_twisted.directory.servicename import ServiceName
 from mutauth_twisted.errors import UsageError
+from mutauth_twisted.gateway.forwarded import ForwardedIdentity
+from mutauth_twisted.gateway.proxyprotocol import SIGNATURE, HeaderParser
 from mutauth_twisted.log import LimitedLog
 from mutauth_twisted.service.applications import application_factory
+from mutauth_twisted.testing import authenticated_pair
 from mutauth_twisted.testing.fakes import FakeTransport, captured_log
 
 READY = Factory.forProtocol(Protocol)
@@ -39,7 +43,9 @@ class FactoryTests(SynchronousTestCase):
 
     def made(self, kind: str, argument: str) -> Any:
         """What is served."""
-        return application_factory(MemoryReactorClock(), mock.Mock(serve=(kind, argument)))
+        return application_factory(
+            MemoryReactorClock(), mock.Mock(serve=(kind, argument), proxy_protocol=False)
+        )
 
     def refusal(self, name: str, kind: str = "factory") -> str:
         """The one line that a name ends with."""
@@ -114,7 +120,9 @@ class ForwardTests(SynchronousTestCase):
         back.
         """
         reactor = MemoryReactorClock()
-        factory = application_factory(reactor, mock.Mock(serve=("forward", "tcp:127.0.0.1:9")))
+        factory = application_factory(
+            reactor, mock.Mock(serve=("forward", "tcp:127.0.0.1:9"), proxy_protocol=False)
+        )
         with captured_log() as events:
             for _ in range(100):
                 client: Any = factory.buildProtocol(cast(Any, None))
@@ -131,3 +139,55 @@ class ForwardTests(SynchronousTestCase):
         self.assertIn(
             f"{left_out} more connections to the plain service failed", formatEvent(events[-1])
         )
+
+    def introduced(self, principal: str) -> tuple[MemoryReactorClock, list[str], Any]:
+        """What a client's connection leads to where the backend is told who it is."""
+        reactor = MemoryReactorClock()
+        settings = mock.Mock(
+            serve=("forward", "tcp:127.0.0.1:9"),
+            proxy_protocol=True,
+            proxy_groups=True,
+            service=ServiceName("echoSvc", "srv1.example.com"),
+        )
+        factory = application_factory(reactor, settings)
+        with captured_log() as events:
+            pair = authenticated_pair(
+                cast(Any, factory),
+                Factory.forProtocol(Protocol),
+                principal=principal,
+                groups=("S-1-5-21-1-2-3-4",),
+            )
+            pair.flush()
+            lines = [formatEvent(event) or "" for event in events]
+        return reactor, lines, pair
+
+    def test_told_who_it_is(self) -> None:
+        """The header is the first that the backend gets, before what the client has said."""
+        reactor, _, pair = self.introduced("alice@TEST.EXAMPLE")
+        backend = StringTransport()
+        pair.client.transport.write(SIGNATURE + b" as a client says it")
+        pair.flush()
+        relay: Any = reactor.tcpClients[0][2].buildProtocol(None)
+        relay.makeConnection(backend)
+        pair.flush()
+        header, rest = HeaderParser().feed(backend.value()) or self.fail("there is no header")
+        told = ForwardedIdentity.told(header)
+        assert told is not None
+        self.assertEqual(
+            (told.principal, told.realm, told.spn, told.groups),
+            (
+                "alice@TEST.EXAMPLE",
+                "TEST.EXAMPLE",
+                "echoSvc/srv1.example.com",
+                ("S-1-5-21-1-2-3-4",),
+            ),
+        )
+        self.assertEqual(rest, SIGNATURE + b" as a client says it")
+
+    def test_not_to_be_told(self) -> None:
+        """The backend is not even dialled for a client whose name cannot be told."""
+        reactor, lines, pair = self.introduced("ali\0ce@TEST.EXAMPLE")
+        self.assertEqual(reactor.tcpClients, [])
+        self.assertTrue(pair.server.transport.disconnecting)
+        line = next(line for line in lines if "not contacted" in line)
+        self.assertIn("[identity-not-forwardable]", line)
