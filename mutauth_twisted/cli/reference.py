@@ -16,7 +16,7 @@ from mutauth_twisted.cli.main import main, summary
 from mutauth_twisted.settings.schema import ALIASES, NEEDS, Option, Where, rows
 
 _FRONTS = {
-    "twistd, TOML": Where.SERVICE,
+    "twistd, TOML": Where.TWISTD,
     "server string": Where.SERVER,
     "client string": Where.CLIENT,
     "mutauth": Where.COMMAND,

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from typing import Any
 
-from twisted.application.service import Service
+from attrs import frozen
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.internet.defer import Deferred, TimeoutError, maybeDeferred
 from twisted.internet.interfaces import IProtocolFactory
-from twisted.python.failure import Failure
 
 from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.core.context import Keys
 from mutauth_twisted.credentials import exposed
-from mutauth_twisted.errors import DirectoryError, MutualAuthError, UsageError
+from mutauth_twisted.errors import MutualAuthError, UsageError
 from mutauth_twisted.findings import Finding
 from mutauth_twisted.kerberos.keytab import keytab_file
 from mutauth_twisted.log import Log
@@ -21,21 +21,28 @@ from mutauth_twisted.net.plain import listen_on
 from mutauth_twisted.net.protocol import describe
 from mutauth_twisted.net.server import MutualAuthServerFactory
 from mutauth_twisted.net.tls import Layer
-from mutauth_twisted.service.exitcode import CUT, end_with
 from mutauth_twisted.service.publisher import GRACE, Publisher
-from mutauth_twisted.service.status import Status, StatusFactory
+from mutauth_twisted.service.status import Status
 from mutauth_twisted.settings.service import Settings
-from mutauth_twisted.signals import expect_no_more, stop_on_hangup
 
 #: How long a stopping service waits for the directory, in seconds.
 WITHDRAWAL = 5.0
 
 
-class MutualAuthService(Service):
-    """Checks the directory, listens, publishes; and takes it all back.
+@frozen
+class Stopped:
+    """How a service has stopped.
 
-    A service that may not start stops the reactor, and the process ends with
-    the error's exit code.
+    :param cut: how many connections did not end by themselves.
+    :param stale: whether the directory may still have its address.
+    """
+
+    cut: int
+    stale: bool
+
+
+class MutualAuthService:
+    """Checks the directory, listens, publishes; and takes it all back.
 
     :param reactor: Twisted's reactor.
     :param settings: the service.
@@ -43,6 +50,7 @@ class MutualAuthService(Service):
     :param publisher: its view of the directory; None: it publishes and checks nothing.
     :param factory: the application's factory.
     :param tls: its TLS, where it has a certificate of its own.
+    :ivar name: how it is called.
     """
 
     _log = Log()
@@ -56,6 +64,7 @@ class MutualAuthService(Service):
         factory: IProtocolFactory,
         tls: Layer | None = None,
     ) -> None:
+        self.name = settings.name
         self._reactor = reactor
         self._settings = settings
         self._publisher = publisher
@@ -65,48 +74,53 @@ class MutualAuthService(Service):
         )
         self._key_files = _key_files(settings)
         self._ports: list[Any] = []
-        self._status_ports: list[Any] = []
-        self._starting: Deferred[None] | None = None
+        self._is_stopping = False
+        self._step: Deferred[None] | None = None
 
-    def startService(self) -> None:
-        """Start; see IService."""
-        super().startService()
-        stop_on_hangup(self._reactor)  # until there is something to reload
-        # Not before: a signal that comes earlier would end the process at once.
-        self._reactor.callWhenRunning(self._begin)
+    def begin(
+        self, step: Callable[[MutualAuthService], Coroutine[Any, Any, None]]
+    ) -> Deferred[None]:
+        """Take a step of the start, for whose end a stop waits.
 
-    def _begin(self) -> None:
-        if self.running:
-            starting = self._starting = Deferred.fromCoroutine(self._start())
-            starting.addErrback(self._refuse)
+        :param step: one of this class's coroutines.
+        """
+        self._step = Deferred.fromCoroutine(step(self))
+        return self._step
 
-    async def _start(self) -> None:
+    async def check(self) -> None:
+        """See that the directory is as it has to be.
+
+        :raises MutualAuthError: when it is not.
+        """
         if self._publisher is not None:
             await self._publisher.check(self._use)
-        if not self.running:  # stopped in the meantime
-            return
+
+    async def listen(self) -> None:
+        """Take connections.
+
+        :raises MutualAuthError: when an endpoint cannot be had.
+        """
         for listen in self._settings.listen:
             port = await listen_on(self._reactor, listen, self._factory)
-            if not self.running:
-                await port.stopListening()
+            if self._is_stopping:
+                await maybeDeferred(port.stopListening)
                 return
             self._ports.append(port)
+
+    async def publish(self) -> None:
+        """Publish the address, and watch over it from now on.
+
+        :raises MutualAuthError: when it cannot be published.
+        """
         if self._publisher is not None:
             port = self._tcp_port() if self._settings.publish else None
             await self._publisher.publish(port, self._own(), lambda: self._factory.own_seen)
-        if not self.running:
-            return
-        if self._settings.status is not None:
-            page = await listen_on(
-                self._reactor, self._settings.status, StatusFactory(self._reactor, self.status)
-            )
-            self._status_ports.append(page)
-            self._log.info("status on {where}", where=describe(page.getHost()))
+
+    def tell_where(self) -> None:
+        """Log where it listens."""
         for port in self._ports:
             self._log.info(
-                "serving {name} on {where}",
-                name=self._settings.service.service_class,
-                where=describe(port.getHost()),
+                "serving {name} on {where}", name=self.name, where=describe(port.getHost())
             )
 
     def status(self) -> Status:
@@ -114,8 +128,8 @@ class MutualAuthService(Service):
         fault, slots = self._factory.fault, self._factory.slots
         wrong = self._publisher.wrong if self._publisher is not None else ()
         return Status(
-            self._settings.service.service_class,
-            tuple(describe(port.getHost()) for port in self._ports) if self.running else (),
+            self.name,
+            () if self._is_stopping else tuple(describe(port.getHost()) for port in self._ports),
             handshakes=slots.handshakes,
             waiting=slots.waiting,
             sessions=slots.sessions,
@@ -145,43 +159,20 @@ class MutualAuthService(Service):
             )
         return int(port)
 
-    def _refuse(self, failure: Failure) -> None:
-        if failure.check(CancelledError):
-            return
-        if isinstance(failure.value, MutualAuthError):
-            self._log.critical(
-                "{name} does not start: {error}",
-                name=self._settings.service.service_class,
-                error=failure.value,
-            )
-            end_with(failure.value.exit_code, self._reactor)
-        else:
-            self._log.failure("internal error at start", failure)
-            end_with(1, self._reactor)
-        self._reactor.stop()
+    async def stop(self) -> Stopped:
+        """Withdraw, stop listening, and let the connections end.
 
-    def stopService(self) -> Deferred[None]:
-        """Withdraw, stop listening, and let the connections end; see IService."""
-        super().stopService()
-        expect_no_more(
-            self._reactor, lambda name: self._log.info("{name} again: stopping already", name=name)
-        )
-        return Deferred.fromCoroutine(self._stop())
-
-    async def _stop(self) -> None:
-        """New clients are sent elsewhere first; those who are on their way are served still."""
-        end_with(0, self._reactor)
+        New clients are sent elsewhere first; those who are on their way are served still.
+        """
+        self._is_stopping = True
         if stale := await self._stale():
             text = "{name}: what the directory says of it may be stale: {stale}"
-            self._log.error(text, name=self._settings.service.service_class, stale=stale)
-            end_with(DirectoryError.exit_code, self._reactor)
+            self._log.error(text, name=self.name, stale=stale)
         for port in self._ports:
-            await port.stopListening()
+            await maybeDeferred(port.stopListening)
         if left := await self._factory.drain(self._settings.drain_timeout):
-            self._log.warn("{finding}", finding=_cut(left, self._settings.drain_timeout))
-            end_with(CUT, self._reactor)
-        for port in self._status_ports:
-            await port.stopListening()
+            self._log.warn("{finding}", finding=_cut(self.name, left, self._settings.drain_timeout))
+        return Stopped(left, bool(stale))
 
     async def _stale(self) -> str:
         """Withdraw the address; tell why that failed."""
@@ -198,10 +189,10 @@ class MutualAuthService(Service):
         return ""
 
     async def _withdraw(self) -> None:
-        if self._starting is not None and not self._starting.called:
+        if self._step is not None and not self._step.called:
             # Not cancelled at once: what a thread is about to publish could not be withdrawn before
             # it is there.
-            await self._starting.addTimeout(GRACE, self._reactor)
+            await self._step.addTimeout(GRACE, self._reactor)
         if self._publisher is not None:
             await self._publisher.withdraw()
 
@@ -217,6 +208,6 @@ def _key_files(settings: Settings) -> list[tuple[str, str]]:
     return files
 
 
-def _cut(count: int, seconds: float) -> Finding:
+def _cut(name: str, count: int, seconds: float) -> Finding:
     cause = f"{count} had not ended within {seconds:g} s, and were cut"
-    return Finding("connections-cut", "connections", cause, "raise drain-timeout")
+    return Finding("connections-cut", f"connections of {name}", cause, "raise drain-timeout")

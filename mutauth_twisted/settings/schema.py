@@ -32,8 +32,10 @@ from mutauth_twisted.wire import NNS, WIRES
 class Where(Flag):
     """Front-ends, as bits."""
 
-    #: ``twistd mutauth``, and a table of TOML.
+    #: One service: ``twistd mutauth``, and a ``[service.NAME]`` of its configuration file.
     SERVICE = auto()
+    #: The process with all its services: ``twistd mutauth``, and the top of its configuration file.
+    PROCESS = auto()
     #: A server's endpoint string.
     SERVER = auto()
     #: A client's, with what it looks for in the directory, or with an endpoint of its own.
@@ -50,6 +52,7 @@ class Where(Flag):
     CLIENT = LOCATED | DIRECT
     CHANNEL = LISTENING | CLIENT
     SEARCHING = SERVICE | LOCATED | COMMAND
+    TWISTD = SERVICE | PROCESS
 
 
 def _text(text: str) -> str:
@@ -156,7 +159,7 @@ _SMALL, _MANY, _MORE = _number(65535, 0), _number(100_000), _number(1_000_000)
 _WEEK = _seconds(604_800)
 _PACKAGES = _choice(MECHANISMS)
 _PROTECTIONS = _choice([protection.value for protection in Protection])
-_SERVICE, _SERVER, _SCP, _KEYWORD, _RNR, _DIRECT, _COMMAND = Where
+_SERVICE, _PROCESS, _SERVER, _SCP, _KEYWORD, _RNR, _DIRECT, _COMMAND = Where
 _LIMITS = Limits()
 _PUBLISHED, _CHECKS = _choice(("scp", "rnr", "none")), _choice(("refuse", "warn", "off"))
 _INTERVAL = _seconds(86400, zero=True)
@@ -275,6 +278,8 @@ SECTIONS: Mapping[tuple[str, Where], tuple[Option, ...]] = {
             _NAME,
             "Twisted factory to serve: its dotted name, or that of a callable that makes it.",
         ),
+    ),
+    ("The process", _PROCESS): (
         Option("status", _STRPORT, "Server endpoint string at which to report its state, by HTTP."),
     ),
     ("What the backend is told", _SERVICE): (

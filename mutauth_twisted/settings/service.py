@@ -22,6 +22,7 @@ from mutauth_twisted.settings.schema import LIMITS
 class Settings:
     """One service, as its options describe it.
 
+    :param name: how the log, the status and the audit call it: that of its table, or its class.
     :param service: what it is called; the SPNs of its forms have to be registered.
     :param account: who runs the service; None: the one entry of the keytab that is not an SPN.
     :param keytab: its keys; None: KRB5_KTNAME, then the system's.
@@ -41,6 +42,7 @@ class Settings:
     :param explicit_limits: the names of those limits that are no defaults.
     """
 
+    name: str
     service: ServiceName
     account: str | None
     keytab: str | None
@@ -54,7 +56,6 @@ class Settings:
     spn_check: SpnCheck
     directory: DirectoryOptions
     state_dir: Path
-    status: str | None
     serve: tuple[str, str]
     proxy_protocol: bool
     proxy_groups: bool
@@ -73,13 +74,15 @@ class Settings:
         return AccessPolicy() if self.rules.names() else AccessPolicy.of(self.rules)
 
 
-def service_settings(values: Values) -> Settings:
+def service_settings(values: Values, name: str | None = None) -> Settings:
     """The service that values of :data:`~mutauth_twisted.settings.schema.Where.SERVICE` describe.
 
+    :param name: how it is called; None: by its class.
     :raises UsageError: for what does not go together.
     """
     tls_cert = values["tls-cert"]
     return Settings(
+        name=name or values["service-class"],
         service=ServiceName(
             values["service-class"],
             values["host"],
@@ -100,7 +103,6 @@ def service_settings(values: Values) -> Settings:
         spn_check=values["spn-check"],
         directory=values.directory,
         state_dir=Path(values["state-dir"]),
-        status=values["status"],
         serve=_serve(values),
         proxy_protocol=values["proxy-protocol"],
         proxy_groups=values["proxy-protocol-groups"],

@@ -10,11 +10,12 @@ from twisted.python import usage
 
 from mutauth_twisted.errors import MutualAuthError, UsageError, check_utf8
 from mutauth_twisted.settings import schema
+from mutauth_twisted.settings.process import process_settings
 from mutauth_twisted.settings.read import Front, Values
 from mutauth_twisted.settings.schema import FLAG, Option, Where
 from mutauth_twisted.settings.service import service_settings
 
-TWISTD = Front(Where.SERVICE)
+TWISTD = Front(Where.TWISTD)
 
 
 def leave(error: MutualAuthError) -> NoReturn:
@@ -38,7 +39,7 @@ def _adder(option: Option) -> Callable[[ServiceOptions, str], None]:
 class ServiceOptions(usage.Options):
     """The part of the command line that is not an option.
 
-    :ivar settings: the service that the options describe, once they are parsed.
+    :ivar settings: the process that the options describe, once they are parsed.
     """
 
     synopsis = "[options]"
@@ -63,7 +64,8 @@ class ServiceOptions(usage.Options):
                 if isinstance(self.get(name), (_Given, list))
                 or (option.kind is FLAG and self[name])
             }
-            self.settings = service_settings(Values(TWISTD, TWISTD.where, given))
+            values = Values(TWISTD, TWISTD.where, given)
+            self.settings = process_settings(values, (service_settings(values),))
         except UsageError as error:
             leave(error)
         except usage.UsageError as error:

@@ -196,7 +196,8 @@ class StoppingTests(CommandTestCase):
             self.stopping(service)
             self.assertEqual(service.stop(), CUT, service.log)
             self.assertNotEqual(client.wait(WAIT), 0)
-            self.assertIn("[connections-cut] connections: 1 had not ended within 1 s", service.log)
+            line = f"connections of {self.service_class}: 1 had not ended within 1 s"
+            self.assertIn(f"[connections-cut] {line}", service.log)
             self.assert_clean(service.log)
 
     def assert_clean(self, log: str) -> None:

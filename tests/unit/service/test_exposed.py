@@ -9,7 +9,7 @@ from typing import Any
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import formatEvent
 
-from mutauth_twisted.service.tap import _make
+from mutauth_twisted.service.assembly import make_process
 from mutauth_twisted.settings.twistd import Options
 from mutauth_twisted.testing.certificates import Certificates
 from mutauth_twisted.testing.fakes import captured_log
@@ -36,7 +36,7 @@ class ExposedTests(Case):
             )
         )
         with captured_log() as events:
-            service = _make(MemoryReactorClock(), options.settings)
+            service = make_process(MemoryReactorClock(), options.settings)
         lines = [formatEvent(event) for event in events]
         return service, [line for line in lines if "[keys-exposed]" in line]
 

@@ -56,7 +56,7 @@ def from_command_line(*words: str) -> Settings:
     """The service of a command line."""
     parsed = Options()
     parsed.parseOptions([*COMMAND_LINE, *words])
-    return parsed.settings
+    return parsed.settings.services[0]
 
 
 class SchemaTests(SynchronousTestCase):

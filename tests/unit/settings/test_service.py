@@ -34,7 +34,7 @@ class OptionsTests(SynchronousTestCase):
     def settings(self, *words: str) -> Settings:
         options = Options()
         options.parseOptions(words)
-        return options.settings
+        return options.settings.services[0]
 
     def refused(self, *words: str) -> str:
         """The line with which a command line ends the process."""

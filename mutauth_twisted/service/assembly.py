@@ -1,0 +1,90 @@
+"""A process and its services, made of what their settings say; nothing runs yet.
+
+Whatever does not need the directory is read and verified here: keys, certificates, factories,
+endpoint strings, and the descriptors that all of it takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from attrs import evolve
+
+from mutauth_twisted.kerberos.keytab import keytab_principal
+from mutauth_twisted.log import Log
+from mutauth_twisted.net.descriptors import REMEDY, RESERVE, fit, raise_limit
+from mutauth_twisted.net.plain import parse_server
+from mutauth_twisted.net.tls import server_layer
+from mutauth_twisted.service.applications import application_factory
+from mutauth_twisted.service.process import Process
+from mutauth_twisted.service.publisher import Publisher
+from mutauth_twisted.service.server import MutualAuthService
+from mutauth_twisted.settings.process import ProcessSettings
+from mutauth_twisted.settings.service import Settings
+
+_log = Log()
+
+
+def make_process(reactor: Any, settings: ProcessSettings) -> Process:
+    """Make a process with all its services.
+
+    :raises MutualAuthError: when one of them cannot be made.
+    """
+    if settings.status is not None:
+        parse_server(reactor, settings.status)
+    return Process(reactor, settings, [make_service(reactor, each) for each in fitting(settings)])
+
+
+def make_service(reactor: Any, settings: Settings) -> MutualAuthService:
+    """Make one service.
+
+    :param settings: with limits that fit.
+    :raises MutualAuthError: when its keys, certificate, factory or endpoints cannot be used.
+    """
+    for listen in settings.listen:
+        parse_server(reactor, listen)
+    package, principal = settings.security.package, None
+    # Clients are accepted with any key of the keytab; the directory is asked as the account alone.
+    if Publisher.is_needed(settings) or settings.account is not None:
+        principal = keytab_principal(settings.keytab, settings.account)
+    credentials = package.service_credentials(settings.package_options)
+    keys = package.acceptor_keys(credentials, settings.service.service_class)
+    tls = server_layer(*settings.tls_files) if settings.tls_files is not None else None
+    publisher = (
+        Publisher(reactor, settings, principal)
+        if principal and Publisher.is_needed(settings)
+        else None
+    )
+    factory = application_factory(reactor, settings)
+    return MutualAuthService(reactor, settings, keys, publisher, factory, tls)
+
+
+def fitting(settings: ProcessSettings) -> Iterator[Settings]:
+    """The services with limits that this process has descriptors for; each has an equal share.
+
+    :raises UsageError: when limits that the user gave do not fit.
+    """
+    count = len(settings.services)
+    available = raise_limit()
+    share = available if count == 1 else RESERVE + (available - RESERVE) // count
+    for service in settings.services:
+        yield _fitting(service, share, count)
+
+
+def _fitting(settings: Settings, share: int, count: int) -> Settings:
+    each = 2 if settings.serve[0] == "forward" else 1
+    limits = fit(settings.limits, settings.explicit_limits, each, share)
+    if limits != settings.limits:
+        _log.warn(
+            "{name}: this process may have {share} descriptors{of_one}, too few for the limits "
+            "asked for; they are now max-handshakes {limits.handshakes} "
+            "({limits.handshakes_per_address} of one address), max-waiting {limits.waiting} "
+            "({limits.waiting_per_address}), max-connections {limits.connections}; {remedy}",
+            name=settings.name,
+            share=share,
+            of_one="" if count == 1 else f" for each of its {count} services",
+            limits=limits,
+            remedy=REMEDY,
+        )
+    return evolve(settings, limits=limits)

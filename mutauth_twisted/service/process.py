@@ -1,0 +1,160 @@
+"""One process with all its services, from its start to its orderly stop.
+
+They start together or not at all: what is wrong with any of them is found before the first of them
+takes a connection, and all of it is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from itertools import chain
+from operator import methodcaller
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, maybeDeferred
+from twisted.python.failure import Failure
+
+from mutauth_twisted.errors import DirectoryError, MutualAuthError
+from mutauth_twisted.log import Log
+from mutauth_twisted.net.plain import listen_on
+from mutauth_twisted.net.protocol import describe
+from mutauth_twisted.service.exitcode import CUT, end_with
+from mutauth_twisted.service.server import MutualAuthService
+from mutauth_twisted.service.status import Status, StatusFactory
+from mutauth_twisted.settings.process import ProcessSettings
+from mutauth_twisted.signals import expect_no_more, stop_on_hangup
+
+
+class _Refused(Exception):
+    """Some service does not start, and the log says why.
+
+    :ivar exit_code: that of the first error.
+    """
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__(exit_code)
+        self.exit_code = exit_code
+
+
+class Process(Service):
+    """Starts and stops services together, and reports their state at one place.
+
+    A process that may not start stops the reactor, and ends with the error's exit code.
+
+    :param reactor: Twisted's reactor.
+    :param settings: what is said once for the process.
+    :param services: its services, none of which runs yet.
+    :ivar services: them, by name, in order.
+    """
+
+    _log = Log()
+
+    def __init__(
+        self, reactor: Any, settings: ProcessSettings, services: Iterable[MutualAuthService]
+    ) -> None:
+        self._reactor = reactor
+        self._settings = settings
+        self.services: Mapping[str, MutualAuthService] = {each.name: each for each in services}
+        self._status_ports: list[Any] = []
+
+    def startService(self) -> None:
+        """Start; see IService."""
+        super().startService()
+        stop_on_hangup(self._reactor)  # until there is something to reload
+        # Not before: a signal that comes earlier would end the process at once.
+        self._reactor.callWhenRunning(self._begin)
+
+    def _begin(self) -> None:
+        if self.running:
+            Deferred.fromCoroutine(self._start()).addErrback(self._refuse)
+
+    async def _start(self) -> None:
+        for step in ("check", "listen", "publish"):
+            await self._each(methodcaller(step))
+            if not self.running:  # stopped in the meantime
+                return
+        await self._listen_for_watchers()
+        for service in self.services.values():
+            service.tell_where()
+
+    async def _each(self, step: Callable[[MutualAuthService], Coroutine[Any, Any, None]]) -> None:
+        """Let all services take a step, and see that it went well with all.
+
+        :raises _Refused: when it did not.
+        """
+        services = tuple(self.services.values())
+        results: Any = await DeferredList(
+            [service.begin(step) for service in services], consumeErrors=True
+        )
+        failures = [
+            (service.name, result)
+            for service, (is_done, result) in zip(services, results, strict=True)
+            if not is_done and not result.check(CancelledError)
+        ]
+        if failures and self.running:
+            codes = [self._tell(name, failure) for name, failure in failures]
+            raise _Refused(codes[0])
+
+    async def _listen_for_watchers(self) -> None:
+        if self._settings.status is None:
+            return
+        try:
+            factory = StatusFactory(self._reactor, self.status)
+            port = await listen_on(self._reactor, self._settings.status, factory)
+        except MutualAuthError as error:
+            raise _Refused(self._tell("the status", Failure(error))) from error
+        self._status_ports.append(port)
+        self._log.info("status on {where}", where=describe(port.getHost()))
+
+    def _tell(self, name: str, failure: Failure) -> int:
+        """Log why something does not start, and return the exit code."""
+        if isinstance(failure.value, MutualAuthError):
+            self._log.critical("{name} does not start: {error}", name=name, error=failure.value)
+            return failure.value.exit_code
+        self._log.failure("internal error at start", failure)
+        return 1
+
+    def _refuse(self, failure: Failure) -> None:
+        if failure.check(CancelledError):
+            return
+        if not isinstance(failure.value, _Refused):
+            self._log.failure("internal error at start", failure)
+        end_with(getattr(failure.value, "exit_code", 1), self._reactor)
+        self._reactor.stop()
+
+    def status(self) -> Status:
+        """How all services together are now."""
+        each = [service.status() for service in self.services.values()]
+        return Status(
+            ", ".join(one.service for one in each),
+            tuple(chain.from_iterable(one.serving for one in each)),
+            handshakes=sum(one.handshakes for one in each),
+            waiting=sum(one.waiting for one in each),
+            sessions=sum(one.sessions for one in each),
+            wrong=tuple(chain.from_iterable(one.wrong for one in each)),
+            warnings=tuple(chain.from_iterable(one.warnings for one in each)),
+        )
+
+    def stopService(self) -> Deferred[None]:
+        """Stop all services, each in its own order; see IService."""
+        super().stopService()
+        expect_no_more(
+            self._reactor, lambda name: self._log.info("{name} again: stopping already", name=name)
+        )
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        end_with(0, self._reactor)
+        stopping = [Deferred.fromCoroutine(each.stop()) for each in self.services.values()]
+        results: Any = await DeferredList(stopping, consumeErrors=True)
+        for is_done, result in results:
+            if not is_done:
+                self._log.failure("internal error at stop", result)
+                end_with(1, self._reactor)
+            elif result.stale:
+                end_with(DirectoryError.exit_code, self._reactor)
+            elif result.cut:
+                end_with(CUT, self._reactor)
+        for port in self._status_ports:
+            await maybeDeferred(port.stopListening)

@@ -1,0 +1,34 @@
+"""One process with all its services, whichever front-end they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from attrs import frozen
+
+from mutauth_twisted.settings.read import Values
+from mutauth_twisted.settings.service import Settings
+
+
+@frozen
+class ProcessSettings:
+    """The options of a process that are given once, and its services.
+
+    :param services: in the order in which they were given; each has a name of its own.
+    :param status: the server endpoint string of the status.
+    """
+
+    services: tuple[Settings, ...]
+    status: str | None = None
+
+    def __getitem__(self, name: str) -> Settings:
+        """A service by its name."""
+        return next(each for each in self.services if each.name == name)
+
+
+def process_settings(values: Values, services: Iterable[Settings]) -> ProcessSettings:
+    """The process that values of :data:`~mutauth_twisted.settings.schema.Where.PROCESS` describe.
+
+    :param services: those that it has.
+    """
+    return ProcessSettings(tuple(services), values["status"])
