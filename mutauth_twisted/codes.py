@@ -68,6 +68,13 @@ CODES: Final[dict[str, Code]] = {
         "Several objects in the directory have this name.",
         "Give the DN of the one that is meant.",
     ),
+    "backend-unreachable": Code(
+        "The gateway runs, but the service behind it (`--forward`) cannot be reached: it does not "
+        "listen, does not answer in time, or its TLS certificate is not accepted. Clients are told "
+        "so, and try another instance, if there is one.",
+        "Check that the service behind the gateway runs, and that `--forward` names its address; "
+        "the gateway's log gives the reason.",
+    ),
     "binding-invalid": Code(
         "The binding information (port, priority, weight, wire, protection) cannot be read or "
         "written.",
@@ -408,6 +415,11 @@ CODES: Final[dict[str, Code]] = {
         "The session reached one of its limits: its ticket's end, the longest session, or idle "
         "time.",
         "Connect again; raise `idle-timeout` or `max-session` if it should live longer.",
+    ),
+    "session-refused": Code(
+        "The service authenticated itself, and ended the session before any data. The message "
+        "gives the service's own code.",
+        "Look for that code on this page; the service's log says more.",
     ),
     "spn-alias": Code(
         "Another account holds an SPN that Active Directory treats as the same (sPNMappings), "

@@ -289,6 +289,30 @@ class ServiceFull(MutualAuthError):
     code = "service-full"
 
 
+class SessionRefused(MutualAuthError):
+    """The service is authenticated, and ended the session before any data; nothing of what the
+    client has sent was used.
+    """
+
+    code = "session-refused"
+
+    @classmethod
+    def of(cls, subject: str, reason: str) -> SessionRefused:
+        """The error of a service's reason, which is a code of its own."""
+        if reason in _REFUSALS:
+            return cls(subject, *_REFUSALS[reason], code=reason)
+        return cls(subject, f"it refuses this session: {reason}", "the service's log says more")
+
+
+#: What a service's reasons to refuse a session are to its client.
+_REFUSALS = {
+    "backend-unreachable": (
+        "the gateway runs, and cannot reach the service behind it",
+        "try again later; the gateway's log says more",
+    ),
+}
+
+
 class SessionEnded(MutualAuthError):
     """A session was ended by one of the service's limits."""
 

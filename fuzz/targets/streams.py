@@ -16,8 +16,8 @@ def check(data: bytes) -> None:
     or an error.
     """
     choices = Choices(data)
-    sender = Stream(_SECRET, _OTHER, b"", "service")
-    receiver = Stream(_OTHER, _SECRET, b"", "client")
+    sender = Stream(_SECRET, _OTHER, b"", "client", initiator=False)
+    receiver = Stream(_OTHER, _SECRET, b"", "service", initiator=True)
     while choices.flag():
         piece = choices.take(choices.below(16))
         if _SECRET in piece:

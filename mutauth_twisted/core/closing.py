@@ -90,6 +90,8 @@ class Input(Enum):
     LINGERED = auto()
     #: One of the service's limits ends the session.
     LIMIT = auto()
+    #: What the application passes on was cut: it ends, and our end of stream would be a lie.
+    CUT = auto()
     #: The peer did what it may not, or was cut off; the application failed, or aborts.
     FAULT = auto()
     #: The network's connection is gone.
@@ -135,6 +137,20 @@ _FINISH: Final[Row] = (State.BOTH_ENDED, Action.SEND_END, Action.CLOSE, Action.S
 _CLOSE_SOCKET: Final[Row] = (State.LEAVING, Action.CLOSE_SOCKET, Action.START_LAST_LINGER)
 _ABORT: Final[Row] = (State.ABORTED, Action.ABORT)
 _LOSE: Final[Row] = (State.LOST, Action.TELL_LOST)
+# Without our end of stream, but behind all that was written.
+_CUT: Final[Row] = (
+    State.DRAINING,
+    Action.CLOSE_OUTPUT,
+    Action.START_LINGER,
+    Action.READ_ON,
+    Action.STOP_PRODUCER,
+)
+_CUT_BOTH: Final[Row] = (
+    State.BOTH_ENDED,
+    Action.CLOSE,
+    Action.START_LINGER,
+    Action.STOP_PRODUCER,
+)
 #: Of all states in which our end of stream is still to be sent.
 _SENDING: Final[Mapping[Input, Row]] = {
     Input.LIMIT: (State.LEAVING, Action.SEND_END, *_LEAVE),
@@ -149,12 +165,14 @@ TABLE: Final[Mapping[State, Mapping[Input, Row]]] = {
         Input.CLOSE: (State.CLOSING,),
         Input.HALF_CLOSE: (State.HALF_CLOSING,),
         Input.PEER_ENDED: (State.PEER_ENDED, Action.TELL_PEER_ENDED),
+        Input.CUT: _CUT,
         **_SENDING,
     },
     State.HALF_CLOSING: {
         Input.CLOSE: (State.CLOSING,),
         Input.PRODUCED: (State.WRITE_CLOSED, Action.SEND_END, Action.END_OUTPUT),
         Input.PEER_ENDED: (State.FINISHING, Action.TELL_PEER_ENDED),
+        Input.CUT: _CUT,
         **_SENDING,
     },
     State.CLOSING: {
@@ -166,10 +184,12 @@ TABLE: Final[Mapping[State, Mapping[Input, Row]]] = {
             Action.READ_ON,
         ),
         Input.PEER_ENDED: (State.FINISHING,),
+        Input.CUT: _CUT,
         **_SENDING,
     },
     State.WRITE_CLOSED: {
         Input.CLOSE: (State.DRAINING, Action.START_LINGER, Action.READ_ON),
+        Input.CUT: (State.DRAINING, Action.START_LINGER, Action.READ_ON),
         Input.WRITTEN: (State.WRITE_CLOSED, Action.TELL_WRITTEN),
         Input.PEER_ENDED: (
             State.BOTH_ENDED,
@@ -195,12 +215,14 @@ TABLE: Final[Mapping[State, Mapping[Input, Row]]] = {
             Action.START_LINGER,
         ),
         Input.END_WITH_PRODUCER: (State.SILENT, Action.START_LINGER),
+        Input.CUT: _CUT_BOTH,
         **_SENDING,
     },
     State.FINISHING: {
         Input.PRODUCED: _FINISH,
         Input.END_WITH_PRODUCER: (State.SILENT, Action.START_LINGER),
         Input.LINGERED: (State.SILENT, Action.START_LINGER),
+        Input.CUT: _CUT_BOTH,
         **_SENDING,
     },
     State.SILENT: {
@@ -208,6 +230,7 @@ TABLE: Final[Mapping[State, Mapping[Input, Row]]] = {
         Input.WROTE: (State.FINISHING, Action.START_LINGER),
         # Without our end of stream: the producer was not done, and the peer sees its stream cut.
         Input.LINGERED: (State.LEAVING, *_LEAVE),
+        Input.CUT: _CUT_BOTH,
         **_SENDING,
     },
     State.BOTH_ENDED: {

@@ -61,7 +61,7 @@ from mutauth_twisted.core.handshake import (
     Step,
 )
 from mutauth_twisted.core.options import SecurityOptions
-from mutauth_twisted.core.records import Data, EndOfStream, Records
+from mutauth_twisted.core.records import Data, EndOfStream, Records, Refused
 from mutauth_twisted.core.stream import Stream
 from mutauth_twisted.errors import (
     MutualAuthError,
@@ -69,6 +69,7 @@ from mutauth_twisted.errors import (
     PeerError,
     PeerNotAuthenticated,
     ProtocolViolation,
+    SessionRefused,
     StreamCut,
 )
 from mutauth_twisted.identity import PeerIdentity
@@ -327,7 +328,8 @@ class Connection:
     def _make_records(self, identity: PeerIdentity, *, mutauth: bool) -> Records | Stream:
         if self._channel is not None and self._channel.marks is not None:
             own, theirs = self._channel.marks
-            return Stream(own, theirs, self._reader.take_rest(), self._peer)
+            rest = self._reader.take_rest()
+            return Stream(own, theirs, rest, self._peer, initiator=self._initiator)
         assert self._context is not None, "a context is finished after begin()"
         protection = identity.protection
         if protection is Protection.TLS:
@@ -340,6 +342,7 @@ class Connection:
             self._security.wire,
             self._reader,
             self._peer,
+            initiator=self._initiator,
             mutauth=mutauth,
         )
 
@@ -431,6 +434,9 @@ class Connection:
             return Failed(error)
         if event is None and self._lost:
             return self._last_event(self._records)
+        if isinstance(event, Refused):
+            self._over = True
+            return Failed(SessionRefused.of(self._peer, event.code))
         return event
 
     def _last_event(self, records: Records | Stream) -> EndOfStream | Failed | None:
@@ -447,6 +453,14 @@ class Connection:
         :raises AuthenticationError: when the context can protect nothing any more.
         """
         return self._protection().protect(data)
+
+    def refuse(self, code: str) -> None:
+        """Have a service's end of stream say that there is no session, and why; before any data.
+
+        :param code: one of :data:`~mutauth_twisted.codes.CODES`; a third-party client does not see
+            it.
+        """
+        self._protection().refuse(code)
 
     def send_end(self) -> bytes:
         """The frame to send after all others: this side's end of stream; no bytes for a third-party

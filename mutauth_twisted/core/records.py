@@ -12,10 +12,16 @@ hang on an empty record):
 
 Both are protected like any other, so that they cannot be added or removed on the way:
 between mutauth peers a connection that ends without the end of stream was cut.
+
+A service that ends its stream before any data may *refuse* the session, and say why.  So its first
+record, if it is empty, only announces the next one, which is the last: empty, the end of stream, or
+the code of a reason.  A refusal that was cut short is so never taken for an end.
 How they know each other: see :mod:`mutauth_twisted.core.handshake`.
 """
 
 from __future__ import annotations
+
+import re
 
 from attrs import field, frozen
 
@@ -36,6 +42,29 @@ class EndOfStream:
     """The peer has said all it had to say."""
 
 
+@frozen
+class Refused:
+    """A service has ended its stream before any data, for a reason.
+
+    :param code: the reason; see :data:`~mutauth_twisted.codes.CODES`.
+    """
+
+    code: str
+
+
+_REASON = re.compile(rb"[a-z][a-z-]{0,63}")
+
+
+def reason(peer: str, code: bytes) -> Refused:
+    """The refusal of these words of a peer.
+
+    :raises ProtocolViolation: when they are no code.
+    """
+    if not _REASON.fullmatch(code):
+        raise ProtocolViolation(peer, "it refuses the session with words that are not a code")
+    return Refused(code.decode("ascii"))
+
+
 class Records:
     """The two directions of one established connection.
 
@@ -44,6 +73,7 @@ class Records:
     :param wire: the format of the frames.
     :param reader: the connection's reader, which may hold the first records already.
     :param peer: the peer as errors name it.
+    :param initiator: whether this side is the client.
     :param mutauth: whether the peer is another mutauth peer.
     """
 
@@ -55,6 +85,7 @@ class Records:
         reader: Reader,
         peer: str,
         *,
+        initiator: bool,
         mutauth: bool,
     ) -> None:
         self._context = context
@@ -62,8 +93,12 @@ class Records:
         self._wire = wire
         self._reader = reader
         self._peer = peer
+        self._initiator = initiator
         self._mutauth = mutauth
-        self._received_any = False
+        self._sent_any = self._received_any = False
+        #: Whether a service has announced its last record with its first.
+        self._announced = False
+        self._refusal = b""
         #: Whether the peer's end of stream was seen.
         self.ended = False
 
@@ -77,19 +112,34 @@ class Records:
         """
         return self._record(b"") if self._mutauth else b""
 
+    def refuse(self, code: str) -> None:
+        """Have a service's end of stream tell why there is no session; a third-party peer just sees
+        the end.
+
+        :raises AssertionError: when data were sent, or by a client.
+        """
+        if self._initiator or self._sent_any:
+            raise AssertionError("a service refuses a session before any data")
+        self._refusal = code.encode("ascii")
+
     def end_of_stream(self) -> bytes:
-        """The frame to send after all others; no bytes for a third-party peer, whose connection
+        """The frames to send after all others; no bytes for a third-party peer, whose connection
         just ends.
 
         :raises AuthenticationError: when the context can protect nothing any more.
         """
-        return self._record(b"") if self._mutauth else b""
+        if not self._mutauth:
+            return b""
+        if self._initiator or self._sent_any:
+            return self._record(b"")
+        return self._record(b"") + self._record(self._refusal)
 
     def protect(self, data: bytes) -> list[bytes]:
         """The frames that carry these application bytes, in send order; none for no bytes.
 
         :raises AuthenticationError: when the context can protect nothing any more.
         """
+        self._sent_any = True
         size = self._wire.max_plaintext
         if len(data) <= size:
             return [self._record(bytes(data))] if data else []
@@ -126,19 +176,25 @@ class Records:
             )
         return plaintext is not None
 
-    def next_event(self) -> Data | EndOfStream | None:
+    def next_event(self) -> Data | EndOfStream | Refused | None:
         """The next bytes of the peer, verified, or None while its next record is incomplete.
 
         :raises RecordError: for a record that was altered, repeated, reordered,
             less protected than agreed, or that follows the end of stream.
         :raises ProtocolViolation: for what is not a record at all.
         """
+        first = not self._received_any
         while (plaintext := self._next_plaintext()) is not None:
+            if self._announced:
+                self.ended = True
+                return reason(self._peer, plaintext) if plaintext else EndOfStream()
             if plaintext:
                 return Data(plaintext)
             if self._mutauth:
-                self.ended = True
-                return EndOfStream()
+                if not (self._initiator and first):
+                    self.ended = True
+                    return EndOfStream()
+                self._announced = True
         return None
 
     def _next_plaintext(self) -> bytes | None:

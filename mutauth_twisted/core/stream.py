@@ -9,8 +9,9 @@ That is said by a *mark* in the stream: a secret that both sides draw from the
 channel, one for each direction, which no application knows, and a byte that
 says what the mark means::
 
-    END    nothing follows
-    GO_ON  what looked like the beginning of a mark was not one
+    END     nothing follows
+    GO_ON   what looked like the beginning of a mark was not one
+    REFUSE  a service refuses the session before any data: up to the END, the reason's code follows
 
 A receiver keeps back the last bytes of what came where they may be the
 beginning of a mark; a sender whose bytes end like that lets a GO_ON follow at
@@ -21,7 +22,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from mutauth_twisted.core.records import Data, EndOfStream
+from mutauth_twisted.core.records import Data, EndOfStream, Refused, reason
 from mutauth_twisted.errors import ProtocolViolation, RecordError, StreamCut
 
 #: How many bytes to draw from the channel for a direction's secret.
@@ -32,7 +33,8 @@ DRAWN: Final = 32
 _SYMBOLS: Final = bytes(
     high | low for high in (0x00, 0x40, 0x80, 0xC0) for low in (0x1C, 0x1D, 0x1E, 0x1F)
 )
-_GO_ON, _END = b"\0", b"\1"
+_GO_ON, _END, _REFUSE = b"\0", b"\1", b"\2"
+_LONGEST_REASON: Final = 64
 # What one read of the socket brings, and what TLS held of a record begun before; see wire/_base.py.
 _MAX_PENDING: Final = 2 * 0x10000
 
@@ -49,13 +51,21 @@ class Stream:
     :param theirs: the secret of the peer's.
     :param rest: what came behind the handshake's last frame.
     :param peer: the peer as errors name it.
+    :param initiator: whether this side is the client.
     """
 
-    def __init__(self, own: bytes, theirs: bytes, rest: bytes, peer: str) -> None:
+    def __init__(
+        self, own: bytes, theirs: bytes, rest: bytes, peer: str, *, initiator: bool
+    ) -> None:
         self._own = own
         self._theirs = theirs
         self._waiting = rest
         self._peer = peer
+        self._initiator = initiator
+        self._sent_any = self._received_any = False
+        self._refusal = b""
+        #: What has come of a refusal's code; None: it is none.
+        self._reason: bytes | None = None
         #: Whether the peer's end of stream was seen.
         self.ended = False
 
@@ -63,14 +73,24 @@ class Stream:
         """A client's opening: nothing, as its token was made for this channel alone."""
         return b""
 
+    def refuse(self, code: str) -> None:
+        """Have a service's end of stream tell why there is no session.
+
+        :raises AssertionError: when data were sent, or by a client.
+        """
+        if self._initiator or self._sent_any:
+            raise AssertionError("a service refuses a session before any data")
+        self._refusal = self._own + _REFUSE + code.encode("ascii")
+
     def end_of_stream(self) -> bytes:
         """Bytes to send after all else."""
-        return self._own + _END
+        return self._refusal + self._own + _END
 
     def protect(self, data: bytes) -> list[bytes]:
         """Return the frames that carry these application bytes."""
         if not data:
             return []
+        self._sent_any = True
         return [data, self._own + _GO_ON] if _begins(data, self._own) else [data]
 
     def feed(self, data: bytes) -> None:
@@ -84,7 +104,7 @@ class Stream:
             )
         self._waiting = self._waiting + data if self._waiting else data
 
-    def next_event(self) -> Data | EndOfStream | None:
+    def next_event(self) -> Data | EndOfStream | Refused | None:
         """The next bytes of the peer, or None while there are none that are certain.
 
         :raises RecordError: for bytes behind the end of the stream.
@@ -98,17 +118,30 @@ class Stream:
                 at = len(waiting) - _begins(waiting, self._theirs)
             if at:
                 self._waiting = waiting[at:]
-                return Data(waiting[:at] if self._waiting else waiting)
+                if self._reason is None:
+                    self._received_any = True
+                    return Data(waiting[:at] if self._waiting else waiting)
+                self._reason += waiting[:at]
+                if len(self._reason) > _LONGEST_REASON:
+                    raise ProtocolViolation(self._peer, "its refusal has no end")
+                continue
             if len(waiting) <= len(self._theirs):
                 return None
             meaning = waiting[len(self._theirs) :][:1]
             self._waiting = waiting[len(self._theirs) + 1 :]
             if meaning == _END:
                 self.ended = True
-                return EndOfStream()
-            if meaning != _GO_ON:
+                return EndOfStream() if self._reason is None else reason(self._peer, self._reason)
+            if meaning == _REFUSE and self._may_refuse:
+                self._reason = b""
+            elif meaning != _GO_ON:
                 raise ProtocolViolation(self._peer, "its stream has an unknown mark")
         return None
+
+    @property
+    def _may_refuse(self) -> bool:
+        """True on a client, to which no byte of data has come."""
+        return self._initiator and not self._received_any and self._reason is None
 
     def cut(self) -> StreamCut | None:
         """Return the error of a connection that ends now; None if it was finished."""

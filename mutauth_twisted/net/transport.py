@@ -138,6 +138,7 @@ class ProtectedTransport:
         self._limits = limits
         self._refusals = refusals
         self._lifetime: Lifetime | None = None
+        self._refused: Failure | None = None
         #: On a server, the connection's name in audit and in what a backend is told.
         self.connection_id: str | None = None
         #: Bytes that the application was given, and that it has written.
@@ -381,8 +382,8 @@ class ProtectedTransport:
 
     @property
     def reason(self) -> Failure | None:
-        """How the connection ended; None while it lasts."""
-        return self._closing.reason
+        """How the connection ended, or is about to; None while it lasts."""
+        return self._refused or self._closing.reason
 
     @property
     def network(self) -> Any:
@@ -435,6 +436,22 @@ class ProtectedTransport:
     def abortConnection(self) -> None:
         """Drop the connection at once; the peer sees its stream cut."""
         self._happened(Input.FAULT, Failure(ConnectionAborted()))
+
+    def cutConnection(self) -> None:
+        """End after all that was written, without our end of stream: the peer is to see that what
+        is passed on to it was cut.
+        """
+        self._happened(Input.CUT)
+
+    def refuseSession(self, error: MutualAuthError) -> None:
+        """End the session before any data: a mutauth client is told the error's code, any other
+        sees the end.
+
+        :param error: why; what :attr:`reason` is from now on.
+        """
+        self._connection.refuse(error.code)
+        self._refused = Failure(error)
+        self.loseConnection()
 
     def getPeer(self) -> IAddress:
         """The peer's address."""

@@ -39,7 +39,13 @@ def read(
 ) -> tuple[list[Data | EndOfStream], Records]:
     """The events of a stream that comes in pieces, and what read it."""
     records = Records(
-        context, security.protection, security.wire, security.wire.reader(), "peer", mutauth=True
+        context,
+        security.protection,
+        security.wire,
+        security.wire.reader(),
+        "peer",
+        initiator=False,
+        mutauth=True,
     )
     events = []
     for chunk in chunked(data, cuts):
@@ -52,7 +58,13 @@ def read(
 def stream(context: Any, security: SecurityOptions, pieces: Sequence[bytes]) -> bytes:
     """A whole stream of records."""
     records = Records(
-        context, security.protection, security.wire, security.wire.reader(), "peer", mutauth=True
+        context,
+        security.protection,
+        security.wire,
+        security.wire.reader(),
+        "peer",
+        initiator=True,
+        mutauth=True,
     )
     frames = [frame for piece in pieces for frame in records.protect(piece)]
     return b"".join((*frames, records.end_of_stream()))
@@ -110,7 +122,15 @@ class RecordTests(SynchronousTestCase):
         data[position % len(data)] ^= change
         seen: list[Data | EndOfStream] = []
         context, wire = FakeContext(initiator=False), security.wire
-        records = Records(context, security.protection, wire, wire.reader(), "peer", mutauth=True)
+        records = Records(
+            context,
+            security.protection,
+            wire,
+            wire.reader(),
+            "peer",
+            initiator=False,
+            mutauth=True,
+        )
         try:
             for chunk in chunked(bytes(data), cuts):
                 records.feed(chunk)

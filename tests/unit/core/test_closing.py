@@ -11,6 +11,7 @@ from mutauth_twisted.core.closing import TABLE, Action, Closing, Input, State
 #: States of a connection that is over for the application.
 OVER = (State.LEAVING, State.ABORTED, State.LOST)
 LINGERS = {Action.START_LINGER, Action.START_LAST_LINGER}
+CLOSES = {Action.CLOSE, Action.CLOSE_OUTPUT}
 #: States in which nothing has to linger, and what bounds them.
 BOUNDED_ELSEWHERE = {
     State.OPEN: "the application, and the service's limits",
@@ -52,7 +53,17 @@ class TableTests(SynchronousTestCase):
         """A connection that ends in good order never stops sending without our end of stream."""
         for state, what, follows, actions in rows():
             if state.sends and not follows.sends and follows not in OVER:
-                self.assertIn(Action.SEND_END, actions, (state, what))
+                self.assertIs(Action.SEND_END in actions, what is not Input.CUT, (state, what))
+
+    def test_a_cut_is_never_an_end(self) -> None:
+        """What was cut is not ended for the peer, wherever its end was still to be said; all that
+        was written goes before.
+        """
+        for state in State:
+            follows, *actions = TABLE[state].get(Input.CUT, (state,))
+            self.assertFalse(follows.sends and state not in OVER, state)
+            self.assertNotIn(Action.SEND_END, actions)
+            self.assertNotIn(Action.ABORT, actions)
 
     def test_no_way_back(self) -> None:
         """What has stopped being sent or delivered stays so, and what is over stays over."""
@@ -97,7 +108,8 @@ class TableTests(SynchronousTestCase):
             if LINGERS & set(actions) and Action.STOP_PRODUCER in actions:
                 started = min(actions.index(each) for each in LINGERS & set(actions))
                 stopped = actions.index(Action.STOP_PRODUCER)
-                self.assertLess(actions.index(Action.CLOSE), stopped, (state, what))
+                closed = min(actions.index(each) for each in CLOSES & set(actions))
+                self.assertLess(closed, stopped, (state, what))
                 self.assertLess(started, stopped, (state, what))
         dead = {state for state in BOUNDED_ELSEWHERE if not (state.sends or state.delivers)}
         self.assertEqual(dead, {State.ABORTED, State.LOST})

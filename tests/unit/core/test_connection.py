@@ -31,6 +31,7 @@ from mutauth_twisted.errors import (
     ProtocolViolation,
     RecordError,
     ServiceFull,
+    SessionRefused,
     StreamCut,
 )
 from mutauth_twisted.identity import PeerIdentity
@@ -418,6 +419,24 @@ class StreamTests(Case):
                 self.assertEqual(target.send(b""), [])
                 target.connection_lost()
                 self.assertIsNone(target.next_event())
+
+    def test_refused(self) -> None:
+        """A client is told why there is no session; nothing follows."""
+        for code, cause in (
+            ("backend-unreachable", "cannot reach the service behind it"),
+            ("of-the-future", "it refuses this session: of-the-future"),
+        ):
+            for wire, size in product(WIRES, PIECES):
+                client, service = self.pair(wire)
+                service.refuse(code)
+                feed(client, service.send_end(), size)
+                event = client.next_event()
+                assert isinstance(event, Failed)
+                assert isinstance(event.error, SessionRefused)
+                self.assertIn(cause, str(event.error))
+                self.assertIn(event.error.code, (code, "session-refused"))
+                self.assertTrue(client.over)
+                self.assertEqual(list(events(client)), [])
 
     def test_cut(self) -> None:
         """Without the end of stream an end is a cut, which comes behind all that was said."""

@@ -174,6 +174,7 @@ class FlipTests(RecordCase):
             security.wire,
             security.wire.reader(),
             "peer",
+            initiator=False,
             mutauth=True,
         )
         records.feed(frame)
@@ -331,6 +332,7 @@ class OrderTests(RecordCase):
                 security.wire,
                 security.wire.reader(),
                 "peer",
+                initiator=False,
                 mutauth=True,
             )
             records.feed(security.wire.protect(sender, QUESTION, seal))
@@ -410,7 +412,13 @@ class SizeTests(RecordCase):
             most = self.LARGEST[wire] - self.ADDED[wire, security.protection]
             for size in (most, most + 1):
                 records = Records(
-                    receiver, security.protection, wire, wire.reader(), "peer", mutauth=True
+                    receiver,
+                    security.protection,
+                    wire,
+                    wire.reader(),
+                    "peer",
+                    initiator=False,
+                    mutauth=True,
                 )
                 frame = wire.protect(sender, bytes(size), seal)
                 self.assertEqual(len(frame), 4 + self.LARGEST[wire] + size - most, name(security))

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from mutauth_twisted.core.records import Data, EndOfStream, Records
+from mutauth_twisted.core.records import Data, EndOfStream, Records, Refused
 from mutauth_twisted.errors import ProtocolViolation, RecordError, StreamCut
 from mutauth_twisted.protection import Protection
 from mutauth_twisted.testing.fakes import FakeContext, chunked
@@ -17,12 +17,13 @@ def records(
     initiator: bool, protection: Protection = Protection.SEAL, *, mutauth: bool = True
 ) -> Records:
     """One side of an established connection."""
+    context = FakeContext(initiator=initiator)
     return Records(
-        FakeContext(initiator=initiator), protection, NNS, NNS.reader(), "peer", mutauth=mutauth
+        context, protection, NNS, NNS.reader(), "peer", initiator=initiator, mutauth=mutauth
     )
 
 
-def events(side: Records, data: bytes) -> list[Data | EndOfStream]:
+def events(side: Records, data: bytes) -> list[Data | EndOfStream | Refused]:
     """What a side makes of received bytes."""
     side.feed(data)
     found = []
@@ -104,6 +105,59 @@ class StreamTests(SynchronousTestCase):
         stream += sender.end_of_stream()
         found = [event for chunk in chunked(stream, cuts) for event in events(receiver, chunk)]
         self.assertEqual(found, [*map(Data, pieces), EndOfStream()])
+
+
+class RefusalTests(SynchronousTestCase):
+    """A service that ends its stream before any data."""
+
+    def setUp(self) -> None:
+        self.client, self.service = records(True), records(False)
+
+    def test_why(self) -> None:
+        """The client is told why, and the stream is ended."""
+        self.service.refuse("backend-unreachable")
+        told = events(self.client, self.service.end_of_stream())
+        self.assertEqual(told, [Refused("backend-unreachable")])
+        self.assertIsNone(self.client.cut())
+        with self.assertRaisesRegex(RecordError, "follows the end"):
+            events(self.client, self.service.protect(b"more")[0])
+
+    def test_without_a_reason(self) -> None:
+        """Where there is none, the stream just ends."""
+        self.assertEqual(events(self.client, self.service.end_of_stream()), [EndOfStream()])
+        self.assertIsNone(self.client.cut())
+
+    def test_never_an_end(self) -> None:
+        """Wherever it is cut, it is neither an end, nor data, nor a refusal."""
+        self.service.refuse("backend-unreachable")
+        data = self.service.end_of_stream()
+        for end in range(len(data)):
+            client = records(True)
+            self.assertEqual(events(client, data[:end]), [])
+            self.assertIsInstance(client.cut(), StreamCut, f"cut after {end} bytes")
+
+    def test_not_a_code(self) -> None:
+        """Words that could be anything are not passed on."""
+        for words in ("It\nis", "x" * 65, "-", "Ä"):
+            client = records(True)
+            sender = records(False)
+            sender._refusal = words.encode()
+            with self.assertRaises(ProtocolViolation):
+                events(client, sender.end_of_stream())
+
+    def test_only_before_data(self) -> None:
+        """Neither a client refuses, nor a service that has sent something."""
+        with self.assertRaises(AssertionError):
+            self.client.refuse("backend-unreachable")
+        self.service.protect(b"x")
+        with self.assertRaises(AssertionError):
+            self.service.refuse("backend-unreachable")
+
+    def test_third_party(self) -> None:
+        """One that is not a mutauth peer gets no record that it may not know."""
+        service = records(False, mutauth=False)
+        service.refuse("backend-unreachable")
+        self.assertEqual(service.end_of_stream(), b"")
 
 
 class AttackTests(SynchronousTestCase):

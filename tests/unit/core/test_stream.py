@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from mutauth_twisted.core.records import Data, EndOfStream
+from mutauth_twisted.core.records import Data, EndOfStream, Refused
 from mutauth_twisted.core.stream import Stream, secret
 from mutauth_twisted.errors import ProtocolViolation, RecordError, StreamCut
 from mutauth_twisted.testing.fakes import chunked
@@ -18,12 +18,13 @@ UP, DOWN = secret(bytes(range(16))), secret(bytes(range(16, 32)))
 
 def pair(up: bytes = UP, down: bytes = DOWN, rest: bytes = b"") -> tuple[Stream, Stream]:
     """Both sides."""
-    return Stream(up, down, b"", "service"), Stream(down, up, rest, "client")
+    client = Stream(up, down, b"", "service", initiator=True)
+    return client, Stream(down, up, rest, "client", initiator=False)
 
 
-def read(stream: Stream) -> list[bytes | EndOfStream]:
+def read(stream: Stream) -> list[bytes | EndOfStream | Refused]:
     """Everything that is certain by now."""
-    found: list[bytes | EndOfStream] = []
+    found: list[bytes | EndOfStream | Refused] = []
     while (event := stream.next_event()) is not None:
         found.append(event.data if isinstance(event, Data) else event)
     return found
@@ -53,6 +54,44 @@ class StreamTests(SynchronousTestCase):
         self.assertIsNone(service.cut())
         service.feed(b"more")
         self.assertRaises(RecordError, service.next_event)
+
+    def test_refusal(self) -> None:
+        """A service's reason comes whole or not at all, in any pieces, and only before data."""
+        client, service = pair()
+        service.refuse("backend-unreachable")
+        said = service.end_of_stream()
+        for end in range(len(said)):
+            client, _ = pair()
+            for byte in said[:end]:
+                client.feed(bytes([byte]))
+                self.assertEqual(read(client), [])
+            self.assertIsInstance(client.cut(), StreamCut)
+        client.feed(said[-1:])
+        self.assertEqual(read(client), [Refused("backend-unreachable")])
+        self.assertIsNone(client.cut())
+        client, service = pair()
+        client.feed(service.protect(b"data")[0] + said)
+        with self.assertRaises(ProtocolViolation):
+            read(client)
+        with self.assertRaises(AssertionError):
+            service.refuse("backend-unreachable")
+        with self.assertRaises(AssertionError):
+            client.refuse("backend-unreachable")
+
+    def test_refusal_without_an_end(self) -> None:
+        """A reason is a code, and so has few bytes."""
+        for words in (b"x" * 65, b"It is\n" + DOWN + b"\1"):
+            client, _ = pair()
+            client.feed(DOWN + b"\2" + words)
+            with self.assertRaises(ProtocolViolation):
+                read(client)
+
+    def test_refused_by_a_client(self) -> None:
+        """A client has nothing to refuse."""
+        _, service = pair()
+        service.feed(UP + b"\2backend-unreachable" + UP + b"\1")
+        with self.assertRaises(ProtocolViolation):
+            read(service)
 
     def test_the_other_direction(self) -> None:
         """What a peer gets sent is not an end when it comes back, as from an echo."""
@@ -113,7 +152,7 @@ class StreamTests(SynchronousTestCase):
             b"".join(b"".join(client.protect(piece)) for piece in pieces) + client.end_of_stream()
         )
         _, service = pair(up=mark)
-        received: list[bytes | EndOfStream] = []
+        received: list[bytes | EndOfStream | Refused] = []
         for chunk in chunked(wire, tuple(cuts)):
             service.feed(chunk)
             received += read(service)

@@ -601,7 +601,13 @@ class LifetimeCase(SynchronousTestCase):
         self.protocol.dataReceived(TOKEN_1)
         self.network.take()
         self.peer = Records(
-            FakeContext(initiator=True), Protection.SEAL, NNS, NNS.reader(), "service", mutauth=True
+            FakeContext(initiator=True),
+            Protection.SEAL,
+            NNS,
+            NNS.reader(),
+            "service",
+            initiator=True,
+            mutauth=True,
         )
         self.protocol.dataReceived(self.peer.opening())
 

@@ -16,8 +16,9 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from mutauth_twisted.core.handshake import Failed
 from mutauth_twisted.core.records import Data, EndOfStream
-from mutauth_twisted.errors import RecordError, SessionEnded, StreamCut
+from mutauth_twisted.errors import NetworkError, RecordError, SessionEnded, StreamCut
 from mutauth_twisted.net import transport
 from mutauth_twisted.net.sockets import STALLED
 from mutauth_twisted.net.transport import LINGER, ProtectedTransport, can_half_close
@@ -44,6 +45,49 @@ class FailingSource(Source):
 
     def stopProducing(self) -> None:
         self._failing("stop")
+
+
+class CutTests(Case):
+    """This side passes on what was cut, or refuses the session."""
+
+    def test_cut(self) -> None:
+        """All that was written is sent, and no end of stream; then both sides end."""
+        self.transport.write(b"some of it")
+        self.transport.pauseProducing()
+        self.transport.cutConnection()
+        self.assertEqual(self.sent(), [Data(b"some of it")])
+        self.assertTrue(self.network.write_closing)
+        self.assertFalse(self.network.disconnecting or self.network.aborted)
+        self.transport.write(b"more")
+        self.assertEqual(self.sent(), [])
+        # The peer sees its stream cut, and drops the connection.
+        self.assertIsInstance(self.lose(ConnectionLost()), ConnectionLost)
+
+    def test_cut_with_a_producer(self) -> None:
+        """Nobody produces any more, and that is no reason to end the stream."""
+        for state in ("open", "half closing", "closing"):
+            self.setUp()
+            self.transport.registerProducer(Source(self.transport), True)
+            if state == "half closing":
+                self.transport.loseWriteConnection()
+            if state == "closing":
+                self.transport.loseConnection()
+            self.transport.cutConnection()
+            self.assertEqual(self.sent(), [])
+            self.assertTrue(self.network.write_closing)
+            self.assertIsNone(self.network.producer)
+
+    def test_refused(self) -> None:
+        """A client is told why; that is the reason here as well."""
+        error = NetworkError("the backend", "it is down", code="backend-unreachable")
+        self.transport.refuseSession(error)
+        (told,) = self.sent()
+        assert isinstance(told, Failed)
+        self.assertEqual(told.error.code, "backend-unreachable")
+        self.assertTrue(self.network.write_closing)
+        self.lose(ConnectionDone())
+        assert self.transport.reason is not None
+        self.assertIs(self.transport.reason.value, error)
 
 
 class ClosingTests(Case):

@@ -293,10 +293,22 @@ class RecordCase(SynchronousTestCase):
         client.step(server.step(client.step(None).token).token)
         self.client, self.server = client, server
         self.sender = Records(
-            client, self.protection, WINSOCK, WINSOCK.reader(), "service", mutauth=True
+            client,
+            self.protection,
+            WINSOCK,
+            WINSOCK.reader(),
+            "service",
+            initiator=True,
+            mutauth=True,
         )
         self.receiver = Records(
-            server, self.protection, WINSOCK, WINSOCK.reader(), "client", mutauth=True
+            server,
+            self.protection,
+            WINSOCK,
+            WINSOCK.reader(),
+            "client",
+            initiator=False,
+            mutauth=True,
         )
 
     def receive(self, data: bytes) -> list[Any]:
@@ -343,7 +355,13 @@ class SealedTests(RecordCase):
                     frame[:position] + bytes([frame[position] ^ 1 << bit]) + frame[position + 1 :]
                 )
                 receiver = Records(
-                    self.server, self.protection, WINSOCK, WINSOCK.reader(), "client", mutauth=True
+                    self.server,
+                    self.protection,
+                    WINSOCK,
+                    WINSOCK.reader(),
+                    "client",
+                    initiator=False,
+                    mutauth=True,
                 )
                 receiver.feed(changed)
                 try:
@@ -384,7 +402,13 @@ class SealedTests(RecordCase):
             struct.pack("<I", 0xFFFFFFFF) + bytes(60),
         ):
             receiver = Records(
-                self.server, self.protection, WINSOCK, WINSOCK.reader(), "client", mutauth=True
+                self.server,
+                self.protection,
+                WINSOCK,
+                WINSOCK.reader(),
+                "client",
+                initiator=False,
+                mutauth=True,
             )
             receiver.feed(WINSOCK.record(body))
             self.assertRaises(ProtocolViolation, receiver.next_event)
