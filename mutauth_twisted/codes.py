@@ -68,6 +68,14 @@ CODES: Final[dict[str, Code]] = {
         "Several objects in the directory have this name.",
         "Give the DN of the one that is meant.",
     ),
+    "audit-failing": Code(
+        "The audit trail cannot be written: the disk is full, the file may not be written, the "
+        "journal is stopped, or the reader of standard output does not keep up. The number of "
+        "events that were lost is the first line that is written again. With `--audit-required` "
+        "clients are refused meanwhile.",
+        "Make room, give the service's user the right to write the file and its directory, or "
+        "start the journal. The service goes on by itself.",
+    ),
     "backend-unreachable": Code(
         "The gateway runs, but the service behind it (`--forward`) cannot be reached: it does not "
         "listen, does not answer in time, or its TLS certificate is not accepted. Clients are told "

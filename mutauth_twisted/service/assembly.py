@@ -11,6 +11,9 @@ from typing import Any
 
 from attrs import evolve
 
+from mutauth_twisted.audit.sinks import open_sink
+from mutauth_twisted.audit.trail import AuditTrail
+from mutauth_twisted.errors import UsageError
 from mutauth_twisted.kerberos.keytab import keytab_principal
 from mutauth_twisted.log import Log
 from mutauth_twisted.net.descriptors import REMEDY, RESERVE, fit, raise_limit
@@ -57,7 +60,22 @@ def make_service(reactor: Any, settings: Settings) -> MutualAuthService:
         else None
     )
     factory = application_factory(reactor, settings)
-    return MutualAuthService(reactor, settings, keys, publisher, factory, tls)
+    trail = _trail(reactor, settings)
+    return MutualAuthService(reactor, settings, keys, publisher, factory, tls, trail)
+
+
+def _trail(reactor: Any, settings: Settings) -> AuditTrail | None:
+    """The service's audit trail, if it is to have one."""
+    if (destination := settings.audit) is None:
+        return None
+    try:
+        sink = open_sink(destination)
+    except OSError as error:
+        subject, cause = f"audit {destination}", error.strerror or str(error)
+        remedy = "give the service's user the right to write it, or name another"
+        raise UsageError(subject, cause, remedy, code="audit-failing") from error
+    required = settings.audit_required
+    return AuditTrail(reactor, sink, settings.name, destination, required=required)
 
 
 def fitting(settings: ProcessSettings) -> Iterator[Settings]:

@@ -59,6 +59,10 @@ def _registration(settings: Settings, account: str) -> Registration:
     return Registration(settings.service, account, settings.spn_check, settings.state_dir, port)
 
 
+def _tell_nobody(event: str, **fields: object) -> None:
+    """Nobody wants to know."""
+
+
 class Publisher:
     """Keeps what the directory says of one service true, with the service's own keys.
 
@@ -84,6 +88,8 @@ class Publisher:
         self._use: Callable[[AccessPolicy], None] | None = None
         #: Who runs the service.
         self.principal = principal
+        #: Told of each change of the directory: ``published`` or ``withdrawn``, and its fields.
+        self.told: Callable[..., object] = _tell_nobody
         credentials = ClientCredentials(principal=principal, keytab=settings.keytab)
         self._directory = Directory(reactor, settings.directory, credentials)
         self._standing: Standing | None = None
@@ -219,6 +225,8 @@ class Publisher:
             self._log.error("{error}", error=error)
             self._follow(error.there)
         else:
+            host = self._settings.service.host
+            self.told("published", entry=entry.kind, dn=entry.dn, host=host, port=binding.port)
             self._log.info(
                 "{kind} updated: {what} ({host}, {published})",
                 kind=entry.kind,
@@ -308,5 +316,6 @@ class Publisher:
                 await stopping
         entry = self._entry if publishes else None
         if entry is not None and await self._directory.run(entry.withdraw):
+            self.told("withdrawn", entry=entry.kind, dn=entry.dn)
             self._log.info("{kind} withdrawn: {dn}", kind=entry.kind, dn=entry.dn)
         self._directory.close()

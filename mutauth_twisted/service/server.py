@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred, TimeoutError, maybeDeferred
 from twisted.internet.interfaces import IProtocolFactory
 
 from mutauth_twisted.access import AccessPolicy
+from mutauth_twisted.audit.trail import AuditTrail
 from mutauth_twisted.core.context import Keys
 from mutauth_twisted.credentials import exposed
 from mutauth_twisted.errors import MutualAuthError, UsageError
@@ -50,6 +51,7 @@ class MutualAuthService:
     :param publisher: its view of the directory; None: it publishes and checks nothing.
     :param factory: the application's factory.
     :param tls: its TLS, where it has a certificate of its own.
+    :param trail: its audit trail; None: it has none.
     :ivar name: how it is called.
     """
 
@@ -63,8 +65,10 @@ class MutualAuthService:
         publisher: Publisher | None,
         factory: IProtocolFactory,
         tls: Layer | None = None,
+        trail: AuditTrail | None = None,
     ) -> None:
         self.name = settings.name
+        self._trail = trail
         self._reactor = reactor
         self._settings = settings
         self._publisher = publisher
@@ -72,6 +76,10 @@ class MutualAuthService:
         self._factory = MutualAuthServerFactory(
             reactor, factory, keys, settings.policy, settings.security, settings.limits, tls, own
         )
+        if trail is not None:
+            self._factory.observers.add(trail)
+            if publisher is not None:
+                publisher.told = trail.write
         self._key_files = _key_files(settings)
         self._ports: list[Any] = []
         self._is_stopping = False
@@ -122,19 +130,26 @@ class MutualAuthService:
             self._log.info(
                 "serving {name} on {where}", name=self.name, where=describe(port.getHost())
             )
+        if self._trail is not None:
+            self._trail.write("serving", servers=[describe(port.getHost()) for port in self._ports])
 
     def status(self) -> Status:
         """How the service is now."""
         fault, slots = self._factory.fault, self._factory.slots
-        wrong = self._publisher.wrong if self._publisher is not None else ()
+        wrong: list[Finding | None] = [fault, *slots.shortages]
+        warnings: list[Finding | None] = [exposed(*file) for file in self._key_files]
+        if self._publisher is not None:
+            wrong[:0] = self._publisher.wrong
+        if self._trail is not None:
+            (wrong if self._settings.audit_required else warnings).append(self._trail.fault)
         return Status(
             self.name,
             () if self._is_stopping else tuple(describe(port.getHost()) for port in self._ports),
             handshakes=slots.handshakes,
             waiting=slots.waiting,
             sessions=slots.sessions,
-            wrong=(*wrong, *((fault,) if fault is not None else ()), *slots.shortages),
-            warnings=tuple(filter(None, (exposed(*file) for file in self._key_files))),
+            wrong=tuple(filter(None, wrong)),
+            warnings=tuple(filter(None, warnings)),
         )
 
     def _use(self, policy: AccessPolicy) -> None:
@@ -172,6 +187,9 @@ class MutualAuthService:
             await maybeDeferred(port.stopListening)
         if left := await self._factory.drain(self._settings.drain_timeout):
             self._log.warn("{finding}", finding=_cut(self.name, left, self._settings.drain_timeout))
+        if self._trail is not None:
+            self._trail.write("stopped", cut=left)
+            self._trail.close()
         return Stopped(left, bool(stale))
 
     async def _stale(self) -> str:

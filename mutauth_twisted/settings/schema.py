@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from enum import Flag, auto
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from attrs import evolve, frozen
@@ -144,6 +145,14 @@ def _dn(text: str) -> str:
         remedy = "write CN=srv1,CN=Computers,DC=example,DC=com"
         raise UsageError(text, "it is not a valid DN of a domain", remedy)
     return text
+
+
+def _audit(text: str) -> str:
+    if text in ("stdout", "journald") or Path(_text(text)).is_absolute():
+        return text
+    # twistd changes its directory.
+    cause = "it is neither stdout nor journald, nor an absolute path"
+    raise UsageError(text, cause, f"write {Path(text).absolute()}, if that is the file")
 
 
 FLAG = Kind("", bool, types=(bool,))
@@ -286,6 +295,15 @@ SECTIONS: Mapping[tuple[str, Where], tuple[Option, ...]] = {
         Option("proxy-protocol", FLAG, "Tell it who the client is, by PROXY protocol headers."),
         Option("proxy-protocol-groups", FLAG, "Tell it the SIDs of the client's groups, too."),
     ),
+    ("What is recorded", _SERVICE): (
+        Option(
+            "audit",
+            Kind("FILE", _audit),
+            "Audit trail, a line of JSON for each event: a file's absolute path, stdout or "
+            "journald.",
+        ),
+        Option("audit-required", FLAG, "Refuse clients while the audit trail cannot be written."),
+    ),
     ("What is published and checked", _SERVICE): (
         Option("publish", _PUBLISHED, "What to keep up to date in the directory.", "scp"),
         Option("rnr-name", _NAME, "Name or DN of the RnR service (the service class)."),
@@ -402,6 +420,7 @@ LIMITS = {
 }
 #: What an option goes with only, and which value of that; None: any.
 NEEDS: Mapping[str, tuple[str, str | None]] = {
+    "audit-required": ("audit", None),
     "tls-cert": ("protection", Protection.TLS.value),
     "tls-key": ("tls-cert", None),
     "proxy-protocol": ("forward", None),

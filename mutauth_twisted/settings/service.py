@@ -39,6 +39,8 @@ class Settings:
     :param spn_check: what to do about a missing SPN: ``refuse``, ``warn`` or ``off``.
     :param drain_timeout: how many seconds its connections may take to end when it stops.
     :param rules: who is allowed and who is denied.
+    :param audit: where the audit trail goes: ``stdout``, ``journald``, or a file.
+    :param audit_required: whether clients are refused while it cannot be written.
     :param explicit_limits: the names of those limits that are no defaults.
     """
 
@@ -65,6 +67,8 @@ class Settings:
     limits: Limits
     drain_timeout: float
     explicit_limits: frozenset[str]
+    audit: str | None
+    audit_required: bool
 
     @property
     def policy(self) -> AccessPolicy:
@@ -112,6 +116,8 @@ def service_settings(values: Values, name: str | None = None) -> Settings:
         limits=values.limits,
         drain_timeout=values["drain-timeout"],
         explicit_limits=frozenset(LIMITS.keys() & values.given),
+        audit=values["audit"],
+        audit_required=values["audit-required"],
     )
 
 

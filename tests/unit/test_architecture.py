@@ -33,7 +33,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
             {"core", "kerberos"},
             {"mechanisms", "ldap"},
             {"net", "directory"},
-            {"gateway"},
+            {"audit", "gateway"},
             {"settings"},
             {"endpoints"},
             {"admin", "service"},
