@@ -109,16 +109,17 @@ class _Accepted(Relay):
         self,
         connect: Connect,
         refused: Callable[[Failure], None],
-        connected: Callable[[Relay], None],
+        begun: Callable[[Relay], None],
     ) -> None:
         super().__init__()
-        self._tell_connected = connected
+        self._begun = begun
         self._connect = connect
         self._refused = refused
         self._connecting: Deferred[Any] | None = None
 
     def connectionMade(self) -> None:
         super().connectionMade()
+        self._begun(self)
         transport: Any = self.transport
         transport.pauseProducing()
         self._connecting = self._connect(transport)
@@ -126,8 +127,7 @@ class _Accepted(Relay):
 
     def _connected(self, target: Relay) -> None:
         self._connecting = None
-        for side in (self, target):
-            self._tell_connected(side)
+        self._begun(target)
         self.join(target)
         transport: Any = self.transport
         transport.resumeProducing()
@@ -152,7 +152,7 @@ class RelayFactory(Factory):
 
     :param connect: makes the other one.
     :param refused: is told why it could not be made; the accepted connection is aborted then.
-    :param live: gets both sides of those that lead somewhere.
+    :param live: gets both sides of each, from when it is there.
     """
 
     noisy = False
@@ -166,9 +166,9 @@ class RelayFactory(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
         """The relay for one accepted connection."""
-        return _Accepted(self._connect, self._refused, self._connected)
+        return _Accepted(self._connect, self._refused, self._begun)
 
-    def _connected(self, side: Relay) -> None:
+    def _begun(self, side: Relay) -> None:
         if self._live is not None:
             self._live.add(side)
             side.ended = self._live.discard

@@ -7,6 +7,7 @@ takes a connection, and all of it is said.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Mapping
+from functools import partial
 from itertools import chain
 from operator import methodcaller
 from typing import Any
@@ -70,11 +71,16 @@ class Process(Service):
             Deferred.fromCoroutine(self._start()).addErrback(self._refuse)
 
     async def _start(self) -> None:
-        for step in ("check", "listen", "publish"):
-            await self._each(methodcaller(step))
+        for step in (
+            partial(self._each, methodcaller("check")),
+            partial(self._each, methodcaller("listen")),
+            # A port that is taken is noticed before anything is published.
+            self._listen_for_watchers,
+            partial(self._each, methodcaller("publish")),
+        ):
+            await step()
             if not self.running:  # stopped in the meantime
                 return
-        await self._listen_for_watchers()
         for service in self.services.values():
             service.tell_where()
 

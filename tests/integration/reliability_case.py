@@ -165,7 +165,7 @@ class ReliabilityTestCase(CommandTestCase):
         backend = backend or self.backend()
         words = ("--forward", f"tcp:{HOST}:{backend.port}", "--status", f"tcp:0:interface={HOST}")
         with (
-            self.service(*words, *options) as service,
+            self.service(*words, "--drain-timeout", f"{WAIT:g}", *options) as service,
             self.forwarder(self.endpoint, "--drain-timeout", f"{WAIT:g}") as forwarder,
         ):
             service.read_on()

@@ -181,7 +181,7 @@ class StoppingTests(ReliabilityTestCase):
 
             def send() -> None:
                 with contextlib.suppress(OSError):  # then the echo is incomplete
-                    client.sendall(text[:MEGABYTE])
+                    client.sendall(text[:MEGABYTE])  # of which the kernel may hold all
                     begun.wait(WAIT)
                     client.sendall(text[MEGABYTE:])
                     client.shutdown(socket.SHUT_WR)
@@ -206,6 +206,10 @@ class StoppingTests(ReliabilityTestCase):
             end.process.wait(WAIT)
             end.stop()
             self.assertNotIn("were cut", end.log)
+
+    def test_service(self) -> None:
+        """SIGTERM to the service in the middle of 5 x 8 MiB each way: every byte arrives."""
+        self.stopped("service")
 
     def test_forwarder(self) -> None:
         """SIGTERM to the forwarder in the middle of 5 x 8 MiB each way: every byte arrives."""
@@ -279,3 +283,133 @@ class ChurnTests(ReliabilityTestCase):
         self.assertEqual(grown, {})
         self.assertLessEqual(now.threads, before.threads + 1)
         self.assertLess(now.memory - before.memory, 4 * MEGABYTE)
+
+
+class BackendTests(ReliabilityTestCase):
+    """A plain service that fails its gateway."""
+
+    def refused(self, gateway: Gateway) -> None:
+        """A client is told that there is nothing for it, by a reset or by an end."""
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            self.assertEqual(gateway.ask(), b"")
+
+    def test_flapping(self) -> None:
+        """A service that is down, then resets whoever comes, then works: clients are told at once
+        each time, and served as soon as it works.
+        """
+        backend = self.backend()
+        backend.close()
+        with self.gateway(backend=backend) as gateway:
+            before = [self.holdings(each) for each in gateway.ends]
+            for _ in range(10):
+                self.refused(gateway)
+            self.assertIn(f"{HOST}:{backend.port}", gateway.service.log)
+            resetting = self.backend(reset, backend.port)
+            for _ in range(20):
+                self.refused(gateway)
+            self.assertEqual(resetting.served, 20)
+            resetting.close()
+            self.backend(port=backend.port)
+            for number in range(10):
+                self.assertEqual(gateway.ask(b"%d" % number), b"%d" % number)
+            self.until_idle(gateway)
+            for end, held in zip(gateway.ends, before, strict=True):
+                self.until(
+                    lambda end=end, held=held: self.holdings(end).descriptors <= held.descriptors
+                )
+
+    def test_silent(self) -> None:
+        """A service that accepts and says nothing costs its clients their idle time-out, and nobody
+        else anything.
+        """
+        silent = threading.Event()
+        self.addCleanup(silent.set)
+
+        def talk(connection: socket.socket) -> None:
+            if connection.recv(1) == b"s":
+                silent.wait(WAIT)
+            else:
+                echo(connection)
+
+        with self.gateway("--idle-timeout", "4", backend=self.backend(talk)) as gateway:
+            waiting = [gateway.connect() for _ in range(10)]
+            for client in waiting:
+                client.sendall(b"s")
+            self.assertEqual(gateway.ask(b"ehello"), b"hello")
+            for client in waiting:
+                with client, contextlib.suppress(ConnectionResetError):
+                    self.assertEqual(client.recv(1), b"")
+            self.until_idle(gateway)
+
+    def test_client_killed(self) -> None:
+        """A client whose machine takes it away in the middle of a transfer ends what it had at the
+        service behind, which can tell that from a finished one.
+        """
+        heard: list[bool] = []
+
+        def talk(connection: socket.socket) -> None:
+            try:
+                while connection.recv(PIECE):
+                    pass
+                heard.append(True)
+            except ConnectionError:
+                heard.append(False)
+
+        with self.gateway(backend=self.backend(talk)) as gateway:
+            clients = [gateway.connect() for _ in range(5)]
+            for client in clients:
+                client.sendall(bytes(PIECE))
+            self.until(lambda: gateway.backend.served == 5)
+            gateway.forwarder.process.kill()
+            self.until(lambda: len(heard) == 5)
+            self.assertEqual(heard, [False] * 5)
+            self.until_idle(gateway)
+            for client in clients:
+                client.close()
+            with self.forwarder(self.endpoint) as another:
+                with socket.create_connection((HOST, another.port), WAIT) as client:
+                    client.shutdown(socket.SHUT_WR)
+                    self.assertEqual(read_all(client), b"")
+                self.assertEqual(heard[5:], [True])
+
+
+class MisfortuneTests(ReliabilityTestCase):
+    """What administrators and other programs do to a service's files and ports."""
+
+    def test_keytab_emptied(self) -> None:
+        """A keytab that is truncated keeps new clients out, says so in the log and on the status
+        port, ends no session, and serves again when its content is back.
+        """
+        keytab = Path(self.state, "service.keytab")
+        content = self.lab.keytab("svc-echo").read_bytes()
+        keytab.write_bytes(content)
+        with self.gateway("--keytab", str(keytab)) as gateway, gateway.connect() as session:
+            session.sendall(b"before")
+            self.assertEqual(session.recv(6, socket.MSG_WAITALL), b"before")
+            os.truncate(keytab, 0)
+            self.until(lambda: not self.health(gateway.service)["healthy"])
+            (wrong,) = self.health(gateway.service)["wrong"]
+            self.assertEqual(wrong["code"], "keytab-unusable")
+            with contextlib.suppress(ConnectionResetError):
+                self.assertEqual(gateway.ask(), b"")
+            self.assertIn("[keytab-unusable]", gateway.service.log)
+            session.sendall(b"during")
+            self.assertEqual(session.recv(6, socket.MSG_WAITALL), b"during")
+            keytab.write_bytes(content)
+            self.until(lambda: self.health(gateway.service)["healthy"])
+            self.assertEqual(gateway.ask(), b"hello")
+
+    def test_status_port_taken(self) -> None:
+        """A status port that is taken is told in one line; the service does not start, holds no
+        port, and no client finds it.
+        """
+        with socket.create_server((HOST, 0)) as taken:
+            port = taken.getsockname()[1]
+            ended = self.start_refused("--status", f"tcp:{port}:interface={HOST}")
+        self.assertEqual(ended.code, 3, ended)
+        (line,) = [each for each in ended.output.splitlines() if "does not start" in each]
+        self.assertIn(f"[cannot-listen] endpoint tcp:{port}:interface={HOST}: ", line)
+        self.assertNotIn("SCP updated", ended.output)
+        self.assertNotIn("Traceback", ended.output + ended.errors)
+        found = self.mutauth("connect", self.endpoint)
+        self.refused(found, 1, self.service_class, "published")
