@@ -33,6 +33,7 @@ class MutualAuthError(Exception):
     :param cause: what is wrong with it.
     :param remedy: the next step for the reader; may be empty.
     :param code: a more specific code than that of the class.
+    :param details: values for the class's attributes, as in ``PeerRefused(..., status=5)``.
     :ivar left_behind: what could not be taken back of work that this error ended.
     """
 
@@ -44,7 +45,13 @@ class MutualAuthError(Exception):
     code: str = "internal-error"
 
     def __init__(
-        self, subject: str, cause: str, remedy: Remedy = "", *, code: str | None = None
+        self,
+        subject: str,
+        cause: str,
+        remedy: Remedy = "",
+        *,
+        code: str | None = None,
+        **details: int | str,
     ) -> None:
         super().__init__(subject, cause, remedy)
         self.subject = subject
@@ -53,6 +60,10 @@ class MutualAuthError(Exception):
         self.left_behind: tuple[str, ...] = ()
         if code is not None:
             self.code = code
+        for name, value in details.items():
+            if not hasattr(type(self), name):
+                raise TypeError(f"{type(self).__name__} has no attribute {name!r}")
+            setattr(self, name, value)
 
     @property
     def finding(self) -> Finding:
@@ -123,30 +134,15 @@ class DirectoryUnreachable(DirectoryError):
 
 
 class DirectoryRefused(DirectoryError):
-    """A domain controller answered, and refused the operation.
-
-    :ivar result: the LDAP result code (RFC 4511, section 4.1.9).
-    :ivar win32: the win32 code in the answer, such as 8647; 0: none.
-    :ivar diagnostic: the server's own words (diagnosticMessage); empty: none.
-    """
+    """A domain controller answered, and refused the operation."""
 
     code = "directory-refused"
-
-    def __init__(
-        self,
-        subject: str,
-        cause: str,
-        remedy: Remedy = "",
-        *,
-        code: str | None = None,
-        result: int = 0,
-        win32: int = 0,
-        diagnostic: str = "",
-    ) -> None:
-        super().__init__(subject, cause, remedy, code=code)
-        self.result = result
-        self.win32 = win32
-        self.diagnostic = diagnostic
+    #: The LDAP result code (RFC 4511, section 4.1.9).
+    result: int = 0
+    #: The win32 code in the answer, such as 8647; 0: none.
+    win32: int = 0
+    #: The server's own words (diagnosticMessage); empty: none.
+    diagnostic: str = ""
 
 
 class NetworkError(MutualAuthError):
@@ -220,24 +216,12 @@ class KDCRefused(KDCError, AuthenticationError):
     forbids it.
 
     What it says of our own key, ticket or account is a :class:`CredentialError`.
-
-    :ivar krb_error: the code of its KRB-ERROR (RFC 4120, section 7.5.9); 0: none.
     """
 
     code = "kdc-refused"
+    #: The code of its KRB-ERROR (RFC 4120, section 7.5.9); 0: none.
+    krb_error: int = 0
     exit_code = 4
-
-    def __init__(
-        self,
-        subject: str,
-        cause: str,
-        remedy: Remedy = "",
-        *,
-        code: str | None = None,
-        krb_error: int = 0,
-    ) -> None:
-        super().__init__(subject, cause, remedy, code=code)
-        self.krb_error = krb_error
 
     @property
     def of_service(self) -> bool:
@@ -257,24 +241,11 @@ class PeerNotAuthenticated(PeerError):
 
 
 class PeerRefused(PeerError):
-    """The peer ended the handshake and sent a code.
-
-    :ivar status: the win32 or HRESULT code received.
-    """
+    """The peer ended the handshake and sent a code."""
 
     code = "peer-refused"
-
-    def __init__(
-        self,
-        subject: str,
-        cause: str,
-        remedy: Remedy = "",
-        *,
-        code: str | None = None,
-        status: int = 0,
-    ) -> None:
-        super().__init__(subject, cause, remedy, code=code)
-        self.status = status
+    #: The win32 or HRESULT code received.
+    status: int = 0
 
 
 class AccessDenied(PeerError):

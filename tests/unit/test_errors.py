@@ -102,6 +102,9 @@ class TreeTests(SynchronousTestCase):
         self.assertEqual(cut.exit_code, StreamCut.exit_code)
         self.assertIsInstance(UsageError("a", "b"), ValueError)
         self.assertEqual(PeerRefused("a", "b", status=5).status, 5)
+        self.assertEqual(PeerRefused("a", "b").status, 0)
+        with self.assertRaisesRegex(TypeError, "StreamCut has no attribute 'status'"):
+            StreamCut("a", "b", status=5)
 
     def test_the_kdc_is_nobody_else(self) -> None:
         """A KDC that is silent is network trouble, one that refuses a refusal; the peer has done
