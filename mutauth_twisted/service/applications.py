@@ -17,6 +17,7 @@ from zope.interface import implementer
 from mutauth_twisted.errors import MutualAuthError, UsageError
 from mutauth_twisted.gateway.backend import Backend, Introducer, backend_endpoint
 from mutauth_twisted.gateway.forwarded import proxy_introducer
+from mutauth_twisted.gateway.ident import IdentFactory
 from mutauth_twisted.gateway.relay import RelayFactory
 from mutauth_twisted.log import LimitedLog, Log
 from mutauth_twisted.settings.service import Settings
@@ -57,9 +58,9 @@ class EchoFactory(Factory):
     protocol = Echo
 
 
-def _introducers(settings: Settings) -> list[Introducer]:
+def _introducers(settings: Settings, ident: IdentFactory | None) -> list[Introducer]:
     """Introducers of clients to the plain service."""
-    introducers = []
+    introducers: list[Introducer] = [] if ident is None else [ident.introduce]
     if settings.proxy_protocol:
         name = settings.service
         spn = f"{name.service_class}/{name.host}"
@@ -67,7 +68,9 @@ def _introducers(settings: Settings) -> list[Introducer]:
     return introducers
 
 
-def _plain_service(reactor: Any, settings: Settings, target: str) -> RelayFactory:
+def _plain_service(
+    reactor: Any, settings: Settings, target: str, ident: IdentFactory | None
+) -> RelayFactory:
     # While it is down, each client that comes back would have its line.
     failures = LimitedLog(reactor, _log, "connections to the plain service failed")
 
@@ -80,20 +83,24 @@ def _plain_service(reactor: Any, settings: Settings, target: str) -> RelayFactor
         text = f"the plain service at {target} cannot be reached: {failure.getErrorMessage()}"
         failures.line("unreachable", target, lambda: text, LogLevel.error)
 
-    backend = Backend(backend_endpoint(reactor, target), _introducers(settings))
+    endpoint = backend_endpoint(reactor, target, None if ident is None else ident.address)
+    backend = Backend(endpoint, _introducers(settings, ident))
     return RelayFactory(backend.connect, refused)
 
 
-def application_factory(reactor: Any, settings: Settings) -> IProtocolFactory:
+def application_factory(
+    reactor: Any, settings: Settings, ident: IdentFactory | None = None
+) -> IProtocolFactory:
     """Return the factory that ``--echo``, ``--forward`` or ``--factory`` asks for.
 
+    :param ident: tells a plain service who its clients are; None: nothing does.
     :raises UsageError: when it cannot be made.
     """
     kind, argument = settings.serve
     if kind == "echo":
         return EchoFactory()
     if kind == "forward":
-        return _plain_service(reactor, settings, argument)
+        return _plain_service(reactor, settings, argument, ident)
     return _named_factory(argument)
 
 

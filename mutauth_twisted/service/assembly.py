@@ -14,6 +14,7 @@ from attrs import evolve
 from mutauth_twisted.audit.sinks import open_sink
 from mutauth_twisted.audit.trail import AuditTrail
 from mutauth_twisted.errors import UsageError
+from mutauth_twisted.gateway.ident import IdentFactory
 from mutauth_twisted.kerberos.keytab import keytab_principal
 from mutauth_twisted.log import Log
 from mutauth_twisted.net.descriptors import REMEDY, RESERVE, fit, raise_limit
@@ -59,9 +60,11 @@ def make_service(reactor: Any, settings: Settings) -> MutualAuthService:
         if principal and Publisher.is_needed(settings)
         else None
     )
-    factory = application_factory(reactor, settings)
+    where = settings.ident_address
+    ident = IdentFactory(reactor, *where) if where is not None else None
+    factory = application_factory(reactor, settings, ident)
     trail = _trail(reactor, settings)
-    return MutualAuthService(reactor, settings, keys, publisher, factory, tls, trail)
+    return MutualAuthService(reactor, settings, keys, publisher, factory, tls, trail, ident)
 
 
 def _trail(reactor: Any, settings: Settings) -> AuditTrail | None:

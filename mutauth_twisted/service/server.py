@@ -16,6 +16,7 @@ from mutauth_twisted.core.context import Keys
 from mutauth_twisted.credentials import exposed
 from mutauth_twisted.errors import MutualAuthError, UsageError
 from mutauth_twisted.findings import Finding
+from mutauth_twisted.gateway.ident import IdentFactory
 from mutauth_twisted.kerberos.keytab import keytab_file
 from mutauth_twisted.log import Log
 from mutauth_twisted.net.plain import listen_on
@@ -52,6 +53,7 @@ class MutualAuthService:
     :param factory: the application's factory.
     :param tls: its TLS, where it has a certificate of its own.
     :param trail: its audit trail; None: it has none.
+    :param ident: answers a backend's ident queries, if it does.
     :ivar name: how it is called.
     """
 
@@ -66,9 +68,12 @@ class MutualAuthService:
         factory: IProtocolFactory,
         tls: Layer | None = None,
         trail: AuditTrail | None = None,
+        ident: IdentFactory | None = None,
     ) -> None:
         self.name = settings.name
         self._trail = trail
+        self._ident = ident
+        self._ident_port: Any = None
         self._reactor = reactor
         self._settings = settings
         self._publisher = publisher
@@ -108,6 +113,8 @@ class MutualAuthService:
 
         :raises MutualAuthError: when an endpoint cannot be had.
         """
+        if self._ident is not None:
+            self._ident_port = await listen_on(self._reactor, self._ident.endpoint, self._ident)
         for listen in self._settings.listen:
             port = await listen_on(self._reactor, listen, self._factory)
             if self._is_stopping:
@@ -132,6 +139,9 @@ class MutualAuthService:
             )
         if self._trail is not None:
             self._trail.write("serving", servers=[describe(port.getHost()) for port in self._ports])
+        if self._ident_port is not None:
+            where = describe(self._ident_port.getHost())
+            self._log.info("{name}: ident queries at {where}", name=self.name, where=where)
 
     def status(self) -> Status:
         """How the service is now."""
@@ -190,6 +200,9 @@ class MutualAuthService:
         if self._trail is not None:
             self._trail.write("stopped", cut=left)
             self._trail.close()
+        # A backend may ask as long as there are connections.
+        if self._ident_port is not None:
+            await maybeDeferred(self._ident_port.stopListening)
         return Stopped(left, bool(stale))
 
     async def _stale(self) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from attrs import evolve, frozen
+from twisted.internet.abstract import isIPAddress
 
 from mutauth_twisted.access.patterns import check_pattern
 from mutauth_twisted.access.sids import is_sid
@@ -155,10 +156,24 @@ def _audit(text: str) -> str:
     raise UsageError(text, cause, f"write {Path(text).absolute()}, if that is the file")
 
 
+def _ident_address(text: str) -> tuple[str, int]:
+    host, colon, port = text.partition(":")
+    if not host.startswith("127.") or not isIPAddress(host):
+        cause = "it is not a loopback address: queries and answers are not protected"
+        raise UsageError(text, cause, "use an address of 127.0.0.0/8, such as 127.0.0.5")
+    if host == "127.0.0.1":
+        cause = "every program of this machine connects from it"
+        raise UsageError(text, cause, "use another address of 127.0.0.0/8, such as 127.0.0.5")
+    if colon and not (port.isascii() and port.isdecimal() and 1 <= int(port) <= 65535):
+        raise UsageError(text, "its port is out of range", "leave it out: it is 113 then")
+    return host, int(port) if colon else 113
+
+
 FLAG = Kind("", bool, types=(bool,))
 _CLASS = Kind("NAME", check_service_class)
 _DIR, _DN, _FILE, _NAME, _PATTERN = map(Kind, ("DIR", "DN", "FILE", "NAME", "PATTERN"))
 _PRINCIPAL, _STRPORT = Kind("NAME@REALM"), Kind("STRPORT")
+_IDENT = Kind("ADDRESS[:PORT]", _ident_address)
 _PATTERNS, _STRPORTS, _URLS = (
     evolve(kind, repeatable=True)
     for kind in (evolve(_PATTERN, convert=check_pattern), _STRPORT, Kind("URL"))
@@ -294,6 +309,12 @@ SECTIONS: Mapping[tuple[str, Where], tuple[Option, ...]] = {
     ("What the backend is told", _SERVICE): (
         Option("proxy-protocol", FLAG, "Tell it who the client is, by PROXY protocol headers."),
         Option("proxy-protocol-groups", FLAG, "Tell it the SIDs of the client's groups, too."),
+        Option(
+            "ident-address",
+            _IDENT,
+            "Loopback address, such as 127.0.0.5, to dial it from and to answer its ident queries "
+            "(RFC 1413) at.",
+        ),
     ),
     ("What is recorded", _SERVICE): (
         Option(
@@ -423,6 +444,7 @@ NEEDS: Mapping[str, tuple[str, str | None]] = {
     "audit-required": ("audit", None),
     "tls-cert": ("protection", Protection.TLS.value),
     "tls-key": ("tls-cert", None),
+    "ident-address": ("forward", None),
     "proxy-protocol": ("forward", None),
     "proxy-protocol-groups": ("proxy-protocol", None),
     "tls-ca": ("protection", Protection.TLS.value),

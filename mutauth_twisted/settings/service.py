@@ -35,6 +35,7 @@ class Settings:
     :param serve: what to serve, as a kind (``echo``, ``forward``, ``factory``) and its argument.
     :param proxy_protocol: whether a backend is told by a PROXY header who a client is.
     :param proxy_groups: whether that tells the client's groups.
+    :param ident_address: where the backend is dialled from, and its ident queries are answered.
     :param tls_files: the files of a TLS certificate and, where it is another one, of its key.
     :param spn_check: what to do about a missing SPN: ``refuse``, ``warn`` or ``off``.
     :param drain_timeout: how many seconds its connections may take to end when it stops.
@@ -61,6 +62,7 @@ class Settings:
     serve: tuple[str, str]
     proxy_protocol: bool
     proxy_groups: bool
+    ident_address: tuple[str, int] | None
     rules: AccessRules
     security: SecurityOptions
     tls_files: tuple[str, str | None] | None
@@ -110,6 +112,7 @@ def service_settings(values: Values, name: str | None = None) -> Settings:
         serve=_serve(values),
         proxy_protocol=values["proxy-protocol"],
         proxy_groups=values["proxy-protocol-groups"],
+        ident_address=_ident_address(values),
         rules=values.rules,
         security=values.security,
         tls_files=(tls_cert, values["tls-key"]) if tls_cert is not None else None,
@@ -137,6 +140,14 @@ def _forms(values: Values) -> tuple[str, ...]:
         remedy = f"an RnR service takes {spell('publish', 'rnr')}, and {spell('spn-form', 'rnr')}"
         raise values.error("spn-form", "it names an RnR service and an SCP", remedy)
     return RNR_FORMS
+
+
+def _ident_address(values: Values) -> tuple[str, int] | None:
+    address: tuple[str, int] | None = values["ident-address"]
+    if address is not None and not values["forward"].startswith("tcp:"):
+        remedy = f"use {values.front.spell('forward', 'tcp:127.0.0.1:5432')}"
+        raise values.error("ident-address", "only a tcp: backend can ask who is there", remedy)
+    return address
 
 
 def _serve(values: Values) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address
 from twisted.trial.unittest import SynchronousTestCase
 
-from mutauth_twisted.access import Logon
+from mutauth_twisted.access.logon import Logon
 from mutauth_twisted.errors import MutualAuthError, PeerNotAuthenticated
 from mutauth_twisted.gateway.forwarded import CUT, ForwardedIdentity, Tlv, proxy_introducer
 from mutauth_twisted.gateway.proxyprotocol import LONGEST, HeaderParser, InvalidHeader, ProxyHeader
