@@ -18,7 +18,7 @@ from mutauth_twisted.errors import MutualAuthError
 from mutauth_twisted.gateway.backend import Introduction
 from mutauth_twisted.gateway.ident import LONGEST, MOST_QUERIES, PATIENCE, IdentFactory, user_id
 from mutauth_twisted.testing.fakes import captured_log
-from tests.unit.gateway.test_forwarded import client, identity
+from tests.unit.gateway.client_case import client, identity
 
 OWN, BACKEND = "127.0.0.5", "127.0.0.1"
 
