@@ -340,6 +340,15 @@ CODES: Final[dict[str, Code]] = {
         "The other side ended the handshake, with or without a code.",
         "Its own log says why.",
     ),
+    "policy-unusable": Code(
+        "The policy file cannot be read, is not valid TOML, or has no rule.",
+        "Correct the line that the message names; `mutauth check-access --policy FILE PRINCIPAL` "
+        "tries a file out.",
+    ),
+    "policy-writable": Code(
+        "Others than its owner may write or replace the policy file, and could allow themselves.",
+        "Run the command in the message.",
+    ),
     "protection-mismatch": Code(
         "A record has a different protection than was agreed.",
         "Give both sides the same protection.",

@@ -63,12 +63,34 @@ def file_fault(path: str | os.PathLike[str]) -> str:
     return "" if os.access(path, os.R_OK) else "cannot be read by this user"
 
 
-def read_file(path: str | os.PathLike[str], most: int = MOST, *, private: bool = False) -> bytes:
+def _check_unwritable(path: str | os.PathLike[str], mode: int) -> None:
+    """See that nobody but its owner may change a file, or put another one in its place.
+
+    :raises PermissionError: with ``EPERM``, when others may.
+    """
+    if mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PermissionError(errno.EPERM, "others than its owner may write it", os.fspath(path))
+    for directory in Path(path).resolve().parents:
+        mode = os.stat(directory).st_mode
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            cause = "everyone may replace what is in this directory"
+            raise PermissionError(errno.EPERM, cause, os.fspath(directory))
+
+
+def read_file(
+    path: str | os.PathLike[str],
+    most: int = MOST,
+    *,
+    private: bool = False,
+    unwritable: bool = False,
+) -> bytes:
     """The content of a regular file.
 
     :param most: how many bytes it may have.
     :param private: whether its owner alone may have any right to it.
-    :raises PermissionError: with ``EPERM``, when others have rights to a private file.
+    :param unwritable: whether its owner alone may change it.
+    :raises PermissionError: with ``EPERM``, when others have rights to a private file, or may
+        change one that they must not; its ``filename`` is what has the rights.
     :raises OSError: when it is not a regular file, too large, or cannot be read.
     """
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
@@ -80,6 +102,8 @@ def read_file(path: str | os.PathLike[str], most: int = MOST, *, private: bool =
             raise PermissionError(
                 errno.EPERM, "others than its owner have access to it", os.fspath(path)
             )
+        if unwritable:
+            _check_unwritable(path, mode)
         with open(handle, "rb", closefd=False) as file:
             content = file.read(most + 1)
     finally:

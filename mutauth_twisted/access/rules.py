@@ -68,7 +68,7 @@ class Rule:
     def __attrs_post_init__(self) -> None:
         if not (self.accounts or self.groups or self.everyone):
             raise UsageError(
-                self.source, "it is about no client", "give it accounts, groups, or all = true"
+                self.source, "it is about no client", "give it accounts or groups, or all = true"
             )
         if self.limits and self.effect == "deny":
             raise UsageError(self.source, "a denial has no sessions to limit", "leave it out")

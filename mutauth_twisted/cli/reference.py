@@ -20,6 +20,7 @@ _FRONTS = {
     "server string": Where.SERVER,
     "client string": Where.CLIENT,
     "mutauth": Where.COMMAND,
+    "policy file": Where.RULE,
 }
 _INTRODUCTION = """\
 # Options

@@ -41,6 +41,7 @@ from mutauth_twisted.net.client import MutualAuthClientEndpoint
 from mutauth_twisted.net.plain import parse_client, parse_server
 from mutauth_twisted.net.server import MutualAuthServerEndpoint
 from mutauth_twisted.net.tls import Authority, checking_layer, server_layer
+from mutauth_twisted.settings.access import access_rules
 from mutauth_twisted.settings.read import Front, Values
 from mutauth_twisted.settings.schema import ALIASES, FLAG, Option, Where
 from mutauth_twisted.spn import SPN
@@ -229,7 +230,7 @@ def server_endpoint(
     inner = _one_endpoint(
         arguments, r"mutauth:tcp\:9000:keytab=/etc/echo.keytab:allow=*@EXAMPLE.COM"
     )
-    policy, security = AccessPolicy.of(values.rules), values.security
+    policy, security = AccessPolicy.of(access_rules(values)), values.security
     package = security.package
     credentials = package.service_credentials(values.package_options)
     keys = package.acceptor_keys(credentials, values["service-class"])

@@ -5,15 +5,13 @@ A mistake has the same words in each front-end, with its own spelling of the opt
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from typing import Any
 
 from attrs import field, frozen
 
-from mutauth_twisted.access import AccessRules
 from mutauth_twisted.access.patterns import SeveralPatterns
-from mutauth_twisted.access.rules import option_rules
 from mutauth_twisted.core.mechanism import Mechanism
 from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.errors import UsageError, check_utf8
@@ -36,6 +34,13 @@ from mutauth_twisted.settings.schema import (
 from mutauth_twisted.wire import NNS, WIRES
 
 
+def nearest(name: str, names: Collection[str], aliases: Collection[str] = ()) -> str:
+    """A remedy for an unknown name: the nearest known one, and all of them."""
+    remedy = f"known: {', '.join(names)}"
+    close = get_close_matches(name, [*names, *aliases], 1)
+    return f"did you mean {close[0]}? {remedy}" if close else remedy
+
+
 @frozen
 class Front:
     """One front-end; a command line, unless it is a subclass.
@@ -54,6 +59,10 @@ class Front:
     def spell(self, name: str, value: object = None) -> str:
         """An option as users of this front-end write it; True is a flag that is set."""
         return f"--{name}" if value is None or value is True else f"--{name} {value}".rstrip()
+
+    def place(self, name: str) -> str:
+        """The words before an option in an error."""
+        return self.subject
 
     def several(self, name: str) -> str:
         """How an option's values are told apart, as a remedy."""
@@ -84,7 +93,8 @@ class Front:
             name = spelling or option.name
             several = isinstance(error, SeveralPatterns)
             remedy = self.several(name) if several else error.remedy
-            raise UsageError(self.subject + self.spell(name, shown), error.cause, remedy) from None
+            subject = self.place(name) + self.spell(name, shown)
+            raise UsageError(subject, error.cause, remedy) from None
         return tuple(values) if option.kind.repeatable else values[0]
 
 
@@ -113,7 +123,7 @@ class Values(dict[str, Any]):
                 raise self._unknown(str(spelling))
             if name in self.given:
                 cause = f"{front.spell(self.given[name])} means the same"
-                subject = front.subject + front.spell(spelling)
+                subject = front.place(spelling) + front.spell(spelling)
                 raise UsageError(subject, cause, "leave one of the two out")
             self.given[name] = spelling
             self[name] = front.convert(every[name], value, spelling)
@@ -134,15 +144,12 @@ class Values(dict[str, Any]):
         code: str = UsageError.code,
     ) -> UsageError:
         """An error about an option, as the front-end spells it."""
-        written = self.front.spell(self.given.get(name, name), value)
-        return UsageError(self.front.subject + written, cause, remedy, code=code)
+        spelling = self.given.get(name, name)
+        subject = self.front.place(spelling) + self.front.spell(spelling, value)
+        return UsageError(subject, cause, remedy, code=code)
 
     def _unknown(self, name: str) -> UsageError:
-        names = sorted(self._known)
-        close = get_close_matches(name, [*names, *self.front.aliases], 1)
-        remedy = f"known: {', '.join(names)}"
-        if close:
-            remedy = f"did you mean {close[0]}? {remedy}"
+        remedy = nearest(name, sorted(self._known), self.front.aliases)
         return self.error(name, f"there is no such {self.front.noun} here", remedy)
 
     @property
@@ -226,25 +233,3 @@ class Values(dict[str, Any]):
         """How the directory is reached."""
         names = ("directory", "directory-ca", "realm", "nameserver")
         return DirectoryOptions(*(self[name] for name in names))
-
-    @property
-    def rules(self) -> AccessRules:
-        """The access rules.
-
-        :raises UsageError: when they allow no client.
-        """
-        rules = AccessRules(
-            option_rules(
-                self["allow"],
-                self["deny"],
-                allow_all=self["allow-all"],
-                allow_groups=self["allow-group"],
-                deny_groups=self["deny-group"],
-            )
-        )
-        if rules.allows_no_client:
-            spell = self.front.spell
-            remedy = f"add {spell('allow', 'PATTERN')}, or {spell('allow-all', True)} for all"
-            cause = "the access policy allows no client"
-            raise self.error("allow", cause, remedy, code="no-access-policy")
-        return rules

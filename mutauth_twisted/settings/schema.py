@@ -47,6 +47,9 @@ class Where(Flag):
     DIRECT = auto()
     #: Sub-commands of ``mutauth`` that name it.
     COMMAND = auto()
+    #: The tables ``[[allow]]`` and ``[[deny]]`` of a policy file.
+    ALLOW = auto()
+    DENY = auto()
 
     LISTENING = SERVICE | SERVER
     BY_SCP = SCP | KEYWORD
@@ -55,6 +58,7 @@ class Where(Flag):
     CHANNEL = LISTENING | CLIENT
     SEARCHING = SERVICE | LOCATED | COMMAND
     TWISTD = SERVICE | PROCESS
+    RULE = ALLOW | DENY
 
 
 def _text(text: str) -> str:
@@ -183,7 +187,7 @@ _SMALL, _MANY, _MORE = _number(65535, 0), _number(100_000), _number(1_000_000)
 _WEEK = _seconds(604_800)
 _PACKAGES = _choice(MECHANISMS)
 _PROTECTIONS = _choice([protection.value for protection in Protection])
-_SERVICE, _PROCESS, _SERVER, _SCP, _KEYWORD, _RNR, _DIRECT, _COMMAND = Where
+_SERVICE, _PROCESS, _SERVER, _SCP, _KEYWORD, _RNR, _DIRECT, _COMMAND, _ALLOW, _DENY = Where
 _LIMITS = Limits()
 _PUBLISHED, _CHECKS = _choice(("scp", "rnr", "none")), _choice(("refuse", "warn", "off"))
 _INTERVAL = _seconds(86400, zero=True)
@@ -341,7 +345,7 @@ SECTIONS: Mapping[tuple[str, Where], tuple[Option, ...]] = {
         Option("container", _NAME, "Container below CN=System for a replicated service's SCP."),
         Option("port", _number(65535), "The TCP port."),
     ),
-    ("Who may connect", Where.LISTENING): (
+    ("Who may connect", Where.LISTENING | _COMMAND): (
         Option(
             "allow",
             _PATTERNS,
@@ -350,8 +354,9 @@ SECTIONS: Mapping[tuple[str, Where], tuple[Option, ...]] = {
         ),
         Option("deny", _PATTERNS, "Accounts to deny, a computer without its $ too; beats allow."),
         Option("allow-all", FLAG, "Allow every authenticated client."),
+        Option("policy", _FILE, "TOML file with further rules, which may have limits."),
     ),
-    ("Who may connect", _SERVICE): (
+    ("Who may connect", _SERVICE | _COMMAND): (
         Option(
             "allow-group",
             _GROUPS,
@@ -362,6 +367,16 @@ SECTIONS: Mapping[tuple[str, Where], tuple[Option, ...]] = {
     ("Who may connect", _SERVER): (
         Option("allow-group", _SIDS, "Groups whose members are allowed."),
         Option("deny-group", _SIDS, "Groups to deny, whatever allows their members."),
+    ),
+    ("A rule of a policy file", Where.RULE): (
+        Option("accounts", _PATTERNS, "Patterns of accounts."),
+        Option("groups", _GROUPS, "Groups: name, DOMAIN\\name, name@domain, DN or SID."),
+        Option("all", FLAG, "Every authenticated client."),
+    ),
+    ("A rule of a policy file", _ALLOW): (
+        Option("max-connections", _MORE, "Sessions at once of all that the rule allows."),
+        Option("max-connections-per-principal", _MORE, "Sessions at once of each account of them."),
+        Option("max-session", _WEEK, "Seconds after which such a session ends."),
     ),
     ("Limits", Where.LISTENING): (
         Option("max-handshakes", _MANY, "Handshakes at once.", _LIMITS.handshakes),

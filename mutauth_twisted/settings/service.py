@@ -14,8 +14,10 @@ from mutauth_twisted.directory.published.base import SpnCheck
 from mutauth_twisted.directory.servicename import DEFAULT_SPN_FORMS, RNR_FORMS, ServiceName
 from mutauth_twisted.ldap.options import DirectoryOptions
 from mutauth_twisted.net.limits import Limits
+from mutauth_twisted.settings.access import access_rules
 from mutauth_twisted.settings.read import Values
 from mutauth_twisted.settings.schema import LIMITS
+from mutauth_twisted.settings.toml import TOML
 
 
 @frozen
@@ -113,7 +115,7 @@ def service_settings(values: Values, name: str | None = None) -> Settings:
         proxy_protocol=values["proxy-protocol"],
         proxy_groups=values["proxy-protocol-groups"],
         ident_address=_ident_address(values),
-        rules=values.rules,
+        rules=access_rules(values),
         security=values.security,
         tls_files=(tls_cert, values["tls-key"]) if tls_cert is not None else None,
         limits=values.limits,
@@ -122,6 +124,16 @@ def service_settings(values: Values, name: str | None = None) -> Settings:
         audit=values["audit"],
         audit_required=values["audit-required"],
     )
+
+
+def settings_of(table: Mapping[str, Any]) -> Settings:
+    """The service that a table describes.
+
+    :param table: as :mod:`tomllib` reads it.
+    :raises UsageError: for a key that is unknown, a value that it cannot have, or of another type,
+        and for what does not go together.
+    """
+    return service_settings(Values(TOML, TOML.where, table))
 
 
 def _entry(values: Values) -> Literal["scp", "rnr"]:

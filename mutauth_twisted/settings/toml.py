@@ -1,17 +1,16 @@
-"""One service as a table of TOML, whose keys are the options of ``twistd mutauth``."""
+"""Tables of TOML as front-ends: their keys are options."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 
 from mutauth_twisted.errors import UsageError
-from mutauth_twisted.settings.read import Front, Values
+from mutauth_twisted.settings.lines import KeyLines, Path
+from mutauth_twisted.settings.read import Front
 from mutauth_twisted.settings.schema import Option, Where
-from mutauth_twisted.settings.service import Settings, service_settings
 
 _TYPES: dict[type, str] = {
     str: "a string",
@@ -24,8 +23,23 @@ _TYPES: dict[type, str] = {
 
 
 @frozen
-class _Toml(Front):
-    """A table, with values of TOML's types."""
+class Toml(Front):
+    """A table, with values of TOML's types.
+
+    :param file: its file, as errors name it; empty: there is none.
+    :param lines: the lines of that file's keys.
+    :param table: the keys that lead to the table.
+    """
+
+    file: str = ""
+    lines: KeyLines = field(default=KeyLines(""))
+    table: Path = ()
+
+    def place(self, name: str) -> str:
+        """See :class:`Front`."""
+        if not self.file:
+            return self.subject
+        return f"{self.file}:{self.lines.line_of(*self.table, name)}: {self.subject}"
 
     def spell(self, name: str, value: object = None) -> str:
         """See :class:`Front`."""
@@ -47,14 +61,4 @@ class _Toml(Front):
         return ",".join(value) if isinstance(value, list) and not kind.repeatable else value
 
 
-TOML = _Toml(Where.SERVICE, "key", "key ")
-
-
-def settings_of(table: Mapping[str, Any]) -> Settings:
-    """The service that a table describes.
-
-    :param table: as :mod:`tomllib` reads it.
-    :raises UsageError: for a key that is unknown, a value that it cannot have, or of another type,
-        and for what does not go together.
-    """
-    return service_settings(Values(TOML, TOML.where, table))
+TOML = Toml(Where.SERVICE, "key", "key ")

@@ -29,8 +29,8 @@ from mutauth_twisted.settings.schema import (
     Where,
     options,
 )
-from mutauth_twisted.settings.service import Settings
-from mutauth_twisted.settings.toml import TOML, settings_of
+from mutauth_twisted.settings.service import Settings, settings_of
+from mutauth_twisted.settings.toml import TOML
 from mutauth_twisted.settings.twistd import TWISTD, Options
 
 MINIMAL = """

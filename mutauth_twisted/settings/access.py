@@ -1,0 +1,134 @@
+"""Access rules of a service, from its options and its policy file.
+
+A policy file has rules in TOML, one table for each::
+
+    [[allow]]
+    groups = ["EXAMPLE\\echo-users"]
+    max-connections-per-principal = 4
+
+    [[deny]]
+    accounts = ["mallory@EXAMPLE.COM"]
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import tomllib
+from collections.abc import Mapping
+from typing import Any, Final, get_args
+
+from mutauth_twisted.access import AccessRules, Rule, SessionLimits
+from mutauth_twisted.access.rules import Effect, option_rules
+from mutauth_twisted.errors import UsageError
+from mutauth_twisted.files import read_file
+from mutauth_twisted.findings import Command
+from mutauth_twisted.settings.lines import KeyLines
+from mutauth_twisted.settings.read import Values, nearest
+from mutauth_twisted.settings.schema import LIMITS, Where
+from mutauth_twisted.settings.toml import Toml
+
+_EFFECTS: Final[tuple[Effect, ...]] = get_args(Effect)
+_FORMS: Final = {"allow": Where.ALLOW, "deny": Where.DENY}
+
+
+def access_rules(values: Values) -> AccessRules:
+    """The rules that options and the policy file make together.
+
+    :param values: of a front-end that takes the options about who may connect.
+    :raises UsageError: when they allow no client, and see :func:`read_policy`.
+    """
+    rules = option_rules(
+        values["allow"],
+        values["deny"],
+        allow_all=values["allow-all"],
+        allow_groups=values["allow-group"],
+        deny_groups=values["deny-group"],
+    )
+    if values["policy"] is not None:
+        rules += _own_file(values)
+    made = AccessRules(rules)
+    if made.allows_no_client:
+        spell = values.front.spell
+        remedy = f"add {spell('allow', 'PATTERN')}, or {spell('allow-all', True)} for all"
+        cause = "the access policy allows no client"
+        raise values.error("allow", cause, remedy, code="no-access-policy")
+    return made
+
+
+def _own_file(values: Values) -> tuple[Rule, ...]:
+    rules = read_policy(values["policy"])
+    if Where.LISTENING & values.front.where and not values.package.identifies_groups:
+        for rule in (rule for rule in rules if rule.groups):
+            spelt = values.front.spell("package", values.package.name)
+            cause = f"{spelt} does not tell a client's groups"
+            raise UsageError(rule.source, cause, "leave its groups out, or use another package")
+    return rules
+
+
+def read_policy(path: str) -> tuple[Rule, ...]:
+    """The rules of a policy file, whole or not at all.
+
+    :raises UsageError: when the file cannot be read, others may write it, or a rule in it is
+        invalid; its subject has the file and the line.
+    """
+    path = os.path.abspath(path)
+    text = _read(path)
+    try:
+        document = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise _unusable(path, f"it is not valid TOML: {error}", "correct it") from None
+    lines = KeyLines(text)
+    for key in (key for key in document if key not in _EFFECTS):
+        subject = f"{path}:{lines.line_of(key)}: key {key}"
+        raise UsageError(subject, "there is no such key here", nearest(key, _EFFECTS))
+    rules = [
+        _rule(path, lines, effect, number, table)
+        for effect in _EFFECTS
+        for number, table in enumerate(_tables(path, lines, document, effect))
+    ]
+    if not rules:
+        # What is left of a file that was cut would deny fewer clients than the whole.
+        raise _unusable(path, "it has no rule", "write [[allow]] or [[deny]], and whom")
+    return tuple(rules)
+
+
+def _read(path: str) -> str:
+    try:
+        return read_file(path, unwritable=True).decode()
+    except PermissionError as error:
+        if error.errno != errno.EPERM:
+            raise _unusable(path, f"it cannot be read: {error.strerror}", "check it") from None
+        subject, command = f"policy file {path}", Command("chmod", "go-w", error.filename)
+        raise UsageError(subject, str(error.strerror), command, code="policy-writable") from None
+    except OSError as error:
+        raise _unusable(path, f"it cannot be read: {error.strerror}", "check its path") from None
+    except UnicodeDecodeError:
+        raise _unusable(path, "it is not UTF-8", "write it in UTF-8") from None
+
+
+def _unusable(path: str, cause: str, remedy: str) -> UsageError:
+    return UsageError(f"policy file {path}", cause, remedy, code="policy-unusable")
+
+
+def _tables(
+    path: str, lines: KeyLines, document: Mapping[str, Any], effect: Effect
+) -> list[dict[str, Any]]:
+    """The tables of the rules with this effect."""
+    tables = document.get(effect, [])
+    if not isinstance(tables, list) or not all(isinstance(each, dict) for each in tables):
+        subject = f"{path}:{lines.line_of(effect)}: key {effect}"
+        raise UsageError(subject, "it is not an array of tables", f"write [[{effect}]]")
+    return tables
+
+
+def _rule(path: str, lines: KeyLines, effect: Effect, number: int, table: dict[str, Any]) -> Rule:
+    front = Toml(Where.RULE, "key", "key ", file=path, lines=lines, table=(effect, number))
+    values = Values(front, _FORMS[effect], table)
+    limits = SessionLimits(**{LIMITS[name]: values[name] for name in LIMITS.keys() & values.given})
+    source = f"{path}:{lines.line_of(effect, number)} [[{effect}]]"
+    try:
+        return Rule(effect, source, values["accounts"], values["groups"], values["all"], limits)
+    except UsageError as error:
+        subject = source if error.subject == source else f"{source}: {error.subject}"
+        raise UsageError(subject, error.cause, error.remedy, code=error.code) from None
