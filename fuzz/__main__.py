@@ -23,9 +23,10 @@ from types import FrameType
 
 from attrs import frozen
 
-from fuzz.targets import CORPUS, TARGETS
+from fuzz import seeds
+from fuzz.targets import TARGETS
 
-ROOT = CORPUS.parent.parent
+ROOT = seeds.KEPT.parent.parent
 WORK = Path("build", "fuzz")  # below the root
 #: One input may take so many seconds: more is a finding.
 _LONGEST = 10
@@ -85,6 +86,8 @@ class _Run:
         self.name = name
         self._log = ROOT / WORK / "logs" / f"{name}.log"
         corpus = ROOT / WORK / "corpus" / name
+        begins = ROOT / WORK / "seeds" / name
+        seeds.write(name, begins)
         for directory in (self._log.parent, corpus, ROOT / WORK / "findings"):
             directory.mkdir(parents=True, exist_ok=True)
         arguments = [
@@ -93,7 +96,7 @@ class _Run:
             f"-rss_limit_mb={_MOST_MEMORY}",
             f"-artifact_prefix={WORK}/findings/{name}-",
             str(corpus),  # what is new goes here
-            str(CORPUS / name),
+            str(begins),
         ]
         self._started = time.monotonic()
         with self._log.open("wb") as log:

@@ -1,6 +1,6 @@
-"""Have a target check the inputs in files, without a fuzzer.
+"""Have a target check inputs, without a fuzzer: seeds by their names, and others in files.
 
-python -m fuzz.replay TARGET FILE...
+python -m fuzz.replay TARGET SEED|FILE...
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from fuzz.seeds import inputs
 from fuzz.targets import TARGETS
 
 
@@ -17,9 +18,10 @@ def main(arguments: Sequence[str]) -> int:
     if len(arguments) < 2 or arguments[0] not in TARGETS:
         print(f"{__doc__}\ntargets: {', '.join(TARGETS)}", file=sys.stderr)
         return 2
+    seeds = inputs(arguments[0])
     with TARGETS[arguments[0]].open() as check:
         for name in arguments[1:]:
-            check(Path(name).read_bytes())
+            check(seeds[name] if name in seeds else Path(name).read_bytes())
             print(f"{name}: all is well")
     return 0
 

@@ -1,15 +1,15 @@
-"""Write the corpus's seeds: what genuine peers, tickets, answers and entries look like.
+"""Inputs that every run begins with: what genuine peers, tickets, answers and entries look like,
+and findings that were kept.
 
-    python -m fuzz.seeds
-
-Files named otherwise - kept findings - stay.  Tokens are made with new keys each time.
+Kerberos' tokens are made with new keys each time.
 """
 
 from __future__ import annotations
 
 import struct
-import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
 from typing import Any
 from uuid import UUID
 
@@ -17,7 +17,6 @@ from attrs import evolve
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.names import dns
 
-from fuzz.targets import CORPUS, TARGETS
 from fuzz.targets.connection import MANNERS, conversation, peer_of
 from fuzz.targets.kerberos import parties_of_a_realm
 from fuzz.targets.ldap import ldap_buffers
@@ -26,6 +25,9 @@ from mutauth_twisted.gateway.proxyprotocol import CRC32C, ProxyHeader, crc32c
 from mutauth_twisted.testing.fakes import FakeContext
 from mutauth_twisted.testing.pacs import ENABLED, REAL, pac
 from mutauth_twisted.wire import NNS, WINSOCK, Wire
+
+#: Inputs that found something once: a directory for each target that has any.
+KEPT = Path(__file__).resolve().parent / "kept"
 
 Seeds = Iterator[tuple[str, bytes]]
 _WIRES: tuple[Wire, ...] = (NNS, WINSOCK)
@@ -106,6 +108,11 @@ def _handshake() -> Seeds:
         yield f"{name}-fault", bytes([wire, 1, 0, 0]) + b"\3\0\x09\2\0\0\5\x2e"
         yield f"{name}-late", bytes([wire, 1, 0, 0]) + b"\5\3\1\5\5"
         yield f"{name}-step-failed", bytes([wire, 0, 0, 0]) + b"\0\x05\0\4\x08\5"
+    walk = Random(0)
+    for number in range(100):
+        start = bytes(walk.randrange(2) for _ in range(2)) + walk.choice(b"\0\0\1\2\3").to_bytes()
+        steps = walk.choices(b"\0\1\2\3\3\4\5\x09\xff", k=walk.randrange(1, 24))
+        yield f"walk-{number:02}", start + bytes([walk.randrange(2), *steps])
 
 
 def _opening(wire: Wire, initiator: bool, legs: int, *, mutauth: bool = True) -> bytes:
@@ -175,10 +182,9 @@ def _connection() -> Seeds:
                 wire, FakeContext(initiator=not initiator), seal=True, mutauth=False
             )
             stream = _opening(wire, initiator, 2, mutauth=False) + b"".join(foreign)
-            yield (
-                f"{wire.name}-dotnet-{side}",
-                bytes([number, 1, initiator, 0, 1, 0, 0, 1]) + _cuts(50) + stream,
-            )
+            start = bytes([number, 1, initiator, 0, 1, 0, 0, 1]) + _cuts(50)
+            yield f"{wire.name}-dotnet-{side}", start + stream
+            yield f"{wire.name}-dotnet-{side}-between-records", start + stream[: -len(foreign[-1])]
 
 
 def _records() -> Seeds:
@@ -552,19 +558,16 @@ _MAKERS: dict[str, Callable[[], Seeds]] = {
 }
 
 
-def main() -> int:
-    """Write every seed."""
-    for name in TARGETS:
-        directory = CORPUS / name
-        directory.mkdir(parents=True, exist_ok=True)
-        for old in directory.glob("seed-*"):
-            old.unlink()
-        made = dict(_MAKERS[name]())
-        for what, data in made.items():
-            (directory / f"seed-{what}").write_bytes(data)
-        print(f"{name}: {len(made)} seeds")
-    return 0
+def inputs(name: str) -> dict[str, bytes]:
+    """A target's inputs by their names."""
+    kept = {path.name: path.read_bytes() for path in (KEPT / name).glob("*")}
+    return dict(_MAKERS[name]()) | kept
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def write(name: str, directory: Path) -> None:
+    """Write a target's inputs to files, as libFuzzer reads them."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for old in directory.iterdir():
+        old.unlink()
+    for what, data in inputs(name).items():
+        (directory / what).write_bytes(data)

@@ -10,14 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
-from pathlib import Path
 
 from attrs import frozen
 
 Check = Callable[[bytes], None]
-
-#: The seeds, and whatever was found worth keeping: a directory for each target.
-CORPUS = Path(__file__).resolve().parent.parent / "corpus"
 
 
 @frozen
@@ -66,8 +62,3 @@ TARGETS: dict[str, Target] = {
     "proxy-header": Target("headers", "check", 1024),
     "dns": Target("answers", "check", 1024),
 }
-
-
-def seeds(name: str) -> list[Path]:
-    """The files of a target's corpus."""
-    return sorted(path for path in (CORPUS / name).iterdir() if path.is_file())

@@ -1,7 +1,7 @@
 """A whole connection without a network: from the first token to the end of stream.
 
 The peer's tokens and records are those of :class:`mutauth_twisted.testing.fakes.FakeContext`,
-which the corpus has: so inputs get as far as a genuine peer does, and cannot
+which the seeds have: so inputs get as far as a genuine peer does, and cannot
 get any further than the genuine conversation.
 """
 

@@ -72,6 +72,7 @@ class _Connection:
     def work(self) -> None:
         """Let the threads finish, and see that nothing has begun that must not."""
         self.player.workers.finish()
+        assert len(self.player.factory.built) <= 1, "several applications were built"
         if self.player.factory.built:
             assert self.genuine, "a stranger got an application"
             assert self.context.verified == 1, "an application was built without verification"
@@ -82,7 +83,6 @@ class _Connection:
             assert self.context.received or not identity.mutauth or self.context.initiator, (
                 "there was no opening"
             )
-        assert len(self.player.factory.built) <= 1
 
     def feed(self, chunk: bytes) -> None:
         """Have bytes come in, as long as anybody reads."""

@@ -1,17 +1,19 @@
-"""The fuzzer's targets over their corpus, without a fuzzer, and what its runner reads."""
+"""The fuzzer's targets over their seeds, without a fuzzer, and what its runner reads."""
 
 from __future__ import annotations
 
 import re
 import struct
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from fuzz.__main__ import Report, parse_log
 from fuzz.inputs import Choices, edited
-from fuzz.targets import CORPUS, TARGETS, seeds
+from fuzz.seeds import KEPT, inputs, write
+from fuzz.targets import TARGETS
 from mutauth_twisted.access import patterns
 from mutauth_twisted.core import handshake
 from mutauth_twisted.core.confirmation import Confirmed
@@ -28,17 +30,27 @@ from mutauth_twisted.net.protocol import HandshakeProtocol
 from mutauth_twisted.testing.fakes import FakeContext
 from mutauth_twisted.wire._base import BufferedReader
 
-README = CORPUS.parent / "README.md"
+README = KEPT.parent / "README.md"
+#: Each target's inputs, made before any fault is planted.
+SEEDS = {name: inputs(name) for name in TARGETS}
 
 
-class CorpusTests(SynchronousTestCase):
+class SeedTests(SynchronousTestCase):
     """Every input that was ever worth keeping: one test for each target, made below."""
 
     def test_every_target_has_one(self) -> None:
-        """No target is without seeds, and no seeds are without a target."""
-        self.assertEqual({path.name for path in CORPUS.iterdir()}, set(TARGETS))
+        """No target is without seeds, and what was kept belongs to a target."""
+        self.assertLessEqual({path.name for path in KEPT.glob("*")}, set(TARGETS))
         for name in TARGETS:
-            self.assertNotEqual(seeds(name), [], name)
+            self.assertNotEqual(SEEDS[name], {}, name)
+
+    def test_files(self) -> None:
+        """The engine gets the seeds of today, and none of those that an older run wrote."""
+        directory = Path(self.mktemp()) / "pac"
+        for name in ("dn", "pac"):
+            write(name, directory)
+        found = {path.name: path.read_bytes() for path in directory.iterdir()}
+        self.assertEqual(found, SEEDS["pac"])
 
     def test_every_target_is_described(self) -> None:
         """The README's table has every target once, and no other."""
@@ -52,36 +64,36 @@ class CorpusTests(SynchronousTestCase):
     def check(self, name: str) -> None:
         """What must hold for any input holds for these."""
         with TARGETS[name].open() as check:
-            for path in seeds(name):
+            for what, data in SEEDS[name].items():
                 try:
-                    check(path.read_bytes())
+                    check(data)
                 except Exception as error:
-                    raise self.failureException(f"python -m fuzz.replay {name} {path}") from error
+                    raise self.failureException(f"python -m fuzz.replay {name} {what}") from error
 
 
-def _test_of(name: str) -> Callable[[CorpusTests], None]:
-    def test(self: CorpusTests) -> None:
+def _test_of(name: str) -> Callable[[SeedTests], None]:
+    def test(self: SeedTests) -> None:
         self.check(name)
 
-    test.__doc__ = f"The corpus of {name}."
+    test.__doc__ = f"The seeds of {name}."
     return test
 
 
 for _name in TARGETS:
-    setattr(CorpusTests, f"test_{_name.replace('-', '_')}", _test_of(_name))
+    setattr(SeedTests, f"test_{_name.replace('-', '_')}", _test_of(_name))
 
 
 class FaultTests(SynchronousTestCase):
-    """Targets find what they are there to find: each fault planted here shows in the corpus
+    """Targets find what they are there to find: each fault planted here shows in the seeds
     already.
     """
 
     def assert_found(self, name: str, error: type[BaseException] = AssertionError) -> None:
-        """Some input of the corpus fails."""
+        """Some seed fails."""
         with TARGETS[name].open() as check:
-            for path in seeds(name):
+            for data in SEEDS[name].values():
                 try:
-                    check(path.read_bytes())
+                    check(data)
                 except error:
                     return
         self.fail(f"{name} found nothing")
