@@ -16,6 +16,7 @@ from mutauth_twisted.findings import Command
 from mutauth_twisted.ldap.connection import Directory
 from mutauth_twisted.ldap.options import DirectoryOptions
 from mutauth_twisted.ldap.session import INSUFFICIENT_RIGHTS
+from mutauth_twisted.settings.schema import FromEnvironment
 
 T = TypeVar("T")
 
@@ -95,9 +96,16 @@ def command_again(context: click.Context) -> Command:
             operands += values
         elif isinstance(parameter, click.Option) and parameter.is_flag:
             words.append(parameter.opts[-1])
-        elif callable(parameter.default) or values != [str(parameter.default)]:
+        elif values != [_usual(parameter.default)]:
             words += [word for each in values for word in (parameter.opts[-1], each)]
     return Command(*context.command_path.split(), *operands, *words)
+
+
+def _usual(default: Any) -> str | None:
+    """The value that an option has everywhere when it is not given; None: there is none."""
+    if isinstance(default, FromEnvironment):
+        return default.otherwise
+    return None if callable(default) else str(default)
 
 
 def _written(value: Any) -> str:

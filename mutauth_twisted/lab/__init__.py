@@ -1,14 +1,24 @@
 """A throw-away Active Directory on loopback, for demonstrations and tests.
 
 A real Samba domain controller with users, computers, keytabs and tickets,
-everything below one directory; see :func:`up`, :func:`down`, :func:`running`
-and :class:`Lab`.  Nothing of the machine's own configuration is read or
+everything below one directory; see :func:`up`, :func:`stop`, :func:`start`, :func:`down`,
+:func:`running` and :class:`Lab`.  Nothing of the machine's own configuration is read or
 changed.  Needs root and Samba's packages; imports nothing else of this package
 but its errors.
 """
 
-from mutauth_twisted.lab.controller import down, running, up
+from mutauth_twisted.lab.controller import down, running, start, stop, up
 from mutauth_twisted.lab.runner import run_command
 from mutauth_twisted.lab.state import Lab, LabError, default_directory
 
-__all__ = ["Lab", "LabError", "default_directory", "down", "run_command", "running", "up"]
+__all__ = [
+    "Lab",
+    "LabError",
+    "default_directory",
+    "down",
+    "run_command",
+    "running",
+    "start",
+    "stop",
+    "up",
+]

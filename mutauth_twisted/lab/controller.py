@@ -23,6 +23,8 @@ from mutauth_twisted.lab.files import Controller
 from mutauth_twisted.lab.runner import launch
 from mutauth_twisted.lab.state import Lab, LabError, ProcessIdentity
 
+#: Stands for an address that is free.
+AUTO = "auto"
 #: Told of every step as it begins: the text, and the seconds since the start.
 Progress = Callable[[str, float], None]
 
@@ -74,32 +76,33 @@ def up(
     """Start a lab and return it; one that runs already is returned as it is.
 
     :param directory: where everything is kept (MUTAUTH_LAB, else /run/mutauth-lab).
-    :param address: the DC's loopback address (127.0.0.10); the hosts get
-        addresses with the same first three octets.
+    :param address: the DC's loopback address (127.0.0.10), or ``auto`` for one that is free; the
+        hosts get addresses with the same first three octets.
     :param second_dc: whether to join a second domain controller, whose
         address ends in 11.
     :param owned: whether the domain controller dies with the calling thread;
         otherwise it goes on until :func:`down`.
-    :raises LabError: no root, a package or a port is missing, or the DC did not start.
+    :raises LabError: no root, a package or a port is missing, the DC did not start, or there is a
+        lab that is stopped.
     :raises UsageError: *address* is not a loopback address, or the directory's path is too long.
     """
-    where = state.default_directory() if directory is None else Path(directory).absolute()
-    begun = time.monotonic()
-
-    def report(text: str) -> None:
-        progress(text, time.monotonic() - begun)
-
+    where, report = _place(directory), _reporter(progress)
     _require_loopback(address)
     _require_short(where)
     _require_root()
-    with _locked(where, report, create=True):
-        running_lab = state.find(where)
-        if running_lab is not None:
+    with _locked(where, report, create=True), contextlib.ExitStack() as reserved:
+        if (running_lab := state.find(where)) is not None:
             return _usable(running_lab, address, second_dc, report)
-        lab = Lab(directory=where, nameserver=address or state.DEFAULT_ADDRESS, second_dc=second_dc)
+        if state.find_stopped(where) is not None:
+            start, down = (state.command(word, where) for word in ("start", "down"))
+            remedy = f"`{start}` starts it again, `{down}` removes it"
+            raise LabError(f"lab {where}", "there is one already, and it is stopped", remedy)
         try:
             _require_packages()
             _clear(where)
+            if address == AUTO:
+                address = reserved.enter_context(_free_address())
+            lab = Lab(where, address or state.DEFAULT_ADDRESS, second_dc=second_dc)
             for controller in files.controllers(lab):
                 require_free_ports(controller.address)
             _start(lab, report, owned)
@@ -107,8 +110,73 @@ def up(
             # Half a lab is of no use, whatever ended its start.
             _remove(where)
             raise
-        report(f"ready: {lab.realm} at {lab.nameserver}, everything below {where}")
+        _tell_ready(lab, report)
         return lab
+
+
+def start(directory: str | os.PathLike[str] | None = None, *, progress: Progress = _silent) -> Lab:
+    """Start a lab again that was stopped: the same domain, accounts and keys, at its own address.
+
+    One that runs already is returned as it is.
+
+    :raises LabError: there is no lab, its address is taken, or the DC did not start; the lab stays
+        as it is.
+    """
+    where, report = _place(directory), _reporter(progress)
+    _require_root()
+    with _locked(where, report, create=False):
+        if (running_lab := state.find(where)) is not None:
+            return _usable(running_lab, None, second_dc=False, report=report)
+        lab = state.find_stopped(where)
+        if lab is None:
+            remedy = f"make one with `{state.command('up', where)}`"
+            raise LabError(f"lab {where}", "there is none", remedy)
+        _require_packages()
+        for controller in files.controllers(lab):
+            require_free_ports(controller.address)
+        try:
+            _start_controllers(lab, report)
+        except BaseException:
+            _stop_controllers(where)
+            raise
+        _tell_ready(lab, report)
+        return lab
+
+
+def stop(directory: str | os.PathLike[str] | None = None, *, progress: Progress = _silent) -> bool:
+    """Stop a lab's domain controllers and keep everything for :func:`start`; False when none ran.
+
+    :raises LabError: the directory is not a lab's, the lab ends with a running ``mutauth lab run``,
+        or a DC does not stop.
+    """
+    where, report = _place(directory), _reporter(progress)
+    if not where.exists():
+        return False
+    _require_root()
+    with _locked(where, report, create=False):
+        lab = state.find(where)
+        if lab is None:
+            return False
+        if state.owner_file(where).exists():
+            raise _ends_with_its_owner(lab)
+        report("stopping the domain controller")
+        _stop_controllers(where)
+        return True
+
+
+def _place(directory: str | os.PathLike[str] | None) -> Path:
+    return state.default_directory() if directory is None else Path(directory).absolute()
+
+
+def _reporter(progress: Progress) -> Callable[[str], None]:
+    begun = time.monotonic()
+    return lambda text: progress(text, time.monotonic() - begun)
+
+
+def _tell_ready(lab: Lab, report: Callable[[str], None]) -> None:
+    hosts = ", ".join(f"{name} is {address}" for name, address in lab.hosts.items())
+    report(f"ready: {lab.realm} at {lab.nameserver}, everything below {lab.directory}")
+    report(f"hosts: {hosts}")
 
 
 def down(directory: str | os.PathLike[str] | None = None, *, progress: Progress = _silent) -> bool:
@@ -116,12 +184,7 @@ def down(directory: str | os.PathLike[str] | None = None, *, progress: Progress 
 
     :raises LabError: the directory is not a lab's, or the DC does not stop.
     """
-    where = state.default_directory() if directory is None else Path(directory).absolute()
-    begun = time.monotonic()
-
-    def report(text: str) -> None:
-        progress(text, time.monotonic() - begun)
-
+    where, report = _place(directory), _reporter(progress)
     if not where.exists():
         return False
     _require_root()
@@ -144,7 +207,7 @@ def running(
     One that runs already is used and left alone; otherwise a new one is taken
     down at the end, and dies with this process whatever ends it.
     """
-    where = state.default_directory() if directory is None else Path(directory).absolute()
+    where = _place(directory)
     existing = state.find(where)
     if existing is not None:
         yield up(where, address, progress=progress)
@@ -158,7 +221,7 @@ def running(
 
 
 def _usable(lab: Lab, address: str | None, second_dc: bool, report: Callable[[str], None]) -> Lab:
-    if address is not None and address != lab.nameserver:
+    if address not in (None, AUTO, lab.nameserver):
         raise LabError(
             f"lab {lab.directory}",
             f"already running at {lab.nameserver}",
@@ -173,13 +236,17 @@ def _usable(lab: Lab, address: str | None, second_dc: bool, report: Callable[[st
     owner = ProcessIdentity.read(state.owner_file(lab.directory))
     inside = os.environ.get(state.ENVIRONMENT_VARIABLE) == str(lab.directory)
     if owner is not None and owner.alive() and owner.pid != os.getpid() and not inside:
-        raise LabError(
-            f"lab {lab.directory}",
-            f"belongs to a running `mutauth lab run` (process {owner.pid}) and ends with it",
-            "wait for it, or give --dir and --address for a lab of your own",
-        )
+        raise _ends_with_its_owner(lab)
     report(f"already up: {lab.realm} at {lab.nameserver}, everything below {lab.directory}")
     return lab
+
+
+def _ends_with_its_owner(lab: Lab) -> LabError:
+    owner = ProcessIdentity.read(state.owner_file(lab.directory))
+    process = f" (process {owner.pid})" if owner is not None else ""
+    cause = f"belongs to a running `mutauth lab run`{process} and ends with it"
+    remedy = "wait for it, or give --dir and --address for a lab of your own"
+    return LabError(f"lab {lab.directory}", cause, remedy)
 
 
 def _require_root() -> None:
@@ -201,15 +268,18 @@ def _require_short(directory: Path) -> None:
 
 
 def _require_loopback(address: str | None) -> None:
-    if address is None:
+    if address in (None, AUTO):
         return
+    assert address is not None
     try:
         value = ipaddress.IPv4Address(address)
     except ValueError:
         value = None
     if value is None or not value.is_loopback:
         raise UsageError(
-            address, "not an IPv4 loopback address", "give one of 127.0.0.0/8 such as 127.0.0.10"
+            address,
+            "not an IPv4 loopback address",
+            "give one of 127.0.0.0/8 such as 127.0.0.10, or auto",
         )
     taken = {*state.HOST_OCTETS.values(), state.SECOND_DC_OCTET}
     if int(address.rpartition(".")[2]) in taken | {0, 255}:
@@ -243,6 +313,27 @@ def require_free_ports(address: str) -> None:
                     probe.bind((address, port))
                 except OSError as error:
                     raise _port_error(address, port, kind, error) from error
+
+
+@contextlib.contextmanager
+def _free_address() -> Iterator[str]:
+    """The first address that nobody uses, and no other lab that looks for one is about to use.
+
+    :raises LabError: when there is none.
+    """
+    for third in range(256):
+        address = f"127.0.{third}.10"
+        second = f"127.0.{third}.{state.SECOND_DC_OCTET}"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as claim:
+            try:
+                claim.bind(f"\0mutauth-lab {address}")
+                require_free_ports(address)
+                require_free_ports(second)
+            except (OSError, LabError):
+                continue
+            yield address
+            return
+    raise LabError("--address auto", "no address of 127.0.N.10 is free", "take a lab down")
 
 
 def _port_error(address: str, port: int, kind: socket.SocketKind, error: OSError) -> LabError:
@@ -318,12 +409,16 @@ def _remove(directory: Path) -> None:
     directory.rmdir()
 
 
-def _clear(directory: Path) -> None:
-    """Stop what runs from this directory and empty it, but for the marker."""
+def _stop_controllers(directory: Path) -> None:
     for record in (state.second_identity_file(directory), state.identity_file(directory)):
         process = ProcessIdentity.read(record)
         if process is not None:
             _stop(process)
+
+
+def _clear(directory: Path) -> None:
+    """Stop what runs from this directory and empty it, but for the marker."""
+    _stop_controllers(directory)
     # The state goes first: a removal cut short must not look like a lab.
     (directory / "lab.json").unlink(missing_ok=True)
     for entry in directory.iterdir():
@@ -377,10 +472,23 @@ def _start(lab: Lab, report: Callable[[str], None], owned: bool) -> None:
             f"starting the domain controller {lab.host(controller.name)} at {controller.address}"
         )
         _start_controller(lab, controller, owned)
+    _get_tickets(lab, report)
+    state.save(lab)
+
+
+def _start_controllers(lab: Lab, report: Callable[[str], None]) -> None:
+    """Start what has been made before."""
+    for controller in files.controllers(lab):
+        host = lab.host(controller.name)
+        report(f"starting the domain controller {host} at {controller.address}")
+        _start_controller(lab, controller, owned=False)
+    _get_tickets(lab, report)
+
+
+def _get_tickets(lab: Lab, report: Callable[[str], None]) -> None:
     report("getting tickets")
     for name in state.ACCOUNTS:
         _get_ticket(lab, name)
-    state.save(lab)
 
 
 def _provision(lab: Lab) -> None:

@@ -118,11 +118,10 @@ class Lab:
         """
         lab = find(default_directory() if directory is None else Path(directory))
         if lab is None:
-            where = default_directory() if directory is None else directory
-            option = (
-                "" if Path(where) == default_directory() else f" --dir {shlex.quote(str(where))}"
-            )
-            raise LabError(f"lab {where}", "not running", f"start it with `mutauth lab up{option}`")
+            where = default_directory() if directory is None else Path(directory)
+            word = "up" if find_stopped(where) is None else "start"
+            remedy = f"start it with `{command(word, where)}`"
+            raise LabError(f"lab {where}", "not running", remedy)
         return lab
 
     @classmethod
@@ -187,6 +186,11 @@ class Lab:
             )
         return f"{self.nameserver.rpartition('.')[0]}.{HOST_OCTETS[name]}"
 
+    @property
+    def hosts(self) -> dict[str, str]:
+        """The addresses of the hosts without a domain controller, by FQDN."""
+        return {self.host(name): self.address_of(name) for name in HOST_OCTETS}
+
     def principal(self, name: str) -> str:
         """The principal of an account: ``alice@LAB.EXAMPLE``, ``SRV1$@LAB.EXAMPLE``."""
         return f"{account(_known(name))}@{self.realm}"
@@ -210,8 +214,16 @@ class Lab:
             "KRB5CCNAME": self.ccache(user),
             # The default replay cache is a file in /var/tmp that would stay behind.
             "KRB5RCACHEDIR": str(self.directory / "rcache"),
+            "MUTAUTH_NAMESERVER": self.nameserver,
+            "MUTAUTH_STATE_DIR": str(self.directory / "state"),
             ENVIRONMENT_VARIABLE: str(self.directory),
         }
+
+
+def command(word: str, directory: Path) -> str:
+    """A sub-command of ``mutauth lab`` for the lab in *directory*, as people type it."""
+    option = "" if directory == default_directory() else f" --dir {shlex.quote(str(directory))}"
+    return f"mutauth lab {word}{option}"
 
 
 def account(name: str) -> str:
@@ -293,16 +305,35 @@ def find(directory: Path) -> Lab | None:
 
     :raises LabError: the directory cannot be read or is not ours, or its state is damaged.
     """
+    lab = load(directory)
+    process = None if lab is None else ProcessIdentity.read(identity_file(directory))
+    return lab if process is not None and process.alive() else None
+
+
+def find_stopped(directory: Path) -> Lab | None:
+    """The lab in *directory* whose domain controller does not run, or None.
+
+    A lab that was to end with the process that started it is none: nobody wants it back.
+
+    :raises LabError: as :func:`find`.
+    """
+    lab = load(directory)
+    is_kept = lab is not None and not owner_file(directory).exists()
+    return lab if is_kept and find(directory) is None else None
+
+
+def load(directory: Path) -> Lab | None:
+    """The lab in *directory*, whether or not it runs, or None.
+
+    :raises LabError: as :func:`find`.
+    """
     try:
         require_own(directory, directory.lstat())
         text = (directory / _STATE).read_text("utf-8")
-        process = ProcessIdentity.read(identity_file(directory))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except PermissionError as error:
         raise LabError(f"lab {directory}", "belongs to root", "become root to use it") from error
-    if process is None or not process.alive():
-        return None
     try:
         fields = json.loads(text)
         version = fields.pop("version")

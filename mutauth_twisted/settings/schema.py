@@ -8,6 +8,7 @@ share a name, such as ``keytab``, each has its row.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from enum import Flag, auto
@@ -173,6 +174,21 @@ def _ident_address(text: str) -> tuple[str, int]:
     return host, int(port) if colon else 113
 
 
+@frozen
+class FromEnvironment:
+    """Default of an option that an environment variable may set; an empty one is not set.
+
+    :param variable: its name.
+    :param otherwise: the default where it is not set.
+    """
+
+    variable: str
+    otherwise: str | None = None
+
+    def __call__(self) -> str | None:
+        return os.environ.get(self.variable) or self.otherwise
+
+
 FLAG = Kind("", bool, types=(bool,))
 _CLASS = Kind("NAME", check_service_class)
 _DIR, _DN, _FILE, _NAME, _PATTERN = map(Kind, ("DIR", "DN", "FILE", "NAME", "PATTERN"))
@@ -272,7 +288,12 @@ SECTIONS: Mapping[tuple[str, Where], tuple[Option, ...]] = {
         Option(
             "account", _NAME, "Account that runs it (the keytab's one entry that is not an SPN)."
         ),
-        Option("state-dir", _DIR, "Where the SCP's GUID is cached.", str(DEFAULT_STATE_DIR)),
+        Option(
+            "state-dir",
+            _DIR,
+            f"Where the SCP's GUID is cached (MUTAUTH_STATE_DIR, else {DEFAULT_STATE_DIR}).",
+            FromEnvironment("MUTAUTH_STATE_DIR", str(DEFAULT_STATE_DIR)),
+        ),
     ),
     ("The service", _SERVICE): (
         Option(
@@ -415,7 +436,12 @@ SECTIONS: Mapping[tuple[str, Where], tuple[Option, ...]] = {
         Option("realm", Kind("REALM"), "The realm (that of the keytab or ticket)."),
     ),
     ("The directory", Where.SEARCHING | _DIRECT): (
-        Option("nameserver", Kind("IP"), "The DNS server to ask, ADDRESS[:PORT] (the system's)."),
+        Option(
+            "nameserver",
+            Kind("IP"),
+            "The DNS server to ask, ADDRESS[:PORT] (MUTAUTH_NAMESERVER, else the system's).",
+            FromEnvironment("MUTAUTH_NAMESERVER"),
+        ),
     ),
     ("The channel", Where.LISTENING | _COMMAND): (
         Option("wire", _choice(WIRES), "The wire format.", NNS.name),

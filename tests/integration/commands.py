@@ -22,6 +22,8 @@ from tests.integration.support import require_lab
 
 CHECKOUT = Path(__file__).parents[2]
 WAIT = 30.0  # only a broken command takes that long
+#: What the environment says of the directory; tests say it themselves, or mean to leave it out.
+DEFAULTS = ("MUTAUTH_NAMESERVER", "MUTAUTH_STATE_DIR")
 #: Before a command that a test interrupts: whoever runs the tests may ignore SIGINT, as nohup and
 #: background jobs do, and commands inherit that.
 INTERRUPTIBLE = ("env", "--default-signal=INT")
@@ -96,9 +98,11 @@ class CommandTestCase(TestCase):
         self.endpoint = f"mutauth:scp={self.service_class}:nameserver={self.lab.nameserver}"
 
     def environment(self, user: str, **changes: str) -> dict[str, str]:
+        variables = {**os.environ, **self.lab.environment(user)}
+        for name in DEFAULTS:
+            variables.pop(name, None)
         return {
-            **os.environ,
-            **self.lab.environment(user),
+            **variables,
             # What the tests are run with comes first, such as another version of a library.
             "PYTHONPATH": os.pathsep.join(
                 filter(None, (os.environ.get("PYTHONPATH"), str(CHECKOUT)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -210,3 +211,53 @@ class KilledRunTests(SynchronousTestCase):
         self.assertEqual(process.wait(20), 9)
         self.assertFalse(controller.alive())
         self.assertFalse(self.directory.exists())
+
+
+class StoppedTests(SynchronousTestCase):
+    """A lab that is stopped and started again, at an address of its own choice."""
+
+    def setUp(self) -> None:
+        require_lab()
+        self.directory = Path(tempfile.mkdtemp(prefix="mutauth-lab-"))
+        self.addCleanup(lab.down, self.directory)
+
+    def command(self, *words: str, code: int = 0) -> str:
+        """What ``mutauth lab`` says on its way to this exit code."""
+        ended = lab_command(words[0], "--dir", str(self.directory), *words[1:])
+        self.assertEqual(ended.returncode, code, ended.stderr)
+        return ended.stderr
+
+    def test_stopped_and_started(self) -> None:
+        """Nothing is lost: a stopped lab is not replaced, and comes back with its accounts and
+        keys, at its address.
+        """
+        said = self.command("up", "--address", "auto")
+        made = Lab.load(self.directory)
+        self.assertNotEqual(made.nameserver, require_lab().nameserver)
+        self.assertIn(f"srv1.lab.example is {made.address_of('srv1')}", said)
+        smb_conf = str(self.directory / "samba" / "etc" / "smb.conf")
+        tool = ("samba-tool", "user", "add", "carol", "Pass-word-1", "-s", smb_conf)
+        output_of(*tool, environment=made.environment("administrator"))
+        controller = ProcessIdentity.read(state.identity_file(self.directory))
+        assert controller is not None
+
+        self.assertIn("the lab is stopped", self.command("stop"))
+        self.assertFalse(controller.alive())
+        self.assertIn("no lab is running", self.command("stop"))
+        for words in (("up",), ("up", "--address", "auto"), ("run", "--", "true")):
+            said = self.command(*words, code=3)
+            self.assertIn(f"`mutauth lab start --dir {self.directory}` starts it again", said)
+        self.assertIn("mutauth lab start", self.command("env", code=3))
+        with socket.create_server((made.nameserver, 53)):
+            self.assertIn("in use by another program", self.command("start", code=3))
+
+        self.command("start")
+        self.assertEqual(Lab.load(self.directory), made)
+        self.assertIn("already up", self.command("start"))
+        kinit = ("kinit", "-k", "-t", str(made.keytab("svc-echo")), made.principal("svc-echo"))
+        output_of(*kinit, environment=made.environment())
+        users = output_of("samba-tool", "user", "list", "-s", smb_conf, environment={})
+        self.assertIn("carol", users.split())
+        self.command("down")
+        self.assertFalse(self.directory.exists())
+        self.assertIn("mutauth lab up", self.command("start", code=3))

@@ -13,6 +13,7 @@ import click
 
 from mutauth_twisted import lab as laboratory
 from mutauth_twisted.cli.group import OneLineGroup
+from mutauth_twisted.lab import state
 
 
 class _Ended(BaseException):
@@ -51,7 +52,9 @@ directory_option = click.option(
     help="Directory of the lab (MUTAUTH_LAB, else /run/mutauth-lab).",
 )
 address_option = click.option(
-    "--address", metavar="IP", help="The domain controller's loopback address (127.0.0.10)."
+    "--address",
+    metavar="IP",
+    help="The domain controller's loopback address (127.0.0.10), or auto for a free one.",
 )
 
 
@@ -62,7 +65,7 @@ def lab() -> None:
     \b
     Users       administrator, alice, bob (alice is in the group echo-users)
     Services    svc-echo, svc-other
-    Computers   srv1 (127.0.0.21), srv2 (127.0.0.22), rogue (127.0.0.66)
+    Computers   srv1, srv2, rogue (`lab up` prints their addresses)
     Keys        $MUTAUTH_LAB/keytabs/NAME.keytab
     Tickets     $MUTAUTH_LAB/ccaches/NAME
     Samba       samba-tool ... -s $MUTAUTH_LAB/samba/etc/smb.conf
@@ -78,13 +81,31 @@ def lab() -> None:
     help="Join a second domain controller, at the address that ends in 11.",
 )
 def up(directory: str | None, address: str | None, second_dc: bool) -> None:
-    """Start the lab; it runs until `mutauth lab down`."""
+    """Make a lab and start it; it runs until `mutauth lab stop` or `mutauth lab down`."""
     with _cleaned_up():
-        lab_up = laboratory.up(directory, address, second_dc=second_dc, progress=_print_step)
-    where = (
-        f" --dir {lab_up.directory}" if lab_up.directory != laboratory.default_directory() else ""
-    )
-    click.echo(f'next: eval "$(mutauth lab env{where})"', err=True)
+        _tell_next(laboratory.up(directory, address, second_dc=second_dc, progress=_print_step))
+
+
+def _tell_next(running_lab: laboratory.Lab) -> None:
+    click.echo(f'next: eval "$({state.command("env", running_lab.directory)})"', err=True)
+
+
+@lab.command()
+@directory_option
+def start(directory: str | None) -> None:
+    """Start a stopped lab again: the same domain, accounts and keys."""
+    with _cleaned_up():
+        _tell_next(laboratory.start(directory, progress=_print_step))
+
+
+@lab.command()
+@directory_option
+def stop(directory: str | None) -> None:
+    """Stop the lab and keep all of it, for `mutauth lab start`."""
+    if laboratory.stop(directory, progress=_print_step):
+        click.echo("the lab is stopped", err=True)
+    else:
+        click.echo("no lab is running", err=True)
 
 
 @lab.command()

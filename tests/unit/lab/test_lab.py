@@ -125,11 +125,11 @@ class LabTests(LabDirectoryCase):
         process.wait()
         error = self.assertRaises(LabError, Lab.load, made.directory)
         self.assertIn(
-            f"not running; start it with `mutauth lab up --dir {made.directory}`", str(error)
+            f"not running; start it with `mutauth lab start --dir {made.directory}`", str(error)
         )
         self.patch(os, "environ", {"MUTAUTH_LAB": str(made.directory)})
         self.assertIn(
-            "not running; start it with `mutauth lab up`",
+            "not running; start it with `mutauth lab start`",
             str(self.assertRaises(LabError, Lab.load)),
         )
 
