@@ -96,6 +96,13 @@ def parse_server(reactor: Any, text: str) -> IStreamServerEndpoint:
         raise
     except (ValueError, TypeError) as error:
         raise UsageError(f"endpoint {text}", _no_endpoint(error), remedy) from error
+    except (
+        LookupError,
+        AttributeError,
+    ) as error:  # what systemd has not passed
+        cause = "systemd has passed no such socket, or there is no such domain"
+        remedy = "start it by its .socket unit, whose FileDescriptorName= is the name"
+        raise UsageError(f"endpoint {text}", cause, remedy) from error
     port = re.match(r"(?:tcp6?|ssl):(?:port=)?(-?[0-9]+)(?![^:])", text)
     if port is not None and not 0 <= int(port.group(1)) <= 65535:
         raise UsageError(f"endpoint {text}", "its port is out of range", remedy)

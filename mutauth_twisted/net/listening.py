@@ -1,0 +1,264 @@
+"""Sockets that exist before a service listens on them.
+
+They are bound while the process still may (ports below 1024), come from systemd, or are inherited
+by a worker from its parent.  The service listens on them when it is ready to serve: until then a
+client of a TCP port that is only bound is refused, and goes on to another replica.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from typing import Any, Final
+
+from twisted.internet import unix
+from twisted.internet.abstract import isIPv6Address
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from zope.interface import implementer
+
+from mutauth_twisted.errors import NetworkError, UsageError
+from mutauth_twisted.net.descriptors import guard
+from mutauth_twisted.net.plain import BACKLOG, listen_on, parse_server
+
+#: Endpoints whose socket can be bound before anything listens on it; others listen at once.
+_HELD = re.compile(r"(?:haproxy:)*(?:tcp6?|ssl|unix|systemd):")
+_PASSED = re.compile(r"\bsystemd:.*")
+_FAMILIES: Final = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
+
+
+@implementer(IProtocolFactory)
+class _Later:
+    """A factory that is known when the service listens."""
+
+    noisy = False
+
+    def __init__(self) -> None:
+        self._factory: IProtocolFactory | None = None
+        self._started = False
+
+    def use(self, factory: IProtocolFactory) -> None:
+        self._factory = factory
+        if self._started:
+            factory.doStart()
+
+    def doStart(self) -> None:
+        self._started = True
+        if self._factory is not None:
+            self._factory.doStart()
+
+    def doStop(self) -> None:
+        if self._factory is not None:
+            self._factory.doStop()
+
+    def buildProtocol(self, addr: IAddress) -> IProtocol | None:
+        return None if self._factory is None else self._factory.buildProtocol(addr)
+
+
+class _Held:
+    """A socket with the factory that an endpoint has wrapped for it.
+
+    :param port: Twisted's port of it, which accepts nothing; None: it has none yet.
+    """
+
+    def __init__(self, sock: socket.socket, factory: Any, backlog: int, port: Any = None) -> None:
+        sock.setblocking(False)
+        self.socket = sock
+        self.factory = factory
+        self.backlog = backlog
+        self.port = port
+
+    def listen(self, reactor: Any) -> Any:
+        if self.port is not None:
+            self.port.startReading()
+            return self.port
+        self.socket.listen(self.backlog)
+        with self.socket as sock:  # the port has a copy of its own
+            if sock.family == socket.AF_UNIX:
+                return _adopt_unix(reactor, sock.fileno(), self.factory)
+            return reactor.adoptStreamPort(sock.fileno(), sock.family, self.factory)
+
+
+def _adopt_unix(reactor: Any, descriptor: int, factory: Any) -> Any:
+    """Accept connections of a UNIX socket that is not ours: its file's mode stays, and at the end
+    the file, and the socket as others have it.
+
+    Twisted's own adoptStreamPort() has everybody write to the file (mode 0666) and removes it at
+    the end, unless its name is an abstract one, which begins with a NUL; and it shuts the socket
+    down for all that have it, which it does not do with TCP.
+    """
+    port = unix.Port._fromListeningDescriptor(reactor, descriptor, factory)
+    port._bindPath = b"\0" + port._bindPath
+    port._shouldShutdown = False
+    port.backlog = BACKLOG
+    port.startListening()
+    return port
+
+
+class _Binding:
+    """Stands in for the reactor of a server endpoint, whose listen() gets a bound socket.
+
+    :param inherited: the socket, where there is one already.
+    """
+
+    def __init__(self, reactor: Any, inherited: socket.socket | None) -> None:
+        self._reactor = reactor
+        self._inherited = inherited
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+    def listenTCP(
+        self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = ""
+    ) -> _Held:
+        """See IReactorTCP."""
+        return _Held(self._inherited or _bound(interface, port), factory, backlog)
+
+    def listenSSL(
+        self,
+        port: int,
+        factory: IProtocolFactory,
+        contextFactory: Any,
+        backlog: int = 50,
+        interface: str = "",
+    ) -> _Held:
+        """See IReactorSSL."""
+        wrapped = TLSMemoryBIOFactory(contextFactory, False, factory)
+        return self.listenTCP(port, wrapped, backlog, interface)
+
+    def listenUNIX(
+        self,
+        address: str,
+        factory: IProtocolFactory,
+        backlog: int = 50,
+        mode: int = 0o666,
+        wantPID: int = 0,
+    ) -> _Held:
+        """See IReactorUNIX."""
+        if self._inherited is not None:
+            return _Held(self._inherited, factory, backlog)
+        # Twisted knows how to take over the file of a process that was killed.
+        port = self._reactor.listenUNIX(address, factory, backlog, mode, wantPID)
+        port.stopReading()
+        return _Held(port.socket, factory, backlog, port)
+
+    def adoptStreamPort(
+        self, fileDescriptor: int, addressFamily: int, factory: IProtocolFactory
+    ) -> _Held:
+        """See IReactorSocket."""
+        inherited = self._inherited
+        if inherited is None:
+            inherited = socket.socket(fileno=os.dup(fileDescriptor))
+            _check(inherited, addressFamily)
+        return _Held(inherited, factory, BACKLOG)
+
+
+def _bound(interface: str, port: int) -> socket.socket:
+    """A TCP socket that is bound, as Twisted binds its own, and does not listen."""
+    family = socket.AF_INET6 if isIPv6Address(interface) else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        flags = socket.AI_PASSIVE | socket.AI_NUMERICHOST
+        found = socket.getaddrinfo(interface or None, port, family, socket.SOCK_STREAM, 0, flags)
+        sock.bind(found[0][4])
+    except OSError as error:
+        sock.close()
+        raise CannotListenError(interface, port, error) from error
+    return sock
+
+
+def _check(sock: socket.socket, family: int) -> None:
+    """See that a socket that was passed is of the kind that the endpoint says.
+
+    :raises ValueError: when it is not.
+    """
+    if sock.family != family or sock.family not in _FAMILIES:
+        is_of = socket.AddressFamily(sock.family).name.removeprefix("AF_")
+        raise ValueError(f"its domain is {is_of}")
+    if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        raise ValueError("it is not a listening stream socket (a unit with Accept=yes, or UDP)")
+
+
+class Listener:
+    """The place of a server endpoint, at which nothing listens yet.
+
+    :param text: the endpoint string.
+    :ivar socket: its socket; None: this endpoint makes one when it listens.
+    """
+
+    def __init__(self, reactor: Any, text: str, inherited: socket.socket | None = None) -> None:
+        """Bind its socket.
+
+        :param inherited: the socket, where there is one already.
+        :raises UsageError: when the string is not an endpoint, or not one for this socket.
+        :raises NetworkError: when the place is taken or not ours.
+        """
+        self.text = text
+        self._reactor = reactor
+        self._later = _Later()
+        self._held: _Held | None = None
+        # A worker was passed nothing by systemd: its parent was.
+        parsed = text if inherited is None else _PASSED.sub("tcp:0", text)
+        endpoint = parse_server(_Binding(reactor, inherited), parsed)
+        if not _HELD.match(text):
+            if inherited is not None:
+                raise UsageError(
+                    f"endpoint {text}",
+                    "processes cannot share its socket",
+                    "use tcp:, unix: or systemd:",
+                )
+            return
+        found: list[Any] = []
+        binding: Deferred[Any] = maybeDeferred(endpoint.listen, self._later)
+        binding.addBoth(found.append)
+        held = found[0]
+        if isinstance(held, _Held):
+            self._held = held
+        elif held.check(CannotListenError, OSError):
+            raise _cannot_listen(text, held.value) from held.value
+        elif held.check(ValueError, TypeError, OverflowError):
+            remedy = "write a server endpoint that fits, such as systemd:domain=INET6:name=shop"
+            raise UsageError(f"endpoint {text}", str(held.value), remedy) from held.value
+        else:
+            held.raiseException()
+
+    @property
+    def socket(self) -> socket.socket | None:
+        """Its socket; None: this endpoint makes one when it listens."""
+        return self._held.socket if self._held is not None else None
+
+    async def listen(self, factory: IProtocolFactory) -> Any:
+        """Listen.
+
+        :return: the IListeningPort.
+        :raises NetworkError: when another program listens there by now.
+        """
+        if self._held is None:
+            return await listen_on(self._reactor, self.text, factory)
+        self._later.use(factory)
+        try:
+            return guard(self._held.listen(self._reactor), self._reactor)
+        except (CannotListenError, OSError) as error:
+            raise _cannot_listen(self.text, error) from error
+
+    def close(self) -> None:
+        """Give the place up; one at which a service listens is given up by its port."""
+        if self._held is not None:
+            if self._held.port is not None:
+                self._held.port.stopListening()
+            else:
+                self._held.socket.close()
+
+
+def _cannot_listen(text: str, error: CannotListenError | OSError) -> NetworkError:
+    cause = error.socketError if isinstance(error, CannotListenError) else error
+    return NetworkError(
+        f"endpoint {text}",
+        str(cause),
+        "choose another port or address",
+        code="cannot-listen",
+    )
