@@ -246,6 +246,13 @@ CODES: Final[dict[str, Code]] = {
         "new password and export its keytab again, or get a new TLS key.",
         "warning",
     ),
+    "keys-copied": Code(
+        "The service's user may not read a file with its keys, which was read as root before the "
+        "service became that user. A new file in its place is not read.",
+        "Let the service's user read the file (`chgrp` and mode 0440), or restart the service "
+        "whenever its keys change.",
+        "warning",
+    ),
     "keytab-ambiguous": Code(
         "The keytab holds keys of several accounts, and no option says which of them runs the "
         "service.",

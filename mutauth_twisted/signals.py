@@ -34,3 +34,10 @@ def expect_no_more(reactor: Any, again: Callable[[str], object]) -> None:
     ):
         if signal.getsignal(number) == getattr(reactor, usual, reactor):
             signal.signal(number, tell)
+
+
+def take_no_more() -> None:
+    """Have no signal to stop end the process any more, which is about to end with a code of its
+    own: the reactor gives up its handlers before that.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})

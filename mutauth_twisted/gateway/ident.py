@@ -113,6 +113,11 @@ class _Registered(Introduction):
             self._factory.remove(self._key)
 
 
+def ident_endpoint(address: str, port: int = PORT) -> str:
+    """The server endpoint string of the ident server at an address."""
+    return f"tcp:{port}:interface={address}"
+
+
 class IdentFactory(Factory):
     """Answers the queries about one service's backend connections.
 
@@ -127,7 +132,7 @@ class IdentFactory(Factory):
 
     def __init__(self, reactor: Any, address: str, port: int = PORT) -> None:
         self.address = address
-        self.endpoint = f"tcp:{port}:interface={address}"
+        self.endpoint = ident_endpoint(address, port)
         self.queries = 0
         # By the backend's address, and the ports here and there.
         self._names: dict[tuple[str, int, int], str] = {}

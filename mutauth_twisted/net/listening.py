@@ -254,6 +254,34 @@ class Listener:
                 self._held.socket.close()
 
 
+class Places:
+    """The places of endpoints that are bound before a service listens there.
+
+    :param reactor: Twisted's reactor.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._bound: dict[str, list[Listener]] = {}
+
+    def bind(self, text: str, inherited: socket.socket | None = None) -> Listener:
+        """Bind the place of an endpoint; see :class:`Listener`."""
+        listener = Listener(self._reactor, text, inherited)
+        self._bound.setdefault(text, []).append(listener)
+        return listener
+
+    async def listen(self, text: str, factory: IProtocolFactory) -> Any:
+        """Listen where an endpoint string says, at the place that was bound for it if there is one.
+
+        :return: the IListeningPort.
+        :raises UsageError: when the string is not an endpoint.
+        :raises NetworkError: when the place is taken or not ours.
+        """
+        if bound := self._bound.get(text):
+            return await bound.pop(0).listen(factory)
+        return await listen_on(self._reactor, text, factory)
+
+
 def _cannot_listen(text: str, error: CannotListenError | OSError) -> NetworkError:
     cause = error.socketError if isinstance(error, CannotListenError) else error
     return NetworkError(

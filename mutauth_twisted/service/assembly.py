@@ -14,13 +14,15 @@ from attrs import evolve
 from mutauth_twisted.audit.sinks import open_sink
 from mutauth_twisted.audit.trail import AuditTrail
 from mutauth_twisted.errors import UsageError
-from mutauth_twisted.gateway.ident import IdentFactory
+from mutauth_twisted.gateway.ident import IdentFactory, ident_endpoint
 from mutauth_twisted.kerberos.keytab import keytab_principal
 from mutauth_twisted.log import Log
 from mutauth_twisted.net.descriptors import REMEDY, RESERVE, fit, raise_limit
+from mutauth_twisted.net.listening import Places
 from mutauth_twisted.net.plain import parse_server
 from mutauth_twisted.net.tls import server_layer
 from mutauth_twisted.service.applications import application_factory
+from mutauth_twisted.service.privileges import shed
 from mutauth_twisted.service.process import Process
 from mutauth_twisted.service.publisher import Publisher
 from mutauth_twisted.service.server import MutualAuthService
@@ -33,21 +35,39 @@ _log = Log()
 def make_process(reactor: Any, settings: ProcessSettings) -> Process:
     """Make a process with all its services.
 
+    It binds where it will listen, reads the keys, and becomes the user that it is to run as.
+
     :raises MutualAuthError: when one of them cannot be made.
     """
+    places = Places(reactor)
+    for endpoint in _endpoints(settings):
+        places.bind(endpoint)
+    settings, copies = shed(settings)
+    services = [make_service(reactor, each, places) for each in fitting(settings)]
+    return Process(reactor, settings, services, places, copies)
+
+
+def _endpoints(settings: ProcessSettings) -> Iterator[str]:
+    for service in settings.services:
+        yield from service.listen
+        if service.ident_address is not None:
+            yield ident_endpoint(*service.ident_address)
     if settings.status is not None:
-        parse_server(reactor, settings.status)
-    return Process(reactor, settings, [make_service(reactor, each) for each in fitting(settings)])
+        yield settings.status
 
 
-def make_service(reactor: Any, settings: Settings) -> MutualAuthService:
+def make_service(
+    reactor: Any, settings: Settings, places: Places | None = None
+) -> MutualAuthService:
     """Make one service.
 
     :param settings: with limits that fit.
+    :param places: those of its endpoints that are bound already.
     :raises MutualAuthError: when its keys, certificate, factory or endpoints cannot be used.
     """
-    for listen in settings.listen:
-        parse_server(reactor, listen)
+    if places is None:
+        for listen in settings.listen:
+            parse_server(reactor, listen)
     package, principal = settings.security.package, None
     # Clients are accepted with any key of the keytab; the directory is asked as the account alone.
     if Publisher.is_needed(settings) or settings.account is not None:
@@ -64,7 +84,7 @@ def make_service(reactor: Any, settings: Settings) -> MutualAuthService:
     ident = IdentFactory(reactor, *where) if where is not None else None
     factory = application_factory(reactor, settings, ident)
     trail = _trail(reactor, settings)
-    return MutualAuthService(reactor, settings, keys, publisher, factory, tls, trail, ident)
+    return MutualAuthService(reactor, settings, keys, publisher, factory, tls, trail, ident, places)
 
 
 def _trail(reactor: Any, settings: Settings) -> AuditTrail | None:

@@ -18,13 +18,18 @@ from twisted.python.failure import Failure
 
 from mutauth_twisted.errors import DirectoryError, MutualAuthError
 from mutauth_twisted.log import Log
-from mutauth_twisted.net.plain import listen_on
+from mutauth_twisted.net.listening import Places
 from mutauth_twisted.net.protocol import describe
 from mutauth_twisted.service.exitcode import CUT, end_with
-from mutauth_twisted.service.server import MutualAuthService
+from mutauth_twisted.service.privileges import Copy
+from mutauth_twisted.service.server import WITHDRAWAL, MutualAuthService
 from mutauth_twisted.service.status import Status, StatusFactory
+from mutauth_twisted.service.systemd import ServiceManager
 from mutauth_twisted.settings.process import ProcessSettings
-from mutauth_twisted.signals import expect_no_more, stop_on_hangup
+from mutauth_twisted.signals import expect_no_more, stop_on_hangup, take_no_more
+
+#: What the end of a process may take besides what it waits for, in seconds.
+MARGIN = 5.0
 
 
 class _Refused(Exception):
@@ -46,22 +51,35 @@ class Process(Service):
     :param reactor: Twisted's reactor.
     :param settings: what is said once for the process.
     :param services: its services, none of which runs yet.
+    :param places: those of its endpoints that are bound already.
+    :param copies: its keys that are copies of files.
     :ivar services: them, by name, in order.
     """
 
     _log = Log()
 
     def __init__(
-        self, reactor: Any, settings: ProcessSettings, services: Iterable[MutualAuthService]
+        self,
+        reactor: Any,
+        settings: ProcessSettings,
+        services: Iterable[MutualAuthService],
+        places: Places | None = None,
+        copies: Iterable[Copy] = (),
     ) -> None:
         self._reactor = reactor
         self._settings = settings
         self.services: Mapping[str, MutualAuthService] = {each.name: each for each in services}
+        self._places = places or Places(reactor)
+        self._copies = tuple(copies)
+        self._manager = ServiceManager(reactor)
         self._status_ports: list[Any] = []
 
     def startService(self) -> None:
         """Start; see IService."""
         super().startService()
+        self._manager.start()
+        for copy in self._copies:
+            self._log.warn("{finding}", finding=copy.finding)
         stop_on_hangup(self._reactor)  # until there is something to reload
         # Not before: a signal that comes earlier would end the process at once.
         self._reactor.callWhenRunning(self._begin)
@@ -83,6 +101,8 @@ class Process(Service):
                 return
         for service in self.services.values():
             service.tell_where()
+        self._manager.ready()
+        self._manager.status(f"serving {self.status().service}")
 
     async def _each(self, step: Callable[[MutualAuthService], Coroutine[Any, Any, None]]) -> None:
         """Let all services take a step, and see that it went well with all.
@@ -107,7 +127,7 @@ class Process(Service):
             return
         try:
             factory = StatusFactory(self._reactor, self.status)
-            port = await listen_on(self._reactor, self._settings.status, factory)
+            port = await self._places.listen(self._settings.status, factory)
         except MutualAuthError as error:
             raise _Refused(self._tell("the status", Failure(error))) from error
         self._status_ports.append(port)
@@ -117,6 +137,7 @@ class Process(Service):
         """Log why something does not start, and return the exit code."""
         if isinstance(failure.value, MutualAuthError):
             self._log.critical("{name} does not start: {error}", name=name, error=failure.value)
+            self._manager.status(f"{name} does not start: {failure.value}")
             return failure.value.exit_code
         self._log.failure("internal error at start", failure)
         return 1
@@ -139,12 +160,17 @@ class Process(Service):
             waiting=sum(one.waiting for one in each),
             sessions=sum(one.sessions for one in each),
             wrong=tuple(chain.from_iterable(one.wrong for one in each)),
-            warnings=tuple(chain.from_iterable(one.warnings for one in each)),
+            warnings=(
+                *chain.from_iterable(one.warnings for one in each),
+                *(copy.finding for copy in self._copies),
+            ),
         )
 
     def stopService(self) -> Deferred[None]:
         """Stop all services, each in its own order; see IService."""
         super().stopService()
+        drain = max(service.drain_timeout for service in self._settings.services)
+        self._manager.stopping(WITHDRAWAL + drain + MARGIN)
         expect_no_more(
             self._reactor, lambda name: self._log.info("{name} again: stopping already", name=name)
         )
@@ -164,3 +190,4 @@ class Process(Service):
                 end_with(CUT, self._reactor)
         for port in self._status_ports:
             await maybeDeferred(port.stopListening)
+        take_no_more()

@@ -19,7 +19,7 @@ from mutauth_twisted.findings import Finding
 from mutauth_twisted.gateway.ident import IdentFactory
 from mutauth_twisted.kerberos.keytab import keytab_file
 from mutauth_twisted.log import Log
-from mutauth_twisted.net.plain import listen_on
+from mutauth_twisted.net.listening import Places
 from mutauth_twisted.net.protocol import describe
 from mutauth_twisted.net.server import MutualAuthServerFactory
 from mutauth_twisted.net.tls import Layer
@@ -54,6 +54,7 @@ class MutualAuthService:
     :param tls: its TLS, where it has a certificate of its own.
     :param trail: its audit trail; None: it has none.
     :param ident: answers a backend's ident queries, if it does.
+    :param places: those of its endpoints that are bound already.
     :ivar name: how it is called.
     """
 
@@ -69,6 +70,7 @@ class MutualAuthService:
         tls: Layer | None = None,
         trail: AuditTrail | None = None,
         ident: IdentFactory | None = None,
+        places: Places | None = None,
     ) -> None:
         self.name = settings.name
         self._trail = trail
@@ -86,6 +88,7 @@ class MutualAuthService:
             if publisher is not None:
                 publisher.told = trail.write
         self._key_files = _key_files(settings)
+        self._places = places or Places(reactor)
         self._ports: list[Any] = []
         self._is_stopping = False
         self._step: Deferred[None] | None = None
@@ -114,9 +117,9 @@ class MutualAuthService:
         :raises MutualAuthError: when an endpoint cannot be had.
         """
         if self._ident is not None:
-            self._ident_port = await listen_on(self._reactor, self._ident.endpoint, self._ident)
+            self._ident_port = await self._places.listen(self._ident.endpoint, self._ident)
         for listen in self._settings.listen:
-            port = await listen_on(self._reactor, listen, self._factory)
+            port = await self._places.listen(listen, self._factory)
             if self._is_stopping:
                 await maybeDeferred(port.stopListening)
                 return

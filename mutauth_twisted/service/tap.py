@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from twisted.application.service import IService
 
 from mutauth_twisted.dns import install_resolver
-from mutauth_twisted.errors import MutualAuthError
+from mutauth_twisted.errors import MutualAuthError, UsageError
 from mutauth_twisted.service.assembly import make_process
 from mutauth_twisted.settings.twistd import Options, ServiceOptions, leave
 
 __all__ = ["Options", "makeService"]
+
+
+def _check_runner(runner: Mapping[str, Any] | None) -> None:
+    """See that twistd itself does not change the user: it would do so after keys, replay cache and
+    ports were had as root.
+
+    :raises UsageError: when it does.
+    """
+    for name in ("uid", "gid"):
+        if runner is not None and runner.get(name) is not None:
+            cause = "it changes the user when the replay cache is root's already"
+            raise UsageError(f"twistd --{name}", cause, "give --user NAME[:GROUP] after mutauth")
 
 
 def makeService(options: ServiceOptions) -> IService:
@@ -21,6 +36,7 @@ def makeService(options: ServiceOptions) -> IService:
 
     install_resolver(reactor)
     try:
+        _check_runner(options.parent)
         return make_process(reactor, options.settings)
     except MutualAuthError as error:
         leave(error)

@@ -16,10 +16,13 @@ class ProcessSettings:
 
     :param services: in the order in which they were given; each has a name of its own.
     :param status: the server endpoint string of the status.
+    :param user: whom a process that was started as root becomes, ``NAME`` or ``NAME:GROUP``; None:
+        it stays who it is.
     """
 
     services: tuple[Settings, ...]
     status: str | None = None
+    user: str | None = None
 
     def __getitem__(self, name: str) -> Settings:
         """A service by its name."""
@@ -31,4 +34,4 @@ def process_settings(values: Values, services: Iterable[Settings]) -> ProcessSet
 
     :param services: those that it has.
     """
-    return ProcessSettings(tuple(services), values["status"])
+    return ProcessSettings(tuple(services), values["status"], values["user"])

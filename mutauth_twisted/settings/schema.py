@@ -330,6 +330,11 @@ SECTIONS: Mapping[tuple[str, Where], tuple[Option, ...]] = {
     ),
     ("The process", _PROCESS): (
         Option("status", _STRPORT, "Server endpoint string at which to report its state, by HTTP."),
+        Option(
+            "user",
+            Kind("NAME[:GROUP]"),
+            "User to become, with the user's groups, when ports are bound and keys read.",
+        ),
     ),
     ("What the backend is told", _SERVICE): (
         Option("proxy-protocol", FLAG, "Tell it who the client is, by PROXY protocol headers."),
