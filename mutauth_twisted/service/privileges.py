@@ -1,4 +1,4 @@
-"""What root may do and the service may not: done first, and then given up for good.
+"""Privileges of root: used first, and then given up for good.
 
 A process that was started as root binds its ports and reads its keys, becomes the user that it
 is to run as, and stays that user: no part of it remains root.  So a key file that this user may not
@@ -47,7 +47,7 @@ class Copy:
 
     @property
     def finding(self) -> Finding:
-        """What to know about it."""
+        """The state of the copy."""
         is_replaced = self.state != _state(self.path)
         cause = "it was read at the start, as this user may not read it"
         if is_replaced:

@@ -1,4 +1,4 @@
-"""What systemd is told of the process: sd_notify(3) and the watchdog."""
+"""Messages to systemd about the process: sd_notify(3) and the watchdog."""
 
 from __future__ import annotations
 
