@@ -311,3 +311,13 @@ class StreamCut(NetworkError):
     """
 
     code = "stream-cut"
+
+    # With all of an error's parts, as copies are made with them.
+    def __init__(
+        self,
+        subject: str,
+        cause: str = "the connection was cut before the peer's end of stream",
+        remedy: Remedy = "what came before is genuine; the peer was stopped, or the network cut "
+        "it: connect again",
+    ) -> None:
+        super().__init__(subject, cause, remedy)

@@ -135,17 +135,20 @@ def find_alias_clashes(
     ]
 
 
-def _check_aliases(
+def _check_new(
     session: LdapSession,
     catalog: LdapSession,
     kind: str,
-    spns: Sequence[SPN],
     account: Account,
+    spns: Sequence[SPN],
     allow: bool,
-) -> tuple[Finding, ...]:
-    clashes = find_alias_clashes(session, catalog, spns, account)
+) -> tuple[list[SPN], tuple[Finding, ...]]:
+    """Those that the account has yet to get, and warnings; raises DirectoryRefused."""
+    new = [spn for spn in dict.fromkeys(spns) if not account.holds(spn)]
+    check_free(catalog, new, account)
+    clashes = find_alias_clashes(session, catalog, new, account)
     if clashes and not allow:
-        command = spn_command(session, kind, account, *spns, "--allow-alias")
+        command = spn_command(session, kind, account, *new, "--allow-alias")
         raise DirectoryRefused(
             f"SPN {clashes[0].spn}",
             str(clashes[0]),
@@ -153,15 +156,9 @@ def _check_aliases(
             result=CONSTRAINT_VIOLATION,
             code="spn-alias",
         )
-    return tuple(
-        Finding(
-            "spn-alias",
-            f"SPN {clash.spn}",
-            str(clash),
-            f"its tickets go to {account.name} from now on",
-            "warning",
-        )
-        for clash in clashes
+    remedy = f"its tickets go to {account.name} from now on"
+    return new, tuple(
+        Finding("spn-alias", f"SPN {clash.spn}", str(clash), remedy, "warning") for clash in clashes
     )
 
 
@@ -182,9 +179,7 @@ def add(
         right to write them.
     """
     account = find_account(session, name)
-    new = [spn for spn in dict.fromkeys(spns) if not account.holds(spn)]
-    check_free(catalog, new, account)
-    warnings = _check_aliases(session, catalog, "add", new, account, allow_alias)
+    new, warnings = _check_new(session, catalog, "add", account, spns, allow_alias)
     added = tuple(map(str, add_spns(session, account, new)))
     return Written(account, added=added, unchanged=_texts(spns, without=added), warnings=warnings)
 
@@ -204,10 +199,8 @@ def replace(
     account = find_account(session, name)
     wanted = list(dict.fromkeys(spns))
     texts = {fold_ascii(str(spn)) for spn in wanted}
-    new = [spn for spn in wanted if not account.holds(spn)]
     gone = tuple(text for text in account.spns if fold_ascii(text) not in texts)
-    check_free(catalog, new, account)
-    warnings = _check_aliases(session, catalog, "replace", new, account, allow_alias)
+    new, warnings = _check_new(session, catalog, "replace", account, wanted, allow_alias)
     if new or gone:
         replace_spns(session, account, wanted)
     added = tuple(map(str, new))

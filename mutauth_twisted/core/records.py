@@ -226,11 +226,4 @@ class Records:
         mark was removed on the way sends none.
         """
         third_party_finished = not self._mutauth and self._received_any and not self._reader.pending
-        if self.ended or third_party_finished:
-            return None
-        return StreamCut(
-            self._peer,
-            "the connection was cut before the peer's end of stream",
-            "what came before is genuine; the peer was stopped, or the network cut it: connect "
-            "again",
-        )
+        return None if self.ended or third_party_finished else StreamCut(self._peer)

@@ -145,14 +145,7 @@ class Stream:
 
     def cut(self) -> StreamCut | None:
         """Return the error of a connection that ends now; None if it was finished."""
-        if self.ended:
-            return None
-        return StreamCut(
-            self._peer,
-            "the connection was cut before the peer's end of stream",
-            "what came before is genuine; the peer was stopped, or the network cut it: connect "
-            "again",
-        )
+        return None if self.ended else StreamCut(self._peer)
 
 
 def _begins(data: bytes, secret: bytes) -> int:

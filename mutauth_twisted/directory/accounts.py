@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from attrs import frozen
 
+from mutauth_twisted.errors import UsageError
 from mutauth_twisted.ldap.dn import domain_of
 from mutauth_twisted.ldap.filter import all_of, any_of, equals
-from mutauth_twisted.ldap.session import LdapSession
+from mutauth_twisted.ldap.session import Entry, LdapSession
 
 
 @frozen
@@ -19,6 +22,20 @@ class Namesake:
 
     name: str
     is_group: bool
+
+
+def only_one(subject: str, kind: str, found: Sequence[Entry]) -> Entry | None:
+    """The entry that a name stands for; None if there is none.
+
+    :param subject: the name, as errors call it.
+    :param kind: what was searched for, in the plural.
+    :raises UsageError: when there are several.
+    """
+    if len(found) > 1:
+        places = " and ".join(entry.dn for entry in found)
+        cause = f"{len(found)} {kind} have this name, {places}"
+        raise UsageError(subject, cause, "give the DN of one", code="ambiguous-name")
+    return found[0] if found else None
 
 
 def find_namesakes(session: LdapSession, name: str) -> tuple[Namesake, ...]:

@@ -7,6 +7,7 @@ from typing import Final
 from attrs import frozen
 
 from mutauth_twisted.access.sids import check_group_sid
+from mutauth_twisted.directory.accounts import only_one
 from mutauth_twisted.directory.acl import parse_sid
 from mutauth_twisted.errors import NotFound, UsageError
 from mutauth_twisted.ldap.dn import domain_of, is_dn
@@ -149,16 +150,8 @@ def _find(session: LdapSession, catalog: LdapSession, base: str, name: str, loca
     found = list(_in_domain(session, catalog, base).search(base, wanted, _ATTRIBUTES))
     # What a domain controller of the root domain finds below its DN may be of a domain below it.
     found = [entry for entry in found if domain_of(entry.dn) == where]
-    if len(found) > 1:
-        places = " and ".join(entry.dn for entry in found)
-        raise UsageError(
-            f"group {name}",
-            f"{len(found)} objects have this name, {places}",
-            "give the DN of one",
-            code="ambiguous-name",
-        )
-    if found:
-        return found[0]
+    if (entry := only_one(f"group {name}", "objects", found)) is not None:
+        return entry
     others = [
         entry.dn for entry in catalog.search("", all_of("(objectClass=group)", wanted), _ATTRIBUTES)
     ]

@@ -7,8 +7,9 @@ from typing import TypeVar
 
 from attrs import frozen
 
+from mutauth_twisted.directory.accounts import only_one
 from mutauth_twisted.directory.acl import parse_sid, sid_bytes
-from mutauth_twisted.errors import DirectoryRefused, NotFound, UsageError
+from mutauth_twisted.errors import DirectoryRefused, NotFound
 from mutauth_twisted.findings import Command, either
 from mutauth_twisted.ldap.dn import domain_of, is_dn, same_dn
 from mutauth_twisted.ldap.filter import all_of, any_of, equals, matches
@@ -115,21 +116,10 @@ def find_account(session: LdapSession, name: str) -> Account:
         exact = any_of(equals("userPrincipalName", bare), equals("sAMAccountName", local))
         bare = local
     for wanted in (exact, equals("sAMAccountName", bare + "$")):
-        found = list(
-            session.search(
-                session.domain_dn, all_of(equals("objectClass", "user"), wanted), ACCOUNT_ATTRIBUTES
-            )
-        )
-        if len(found) > 1:
-            places = " and ".join(entry.dn for entry in found)
-            raise UsageError(
-                f"account {name}",
-                f"{len(found)} accounts have this name, {places}",
-                "give the DN of one",
-                code="ambiguous-name",
-            )
-        if found:
-            return account_of(found[0])
+        wanted = all_of(equals("objectClass", "user"), wanted)
+        found = list(session.search(session.domain_dn, wanted, ACCOUNT_ATTRIBUTES))
+        if (entry := only_one(f"account {name}", "accounts", found)) is not None:
+            return account_of(entry)
     raise NotFound(
         f"account {name}",
         f"{dns_domain} has no such account",

@@ -13,4 +13,4 @@ class ConnectionCut(StreamCut, ConnectionLost):
     @classmethod
     def of(cls, cut: StreamCut) -> ConnectionCut:
         """The same error, for an application."""
-        return cls(cut.subject, cut.cause, cut.remedy)
+        return cls(*cut.args)

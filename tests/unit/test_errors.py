@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted import errors
 from mutauth_twisted.errors import (
+    AccessDenied,
     AuthenticationError,
     DescriptorsUsedUp,
     KDCError,
@@ -103,8 +104,8 @@ class TreeTests(SynchronousTestCase):
         self.assertIsInstance(UsageError("a", "b"), ValueError)
         self.assertEqual(PeerRefused("a", "b", status=5).status, 5)
         self.assertEqual(PeerRefused("a", "b").status, 0)
-        with self.assertRaisesRegex(TypeError, "StreamCut has no attribute 'status'"):
-            StreamCut("a", "b", status=5)
+        with self.assertRaisesRegex(TypeError, "AccessDenied has no attribute 'status'"):
+            AccessDenied("a", "b", status=5)
 
     def test_the_kdc_is_nobody_else(self) -> None:
         """A KDC that is silent is network trouble, one that refuses a refusal; the peer has done

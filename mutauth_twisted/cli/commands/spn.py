@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -96,17 +97,7 @@ _allow_alias = click.option(
 @directory_options
 def add(account: str, spns: tuple[str, ...], allow_alias: bool, **given: Any) -> None:
     """Add SPNs to an account, unless another one in the forest holds them."""
-    wanted = [SPN.parse(text) for text in spns]
-    written = in_directory(
-        given,
-        lambda directory: directory.run_with_catalog(
-            lambda session, catalog: spnadmin.add(
-                session, catalog, account, wanted, allow_alias=allow_alias
-            )
-        ),
-        writes=True,
-    )
-    _print_written(written, "is on {} already")
+    _write(spnadmin.add, account, spns, allow_alias, given, "is on {} already")
 
 
 @spn.command()
@@ -130,17 +121,7 @@ def replace(
             "it needs either SPNs or --clear",
             "see mutauth spn replace --help",
         )
-    wanted = [SPN.parse(text) for text in spns]
-    written = in_directory(
-        given,
-        lambda directory: directory.run_with_catalog(
-            lambda session, catalog: spnadmin.replace(
-                session, catalog, account, wanted, allow_alias=allow_alias
-            )
-        ),
-        writes=True,
-    )
-    _print_written(written, "stays on {}")
+    _write(spnadmin.replace, account, spns, allow_alias, given, "stays on {}")
 
 
 @spn.command()
@@ -201,6 +182,27 @@ def _duplicate_json(duplicate: Duplicate) -> dict[str, Any]:
         {"account": holder.name, "dn": holder.dn, "spn": holder.spn} for holder in duplicate.holders
     ]
     return {"spn": duplicate.spn, "holders": holders}
+
+
+def _write(
+    change: Callable[..., Written],
+    account: str,
+    spns: tuple[str, ...],
+    allow_alias: bool,
+    given: dict[str, Any],
+    unchanged: str,
+) -> None:
+    wanted = [SPN.parse(text) for text in spns]
+    written = in_directory(
+        given,
+        lambda directory: directory.run_with_catalog(
+            lambda session, catalog: change(
+                session, catalog, account, wanted, allow_alias=allow_alias
+            )
+        ),
+        writes=True,
+    )
+    _print_written(written, unchanged)
 
 
 def _print_written(written: Written, unchanged: str) -> None:
