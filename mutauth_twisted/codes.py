@@ -370,6 +370,12 @@ CODES: Final[dict[str, Code]] = {
         "The peer violated the protocol.",
         "Check the port, and that both sides use the same wire and protection.",
     ),
+    "proxy-header-invalid": Code(
+        "A connection from an address in `--proxy-from` did not begin with a PROXY protocol header "
+        "of version 2. It was closed.",
+        "Have the balancer send one (HAProxy: `send-proxy-v2`), with its health checks too; or "
+        "take the address out of `--proxy-from`.",
+    ),
     "realm-unknown": Code(
         "No realm is known, or no KDC for it.",
         "Name the realm, or set default_realm in `krb5.conf`; check DNS.",

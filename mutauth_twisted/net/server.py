@@ -145,6 +145,12 @@ class MutualAuthServerFactory:
                 self._faults.usable()
         return self._keys_fault or self._faults.elsewhere
 
+    def refuse(self, address: IAddress, error: MutualAuthError) -> None:
+        """Note a connection that is closed before its handshake."""
+        self._refusals.refused(error, network_of(address), "connection refused")
+        record = ConnectionRecord(address, None, self._reactor.seconds(), error=error)
+        self.observers.refused(record)
+
     def _authorize(self, identity: PeerIdentity) -> None:
         self._faults.over()
         if not self.is_own(identity):
@@ -197,10 +203,7 @@ class MutualAuthServerFactory:
         """
         slot = self.slots.take(addr)
         if slot is None:
-            error = _too_many(describe(addr))
-            self._refusals.refused(error, network_of(addr), "connection refused")
-            record = ConnectionRecord(addr, None, self._reactor.seconds(), error=error)
-            self.observers.refused(record)
+            self.refuse(addr, _too_many(describe(addr)))
             # Not None: Twisted's wrappers, TLS and PROXY among them, go on with a None as if it
             # were a protocol.
             return _TurnedAway()

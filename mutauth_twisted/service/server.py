@@ -16,6 +16,7 @@ from mutauth_twisted.core.context import Keys
 from mutauth_twisted.credentials import exposed
 from mutauth_twisted.errors import MutualAuthError, UsageError
 from mutauth_twisted.findings import Finding
+from mutauth_twisted.gateway.balancer import BalancedFactory, Balancers
 from mutauth_twisted.gateway.ident import IdentFactory
 from mutauth_twisted.kerberos.keytab import keytab_file
 from mutauth_twisted.log import Log
@@ -119,11 +120,25 @@ class MutualAuthService:
         if self._ident is not None:
             self._ident_port = await self._places.listen(self._ident.endpoint, self._ident)
         for listen in self._settings.listen:
-            port = await self._places.listen(listen, self._factory)
+            port = await self._places.listen(listen, self._entrance())
             if self._is_stopping:
                 await maybeDeferred(port.stopListening)
                 return
             self._ports.append(port)
+
+    def _entrance(self) -> IProtocolFactory:
+        """Factory for connections, from balancers too if there are any."""
+        settings = self._settings
+        if not settings.proxy_from:
+            return self._factory
+        return BalancedFactory(
+            self._reactor,
+            self._factory,
+            Balancers(settings.proxy_from),
+            settings.security.timeout,
+            settings.limits.waiting,
+            self._factory.refuse,
+        )
 
     async def publish(self) -> None:
         """Publish the address, and watch over it from now on.

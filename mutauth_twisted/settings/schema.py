@@ -24,6 +24,7 @@ from mutauth_twisted.access.sids import is_sid
 from mutauth_twisted.directory.guidcache import DEFAULT_STATE_DIR
 from mutauth_twisted.directory.servicename import DEFAULT_SPN_FORMS, RNR_FORMS, SPN_FORMS
 from mutauth_twisted.errors import UsageError
+from mutauth_twisted.gateway.balancer import check_balancer
 from mutauth_twisted.ldap.dn import is_dn
 from mutauth_twisted.mechanisms import KERBEROS, MECHANISMS, NEGOTIATE
 from mutauth_twisted.net.limits import Limits
@@ -199,6 +200,7 @@ _PATTERNS, _STRPORTS, _URLS = (
     for kind in (evolve(_PATTERN, convert=check_pattern), _STRPORT, Kind("URL"))
 )
 _GROUPS, _SIDS = Kind("GROUP", _group, repeatable=True), Kind("SID", _sid, repeatable=True)
+_BALANCERS = Kind("ADDRESS", check_balancer, repeatable=True)
 _SMALL, _MANY, _MORE = _number(65535, 0), _number(100_000), _number(1_000_000)
 _WEEK = _seconds(604_800)
 _PACKAGES = _choice(MECHANISMS)
@@ -320,6 +322,12 @@ SECTIONS: Mapping[tuple[str, Where], tuple[Option, ...]] = {
     ),
     ("What it serves", _SERVICE): (
         Option("listen", _STRPORTS, "Server endpoint strings; tcp:0: any free port.", ("tcp:0",)),
+        Option(
+            "proxy-from",
+            _BALANCERS,
+            "Balancer that sends PROXY protocol headers (version 2): an address, a network, or "
+            "unix (who connects to a UNIX socket).",
+        ),
         Option("echo", FLAG, "Serve an echo."),
         Option("forward", _STRPORT, "Plain service to stand before: a client endpoint string."),
         Option(

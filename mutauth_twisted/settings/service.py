@@ -30,6 +30,7 @@ class Settings:
     :param keytab: its keys; None: KRB5_KTNAME, then the system's.
     :param package_options: values of those options that make the credentials of its mechanism.
     :param listen: server endpoint strings; the first one's port is published.
+    :param proxy_from: balancers whose connections begin with a PROXY header.
     :param publish: whether to keep the entry in the directory up to date.
     :param entry: what it is: a service connection point (``scp``) or an RnR service (``rnr``).
     :param check_interval: seconds between checks of the directory; 0: none but at the start.
@@ -53,6 +54,7 @@ class Settings:
     keytab: str | None
     package_options: Mapping[str, Any]
     listen: tuple[str, ...]
+    proxy_from: tuple[str, ...]
     publish: bool
     entry: Literal["scp", "rnr"]
     check_interval: float
@@ -103,6 +105,7 @@ def service_settings(values: Values, name: str | None = None) -> Settings:
         keytab=values["keytab"],
         package_options=values.package_options,
         listen=values["listen"],
+        proxy_from=values["proxy-from"],
         publish=values["publish"] != "none",
         entry=_entry(values),
         check_interval=values["check-interval"],
