@@ -487,6 +487,13 @@ CODES: Final[dict[str, Code]] = {
         "The SPN carries a DN that the service connection point had before it was moved.",
         "Delete it, as the message says; `mutauth uninstall` also does this.",
     ),
+    "status-exposed": Code(
+        "The status port can be reached from other machines: it shows, without authentication and "
+        "in the clear, which accounts come from where.",
+        "Listen on 127.0.0.1 or a UNIX socket (`unix:PATH:mode=660`), or have a firewall say who "
+        "reaches it.",
+        "warning",
+    ),
     "stream-cut": Code(
         "The connection ended without the peer's authenticated end of stream: the peer was "
         "stopped, or the connection was cut on the way.",

@@ -9,7 +9,7 @@ the commands of the remedy: nothing ever has to take a sentence apart.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from attrs import Factory, field, frozen
@@ -101,3 +101,22 @@ class Finding:
             "remedy": self.remedy_text,
             "commands": commands,
         }
+
+    @property
+    def remedy_parts(self) -> tuple[str | Command, ...]:
+        """The remedy as text and commands, in the order in which they are read."""
+        return _parts(self.remedy)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Finding:
+        """The finding that :meth:`as_json` described.
+
+        :raises KeyError, TypeError, AttributeError: for what it did not make.
+        """
+        rest, parts = data["remedy"], []
+        for words in data["commands"]:
+            command = Command(*words)
+            text, _, rest = rest.partition(str(command))
+            parts += [text, command] if text else [command]
+        remedy = (*parts, rest) if rest else tuple(parts)
+        return cls(data["code"], data["subject"], data["cause"], remedy, data["severity"])

@@ -84,6 +84,17 @@ def keytab_keys(path: str) -> tuple[KeytabKey, ...]:
     )
 
 
+def highest_version(path: str) -> int | None:
+    """Highest version of the keys in a keytab; None where it cannot be used.
+
+    :param path: the file.
+    """
+    try:
+        return max((key.version for key in keytab_keys(path)), default=None)
+    except (CredentialError, krb5.Krb5Error):
+        return None
+
+
 def check_keytab(keytab: str, principal: str | None = None) -> tuple[str, ...]:
     """The principals a keytab holds keys of, in its order.
 

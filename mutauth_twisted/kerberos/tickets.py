@@ -332,6 +332,14 @@ class TicketSource:
             opened.memory = cache
         return opened
 
+    @property
+    def end(self) -> float | None:
+        """End of the ticket for the KDC that was got with the keytab, seconds since 1970; None:
+        there is none.
+        """
+        memory = self._memory  # which would be gone with its last reference
+        return max(_ends(memory.name), default=None)
+
     def realm(self) -> str:
         """The realm of whoever these credentials make us, or else krb5.conf's default.
 
@@ -370,16 +378,18 @@ def _is_for(ticket: krb5.Creds, service: str) -> bool:
     return len(set(names)) == 1
 
 
-def _holds_ticket(cache: str) -> bool:
-    """True when a cache in memory has a ticket for the KDC that has not ended."""
+def _ends(cache: str) -> list[float]:
+    """Ends of the tickets for the KDC that a cache in memory has."""
     try:
         tickets = list(krb5.cc_resolve(krb5_context(), cache.encode()))
-    except krb5.Krb5Error:
-        return False
-    return any(
-        str(each.server).startswith("krbtgt/") and each.times.endtime > time.time()
-        for each in tickets
-    )
+    except (MutualAuthError, krb5.Krb5Error):
+        return []
+    return [each.times.endtime for each in tickets if str(each.server).startswith("krbtgt/")]
+
+
+def _holds_ticket(cache: str) -> bool:
+    """True when a cache in memory has a ticket for the KDC that has not ended."""
+    return any(end > time.time() for end in _ends(cache))
 
 
 @lru_cache(maxsize=256)

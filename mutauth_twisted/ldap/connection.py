@@ -454,6 +454,13 @@ class Directory:
         if self._idle.clear(older_than=self._keep):
             self._schedule_sweep()
 
+    @property
+    def ticket_end(self) -> float | None:
+        """End of the ticket that was got with a keytab; see
+        :attr:`~mutauth_twisted.kerberos.tickets.TicketSource.end`.
+        """
+        return self._tickets.end
+
     def close(self) -> None:
         """Close idle connections, and those in use as soon as they are not."""
         self._closed = True

@@ -156,6 +156,19 @@ class Slots:
         return self._sessions.count
 
     @property
+    def figures(self) -> dict[str, float]:
+        """How many there are and may be of each kind, by the names of metrics."""
+        limits = self._limits
+        return {
+            "sessions": self.sessions,
+            "sessions_limit": limits.connections,
+            "handshakes_in_progress": self.handshakes,
+            "handshakes_limit": limits.handshakes,
+            "connections_waiting": self.waiting,
+            "connections_waiting_limit": limits.waiting,
+        }
+
+    @property
     def shortages(self) -> tuple[Finding, ...]:
         """Limits that keep new clients of any address from being served for now; none if they are
         served.

@@ -6,12 +6,13 @@ takes a connection, and all of it is said.
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import partial
-from itertools import chain
 from operator import methodcaller
 from typing import Any
 
+from attrs import evolve
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, maybeDeferred
 from twisted.python.failure import Failure
@@ -23,10 +24,12 @@ from mutauth_twisted.net.protocol import describe
 from mutauth_twisted.service.exitcode import CUT, end_with
 from mutauth_twisted.service.privileges import Copy
 from mutauth_twisted.service.server import WITHDRAWAL, MutualAuthService
-from mutauth_twisted.service.status import Status, StatusFactory
 from mutauth_twisted.service.systemd import ServiceManager
 from mutauth_twisted.settings.process import ProcessSettings
 from mutauth_twisted.signals import expect_no_more, stop_on_hangup, take_no_more
+from mutauth_twisted.status.http import StatusFactory, exposure
+from mutauth_twisted.status.pages import pages
+from mutauth_twisted.status.snapshot import Snapshot
 
 #: What the end of a process may take besides what it waits for, in seconds.
 MARGIN = 5.0
@@ -102,7 +105,7 @@ class Process(Service):
         for service in self.services.values():
             service.tell_where()
         self._manager.ready()
-        self._manager.status(f"serving {self.status().service}")
+        self._manager.status(f"serving {', '.join(self.services)}")
 
     async def _each(self, step: Callable[[MutualAuthService], Coroutine[Any, Any, None]]) -> None:
         """Let all services take a step, and see that it went well with all.
@@ -126,12 +129,14 @@ class Process(Service):
         if self._settings.status is None:
             return
         try:
-            factory = StatusFactory(self._reactor, self.status)
+            factory = StatusFactory(self._reactor, pages(self.snapshots, platform.node()))
             port = await self._places.listen(self._settings.status, factory)
         except MutualAuthError as error:
             raise _Refused(self._tell("the status", Failure(error))) from error
         self._status_ports.append(port)
         self._log.info("status on {where}", where=describe(port.getHost()))
+        if (finding := exposure(port.getHost())) is not None:
+            self._log.warn("{finding}", finding=finding)
 
     def _tell(self, name: str, failure: Failure) -> int:
         """Log why something does not start, and return the exit code."""
@@ -150,21 +155,12 @@ class Process(Service):
         end_with(getattr(failure.value, "exit_code", 1), self._reactor)
         self._reactor.stop()
 
-    def status(self) -> Status:
-        """How all services together are now."""
-        each = [service.status() for service in self.services.values()]
-        return Status(
-            ", ".join(one.service for one in each),
-            tuple(chain.from_iterable(one.serving for one in each)),
-            handshakes=sum(one.handshakes for one in each),
-            waiting=sum(one.waiting for one in each),
-            sessions=sum(one.sessions for one in each),
-            wrong=tuple(chain.from_iterable(one.wrong for one in each)),
-            warnings=(
-                *chain.from_iterable(one.warnings for one in each),
-                *(copy.finding for copy in self._copies),
-            ),
-        )
+    def snapshots(self) -> tuple[Snapshot, ...]:
+        """How each service is now; what the process is warned of stands with the first."""
+        first, *others = (service.snapshot() for service in self.services.values())
+        own = [copy.finding for copy in self._copies]
+        own += filter(None, (exposure(port.getHost()) for port in self._status_ports))
+        return (evolve(first, warnings=(*first.warnings, *own)), *others)
 
     def stopService(self) -> Deferred[None]:
         """Stop all services, each in its own order; see IService."""

@@ -5,6 +5,7 @@ stop.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -96,6 +97,11 @@ class Publisher:
         self._binding: BindingInformation | None = None
         self._neighbours = Neighbours(reactor, self._directory.resolver, credentials)
         self._taken: tuple[Finding, ...] = ()
+        #: When the last check ended, seconds since 1970; None: there was none.
+        self._checked_at: float | None = None
+        #: As the last look at the object that there was found it; None: there was none.
+        self._spns_are_right: bool | None = None
+        self._is_there = False
         self._publishes = False
         self._reactor = reactor
         self._following: IDelayedCall | None = None
@@ -119,6 +125,35 @@ class Publisher:
         warnings = self._standing.warnings if self._standing is not None else ()
         return (*(warning.finding for warning in warnings), *self._taken)
 
+    @property
+    def figures(self) -> dict[str, float]:
+        """Figures of :data:`~mutauth_twisted.status.metrics.METRICS` about the directory."""
+        found: dict[str, float] = {}
+        if self._checked_at is not None:
+            found["directory_check_timestamp_seconds"] = self._checked_at
+            found["directory_check_success"] = int(not self.wrong)
+        if self._spns_are_right is not None and self._settings.spn_check != "off":
+            found["spns_registered"] = int(self._spns_are_right)
+        if self._settings.publish:
+            found["published"] = int(self._publishes and self._is_there)
+        if (end := self._directory.ticket_end) is not None:
+            found["ticket_end_timestamp_seconds"] = end
+        return found
+
+    @property
+    def facts(self) -> tuple[tuple[str, str], ...]:
+        """The published object, its address, SPNs and account, for people."""
+        if self._entry is None or self._standing is None:
+            return (("Account", self.principal),)
+        found, is_published = self._standing.found, self._publishes and self._is_there
+        address = f"{self._settings.service.host} {self._entry.published}"
+        return (
+            (self._entry.kind, found.dn),
+            ("Published address", address if is_published else "none"),
+            *(("SPN", str(spn)) for spn in found.spns),
+            ("Account", self._standing.account.dn),
+        )
+
     async def check(self, use: Callable[[AccessPolicy], None]) -> None:
         """Find the service's object and groups, and check that every SPN is registered on our
         account and nowhere else.
@@ -139,6 +174,7 @@ class Publisher:
             await self._check_entry(self._entry, deadline)
         if self._names:
             await self._look_for_names(deadline)
+        self._checked_at = time.time()
 
     async def _look_for_names(self, deadline: float) -> None:
         try:
@@ -162,6 +198,7 @@ class Publisher:
         standing = self._standing = await self._directory.run_with_catalog(
             entry.check, deadline=deadline
         )
+        self._spns_are_right = not standing.warnings
         self._log.info("{subject} found {how}", subject=entry.subject, how=standing.found.how)
         for warning in (*standing.warnings, weak_keys(standing.account)):
             if warning is not None:
@@ -212,7 +249,7 @@ class Publisher:
                 lambda session: entry.publish(session, binding, gone), deadline=deadline
             )
 
-        self._taken = ()
+        self._taken, self._is_there = (), False
         try:
             try:
                 changed = await publish()
@@ -225,6 +262,7 @@ class Publisher:
             self._log.error("{error}", error=error)
             self._follow(error.there)
         else:
+            self._is_there = True
             host = self._settings.service.host
             self.told("published", entry=entry.kind, dn=entry.dn, host=host, port=binding.port)
             self._log.info(
@@ -265,6 +303,12 @@ class Publisher:
             self._log.failure("internal error while the address was published", failure)
 
     async def _inspect(self) -> Inspection:
+        try:
+            return await self._inspect_all()
+        finally:
+            self._checked_at = time.time()
+
+    async def _inspect_all(self) -> Inspection:
         wrong = await self._inspect_groups() if self._groups else []
         if self._entry is None:
             return Inspection(tuple(wrong))
@@ -272,6 +316,9 @@ class Publisher:
             found = await self._inspect_entry(self._entry)
         except MutualAuthError as error:
             found = Inspection((error.finding,))
+        else:
+            codes = [finding.code.startswith("spn-") for finding in found.wrong]
+            self._spns_are_right, self._is_there = not any(codes), all(codes)
         self._follow(found.there)
         # Both may have failed for the same: a domain controller that does not answer.
         return evolve(found, wrong=tuple(dict.fromkeys((*wrong, *found.wrong))))

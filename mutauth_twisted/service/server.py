@@ -13,20 +13,20 @@ from twisted.internet.interfaces import IProtocolFactory
 from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.audit.trail import AuditTrail
 from mutauth_twisted.core.context import Keys
-from mutauth_twisted.credentials import exposed
 from mutauth_twisted.errors import MutualAuthError, UsageError
 from mutauth_twisted.findings import Finding
 from mutauth_twisted.gateway.balancer import BalancedFactory, Balancers
 from mutauth_twisted.gateway.ident import IdentFactory
-from mutauth_twisted.kerberos.keytab import keytab_file
 from mutauth_twisted.log import Log
 from mutauth_twisted.net.listening import Places
 from mutauth_twisted.net.protocol import describe
 from mutauth_twisted.net.server import MutualAuthServerFactory
 from mutauth_twisted.net.tls import Layer
+from mutauth_twisted.service.keyfiles import KeyFiles
 from mutauth_twisted.service.publisher import GRACE, Publisher
-from mutauth_twisted.service.status import Status
 from mutauth_twisted.settings.service import Settings
+from mutauth_twisted.status.counting import Counting, sessions
+from mutauth_twisted.status.snapshot import Snapshot
 
 #: How long a stopping service waits for the directory, in seconds.
 WITHDRAWAL = 5.0
@@ -88,10 +88,12 @@ class MutualAuthService:
             self._factory.observers.add(trail)
             if publisher is not None:
                 publisher.told = trail.write
-        self._key_files = _key_files(settings)
+        self._counting = Counting(reactor)
+        self._factory.observers.add(self._counting)
+        self._key_files = KeyFiles(settings)
         self._places = places or Places(reactor)
         self._ports: list[Any] = []
-        self._is_stopping = False
+        self._is_published = self._is_stopping = False
         self._step: Deferred[None] | None = None
 
     def begin(
@@ -148,6 +150,7 @@ class MutualAuthService:
         if self._publisher is not None:
             port = self._tcp_port() if self._settings.publish else None
             await self._publisher.publish(port, self._own(), lambda: self._factory.own_seen)
+        self._is_published = True
 
     def tell_where(self) -> None:
         """Log where it listens."""
@@ -161,23 +164,33 @@ class MutualAuthService:
             where = describe(self._ident_port.getHost())
             self._log.info("{name}: ident queries at {where}", name=self.name, where=where)
 
-    def status(self) -> Status:
+    def snapshot(self) -> Snapshot:
         """How the service is now."""
-        fault, slots = self._factory.fault, self._factory.slots
-        wrong: list[Finding | None] = [fault, *slots.shortages]
-        warnings: list[Finding | None] = [exposed(*file) for file in self._key_files]
-        if self._publisher is not None:
-            wrong[:0] = self._publisher.wrong
+        factory, publisher, keys = self._factory, self._publisher, self._key_files
+        is_serving = self._is_published and not self._is_stopping
+        live, fault = factory.sessions, factory.fault
+        wrong: list[Finding | None] = [fault, *factory.slots.shortages]
+        warnings: list[Finding | None] = [*keys.warnings]
+        if publisher is not None:
+            wrong[:0] = publisher.wrong
         if self._trail is not None:
             (wrong if self._settings.audit_required else warnings).append(self._trail.fault)
-        return Status(
+        return Snapshot(
             self.name,
-            () if self._is_stopping else tuple(describe(port.getHost()) for port in self._ports),
-            handshakes=slots.handshakes,
-            waiting=slots.waiting,
-            sessions=slots.sessions,
+            tuple(describe(port.getHost()) for port in self._ports) if is_serving else (),
+            values={
+                **self._counting.values(live),
+                **factory.slots.figures,
+                **keys.figures,
+                **(publisher.figures if publisher is not None else {}),
+            },
             wrong=tuple(filter(None, wrong)),
             warnings=tuple(filter(None, warnings)),
+            stopping=self._is_stopping,
+            facts=(*(publisher.facts if publisher is not None else ()), *keys.facts),
+            sessions=sessions(live),
+            refusals=self._counting.refusals(),
+            history=self._counting.hour(),
         )
 
     def _use(self, policy: AccessPolicy) -> None:
@@ -244,17 +257,6 @@ class MutualAuthService:
             await self._step.addTimeout(GRACE, self._reactor)
         if self._publisher is not None:
             await self._publisher.withdraw()
-
-
-def _key_files(settings: Settings) -> list[tuple[str, str]]:
-    """The files with the service's keys, each behind what it is."""
-    files = []
-    if "keytab" in settings.package_options:
-        files.append(("keytab", keytab_file(settings.keytab)))
-    if settings.tls_files is not None:
-        certificate, key = settings.tls_files
-        files.append(("TLS key", key or certificate))
-    return files
 
 
 def _cut(name: str, count: int, seconds: float) -> Finding:

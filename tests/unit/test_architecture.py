@@ -34,7 +34,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
             {"mechanisms", "ldap"},
             {"net", "directory"},
             {"audit", "gateway"},
-            {"settings"},
+            {"settings", "status"},
             {"endpoints"},
             {"admin", "service"},
             {"cli"},
@@ -56,6 +56,7 @@ RESERVED: dict[str, frozenset[str]] = {
     "ldap3": frozenset({"ldap"}),
     "winacl": frozenset({"directory"}),
     "click": frozenset({"cli"}),
+    "prometheus_client": frozenset({"status.metrics"}),
     "samba": frozenset({"lab._provision", "lab._join"}),
     "ldb": frozenset({"lab._provision", "lab._join"}),
 }

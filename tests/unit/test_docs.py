@@ -124,7 +124,7 @@ _COMMANDS = re.compile(
     r"(?:\$ |mutauth (?!client)|(?:twistd|make|python|pip|kinit|klist|samba-tool) )"
 )
 #: Languages of blocks that no reader runs, and those of Sphinx.
-_OTHERS = {"text", "ini", "toml", "json", "csharp", "lua", "{toctree}", "{eval-rst}"}
+_OTHERS = {"text", "ini", "toml", "yaml", "json", "csharp", "lua", "{toctree}", "{eval-rst}"}
 
 
 class ExampleTests(SynchronousTestCase):

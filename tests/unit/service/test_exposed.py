@@ -41,7 +41,7 @@ class ExposedTests(Case):
         return service, [line for line in lines if "[keys-exposed]" in line]
 
     def subjects(self, service: Any) -> list[str]:
-        return [finding.subject for finding in service.status().warnings]
+        return [finding.subject for one in service.snapshots() for finding in one.warnings]
 
     def test_modes(self) -> None:
         """A group may read them; everybody may not, until it is put right."""

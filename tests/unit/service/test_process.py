@@ -88,9 +88,8 @@ class ProcessTests(Case):
         where = [line.split()[1] for line in lines if line.startswith("serving ")]
         self.assertEqual(where, list(NAMES))
         self.assertEqual(self.codes, [])
-        status = self.process.status()
-        self.assertEqual((status.service, len(status.serving)), ("echo, other", 2))
-        self.assertTrue(status.healthy)
+        told = [(one.service, len(one.serving), one.ready) for one in self.process.snapshots()]
+        self.assertEqual(told, [("echo", 1, True), ("other", 1, True)])
 
     def test_by_name(self) -> None:
         """Each is found by its name, with keys of its own."""
@@ -144,7 +143,8 @@ class ProcessTests(Case):
             port.stopListening = closer(port)
         self.successResultOf(self.process.stopService())
         self.assertEqual(closed, [1, 1, 99])
-        self.assertFalse(self.process.status().healthy)
+        told = [(one.ready, one.stopping) for one in self.process.snapshots()]
+        self.assertEqual(told, [(False, True)] * 2)
         self.assertEqual(self.codes, [0])
 
 

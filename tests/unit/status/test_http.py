@@ -1,4 +1,4 @@
-"""The status pages: what they say, with which code, and to whom."""
+"""The status port: what it answers, and to whom."""
 
 from __future__ import annotations
 
@@ -13,27 +13,35 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted.findings import Command, Finding
-from mutauth_twisted.service.status import AT_ONCE, LONGEST_REQUEST, PATIENCE, Status, StatusFactory
+from mutauth_twisted.status.http import AT_ONCE, LONGEST_REQUEST, PATIENCE, StatusFactory
+from mutauth_twisted.status.pages import pages
+from mutauth_twisted.status.snapshot import Snapshot
 from mutauth_twisted.testing.fakes import FakeTransport
 from mutauth_twisted.testing.hostile import HOSTILE, raw_in
 
-GOOD = Status("echoSvc", ("127.0.0.1:9000",), handshakes=1, waiting=3, sessions=2, wrong=())
+GOOD = Snapshot(
+    "echoSvc",
+    ("127.0.0.1:9000",),
+    {"handshakes_in_progress": 1, "connections_waiting": 3, "sessions": 2},
+)
 
 
 class StatusCase(SynchronousTestCase):
     """Watchers of one service."""
 
+    #: The address of the port.
+    own = "127.0.0.1"
+
     def setUp(self) -> None:
         self.clock = Clock()
-        self.status = GOOD
-        self.factory = StatusFactory(self.clock, lambda: self.status)
+        self.status: tuple[Snapshot, ...] = (GOOD,)
+        self.factory = StatusFactory(self.clock, pages(lambda: self.status, "srv1", lambda: 0.0))
 
     def come(self, number: int = 1) -> tuple[Any, FakeTransport]:
         """One more watcher of one of many addresses, with its connection."""
-        protocol, transport = (
-            self.factory.buildProtocol(IPv4Address("TCP", f"192.0.2.{number}", 1)),
-            FakeTransport(),
-        )
+        protocol = self.factory.buildProtocol(IPv4Address("TCP", f"192.0.2.{number}", 1))
+        transport = FakeTransport()
+        transport.getHost = lambda: IPv4Address("TCP", self.own, 8081)  # type: ignore[method-assign]
         protocol.makeConnection(transport)
         return protocol, transport
 
@@ -51,7 +59,7 @@ class StatusCase(SynchronousTestCase):
         return int(first.split()[1]), dict(line.split(": ", 1) for line in lines), body
 
     def get(self, path: str) -> tuple[int, str]:
-        code, headers, body = self.ask(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        code, headers, body = self.ask(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         self.assertEqual(
             (int(headers["Content-Length"]), headers["Connection"]), (len(body.encode()), "close")
         )
@@ -79,9 +87,9 @@ class PageTests(StatusCase):
     def test_wrong(self) -> None:
         """Code 503 and what is wrong, without anything a terminal obeys."""
         gone = Finding("spn-missing", f"SPN {HOSTILE}", "it is gone", Command("mutauth", "x y"))
-        self.status = Status("echoSvc", ("127.0.0.1:9000",), 0, 0, 0, (gone,))
+        self.status = (evolve(GOOD, wrong=(gone,)),)
         code, text = self.get("/")
-        self.assertEqual((code, raw_in(text)), (503, []))
+        self.assertEqual((code, raw_in(text)), (200, []))
         self.assertIn("NOT healthy", text)
         self.assertIn("wrong: [spn-missing] SPN x\\x1b[31m", text)
         code, text = self.get("/health")
@@ -92,7 +100,7 @@ class PageTests(StatusCase):
     def test_warnings(self) -> None:
         """They are told, and the service is healthy all the same."""
         readable = Finding("keys-exposed", "keytab /k", "all can read it", "chmod it")
-        self.status = evolve(GOOD, warnings=(readable,))
+        self.status = (evolve(GOOD, warnings=(readable,)),)
         code, text = self.get("/")
         self.assertEqual(code, 200)
         self.assertIn("echoSvc: healthy\n", text)
@@ -103,8 +111,53 @@ class PageTests(StatusCase):
 
     def test_not_serving(self) -> None:
         """A service that starts or stops is not healthy."""
-        self.status = Status("echoSvc", (), 0, 0, 0, ())
-        self.assertEqual(self.get("/health")[0], 503)
+        self.status = (evolve(GOOD, serving=()),)
+        self.assertEqual([self.get(path)[0] for path in ("/health", "/readyz")], [503, 503])
+        self.assertEqual(self.get("/healthz"), (200, "ok\n"))
+
+    def test_readiness(self) -> None:
+        """Ready, or why not; a service that stops is never ready again, although it serves on."""
+        self.assertEqual(self.get("/readyz"), (200, "ready\nechoSvc: serving\n"))
+        gone = Finding("backend-down", "tcp:127.0.0.1:5432", HOSTILE, severity="error")
+        self.status = (GOOD, evolve(GOOD, service="other", wrong=(gone,)))
+        code, text = self.get("/readyz")
+        self.assertEqual((code, raw_in(text)), (503, []))
+        self.assertEqual(text.splitlines()[:3], ["NOT ready", "echoSvc: serving", "other: serving"])
+        self.assertIn("other: [backend-down] tcp:127.0.0.1:5432: x\\x1b[31m", text)
+        self.status = (evolve(GOOD, stopping=True),)
+        self.assertEqual(self.get("/readyz"), (503, "NOT ready\nechoSvc: stopping\n"))
+        self.status = ()
+        self.assertEqual(self.get("/readyz")[0], 503)
+
+    def test_several(self) -> None:
+        """Services together and by themselves."""
+        self.status = (GOOD, evolve(GOOD, service="other", serving=()))
+        told = json.loads(self.get("/health")[1])
+        self.assertEqual((told["healthy"], told["service"]), (False, "echoSvc, other"))
+        self.assertEqual((told["sessions"], told["serving"]), (4, ["127.0.0.1:9000"]))
+        each = [(one["service"], one["healthy"], one["sessions"]) for one in told["services"]]
+        self.assertEqual(each, [("echoSvc", True, 2), ("other", False, 2)])
+        self.assertIn("echoSvc: healthy", self.get("/")[1])
+        self.assertIn("other: NOT healthy", self.get("/")[1])
+
+    def test_people_and_programs(self) -> None:
+        """A browser is given the page, whoever does not ask for HTML the text."""
+        for accept, kind in (
+            ("text/html,application/xhtml+xml,*/*;q=0.8", "text/html; charset=utf-8"),
+            ("*/*", "text/plain; charset=utf-8"),
+        ):
+            request = f"GET / HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\n\r\n"
+            code, headers, _ = self.ask(request.encode())
+            self.assertEqual((code, headers["Content-Type"]), (200, kind))
+            self.assertEqual(headers["Vary"], "Accept")
+            self.assertEqual(headers["Cache-Control"], "no-store")
+            self.assertEqual(headers["X-Content-Type-Options"], "nosniff")
+
+    def test_broken_page(self) -> None:
+        """A bug in a page is an answer and a line in the log, not a connection that hangs."""
+        self.status = ("no snapshot",)  # type: ignore[assignment]
+        self.assertEqual(self.get("/readyz"), (500, "Internal Server Error\n"))
+        self.assertEqual(len(self.flushLoggedErrors(AttributeError)), 1)
 
     def test_head(self) -> None:
         """HEAD is GET without the body."""
@@ -114,7 +167,10 @@ class PageTests(StatusCase):
 
     def test_bytewise(self) -> None:
         """A request may come in pieces, and with bare line feeds."""
-        for request in (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"GET / HTTP/1.1\nHost: x\n\n"):
+        for request in (
+            b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            b"GET / HTTP/1.1\nHost: localhost\n\n",
+        ):
             self.assertEqual(self.ask(request, bytewise=True)[0], 200)
 
 
@@ -140,8 +196,20 @@ class RefusalTests(StatusCase):
             (b"\r\n\r\n", 400),
             (b"\x16\x03\x01\x02\x00\x01\x00\n\n", 400),
             (b"GET /\x1b[2J HTTP/1.1\r\n\r\n", 400),
+            (get + b"Host: evil.example\r\n\r\n", 421),
+            (get + b"Host: 127.0.0.1.evil.example:80\r\n\r\n", 421),
+            (get + b"Host: localhost.\r\n\r\n", 421),
+            (get + b"Host: LOCALHOST:8081\r\n\r\n", 200),
+            (get + b"Host: 127.0.0.1:8081\r\n\r\n", 200),
+            (get + b"Host: [::1]:8081\r\n\r\n", 200),
+            (b"GET / HTTP/1.0\r\n\r\n", 200),
         ):
             self.assertEqual(self.ask(request)[0], code, request)
+
+    def test_names_elsewhere(self) -> None:
+        """A port off loopback has names that nobody told it."""
+        self.own = "192.0.2.1"
+        self.assertEqual(self.ask(b"GET / HTTP/1.1\r\nHost: srv1.example\r\n\r\n")[0], 200)
 
     def test_long(self) -> None:
         """Headers are bounded, in one piece or many, and no more than that is ever kept."""

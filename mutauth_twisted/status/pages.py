@@ -1,0 +1,123 @@
+"""The pages of a status port, by path; made from snapshots of the services."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from itertools import chain
+from typing import Any, Final
+
+from mutauth_twisted.status import metrics, page
+from mutauth_twisted.status.http import Page, Response
+from mutauth_twisted.status.snapshot import Snapshot
+from mutauth_twisted.text import printable
+
+#: Gives how all services are now.
+Look = Callable[[], tuple[Snapshot, ...]]
+JSON: Final = "application/json"
+#: Figures of a service in ``/health``, by their names there.
+_COUNTS: Final = {
+    "handshakes": "handshakes_in_progress",
+    "waiting": "connections_waiting",
+    "sessions": "sessions",
+}
+
+
+def pages(look: Look, host: str, now: Callable[[], float] = time.time) -> Mapping[str, Page]:
+    """Make the pages.
+
+    :param look: gives how all services are now.
+    :param host: the machine's name.
+    :param now: gives seconds since 1970.
+    """
+
+    def people(accept: str) -> Response:
+        services = look()
+        if "text/html" in accept:
+            return Response(
+                page.page(services, host, now()), page.CONTENT_TYPE, headers=page.HEADERS
+            )
+        return Response("".join(map(_as_text, services)), headers={"Vary": "Accept"})
+
+    def ready(_: str) -> Response:
+        services = look()
+        return Response(_as_lines(services), code=_code(services))
+
+    def health(_: str) -> Response:
+        services = look()
+        return Response(json.dumps(_as_json(services)), JSON, _code(services))
+
+    return {
+        "/": people,
+        # The reactor turns: nobody else would answer.
+        "/healthz": lambda _: Response("ok\n"),
+        "/readyz": ready,
+        "/health": health,
+        "/metrics": lambda _: Response(metrics.exposition(look()), metrics.CONTENT_TYPE),
+    }
+
+
+def _is_ready(services: tuple[Snapshot, ...]) -> bool:
+    return bool(services) and all(each.ready for each in services)
+
+
+def _code(services: tuple[Snapshot, ...]) -> HTTPStatus:
+    return HTTPStatus.OK if _is_ready(services) else HTTPStatus.SERVICE_UNAVAILABLE
+
+
+def _as_lines(services: tuple[Snapshot, ...]) -> str:
+    """A line for each service, and one for each of its faults."""
+    lines = ["ready" if _is_ready(services) else "NOT ready"]
+    for each in services:
+        state = "stopping" if each.stopping else "serving" if each.serving else "not serving"
+        lines.append(f"{each.service}: {state}")
+        lines += (f"{each.service}: {finding.coded}" for finding in each.wrong)
+    return _text(lines)
+
+
+def _as_text(service: Snapshot) -> str:
+    counts = {name: int(service.number(key)) for name, key in _COUNTS.items()}
+    return _text(
+        [
+            f"{service.service}: {'healthy' if service.ready else 'NOT healthy'}",
+            f"serving on {', '.join(service.serving) or 'nothing'}",
+            f"{counts['sessions']} session(s), {counts['handshakes']} handshake(s) under way, "
+            f"{counts['waiting']} connection(s) waiting",
+            *(f"wrong: {finding.coded}" for finding in service.wrong),
+            *(f"warning: {finding.coded}" for finding in service.warnings),
+        ]
+    )
+
+
+def _text(lines: list[str]) -> str:
+    return "".join(f"{printable(line)}\n" for line in lines)
+
+
+def _as_json(services: tuple[Snapshot, ...]) -> dict[str, Any]:
+    """Everything together, and each service by itself."""
+    each = [_one_as_json(service) for service in services]
+    lists = {
+        name: list(chain.from_iterable(one[name] for one in each))
+        for name in ("serving", "wrong", "warnings")
+    }
+    return {
+        "healthy": _is_ready(services),
+        "service": ", ".join(one["service"] for one in each),
+        **{name: sum(one[name] for one in each) for name in _COUNTS},
+        **lists,
+        "services": each,
+    }
+
+
+def _one_as_json(service: Snapshot) -> dict[str, Any]:
+    return {
+        "service": service.service,
+        "healthy": service.ready,
+        "stopping": service.stopping,
+        "serving": list(service.serving),
+        **{name: int(service.number(key)) for name, key in _COUNTS.items()},
+        "wrong": [finding.as_json() for finding in service.wrong],
+        "warnings": [finding.as_json() for finding in service.warnings],
+    }
