@@ -240,17 +240,17 @@ CODES: Final[dict[str, Code]] = {
         "Export the keytab again, or log on again with `kinit`; change an expired password with "
         "`kpasswd`.",
     ),
-    "keys-exposed": Code(
-        "Every account of the machine can read a file with the service's keys.",
-        "`chmod o= FILE`. Whoever may have copied the keys can be the service: give the account a "
-        "new password and export its keytab again, or get a new TLS key.",
-        "warning",
-    ),
     "keys-copied": Code(
         "The service's user may not read a file with its keys, which was read as root before the "
         "service became that user. A new file in its place is not read.",
         "Let the service's user read the file (`chgrp` and mode 0440), or restart the service "
         "whenever its keys change.",
+        "warning",
+    ),
+    "keys-exposed": Code(
+        "Every account of the machine can read a file with the service's keys.",
+        "`chmod o= FILE`. Whoever may have copied the keys can be the service: give the account a "
+        "new password and export its keytab again, or get a new TLS key.",
         "warning",
     ),
     "keytab-ambiguous": Code(

@@ -235,3 +235,21 @@ class FloorTests(SynchronousTestCase):
         """The table has a line for each, which says what it is."""
         for line in floors.table().splitlines():
             self.assertNotRegex(line, r"\|\s*\|$")
+
+
+class ReliabilityTests(SynchronousTestCase):
+    """docs/reliability.md; that the tests it names are there is checked above."""
+
+    def test_rows(self) -> None:
+        """Each row ends with a test, or says why there is none."""
+        page = (ROOT / "docs/reliability.md").read_text("utf-8")
+        rows = re.findall(r"^\|(?! what |---| its )(.*)\|$", page, flags=re.MULTILINE)
+        self.assertGreater(len(rows), 60)
+        for row in rows:
+            *_, reason, last = (cell.strip() for cell in row.split("|"))
+            names = re.findall(r"`([^`]+)`", last)
+            self.assertTrue(
+                any(_TEST.fullmatch(each) or _FILE.fullmatch(each) for each in names)
+                or (not last and reason.startswith("not applicable: ")),
+                row,
+            )
