@@ -34,6 +34,11 @@ CODES: Final[dict[str, Code]] = {
         "Add the account or one of its groups to `--allow` or `--allow-group`, if it should have "
         "access; look for a `--deny` that matches.",
     ),
+    "access-withdrawn": Code(
+        "The session was ended: the access policy that is in force now does not allow its client.",
+        "Nothing, if that was meant; `mutauth check-access` tells the rule.",
+        "info",
+    ),
     "account-disabled": Code(
         "The KDC refuses to let the account log on: it is disabled, locked, expired, not valid "
         "yet, or outside its logon hours.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import methodcaller
 from typing import Any
 
 from attrs import Factory, field, frozen
@@ -72,7 +73,7 @@ class AccessPolicy:
     name on the ticket.  A client decides by itself whether its ticket has a PAC:
     without one only patterns for every account of a realm (``*@REALM``) allow it,
     and only where no denial, and no rule with limits, is about an account or a
-    group of that realm.
+    group of that realm, or counts the sessions of each account.
 
     A domain's NetBIOS name is what the client's own domain controllers say;
     where others' realms are trusted, an allowance should name the realm.
@@ -145,7 +146,7 @@ class AccessPolicy:
         """
         allowing, denying = self._allowing, self._denying
         everyone = [(rule, "") for rule in allowing if rule.everyone]
-        if everyone and not denying and all(rule.everyone or not rule.limits for rule in allowing):
+        if everyone and not denying and not any(map(_limits_some, allowing)):
             return _allowed(everyone)
         name, realm = split_principal(principal)
         if not name or not realm:
@@ -156,12 +157,14 @@ class AccessPolicy:
         for rule in denying:
             if (part := rule.denies_name(name, realm)) is not None:
                 return _denied(rule.written(part))
+        needs_account = methodcaller("needs_account", realm)
         covering = _matches(allowing, lambda rule: rule.covers(realm))
         others = [rule for rule in allowing if rule.covers(realm) is None]
         restricting = [*denying, *(rule for rule in others if rule.limits)]
-        if covering and not any(rule.needs_account(realm) for rule in restricting):
+        counted = any(rule.limits.per_principal is not None for rule, _ in covering)
+        if covering and not counted and not any(map(needs_account, restricting)):
             return _allowed(covering)
-        if not covering and not any(rule.needs_account(realm) for rule in others):
+        if not covering and not any(map(needs_account, others)):
             wanted = "one of its groups, if it should have access"
             remedy = f"--allow NAME@{realm}, or --allow-group {wanted}"
             return _refused(f"no rule allows it: no --allow is about {realm}", remedy)
@@ -189,6 +192,11 @@ class AccessPolicy:
         return _refused(
             cause, "--allow that, or --allow-group one of its groups, if it should have access"
         )
+
+
+def _limits_some(rule: Rule) -> bool:
+    """Tell whether a rule has limits that are not those of all its clients alike."""
+    return bool(rule.limits) and (not rule.everyone or rule.limits.per_principal is not None)
 
 
 def _matches(rules: Iterable[Rule], part_of: Callable[[Rule], str | None]) -> list[_Match]:

@@ -15,6 +15,7 @@ from typing import Final
 from attrs import define, field
 from twisted.internet.interfaces import IAddress
 
+from mutauth_twisted.access import Decision
 from mutauth_twisted.errors import MutualAuthError
 from mutauth_twisted.identity import PeerIdentity
 from mutauth_twisted.log import Log
@@ -39,6 +40,7 @@ class ConnectionRecord:
     :ivar id: name of the connection, unlike that of any other of any process: ASCII, no blanks.
     :ivar opened_at: when it was accepted, seconds since 1970.
     :ivar identity: the client, once it is authenticated, whether or not it is allowed; None before.
+    :ivar decision: what the access policy has decided about it, last; None before.
     :ivar session: the application's transport; None before there is a session.
     :ivar session_began: seconds on the reactor's clock when the session began.
     :ivar error: why the connection was refused, or how its session ended (``ConnectionDone`` for a
@@ -51,6 +53,7 @@ class ConnectionRecord:
     id: str = field(factory=_new_id)
     opened_at: float = field(factory=time.time)
     identity: PeerIdentity | None = None
+    decision: Decision | None = None
     session: ProtectedTransport | None = None
     session_began: float | None = None
     error: BaseException | None = None

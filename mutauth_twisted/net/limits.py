@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from ipaddress import IPv6Address
 from typing import Any
 
 from attrs import Factory, field, frozen
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 
+from mutauth_twisted.access.decision import Grant
 from mutauth_twisted.errors import ServiceFull, SessionEnded, UsageError
 from mutauth_twisted.findings import Finding
 from mutauth_twisted.identity import PeerIdentity
@@ -140,7 +141,7 @@ class Slots:
         self._limits = limits
         self._sessions = Cap(limits.connections, "sessions")
         self._networks: dict[str, int] = {}
-        self._accounts: Counter[str] = Counter()
+        self._shares: Counter[Share] = Counter()
         self._waiting: WaitingQueue[Slot] = WaitingQueue(limits.waiting, limits.waiting_per_address)
         #: How many handshakes are under way.
         self.handshakes = 0
@@ -232,45 +233,90 @@ class Slots:
         """A connection waits no more."""
         self._waiting.discard(slot.network, slot)
 
-    def check_session(self, identity: PeerIdentity) -> None:
+    def shares_of(self, identity: PeerIdentity, grants: Iterable[Grant] = ()) -> tuple[Share, ...]:
+        """Shares that a client's session takes of limits other than that of all sessions.
+
+        :param grants: the access rules with limits that allow it.
+        """
+        shares: list[Share] = []
+        for rule, connections, per_principal in (
+            ("", None, self._limits.per_principal),
+            *((each.rule, each.limits.connections, each.limits.per_principal) for each in grants),
+        ):
+            if connections is not None:
+                shares.append(Share(rule, "", connections))
+            # Else the account does not matter, and reading it takes time.
+            if per_principal is not None:
+                shares.append(Share(rule, _account(identity), per_principal))
+        return tuple(shares)
+
+    def check_session(self, identity: PeerIdentity, shares: Iterable[Share] = ()) -> None:
         """Check that there is a slot for a session of this client.
 
+        :param shares: what it takes besides.
         :raises ServiceFull: when there is none.
         """
-        principal, most = short_name(identity.principal), self._limits.per_principal
-        if most is not None and self._accounts[_account(identity)] >= most:
-            cause = f"its account has {most} session(s), as many as one account may have"
-            raise ServiceFull(
-                principal, cause, "raise max-connections-per-principal if it should have more"
-            )
+        principal = short_name(identity.principal)
+        for share in shares:
+            if self._shares[share] >= share.most:
+                raise ServiceFull(principal, share.cause, share.remedy)
         if not self._sessions.has_room():
             remedy = "raise max-connections if it can serve more"
             raise ServiceFull(principal, "all sessions of the service are taken", remedy)
 
-    def enter_session(self, identity: PeerIdentity) -> Callable[[], None]:
-        """A client is authenticated and authorized; returns what its session calls when it is
-        over.
-        """
+    def enter_session(self, shares: tuple[Share, ...]) -> None:
+        """A client is authenticated and authorized, and its session begins."""
         self._sessions.take()
-        if (
-            self._limits.per_principal is None
-        ):  # then the account does not matter, and reading it takes time
-            return self._sessions.release
-        account = _account(identity)
-        self._accounts[account] += 1
+        self.take_shares(shares)
 
-        def leave() -> None:
-            self._sessions.release()
-            self._accounts[account] -= 1
-            if not self._accounts[account]:
-                del self._accounts[account]
+    def leave_session(self, shares: tuple[Share, ...]) -> None:
+        """A session is over."""
+        self._sessions.release()
+        self.release_shares(shares)
 
-        return leave
+    def take_shares(self, shares: tuple[Share, ...]) -> None:
+        """A session has these shares from now on."""
+        self._shares.update(shares)
+
+    def release_shares(self, shares: tuple[Share, ...]) -> None:
+        """A session has these shares no more."""
+        self._shares.subtract(shares)
+        for share in shares:
+            if not self._shares[share]:
+                del self._shares[share]
 
 
 def _account(identity: PeerIdentity) -> str:
     """Account whose session it is: a client may come under several names of one account."""
     return identity.sid or identity.principal.casefold()
+
+
+@frozen
+class Share:
+    """Share that a session takes of a limit; sessions with equal ones are counted together.
+
+    :param rule: the access rule whose limit it is; empty: the service's own.
+    :param account: the account whose limit it is; empty: that of all accounts together.
+    :param most: how many sessions may have it at once.
+    """
+
+    rule: str
+    account: str
+    most: int = field(eq=False)
+
+    @property
+    def cause(self) -> str:
+        """Reason why there is none left."""
+        whose = f"{self.rule} has" if not self.account else "its account has"
+        by_rule = f" by {self.rule}" if self.account and self.rule else ""
+        of_one = " one account" if self.account else ""
+        return f"{whose} {self.most} session(s), as many as{of_one or ' it'} may have{by_rule}"
+
+    @property
+    def remedy(self) -> str:
+        """The option that would allow more."""
+        option = "max-connections-per-principal" if self.account else "max-connections"
+        return f"raise {option}{' there' if self.rule else ''} if it should have more"
 
 
 class Slot:
@@ -280,11 +326,12 @@ class Slot:
     :param network: whose it is.
     """
 
-    __slots__ = ("_dropped", "_held", "_leave", "_slots", "network")
+    __slots__ = ("_dropped", "_held", "_leave", "_shares", "_slots", "network")
 
     def __init__(self, slots: Slots, network: str) -> None:
         self.network = network
         self._slots = slots
+        self._shares: tuple[Share, ...] = ()
         #: The transport of a connection that waits.
         self._held: Any = None
         self._dropped: Callable[[], None] | None = None
@@ -296,6 +343,9 @@ class Slot:
 
     def _leave_handshake(self) -> None:
         self._slots.leave_handshake(self.network)
+
+    def _leave_session(self) -> None:
+        self._slots.leave_session(self._shares)
 
     @property
     def waits(self) -> bool:
@@ -331,15 +381,28 @@ class Slot:
         self._held = self._dropped = None
         return released
 
-    def promote(self, identity: PeerIdentity) -> None:
+    def promote(self, identity: PeerIdentity, grants: Iterable[Grant] = ()) -> None:
         """The handshake has become a session.
 
+        :param grants: the access rules with limits that allow it.
         :raises ServiceFull: when others have taken the last slot since
             :meth:`Slots.check_session`.
         """
-        self._slots.check_session(identity)
+        shares = self._slots.shares_of(identity, grants)
+        self._slots.check_session(identity, shares)
         self.release()
-        self._leave = self._slots.enter_session(identity)
+        self._shares = shares
+        self._slots.enter_session(shares)
+        self._leave = self._leave_session
+
+    def regrant(self, identity: PeerIdentity, grants: Iterable[Grant]) -> None:
+        """Other access rules allow a session: count it among theirs, even where these have as many
+        as they may.
+        """
+        if self._leave == self._leave_session:
+            self._slots.release_shares(self._shares)
+            self._shares = self._slots.shares_of(identity, grants)
+            self._slots.take_shares(self._shares)
 
     def release(self) -> None:
         """The connection is over; further calls do nothing."""
@@ -356,6 +419,7 @@ class Lifetime:
 
     :param reactor: the clock.
     :param limits: how long.
+    :param most: a further limit of the whole session, in seconds; None: there is none.
     :param expires: when the session's ticket ends, seconds since 1970; infinite: never.
     :param announce: is told so many seconds before the session has lasted as long as it may.
     :param end: is told why the session is over.
@@ -364,10 +428,13 @@ class Lifetime:
     __slots__ = (
         "_announce",
         "_announced",
+        "_began",
         "_cause",
         "_end",
         "_idle",
         "_over",
+        "_session",
+        "_ticket_over",
         "_timer",
         "reactor",
         "touched",
@@ -380,20 +447,33 @@ class Lifetime:
         expires: float,
         announce: Callable[[float], None],
         end: Callable[[SessionEnded], None],
+        most: float | None = None,
     ) -> None:
         self.reactor = reactor
         self._idle = limits.idle
         self._announce = announce
         self._end = end
         self._announced = False
-        self._cause = "its Kerberos ticket has ended"
-        left = max(0.0, expires - time.time())
-        if limits.session is not None and limits.session < left:
-            left, self._cause = limits.session, f"it has lasted {limits.session:g} s"
+        self._session = limits.session
         #: When the last byte of an application flowed, on the reactor's clock.
         self.touched: float = reactor.seconds()
-        self._over = self.touched + left
+        self._began = self.touched
+        self._ticket_over = self._began + max(0.0, expires - time.time())
         self._timer: IDelayedCall | None = None
+        self.limit(most)
+
+    def limit(self, most: float | None) -> None:
+        """Have the session last no longer than the service allows, than its ticket, and than this.
+
+        :param most: seconds since its beginning; None: there is no such limit.
+        """
+        self._over, self._cause = self._ticket_over, "its Kerberos ticket has ended"
+        for seconds in (self._session, most):
+            if seconds is not None and self._began + seconds < self._over:
+                self._over, self._cause = self._began + seconds, f"it has lasted {seconds:g} s"
+        if self._over - NOTICE > self.reactor.seconds():
+            self._announced = False
+        self.stop()
         self._wait()
 
     def _wait(self) -> None:

@@ -14,10 +14,11 @@ from twisted.internet.interfaces import (
     IStreamServerEndpoint,
 )
 from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mutauth_twisted.access import AccessPolicy
+from mutauth_twisted.access import AccessPolicy, Decision
 from mutauth_twisted.core.connection import Established
 from mutauth_twisted.core.context import Keys
 from mutauth_twisted.core.options import SecurityOptions
@@ -26,6 +27,7 @@ from mutauth_twisted.errors import (
     AccessDenied,
     MutualAuthError,
     NetworkError,
+    SessionEnded,
     UsageError,
 )
 from mutauth_twisted.findings import Finding
@@ -51,6 +53,9 @@ FRESH = 1.0
 
 #: What a service accepts by default: Kerberos, bare or inside SPNEGO, as .NET's clients send it.
 ACCEPTING = SecurityOptions(package=NEGOTIATE)
+
+# Sessions about which a new policy decides before other events have their turn.
+_AT_ONCE = 100
 
 
 @implementer(IProtocolFactory)
@@ -98,7 +103,7 @@ class MutualAuthServerFactory:
             cause, remedy = "its keys are another package's", "make the keys with the same package"
             raise UsageError(f"package {security.package.name}", cause, remedy)
         self._wrapped = wrapped
-        #: Who may come in; may be replaced, for those who come afterwards.
+        #: The access policy in force; :meth:`use_policy` replaces it.
         self.policy = policy
         self._security = security
         self._limits = limits
@@ -117,7 +122,7 @@ class MutualAuthServerFactory:
         self._role = HandshakeRole(
             initiator=False,
             new_context=keys.acceptor,
-            authorize=self._authorize,
+            authorize=lambda identity: self._faults.over(),
             build_application=wrapped.buildProtocol,
             limits=limits,
             tls=self._tls,
@@ -151,22 +156,25 @@ class MutualAuthServerFactory:
         record = ConnectionRecord(address, None, self._reactor.seconds(), error=error)
         self.observers.refused(record)
 
-    def _authorize(self, identity: PeerIdentity) -> None:
-        self._faults.over()
-        if not self.is_own(identity):
-            self.authorize(identity)
-        self.slots.check_session(identity)
-
     def is_own(self, identity: PeerIdentity) -> bool:
         """Tell whether a client claims the service's own account, which may be another instance."""
         return self._own is not None and identity.principal.casefold() == self._own
 
-    def authorize(self, identity: PeerIdentity) -> None:
-        """Ask the access policy about a client; raises AccessDenied."""
-        decision = self.policy.decide(identity.principal, identity.read_logon)
-        if not decision.allowed:
-            cause = f"the access policy does not allow this principal: {decision.cause}"
-            raise AccessDenied(short_name(identity.principal), cause, decision.remedy)
+    async def use_policy(self, policy: AccessPolicy) -> int:
+        """Decide by another access policy from now on, and decide again about every session.
+
+        A session that it forbids is ended; any other has its limits from now on.  Where a rule has
+        more sessions already than it allows these stay, and no further one begins.
+
+        :return: how many sessions were ended.
+        """
+        self.policy = policy
+        ended = 0
+        for number, served in enumerate(self._live, 1):
+            ended += served.is_withdrawn()
+            if not number % _AT_ONCE:
+                await deferLater(self._reactor, 0)
+        return ended
 
     def doStart(self) -> None:
         """Called when a port starts listening; see IProtocolFactory."""
@@ -258,6 +266,8 @@ class _Served(HandshakeProtocol):
     record: ConnectionRecord
     #: Whether it may be another instance, which only wants to know who is here.
     _is_neighbour = False
+    #: The policy that the record's decision is by.
+    _asked: AccessPolicy | None = None
 
     def connectionMade(self) -> None:
         transport: Any = self.transport
@@ -287,11 +297,49 @@ class _Served(HandshakeProtocol):
         )
 
     def _authorize(self, identity: PeerIdentity) -> None:
+        factory = self.served_by
         self.record.identity = identity
-        self.served_by.observers.authenticated(self.record)
+        factory.observers.authenticated(self.record)
         super()._authorize(identity)
-        self._is_neighbour = self.served_by.is_own(identity)
-        self.served_by.own_seen += self._is_neighbour
+        is_own = factory.is_own(identity)
+        grants = () if is_own else self._decide(identity).grants
+        factory.slots.check_session(identity, factory.slots.shares_of(identity, grants))
+        self._is_neighbour = is_own
+        factory.own_seen += is_own
+
+    def _decide(self, identity: PeerIdentity) -> Decision:
+        """Ask the access policy, unless it is the one that was asked before.
+
+        :raises AccessDenied: when it does not allow the client.
+        """
+        policy, known = self.served_by.policy, self.record.decision
+        if known is None or self._asked is not policy:
+            self._asked = policy
+            known = self.record.decision = policy.decide(identity.principal, identity.read_logon)
+        if not known.allowed:
+            cause = f"the access policy does not allow this principal: {known.cause}"
+            raise AccessDenied(short_name(identity.principal), cause, known.remedy)
+        return known
+
+    def is_withdrawn(self) -> bool:
+        """Decide again about a session, by the policy that is in force now; return True if that has
+        ended it.
+        """
+        record = self.record
+        session, identity = record.session, record.identity
+        is_session = record.session_began is not None and session and session.reason is None
+        if not is_session or session is None or identity is None:
+            return False
+        try:
+            decision = self._decide(identity)
+        except MutualAuthError as error:
+            session.end_session(
+                SessionEnded("session", error.cause, error.remedy, code="access-withdrawn")
+            )
+            return True
+        self.slot.regrant(identity, decision.grants)
+        session.limit_session(decision.limits.session)
+        return False
 
     def _peer_left(self) -> None:
         if self._is_neighbour and self._connection.awaits_opening and not self._over:
@@ -304,9 +352,8 @@ class _Served(HandshakeProtocol):
 
     def _established(self, event: Established) -> None:
         try:
-            if self._is_neighbour:
-                self.served_by.authorize(event.identity)
-            self.slot.promote(event.identity)
+            # By the policy that is in force now, which may be another than a moment ago.
+            self.slot.promote(event.identity, self._decide(event.identity).grants)
         except MutualAuthError as error:
             self._failed(error)
         else:
@@ -315,6 +362,7 @@ class _Served(HandshakeProtocol):
     def _begin_session(self, session: ProtectedTransport) -> None:
         self.record.session = session
         session.connection_id = self.record.id
+        session.limit_session(self._decide(session.peer_identity).limits.session)
 
     def _settle(self, result: Any) -> None:
         record, observers = self.record, self.served_by.observers

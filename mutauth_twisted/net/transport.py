@@ -138,6 +138,7 @@ class ProtectedTransport:
         self._limits = limits
         self._refusals = refusals
         self._lifetime: Lifetime | None = None
+        self._most: float | None = None
         self._refused: Failure | None = None
         #: On a server, the connection's name in audit and in what a backend is told.
         self.connection_id: str | None = None
@@ -150,7 +151,12 @@ class ProtectedTransport:
         if self._limits is not None:
             expires = self.peer_identity.expires
             self._lifetime = Lifetime(
-                self._reactor, self._limits, expires, self._announce_end, self.end_session
+                self._reactor,
+                self._limits,
+                expires,
+                self._announce_end,
+                self.end_session,
+                self._most,
             )
         self._delivering = True
         try:
@@ -208,6 +214,15 @@ class ProtectedTransport:
         ending: Any = ISessionEnding(self._application, None)
         if ending is not None:
             self._call(ending.sessionEnding, seconds)
+
+    def limit_session(self, seconds: float | None) -> None:
+        """Have the session last no longer than this since its beginning.
+
+        :param seconds: None: no longer than the service's own limits and the ticket allow.
+        """
+        self._most = seconds
+        if self._lifetime is not None:
+            self._lifetime.limit(seconds)
 
     def end_session(self, error: SessionEnded) -> None:
         """End the session as one of the service's limits does: the application and the log are told

@@ -15,7 +15,7 @@ from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
-from mutauth_twisted.access import AccessPolicy
+from mutauth_twisted.access import AccessPolicy, AccessRules
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.directory.accountkeys import weak_keys
 from mutauth_twisted.directory.binding import BindingInformation
@@ -83,9 +83,7 @@ class Publisher:
             else None
         )
         self._groups = NamedGroups(settings.rules)
-        self._names = NamedAccounts(
-            settings.rules, settings.directory.realm or split_principal(principal)[1]
-        )
+        self._realm = settings.directory.realm or split_principal(principal)[1]
         self._use: Callable[[AccessPolicy], None] | None = None
         #: Who runs the service.
         self.principal = principal
@@ -169,26 +167,41 @@ class Publisher:
         self._use = use
         deadline = self._reactor.seconds() + START_DEADLINE
         if self._groups:
-            await self._find_groups(use, deadline)
+            await self._find_groups(self._groups, deadline)
+            use(self._groups.policy)
         if self._entry is not None:
             await self._check_entry(self._entry, deadline)
-        if self._names:
-            await self._look_for_names(deadline)
+        await self._look_for_names(self._settings.rules, deadline)
         self._checked_at = time.time()
 
-    async def _look_for_names(self, deadline: float) -> None:
+    async def find_groups(self, rules: AccessRules) -> NamedGroups:
+        """Find the groups of other rules, and change nothing yet; see :meth:`watch_groups`.
+
+        :raises MutualAuthError: as :meth:`check`.
+        """
+        groups, deadline = NamedGroups(rules), self._reactor.seconds() + START_DEADLINE
+        if groups:
+            await self._find_groups(groups, deadline)
+        await self._look_for_names(rules, deadline)
+        return groups
+
+    def watch_groups(self, groups: NamedGroups) -> None:
+        """Look for these groups from now on, and no more for those before."""
+        self._groups = groups
+
+    async def _look_for_names(self, rules: AccessRules, deadline: float) -> None:
+        names = NamedAccounts(rules, self._realm)
+        if not names:
+            return
         try:
-            for finding in await self._directory.run(self._names.look, deadline=deadline):
+            for finding in await self._directory.run(names.look, deadline=deadline):
                 self._log.warn("{finding}", finding=finding)
         except MutualAuthError as error:
-            self._log.warn(
-                "the names of --allow and --deny were not looked up: {error}", error=error
-            )
+            self._log.warn("the accounts that rules name were not looked up: {error}", error=error)
 
-    async def _find_groups(self, use: Callable[[AccessPolicy], None], deadline: float) -> None:
-        found = await self._directory.run_with_catalog(self._groups.find, deadline=deadline)
-        self._groups.settle(found)
-        use(self._groups.policy)
+    async def _find_groups(self, groups: NamedGroups, deadline: float) -> None:
+        found = await self._directory.run_with_catalog(groups.find, deadline=deadline)
+        groups.settle(found)
         for group in found.values():
             self._log.info(
                 "group {name} is {dn}, {sid}", name=group.asked, dn=group.dn, sid=group.sid
@@ -335,13 +348,17 @@ class Publisher:
         return await inspect(found.there)
 
     async def _inspect_groups(self) -> list[Finding]:
-        before = self._groups.policy
+        groups = self._groups
+        before = groups.policy
         try:
-            wrong = self._groups.compare(await self._directory.run_with_catalog(self._groups.look))
+            looked = await self._directory.run_with_catalog(groups.look)
         except MutualAuthError as error:
             return [error.finding]
-        if self._use is not None and self._groups.policy != before:
-            self._use(self._groups.policy)
+        if groups is not self._groups:  # other rules are in force meanwhile
+            return []
+        wrong = groups.compare(looked)
+        if self._use is not None and groups.policy != before:
+            self._use(groups.policy)
         return wrong
 
     async def withdraw(self) -> None:

@@ -10,7 +10,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, TimeoutError, maybeDeferred
 from twisted.internet.interfaces import IProtocolFactory
 
-from mutauth_twisted.access import AccessPolicy
+from mutauth_twisted.access import AccessPolicy, AccessRules
 from mutauth_twisted.audit.trail import AuditTrail
 from mutauth_twisted.core.context import Keys
 from mutauth_twisted.errors import MutualAuthError, UsageError
@@ -22,6 +22,7 @@ from mutauth_twisted.net.listening import Places
 from mutauth_twisted.net.protocol import describe
 from mutauth_twisted.net.server import MutualAuthServerFactory
 from mutauth_twisted.net.tls import Layer
+from mutauth_twisted.service.groups import NamedGroups
 from mutauth_twisted.service.keyfiles import KeyFiles
 from mutauth_twisted.service.publisher import GRACE, Publisher
 from mutauth_twisted.settings.service import Settings
@@ -114,6 +115,28 @@ class MutualAuthService:
         if self._publisher is not None:
             await self._publisher.check(self._use)
 
+    async def prepare_rules(self, rules: AccessRules) -> NamedGroups:
+        """Find all that other access rules need, and change nothing yet.
+
+        :return: the argument of :meth:`use_rules`.
+        :raises MutualAuthError: when a group is not there, or cannot be looked up.
+        """
+        if self._publisher is not None:
+            return await self._publisher.find_groups(rules)
+        if names := rules.names():
+            cause = "rules name a group, and this service was started without asking the directory"
+            raise UsageError(f"group {names[0]}", cause, "restart the service, or give its SID")
+        return NamedGroups(rules)
+
+    async def use_rules(self, prepared: NamedGroups) -> int:
+        """Have other access rules decide from now on, and end the sessions that they forbid.
+
+        :return: how many sessions were ended.
+        """
+        if self._publisher is not None:
+            self._publisher.watch_groups(prepared)
+        return await self._factory.use_policy(prepared.policy)
+
     async def listen(self) -> None:
         """Take connections.
 
@@ -194,7 +217,9 @@ class MutualAuthService:
         )
 
     def _use(self, policy: AccessPolicy) -> None:
-        self._factory.policy = policy
+        Deferred.fromCoroutine(self._factory.use_policy(policy)).addErrback(
+            lambda failure: self._log.failure("internal error while rules were applied", failure)
+        )
 
     def _own(self) -> set[tuple[str, int]]:
         """Where we listen, as far as it is TCP."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.trial.unittest import SynchronousTestCase
 
-from mutauth_twisted.access import AccessPolicy, AccessRules, Decision, Logon
+from mutauth_twisted.access import AccessPolicy, AccessRules, Decision, Logon, Rule, SessionLimits
 from mutauth_twisted.access.patterns import SeveralPatterns
 from mutauth_twisted.access.rules import option_rules
 from mutauth_twisted.access.sids import is_sid
@@ -644,3 +646,87 @@ class GroupTests(SynchronousTestCase):
             "S-1-5-65-1",
         )
         self.assertEqual(AccessPolicy(allow_groups=told).allow_groups, told)
+
+
+class LimitTests(SynchronousTestCase):
+    """Rules with limits."""
+
+    ALICE = Logon("alice", "R", groups=(GroupTests.GROUP,))
+
+    def rule(self, source: str = "f:1", **what: Any) -> Rule:
+        limits = SessionLimits(
+            **{
+                name: what.pop(name)
+                for name in ("connections", "per_principal", "session")
+                if name in what
+            }
+        )
+        return Rule("allow", source, limits=limits, **what)
+
+    def test_least(self) -> None:
+        """All rules that allow a client limit its sessions; the least of each limit counts."""
+        rules = (
+            self.rule("f:1", accounts=("*@R",), connections=5, session=60.0),
+            self.rule("f:5", groups=(GroupTests.GROUP,), per_principal=2, connections=7),
+            self.rule("f:9", accounts=("bob@R",), session=1.0),
+        )
+        decision = AccessPolicy(["alice@R"], rules=rules).decide("alice@R", lambda: self.ALICE)
+        self.assertEqual(decision.rule, "--allow alice@R")
+        self.assertEqual([grant.rule for grant in decision.grants], ["f:1", "f:5"])
+        self.assertEqual(decision.limits, SessionLimits(5, 2, 60.0))
+        self.assertFalse(AccessPolicy(["a@R"]).decide("a@R", lambda: Logon("a", "R")).limits)
+
+    def test_without_a_pac(self) -> None:
+        """A client does not escape a limit by a ticket that does not tell whose it is."""
+        nameless = Logon("alice", "R", groups_known=False)
+        for rule, escapes in (
+            (self.rule(groups=(GroupTests.GROUP,), connections=1), (False, False)),
+            (self.rule(accounts=("alice@R",), connections=1), (False, True)),
+            (self.rule(accounts=("R\\alice",), session=1), (False, True)),
+            # Under each of its names it would be another account.
+            (self.rule(accounts=("*@R",), per_principal=1), (False, True)),
+            (self.rule(everyone=True, per_principal=1), (False, True)),
+            (self.rule(accounts=("*@R",), connections=1), (True, True)),
+            (self.rule(everyone=True, session=1), (True, True)),
+            (self.rule(accounts=("alice@S",), connections=1), (True, True)),
+        ):
+            for options in ({"allow_all": True}, {"allow": ["*@R"]}):
+                policy = AccessPolicy(rules=[rule], **options)  # type: ignore[arg-type]
+                allowed = tuple(
+                    policy.permits("alice@R", lambda logon=logon: logon)
+                    for logon in (None, nameless)
+                )
+                self.assertEqual(allowed, escapes, rule)
+                self.assertTrue(policy.permits("alice@R", lambda: self.ALICE))
+
+    def test_refused(self) -> None:
+        """What limits nothing, or no session, is an error."""
+        for limits in (
+            {"connections": 0},
+            {"per_principal": -1},
+            {"session": float("inf")},
+            {"session": float("nan")},
+        ):
+            self.assertRaises(UsageError, SessionLimits, **limits)
+        limits = SessionLimits(1)
+        error = self.assertRaises(UsageError, Rule, "deny", "f:1", everyone=True, limits=limits)
+        self.assertIn("f:1: a denial has no sessions to limit", str(error))
+        self.assertIn(
+            "it is about no client", str(self.assertRaises(UsageError, Rule, "deny", "f:1"))
+        )
+
+    def test_names(self) -> None:
+        """A rule whose group is known by name only is none that a policy has."""
+        rule = Rule("deny", "f:1", groups=("LAB\\x",))
+        self.assertIn("not a SID", str(self.assertRaises(UsageError, AccessPolicy, rules=[rule])))
+        rules = AccessRules((rule, Rule("allow", "f:4", everyone=True)))
+        self.assertRaises(UsageError, AccessPolicy.of, rules)
+        policy = AccessPolicy.of(rules, lambda effect, name: (GroupTests.GROUP,))
+        self.assertEqual(policy.decide("a@R", lambda: self.ALICE).rule, "f:1 LAB\\x")
+
+    def test_everyone_denied(self) -> None:
+        """Nobody is left, with or without a PAC, and nobody has to be asked."""
+        policy = AccessPolicy(["*@R"], allow_all=True, rules=[Rule("deny", "f:1", everyone=True)])
+        for principal in ("alice@R", "x@S"):
+            decision = policy.decide(principal, lambda: self.fail("it was read"))
+            self.assertEqual((decision.allowed, decision.cause), (False, "denied by f:1"))

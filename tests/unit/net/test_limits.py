@@ -576,7 +576,7 @@ class PrincipalTests(ServiceCase):
         self.assertEqual(len(self.applications.built), 4)
         while self.open:
             self.lose()
-        self.assertEqual((self.factory.slots.sessions, self.factory.slots._accounts), (0, {}))
+        self.assertEqual((self.factory.slots.sessions, self.factory.slots._shares), (0, {}))
 
 
 class LifetimeCase(SynchronousTestCase):
