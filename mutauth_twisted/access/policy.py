@@ -182,7 +182,7 @@ class AccessPolicy:
             )
         for rule in denying:
             if (part := rule.denies(logon, realm)) is not None:
-                return _denied(f"{rule.written(part)}; its account is {logon.account}")
+                return _denied(rule.written(part), f"; its account is {logon.account}")
         if found := _matches(allowing, lambda rule: rule.allows(logon, realm)):
             return _allowed(found)
         account = f"{logon.names_in(realm)[0]}@{realm}"
@@ -215,6 +215,6 @@ def _refused(cause: str, remedy: str) -> Decision:
     return Decision(allowed=False, cause=cause, remedy=remedy)
 
 
-def _denied(rule: str) -> Decision:
+def _denied(rule: str, account: str = "") -> Decision:
     remedy = "take that back if it should have access"
-    return Decision(allowed=False, rule=rule, cause=f"denied by {rule}", remedy=remedy)
+    return Decision(allowed=False, rule=rule, cause=f"denied by {rule}{account}", remedy=remedy)
