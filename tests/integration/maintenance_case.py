@@ -64,7 +64,7 @@ class MaintenanceCase(DirectoryTestCase):
                 *("--state-dir", self.state, "--check-interval", INTERVAL, *options),
             ]
         )
-        publisher = Publisher(reactor, parsed.settings, self.lab.principal("svc-echo"))
+        publisher = Publisher(reactor, parsed.settings.services[0], self.lab.principal("svc-echo"))
         self.addCleanup(publisher.withdraw)
         await publisher.check(self.policies.append)
         await publisher.publish(9000, own)
