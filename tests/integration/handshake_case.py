@@ -34,9 +34,9 @@ from mutauth_twisted.mechanisms.kerberos import ServiceKeys
 from mutauth_twisted.net.client import MutualAuthClientEndpoint
 from mutauth_twisted.net.server import MutualAuthServerEndpoint
 from mutauth_twisted.spn import SPN
-from mutauth_twisted.testing.middle import DOWN, UP, Splitter, Tamper, numbers
 from mutauth_twisted.wire import NNS, Wire
 from tests.integration.support import require_lab
+from tests.support.tampering import DOWN, UP, Splitter, Tamper, numbers
 
 LOOPBACK = "127.0.0.1"
 

@@ -30,7 +30,11 @@ from mutauth_twisted.errors import (
 )
 from mutauth_twisted.mechanisms.kerberos import KerberosInitiator
 from mutauth_twisted.testing.fakes import captured_log
-from mutauth_twisted.testing.middle import (
+from mutauth_twisted.wire import NNS, WINSOCK, Token, Wire
+from tests.integration.handshake_case import LOOPBACK, HandshakeTestCase, MiddleFactory, say
+from tests.support.middle import Conversation, answering, asking
+from tests.support.sides import Peer
+from tests.support.tampering import (
     CHANNELS,
     DATA,
     DOWN,
@@ -41,11 +45,7 @@ from mutauth_twisted.testing.middle import (
     UP,
     Attempt,
     Change,
-    Conversation,
-    Peer,
     Tamper,
-    answering,
-    asking,
     check,
     cut,
     flip,
@@ -53,8 +53,6 @@ from mutauth_twisted.testing.middle import (
     name,
     replace,
 )
-from mutauth_twisted.wire import NNS, WINSOCK, Token, Wire
-from tests.integration.handshake_case import LOOPBACK, HandshakeTestCase, MiddleFactory, say
 from tests.unread import HEADER, mark_in_token, unread_in_token
 
 #: RFC 4121 4.1: a KRB-ERROR behind the mechanism's OID.

@@ -32,10 +32,10 @@ from mutauth_twisted.net.client import MutualAuthClientEndpoint
 from mutauth_twisted.protection import Flag, Protection
 from mutauth_twisted.testing.fakes import captured_log
 from mutauth_twisted.testing.hostile import stripped
-from mutauth_twisted.testing.users import users_file
 from mutauth_twisted.wire import NNS, WINSOCK, Wire
 from tests.integration.commands import CommandTestCase
 from tests.integration.handshake_case import LOOPBACK, Application, HandshakeTestCase, one
+from tests.support.users import users_file
 
 USERS = "LAB:alice:first s3cret\nLAB:bob:second s3cret\n"
 CHANNELS = tuple(

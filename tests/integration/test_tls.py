@@ -47,10 +47,10 @@ from mutauth_twisted.net.keychanges import MOST_CHANGES
 from mutauth_twisted.net.tls import ALPN, Authority, checking_layer, server_layer
 from mutauth_twisted.protection import Flag, Protection
 from mutauth_twisted.testing.certificates import Certificates
-from mutauth_twisted.testing.keyupdates import KeyChanger
 from mutauth_twisted.wire import NNS, WINSOCK, Wire
 from tests.integration.handshake_case import LOOPBACK, Application, HandshakeTestCase, one
 from tests.integration.nns_peer import ALL_FLAGS, NNSPeer, Refused
+from tests.support.keyupdates import KeyChanger
 
 TLS = SecurityOptions(protection=Protection.TLS, timeout=5.0)
 SIGN = SecurityOptions(protection=Protection.SIGN, timeout=5.0)

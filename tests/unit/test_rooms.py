@@ -13,9 +13,10 @@ from tests.unit.imports_case import imported, within
 ROOT = Path(__file__).resolve().parents[2]
 #: Each room, with the others that it may use; a room is without the rooms above it here.
 ROOMS = {
-    "tests.unit": {"tests.cases", "tests"},
-    "tests.integration": {"tests.cases", "tests"},
+    "tests.unit": {"tests.cases", "tests.support", "tests"},
+    "tests.integration": {"tests.cases", "tests.support", "tests"},
     "tests.cases": set(),
+    "tests.support": set(),
     "tests": set(),
     "fuzz": set(),
     "benchmarks": set(),

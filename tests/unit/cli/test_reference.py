@@ -16,8 +16,8 @@ from mutauth_twisted.cli.reference import reference
 from mutauth_twisted.errors import UsageError
 from mutauth_twisted.mechanisms import MECHANISMS
 from mutauth_twisted.settings.twistd import options_class
-from mutauth_twisted.testing.mechanism import FAKE
 from mutauth_twisted.wire import NNS, WIRES
+from tests.support.mechanism import FAKE
 from tests.unit.cli.cli_case import invoke
 
 ROOT = Path(__file__).resolve().parents[3]

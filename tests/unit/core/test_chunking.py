@@ -18,16 +18,8 @@ from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.core.records import Data, EndOfStream, Records
 from mutauth_twisted.errors import MutualAuthError, StreamCut
 from mutauth_twisted.testing.fakes import FakeContext, chunked
-from mutauth_twisted.testing.middle import (
-    ANSWER,
-    CHANNELS,
-    DOWN,
-    QUESTION,
-    UP,
-    MiddleCase,
-    answering,
-    asking,
-)
+from tests.support.middle import MiddleCase, answering, asking
+from tests.support.tampering import ANSWER, CHANNELS, DOWN, QUESTION, UP
 
 securities = st.sampled_from(CHANNELS)
 cuts = st.lists(st.integers(0, 1500), max_size=20)

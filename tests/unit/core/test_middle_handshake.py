@@ -24,16 +24,15 @@ from mutauth_twisted.errors import (
 from mutauth_twisted.identity import PeerIdentity
 from mutauth_twisted.mechanisms.kerberos import ServiceKeys
 from mutauth_twisted.protection import Protection
-from mutauth_twisted.testing.middle import (
+from mutauth_twisted.wire import NNS, WINSOCK
+from tests.support.middle import MiddleCase, answering, asking
+from tests.support.tampering import (
     CHANNELS,
     DOWN,
     SPN_ASKED,
     TOKEN,
     UP,
     Attempt,
-    MiddleCase,
-    answering,
-    asking,
     cut,
     flip,
     flipped,
@@ -41,7 +40,6 @@ from mutauth_twisted.testing.middle import (
     replace,
     silence,
 )
-from mutauth_twisted.wire import NNS, WINSOCK
 from tests.unread import HEADER, mark_in_token, swept, unread_in_token
 
 SEALED = (SecurityOptions(NNS), SecurityOptions(WINSOCK))

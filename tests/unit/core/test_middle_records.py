@@ -25,7 +25,10 @@ from mutauth_twisted.errors import (
 from mutauth_twisted.mechanisms.kerberos import KerberosInitiator
 from mutauth_twisted.protection import Protection
 from mutauth_twisted.spn import SPN
-from mutauth_twisted.testing.middle import (
+from mutauth_twisted.wire import NNS, WINSOCK
+from tests.support.middle import Conversation, MiddleCase, answering, asking
+from tests.support.sides import Peer
+from tests.support.tampering import (
     ALICE,
     ANSWER,
     CHANNELS,
@@ -38,12 +41,7 @@ from mutauth_twisted.testing.middle import (
     TOKEN,
     UP,
     Attempt,
-    Conversation,
-    MiddleCase,
-    Peer,
     Tamper,
-    answering,
-    asking,
     cut,
     flip,
     flipped,
@@ -51,7 +49,6 @@ from mutauth_twisted.testing.middle import (
     replace,
     silence,
 )
-from mutauth_twisted.wire import NNS, WINSOCK
 from tests.unread import HEADER, Bit, unread_in_record
 
 SAID = {UP: QUESTION, DOWN: ANSWER}

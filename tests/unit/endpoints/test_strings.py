@@ -36,8 +36,8 @@ from mutauth_twisted.protection import Protection
 from mutauth_twisted.settings.schema import Where, options
 from mutauth_twisted.spn import SPN
 from mutauth_twisted.testing.fakes import FakeContext, captured_log
-from mutauth_twisted.testing.users import users_file
 from mutauth_twisted.wire import NNS, WINSOCK
+from tests.support.users import users_file
 
 NTLM = "package=ntlm-service-unproven:ntlm-users=/etc/users"
 

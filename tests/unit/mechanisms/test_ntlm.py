@@ -42,8 +42,8 @@ from mutauth_twisted.mechanisms.pyspnego import keep_quiet
 from mutauth_twisted.protection import Flag, Protection
 from mutauth_twisted.testing.fakes import Player, captured_log, converse
 from mutauth_twisted.testing.hostile import stripped
-from mutauth_twisted.testing.users import users_file
 from mutauth_twisted.wire import NNS, WINSOCK
+from tests.support.users import users_file
 
 SEAL, SIGN, TLS = Protection.SEAL, Protection.SIGN, Protection.TLS
 PASSWORD = "Pa55 \N{EURO SIGN} wort!"

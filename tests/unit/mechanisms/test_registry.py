@@ -16,7 +16,7 @@ from mutauth_twisted.mechanisms import KERBEROS, MECHANISMS, NEGOTIATE, NTLM
 from mutauth_twisted.protection import Protection
 from mutauth_twisted.spn import SPN
 from mutauth_twisted.testing.fakes import FakeTransport, RecorderFactory, ThreadedReactor
-from mutauth_twisted.testing.mechanism import FAKE
+from tests.support.mechanism import FAKE
 
 ASKED = "echoSvc/srv1.test.example"
 CLIENT = rf"mutauth:tcp\:127.0.0.1\:9000:spn={ASKED}"

@@ -72,9 +72,9 @@ from mutauth_twisted.testing.fakes import (
     captured_log,
 )
 from mutauth_twisted.testing.forge import make_realm, set_environment
-from mutauth_twisted.testing.middle import flipped
 from mutauth_twisted.threads import workers_for
 from mutauth_twisted.wire import NNS, Token
+from tests.support.tampering import flipped
 
 ADDRESS = IPv4Address("TCP", "192.0.2.1", 9000)
 TOKEN_1 = NNS.token(SECRET + b"token 1", False)

@@ -32,7 +32,10 @@ from mutauth_twisted.net.transport import LINGER
 from mutauth_twisted.protection import Flag, Protection
 from mutauth_twisted.testing.fakes import SECRET, FakeContext, Player, RecorderFactory, captured_log
 from mutauth_twisted.testing.forge import make_realm, set_environment, third_party_initiator
-from mutauth_twisted.testing.middle import (
+from mutauth_twisted.wire import NNS, WINSOCK, Token, Wire
+from tests.support.middle import Conversation, MiddleCase, answering, asking
+from tests.support.sides import Peer
+from tests.support.tampering import (
     ANSWER,
     CHANNELS,
     DOWN,
@@ -41,18 +44,12 @@ from mutauth_twisted.testing.middle import (
     TOKEN,
     UP,
     Attempt,
-    Conversation,
-    MiddleCase,
-    Peer,
     Tamper,
-    answering,
-    asking,
     flipped,
     name,
     replace,
     untouched,
 )
-from mutauth_twisted.wire import NNS, WINSOCK, Token, Wire
 from tests.unread import mark_in_token
 
 SEAL = Protection.SEAL

@@ -29,7 +29,7 @@ from mutauth_twisted.net.keychanges import DATA_PER_CHANGE, MOST_CHANGES
 from mutauth_twisted.net.protocol import HandshakeProtocol
 from mutauth_twisted.net.tls import Authority, checking_layer, server_layer, trusting_layer
 from mutauth_twisted.testing.certificates import Certificates
-from mutauth_twisted.testing.keyupdates import KeyChanger
+from tests.support.keyupdates import KeyChanger
 
 KIB = 1024
 

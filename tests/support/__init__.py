@@ -1,0 +1,1 @@
+"""Support that unit and integration tests share, and nobody else needs."""
