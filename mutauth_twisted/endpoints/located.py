@@ -134,6 +134,14 @@ class LocatedEndpoint:
         self._addresses: dict[str, Locations[str]] = {}
         self._layers: dict[str, Layer] = {}
 
+    def close(self) -> None:
+        """Keep no connection to the directory any more; connections can be made all the same.
+
+        Without it an idle one is closed some seconds after its last use, for which a timer is in
+        the reactor.
+        """
+        self._directory.close()
+
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """Find, connect and authenticate; see IStreamClientEndpoint.
 

@@ -39,6 +39,11 @@ A directory
     ``directory`` takes the place of :class:`~mutauth_twisted.ldap.connection.Directory`, but its
     work is done at once; ``session`` that of one connection.  ``domain.refuse_write(3)`` and
     ``domain.lose_answer(3)`` disturb the third write.
+
+A real domain
+    :class:`LabMixin` has a test of trial or unittest run in a real Samba domain on loopback, and
+    starts services there.  pytest has the fixtures ``mutauth_lab`` and ``mutauth_serve``; see
+    :mod:`mutauth_twisted.testing.pytest_plugin`.
 """
 
 from __future__ import annotations
@@ -49,13 +54,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mutauth_twisted.testing.directory import Domain
     from mutauth_twisted.testing.fakes import Recorder, RecorderFactory
+    from mutauth_twisted.testing.lab import LabMixin
     from mutauth_twisted.testing.pair import AuthenticatedPair, authenticated_pair
 
-__all__ = ["AuthenticatedPair", "Domain", "Recorder", "RecorderFactory", "authenticated_pair"]
+__all__ = [
+    "AuthenticatedPair",
+    "Domain",
+    "LabMixin",
+    "Recorder",
+    "RecorderFactory",
+    "authenticated_pair",
+]
 
 _HOMES = {
     "AuthenticatedPair": "pair",
     "Domain": "directory",
+    "LabMixin": "lab",
     "Recorder": "fakes",
     "RecorderFactory": "fakes",
     "authenticated_pair": "pair",
