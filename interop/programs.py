@@ -89,10 +89,17 @@ class Server:
         wait_until_open(self.program, self.port)
         self.service_class = f"{self.name}{self.port}{stage.service_class}"
         stage.install(self.service_class)
-        self.service = stage.service(self.service_class, self.port)
-        self.entrance = stage.connector(
-            f"mutauth:scp={self.service_class}:nameserver={stage.lab.nameserver}"
-        ).port
+        self.service = self.start_service()
+        self.entrance = self.entrance_of("alice")
+
+    def start_service(self) -> Forwarder:
+        """Start ``twistd mutauth`` in front of it."""
+        return self.stage.service(self.service_class, self.port)
+
+    def entrance_of(self, user: str) -> int:
+        """The port of a user's ``mutauth connect --listen``."""
+        endpoint = f"mutauth:scp={self.service_class}:nameserver={self.stage.lab.nameserver}"
+        return self.stage.connector(endpoint, user).port
 
     def start(self) -> Program:
         """Start the server itself."""
@@ -103,6 +110,21 @@ class Server:
         """A service in front of it with the keys of another account."""
         options = ("--account", "svc-other", "--publish", "none", "--spn-check", "off")
         return self.stage.service(self.service_class, self.port, *options, keytab="svc-other")
+
+    def guid(self) -> str:
+        """The service name of the SPN that `mutauth install` registered."""
+        listed = json.loads(
+            self.stage.run(
+                "spn", "list", "svc-echo", "--json", "--nameserver", self.stage.lab.nameserver
+            )
+        )
+        mine = [
+            spn
+            for account in listed
+            for spn in account["spns"]
+            if spn.startswith(self.service_class + "/")
+        ]
+        return str(next(spn for spn in mine if "," not in spn).split("/")[2])
 
     def entrance_by(self, service: Forwarder, spn: str) -> Forwarder:
         """``mutauth connect --listen`` to a service's address, for an SPN."""
@@ -130,8 +152,11 @@ class PostgreSQL(Server):
         """The version that is installed."""
         return output(postgresql_program("postgres"), "--version").split()[2]
 
+    def configure(self, data: Path) -> None:
+        """Change the files of a new cluster."""
+
     def start(self) -> Program:
-        data = self.stage.scratch_of("postgres")
+        data = self.data = self.stage.scratch_of("postgres")
         output(
             *as_user("postgres"),
             postgresql_program("initdb"),
@@ -141,6 +166,7 @@ class PostgreSQL(Server):
             "-D",
             data,
         )
+        self.configure(Path(data))
         words = (
             "-D",
             data,
@@ -222,24 +248,11 @@ class ProgramScenarios(StageTestCase):
         """
         pretender = self.server.pretender
         start = pretender.mark
-        spn = f"{self.server.service_class}/{stage().host}/{self.guid()}"
+        spn = f"{self.server.service_class}/{stage().host}/{self.server.guid()}"
         connector = self.server.entrance_by(pretender, spn)
         self.check_closed(connector.port)
         connector.program.wait_for("mutauth: ", 1)
         pretender.program.wait_for("127.0.0.1:", start)
-
-    def guid(self) -> str:
-        """The service name of the SPN that `mutauth install` registered."""
-        listed = json.loads(
-            stage().run("spn", "list", "svc-echo", "--json", "--nameserver", stage().lab.nameserver)
-        )
-        mine = [
-            spn
-            for account in listed
-            for spn in account["spns"]
-            if spn.startswith(self.server.service_class + "/")
-        ]
-        return str(next(spn for spn in mine if "," not in spn).split("/")[2])
 
     def test_byte_by_byte(self) -> None:
         """The program's words come to the forwarder in segments of one byte, and so do the

@@ -31,7 +31,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from interop.peers import PEERS, Peer, Variant
 from interop.relay import Relay
-from mutauth_twisted.lab import Lab
+from mutauth_twisted.lab import Lab, down, up
 
 CHECKOUT = Path(__file__).parents[1]
 BUILD = CHECKOUT / "build" / "interop"
@@ -224,13 +224,25 @@ class Stage:
         self.host = self.lab.host("srv1")
         self.service_class = "iop" + os.urandom(4).hex()
         self._peers: dict[tuple[object, ...], Forwarder] = {}
-        self._connectors: dict[str, Forwarder] = {}
+        self._connectors: dict[tuple[str, str], Forwarder] = {}
         for peer in PEERS:
             peer.build(BUILD)
 
     # --- programs -----------------------------------------------------------------------------
 
-    def environment(self, user: str = "alice", keytab: str = "svc-echo") -> dict[str, str]:
+    @cached_property
+    def other_lab(self) -> Lab:
+        """A domain of another realm, which knows nothing of the first one and has users of the same
+        names.
+        """
+        network = self.lab.nameserver.rpartition(".")[0]
+        other = up(Path(self.state) / "other", f"{network}.12", realm="OTHER.EXAMPLE", owned=True)
+        self.closing.callback(down, other.directory)
+        return other
+
+    def environment(
+        self, user: str = "alice", keytab: str = "svc-echo", lab: Lab | None = None
+    ) -> dict[str, str]:
         """The variables of a program: a user's tickets and a service's keys, and a scratch
         directory of its own.
         """
@@ -240,7 +252,7 @@ class Stage:
         }
         return {
             **inherited,
-            **self.lab.environment(user),
+            **(lab or self.lab).environment(user),
             "KRB5_KTNAME": str(self.lab.keytab(keytab)),
             "PEER_PRINCIPAL": self.lab.principal(keytab),
             "TMPDIR": scratch,
@@ -265,13 +277,16 @@ class Stage:
         shutil.chown(directory, user)
         return directory
 
-    def run(self, *words: str, user: str = "administrator") -> str:
-        """Run ``mutauth`` to its end; it has to succeed."""
+    def run(self, *words: str, user: str = "administrator", lab: Lab | None = None) -> str:
+        """Run ``mutauth`` to its end; it has to succeed.
+
+        :param lab: the user's realm, if it is another one.
+        """
         done = subprocess.run(
             [sys.executable, "-m", "mutauth_twisted.cli", *words],
             capture_output=True,
             text=True,
-            env=self.environment(user),
+            env=self.environment(user, lab=lab),
             cwd=self.state,
             timeout=WAIT,
             check=False,
@@ -323,9 +338,12 @@ class Stage:
         return self.three_part if peer.three_part else self.two_part
 
     def service(
-        self, service_class: str, forward: int, *options: str, keytab: str = "svc-echo"
+        self, service_class: str, forward: int, *options: str, keytab: str | Path = "svc-echo"
     ) -> Forwarder:
-        """``twistd mutauth --forward`` to a port on loopback, for alice."""
+        """``twistd mutauth --forward`` to a port on loopback, for alice.
+
+        :param keytab: the account whose keys it has, or the file.
+        """
         twistd = (
             sys.executable,
             "-c",
@@ -340,7 +358,7 @@ class Stage:
                 "--host",
                 self.host,
                 "--keytab",
-                str(self.lab.keytab(keytab)),
+                str(self.lab.keytab(keytab) if isinstance(keytab, str) else keytab),
             ),
             *("--nameserver", self.lab.nameserver, "--state-dir", self.state),
             *("--listen", f"tcp:0:interface={self.lab.address_of(self.host)}"),
@@ -419,9 +437,14 @@ class Stage:
         """An endpoint string that leads to peers' servers."""
         return ":".join((f"mutauth:tcp\\:{HOST}\\:{self.peer_relay.port}", f"spn={spn}", *keywords))
 
-    def connector(self, endpoint: str) -> Forwarder:
-        """``mutauth connect --listen`` to an endpoint, as alice."""
-        if endpoint not in self._connectors:
+    def connector(self, endpoint: str, user: str = "alice", lab: Lab | None = None) -> Forwarder:
+        """``mutauth connect --listen`` to an endpoint.
+
+        :param user: who connects.
+        :param lab: the user's realm, if it is another one.
+        """
+        key = (endpoint, str((lab or self.lab).principal(user)))
+        if key not in self._connectors:
             words = (
                 "-m",
                 "mutauth_twisted.cli",
@@ -430,10 +453,10 @@ class Stage:
                 "--listen",
                 f"tcp:0:interface={HOST}",
             )
-            program = self.start((sys.executable, *words), self.environment())
+            program = self.start((sys.executable, *words), self.environment(user, lab=lab))
             port = int(program.wait_for("listening on").rpartition(":")[2])
-            self._connectors[endpoint] = Forwarder(program, port)
-        return self._connectors[endpoint]
+            self._connectors[key] = Forwarder(program, port)
+        return self._connectors[key]
 
 
 _stage: Stage | None = None

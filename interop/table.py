@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+from interop.backends import HAProxy, MariaDB
 from interop.peers import PEERS
 from interop.programs import PostgreSQL, Redis
 from interop.scenarios import ClientScenarios, Scenarios, ServerScenarios
@@ -43,6 +44,8 @@ def versions() -> dict[str, str]:
         **{peer.name: peer.version() for peer in PEERS},
         "PostgreSQL": PostgreSQL.version(),
         "Redis": Redis.version(),
+        "HAProxy": HAProxy.version(),
+        "MariaDB": MariaDB.version(),
         "tshark": capture.version(),
     }
 

@@ -1,6 +1,6 @@
 """The identity of a client as the gateway tells it to a backend, in TLVs of a PROXY header.
 
-docs/forwarding.md specifies them for implementers.  All that is told comes from the security
+docs/identity.md specifies them for implementers.  All that is told comes from the security
 context and from the service's own settings; nothing is what a client merely says.
 """
 

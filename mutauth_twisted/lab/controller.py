@@ -70,6 +70,7 @@ def up(
     address: str | None = None,
     *,
     second_dc: bool = False,
+    realm: str = state.REALM,
     progress: Progress = _silent,
     owned: bool = False,
 ) -> Lab:
@@ -80,6 +81,7 @@ def up(
         hosts get addresses with the same first three octets.
     :param second_dc: whether to join a second domain controller, whose
         address ends in 11.
+    :param realm: its realm, whose first label is the domain's NetBIOS name.
     :param owned: whether the domain controller dies with the calling thread;
         otherwise it goes on until :func:`down`.
     :raises LabError: no root, a package or a port is missing, the DC did not start, or there is a
@@ -102,7 +104,14 @@ def up(
             _clear(where)
             if address == AUTO:
                 address = reserved.enter_context(_free_address())
-            lab = Lab(where, address or state.DEFAULT_ADDRESS, second_dc=second_dc)
+            lab = Lab(
+                where,
+                address or state.DEFAULT_ADDRESS,
+                realm,
+                realm.partition(".")[0],
+                f"{state.DC_NAME}.{realm.lower()}",
+                second_dc,
+            )
             for controller in files.controllers(lab):
                 require_free_ports(controller.address)
             _start(lab, report, owned)

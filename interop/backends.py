@@ -1,0 +1,185 @@
+"""Backends of other projects that learn from the gateway who their clients are."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from interop.peers.base import output, package_version
+from interop.programs import PLAIN, PostgreSQL, Result, Server, as_user, run
+from interop.stage import HOST, WAIT, Backend, Forwarder, Program, Stage
+from mutauth_twisted.lab import Lab
+
+#: The last part of the address that clients connect from.
+_CLIENT_OCTET = 77
+
+#: The last part of the address that a gateway dials its PostgreSQL from.
+_IDENT_OCTET = 113
+
+
+class ToldByHeader(Server):
+    """A server that the gateway tells by PROXY headers who its clients are.
+
+    :ivar client_address: where clients connect from.
+    """
+
+    options: tuple[str, ...] = ()
+
+    def start_service(self) -> Forwarder:
+        """The gateway, with an audit trail."""
+        self.audit = Path(self.stage.scratch_of("root")) / "audit"
+        words = ("--proxy-protocol", *self.options, "--audit", str(self.audit))
+        return self.stage.service(self.service_class, self.port, *words)
+
+    @cached_property
+    def client_address(self) -> str:
+        """An address of clients alone."""
+        return f"{self.stage.lab.nameserver.rpartition('.')[0]}.{_CLIENT_OCTET}"
+
+    @cached_property
+    def known_entrance(self) -> int:
+        """The port of ``mutauth connect --listen``, which connects from that address."""
+        address = self.stage.lab.address_of(self.stage.host)
+        inner = f"tcp\\:{address}\\:{self.service.port}\\:bindAddress\\={self.client_address}"
+        spn = f"{self.service_class}/{self.stage.host}/{self.guid()}"
+        return self.stage.connector(f"mutauth:{inner}:spn={spn}").port
+
+    def opened(self) -> list[dict[str, Any]]:
+        """The connections of clients, as the gateway's audit trail has them."""
+        events = map(json.loads, self.audit.read_text("utf-8").splitlines())
+        return [event for event in events if event["event"] == "opened"]
+
+
+class HAProxy(ToldByHeader):
+    """An HTTP server that answers with what it read in the header."""
+
+    name = "haproxy"
+
+    @staticmethod
+    def version() -> str:
+        """The version that is installed."""
+        return package_version("haproxy")
+
+    def start(self) -> Program:
+        """Start it."""
+        file = Path(self.stage.scratch_of("nobody")) / "haproxy.cfg"
+        file.write_text(
+            "defaults\n  mode http\n  timeout client 30s\n"
+            f"frontend gateway\n  bind {HOST}:{self.port} accept-proxy\n"
+            "  http-request return status 200 content-type text/plain"
+            ' lf-string "%ci %cp %fi %fp %[fc_pp_unique_id]"\n'
+        )
+        return self.stage.start(
+            (*as_user("nobody"), "/usr/sbin/haproxy", "-db", "-f", str(file)), PLAIN
+        )
+
+
+class MariaDB(ToldByHeader):
+    """A server whose accounts are for hosts; alice may connect from the clients' address alone."""
+
+    name = "mariadb"
+
+    @staticmethod
+    def version() -> str:
+        """The version that is installed."""
+        return package_version("mariadb-server-core")
+
+    def start(self) -> Program:
+        """Start it."""
+        data = Path(self.stage.scratch_of("nobody"))
+        new = ("--auth-root-authentication-method=normal", "--skip-test-db")
+        where = ("--no-defaults", f"--datadir={data}")
+        output(*as_user("nobody"), "mariadb-install-db", *where, *new)
+        first = data / "first.sql"
+        first.write_text(f"CREATE USER alice@'{self.client_address}';\n")
+        words = (
+            *where,
+            f"--port={self.port}",
+            f"--bind-address={HOST}",
+            f"--socket={data}/socket",
+            f"--proxy-protocol-networks={HOST}/32",
+            f"--init-file={first}",
+            "--skip-name-resolve",
+            "--innodb-flush-method=nosync",
+        )
+        return self.stage.start((*as_user("nobody"), "/usr/sbin/mariadbd", *words), PLAIN)
+
+
+class Listener(ToldByHeader):
+    """A plain listener in the tests, which gets what every backend gets; with groups."""
+
+    name = "listener"
+    options = ("--proxy-protocol-groups",)
+
+    def start(self) -> Program:
+        """Nothing of another project, and so nothing to start."""
+        self.backend = Backend()
+        self.port = self.backend.port
+        return self.stage.start(("sleep", "infinity"), PLAIN)
+
+
+class IdentPostgreSQL(PostgreSQL):
+    """A cluster that asks the gateway who its clients are (RFC 1413), and has no passwords.
+
+    :ivar realm_entrance: the address and port of the gateway, for clients of another realm.
+    """
+
+    name = "ident"
+
+    def __init__(self, stage: Stage) -> None:
+        network = stage.lab.nameserver.rpartition(".")[0]
+        self.address = f"{network}.{_IDENT_OCTET}"
+        super().__init__(stage)
+        for role in ("alice", "carol"):
+            self.as_owner(f"CREATE ROLE {role} LOGIN")
+
+    def configure(self, data: Path) -> None:
+        """See :class:`PostgreSQL`: the lines that docs/identity.md has."""
+        (data / "pg_hba.conf").write_text(
+            f"local all all trust\nhost all all {self.address}/32 ident map=ad\n"
+        )
+        (data / "pg_ident.conf").write_text("ad /^(.*)@LAB\\.EXAMPLE$ \\1\n")
+
+    def start_service(self) -> Forwarder:
+        """The gateway, for users of two realms."""
+        keytab = Path(self.stage.scratch_of("root")) / "two-realms.keytab"
+        own, other = (lab.keytab("svc-echo") for lab in (self.stage.lab, self.stage.other_lab))
+        # Entries follow each other behind two bytes that tell the version.
+        keytab.write_bytes(own.read_bytes() + other.read_bytes()[2:])
+        keytab.chmod(0o600)
+        words = ("--allow", self.stage.lab.principal("bob"))
+        others = ("--allow", self.stage.other_lab.principal("alice"))
+        account = ("--account", self.stage.lab.principal("svc-echo"))
+        ident = ("--ident-address", self.address)
+        return self.stage.service(
+            self.service_class, self.port, *words, *others, *account, *ident, keytab=keytab
+        )
+
+    def entrance_from(self, lab: Lab, user: str) -> int:
+        """The port of ``mutauth connect --listen`` of a user of another realm."""
+        spn = f"{self.service_class}/{self.stage.host}"
+        address = self.stage.lab.address_of(self.stage.host)
+        endpoint = f"mutauth:tcp\\:{address}\\:{self.service.port}:spn={spn}"
+        return self.stage.connector(endpoint, user, lab).port
+
+    def as_owner(self, sql: str) -> Result:
+        """Run a statement as the cluster's owner."""
+        words = ("-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", self.data, "-p", str(self.port))
+        return run("psql", *words, "-U", "postgres", "-c", sql, "postgres")
+
+    @staticmethod
+    def log_in(port: int, role: str, source: str = HOST) -> socket.socket:
+        """A connection that has asked for a role, and has an answer to come (PostgreSQL
+        documentation, "Message Flow", start-up).
+        """
+        parameters = b"".join(
+            word.encode() + b"\0" for word in ("user", role, "database", "postgres", "")
+        )
+        message = struct.pack("!II", 8 + len(parameters), 3 << 16) + parameters
+        connection = socket.create_connection((HOST, port), WAIT, (source, 0))
+        connection.sendall(message)
+        return connection
