@@ -192,19 +192,20 @@ def _direct(reactor: Any, arguments: tuple[str, ...], values: Values) -> IStream
     spn = SPN.parse(values["spn"]) if values["spn"] is not None else None
     authority = _authority(values)
     tls = checking_layer(authority, spn.host) if authority is not None and spn is not None else None
-    endpoint = _inner(reactor, inner, values["nameserver"])
+    endpoint = _inner(reactor, inner, values)
     credentials = package.client_credentials(values.package_options)
     return MutualAuthClientEndpoint(
         reactor, endpoint, spn, credentials, values.security, inner, tls
     )
 
 
-def _inner(reactor: Any, text: str, nameserver: str | None) -> IStreamClientEndpoint:
-    """The endpoint inside a client's string; with nameserver= its host is looked up there."""
-    if nameserver is None:
+def _inner(reactor: Any, text: str, values: Values) -> IStreamClientEndpoint:
+    """The endpoint inside a client's string; with a nameserver its host is looked up there."""
+    nameserver, tcp = values["nameserver"], _TCP.fullmatch(text)
+    # That of the environment is for what has a host to look up.
+    if nameserver is None or (tcp is None and "nameserver" not in values.given):
         return parse_client(reactor, text)
     resolver = Resolver(reactor, nameserver)
-    tcp = _TCP.fullmatch(text)
     if tcp is None:
         cause = f"it goes with tcp:HOST:PORT only, and not with {text}"
         raise UsageError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import Any
@@ -231,6 +232,18 @@ class ClientStringTests(SynchronousTestCase):
             self.assertEqual({call[1] for call in reactor.tcpClients}, {53})
             connecting.cancel()
             self.failureResultOf(connecting)
+
+    def test_nameserver_of_the_environment(self) -> None:
+        """It is for what has a host to look up, and no other endpoint is refused for it."""
+        self.patch(os, "environ", {**os.environ, "MUTAUTH_NAMESERVER": "192.0.2.53"})
+        for inner, asked in (
+            ("tcp\\:srv1\\:9000", True),
+            ("tcp\\:192.0.2.1\\:9000\\:bindAddress\\=192.0.2.2", False),
+            ("unix\\:/a", False),
+        ):
+            with mock.patch.object(strings, "Resolver", wraps=Resolver) as made:
+                clientFromString(MemoryReactorClock(), f"mutauth:{inner}:spn=a/b")
+            self.assertEqual(made.called, asked, inner)
 
     def test_every_keyword_is_known(self) -> None:
         """What the help of mutauth connect lists is taken somewhere, and nothing else is."""
