@@ -9,7 +9,7 @@ TEST_LAB := --dir /run/mutauth-test --address 127.0.41.10
 SECOND_LAB := --dir /run/mutauth-test-2 --address 127.0.43.10
 INTEROP_LAB := --dir /run/mutauth-interop --address 127.0.42.10
 
-.PHONY: demo docs pictures test interop ldap3 constraints reference lint fuzz clean
+.PHONY: demo docs pictures screenshots test interop ldap3 constraints reference lint fuzz clean
 
 demo:
 	@tools/bootstrap
@@ -57,6 +57,11 @@ pictures:
 	@tools/bootstrap docs
 	@$(RUN) python -m docs.machines
 	@$(RUN) python -m docs.floors
+
+# docs/monitoring.md's, by Chromium.
+screenshots:
+	@tools/bootstrap interop
+	@$(RUN) python -m interop.screenshots
 
 lint:
 	@tools/bootstrap test

@@ -150,6 +150,12 @@ class Browser:
 
     # --- what tests do ----------------------------------------------------------------------------
 
+    def forget(self) -> None:
+        """Forget what was complained of and asked for."""
+        self.open("about:blank")
+        self.problems.clear()
+        self.requests.clear()
+
     def look(self, *, wide: int = 1200, high: int = 900, scheme: str = "light") -> None:
         """Choose the window's size and the colours that the user prefers."""
         self.call(
@@ -165,7 +171,7 @@ class Browser:
     def open(self, address: str) -> None:
         """Show a page, and wait until it is complete."""
         self.call("Page.navigate", url=address)
-        self.wait_for("document.readyState === 'complete' && location.href !== 'about:blank'")
+        self.wait_for(f"document.readyState === 'complete' && location.href === {address!r}")
 
     def evaluate(self, expression: str) -> Any:
         """Return the value of an expression of JavaScript, in JSON's types."""
@@ -190,5 +196,6 @@ class Browser:
 
     def picture(self, path: Path, *, whole: bool = True) -> None:
         """Save what is seen, as PNG."""
+        self.call("Emulation.setScrollbarsHidden", hidden=True)
         answer = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
         path.write_bytes(base64.b64decode(answer["data"]))

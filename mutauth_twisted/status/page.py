@@ -232,12 +232,14 @@ def _remedy(finding: Finding) -> Any:
     if not finding.remedy_text:
         return ""
     return tags.div(
+        tags.strong("To fix it: "),
         *(
             tags.code(printable(str(part)), class_="command")
             if isinstance(part, Command)
             else printable(part)
             for part in parts
-        )
+        ),
+        class_="remedy",
     )
 
 
