@@ -51,6 +51,7 @@ constraints:
 reference:
 	@tools/bootstrap test
 	@$(RUN) python -m mutauth_twisted.cli.reference > docs/reference/options.md
+	@$(RUN) python -m mutauth_twisted.cli.configreference > docs/reference/mutauth.toml
 
 # docs/machines.md's, drawn from the code.
 pictures:

@@ -133,6 +133,16 @@ CODES: Final[dict[str, Code]] = {
         "reached.",
         "Check that the service runs, its port, and the firewalls on the way.",
     ),
+    "config-unusable": Code(
+        "The configuration file cannot be read, is not valid TOML, or describes no service.",
+        "Correct the line that the message names; `twistd -n mutauth --config FILE --check` tries "
+        "a file out.",
+    ),
+    "config-writable": Code(
+        "Others than its owner may write or replace the configuration file, and could allow "
+        "themselves.",
+        "Run the command in the message.",
+    ),
     "connections-cut": Code(
         "The service has stopped, and connections that did not end by themselves were cut.",
         "Raise `drain-timeout` (and systemd's `TimeoutStopSec=`) if they need longer.",

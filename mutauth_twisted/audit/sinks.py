@@ -167,3 +167,20 @@ def open_sink(destination: str) -> Sink:
     if destination == "journald":
         return Journal()
     return AuditFile(Path(destination))
+
+
+def check_sink(destination: str) -> None:
+    """See that a sink can be opened; no file is made.
+
+    :raises OSError: when it cannot be written to.
+    """
+    path = Path(destination)
+    if not path.is_absolute():
+        open_sink(destination).close()
+        return
+    if path.exists():
+        check_regular(path)
+    else:
+        os.stat(path.parent)
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), destination)

@@ -16,7 +16,8 @@ from mutauth_twisted.cli.main import main, summary
 from mutauth_twisted.settings.schema import ALIASES, NEEDS, Option, Where, rows
 
 _FRONTS = {
-    "twistd, TOML": Where.TWISTD,
+    "twistd": Where.START,
+    "twistd, TOML": Where.SERVICE | Where.PROCESS,
     "server string": Where.SERVER,
     "client string": Where.CLIENT,
     "mutauth": Where.COMMAND,
@@ -28,9 +29,9 @@ _INTRODUCTION = """\
 <!-- Written by `make reference`: change mutauth_twisted/settings/schema.py instead. -->
 
 An option has the same name everywhere: `--NAME VALUE` for `twistd mutauth` and the commands of
-`mutauth`, `NAME = VALUE` in TOML (which no command reads yet), `NAME=VALUE` in an endpoint string.
-An option that may be repeated is a list in TOML, and its values are separated by commas in an
-endpoint string. A flag is `true` in TOML and `yes` in an endpoint string.
+`mutauth`, `NAME = VALUE` in the [configuration file](../configuration.md) (TOML), `NAME=VALUE` in
+an endpoint string. An option that may be repeated is a list in TOML, and its values are separated
+by commas in an endpoint string. A flag is `true` in TOML and `yes` in an endpoint string.
 """
 _COMMANDS = """\
 ## Commands

@@ -106,7 +106,7 @@ def check_keytab(keytab: str, principal: str | None = None) -> tuple[str, ...]:
     path = keytab_path(keytab)
     subject = f"keytab {path}"
     try:
-        read_file(path)
+        content = read_file(path)
     except FileNotFoundError:
         raise CredentialError(
             subject, "there is no such file", "name the account's keytab", code="keytab-unusable"
@@ -121,7 +121,8 @@ def check_keytab(keytab: str, principal: str | None = None) -> tuple[str, ...]:
         ) from None
     try:
         krb5_context()  # whose failure has a cause of its own
-        names = dict.fromkeys(key.principal for key in keytab_keys(path))
+        # libkrb5 says of an empty file that its version is unknown.
+        names = dict.fromkeys(key.principal for key in keytab_keys(path)) if content else {}
     except krb5.Krb5Error as error:
         raise explain(error, subject) from error
     if not names:
@@ -237,11 +238,11 @@ class ServiceKeytab:
         self._credentials = credentials
         self._mechanisms, self._negotiating = mechanisms, negotiating
         self._path = keytab_file(credentials.keytab)
-        self.check_file()
+        # GSSAPI does not tell a keytab that is missing from one that is none.
+        self.check()
         #: Without a replay cache: for a token that :attr:`acquired` has just looked up in it, and
         #: for no other.
         self.acquired_again = self._acquire(NONE)
-        self.check()
         if finding := exposed("keytab", self._path):
             _log.warn("{finding}", finding=finding)
         # Not before the keytab is known to be good: its file may be made here.

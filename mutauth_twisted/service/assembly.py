@@ -11,9 +11,11 @@ from typing import Any
 
 from attrs import evolve
 
-from mutauth_twisted.audit.sinks import open_sink
+from mutauth_twisted.audit.sinks import check_sink, open_sink
 from mutauth_twisted.audit.trail import AuditTrail
+from mutauth_twisted.core.context import Keys
 from mutauth_twisted.errors import UsageError
+from mutauth_twisted.findings import Finding
 from mutauth_twisted.gateway.ident import IdentFactory, ident_endpoint
 from mutauth_twisted.kerberos.keytab import keytab_principal
 from mutauth_twisted.log import Log
@@ -22,10 +24,12 @@ from mutauth_twisted.net.listening import Places
 from mutauth_twisted.net.plain import parse_server
 from mutauth_twisted.net.tls import server_layer
 from mutauth_twisted.service.applications import application_factory
-from mutauth_twisted.service.privileges import shed
+from mutauth_twisted.service.keyfiles import KeyFiles
+from mutauth_twisted.service.privileges import Copy, find_user, shed
 from mutauth_twisted.service.process import Process
 from mutauth_twisted.service.publisher import Publisher
 from mutauth_twisted.service.server import MutualAuthService
+from mutauth_twisted.settings.mistakes import Collector
 from mutauth_twisted.settings.process import ProcessSettings
 from mutauth_twisted.settings.service import Settings
 
@@ -37,61 +41,108 @@ def make_process(reactor: Any, settings: ProcessSettings) -> Process:
 
     It binds where it will listen, reads the keys, and becomes the user that it is to run as.
 
-    :raises MutualAuthError: when one of them cannot be made.
+    :raises MutualAuthError: when one of them cannot be made; it stands for all that is wrong.
     """
-    places = Places(reactor)
-    for endpoint in _endpoints(settings):
-        places.bind(endpoint)
-    settings, copies = shed(settings)
-    services = [make_service(reactor, each, places) for each in fitting(settings)]
+    told, places = Collector(), Places(reactor)
+    copies: tuple[Copy, ...] = ()
+    for place, endpoint in _endpoints(settings):
+        with told.taking(place):
+            places.bind(endpoint)
+    with told.taking(settings.front.origin("user")):
+        settings, copies = shed(settings)
+    services = []
+    for each in _fitting_ones(settings, told):
+        with told.taking():
+            services.append(make_service(reactor, each, places))
+    told.settle()
     return Process(reactor, settings, services, places, copies)
 
 
-def _endpoints(settings: ProcessSettings) -> Iterator[str]:
+def _endpoints(settings: ProcessSettings) -> Iterator[tuple[str, str]]:
+    """Each server endpoint string, behind the words that say where it stands."""
     for service in settings.services:
-        yield from service.listen
+        for listen in service.listen:
+            yield service.front.origin("listen"), listen
         if service.ident_address is not None:
-            yield ident_endpoint(*service.ident_address)
+            yield service.front.origin("ident-address"), ident_endpoint(*service.ident_address)
     if settings.status is not None:
-        yield settings.status
+        yield settings.front.origin("status"), settings.status
+
+
+def check(reactor: Any, settings: ProcessSettings, told: Collector) -> tuple[Finding, ...]:
+    """Look for all that would keep a process from starting, as far as this machine tells; nothing
+    is left behind.
+
+    :param told: takes what is wrong.
+    :return: warnings.
+    """
+    for place, endpoint in _endpoints(settings):
+        with told.taking(place):
+            parse_server(reactor, endpoint)
+    with told.taking(settings.front.origin("user")):
+        if settings.user is not None:
+            find_user(settings.user)
+    warnings: list[Finding] = []
+    for each in _fitting_ones(settings, told):
+        with told.taking():
+            make_service(reactor, each, only_check=True)
+            warnings += KeyFiles(each).warnings
+    return tuple(warnings)
 
 
 def make_service(
-    reactor: Any, settings: Settings, places: Places | None = None
+    reactor: Any, settings: Settings, places: Places | None = None, *, only_check: bool = False
 ) -> MutualAuthService:
     """Make one service.
 
     :param settings: with limits that fit.
-    :param places: those of its endpoints that are bound already.
-    :raises MutualAuthError: when its keys, certificate, factory or endpoints cannot be used.
+    :param places: its endpoints that are bound already.
+    :param only_check: whether it will not run, and nothing may be made for it.
+    :raises MutualAuthError: when its keys, certificate or factory cannot be used; it stands for all
+        that is wrong.
     """
-    if places is None:
-        for listen in settings.listen:
-            parse_server(reactor, listen)
-    package, principal = settings.security.package, None
-    # Clients are accepted with any key of the keytab; the directory is asked as the account alone.
-    if Publisher.is_needed(settings) or settings.account is not None:
-        principal = keytab_principal(settings.keytab, settings.account)
-    credentials = package.service_credentials(settings.package_options)
-    keys = package.acceptor_keys(credentials, settings.service.service_class)
-    tls = server_layer(*settings.tls_files) if settings.tls_files is not None else None
-    publisher = (
-        Publisher(reactor, settings, principal)
-        if principal and Publisher.is_needed(settings)
-        else None
-    )
-    where = settings.ident_address
-    ident = IdentFactory(reactor, *where) if where is not None else None
-    factory = application_factory(reactor, settings, ident)
-    trail = _trail(reactor, settings)
+    told, at = Collector(), settings.front.origin
+    keys: Any = None
+    factory: Any = None
+    principal, tls, publisher, trail, ident = None, None, None, None, None
+    with told.taking(at("keytab")):
+        # Clients are accepted with any key of the keytab; the directory is asked as the account
+        # alone.
+        if Publisher.is_needed(settings) or settings.account is not None:
+            principal = keytab_principal(settings.keytab, settings.account)
+        keys = _keys(settings, only_check=only_check)
+    with told.taking(at("tls-cert")):
+        tls = server_layer(*settings.tls_files) if settings.tls_files is not None else None
+    with told.taking(at(settings.serve[0])):
+        where = settings.ident_address
+        ident = IdentFactory(reactor, *where) if where is not None else None
+        factory = application_factory(reactor, settings, ident)
+    with told.taking(at("audit")):
+        trail = _trail(reactor, settings, only_check=only_check)
+    with told.taking():
+        if principal and Publisher.is_needed(settings):
+            publisher = Publisher(reactor, settings, principal)
+    told.settle()
     return MutualAuthService(reactor, settings, keys, publisher, factory, tls, trail, ident, places)
 
 
-def _trail(reactor: Any, settings: Settings) -> AuditTrail | None:
+def _keys(settings: Settings, *, only_check: bool) -> Keys:
+    package, given = settings.security.package, dict(settings.package_options)
+    if only_check and "accept-replays" in given:
+        # A replay cache would be made, and be the user's who checks.
+        given["accept-replays"] = True
+    credentials = package.service_credentials(given)
+    return package.acceptor_keys(credentials, settings.service.service_class)
+
+
+def _trail(reactor: Any, settings: Settings, *, only_check: bool) -> AuditTrail | None:
     """The service's audit trail, if it is to have one."""
     if (destination := settings.audit) is None:
         return None
     try:
+        if only_check:
+            check_sink(destination)
+            return None
         sink = open_sink(destination)
     except OSError as error:
         subject, cause = f"audit {destination}", error.strerror or str(error)
@@ -106,11 +157,18 @@ def fitting(settings: ProcessSettings) -> Iterator[Settings]:
 
     :raises UsageError: when limits that the user gave do not fit.
     """
+    told = Collector()
+    yield from _fitting_ones(settings, told)
+    told.settle()
+
+
+def _fitting_ones(settings: ProcessSettings, told: Collector) -> Iterator[Settings]:
     count = len(settings.services)
     available = raise_limit()
-    share = available if count == 1 else RESERVE + (available - RESERVE) // count
+    share = available if count < 2 else RESERVE + (available - RESERVE) // count
     for service in settings.services:
-        yield _fitting(service, share, count)
+        with told.taking(service.front.origin("max-connections")):
+            yield _fitting(service, share, count)
 
 
 def _fitting(settings: Settings, share: int, count: int) -> Settings:

@@ -65,7 +65,7 @@ def shed(settings: ProcessSettings) -> tuple[ProcessSettings, tuple[Copy, ...]]:
     """
     if settings.user is None:
         return settings, ()
-    account, group = _find(settings.user)
+    account, group = find_user(settings.user)
     if os.getuid() == account.pw_uid and os.geteuid() == account.pw_uid:
         return settings, ()  # as under a service manager that has done it
     if os.geteuid() != 0:
@@ -82,7 +82,12 @@ def shed(settings: ProcessSettings) -> tuple[ProcessSettings, tuple[Copy, ...]]:
     return _with(settings, copies), tuple(copies.values())
 
 
-def _find(user: str) -> tuple[pwd.struct_passwd, int]:
+def find_user(user: str) -> tuple[pwd.struct_passwd, int]:
+    """The account and the number of the group that a process may become.
+
+    :param user: ``NAME`` or ``NAME:GROUP``.
+    :raises UsageError: when there is no such user or group, or it is root.
+    """
     name, _, group = user.partition(":")
     try:
         account = pwd.getpwnam(name)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from twisted.application.service import IService
 
 from mutauth_twisted.dns import install_resolver
 from mutauth_twisted.errors import MutualAuthError, UsageError
-from mutauth_twisted.service.assembly import make_process
+from mutauth_twisted.service.assembly import check, make_process
 from mutauth_twisted.settings.twistd import Options, ServiceOptions, leave
 
 __all__ = ["Options", "makeService"]
@@ -30,13 +31,29 @@ def _check_runner(runner: Mapping[str, Any] | None) -> None:
 def makeService(options: ServiceOptions) -> IService:
     """Make the process that the options describe.
 
-    What is wrong with keys or factories ends the process here, with one line.
+    What is wrong with keys or factories ends the process here, with a line for each mistake; and so
+    does ``--check``, whatever it finds.
     """
     from twisted.internet import reactor
 
     install_resolver(reactor)
+    if options.only_check:
+        _check(reactor, options)
     try:
         _check_runner(options.parent)
         return make_process(reactor, options.settings)
     except MutualAuthError as error:
         leave(error)
+
+
+def _check(reactor: Any, options: ServiceOptions) -> NoReturn:
+    told = options.told
+    for warning in check(reactor, options.settings, told):
+        sys.stderr.write(f"mutauth: warning: {warning}\n")
+    for error in told.errors:
+        sys.stderr.write(f"mutauth: {error}\n")
+    if told.errors:
+        sys.exit(UsageError.exit_code)
+    names = ", ".join(service.name for service in options.settings.services)
+    sys.stdout.write(f"mutauth: nothing is wrong with {names}\n")
+    sys.exit(0)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from attrs import frozen
+from attrs import field, frozen
 
-from mutauth_twisted.settings.read import Values
+from mutauth_twisted.settings.read import Front, Values
 from mutauth_twisted.settings.service import Settings
 
 
@@ -15,12 +15,14 @@ class ProcessSettings:
     """The options of a process that are given once, and its services.
 
     :param services: in the order in which they were given; each has a name of its own.
+    :param front: the front-end that it comes from, which knows where an option stands.
     :param status: the server endpoint string of the status.
     :param user: whom a process that was started as root becomes, ``NAME`` or ``NAME:GROUP``; None:
         it stays who it is.
     """
 
     services: tuple[Settings, ...]
+    front: Front = field(eq=False, repr=False)
     status: str | None = None
     user: str | None = None
 
@@ -33,5 +35,7 @@ def process_settings(values: Values, services: Iterable[Settings]) -> ProcessSet
     """The process that values of :data:`~mutauth_twisted.settings.schema.Where.PROCESS` describe.
 
     :param services: those that it has.
+    :raises UsageError: for what does not go together.
     """
-    return ProcessSettings(tuple(services), values["status"], values["user"])
+    values.gather()
+    return ProcessSettings(tuple(services), values.front, values["status"], values["user"])

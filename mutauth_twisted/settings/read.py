@@ -5,7 +5,7 @@ A mistake has the same words in each front-end, with its own spelling of the opt
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -20,6 +20,7 @@ from mutauth_twisted.ldap.options import DirectoryOptions
 from mutauth_twisted.mechanisms import MECHANISMS
 from mutauth_twisted.net.limits import Limits
 from mutauth_twisted.protection import Protection
+from mutauth_twisted.settings.mistakes import Collector, Consequence, First
 from mutauth_twisted.settings.schema import (
     ABOUT_GROUPS,
     ABOUT_SERVICE,
@@ -64,6 +65,30 @@ class Front:
         """The words before an option in an error."""
         return self.subject
 
+    def origin(self, name: str) -> str:
+        """The words before an error that an option's value causes later."""
+        return ""
+
+    def elsewhere(self, name: str) -> str:
+        """A remedy for an option that this front-end takes in another place; empty: it does not."""
+        return ""
+
+    def unknown(self, name: str, known: Collection[str]) -> UsageError:
+        """The error about an unknown option."""
+        remedy = self.elsewhere(name) or nearest(name, sorted(known), self.aliases)
+        subject = self.place(name) + self.spell(name)
+        return UsageError(subject, f"there is no such {self.noun} here", remedy)
+
+    def option(self, name: str, form: Where) -> Option:
+        """The option of a name.
+
+        :raises UsageError: when there is none.
+        """
+        known = options(form)
+        if name not in known:
+            raise self.unknown(name, known)
+        return known[name]
+
     def several(self, name: str) -> str:
         """How an option's values are told apart, as a remedy."""
         return f"give {self.spell(name)} once for each"
@@ -104,12 +129,22 @@ class Values(dict[str, Any]):
     :param front: the front-end.
     :param form: which of its forms it is.
     :param given: values as the front-end has them, by name.
+    :param collector: takes the errors, until :meth:`gather`; None: the first one is raised.
     :raises UsageError: for what is unknown, has not a value that it can have, or does not go with
         the rest.
     """
 
-    def __init__(self, front: Front, form: Where, given: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        front: Front,
+        form: Where,
+        given: Mapping[str, Any],
+        collector: Collector | None = None,
+    ) -> None:
         self.front = front
+        self._collector = First() if collector is None else collector
+        #: What was given with a value that it cannot have.
+        self._faulty: set[str] = set()
         self._is_client = bool(Where.CLIENT & front.where)
         self._known = options(form)
         super().__init__()
@@ -117,22 +152,47 @@ class Values(dict[str, Any]):
         #: The names that were given, with their spelling.
         self.given: dict[str, str] = {}
         for spelling, value in given.items():
-            check_utf8((spelling, *(value if isinstance(value, (list, tuple)) else (value,))))
-            name = front.aliases.get(spelling, spelling)
-            if name not in every:
-                raise self._unknown(str(spelling))
-            if name in self.given:
-                cause = f"{front.spell(self.given[name])} means the same"
-                subject = front.place(spelling) + front.spell(spelling)
-                raise UsageError(subject, cause, "leave one of the two out")
-            self.given[name] = spelling
-            self[name] = front.convert(every[name], value, spelling)
-            if self[name] is False:  # a flag that is not set needs and excludes nothing
-                del self.given[name]
+            with self._collector.taking():
+                self._take(every, spelling, value)
         self._check()
 
+    def _take(self, every: Mapping[str, Option], spelling: str, value: Any) -> None:
+        check_utf8((spelling, *(value if isinstance(value, (list, tuple)) else (value,))))
+        name = self.front.aliases.get(spelling, spelling)
+        if name not in every:
+            raise self.front.unknown(str(spelling), self._known)
+        if name in self.given:
+            cause = f"{self.front.spell(self.given[name])} means the same"
+            subject = self.front.place(spelling) + self.front.spell(spelling)
+            raise UsageError(subject, cause, "leave one of the two out")
+        self.given[name] = spelling
+        self._faulty.add(name)
+        self[name] = self.front.convert(every[name], value, spelling)
+        self._faulty.remove(name)
+        if self[name] is False:  # a flag that is not set needs and excludes nothing
+            del self.given[name]
+
+    def gather(self, *makers: Callable[[Values], Any]) -> list[Any]:
+        """Results of all makers, each of which reads the values.
+
+        :raises UsageError: when one of them or a value is wrong; of a collector, all errors.
+        """
+        made = []
+        for make in makers:
+            with self._collector.taking():
+                made.append(make(self))
+        self._collector.settle()
+        return made
+
     def __missing__(self, name: str) -> Any:
-        return self.setdefault(name, self._known[name].initial)
+        if name in self._faulty:
+            raise Consequence(name, "it is wrong")
+        option = self._known[name]
+        try:
+            return self.setdefault(name, option.initial)
+        except UsageError as error:
+            remedy = f"add {self.front.spell(name, option.kind.metavar)}"
+            raise self.error(name, f"{error.subject}: {error.cause}", remedy) from None
 
     def error(
         self,
@@ -147,10 +207,6 @@ class Values(dict[str, Any]):
         spelling = self.given.get(name, name)
         subject = self.front.place(spelling) + self.front.spell(spelling, value)
         return UsageError(subject, cause, remedy, code=code)
-
-    def _unknown(self, name: str) -> UsageError:
-        remedy = nearest(name, sorted(self._known), self.front.aliases)
-        return self.error(name, f"there is no such {self.front.noun} here", remedy)
 
     @property
     def package(self) -> Mechanism:
@@ -173,17 +229,23 @@ class Values(dict[str, Any]):
 
     def _check(self) -> None:
         if "package" in self._known:
-            self._check_package()
+            with self._collector.taking():
+                self._check_package()
         for name in self.given:
-            other, value = NEEDS.get(name, ("", None))
-            if other and not (other in self.given if value is None else self[other] == value):
-                needed = self.front.spell(other, value)
-                cause = f"it means nothing without {needed}"
-                raise self.error(name, cause, f"add {needed}, or leave it out")
-            if name not in self._known:
-                raise self._unknown(self.given[name])
+            with self._collector.taking():
+                self._check_needs(name)
         if Where.SERVICE & self.front.where:
-            self._require("service-class")
+            with self._collector.taking():
+                self._require("service-class")
+
+    def _check_needs(self, name: str) -> None:
+        other, value = NEEDS.get(name, ("", None))
+        if other and not (other in self.given if value is None else self[other] == value):
+            needed = self.front.spell(other, value)
+            cause = f"it means nothing without {needed}"
+            raise self.error(name, cause, f"add {needed}, or leave it out")
+        if name not in self._known:
+            raise self.front.unknown(self.given[name], self._known)
 
     def _require(self, name: str) -> None:
         if name not in self.given:
@@ -194,28 +256,35 @@ class Values(dict[str, Any]):
     def _check_package(self) -> None:
         """See that what was given goes with the package, and that nothing it needs is missing."""
         spell, package = self.front.spell, self.package
-        spelt = spell("package", package.name)
-        own = self._options_of(package) | self._here(FOR_ALL_PACKAGES)
-        about_service = set() if package.authenticates_service else self._here(ABOUT_SERVICE)
+        own = self._options_of(package)
         for name in self.given:
-            others = [each.name for each in MECHANISMS.values() if name in self._options_of(each)]
-            if others and name not in own:
-                needed = " or ".join(spell("package", other) for other in others)
-                cause = f"it means nothing without {needed}"
-            elif name in about_service:
-                cause = f"{spelt} does not authenticate the service"
-            elif name in ABOUT_GROUPS and not package.identifies_groups:
-                cause = f"{spelt} does not tell a client's groups"
-            else:
-                continue
-            raise self.error(name, cause, "leave it out, or use another package")
+            with self._collector.taking():
+                self._check_with(package, name)
         for name in package.required.keys() & own:
-            self._require(name)
+            with self._collector.taking():
+                self._require(name)
         if not package.authenticates_service:
             for name, value in UNAUTHENTICATED.items():
                 if name in self._known and self[name] != value:
                     cause = f"{spell(name, self[name])} needs one that authenticates the service"
                     raise self.error("package", cause, f"add {spell(name, value)}", package.name)
+
+    def _check_with(self, package: Mechanism, name: str) -> None:
+        spell = self.front.spell
+        spelt = spell("package", package.name)
+        own = self._options_of(package) | self._here(FOR_ALL_PACKAGES)
+        about_service = set() if package.authenticates_service else self._here(ABOUT_SERVICE)
+        others = [each.name for each in MECHANISMS.values() if name in self._options_of(each)]
+        if others and name not in own:
+            needed = " or ".join(spell("package", other) for other in others)
+            cause = f"it means nothing without {needed}"
+        elif name in about_service:
+            cause = f"{spelt} does not authenticate the service"
+        elif name in ABOUT_GROUPS and not package.identifies_groups:
+            cause = f"{spelt} does not tell a client's groups"
+        else:
+            return
+        raise self.error(name, cause, "leave it out, or use another package")
 
     @property
     def security(self) -> SecurityOptions:

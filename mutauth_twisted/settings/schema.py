@@ -40,6 +40,8 @@ class Where(Flag):
     SERVICE = auto()
     #: The process with all its services: ``twistd mutauth``, and the top of its configuration file.
     PROCESS = auto()
+    #: The command line of ``twistd mutauth`` alone.
+    START = auto()
     #: A server's endpoint string.
     SERVER = auto()
     #: A client's, with what it looks for in the directory, or with an endpoint of its own.
@@ -59,7 +61,7 @@ class Where(Flag):
     CLIENT = LOCATED | DIRECT
     CHANNEL = LISTENING | CLIENT
     SEARCHING = SERVICE | LOCATED | COMMAND
-    TWISTD = SERVICE | PROCESS
+    TWISTD = SERVICE | PROCESS | START
     RULE = ALLOW | DENY
 
 
@@ -205,7 +207,7 @@ _SMALL, _MANY, _MORE = _number(65535, 0), _number(100_000), _number(1_000_000)
 _WEEK = _seconds(604_800)
 _PACKAGES = _choice(MECHANISMS)
 _PROTECTIONS = _choice([protection.value for protection in Protection])
-_SERVICE, _PROCESS, _SERVER, _SCP, _KEYWORD, _RNR, _DIRECT, _COMMAND, _ALLOW, _DENY = Where
+_SERVICE, _PROCESS, _START, _SERVER, _SCP, _KEYWORD, _RNR, _DIRECT, _COMMAND, _ALLOW, _DENY = Where
 _LIMITS = Limits()
 _PUBLISHED, _CHECKS = _choice(("scp", "rnr", "none")), _choice(("refuse", "warn", "off"))
 _INTERVAL = _seconds(86400, zero=True)
@@ -335,6 +337,10 @@ SECTIONS: Mapping[tuple[str, Where], tuple[Option, ...]] = {
             _NAME,
             "Twisted factory to serve: its dotted name, or that of a callable that makes it.",
         ),
+    ),
+    ("The process", _START): (
+        Option("config", _FILE, "TOML file with all other options, for one service or several."),
+        Option("check", FLAG, "Tell all that is wrong with options and files, and start nothing."),
     ),
     ("The process", _PROCESS): (
         Option("status", _STRPORT, "Server endpoint string at which to report its state, by HTTP."),

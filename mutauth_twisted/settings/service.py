@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
-from attrs import frozen
+from attrs import field, frozen
 
 from mutauth_twisted.access import AccessPolicy, AccessRules
 from mutauth_twisted.core.options import SecurityOptions
@@ -15,7 +16,7 @@ from mutauth_twisted.directory.servicename import DEFAULT_SPN_FORMS, RNR_FORMS, 
 from mutauth_twisted.ldap.options import DirectoryOptions
 from mutauth_twisted.net.limits import Limits
 from mutauth_twisted.settings.access import access_rules
-from mutauth_twisted.settings.read import Values
+from mutauth_twisted.settings.read import Front, Values
 from mutauth_twisted.settings.schema import LIMITS
 from mutauth_twisted.settings.toml import TOML
 
@@ -24,6 +25,7 @@ from mutauth_twisted.settings.toml import TOML
 class Settings:
     """One service, as its options describe it.
 
+    :param front: the front-end that it comes from, which knows where an option stands.
     :param name: how the log, the status and the audit call it: that of its table, or its class.
     :param service: what it is called; the SPNs of its forms have to be registered.
     :param account: who runs the service; None: the one entry of the keytab that is not an SPN.
@@ -48,6 +50,7 @@ class Settings:
     :param explicit_limits: the names of those limits that are no defaults.
     """
 
+    front: Front = field(eq=False, repr=False)
     name: str
     service: ServiceName
     account: str | None
@@ -90,13 +93,17 @@ def service_settings(values: Values, name: str | None = None) -> Settings:
     :param name: how it is called; None: by its class.
     :raises UsageError: for what does not go together.
     """
+    host, forms, serve, rules, ident_address = values.gather(
+        itemgetter("host"), _forms, _serve, access_rules, _ident_address
+    )
     tls_cert = values["tls-cert"]
     return Settings(
+        front=values.front,
         name=name or values["service-class"],
         service=ServiceName(
             values["service-class"],
-            values["host"],
-            _forms(values),
+            host,
+            forms,
             values["scp-name"],
             values["scp-parent"],
             rnr_name=values["rnr-name"],
@@ -114,11 +121,11 @@ def service_settings(values: Values, name: str | None = None) -> Settings:
         spn_check=values["spn-check"],
         directory=values.directory,
         state_dir=Path(values["state-dir"]),
-        serve=_serve(values),
+        serve=serve,
         proxy_protocol=values["proxy-protocol"],
         proxy_groups=values["proxy-protocol-groups"],
-        ident_address=_ident_address(values),
-        rules=access_rules(values),
+        ident_address=ident_address,
+        rules=rules,
         security=values.security,
         tls_files=(tls_cert, values["tls-key"]) if tls_cert is not None else None,
         limits=values.limits,
@@ -159,7 +166,8 @@ def _forms(values: Values) -> tuple[str, ...]:
 
 def _ident_address(values: Values) -> tuple[str, int] | None:
     address: tuple[str, int] | None = values["ident-address"]
-    if address is not None and not values["forward"].startswith("tcp:"):
+    backend = values["forward"]  # without one it means nothing, which is told already
+    if address is not None and backend and not backend.startswith("tcp:"):
         remedy = f"use {values.front.spell('forward', 'tcp:127.0.0.1:5432')}"
         raise values.error("ident-address", "only a tcp: backend can ask who is there", remedy)
     return address

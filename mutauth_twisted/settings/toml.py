@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import re
+import tomllib
 from typing import Any
 
 from attrs import field, frozen
 
 from mutauth_twisted.errors import UsageError
+from mutauth_twisted.files import read_file
+from mutauth_twisted.findings import Command
 from mutauth_twisted.settings.lines import KeyLines, Path
 from mutauth_twisted.settings.read import Front
 from mutauth_twisted.settings.schema import Option, Where
@@ -59,6 +64,46 @@ class Toml(Front):
             found = _TYPES[type(value)] if strings and type(value) in _TYPES else "something else"
             raise UsageError("", f"it is {found}", f"give it {wanted}")
         return ",".join(value) if isinstance(value, list) and not kind.repeatable else value
+
+
+def read_toml(path: str, code: str, what: str) -> tuple[dict[str, Any], KeyLines]:
+    """A document that decides who is authorized.
+
+    :param code: the codes of the errors begin with it.
+    :param what: what the errors call it.
+    :raises UsageError: when it cannot be read, others may change it, or it is not TOML.
+    """
+    subject = f"{what} {path}"
+    try:
+        text = read_file(path, unwritable=True).decode()
+    except PermissionError as error:
+        if error.errno != errno.EPERM:
+            cause, remedy = "it cannot be read by this user", "give this user the right to read it"
+            raise UsageError(subject, cause, remedy, code=f"{code}-unusable") from None
+        command = Command("chmod", "go-w", error.filename)
+        raise UsageError(subject, str(error.strerror), command, code=f"{code}-writable") from None
+    except OSError as error:
+        cause = f"it cannot be read: {(error.strerror or str(error)).lower()}"
+        raise UsageError(subject, cause, "check its path", code=f"{code}-unusable") from None
+    except UnicodeDecodeError:
+        cause, remedy = "it is not UTF-8", "write it in UTF-8"
+        raise UsageError(subject, cause, remedy, code=f"{code}-unusable") from None
+    try:
+        return tomllib.loads(text), KeyLines(text)
+    except tomllib.TOMLDecodeError as error:
+        said, line = _place_of(str(error), text)
+        cause, remedy = f"it is not valid TOML: {said}", "correct it; texts are in quotes"
+        raise UsageError(f"{path}:{line}", cause, remedy, code=f"{code}-unusable") from None
+    except RecursionError:
+        cause, remedy = "it is nested too deeply", "write tables and lists only"
+        raise UsageError(subject, cause, remedy, code=f"{code}-unusable") from None
+
+
+def _place_of(said: str, text: str) -> tuple[str, int]:
+    """Cause and line of a syntax error; tomllib tells the line in its text only."""
+    if found := re.fullmatch(r"(.*) \(at line ([0-9]+), column [0-9]+\)", said, re.DOTALL):
+        return found[1], int(found[2])
+    return said.removesuffix(" (at end of document)"), max(1, len(text.splitlines()))
 
 
 TOML = Toml(Where.SERVICE, "key", "key ")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 from twisted.python import usage
 
 from mutauth_twisted.errors import MutualAuthError, UsageError, check_utf8
 from mutauth_twisted.settings import schema
-from mutauth_twisted.settings.process import process_settings
+from mutauth_twisted.settings.configfile import parse_config
+from mutauth_twisted.settings.mistakes import Collector, errors_in
+from mutauth_twisted.settings.process import ProcessSettings, process_settings
 from mutauth_twisted.settings.read import Front, Values
 from mutauth_twisted.settings.schema import FLAG, Option, Where
 from mutauth_twisted.settings.service import service_settings
@@ -19,8 +22,9 @@ TWISTD = Front(Where.TWISTD)
 
 
 def leave(error: MutualAuthError) -> NoReturn:
-    """End the process with the error's line and code, before anything was started."""
-    sys.stderr.write(f"mutauth: {error}\n")
+    """End the process with the lines of an error and its code, before anything was started."""
+    for each in errors_in(error):
+        sys.stderr.write(f"mutauth: {each}\n")
     sys.exit(error.exit_code)
 
 
@@ -36,10 +40,41 @@ def _adder(option: Option) -> Callable[[ServiceOptions, str], None]:
     return add
 
 
+#: Reads what describes the process: as far as it is right, and what is wrong with it.
+Source = Callable[[], tuple[ProcessSettings, Collector]]
+
+
+def _source(given: Mapping[str, Any]) -> Source:
+    """Source of the settings of a process.
+
+    :param given: the options of its command line.
+    :raises UsageError: when it is not one thing.
+    """
+    if (path := given.get("config")) is None:
+        return partial(_parse_options, given)
+    path = TWISTD.convert(TWISTD.option("config", Where.START), path)
+    for name in given.keys() - {"config"}:
+        remedy = f"write {name} into {path}, or leave {TWISTD.spell('config')} out"
+        raise UsageError(TWISTD.spell(name), "the configuration file has all options", remedy)
+    return partial(parse_config, path)
+
+
+def _parse_options(given: Mapping[str, Any]) -> tuple[ProcessSettings, Collector]:
+    settings, told = ProcessSettings((), TWISTD), Collector()
+    with told.taking():
+        values = Values(TWISTD, TWISTD.where, given, Collector())
+        settings = process_settings(values, (service_settings(values),))
+    return settings, told
+
+
 class ServiceOptions(usage.Options):
     """The part of the command line that is not an option.
 
-    :ivar settings: the process that the options describe, once they are parsed.
+    :ivar settings: the process that the options describe, once they are parsed; where it is only
+        to be checked, as far as they are right.
+    :ivar told: what is wrong with it; nothing, unless it is only to be checked.
+    :ivar only_check: whether it is not to be started.
+    :ivar load: reads it again.
     """
 
     synopsis = "[options]"
@@ -54,7 +89,7 @@ class ServiceOptions(usage.Options):
             raise usage.UsageError(f"{arguments[0]}: it belongs to no option")
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        """Read the command line; a mistake ends the process with one line and code 2."""
+        """Read the command line; mistakes end the process with a line for each and code 2."""
         try:
             check_utf8(options or ())
             super().parseOptions(options)
@@ -64,8 +99,15 @@ class ServiceOptions(usage.Options):
                 if isinstance(self.get(name), (_Given, list))
                 or (option.kind is FLAG and self[name])
             }
-            values = Values(TWISTD, TWISTD.where, given)
-            self.settings = process_settings(values, (service_settings(values),))
+            self.only_check = bool(given.pop("check", False))
+            self.load = _source(given)
+            try:
+                self.settings, self.told = self.load()
+            except UsageError as error:
+                self.settings, self.told = ProcessSettings((), TWISTD), Collector()
+                self.told.add(error)
+            if not self.only_check:
+                self.told.settle()
         except UsageError as error:
             leave(error)
         except usage.UsageError as error:

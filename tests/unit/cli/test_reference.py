@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
+import tomllib
 from pathlib import Path
 from unittest import mock
 
@@ -12,9 +14,13 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted.cli import commands, main
+from mutauth_twisted.cli.configreference import every_key
 from mutauth_twisted.cli.reference import reference
 from mutauth_twisted.errors import UsageError
 from mutauth_twisted.mechanisms import MECHANISMS
+from mutauth_twisted.settings.configfile import parse_config
+from mutauth_twisted.settings.schema import Where, options
+from mutauth_twisted.settings.toml import TOML
 from mutauth_twisted.settings.twistd import options_class
 from mutauth_twisted.wire import NNS, WIRES
 from tests.support.mechanism import FAKE
@@ -46,6 +52,39 @@ class ReferenceTests(SynchronousTestCase):
         """It says what the schema and the commands say now; `make reference` writes it."""
         written = (ROOT / "docs/reference/options.md").read_text(encoding="utf-8")
         self.assertEqual(written, reference())
+
+
+class EveryKeyTests(SynchronousTestCase):
+    """The configuration file with every key."""
+
+    def read(self, text: str) -> list[str]:
+        """What is wrong with a file of this text."""
+        directory = Path(self.mktemp())
+        directory.mkdir(mode=0o755)
+        path = directory.resolve() / "mutauth.toml"
+        path.write_text(text)
+        return [str(error) for error in parse_config(str(path))[1].errors]
+
+    def test_up_to_date(self) -> None:
+        """It says what the schema says now; `make reference` writes it."""
+        written = (ROOT / "docs/reference/mutauth.toml").read_text(encoding="utf-8")
+        self.assertEqual(written, every_key())
+
+    def test_right_as_it_is(self) -> None:
+        """Nothing is wrong with it."""
+        self.assertEqual(self.read(every_key()), [])
+
+    def test_every_key(self) -> None:
+        """Each is there once, and with the comment sign removed has a value of its type."""
+        text = re.sub(r"^#(?=[a-z])", "", every_key(), flags=re.MULTILINE)
+        document = tomllib.loads(text)
+        service = document["service"]["NAME"]
+        self.assertEqual(service.keys(), options(Where.SERVICE).keys())
+        top = document.keys() - {"service", "defaults"}
+        self.assertEqual(top, options(Where.PROCESS).keys())
+        for form, table in ((Where.SERVICE, service), (Where.PROCESS, document)):
+            for name, option in options(form).items():
+                TOML.raw(option, table[name])
 
 
 class OneMoreTests(SynchronousTestCase):

@@ -453,7 +453,7 @@ class KeytabTests(Case):
 
     def test_missing(self) -> None:
         """A keytab that does not exist."""
-        self.assertIn("does not exist", self.refused("/nonexistent/echo.keytab"))
+        self.assertIn("there is no such file", self.refused("/nonexistent/echo.keytab"))
 
     def test_unreadable(self) -> None:
         """A keytab that cannot be read; root can read any file, but no directory."""

@@ -18,7 +18,7 @@ from mutauth_twisted.service.assembly import fitting, make_service
 from mutauth_twisted.service.process import Process
 from mutauth_twisted.service.server import MutualAuthService
 from mutauth_twisted.settings.process import ProcessSettings
-from mutauth_twisted.settings.twistd import Options
+from mutauth_twisted.settings.twistd import TWISTD, Options
 from mutauth_twisted.testing.fakes import captured_log
 from tests.unit.kerberos_case import Case
 
@@ -57,7 +57,7 @@ class ProcessTests(Case):
                 )
             )
             services.append(evolve(options.settings.services[0], name=name))
-        self.settings = ProcessSettings(tuple(services), "tcp:99")
+        self.settings = ProcessSettings(tuple(services), TWISTD, "tcp:99")
         self.services: list[Any] = []
         for each in fitting(self.settings):
             service: Any = make_service(self.reactor, each)
@@ -156,7 +156,7 @@ class FittingTests(Case):
         options = Options()
         options.parseOptions(("--service-class=x", "--host=h.example.com", "--echo", "--allow-all"))
         one = options.settings.services[0]
-        two = ProcessSettings((evolve(one, name="a"), evolve(one, name="b")))
+        two = ProcessSettings((evolve(one, name="a"), evolve(one, name="b")), TWISTD)
         with (
             mock.patch("mutauth_twisted.service.assembly.raise_limit", return_value=1064),
             captured_log() as events,
