@@ -1,16 +1,20 @@
-"""The status port of a real service, under what anybody who reaches it can send."""
+"""The status port of a real service: what it tells, and what anybody who reaches it can send."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import re
 import socket
+import stat
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
+
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.integration.commands import CommandTestCase, Running
 
@@ -147,3 +151,98 @@ class StatusPortTests(CommandTestCase):
             finally:
                 stop.set()
                 flooding.join()
+
+
+class FigureTests(CommandTestCase):
+    """What a service tells of itself and of the directory."""
+
+    def figures(self, service: Running) -> dict[str, float]:
+        """Metrics by name and by the label beside the service."""
+        port = re.findall(r"status on \S+:([0-9]+)", service.log)[-1]
+        with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            text = answer.read().decode()
+        found = {}
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                labels = {**sample.labels}
+                service_label = labels.pop("service", "")
+                if service_label in ("", self.service_class):
+                    name = sample.name.removeprefix("mutauth_")
+                    found[":".join((name, *labels.values()))] = sample.value
+        return found
+
+    def await_figures(self, service: Running, **wanted: float) -> dict[str, float]:
+        """Ask until the figures are these."""
+        give_up_at = time.monotonic() + 30
+        while True:
+            found = self.figures(service)
+            seen = {name: found.get(name) for name in wanted}
+            if seen == wanted:
+                return found
+            self.assertLess(time.monotonic(), give_up_at, seen)
+            time.sleep(0.1)
+
+    def test_life(self) -> None:
+        """What is published, which keys there are and who came is true, and follows what an
+        administrator breaks.
+        """
+        began = time.time()
+        installed = self.install()
+        status = ("--status", "tcp:0:interface=127.0.0.1", "--check-interval", "0.3")
+        with self.service(*status, "--allow", "alice@*") as service:
+            service.read_on()
+            found = self.figures(service)
+            for name, value in (
+                *(("ready", 1), ("published", 1), ("spns_registered", 1)),
+                *(("directory_check_success", 1), ("sessions_limit", 10000)),
+                *(("handshakes_total:allowed", 0), ("sessions", 0)),
+            ):
+                self.assertEqual(found[name], value, name)
+            self.assertGreater(found["directory_check_timestamp_seconds"], began)
+            self.assertGreater(found["ticket_end_timestamp_seconds"], time.time() + 600)
+            keytab = self.lab.keytab("svc-echo")
+            self.assertEqual(found["keytab_modified_timestamp_seconds"], keytab.stat().st_mtime)
+            self.assertGreaterEqual(found["keytab_kvno"], 1)
+
+            self.assertEqual(self.mutauth("connect", self.endpoint, given="hello").output, "hello")
+            self.assertEqual(self.mutauth("connect", self.endpoint, user="bob").code, 4)
+            wanted = {"handshakes_total:allowed": 1.0, "handshakes_total:access-denied": 1.0}
+            found = self.await_figures(service, **wanted, **{"sessions_ended_total:clean": 1.0})
+            self.assertEqual((found["received_bytes_total"], found["sent_bytes_total"]), (5, 5))
+            self.assertEqual(found["handshake_duration_seconds_count"], 1)
+            self.assertEqual(found["sessions"], 0)
+
+            spn = installed.output.partition("added SPN ")[2].partition(" to ")[0]
+            words = ("spn", "delete", "svc-echo", spn, "--nameserver", self.lab.nameserver)
+            self.assertEqual(self.mutauth(*words, user="administrator").code, 0)
+            broken = {"ready": 0.0, "spns_registered": 0.0, "directory_check_success": 0.0}
+            self.await_figures(service, **broken, **{"problems:spn-missing": 1.0, "published": 1.0})
+
+    def test_unix(self) -> None:
+        """A UNIX socket has the mode that is asked for, and the same pages."""
+        path = Path(self.state) / "status.sock"
+        bare = ("--publish", "none", "--spn-check", "off")
+        with self.service(*bare, "--status", f"unix:{path}:mode=600") as service:
+            self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o600)
+            self.assertNotIn("status-exposed", service.log)
+            for page in ("healthz", "readyz", "metrics"):
+                with socket.socket(socket.AF_UNIX) as watcher:
+                    watcher.settimeout(10)
+                    watcher.connect(str(path))
+                    watcher.sendall(f"GET /{page} HTTP/1.1\r\nHost: any\r\n\r\n".encode())
+                    first = watcher.makefile("rb").readline()
+                self.assertEqual(first, b"HTTP/1.1 200 OK\r\n")
+        self.assertFalse(path.exists())
+
+    def test_exposed(self) -> None:
+        """A port that other machines reach is warned of, with the risk, in the log and on the
+        page.
+        """
+        bare = ("--publish", "none", "--spn-check", "off")
+        with self.service(*bare, "--status", "tcp:0") as service:
+            port = re.findall(r"status on 0\.0\.0\.0:([0-9]+)", service.log)[-1]
+            self.assertIn("[status-exposed] status on 0.0.0.0:", service.log)
+            self.assertIn("without authentication and in the clear", service.log)
+            with urlopen(f"http://127.0.0.1:{port}/health", timeout=10) as answer:
+                told = json.load(answer)
+            self.assertEqual([one["code"] for one in told["warnings"]], ["status-exposed"])
