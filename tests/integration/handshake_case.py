@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
@@ -82,24 +82,42 @@ class Application(Protocol):
         return wanted
 
 
+#: What becomes of bytes on their way, which takes their direction and gives what is passed on in
+#: their place; a None in it closes both connections.
+Filter = Callable[[str, bytes], Iterable[bytes | None]]
+
+
+def by_message(wire: Wire, tamper: Tamper) -> Callable[[], Filter]:
+    """A filter of whole messages, for each connection anew."""
+
+    def begin() -> Filter:
+        splitters = {each: Splitter(wire, each) for each in (UP, DOWN)}
+        counted = {each: numbers(each) for each in (UP, DOWN)}
+
+        def filtered(direction: str, data: bytes) -> Iterator[bytes | None]:
+            for message in splitters[direction].feed(data):
+                yield from tamper(direction, next(counted[direction]), message)
+
+        return filtered
+
+    return begin
+
+
 @implementer(IHalfCloseableProtocol)
-class _Middle(Protocol):
+class _Half(Protocol):
     """One of the two connections of the one in the middle."""
 
-    def __init__(self, wire: Wire, direction: str, tamper: Tamper) -> None:
-        self.direction = direction
-        self.tamper = tamper
+    def __init__(self, direction: str, passed: Filter) -> None:
+        self._direction = direction
+        self._filter = passed
         self.other: Any = None
-        self._splitter = Splitter(wire, direction)
         self._early: list[bytes | None] = []
         self._closed = False
         self.ended = False
-        self._numbers = numbers(direction)
 
     def dataReceived(self, data: bytes) -> None:
-        for message in self._splitter.feed(data):
-            for piece in self.tamper(self.direction, next(self._numbers), message):
-                self._pass_on(piece)
+        for piece in self._filter(self._direction, data):
+            self._pass_on(piece)
 
     def join(self, other: Any) -> None:
         """Know the other connection."""
@@ -135,23 +153,26 @@ class _Middle(Protocol):
 
 
 class MiddleFactory(Factory):
-    """Takes clients' connections and makes each one's to the service."""
+    """Takes clients' connections and makes each one's to the service.
+
+    :param begin: gives the filter of a connection.
+    """
 
     noisy = False
 
-    def __init__(self, port: int, tamper: Tamper, wire: Wire = NNS) -> None:
-        self.port = port
-        self.wire = wire
-        self.tamper = tamper
+    def __init__(self, port: int, begin: Callable[[], Filter]) -> None:
+        self._port = port
+        self._begin = begin
 
     def buildProtocol(self, addr: object) -> Protocol:
-        near, far = (_Middle(self.wire, direction, self.tamper) for direction in (UP, DOWN))
+        passed = self._begin()
+        near, far = _Half(UP, passed), _Half(DOWN, passed)
 
         def join(_: object) -> None:
             near.join(far)
             far.join(near)
 
-        connecting: Deferred[Any] = TCP4ClientEndpoint(reactor, LOOPBACK, self.port).connect(
+        connecting: Deferred[Any] = TCP4ClientEndpoint(reactor, LOOPBACK, self._port).connect(
             one(far)
         )
         connecting.addCallbacks(join, lambda _: cast(Any, near.transport).abortConnection())
@@ -320,4 +341,4 @@ class HandshakeTestCase(TestCase):
 
     def proxy(self, port: int, tamper: Tamper, wire: Wire = NNS) -> Deferred[int]:
         """Put somebody in the middle; fires with the port to connect to."""
-        return self.listen_plainly(MiddleFactory(port, tamper, wire))
+        return self.listen_plainly(MiddleFactory(port, by_message(wire, tamper)))

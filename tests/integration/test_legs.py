@@ -13,8 +13,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
 from twisted.internet.error import ConnectionDone
-from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.python.failure import Failure
+from twisted.internet.protocol import Factory
 from twisted.trial.unittest import TestCase
 
 from mutauth_twisted.access import AccessPolicy
@@ -31,7 +30,7 @@ from mutauth_twisted.net.server import MutualAuthServerEndpoint
 from mutauth_twisted.protection import Protection
 from mutauth_twisted.testing.fakes import SPN_ASKED, FakeContext
 from mutauth_twisted.wire import NNS, WINSOCK
-from tests.integration.handshake_case import LOOPBACK, Application, one
+from tests.integration.handshake_case import LOOPBACK, Application, Filter, MiddleFactory
 
 TLS = Protection.TLS
 CHANNELS = tuple(
@@ -64,40 +63,16 @@ def _confirming(seen: ChannelBinding, context: Any, channel: ChannelBinding) -> 
     return Confirming(context, seen)
 
 
-class Cut(Protocol):
-    """One of two connections between which bytes go until it is the turn of what must not
-    arrive.
-    """
+def cut_at(last: int, turns: list[str]) -> Filter:
+    """Pass bytes on until it is the turn of what must not arrive."""
 
-    def __init__(self, turns: list[str], direction: str, last: int) -> None:
-        self.turns = turns
-        self.direction = direction
-        self.last = last
-        self.other: Any = None
-        self.early = b""
-
-    def join(self, other: Any) -> None:
-        """Know the other connection."""
-        self.other = other
-        if self.early:
-            other.transport.write(self.early)
-
-    def dataReceived(self, data: bytes) -> None:
+    def change(direction: str, data: bytes) -> list[bytes | None]:
         # Both sides speak in turn, so that what comes from the other one now is the next leg.
-        if self.turns[-1:] != [self.direction]:
-            self.turns.append(self.direction)
-        if len(self.turns) >= self.last:
-            for end in (self, self.other):
-                if end is not None:
-                    end.transport.loseConnection()
-        elif self.other is None:
-            self.early += data
-        else:
-            self.other.transport.write(data)
+        if turns[-1:] != [direction]:
+            turns.append(direction)
+        return [data if len(turns) < last else None]
 
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self.other is not None and self.other.transport is not None:
-            self.other.transport.loseConnection()
+    return change
 
 
 class LegsTests(TestCase):
@@ -283,24 +258,8 @@ class LegsTests(TestCase):
 
     async def middle(self, port: int, turns: list[str], last: int) -> int:
         """Somebody who passes on what is said, until it is this one's turn; the port."""
-
-        class Middle(Factory):
-            noisy = False
-
-            def buildProtocol(self, addr: object) -> Cut:
-                near, far = Cut(turns, "up", last), Cut(turns, "down", last)
-
-                def join(_: object) -> None:
-                    near.join(far)
-                    far.join(near)
-
-                connecting: Deferred[Any] = TCP4ClientEndpoint(reactor, LOOPBACK, port).connect(
-                    one(far)
-                )
-                connecting.addCallback(join)
-                return near
-
-        listening: Any = await TCP4ServerEndpoint(reactor, 0, interface=LOOPBACK).listen(Middle())
+        factory = MiddleFactory(port, lambda: cut_at(last, turns))
+        listening: Any = await TCP4ServerEndpoint(reactor, 0, interface=LOOPBACK).listen(factory)
         self.addCleanup(listening.stopListening)
         return cast(int, listening.getHost().port)
 

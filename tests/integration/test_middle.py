@@ -31,7 +31,13 @@ from mutauth_twisted.errors import (
 from mutauth_twisted.mechanisms.kerberos import KerberosInitiator
 from mutauth_twisted.testing.fakes import captured_log
 from mutauth_twisted.wire import NNS, WINSOCK, Token, Wire
-from tests.integration.handshake_case import LOOPBACK, HandshakeTestCase, MiddleFactory, say
+from tests.integration.handshake_case import (
+    LOOPBACK,
+    HandshakeTestCase,
+    MiddleFactory,
+    by_message,
+    say,
+)
 from tests.support.middle import Conversation, answering, asking
 from tests.support.sides import Peer
 from tests.support.tampering import (
@@ -51,6 +57,7 @@ from tests.support.tampering import (
     flip,
     flipped,
     name,
+    reflect,
     replace,
 )
 from tests.unread import HEADER, mark_in_token, unread_in_token
@@ -79,7 +86,7 @@ class MiddleCase(HandshakeTestCase):
                 CLOCK.callLater(0, waits[0].cancel)
             return pieces
 
-        factory = MiddleFactory(port, watch, security.wire)
+        factory = MiddleFactory(port, by_message(security.wire, watch))
         middle = cast(Any, await TCP4ServerEndpoint(reactor, 0, interface=LOOPBACK).listen(factory))
         try:
             client = await self.connect_only(middle.getHost().port, security=security)
@@ -376,19 +383,6 @@ class RecordTests(MiddleCase):
 
             return tamper
 
-        def reflect(direction: str) -> Tamper:
-            said: dict[str, bytes] = {}
-
-            def tamper(where: str, number: int, message: bytes) -> list[bytes | None]:
-                said[where] = message
-                return (
-                    [said[UP if where == DOWN else DOWN]]
-                    if (where, number) == (direction, DATA)
-                    else [message]
-                )
-
-            return tamper
-
         for security in CHANNELS:
             others = await self.messages(security)
             changes: dict[str, Change] = {
@@ -410,7 +404,7 @@ class RecordTests(MiddleCase):
                     (direction, what): replace(direction, DATA, change)
                     for what, change in changes.items()
                 }
-                tampers[direction, "reflected"] = reflect(direction)
+                tampers[direction, "reflected"] = reflect(direction, DATA)
                 tampers[direction, "of another session"] = replace(
                     direction, DATA, lambda _, other=other: [other]
                 )  # type: ignore[misc]

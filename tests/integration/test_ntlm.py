@@ -4,8 +4,8 @@ commands.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import product
+from functools import partial
+from itertools import count, product
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,9 +13,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import LogLevel, formatEvent
-from twisted.python.failure import Failure
 
 from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.core.options import SecurityOptions
@@ -34,7 +32,15 @@ from mutauth_twisted.testing.fakes import captured_log
 from mutauth_twisted.testing.hostile import stripped
 from mutauth_twisted.wire import NNS, WINSOCK, Wire
 from tests.integration.commands import CommandTestCase
-from tests.integration.handshake_case import LOOPBACK, Application, HandshakeTestCase, one
+from tests.integration.handshake_case import (
+    LOOPBACK,
+    Application,
+    Filter,
+    HandshakeTestCase,
+    MiddleFactory,
+    one,
+)
+from tests.support.tampering import UP, flipped
 from tests.support.users import users_file
 
 USERS = "LAB:alice:first s3cret\nLAB:bob:second s3cret\n"
@@ -45,75 +51,33 @@ CHANNELS = tuple(
 POLICY = AccessPolicy(("*@LAB",))
 
 
-class Turns(Protocol):
-    """One of two connections; changes a byte of what is said first in some turns."""
+def heard(seen: list[bytes], turns: list[str], wrong: list[int]) -> Filter:
+    """Hear all that is said, and change a byte of what is said first in some turns."""
 
-    def __init__(
-        self, turns: list[str], direction: str, wrong: list[int], seen: Callable[[bytes], object]
-    ) -> None:
-        self.turns = turns
-        self.direction = direction
-        self.wrong = wrong
-        self.seen = seen
-        self.other: Any = None
-        self.early = b""
-
-    def join(self, other: Any) -> None:
-        """Know the other connection."""
-        self.other = other
-        if self.early:
-            other.transport.write(self.early)
-
-    def dataReceived(self, data: bytes) -> None:
-        self.seen(data)
-        if self.turns[-1:] != [self.direction]:
-            self.turns.append(self.direction)
-            if len(self.turns) in self.wrong:
+    def change(direction: str, data: bytes) -> list[bytes | None]:
+        seen.append(data)
+        if turns[-1:] != [direction]:
+            turns.append(direction)
+            if len(turns) in wrong:
                 # Records may come together with a token, behind it.
-                at = len(data) // 2 if len(self.turns) < 4 else len(data) - 1
-                data = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
-        if self.other is None:
-            self.early += data
-        else:
-            self.other.transport.write(data)
+                at = len(data) // 2 if len(turns) < 4 else len(data) - 1
+                data = flipped(data, at, 0)
+        return [data]
 
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self.other is not None and self.other.transport is not None:
-            self.other.transport.loseConnection()
+    return change
 
 
-class Stripping(Protocol):
-    """One of two connections; takes the code and the wish to seal out of the client's last
-    token.
-    """
+def stripping(wire: Wire) -> Filter:
+    """Take the code and the wish to seal out of the client's last token."""
+    tokens = count(1)
 
-    def __init__(self, wire: Wire, is_client: bool) -> None:
-        self.wire = wire
-        self.is_client = is_client
-        self.tokens = 0
-        self.other: Any = None
-        self.early = b""
+    def change(direction: str, data: bytes) -> list[bytes | None]:
+        if direction == UP and next(tokens) == 2:
+            at = data.index(b"NTLMSSP\0")
+            data = wire.token(stripped(data[at:], 24, 0x20), wire is NNS)
+        return [data]
 
-    def join(self, other: Any) -> None:
-        """Know the other connection."""
-        self.other = other
-        if self.early:
-            other.transport.write(self.early)
-
-    def dataReceived(self, data: bytes) -> None:
-        if self.is_client:
-            self.tokens += 1
-            if self.tokens == 2:
-                at = data.index(b"NTLMSSP\0")
-                data = self.wire.token(stripped(data[at:], 24, 0x20), self.wire is NNS)
-        if self.other is None:
-            self.early += data
-        else:
-            self.other.transport.write(data)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self.other is not None and self.other.transport is not None:
-            self.other.transport.loseConnection()
+    return change
 
 
 class HandshakeTests(HandshakeTestCase):
@@ -257,23 +221,9 @@ class HandshakeTests(HandshakeTestCase):
         self.assertIs(self.servers[0].protected.peer_identity.protection, Protection.SEAL)
         await self.close(client)
 
-    async def middle(
-        self, port: int, turns: list[str], wrong: list[int], heard: list[bytes]
-    ) -> int:
-        """Somebody who listens, and changes what is said in one turn."""
-
-        class Middle(Factory):
-            def buildProtocol(self, addr: object) -> Turns:
-                near, far = (
-                    Turns(turns, direction, wrong, heard.append) for direction in ("up", "down")
-                )
-                connecting: Deferred[Any] = TCP4ClientEndpoint(reactor, LOOPBACK, port).connect(
-                    one(far)
-                )
-                connecting.addCallback(lambda _: (near.join(far), far.join(near)))
-                return near
-
-        return await self.listen_plainly(Middle())
+    async def middle(self, port: int, turns: list[str], wrong: list[int], seen: list[bytes]) -> int:
+        """Somebody who listens, and changes what is said in some turns."""
+        return await self.listen_plainly(MiddleFactory(port, lambda: heard(seen, turns, wrong)))
 
     async def test_changed(self) -> None:
         """A byte changed in any of the three tokens allows no client; in a record it ends the
@@ -312,21 +262,10 @@ class HandshakeTests(HandshakeTestCase):
         """
         for security in (each for each in CHANNELS if each.protection is Protection.SEAL):
             port = await self.serve(SecurityOptions(security.wire, Protection.SIGN, 5.0, NTLM))
-
-            class Middle(Factory):
-                service, wire = port, security.wire
-
-                def buildProtocol(self, addr: object) -> Stripping:
-                    near, far = Stripping(self.wire, True), Stripping(self.wire, False)
-                    connecting: Deferred[Any] = TCP4ClientEndpoint(
-                        reactor, LOOPBACK, self.service
-                    ).connect(one(far))
-                    connecting.addCallback(lambda _: (near.join(far), far.join(near)))
-                    return near
-
+            middle = MiddleFactory(port, partial(stripping, security.wire))
             with captured_log() as events:
                 await self.turned_away(
-                    self.come(await self.listen_plainly(Middle()), security),
+                    self.come(await self.listen_plainly(middle), security),
                     security,
                     "did not accept",
                 )

@@ -90,6 +90,18 @@ def silence(direction: str, number: int, end: int) -> Tamper:
     return tamper
 
 
+def reflect(direction: str, number: int) -> Tamper:
+    """Give a side its own last message in place of its peer's."""
+    said: dict[str, bytes] = {}
+
+    def tamper(where: str, which: int, message: bytes) -> list[bytes | None]:
+        said[where] = message
+        other = DOWN if where == UP else UP
+        return [said[other] if (where, which) == (direction, number) else message]
+
+    return tamper
+
+
 def numbers(direction: str) -> Iterator[int]:
     """The numbers of a direction's messages, in their order."""
     return (number for number in count() if direction == UP or number != OPENING)

@@ -19,6 +19,7 @@ from mutauth_twisted.core.records import Data, EndOfStream, Records
 from mutauth_twisted.errors import MutualAuthError, StreamCut
 from mutauth_twisted.testing.fakes import FakeContext, chunked
 from tests.support.middle import MiddleCase, answering, asking
+from tests.support.records import records_on
 from tests.support.tampering import ANSWER, CHANNELS, DOWN, QUESTION, UP
 
 securities = st.sampled_from(CHANNELS)
@@ -30,15 +31,7 @@ def read(
     context: Any, security: SecurityOptions, data: bytes, cuts: Sequence[int]
 ) -> tuple[list[Data | EndOfStream], Records]:
     """The events of a stream that comes in pieces, and what read it."""
-    records = Records(
-        context,
-        security.protection,
-        security.wire,
-        security.wire.reader(),
-        "peer",
-        initiator=False,
-        mutauth=True,
-    )
+    records = records_on(context, security)
     events = []
     for chunk in chunked(data, cuts):
         records.feed(chunk)
@@ -49,15 +42,7 @@ def read(
 
 def stream(context: Any, security: SecurityOptions, pieces: Sequence[bytes]) -> bytes:
     """A whole stream of records."""
-    records = Records(
-        context,
-        security.protection,
-        security.wire,
-        security.wire.reader(),
-        "peer",
-        initiator=True,
-        mutauth=True,
-    )
+    records = records_on(context, security, initiator=True)
     frames = [frame for piece in pieces for frame in records.protect(piece)]
     return b"".join((*frames, records.end_of_stream()))
 
@@ -113,16 +98,7 @@ class RecordTests(SynchronousTestCase):
         data = bytearray(stream(FakeContext(initiator=True), security, pieces))
         data[position % len(data)] ^= change
         seen: list[Data | EndOfStream] = []
-        context, wire = FakeContext(initiator=False), security.wire
-        records = Records(
-            context,
-            security.protection,
-            wire,
-            wire.reader(),
-            "peer",
-            initiator=False,
-            mutauth=True,
-        )
+        records = records_on(FakeContext(initiator=False), security)
         try:
             for chunk in chunked(bytes(data), cuts):
                 records.feed(chunk)

@@ -12,7 +12,7 @@ from itertools import islice, product
 from typing import Any
 
 from mutauth_twisted.core.options import SecurityOptions
-from mutauth_twisted.core.records import Data, Records
+from mutauth_twisted.core.records import Data
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.errors import (
     AuthenticationError,
@@ -27,6 +27,7 @@ from mutauth_twisted.protection import Protection
 from mutauth_twisted.spn import SPN
 from mutauth_twisted.wire import NNS, WINSOCK
 from tests.support.middle import Conversation, MiddleCase, answering, asking
+from tests.support.records import records_on
 from tests.support.sides import Peer
 from tests.support.tampering import (
     ALICE,
@@ -46,6 +47,7 @@ from tests.support.tampering import (
     flip,
     flipped,
     name,
+    reflect,
     replace,
     silence,
 )
@@ -165,15 +167,7 @@ class FlipTests(RecordCase):
         """What a receiver makes of a frame: an event, None where it waits for more, or RecordError
         for what is refused.
         """
-        records = Records(
-            context,
-            security.protection,
-            security.wire,
-            security.wire.reader(),
-            "peer",
-            initiator=False,
-            mutauth=True,
-        )
+        records = records_on(context, security)
         records.feed(frame)
         try:
             event = records.next_event()
@@ -291,19 +285,6 @@ class OrderTests(RecordCase):
     def test_reflected(self) -> None:
         """What a side said itself is nothing that its peer said."""
 
-        def reflect(direction: str, number: int) -> Tamper:
-            said: dict[str, bytes] = {}
-
-            def tamper(where: str, which: int, message: bytes) -> list[bytes | None]:
-                said[where] = message
-                return (
-                    [said[UP if where == DOWN else DOWN]]
-                    if (where, which) == (direction, number)
-                    else [message]
-                )
-
-            return tamper
-
         self.everywhere("reflected", reflect, OPENING, DATA, END)
 
     def test_from_another_session(self) -> None:
@@ -323,15 +304,7 @@ class OrderTests(RecordCase):
         for security, direction in EVERYWHERE:
             sender, receiver = self.contexts(security)[direction]
             seal = security.protection is Protection.SIGN
-            records = Records(
-                receiver,
-                security.protection,
-                security.wire,
-                security.wire.reader(),
-                "peer",
-                initiator=False,
-                mutauth=True,
-            )
+            records = records_on(receiver, security)
             records.feed(security.wire.protect(sender, QUESTION, seal))
             with self.assertRaises((RecordError, ProtocolViolation)):
                 records.next_event()
@@ -408,15 +381,7 @@ class SizeTests(RecordCase):
             sender, receiver = self.contexts(security)[direction]
             most = self.LARGEST[wire] - self.ADDED[wire, security.protection]
             for size in (most, most + 1):
-                records = Records(
-                    receiver,
-                    security.protection,
-                    wire,
-                    wire.reader(),
-                    "peer",
-                    initiator=False,
-                    mutauth=True,
-                )
+                records = records_on(receiver, security)
                 frame = wire.protect(sender, bytes(size), seal)
                 self.assertEqual(len(frame), 4 + self.LARGEST[wire] + size - most, name(security))
                 records.feed(frame)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted.core.options import SecurityOptions
-from mutauth_twisted.core.records import Data, EndOfStream, Records
+from mutauth_twisted.core.records import Data, EndOfStream
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.errors import (
     AccessDenied,
@@ -36,6 +36,7 @@ from mutauth_twisted.testing.fakes import (
 )
 from mutauth_twisted.testing.forge import make_realm
 from mutauth_twisted.wire import WINSOCK, WIRES, FrameError, Token
+from tests.support.records import records_on
 
 CHANNEL = SecurityOptions(wire=WINSOCK)
 TOKEN_1 = WINSOCK.token(SECRET + b"token 1", False)
@@ -281,35 +282,19 @@ class HandshakeTests(SynchronousTestCase):
 class RecordCase(SynchronousTestCase):
     """Both ends of a stream between real Kerberos contexts."""
 
-    protection = Protection.SEAL
+    security = SecurityOptions(WINSOCK, Protection.SEAL)
 
     def setUp(self) -> None:
         realm = make_realm(self)
         ccache = realm.ccache("alice", str(SPN_ASKED), "svc-echo")
         client: Any = KerberosInitiator(
-            SPN_ASKED, ClientCredentials(ccache=ccache), self.protection
+            SPN_ASKED, ClientCredentials(ccache=ccache), self.security.protection
         )
         server: Any = ServiceKeys(ServiceCredentials(realm.keytab("svc-echo"))).acceptor("client")
         client.step(server.step(client.step(None).token).token)
         self.client, self.server = client, server
-        self.sender = Records(
-            client,
-            self.protection,
-            WINSOCK,
-            WINSOCK.reader(),
-            "service",
-            initiator=True,
-            mutauth=True,
-        )
-        self.receiver = Records(
-            server,
-            self.protection,
-            WINSOCK,
-            WINSOCK.reader(),
-            "client",
-            initiator=False,
-            mutauth=True,
-        )
+        self.sender = records_on(client, self.security, initiator=True)
+        self.receiver = records_on(server, self.security)
 
     def receive(self, data: bytes) -> list[Any]:
         """What comes out at the other end."""
@@ -354,15 +339,7 @@ class SealedTests(RecordCase):
                 changed = (
                     frame[:position] + bytes([frame[position] ^ 1 << bit]) + frame[position + 1 :]
                 )
-                receiver = Records(
-                    self.server,
-                    self.protection,
-                    WINSOCK,
-                    WINSOCK.reader(),
-                    "client",
-                    initiator=False,
-                    mutauth=True,
-                )
+                receiver = records_on(self.server, self.security)
                 receiver.feed(changed)
                 try:
                     event = receiver.next_event()
@@ -401,15 +378,7 @@ class SealedTests(RecordCase):
             struct.pack("<I", 1),
             struct.pack("<I", 0xFFFFFFFF) + bytes(60),
         ):
-            receiver = Records(
-                self.server,
-                self.protection,
-                WINSOCK,
-                WINSOCK.reader(),
-                "client",
-                initiator=False,
-                mutauth=True,
-            )
+            receiver = records_on(self.server, self.security)
             receiver.feed(WINSOCK.record(body))
             self.assertRaises(ProtocolViolation, receiver.next_event)
 
@@ -417,7 +386,7 @@ class SealedTests(RecordCase):
 class SignedTests(RecordCase):
     """``signature data``."""
 
-    protection = Protection.SIGN
+    security = SecurityOptions(WINSOCK, Protection.SIGN)
 
     def test_layout(self) -> None:
         """The signature comes first, then the data as it is."""
