@@ -33,6 +33,13 @@ if TYPE_CHECKING:
         StreamCut,
         UsageError,
     )
+    from mutauth_twisted.gateway.forwarded import ForwardedIdentity
+    from mutauth_twisted.gateway.proxyprotocol import ProxyHeader
+    from mutauth_twisted.gateway.told import (
+        ForwardedFactory,
+        ForwardedServerEndpoint,
+        IForwardedTransport,
+    )
     from mutauth_twisted.identity import PeerIdentity
     from mutauth_twisted.interfaces import IMutualAuthTransport, ISessionEnding
     from mutauth_twisted.mechanisms import MECHANISMS
@@ -64,6 +71,9 @@ _MODULES = {
         "StreamCut",
         "UsageError",
     ),
+    "gateway.forwarded": ("ForwardedIdentity",),
+    "gateway.proxyprotocol": ("ProxyHeader",),
+    "gateway.told": ("ForwardedFactory", "ForwardedServerEndpoint", "IForwardedTransport"),
     "identity": ("PeerIdentity",),
     "interfaces": ("IMutualAuthTransport", "ISessionEnding"),
     "mechanisms": ("MECHANISMS",),

@@ -83,6 +83,8 @@ class BalancedFactory(WrappingFactory[Any]):
     """
 
     noisy = False
+    #: The next step for those whose header is refused.
+    remedy = "have the balancer send headers of version 2, or take it out of --proxy-from"
 
     def __init__(
         self,
@@ -106,11 +108,16 @@ class BalancedFactory(WrappingFactory[Any]):
         """The protocol for one connection; see IProtocolFactory."""
         if addr is None or addr not in self._balancers:
             return self.wrappedFactory.buildProtocol(addr)
-        return _Balanced(self, has_room=self.awaited < self._most)
+        return BalancedConnection(self, has_room=self.has_room)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more header is waited for."""
+        return self.awaited < self._most
 
 
 @implementer(IHalfCloseableDescriptor)
-class _Balanced(ProtocolWrapper):
+class BalancedConnection(ProtocolWrapper):
     """A balancer's connection: its client's own protocol sees it as the client's.
 
     :param has_room: whether its header is waited for.
@@ -159,7 +166,7 @@ class _Balanced(ProtocolWrapper):
         error = NetworkError(
             f"PROXY header of {getattr(address, 'host', UNIX)}",
             cause,
-            "have the balancer send headers of version 2, or take it out of --proxy-from",
+            self.factory.remedy,
             code="proxy-header-invalid",
         )
         self.factory.refused(address, error)
@@ -180,8 +187,20 @@ class _Balanced(ProtocolWrapper):
             return
         if parsed is not None:
             self._settled()
-            self._header, self._behind = parsed
-            self._begin()
+            header, self._behind = parsed
+            try:
+                self.introduced(header)
+            except InvalidHeader as error:
+                self._refuse(str(error))
+            else:
+                self._begin()
+
+    def introduced(self, header: ProxyHeader) -> None:
+        """The header has come.
+
+        :raises InvalidHeader: to refuse the connection.
+        """
+        self._header = header
 
     def _begin(self) -> None:
         wrapped: Any = self.factory.wrappedFactory.buildProtocol(self.getPeer())
