@@ -32,7 +32,7 @@ listen gateway
     bind {host}:{port}
     balance roundrobin
     source {balancer}
-    default-server check inter 200 fall 2 rise 1 send-proxy-v2
+    default-server check inter 200 fall 2 rise 1 send-proxy-v2 proxy-v2-options crc32c
 {servers}
 """
 

@@ -112,7 +112,7 @@ class BalancedFactory(WrappingFactory[Any]):
 
     @property
     def has_room(self) -> bool:
-        """Whether one more header is waited for."""
+        """True if one more header can be waited for."""
         return self.awaited < self._most
 
 
