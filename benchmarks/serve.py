@@ -31,6 +31,7 @@ from mutauth_twisted.credentials import ServiceCredentials
 from mutauth_twisted.mechanisms.kerberos import ServiceKeys
 from mutauth_twisted.net.server import MutualAuthServerFactory
 from mutauth_twisted.protection import Protection
+from mutauth_twisted.status.counting import Counting
 
 reactor: Any = _reactor
 
@@ -68,9 +69,11 @@ def make_factory(kind: str, directory: Path) -> Any:
         return TLSMemoryBIOFactory(options, False, factory)
     keys = ServiceKeys(ServiceCredentials(str(directory / f"{ACCOUNT}.keytab")))
     policy = AccessPolicy(allow=("*@TEST.EXAMPLE",))
-    return MutualAuthServerFactory(
+    made = MutualAuthServerFactory(
         reactor, factory, keys, policy, SecurityOptions(protection=Protection(kind))
     )
+    made.observers.add(Counting(reactor))  # as a service does
+    return made
 
 
 def main(kind: str, directory: str, profile: str = "") -> None:
