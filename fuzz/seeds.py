@@ -531,6 +531,19 @@ def _proxy_header() -> Seeds:
     yield "version-1", _cuts() + b"PROXY TCP4 192.0.2.7 192.0.2.1 40000 88\r\n"
 
 
+def _status() -> Seeds:
+    for path in ("/", "/healthz", "/readyz", "/health", "/metrics", "/none?x"):
+        name = path.strip("/?x") or "root"
+        yield name, _cuts() + f"GET {path} HTTP/1.1\r\nHost: localhost:1\r\n\r\n".encode()
+    accept = b"GET / HTTP/1.1\r\nHost: [::1]\r\nAccept: text/html\r\n\r\n"
+    yield "page", _cuts(3, 17, 40) + accept
+    yield "head", _cuts() + b"HEAD /metrics HTTP/1.0\n\n"
+    yield "rebound", _cuts() + b"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n"
+    yield "twice", _cuts() + b"GET / HTTP/1.1\r\nHost: evil.example\r\nHost: localhost\r\n\r\n"
+    yield "body", _cuts() + b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc"
+    yield "pipelined", _cuts() + b"GET / HTTP/1.1\r\n\r\n" * 3
+
+
 _MAKERS: dict[str, Callable[[], Seeds]] = {
     "wire-nns": lambda: _wire(NNS),
     "wire-winsock": lambda: _wire(WINSOCK),
@@ -554,6 +567,7 @@ _MAKERS: dict[str, Callable[[], Seeds]] = {
     "rnr": _rnr,
     "guid-cache": _guid_cache,
     "proxy-header": _proxy_header,
+    "status": _status,
     "dns": _dns,
 }
 

@@ -60,5 +60,6 @@ TARGETS: dict[str, Target] = {
     "rnr": Target("entries", "check_rnr", 1200),
     "guid-cache": Target("entries", "guid_cache", prepared=True),
     "proxy-header": Target("headers", "check", 1024),
+    "status": Target("requests", "check", 1024),
     "dns": Target("answers", "check", 1024),
 }

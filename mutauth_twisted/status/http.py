@@ -77,11 +77,19 @@ def _refusal(code: HTTPStatus, **headers: str) -> Response:
     return Response(f"{code.phrase}\n", code=code, headers=headers)
 
 
-def _headers(lines: list[bytes]) -> dict[str, str]:
-    headers = {}
+#: Headers that decide something: given twice, each reader would believe another one.
+_DECIDING: Final = frozenset({"host", "content-length", "transfer-encoding"})
+
+
+def _headers(lines: list[bytes]) -> dict[str, str] | None:
+    """Headers by their names; None where one that decides is given twice."""
+    headers: dict[str, str] = {}
     for line in lines:
         name, _, value = line.decode("latin-1").partition(":")
-        headers[name.strip().lower()] = value.strip()
+        name = name.strip().lower()
+        if name in headers and name in _DECIDING:
+            return None
+        headers[name] = value.strip()
     return headers
 
 
@@ -131,10 +139,10 @@ def answer(request: bytes, pages: Mapping[str, Page], *, on_loopback: bool = Fal
     """
     first, *lines = request.splitlines() or [b""]
     parsed = _REQUEST.fullmatch(first)
-    if parsed is None:
+    headers = _headers(lines)
+    if parsed is None or headers is None:
         return _refusal(HTTPStatus.BAD_REQUEST).encoded()
     method, target = parsed.group(1), parsed.group(2).decode("ascii").partition("?")[0]
-    headers = _headers(lines)
     if method not in (b"GET", b"HEAD"):
         return _refusal(HTTPStatus.METHOD_NOT_ALLOWED, Allow="GET, HEAD").encoded()
     if "transfer-encoding" in headers or headers.get("content-length", "0") != "0":

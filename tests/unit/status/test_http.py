@@ -203,6 +203,8 @@ class RefusalTests(StatusCase):
             (get + b"Host: 127.0.0.1:8081\r\n\r\n", 200),
             (get + b"Host: [::1]:8081\r\n\r\n", 200),
             (b"GET / HTTP/1.0\r\n\r\n", 200),
+            (get + b"Host: evil.example\r\nHost: localhost\r\n\r\n", 400),
+            (get + b"Content-Length: 5\r\ncontent-length:0\r\n\r\nhello", 400),
         ):
             self.assertEqual(self.ask(request)[0], code, request)
 
