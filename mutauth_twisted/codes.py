@@ -81,6 +81,12 @@ CODES: Final[dict[str, Code]] = {
         "Make room, give the service's user the right to write the file and its directory, or "
         "start the journal. The service goes on by itself.",
     ),
+    "backend-not-protected": Code(
+        "The service behind the gateway is on another machine, and the connection to it is plain: "
+        "whoever can read that network reads and changes what clients send.",
+        "Forward to `tls:HOST:PORT`, or run the gateway on the machine of the service, or accept "
+        "the risk with `--unsafe-backend`.",
+    ),
     "backend-unreachable": Code(
         "The gateway runs, but the service behind it (`--forward`) cannot be reached: it does not "
         "listen, does not answer in time, or its TLS certificate is not accepted. Clients are told "
@@ -318,6 +324,12 @@ CODES: Final[dict[str, Code]] = {
         "The peer is not authenticated as the principal it has to be.",
         "Check that the address belongs to the intended service; something between the two "
         "sides may be altering the handshake.",
+    ),
+    "listener-not-protected": Code(
+        "The local port of `mutauth connect --listen` would be open to other machines: whoever "
+        "reaches it connects as you, and the network between can be read and changed.",
+        "Add `interface=127.0.0.1`, or listen on a Unix socket, or accept the risk with "
+        "`--unsafe-listen`.",
     ),
     "not-found": Code(
         "The object is not in the directory, or this account may not see it.",

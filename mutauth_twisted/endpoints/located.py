@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
@@ -71,6 +72,8 @@ _REMEDIES = {
 }
 #: Seconds for which what was found is used, unless said otherwise.
 KEEP = 60.0
+#: Seconds for which an instance that was of no use comes behind the others.
+SHUNNED = 30.0
 _SHORTEST = 0.5  # seconds; less than that no instance is worth trying
 
 
@@ -133,6 +136,26 @@ class LocatedEndpoint:
         #: By host, of those that were found last.
         self._addresses: dict[str, Locations[str]] = {}
         self._layers: dict[str, Layer] = {}
+        #: Those that were found last; when each that was of no use may be the first again; and to
+        #: which each protocol was connected.
+        self._instances: Sequence[Instance] = ()
+        self._shunned: dict[tuple[str, int], float] = {}
+        self._used: WeakKeyDictionary[IProtocol, Instance] = WeakKeyDictionary()
+
+    def shun(self, connected: IProtocol) -> bool:
+        """Try others first, for a while, than the instance that a protocol was connected to.
+
+        :param connected: what :meth:`connect` fired with.
+        :return: whether there are others.
+        """
+        now, used = self._reactor.seconds(), self._used.get(connected)
+        if used is not None:
+            self._shunned[used.host, used.port] = now + SHUNNED
+        return any(not self._is_shunned(each) for each in self._instances)
+
+    def _is_shunned(self, instance: Instance) -> bool:
+        until = self._shunned.get((instance.host, instance.port), 0.0)
+        return until > float(self._reactor.seconds())
 
     def close(self) -> None:
         """Keep no connection to the directory any more; connections can be made all the same.
@@ -202,6 +225,9 @@ class LocatedEndpoint:
         self._addresses = {
             host: addresses for host, addresses in self._addresses.items() if host in hosts
         }
+        self._instances = found
+        here = {(each.host, each.port) for each in found}
+        self._shunned = {key: until for key, until in self._shunned.items() if key in here}
         self._layers.clear()  # the file of authorities may be another one
         for each in found:
             self._log.info(
@@ -232,7 +258,7 @@ class LocatedEndpoint:
             as well.
         """
         shares = len(found.items) + (not last)
-        for place, instance in enumerate(in_order(found.items)):
+        for place, instance in enumerate(sorted(in_order(found.items), key=self._is_shunned)):
             share = max(_SHORTEST, (deadline - self._reactor.seconds()) / (shares - place))
             self._log.debug("trying {host}:{port}", host=instance.host, port=instance.port)
             addresses = self._addresses_of(instance.host)
@@ -247,6 +273,7 @@ class LocatedEndpoint:
                     host.doubt()
                 failures.append(error)
             else:
+                self._used[connected] = instance
                 return connected
         return None
 

@@ -39,6 +39,31 @@ def _check_once(text: str) -> None:
             raise UsageError(f"endpoint {text}", cause, remedy)
 
 
+_PART = re.compile(r"(?:[^\\:]|\\.)*", re.DOTALL)
+_NAMED = re.compile(r"((?:[^\\=]|\\.)*)=(.*)", re.DOTALL)
+
+
+def _unescaped(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text, flags=re.DOTALL)
+
+
+def split_endpoint(text: str) -> tuple[str, list[str], dict[str, str]]:
+    """The kind of an endpoint string, its arguments, and those that have a keyword, as Twisted
+    takes them apart.
+    """
+    parts: list[str] = []
+    start = 0
+    while start <= len(text) and (part := _PART.match(text, start)) is not None:
+        parts.append(part.group())
+        start = part.end() + 1
+    named = [_NAMED.fullmatch(part) for part in parts[1:]]
+    arguments = [
+        _unescaped(part) for part, name in zip(parts[1:], named, strict=True) if name is None
+    ]
+    keywords = {_unescaped(name.group(1)): _unescaped(name.group(2)) for name in named if name}
+    return _unescaped(parts[0]).lower(), arguments, keywords
+
+
 def parse_client(reactor: Any, text: str) -> IStreamClientEndpoint:
     """The client endpoint that a string describes.
 

@@ -5,6 +5,7 @@ after here.
 from __future__ import annotations
 
 import socket
+from array import array
 from contextlib import suppress
 from typing import Any, Final
 
@@ -15,6 +16,11 @@ from twisted.protocols.policies import ProtocolWrapper
 
 from mutauth_twisted.net.outlet import Outlet
 from mutauth_twisted.net.vanished import watcher_for
+from mutauth_twisted.windows import WINDOWS
+
+if not WINDOWS:
+    from fcntl import ioctl
+    from termios import TIOCOUTQ
 
 #: After how many seconds of silence TCP asks whether the peer is still there, how often, and how
 #: many times (RFC 9293 3.8.4).  One that has gone without a word, or has closed what we go on
@@ -44,6 +50,52 @@ def unsent(transport: Any) -> int:
     # Twisted tells a producer that the buffer has run empty, and nobody how far it is: these are
     # its own sums.
     return len(transport.dataBuffer) - transport.offset + transport._tempDataLen
+
+
+def untaken(transport: Any) -> int:
+    """Number of bytes that were written and that the peer's side has not taken, as far as is known:
+    those that the transport has, and those that the kernel has (SIOCOUTQ), which has what a TCP
+    peer's kernel has not acknowledged.
+    """
+    waiting, below = unsent(transport), lowest(transport)
+    if isinstance(below, Connection) and below.connected and not WINDOWS:
+        size = array("i", [0])
+        with suppress(OSError):
+            ioctl(below.fileno(), TIOCOUTQ, size)
+        waiting += size[0]
+    return waiting
+
+
+#: How often it is looked whether the peer has taken everything, in seconds.
+_LOOK: Final = 0.05
+
+
+def abort_when_taken(transport: Any) -> None:
+    """Abort a connection once the peer has taken what was written, or some of it for
+    :data:`STALLED` seconds not; nothing more is read.
+
+    A reset destroys what is still on its way, which a connection that is cut may have told.
+    """
+    left = untaken(transport)
+    if not left:
+        transport.abortConnection()
+        return
+    transport.pauseProducing()
+    reactor = lowest(transport).reactor
+    since = reactor.seconds()
+
+    def look(left: int, since: float) -> None:
+        if not lowest(transport).connected:
+            return
+        now = untaken(transport)
+        if now < left:
+            since = reactor.seconds()
+        if now and reactor.seconds() - since < STALLED:
+            reactor.callLater(_LOOK, look, now, since)
+        else:
+            transport.abortConnection()
+
+    reactor.callLater(_LOOK, look, left, since)
 
 
 def _tcp(transport: Any) -> Connection | None:

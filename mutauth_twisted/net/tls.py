@@ -11,8 +11,10 @@ has two channels, and not the key of the service's certificate.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from attrs import frozen
@@ -38,6 +40,7 @@ from twisted.internet.ssl import (
     Certificate,
     CertificateOptions,
     TLSVersion,
+    platformTrust,
     trustRootFromCertificates,
 )
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
@@ -196,7 +199,7 @@ class Layer:
             )
         try:
             if self._expected is not None:
-                _verify(connection, self._expected)
+                verify_name(connection, self._expected)
             if is_mutauth:
                 exported = connection.export_keying_material(_EXPORTER_LABEL, _EXPORTER_SIZE)
                 binding = ChannelBinding(TLS_EXPORTER, exported)
@@ -361,9 +364,15 @@ class _ClientConnections:
     # Not Twisted's optionsForClientTLS: it lets a certificate pass that has no subject alternative
     # names at all.
 
-    def __init__(self, options: CertificateOptions, server_name: str | None = None) -> None:
+    def __init__(
+        self,
+        options: CertificateOptions,
+        server_name: str | None = None,
+        protocols: Sequence[bytes] = (ALPN,),
+    ) -> None:
         self._context = options.getContext()
-        self._context.set_alpn_protos([ALPN])
+        if protocols:
+            self._context.set_alpn_protos(list(protocols))
         if options.verify:
             self._context.set_verify(
                 VERIFY_PEER, _trusted
@@ -404,6 +413,37 @@ def checking_layer(authority: Authority, host: str) -> Layer:
     return Layer(_ClientConnections(options, name), client=True, expected=name)
 
 
+def named_client(
+    name: str,
+    trusted: str | None = None,
+    certificate: str | None = None,
+    key: str | None = None,
+) -> IOpenSSLClientConnectionCreator:
+    """TLS, and nothing else, to a server whose certificate comes from a trusted authority; that it
+    is for the name is for :func:`verify_name` to see.
+
+    :param name: the server's.
+    :param trusted: a file of certificates (PEM), or a directory of such files; None: the system's.
+    :param certificate: a certificate to show (PEM); None: none.
+    :param key: its key, where it is in another file.
+    :raises CredentialError: when a file cannot be used.
+    """
+    options: dict[str, Any] = {"trustRoot": platformTrust()}
+    if trusted is not None:
+        path = Path(trusted)
+        files = sorted(path.glob("*.pem")) if path.is_dir() else [path]
+        found = [each for file in files for each in _certificates(str(file))]
+        options["trustRoot"] = trustRootFromCertificates(
+            [Certificate(X509.from_cryptography(each)) for each in found]
+        )
+    if certificate is not None:
+        chain = _certificates(certificate)
+        options["privateKey"] = PKey.from_cryptography_key(_key(key or certificate))
+        options["certificate"] = X509.from_cryptography(chain[0])
+        options["extraCertChain"] = [X509.from_cryptography(each) for each in chain[1:]]
+    return _ClientConnections(CertificateOptions(**options), _checked_name(name), ())
+
+
 def _checked_name(name: str) -> str:
     """A name as certificates have it.
 
@@ -424,7 +464,12 @@ def _is_address(name: str) -> bool:
     return isIPAddress(name) or isIPv6Address(name)
 
 
-def _verify(connection: Connection, name: str) -> None:
+def verify_name(connection: Connection, name: str) -> None:
+    """See that the peer's certificate is for a DNS name or an address (RFC 9525).
+
+    :raises VerificationError: when it is for others.
+    :raises CertificateError: when it is for none.
+    """
     if _is_address(name):
         verify_ip_address(connection, name)
     else:

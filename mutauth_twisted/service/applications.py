@@ -15,10 +15,11 @@ from twisted.python.reflect import InvalidName, ModuleNotFound, ObjectNotFound, 
 from zope.interface import implementer
 
 from mutauth_twisted.errors import MutualAuthError, UsageError
-from mutauth_twisted.gateway.backend import Backend, Introducer, backend_endpoint
+from mutauth_twisted.gateway.backend import Introducer, make_backend
 from mutauth_twisted.gateway.forwarded import proxy_introducer
 from mutauth_twisted.gateway.ident import IdentFactory
-from mutauth_twisted.gateway.relay import RelayFactory
+from mutauth_twisted.gateway.proxyprotocol import ProxyHeader
+from mutauth_twisted.gateway.relay import HalfClosed, RelayFactory
 from mutauth_twisted.log import LimitedLog, Log
 from mutauth_twisted.settings.service import Settings
 
@@ -77,15 +78,21 @@ def _plain_service(
     def refused(failure: Failure) -> None:
         error = failure.value
         if isinstance(error, MutualAuthError):
-            text = f"the plain service at {target} is not contacted: {error.coded}"
-            failures.line(error.code, error.subject, lambda: text, LogLevel.error)
-            return
-        text = f"the plain service at {target} cannot be reached: {failure.getErrorMessage()}"
-        failures.line("unreachable", target, lambda: text, LogLevel.error)
+            failures.line(error.code, error.subject, lambda: error.coded, LogLevel.error)
+        else:
+            _log.failure("internal error on the way to the backend", failure)
 
-    endpoint = backend_endpoint(reactor, target, None if ident is None else ident.address)
-    backend = Backend(endpoint, _introducers(settings, ident))
-    return RelayFactory(backend.connect, refused)
+    backend = make_backend(
+        reactor,
+        target,
+        _introducers(settings, ident),
+        bind=None if ident is None else ident.address,
+        timeout=settings.backend_timeout,
+        unsafe=settings.unsafe_backend,
+        greeting=ProxyHeader(local=True).encode() if settings.proxy_protocol else b"",
+    )
+    patience = HalfClosed(reactor, settings.half_closed_timeout)
+    return RelayFactory(backend.connect, refused, half_closed=patience)
 
 
 def application_factory(

@@ -331,7 +331,7 @@ SECTIONS: Mapping[tuple[str, Where], tuple[Option, ...]] = {
             "unix (who connects to a UNIX socket).",
         ),
         Option("echo", FLAG, "Serve an echo."),
-        Option("forward", _STRPORT, "Plain service to stand before: a client endpoint string."),
+        Option("forward", _STRPORT, "Service to stand before (backend): a client endpoint string."),
         Option(
             "factory",
             _NAME,
@@ -351,6 +351,14 @@ SECTIONS: Mapping[tuple[str, Where], tuple[Option, ...]] = {
         ),
     ),
     ("What the backend is told", _SERVICE): (
+        Option("backend-timeout", _seconds(), "Seconds for a connection to it.", 10.0),
+        Option(
+            "half-closed-timeout",
+            _seconds(86400, zero=True),
+            "Seconds without a byte that cut a connection of which one side has ended; 0: never.",
+            600.0,
+        ),
+        Option("unsafe-backend", FLAG, "Forward to another machine without TLS."),
         Option("proxy-protocol", FLAG, "Tell it who the client is, by PROXY protocol headers."),
         Option("proxy-protocol-groups", FLAG, "Tell it the SIDs of the client's groups, too."),
         Option(
@@ -505,6 +513,9 @@ NEEDS: Mapping[str, tuple[str, str | None]] = {
     "tls-cert": ("protection", Protection.TLS.value),
     "tls-key": ("tls-cert", None),
     "ident-address": ("forward", None),
+    "backend-timeout": ("forward", None),
+    "half-closed-timeout": ("forward", None),
+    "unsafe-backend": ("forward", None),
     "proxy-protocol": ("forward", None),
     "proxy-protocol-groups": ("proxy-protocol", None),
     "tls-ca": ("protection", Protection.TLS.value),

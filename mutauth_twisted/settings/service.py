@@ -38,6 +38,10 @@ class Settings:
     :param check_interval: seconds between checks of the directory; 0: none but at the start.
     :param directory: how the directory is reached.
     :param serve: what to serve, as a kind (``echo``, ``forward``, ``factory``) and its argument.
+    :param backend_timeout: seconds that a connection to a backend may take.
+    :param unsafe_backend: whether a plain backend may be on another machine.
+    :param half_closed_timeout: seconds without a byte after which a half-closed connection is cut;
+        0: never.
     :param proxy_protocol: whether a backend is told by a PROXY header who a client is.
     :param proxy_groups: whether that tells the client's groups.
     :param ident_address: where the backend is dialled from, and its ident queries are answered.
@@ -67,6 +71,9 @@ class Settings:
     directory: DirectoryOptions
     state_dir: Path
     serve: tuple[str, str]
+    backend_timeout: float
+    unsafe_backend: bool
+    half_closed_timeout: float
     proxy_protocol: bool
     proxy_groups: bool
     ident_address: tuple[str, int] | None
@@ -122,6 +129,9 @@ def service_settings(values: Values, name: str | None = None) -> Settings:
         directory=values.directory,
         state_dir=Path(values["state-dir"]),
         serve=serve,
+        backend_timeout=values["backend-timeout"],
+        unsafe_backend=values["unsafe-backend"],
+        half_closed_timeout=values["half-closed-timeout"],
         proxy_protocol=values["proxy-protocol"],
         proxy_groups=values["proxy-protocol-groups"],
         ident_address=ident_address,

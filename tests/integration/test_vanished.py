@@ -149,7 +149,7 @@ class RelayTests(TestCase):
         plain = self.listening()
         target = TCP4ClientEndpoint(reactor, HOST, plain.getsockname()[1])
         port: Any = await TCP4ServerEndpoint(reactor, 0, interface=HOST).listen(
-            RelayFactory(Backend(target).connect, lambda failure: None)
+            RelayFactory(Backend(reactor, target).connect, lambda failure: None)
         )
         self.addCleanup(port.stopListening)
         client = socket.create_connection((HOST, port.getHost().port))
@@ -180,8 +180,9 @@ class RelayTests(TestCase):
 
     async def test_reset(self) -> None:
         """A client that has reset is noticed though nobody reads what it sent, and ends the
-        connection to the service.
+        connection to the service, which has some time to take it.
         """
+        self.patch(sockets, "STALLED", 2)
         client, _ = await self.relay()
         await self.fill(client)
         reset(client)
@@ -189,6 +190,7 @@ class RelayTests(TestCase):
 
     async def test_reset_by_the_service(self) -> None:
         """So is a service whose answers the client does not take."""
+        self.patch(sockets, "STALLED", 2)
         _, service = await self.relay()
         await self.fill(service)
         reset(service)

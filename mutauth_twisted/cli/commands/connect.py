@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
 from typing import Any
 
 import click
+from attrs import frozen
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionDone
@@ -18,8 +18,9 @@ from zope.interface import implementer
 from mutauth_twisted.cli.output import note, report
 from mutauth_twisted.cli.reactor import begin_logging, run_in_reactor
 from mutauth_twisted.errors import MutualAuthError, NetworkError, UsageError
-from mutauth_twisted.gateway.backend import Backend
-from mutauth_twisted.gateway.relay import Relay, RelayFactory
+from mutauth_twisted.gateway.backend import is_local
+from mutauth_twisted.gateway.entrance import EntranceFactory
+from mutauth_twisted.gateway.relay import HalfClosed, Relay
 from mutauth_twisted.net.client import MutualAuthClientEndpoint
 from mutauth_twisted.net.descriptors import raise_limit
 from mutauth_twisted.net.draining import Live
@@ -123,19 +124,36 @@ def _report(failure: Failure) -> None:
     report(failure.value)
 
 
-async def _through_port(
-    reactor: Any, endpoint: IStreamClientEndpoint, listen: str, seconds: float
-) -> None:
+@frozen
+class _Listening:
+    """The options of ``--listen``."""
+
+    where: str
+    unsafe: bool
+    drain_timeout: float
+    half_closed_timeout: float
+
+
+async def _through_port(reactor: Any, endpoint: IStreamClientEndpoint, options: _Listening) -> None:
     raise_limit()
     live: Live[Relay] = Live(reactor)
-    port = await listen_on(reactor, listen, RelayFactory(Backend(endpoint).connect, _report, live))
+    patience, seconds = HalfClosed(reactor, options.half_closed_timeout), options.drain_timeout
+    factory = EntranceFactory(endpoint, _report, live, patience)
+    # Nothing is accepted before this function waits for something.
+    port = await listen_on(reactor, options.where, factory)
     address = port.getHost()
-    click.echo(f"mutauth: listening on {describe(address)}", err=True)
-    if isinstance(address, IPv4Address | IPv6Address) and ip_address(address.host).is_unspecified:
-        note(
-            "whoever reaches this port connects as you; add interface=127.0.0.1 to keep it to this "
-            "machine"
+    is_open = isinstance(address, IPv4Address | IPv6Address) and not is_local(address.host)
+    if is_open and not options.unsafe:
+        await port.stopListening()
+        raise UsageError(
+            f"--listen {options.where}",
+            "other machines reach this port, and whoever does connects as you, in the clear",
+            "add interface=127.0.0.1, or listen on a Unix socket; --unsafe-listen accepts the risk",
+            code="listener-not-protected",
         )
+    click.echo(f"mutauth: listening on {describe(address)}", err=True)
+    if is_open:
+        note("whoever reaches this port connects as you, in the clear (--unsafe-listen)")
     try:
         await Deferred()
     finally:
@@ -175,8 +193,26 @@ class _Connect(click.Command):
     show_default=True,
     help="With --listen: how long connections may go on after SIGTERM or Ctrl-C.",
 )
+@click.option(
+    "--half-closed-timeout",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0),
+    default=600.0,
+    show_default=True,
+    help="With --listen: cut a connection of which one side has ended and the other is silent.",
+)
+@click.option(
+    "--unsafe-listen", is_flag=True, help="With --listen: accept plain clients of other machines."
+)
 @click.option("-v", "--verbose", is_flag=True, help="Show each step and what it authenticated.")
-def connect(endpoint: str, listen: str | None, drain_timeout: float, verbose: bool) -> None:
+def connect(
+    endpoint: str,
+    listen: str | None,
+    drain_timeout: float,
+    half_closed_timeout: float,
+    unsafe_listen: bool,
+    verbose: bool,
+) -> None:
     """Connect standard input and output to a service that authenticates itself.
 
     ENDPOINT is a Twisted client endpoint string, such as mutauth:scp=echoSvc
@@ -189,6 +225,9 @@ def connect(endpoint: str, listen: str | None, drain_timeout: float, verbose: bo
             "write mutauth:scp=NAME or mutauth:ENDPOINT:spn=SPN",
         )
     begin_logging(verbose)
+    listening = (
+        _Listening(listen, unsafe_listen, drain_timeout, half_closed_timeout) if listen else None
+    )
 
     async def main(reactor: Any) -> None:
         target = parse_client(reactor, endpoint)
@@ -198,8 +237,8 @@ def connect(endpoint: str, listen: str | None, drain_timeout: float, verbose: bo
         ):
             note(f"package {target.package.name}: the service is NOT AUTHENTICATED")
         await (
-            _through_port(reactor, target, listen, drain_timeout)
-            if listen
+            _through_port(reactor, target, listening)
+            if listening is not None
             else _through_stdio(reactor, target)
         )
 

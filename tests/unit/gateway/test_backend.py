@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectionDone, ConnectionLost, ConnectionRefusedError
+from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from mutauth_twisted.errors import AccessDenied
-from mutauth_twisted.gateway.backend import Backend, Introduction, backend_endpoint
+from mutauth_twisted.errors import AccessDenied, MutualAuthError, NetworkError, UsageError
+from mutauth_twisted.gateway.backend import (
+    FORGOTTEN,
+    Backend,
+    Introduction,
+    is_local,
+    make_backend,
+)
 from mutauth_twisted.gateway.relay import RelayFactory
 
 
@@ -70,7 +78,7 @@ class IntroductionTests(SynchronousTestCase):
 
     def connect(self, *introducers: Any) -> Any:
         """A client's side of the relay."""
-        backend = Backend(cast(Any, self.endpoint), introducers)
+        backend = Backend(Clock(), cast(Any, self.endpoint), introducers=introducers)
         client: Any = RelayFactory(backend.connect, self.refusals.append).buildProtocol(None)
         client.makeConnection(self.transport)
         return client
@@ -128,7 +136,128 @@ class IntroductionTests(SynchronousTestCase):
     def test_bind(self) -> None:
         """The backend is dialled from the address that was asked for."""
         reactor = MemoryReactorClock()
-        backend = Backend(backend_endpoint(reactor, "tcp:127.0.0.1:5432", "127.0.0.5"))
+        backend = make_backend(reactor, "tcp:127.0.0.1:5432", bind="127.0.0.5")
         self.assertNoResult(backend.connect(self.transport))
         self.assertEqual(reactor.tcpClients[0][:2], ("127.0.0.1", 5432))
         self.assertEqual(reactor.tcpClients[0][4], ("127.0.0.5", 0))
+
+
+class LocalTests(SynchronousTestCase):
+    """Where a plain backend may be."""
+
+    def test_addresses(self) -> None:
+        """Loopback in all its forms, and no address or name that may lead elsewhere."""
+        for host in (
+            "127.0.0.1",
+            "127.9.9.9",
+            "::1",
+            "::ffff:127.0.0.1",
+            "localhost",
+            "LocalHost.",
+        ):
+            self.assertTrue(is_local(host), host)
+        for host in ("0.0.0.0", "::", "10.0.0.1", "::ffff:10.0.0.1", "localhost.example", "", "1"):
+            self.assertFalse(is_local(host), host)
+
+    def test_strings(self) -> None:
+        """However it is written, a plain backend elsewhere is refused."""
+        reactor = MemoryReactorClock()
+        for text in (
+            "tcp:127.0.0.1:80",
+            "tcp:host=localhost:port=80",
+            "tcp:\\:\\:1:80",
+            "unix:/run/app.sock",
+            "tls:db.example:5433",
+        ):
+            make_backend(reactor, text)
+        for text in (
+            "tcp:10.0.0.1:80",
+            "tcp:host=10.0.0.1:port=80",
+            "TCP:db.example:80",
+            "tcp:port=80:host=db.example",
+            "ssl:db.example:80",
+        ):
+            error = self.assertRaises(UsageError, make_backend, reactor, text)
+            self.assertEqual(error.code, "backend-not-protected", text)
+            make_backend(reactor, text, unsafe=True)
+
+    def test_name_that_leads_elsewhere(self) -> None:
+        """A local name that is not resolved to this machine is found out before a byte is sent."""
+        reactor = MemoryReactorClock()
+        backend = make_backend(reactor, "tcp:127.0.0.1:80", [lambda client: _Told("one", [])])
+        connecting = backend.connect(_Transport())
+        service: Any = reactor.tcpClients[0][2].buildProtocol(None)
+        elsewhere = _Transport(peerAddress=IPv4Address("TCP", "192.0.2.1", 80))
+        service.makeConnection(elsewhere)
+        self.assertTrue(elsewhere.aborted)
+        self.assertEqual(elsewhere.value(), b"")
+        self.failureResultOf(connecting, UsageError)
+
+    def test_tls_strings(self) -> None:
+        """What is wrong with one is said."""
+        missing = self.mktemp()
+        for text, cause in (
+            ("tls:db.example", "a part of it is missing"),
+            ("tls:db.example:5433:5434", "one too many"),
+            ("tls:db.example:5433:trustRoot=x", "one too many"),
+            ("tls:db.example:postgres", "its port is invalid"),
+            ("tls:db..example:5433", "not a DNS name"),
+            (f"tls:db.example:5433:trustRoots={missing}", "cannot be read"),
+        ):
+            error = self.assertRaises(MutualAuthError, make_backend, MemoryReactorClock(), text)
+            self.assertIn(cause, str(error), text)
+
+
+class FaultTests(SynchronousTestCase):
+    """What is known of a backend."""
+
+    def test_counted(self) -> None:
+        """Failures are counted, and stand for a while, unless a connection is made."""
+        clock, endpoint = Clock(), _Endpoint()
+        backend = Backend(clock, cast(Any, endpoint), "tcp:127.0.0.1:80", timeout=3)
+        self.assertIsNone(backend.fault)
+        for number in (1, 2):
+            endpoint.connecting = Deferred()
+            connecting = backend.connect(_Transport())
+            clock.advance(3)
+            error = self.failureResultOf(connecting, NetworkError).value
+            self.assertIn("did not answer within 3 s", str(error))
+            self.assertEqual((backend.connected, backend.failed), (0, number))
+        assert backend.fault is not None
+        self.assertEqual(backend.fault.code, "backend-unreachable")
+        clock.advance(FORGOTTEN + 1)
+        self.assertIsNone(backend.fault)
+        endpoint.connecting = Deferred()
+        self.failureResultOf(self.failed(backend, endpoint), NetworkError)
+        self.assertIsNotNone(backend.fault)
+        endpoint.connecting = Deferred()
+        backend.connect(_Transport())
+        endpoint.succeed()
+        self.assertIsNone(backend.fault)
+        self.assertEqual((backend.connected, backend.failed), (1, 3))
+
+    def failed(self, backend: Backend, endpoint: _Endpoint) -> Deferred[Any]:
+        """A connection that cannot be made."""
+        connecting = backend.connect(_Transport())
+        endpoint.connecting.errback(ConnectionRefusedError())
+        return connecting
+
+    def test_probe(self) -> None:
+        """A probe says what it has to without a client, and leaves."""
+        endpoint = _Endpoint()
+        backend = Backend(Clock(), cast(Any, endpoint), greeting=b"nobody")
+        probing = backend.probe()
+        endpoint.succeed()
+        self.assertIsNone(self.successResultOf(probing))
+        self.assertEqual(endpoint.transport.value(), b"nobody")
+        self.assertTrue(endpoint.transport.disconnecting)
+
+    def test_gone_before_ready(self) -> None:
+        """A connection that ends within its TLS handshake was none."""
+        endpoint = _Endpoint()
+        backend = Backend(Clock(), cast(Any, endpoint), name="db.example")
+        connecting = backend.connect(_Transport())
+        service = endpoint.succeed()
+        self.assertNoResult(connecting)
+        service.connectionLost(Failure(ConnectionLost()))
+        self.failureResultOf(connecting, NetworkError)

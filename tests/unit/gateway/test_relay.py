@@ -7,6 +7,7 @@ from typing import Any, cast
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost, ConnectionRefusedError
 from twisted.internet.interfaces import IHalfCloseableDescriptor
+from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -64,7 +65,7 @@ class RefusedTests(SynchronousTestCase):
         """The accepted connection is aborted, whatever becomes of telling why."""
         target = _Target()
         relay = RelayFactory(
-            Backend(cast(Any, target)).connect, lambda failure: 1 / 0
+            Backend(Clock(), cast(Any, target)).connect, lambda failure: 1 / 0
         ).buildProtocol(None)
         transport = _Transport()
         relay.makeConnection(transport)
@@ -77,10 +78,11 @@ class RelayTests(SynchronousTestCase):
     """Bytes, ends and failures, in both directions."""
 
     def setUp(self) -> None:
+        self.clock = Clock()
         self.target = _Target()
         self.transport = _Transport()
         self.refusals: list[Failure] = []
-        connect = Backend(cast(Any, self.target)).connect
+        connect = Backend(self.clock, cast(Any, self.target)).connect
         self.client: Any = RelayFactory(connect, self.refusals.append).buildProtocol(None)
         self.client.makeConnection(self.transport)
 
@@ -105,9 +107,13 @@ class RelayTests(SynchronousTestCase):
 
     def test_each_side_holds_up_the_other(self) -> None:
         """A slow reader pauses the writer at the far end."""
-        self.target.succeed()
-        self.assertIs(self.target.transport.producer, self.transport)
-        self.assertIs(self.transport.producer, self.target.transport)
+        service = self.target.succeed()
+        self.assertIs(self.target.transport.producer, self.client)
+        self.assertIs(self.transport.producer, service)
+        service.pauseProducing()
+        self.assertEqual(self.target.transport.producerState, "paused")
+        service.resumeProducing()
+        self.assertEqual(self.target.transport.producerState, "producing")
 
     def test_half_close(self) -> None:
         """An end of stream is passed on, the answer still comes back, and then all is closed."""
@@ -142,7 +148,9 @@ class RelayTests(SynchronousTestCase):
         """
         self.target.connecting.errback(ConnectionRefusedError())
         self.assertTrue(self.transport.aborted)
-        self.assertTrue(self.refusals[0].check(ConnectionRefusedError))
+        error: Any = self.refusals[0].value
+        self.assertEqual(error.code, "backend-unreachable")
+        self.assertIn("connection refused", str(error))
 
     def test_client_leaves_early(self) -> None:
         """An accepted side that goes away while the target is being reached stops the attempt,
