@@ -10,13 +10,18 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.task import Clock
 
 from fuzz.inputs import Choices
-from mutauth_twisted.status.http import StatusFactory
+from mutauth_twisted.status.http import Response, StatusFactory
 from mutauth_twisted.status.pages import pages
 from mutauth_twisted.status.snapshot import Snapshot
 from mutauth_twisted.testing.fakes import FakeTransport, captured_log, chunked
 
 _PLACE: Final = IPv4Address("TCP", "127.0.0.1", 8081)
 _SERVICES: Final = (Snapshot("x", ("127.0.0.1:1",)),)
+#: But for the metrics, which tell the time.
+_PAGES: Final = {
+    **pages(lambda: _SERVICES, "h", lambda: 0.0),
+    "/metrics": lambda _: Response("metrics"),
+}
 _CODES: Final = frozenset({200, 400, 404, 405, 413, 421, 431})
 
 
@@ -47,7 +52,7 @@ def check(data: bytes) -> None:
 
 
 def _answer(chunks: Iterable[bytes]) -> bytes:
-    factory = StatusFactory(Clock(), pages(lambda: _SERVICES, "h", lambda: 0.0))
+    factory = StatusFactory(Clock(), _PAGES)
     protocol, transport = factory.buildProtocol(_PLACE), _Transport()
     with captured_log() as events:
         protocol.makeConnection(transport)
