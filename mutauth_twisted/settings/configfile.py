@@ -149,7 +149,7 @@ def _check_together(services: Iterable[Settings], told: Collector) -> None:
                 front = service.front
                 subject = front.place(key) + front.spell(key, value)
                 cause = f"[{_SERVICES}.{other.name}] has the same"
-                told.add(UsageError(subject, cause, f"give each service a {key} of its own"))
+                told.add(UsageError(subject, cause, f"give each service its own {key}"))
 
 
 def _claims(service: Settings) -> Iterator[tuple[str, object, object]]:
@@ -157,6 +157,10 @@ def _claims(service: Settings) -> Iterator[tuple[str, object, object]]:
     for text in service.listen:
         if not _ANY_PORT.match(text):
             yield "listen", text, text
+    if service.ident_address is not None:
+        # Whatever the port: a backend asks at one.
+        address, port = service.ident_address
+        yield "ident-address", f"{address}:{port}", address
     if service.publish and service.entry == "scp":
         scp = service.service.scp_name or service.service.service_class
         parent = (service.service.scp_parent or service.service.host).casefold()

@@ -204,7 +204,7 @@ class MistakeTests(Case):
         self.assertEqual(
             line,
             'F:18: [service.echo] key listen = "tcp:9000": [service.shop] has the same; give each '
-            "service a listen of its own",
+            "service its own listen",
         )
         (line,) = self.mistakes(GOOD.replace('"echoSvc"', '"Shop"'))
         self.assertIn('key scp-name = "Shop": [service.shop] has the same', line)
@@ -212,6 +212,15 @@ class MistakeTests(Case):
         self.assertEqual(len(self.read(named).services), 2)
         off = GOOD.replace('"echoSvc"', '"shop"\npublish = "none"')
         self.assertEqual(len(self.read(off).services), 2)
+        ident = GOOD.replace("[service.echo]", 'ident-address = "127.0.0.5"\n\n[service.echo]')
+        ident = ident.replace("echo = true", 'forward = "tcp:127.0.0.1:7"\n{}')
+        (line,) = self.mistakes(ident.format('ident-address = "127.0.0.5:1113"'))
+        self.assertIn("[service.shop] has the same; give each service its own ident-address", line)
+        other = self.read(ident.format('ident-address = "127.0.0.6"'))
+        self.assertEqual(
+            [service.ident_address for service in other.services],
+            [("127.0.0.5", 113), ("127.0.0.6", 113)],
+        )
         any_port = GOOD.replace('"tcp:9000"', '"tcp:0"') + 'listen = ["tcp:0"]\n'
         self.assertEqual(len(self.read(any_port).services), 2)
 

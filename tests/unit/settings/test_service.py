@@ -256,6 +256,37 @@ class OptionsTests(SynchronousTestCase):
         self.assertIn("exactly one", self.refused(*MINIMAL[:4], *MINIMAL[5:]))
         self.assertIn("exactly one", self.refused(*MINIMAL, "--forward", "tcp:localhost:1"))
 
+    def test_told_to_the_backend(self) -> None:
+        """What a backend is told needs a backend; ident a loopback address of its own."""
+        forward = (*MINIMAL[:4], *MINIMAL[5:], "--forward", "tcp:127.0.0.1:5432")
+        plain = self.settings(*forward)
+        told = (plain.proxy_protocol, plain.proxy_groups, plain.ident_address)
+        self.assertEqual(told, (False, False, None))
+        words = ("--proxy-protocol", "--proxy-protocol-groups", "--ident-address", "127.0.0.5")
+        full = self.settings(*forward, *words)
+        told = (full.proxy_protocol, full.proxy_groups, full.ident_address)
+        self.assertEqual(told, (True, True, ("127.0.0.5", 113)))
+        port = self.settings(*forward, "--ident-address", "127.1.2.3:1113")
+        self.assertEqual(port.ident_address, ("127.1.2.3", 1113))
+        for given, cause in (
+            ((*MINIMAL, "--proxy-protocol"), "it means nothing without --forward"),
+            ((*forward, "--proxy-protocol-groups"), "it means nothing without --proxy-protocol"),
+            ((*MINIMAL, "--ident-address", "127.0.0.5"), "it means nothing without --forward"),
+            ((*forward, "--ident-address", "10.0.0.5"), "it is not a loopback address"),
+            ((*forward, "--ident-address", "localhost"), "it is not a loopback address"),
+            ((*forward, "--ident-address", "127.0.0.5.example.com"), "it is not a loopback"),
+            ((*forward, "--ident-address", "::1"), "it is not a loopback address"),
+            ((*forward, "--ident-address", "127.0.0.1"), "every program of this machine"),
+            ((*forward, "--ident-address", "127.0.0.5:"), "its port is out of range"),
+            ((*forward, "--ident-address", "127.0.0.5:0"), "its port is out of range"),
+            ((*forward, "--ident-address", "127.0.0.5:65536"), "its port is out of range"),
+            (
+                (*forward[:-1], "unix:/run/pg", "--ident-address", "127.0.0.5"),
+                "only a tcp: backend can ask who is there",
+            ),
+        ):
+            self.assertIn(cause, self.refused(*given), given)
+
     def test_mistakes(self) -> None:
         """Each is one line that names the option."""
         for words in (
