@@ -336,12 +336,13 @@ def make_backend(
     if bind is not None:
         text = f"{text}:bindAddress={bind}"
     host = (keywords.get("host") or next(iter(arguments), "")).strip("[]")
+    endpoint = _tls_endpoint(reactor, text) if kind == "tls" else parse_client(reactor, text)
     is_protected = kind in ("tls", "mutauth")
     if not (unsafe or is_protected or kind == "unix" or (kind == "tcp" and is_local(host))):
         raise _not_local(text)
     return Backend(
         reactor,
-        _tls_endpoint(reactor, text) if kind == "tls" else parse_client(reactor, text),
+        endpoint,
         text,
         introducers,
         timeout=timeout,
