@@ -51,13 +51,18 @@ def parse_sid(text: str) -> str:
     return "-".join(["S-1", str(authority), *map(str, subauthorities)])
 
 
+def is_ticket_sid(sid: str) -> bool:
+    """Tell whether a ticket may name a group."""
+    return _LOCAL_SID.fullmatch(sid) is None
+
+
 def check_group_sid(sid: str, subject: str) -> None:
     """See that a group can be among those of a client's ticket.
 
     :param subject: how the error names the group.
     :raises UsageError: when no ticket ever names it.
     """
-    if _LOCAL_SID.fullmatch(sid):
+    if not is_ticket_sid(sid):
         cause = (
             "no ticket names it: a machine adds it to its own sessions, and not a domain controller"
         )

@@ -18,13 +18,17 @@ from mutauth_twisted.cli.imports import interruptible
 
 
 def names() -> list[str]:
-    """The sub-commands' names, which are those of their files."""
-    return sorted(module.name for module in iter_modules(commands.__path__))
+    """The sub-commands' names, which are those of their files, with ``-`` for ``_``."""
+    return sorted(module.name.replace("_", "-") for module in iter_modules(commands.__path__))
+
+
+def _module_of(name: str) -> str:
+    return f"{commands.__name__}.{name.replace('-', '_')}"
 
 
 def summary(name: str) -> str:
     """The first line of a sub-command's docstring, read without importing the file."""
-    spec: Any = find_spec(f"{commands.__name__}.{name}")
+    spec: Any = find_spec(_module_of(name))
     words = tokenize.generate_tokens(io.StringIO(spec.loader.get_source(spec.name)).readline)
     docstring = next(word.string for word in words if word.type == tokenize.STRING)
     return str(ast.literal_eval(docstring)).partition("\n")[0]
@@ -42,8 +46,8 @@ class Commands(OneLineGroup):
         if cmd_name not in names():
             return None
         with interruptible():
-            module = import_module(f"{commands.__name__}.{cmd_name}")
-        command: click.Command = getattr(module, cmd_name)
+            module = import_module(_module_of(cmd_name))
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -34,6 +34,8 @@ def _option(row: schema.Option, changes: dict[str, Any]) -> Callable[[Command], 
     def convert(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
         return value if value in (None, ()) else COMMAND.convert(row, value)
 
+    if row.kind is schema.FLAG:
+        return click.option(f"--{row.name}", is_flag=True, help=row.usage, **changes)
     told = {
         "metavar": row.kind.metavar,
         "help": row.usage,
