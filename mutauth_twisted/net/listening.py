@@ -152,7 +152,7 @@ class _Binding:
         inherited = self._inherited
         if inherited is None:
             inherited = socket.socket(fileno=os.dup(fileDescriptor))
-            _check(inherited, addressFamily)
+            _check(inherited, addressFamily or inherited.family)
         return _Held(inherited, factory, BACKLOG)
 
 
@@ -279,6 +279,8 @@ class Places:
         """
         if bound := self._bound.get(text):
             return await bound.pop(0).listen(factory)
+        if _PASSED.search(text):
+            return await Listener(self._reactor, text).listen(factory)
         return await listen_on(self._reactor, text, factory)
 
 

@@ -98,6 +98,8 @@ _TAKES_BACKLOG = re.compile(r"(?:haproxy:)?(?:tcp6?|ssl|tls|unix):")
 
 
 def _server_endpoint(reactor: Any, text: str) -> IStreamServerEndpoint:
+    if "systemd:" in text and "domain=" not in text:  # the socket knows it
+        text = text.replace("systemd:", "systemd:domain=UNSPEC:")
     if _TAKES_BACKLOG.match(text) and ":backlog=" not in text:
         with suppress(TypeError):  # it has one already, without its name
             return cast(

@@ -20,8 +20,11 @@ from mutauth_twisted.errors import CredentialError, UsageError
 from mutauth_twisted.files import MOST
 from mutauth_twisted.findings import Finding
 from mutauth_twisted.kerberos.keytab import keytab_file
+from mutauth_twisted.log import Log
 from mutauth_twisted.settings.process import ProcessSettings
 from mutauth_twisted.settings.service import Settings
+
+_log = Log()
 
 #: Where a file that is open is found under a name of its own (Linux, proc(5)).
 _OPEN_FILE = "/proc/self/fd/{}"
@@ -63,6 +66,7 @@ def shed(settings: ProcessSettings) -> tuple[ProcessSettings, tuple[Copy, ...]]:
     :raises UsageError: when there is no such user or group, or this process is not root.
     :raises CredentialError: when root cannot read a key either.
     """
+    _tell_of_credentials(settings)
     if settings.user is None:
         return settings, ()
     account, group = find_user(settings.user)
@@ -118,6 +122,15 @@ def _key_files(settings: ProcessSettings) -> Iterator[str]:
             yield keytab_file(service.keytab)
         if service.tls_files is not None:
             yield from filter(None, service.tls_files)
+
+
+def _tell_of_credentials(settings: ProcessSettings) -> None:
+    """Say which keys are systemd's copies (LoadCredential=, systemd.exec(5)), made at the start."""
+    directory = os.environ.get("CREDENTIALS_DIRECTORY")
+    for path in _key_files(settings) if directory else ():
+        if os.path.dirname(path) == directory:
+            text = "key file {path}: systemd's copy; restart the service when its keys change"
+            _log.info(text, path=path)
 
 
 def _open(path: str, opened: ExitStack) -> int:

@@ -143,7 +143,8 @@ class ListeningTests(SynchronousTestCase):
         for the next instance.
         """
         with socket.create_server(("127.0.0.1", 0)) as given:
-            port = self.listen(self.bind(self.passed(given)))
+            text = self.passed(given).replace("domain=INET:", "")  # which the socket knows
+            port = self.listen(self.bind(text))
             self.assertEqual(self.said(socket.AF_INET, given.getsockname()), b"hello 127.0.0.1")
             port.stopListening()
             self.turn(3)
