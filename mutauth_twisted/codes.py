@@ -565,4 +565,10 @@ CODES: Final[dict[str, Code]] = {
         "The peer speaks another protocol or another wire.",
         "Check the port, and that both sides use the same wire and protection.",
     ),
+    "worker-failed": Code(
+        "A worker process has ended by itself, or hung and was killed; its sessions were cut. It "
+        "is started again after a pause. When one ends soon after each start, the service ends "
+        "with exit code 6.",
+        "Look in the log for what went before, and in the kernel's for the out-of-memory killer.",
+    ),
 }

@@ -16,6 +16,8 @@ from typing import Final
 
 #: The most bytes of a file of certificates, of users, or of settings.
 MOST: Final = 4 << 20
+#: Where a file that is open is found under a name of its own (Linux, proc(5)).
+OPEN_FILE: Final = "/proc/self/fd/{}"
 
 
 def _not_regular(path: str | os.PathLike[str]) -> OSError:
@@ -111,3 +113,12 @@ def read_file(
     if len(content) > most:
         raise OSError(errno.EFBIG, f"it has more than {most} bytes", os.fspath(path))
     return content
+
+
+def memory_file(name: str, content: bytes) -> int:
+    """The descriptor of a new file in memory, which this user alone may read (memfd_create(2))."""
+    descriptor = os.memfd_create(name)
+    os.fchmod(descriptor, 0o600)
+    with open(descriptor, "wb", closefd=False) as file:
+        file.write(content)
+    return descriptor

@@ -10,13 +10,15 @@ from __future__ import annotations
 import os
 import re
 import socket
+from collections.abc import Collection
 from typing import Any, Final
 
 from twisted.internet import unix
 from twisted.internet.abstract import isIPv6Address
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory
+from twisted.internet.interfaces import IAddress, ILoggingContext, IProtocol, IProtocolFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
@@ -30,7 +32,7 @@ _PASSED = re.compile(r"\bsystemd:.*")
 _FAMILIES: Final = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
 
 
-@implementer(IProtocolFactory)
+@implementer(IProtocolFactory, ILoggingContext)
 class _Later:
     """A factory that is known when the service listens."""
 
@@ -44,6 +46,9 @@ class _Later:
         self._factory = factory
         if self._started:
             factory.doStart()
+
+    def logPrefix(self) -> str:
+        return type(self._factory or self).__name__
 
     def doStart(self) -> None:
         self._started = True
@@ -206,11 +211,7 @@ class Listener:
         endpoint = parse_server(_Binding(reactor, inherited), parsed)
         if not _HELD.match(text):
             if inherited is not None:
-                raise UsageError(
-                    f"endpoint {text}",
-                    "processes cannot share its socket",
-                    "use tcp:, unix: or systemd:",
-                )
+                raise _not_shared(text)
             return
         found: list[Any] = []
         binding: Deferred[Any] = maybeDeferred(endpoint.listen, self._later)
@@ -245,6 +246,20 @@ class Listener:
         except (CannotListenError, OSError) as error:
             raise _cannot_listen(self.text, error) from error
 
+    def share(self) -> Shared:
+        """Have the kernel queue connections for those who inherit the socket, and accept none.
+
+        :raises UsageError: when this endpoint has no socket yet.
+        :raises NetworkError: when another program listens there by now.
+        """
+        if self._held is None:
+            raise _not_shared(self.text)
+        try:
+            self._held.socket.listen(self._held.backlog)
+        except OSError as error:
+            raise _cannot_listen(self.text, error) from error
+        return Shared(self)
+
     def close(self) -> None:
         """Give the place up; one at which a service listens is given up by its port."""
         if self._held is not None:
@@ -254,15 +269,48 @@ class Listener:
                 self._held.socket.close()
 
 
+class Shared:
+    """The port of a listening socket whose connections other processes accept."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        sock: Any = listener.socket
+        where = sock.getsockname()
+        self._host: IAddress
+        if sock.family == socket.AF_UNIX:
+            self._host = UNIXAddress(os.fsencode(where))
+        else:
+            kind = IPv6Address if sock.family == socket.AF_INET6 else IPv4Address
+            self._host = kind("TCP", where[0], where[1])
+
+    def getHost(self) -> IAddress:
+        """See IListeningPort."""
+        return self._host
+
+    def stopListening(self) -> None:
+        """See IListeningPort; those who have inherited the socket have it still."""
+        self._listener.close()
+
+
 class Places:
     """The places of endpoints that are bound before a service listens there.
 
     :param reactor: Twisted's reactor.
+    :param shared: those endpoints whose connections other processes accept.
     """
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, shared: Collection[str] = ()) -> None:
         self._reactor = reactor
         self._bound: dict[str, list[Listener]] = {}
+        self._shared = shared
+        self._listening: list[Listener] = []
+
+    @property
+    def sockets(self) -> list[tuple[str, int]]:
+        """Each endpoint whose connections others accept, and its socket's descriptor."""
+        return [
+            (each.text, each.socket.fileno()) for each in self._listening if each.socket is not None
+        ]
 
     def bind(self, text: str, inherited: socket.socket | None = None) -> Listener:
         """Bind the place of an endpoint; see :class:`Listener`."""
@@ -278,10 +326,20 @@ class Places:
         :raises NetworkError: when the place is taken or not ours.
         """
         if bound := self._bound.get(text):
-            return await bound.pop(0).listen(factory)
+            listener = bound.pop(0)
+            if text not in self._shared:
+                return await listener.listen(factory)
+            port = listener.share()
+            self._listening.append(listener)
+            return port
         if _PASSED.search(text):
             return await Listener(self._reactor, text).listen(factory)
         return await listen_on(self._reactor, text, factory)
+
+
+def _not_shared(text: str) -> UsageError:
+    cause = "processes cannot share its socket"
+    return UsageError(f"endpoint {text}", cause, "use tcp:, unix: or systemd:")
 
 
 def _cannot_listen(text: str, error: CannotListenError | OSError) -> NetworkError:

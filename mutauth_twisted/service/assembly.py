@@ -6,7 +6,9 @@ endpoint strings, and the descriptors that all of it takes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import socket
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 from attrs import evolve
@@ -25,25 +27,31 @@ from mutauth_twisted.net.plain import parse_server
 from mutauth_twisted.net.tls import server_layer
 from mutauth_twisted.service.applications import application_factory
 from mutauth_twisted.service.keyfiles import KeyFiles
-from mutauth_twisted.service.privileges import Copy, find_user, shed
-from mutauth_twisted.service.process import Process
+from mutauth_twisted.service.messages import Start
+from mutauth_twisted.service.privileges import Copy, find_user, shed, with_copies
+from mutauth_twisted.service.process import Process, WorkerProcess
 from mutauth_twisted.service.publisher import Publisher
 from mutauth_twisted.service.server import MutualAuthService
+from mutauth_twisted.service.workers import inheritance
 from mutauth_twisted.settings.mistakes import Collector
 from mutauth_twisted.settings.process import ProcessSettings
 from mutauth_twisted.settings.service import Settings
+from mutauth_twisted.settings.twistd import Options
 
 _log = Log()
 
 
-def make_process(reactor: Any, settings: ProcessSettings) -> Process:
+def make_process(reactor: Any, settings: ProcessSettings, words: Sequence[str] = ()) -> Process:
     """Make a process with all its services.
 
     It binds where it will listen, reads the keys, and becomes the user that it is to run as.
 
+    :param words: the options that the settings come from, for its workers.
     :raises MutualAuthError: when one of them cannot be made; it stands for all that is wrong.
     """
-    told, places = Collector(), Places(reactor)
+    told, has_workers = Collector(), settings.workers > 1
+    shared = tuple(chain.from_iterable(each.listen for each in settings.services))
+    places = Places(reactor, shared if has_workers else ())
     copies: tuple[Copy, ...] = ()
     for place, endpoint in _endpoints(settings):
         with told.taking(place):
@@ -54,8 +62,55 @@ def make_process(reactor: Any, settings: ProcessSettings) -> Process:
     for each in _fitting_ones(settings, told):
         with told.taking():
             services.append(make_service(reactor, each, places))
+    with told.taking():
+        _check_sharing(settings)
     told.settle()
-    return Process(reactor, settings, services, places, copies)
+    inherited = inheritance(words, copies) if has_workers else None
+    return Process(reactor, settings, services, places, copies, inherited)
+
+
+def make_worker(reactor: Any, start: Start) -> WorkerProcess:
+    """Make a worker with all its services, of what its parent has bound and read.
+
+    :raises MutualAuthError: when one of them cannot be made.
+    """
+    options = Options()
+    options.parseOptions(start.words)
+    copies = {path: Copy(path, descriptor, None) for path, descriptor in start.copies.items()}
+    settings = with_copies(evolve(options.settings, status=None), copies)
+    places, told = Places(reactor), Collector()
+    for text, descriptor in start.sockets:
+        places.bind(text, socket.socket(fileno=descriptor))
+    services = [
+        make_service(reactor, _share(each, start.count), places, is_worker=True)
+        for each in _fitting_ones(settings, told)
+    ]
+    told.settle()
+    return WorkerProcess(reactor, settings, services, places)
+
+
+def _check_sharing(settings: ProcessSettings) -> None:
+    """See that workers can share what the services do.
+
+    :raises UsageError: when they cannot.
+    """
+    for service in settings.services if settings.workers > 1 else ():
+        if service.ident_address is not None:
+            cause, remedy = "one process answers ident queries", "leave workers or this out"
+            raise UsageError(service.front.spell("ident-address"), cause, remedy)
+
+
+def _share(settings: Settings, count: int) -> Settings:
+    """A service with a worker's share of the limits on strangers."""
+    limits = settings.limits
+    share = evolve(
+        limits,
+        handshakes=-(-limits.handshakes // count),
+        handshakes_per_address=-(-limits.handshakes_per_address // count),
+        waiting=-(-limits.waiting // count),
+        waiting_per_address=-(-limits.waiting_per_address // count),
+    )
+    return evolve(settings, limits=share)
 
 
 def _endpoints(settings: ProcessSettings) -> Iterator[tuple[str, str]]:
@@ -78,7 +133,8 @@ def check(reactor: Any, settings: ProcessSettings, told: Collector) -> tuple[Fin
     """
     for place, endpoint in _endpoints(settings):
         with told.taking(place):
-            parse_server(reactor, endpoint)
+            if "systemd:" not in endpoint:  # it passes its sockets to those it starts
+                parse_server(reactor, endpoint)
     with told.taking(settings.front.origin("user")):
         if settings.user is not None:
             find_user(settings.user)
@@ -91,13 +147,19 @@ def check(reactor: Any, settings: ProcessSettings, told: Collector) -> tuple[Fin
 
 
 def make_service(
-    reactor: Any, settings: Settings, places: Places | None = None, *, only_check: bool = False
+    reactor: Any,
+    settings: Settings,
+    places: Places | None = None,
+    *,
+    only_check: bool = False,
+    is_worker: bool = False,
 ) -> MutualAuthService:
     """Make one service.
 
     :param settings: with limits that fit.
     :param places: its endpoints that are bound already.
     :param only_check: whether it will not run, and nothing may be made for it.
+    :param is_worker: whether another process asks the directory.
     :raises MutualAuthError: when its keys, certificate or factory cannot be used; it stands for all
         that is wrong.
     """
@@ -120,10 +182,13 @@ def make_service(
     with told.taking(at("audit")):
         trail = _trail(reactor, settings, only_check=only_check)
     with told.taking():
-        if principal and Publisher.is_needed(settings):
-            publisher = Publisher(reactor, settings, principal)
+        own = principal if Publisher.is_needed(settings) else None
+        if own is not None and not is_worker:
+            publisher = Publisher(reactor, settings, own)
     told.settle()
-    return MutualAuthService(reactor, settings, keys, publisher, factory, tls, trail, ident, places)
+    return MutualAuthService(
+        reactor, settings, keys, publisher, factory, tls, trail, ident, places, own
+    )
 
 
 def _keys(settings: Settings, *, only_check: bool) -> Keys:

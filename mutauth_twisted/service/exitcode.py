@@ -9,6 +9,8 @@ from typing import Any, Final
 
 #: The service has stopped in order, but some of its connections were cut.
 CUT: Final = 5
+#: Its workers end again and again.
+CRASHING: Final = 6
 
 _codes: list[int] = []
 

@@ -99,5 +99,15 @@ class NamedGroups:
         """The service's policy with the groups that were found."""
         return AccessPolicy.of(self._rules, self._sids_of)
 
+    @property
+    def sids(self) -> dict[str, list[str]]:
+        """What the names stand for: SIDs by ``allow`` or ``deny``, a blank, and the name."""
+        effects: tuple[Effect, ...] = ("allow", "deny")
+        return {
+            f"{effect} {name}": list(self._sids_of(effect, name))
+            for effect in effects
+            for name in self._rules.names(effect)
+        }
+
     def _sids_of(self, effect: Effect, name: str) -> Sequence[str]:
         return self._denied[name] if effect == "deny" else (self._found[name].sid,)

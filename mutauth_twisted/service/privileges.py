@@ -17,7 +17,7 @@ from typing import Any
 from attrs import evolve, frozen
 
 from mutauth_twisted.errors import CredentialError, UsageError
-from mutauth_twisted.files import MOST
+from mutauth_twisted.files import MOST, OPEN_FILE, memory_file
 from mutauth_twisted.findings import Finding
 from mutauth_twisted.kerberos.keytab import keytab_file
 from mutauth_twisted.log import Log
@@ -25,9 +25,6 @@ from mutauth_twisted.settings.process import ProcessSettings
 from mutauth_twisted.settings.service import Settings
 
 _log = Log()
-
-#: Where a file that is open is found under a name of its own (Linux, proc(5)).
-_OPEN_FILE = "/proc/self/fd/{}"
 
 
 @frozen
@@ -46,7 +43,7 @@ class Copy:
     @property
     def name(self) -> str:
         """The copy's path, for this process and those that inherit it."""
-        return _OPEN_FILE.format(self.descriptor)
+        return OPEN_FILE.format(self.descriptor)
 
     @property
     def finding(self) -> Finding:
@@ -83,7 +80,7 @@ def shed(settings: ProcessSettings) -> tuple[ProcessSettings, tuple[Copy, ...]]:
             for path, descriptor in files.items()
             if not os.access(path, os.R_OK)
         }
-    return _with(settings, copies), tuple(copies.values())
+    return with_copies(settings, copies), tuple(copies.values())
 
 
 def find_user(user: str) -> tuple[pwd.struct_passwd, int]:
@@ -151,11 +148,7 @@ def _copy(path: str, descriptor: int) -> Copy:
     if len(content) > MOST:
         cause, remedy = f"it has more than {MOST} bytes", "name the file with the service's keys"
         raise CredentialError(f"key file {path}", cause, remedy, code="keytab-unusable")
-    memory = os.memfd_create(os.path.basename(path), os.MFD_CLOEXEC)
-    os.fchmod(memory, 0o400)
-    with open(memory, "wb", closefd=False) as file:
-        file.write(content)
-    return Copy(path, memory, _state(path))
+    return Copy(path, memory_file(os.path.basename(path), content), _state(path))
 
 
 def _state(path: str) -> tuple[int, ...] | None:
@@ -167,7 +160,8 @@ def _state(path: str) -> tuple[int, ...] | None:
     return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
 
 
-def _with(settings: ProcessSettings, copies: Mapping[str, Copy]) -> ProcessSettings:
+def with_copies(settings: ProcessSettings, copies: Mapping[str, Copy]) -> ProcessSettings:
+    """Settings in which the copies stand for the files."""
     return evolve(
         settings, services=tuple(_with_copies(each, copies) for each in settings.services)
     )

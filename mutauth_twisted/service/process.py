@@ -21,15 +21,17 @@ from mutauth_twisted.errors import DirectoryError, MutualAuthError
 from mutauth_twisted.log import Log
 from mutauth_twisted.net.listening import Places
 from mutauth_twisted.net.protocol import describe
-from mutauth_twisted.service.exitcode import CUT, end_with
+from mutauth_twisted.service.exitcode import CRASHING, CUT, end_with
+from mutauth_twisted.service.messages import Groups
 from mutauth_twisted.service.privileges import Copy
 from mutauth_twisted.service.server import WITHDRAWAL, MutualAuthService
 from mutauth_twisted.service.systemd import ServiceManager
+from mutauth_twisted.service.workers import Inherited, Workers
 from mutauth_twisted.settings.process import ProcessSettings
 from mutauth_twisted.signals import expect_no_more, stop_on_hangup, take_no_more
 from mutauth_twisted.status.http import StatusFactory, exposure
 from mutauth_twisted.status.pages import pages
-from mutauth_twisted.status.snapshot import Snapshot
+from mutauth_twisted.status.snapshot import Snapshot, merge
 
 #: What the end of a process may take besides what it waits for, in seconds.
 MARGIN = 5.0
@@ -56,6 +58,7 @@ class Process(Service):
     :param services: its services, none of which runs yet.
     :param places: those of its endpoints that are bound already.
     :param copies: its keys that are copies of files.
+    :param inherited: what its workers get; None: it takes connections itself.
     :ivar services: them, by name, in order.
     """
 
@@ -68,6 +71,7 @@ class Process(Service):
         services: Iterable[MutualAuthService],
         places: Places | None = None,
         copies: Iterable[Copy] = (),
+        inherited: Inherited | None = None,
     ) -> None:
         self._reactor = reactor
         self._settings = settings
@@ -76,6 +80,24 @@ class Process(Service):
         self._copies = tuple(copies)
         self._manager = ServiceManager(reactor)
         self._status_ports: list[Any] = []
+        self._workers: Workers | None = None
+        if inherited is not None:
+            workers = self._workers = Workers(
+                reactor, settings.workers, inherited, self._places, self._groups, self._give_up
+            )
+            for service in self.services.values():
+                service.groups_changed = workers.tell_groups
+                service.seen_elsewhere = partial(workers.own_seen, service.name)
+
+    def _groups(self) -> Groups:
+        """What the names of groups stand for."""
+        return {name: service.group_sids for name, service in self.services.items()}
+
+    def _give_up(self, error: MutualAuthError) -> None:
+        """End, as the workers do."""
+        self._log.critical("the workers end again and again; giving up: {error}", error=error)
+        end_with(CRASHING, self._reactor)
+        self._reactor.stop()
 
     def startService(self) -> None:
         """Start; see IService."""
@@ -95,6 +117,7 @@ class Process(Service):
         for step in (
             partial(self._each, methodcaller("check")),
             partial(self._each, methodcaller("listen")),
+            self._start_workers,
             # A port that is taken is noticed before anything is published.
             self._listen_for_watchers,
             partial(self._each, methodcaller("publish")),
@@ -102,6 +125,18 @@ class Process(Service):
             await step()
             if not self.running:  # stopped in the meantime
                 return
+        self._announce()
+
+    async def _start_workers(self) -> None:
+        if self._workers is None:
+            return
+        try:
+            await self._workers.start()
+        except MutualAuthError as error:
+            raise _Refused(self._tell("a worker", Failure(error))) from error
+
+    def _announce(self) -> None:
+        """Say that all services serve."""
         for service in self.services.values():
             service.tell_where()
         self._manager.ready()
@@ -157,20 +192,27 @@ class Process(Service):
 
     def snapshots(self) -> tuple[Snapshot, ...]:
         """How each service is now; what the process is warned of stands with the first."""
-        first, *others = (service.snapshot() for service in self.services.values())
+        all_of = [service.snapshot() for service in self.services.values()]
         own = [copy.finding for copy in self._copies]
+        if self._workers is not None:
+            all_of = list(merge((*all_of, *self._workers.snapshots())))
+            all_of[0] = evolve(all_of[0], wrong=(*all_of[0].wrong, *self._workers.wrong))
+        first, *others = all_of
         own += filter(None, (exposure(port.getHost()) for port in self._status_ports))
         return (evolve(first, warnings=(*first.warnings, *own)), *others)
 
     def stopService(self) -> Deferred[None]:
         """Stop all services, each in its own order; see IService."""
         super().stopService()
-        drain = max(service.drain_timeout for service in self._settings.services)
-        self._manager.stopping(WITHDRAWAL + drain + MARGIN)
+        self._manager.stopping(WITHDRAWAL + self._drain + 2 * MARGIN)
         expect_no_more(
             self._reactor, lambda name: self._log.info("{name} again: stopping already", name=name)
         )
         return Deferred.fromCoroutine(self._stop())
+
+    @property
+    def _drain(self) -> float:
+        return max(service.drain_timeout for service in self._settings.services)
 
     async def _stop(self) -> None:
         end_with(0, self._reactor)
@@ -184,6 +226,27 @@ class Process(Service):
                 end_with(DirectoryError.exit_code, self._reactor)
             elif result.cut:
                 end_with(CUT, self._reactor)
+        if self._workers is not None and await self._workers.stop(self._drain + MARGIN):
+            end_with(CUT, self._reactor)
         for port in self._status_ports:
             await maybeDeferred(port.stopListening)
         take_no_more()
+
+
+class WorkerProcess(Process):
+    """A worker's services, whose parent does the rest.
+
+    :ivar serving: fires when all take connections.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.serving: Deferred[None] = Deferred()
+
+    def _announce(self) -> None:
+        self.serving.callback(None)
+
+    def use_groups(self, groups: Groups) -> None:
+        """Have the names of groups stand for what the parent has found."""
+        for name, service in self.services.items():
+            service.use_groups(groups.get(name, {}))

@@ -152,6 +152,11 @@ class Publisher:
             ("Account", self._standing.account.dn),
         )
 
+    @property
+    def group_sids(self) -> dict[str, list[str]]:
+        """What the names of groups stand for; see NamedGroups."""
+        return self._groups.sids
+
     async def check(self, use: Callable[[AccessPolicy], None]) -> None:
         """Find the service's object and groups, and check that every SPN is registered on our
         account and nowhere else.

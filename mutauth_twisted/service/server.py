@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from attrs import frozen
@@ -18,6 +18,7 @@ from mutauth_twisted.findings import Finding
 from mutauth_twisted.gateway.balancer import BalancedFactory, Balancers
 from mutauth_twisted.gateway.ident import IdentFactory
 from mutauth_twisted.log import Log
+from mutauth_twisted.net.events import ConnectionObserver
 from mutauth_twisted.net.listening import Places
 from mutauth_twisted.net.protocol import describe
 from mutauth_twisted.net.server import MutualAuthServerFactory
@@ -57,6 +58,7 @@ class MutualAuthService:
     :param trail: its audit trail; None: it has none.
     :param ident: answers a backend's ident queries, if it does.
     :param places: those of its endpoints that are bound already.
+    :param own: the principal of its own account, if others may be found under it.
     :ivar name: how it is called.
     """
 
@@ -73,6 +75,7 @@ class MutualAuthService:
         trail: AuditTrail | None = None,
         ident: IdentFactory | None = None,
         places: Places | None = None,
+        own: str | None = None,
     ) -> None:
         self.name = settings.name
         self._trail = trail
@@ -81,7 +84,6 @@ class MutualAuthService:
         self._reactor = reactor
         self._settings = settings
         self._publisher = publisher
-        own = publisher.principal if publisher is not None else None
         self._factory = MutualAuthServerFactory(
             reactor, factory, keys, settings.policy, settings.security, settings.limits, tls, own
         )
@@ -95,6 +97,10 @@ class MutualAuthService:
         self._places = places or Places(reactor)
         self._ports: list[Any] = []
         self._is_published = self._is_stopping = False
+        #: Is told when names of groups stand for other groups.
+        self.groups_changed: Callable[[], object] = bool
+        #: How often other processes have seen a client with our own account.
+        self.seen_elsewhere: Callable[[], int] = int
         self._step: Deferred[None] | None = None
 
     def begin(
@@ -172,7 +178,7 @@ class MutualAuthService:
         """
         if self._publisher is not None:
             port = self._tcp_port() if self._settings.publish else None
-            await self._publisher.publish(port, self._own(), lambda: self._factory.own_seen)
+            await self._publisher.publish(port, self._own(), self._all_seen)
         self._is_published = True
 
     def tell_where(self) -> None:
@@ -220,6 +226,30 @@ class MutualAuthService:
         Deferred.fromCoroutine(self._factory.use_policy(policy)).addErrback(
             lambda failure: self._log.failure("internal error while rules were applied", failure)
         )
+        self.groups_changed()
+
+    @property
+    def group_sids(self) -> Mapping[str, list[str]]:
+        """What the names of groups stand for, as :meth:`use_groups` takes it."""
+        return self._publisher.group_sids if self._publisher is not None else {}
+
+    def use_groups(self, sids: Mapping[str, list[str]]) -> None:
+        """Have the names of groups stand for what another process has found."""
+        if sids:
+            rules = self._settings.rules
+            self._use(AccessPolicy.of(rules, lambda effect, name: sids[f"{effect} {name}"]))
+
+    def observe(self, observer: ConnectionObserver) -> None:
+        """Tell one more of every connection."""
+        self._factory.observers.add(observer)
+
+    @property
+    def own_seen(self) -> int:
+        """How often a client came with our own account."""
+        return self._factory.own_seen
+
+    def _all_seen(self) -> int:
+        return self._factory.own_seen + self.seen_elsewhere()
 
     def _own(self) -> set[tuple[str, int]]:
         """Where we listen, as far as it is TCP."""

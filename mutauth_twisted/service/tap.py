@@ -41,7 +41,7 @@ def makeService(options: ServiceOptions) -> IService:
         _check(reactor, options)
     try:
         _check_runner(options.parent)
-        return make_process(reactor, options.settings)
+        return make_process(reactor, options.settings, options.words)
     except MutualAuthError as error:
         leave(error)
 

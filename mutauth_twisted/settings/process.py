@@ -19,12 +19,14 @@ class ProcessSettings:
     :param status: the server endpoint string of the status.
     :param user: whom a process that was started as root becomes, ``NAME`` or ``NAME:GROUP``; None:
         it stays who it is.
+    :param workers: how many processes take connections; 1: this one does.
     """
 
     services: tuple[Settings, ...]
     front: Front = field(eq=False, repr=False)
     status: str | None = None
     user: str | None = None
+    workers: int = 1
 
     def __getitem__(self, name: str) -> Settings:
         """A service by its name."""
@@ -38,4 +40,6 @@ def process_settings(values: Values, services: Iterable[Settings]) -> ProcessSet
     :raises UsageError: for what does not go together.
     """
     values.gather()
-    return ProcessSettings(tuple(services), values.front, values["status"], values["user"])
+    return ProcessSettings(
+        tuple(services), values.front, values["status"], values["user"], values["workers"]
+    )

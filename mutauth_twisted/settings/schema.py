@@ -344,6 +344,7 @@ SECTIONS: Mapping[tuple[str, Where], tuple[Option, ...]] = {
     ),
     ("The process", _PROCESS): (
         Option("status", _STRPORT, "Server endpoint string at which to report its state, by HTTP."),
+        Option("workers", _number(64), "Processes that take connections; 1: this one does.", 1),
         Option(
             "user",
             Kind("NAME[:GROUP]"),

@@ -72,6 +72,7 @@ def _parse_options(given: Mapping[str, Any]) -> tuple[ProcessSettings, Collector
 class ServiceOptions(usage.Options):
     """The part of the command line that is not an option.
 
+    :ivar words: its words.
     :ivar settings: the process that the options describe, once they are parsed; where it is only
         to be checked, as far as they are right.
     :ivar told: what is wrong with it; nothing, unless it is only to be checked.
@@ -94,6 +95,7 @@ class ServiceOptions(usage.Options):
         """Read the command line; mistakes end the process with a line for each and code 2."""
         try:
             check_utf8(options or ())
+            self.words = tuple(options or ())
             super().parseOptions(options)
             given = {
                 name: self[name]
