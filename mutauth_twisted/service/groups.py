@@ -101,7 +101,7 @@ class NamedGroups:
 
     @property
     def sids(self) -> dict[str, list[str]]:
-        """What the names stand for: SIDs by ``allow`` or ``deny``, a blank, and the name."""
+        """Meaning of the names: SIDs by ``allow`` or ``deny``, a blank, and the name."""
         effects: tuple[Effect, ...] = ("allow", "deny")
         return {
             f"{effect} {name}": list(self._sids_of(effect, name))

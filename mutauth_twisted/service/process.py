@@ -90,7 +90,7 @@ class Process(Service):
                 service.seen_elsewhere = partial(workers.own_seen, service.name)
 
     def _groups(self) -> Groups:
-        """What the names of groups stand for."""
+        """Meaning of the names of groups."""
         return {name: service.group_sids for name, service in self.services.items()}
 
     def _give_up(self, error: MutualAuthError) -> None:

@@ -154,7 +154,7 @@ class Publisher:
 
     @property
     def group_sids(self) -> dict[str, list[str]]:
-        """What the names of groups stand for; see NamedGroups."""
+        """Meaning of the names of groups; see NamedGroups."""
         return self._groups.sids
 
     async def check(self, use: Callable[[AccessPolicy], None]) -> None:

@@ -230,7 +230,7 @@ class MutualAuthService:
 
     @property
     def group_sids(self) -> Mapping[str, list[str]]:
-        """What the names of groups stand for, as :meth:`use_groups` takes it."""
+        """Meaning of the names of groups, as :meth:`use_groups` takes it."""
         return self._publisher.group_sids if self._publisher is not None else {}
 
     def use_groups(self, sids: Mapping[str, list[str]]) -> None:

@@ -42,7 +42,7 @@ MOST_CRASHES: Final = 5
 
 @frozen
 class Inherited:
-    """What every worker gets from its parent.
+    """Inheritance of every worker from its parent.
 
     :param words: the options of ``twistd mutauth``.
     :param copies: keys that were copied.
@@ -57,7 +57,7 @@ class Inherited:
 
 
 def inheritance(words: Sequence[str], copies: Sequence[Copy]) -> Inherited:
-    """What workers get.
+    """Make the part of a worker's beginning that stays the same.
 
     A configuration file is read once: a worker that is started later has what the others have,
     whatever is in the file by then.

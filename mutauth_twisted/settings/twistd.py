@@ -72,7 +72,7 @@ def _parse_options(given: Mapping[str, Any]) -> tuple[ProcessSettings, Collector
 class ServiceOptions(usage.Options):
     """The part of the command line that is not an option.
 
-    :ivar words: its words.
+    :ivar words: the words that describe the process.
     :ivar settings: the process that the options describe, once they are parsed; where it is only
         to be checked, as far as they are right.
     :ivar told: what is wrong with it; nothing, unless it is only to be checked.
@@ -95,7 +95,6 @@ class ServiceOptions(usage.Options):
         """Read the command line; mistakes end the process with a line for each and code 2."""
         try:
             check_utf8(options or ())
-            self.words = tuple(options or ())
             super().parseOptions(options)
             given = {
                 name: self[name]
@@ -105,6 +104,8 @@ class ServiceOptions(usage.Options):
             }
             self.only_check = bool(given.pop("check", False))
             self.load = _source(given)
+            config = given.get("config")
+            self.words = tuple(options or ()) if config is None else ("--config", str(config))
             try:
                 self.settings, self.told = self.load()
             except UsageError as error:

@@ -2,34 +2,66 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
+import signal
 import socket
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from mutauth_twisted.service.exitcode import CRASHING, CUT
 from tests.integration.commands import WAIT, CommandTestCase, Ended, Running
 
 
 def children(pid: int) -> list[int]:
     """The processes that a process has started (proc(5))."""
-    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return sorted(map(int, found))
+    return sorted(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+def sockets(pid: int) -> set[str]:
+    """The sockets that a process has open, by their inodes."""
+    found = set()
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found.add(os.readlink(each))
+    return {each for each in found if each.startswith("socket:")}
 
 
 class WorkerTests(CommandTestCase):
     """A service with two workers."""
 
-    count = 2
-
     def setUp(self) -> None:
         super().setUp()
         self.assertEqual(self.install().code, 0)
 
-    def words(self, *more: str) -> tuple[str, ...]:
-        return ("--workers", str(self.count), "--status", "tcp:0:interface=127.0.0.1", *more)
+    @contextlib.contextmanager
+    def workers(self, *more: str) -> Iterator[Running]:
+        """A service with two workers, whose log is read on."""
+        words = ("--workers", "2", "--status", "tcp:0:interface=127.0.0.1", *more)
+        with self.service(*words) as service:
+            service.read_on()
+            yield service
+
+    @contextlib.contextmanager
+    def client(self, user: str = "alice") -> Iterator[subprocess.Popen[bytes]]:
+        """A client with a session, which ends it when its standard input is closed."""
+        client = subprocess.Popen(
+            [*self.program("mutauth"), "connect", self.endpoint],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=self.environment(user),
+        )
+        with client:
+            client.stdin.write(b"hello\n")  # type: ignore[union-attr]
+            client.stdin.flush()  # type: ignore[union-attr]
+            self.assertEqual(client.stdout.readline(), b"hello\n")  # type: ignore[union-attr]
+            yield client
 
     def talk(self, user: str = "alice") -> Ended:
         return self.mutauth("connect", self.endpoint, given="hello\n", user=user)
@@ -49,15 +81,112 @@ class WorkerTests(CommandTestCase):
             self.assertLess(time.monotonic(), give_up_at, what)
             time.sleep(0.05)
 
-    def test_all_serve(self) -> None:
-        """The parent takes no client, each worker does, and the status adds them up."""
-        with self.service(*self.words()) as service:
-            service.read_on()
-            workers = children(service.process.pid)
-            self.assertEqual(len(workers), self.count)
-            served: set[str] = set()
-            for _ in range(40):
+    def serving(self, service: Running) -> dict[int, int]:
+        """How many sockets each worker has, besides what it has without a session."""
+        return {pid: len(sockets(pid)) for pid in children(service.process.pid)}
+
+    def test_share(self) -> None:
+        """Clients are served by both, and the parent by no means; one status adds them up, and the
+        stop is drained.
+        """
+        with self.workers("--drain-timeout", "30") as service, contextlib.ExitStack() as clients:
+            parent = len(sockets(service.process.pid))
+            alone = self.serving(service)
+            self.assertEqual(len(alone), 2)
+
+            def both() -> bool:
+                clients.enter_context(self.client())
+                return all(count > alone[pid] for pid, count in self.serving(service).items())
+
+            self.wait_for(both, "one worker takes all")
+            self.assertEqual(len(sockets(service.process.pid)), parent)
+            here = sum(self.serving(service).values()) - sum(alone.values())
+            self.wait_for(
+                lambda: (
+                    str(here) in re.findall(r'"sessions": (\d+)', json.dumps(self.health(service)))
+                ),
+                f"the status does not count {here}",
+            )
+            self.assertEqual(self.health(service)[0], 200)
+            service.process.send_signal(signal.SIGTERM)
+            self.wait_for(lambda: "SCP withdrawn" in service.log, "it does not stop")
+            self.assertEqual(self.health(service)[0], 503)
+            self.assertIsNone(service.process.poll())
+            clients.close()
+            self.assertEqual(service.process.wait(WAIT), 0, service.log)
+
+    def test_cut(self) -> None:
+        """A session that does not end is cut, whichever worker has it, and the exit code tells."""
+        with self.workers("--drain-timeout", "1") as service, self.client():
+            self.assertEqual(service.stop(), CUT, service.log)
+        self.assertIn("1 had not ended within 1 s, and were cut", service.log)
+
+    def test_killed(self) -> None:
+        """A worker that is killed is started again; meanwhile the other one serves, and the status
+        says what is wrong.
+        """
+        with self.workers() as service:
+            first, other = children(service.process.pid)
+            os.kill(first, signal.SIGKILL)
+            self.wait_for(lambda: "worker-failed" in service.log, "it was not noticed")
+            self.assertEqual(self.talk().output, "hello\n")
+            self.wait_for(
+                lambda: (
+                    len(children(service.process.pid)) == 2
+                    and self.health(service)[0] == 200
+                    and service.log.count("is ready") == 3
+                ),
+                "it was not started again",
+            )
+            self.assertIn(other, children(service.process.pid))
+            for _ in range(4):
                 self.assertEqual(self.talk().output, "hello\n")
-                served = set(re.findall(r"authenticated", service.log))
             self.assertEqual(service.stop(), 0, service.log)
-        self.assertTrue(served)
+        self.assertIn("it has ended (signal 9)", service.log)
+
+    def test_signals(self) -> None:
+        """Workers leave signals to their parent, which a service manager sends to all at once."""
+        with self.workers() as service:
+            before = children(service.process.pid)
+            for worker in before:
+                for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                    os.kill(worker, number)
+            self.assertEqual(self.talk().output, "hello\n")
+            self.assertEqual(children(service.process.pid), before)
+            self.assertEqual(service.stop(), 0, service.log)
+
+    def test_parent_killed(self) -> None:
+        """Workers end with their parent, and leave no port behind."""
+        with self.workers() as service:
+            workers = children(service.process.pid)
+            service.process.kill()
+            self.wait_for(
+                lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in workers),
+                "they go on",
+            )
+            with socket.socket() as client:
+                where = (self.lab.address_of(self.host), service.port)
+                self.assertRaises(ConnectionRefusedError, client.connect, where)
+
+    def test_crash_loop(self) -> None:
+        """Workers that end again and again end the service, in order and with a code."""
+        with self.workers() as service:
+            until = time.monotonic() + 4 * WAIT
+            while service.process.poll() is None:
+                self.assertLess(time.monotonic(), until, service.log)
+                with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                    for worker in children(service.process.pid):
+                        os.kill(worker, signal.SIGKILL)
+                time.sleep(0.05)
+            self.assertEqual(service.stop(), CRASHING, service.log)
+        self.assertIn("SCP withdrawn", service.log)
+
+    def test_groups(self) -> None:
+        """Workers know the groups that the parent has found in the directory."""
+        with self.workers(
+            "--allow", "nobody@LAB.EXAMPLE", "--allow-group", "echo-users"
+        ) as service:
+            for _ in range(4):
+                self.assertEqual(self.talk().output, "hello\n")
+                self.assertNotEqual(self.talk("bob").code, 0)
+            self.assertEqual(service.stop(), 0, service.log)

@@ -1,4 +1,4 @@
-"""systemd units for a service: Type=notify, hardened, with sockets and keytab from systemd."""
+"""Units of systemd for a service: readiness, watchdog, sockets, keytab, sandbox."""
 
 from __future__ import annotations
 
@@ -135,7 +135,9 @@ def _check(name: str, addresses: Iterable[str], paths: Iterable[str]) -> None:
     :raises UsageError: when it cannot.
     """
     if not _NAME.fullmatch(name):
-        raise UsageError(f"NAME {name}", "it is no name of a unit", "use letters, digits, - and _")
+        raise UsageError(
+            f"NAME {name}", "it is not a valid name of a unit", "use letters, digits, - and _"
+        )
     for address in addresses:
         if not _ADDRESS.fullmatch(address):
             cause = "it is not an address that systemd listens at"
