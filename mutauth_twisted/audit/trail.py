@@ -103,6 +103,8 @@ class AuditTrail(ConnectionObserver):
         self._service = service
         self._destination = destination
         self._required = required
+        #: How many events were lost since the start, and how many since the last that was written.
+        self.lost = 0
         self._lost = 0
         self._lost_since = 0.0
         self._cause = ""
@@ -139,6 +141,7 @@ class AuditTrail(ConnectionObserver):
             "lost", {"count": self._lost, "since": _now(self._lost_since)}
         ):
             self._lost += 1
+            self.lost += 1
             return False
         if self._lost:
             self._log.info("audit {where}: written again", where=self._destination)
@@ -146,6 +149,7 @@ class AuditTrail(ConnectionObserver):
         if self._write_line(event, fields):
             return True
         self._lost, self._lost_since = 1, time.time()
+        self.lost += 1
         self._log.error("{fault}", fault=self.fault)
         return False
 

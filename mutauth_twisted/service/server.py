@@ -195,15 +195,16 @@ class MutualAuthService:
 
     def snapshot(self) -> Snapshot:
         """How the service is now."""
-        factory, publisher, keys = self._factory, self._publisher, self._key_files
+        factory, keys = self._factory, self._key_files
+        publisher, trail = self._publisher, self._trail
         is_serving = self._is_published and not self._is_stopping
         live, fault = factory.sessions, factory.fault
         wrong: list[Finding | None] = [fault, *factory.slots.shortages]
         warnings: list[Finding | None] = [*keys.warnings]
         if publisher is not None:
             wrong[:0] = publisher.wrong
-        if self._trail is not None:
-            (wrong if self._settings.audit_required else warnings).append(self._trail.fault)
+        if trail is not None:
+            (wrong if self._settings.audit_required else warnings).append(trail.fault)
         return Snapshot(
             self.name,
             tuple(describe(port.getHost()) for port in self._ports) if is_serving else (),
@@ -212,6 +213,7 @@ class MutualAuthService:
                 **factory.slots.figures,
                 **keys.figures,
                 **(publisher.figures if publisher is not None else {}),
+                **({"audit_lost_events_total": trail.lost} if trail is not None else {}),
             },
             wrong=tuple(filter(None, wrong)),
             warnings=tuple(filter(None, warnings)),

@@ -137,6 +137,7 @@ METRICS: Final[Mapping[str, Figure]] = {
     ),
     "received_bytes_total": Figure("counter", "Bytes that clients sent in sessions."),
     "sent_bytes_total": Figure("counter", "Bytes that clients were sent in sessions."),
+    "audit_lost_events_total": Figure("counter", "Events that the audit trail lost."),
     "keytab_kvno": Figure("gauge", "Highest version of the service's keys.", join=min),
     "keytab_modified_timestamp_seconds": Figure(
         "gauge", "When the keytab was changed last.", join=min

@@ -192,6 +192,7 @@ class FailingTests(TrailCase):
         self.assertEqual(self.sink.names, ["lost", "closed"])
         self.assertEqual(self.sink.events[0]["count"], 3)
         self.assertIsNone(self.trail.fault)
+        self.assertEqual(self.trail.lost, 3)
 
 
 class RequiredTests(TrailCase):
