@@ -40,7 +40,7 @@ from zope.interface import implementer
 
 from mutauth_twisted.errors import NetworkError, UsageError
 from mutauth_twisted.findings import Finding
-from mutauth_twisted.gateway.relay import Relay
+from mutauth_twisted.gateway.relay import HalfClosed, Relay, RelayFactory
 from mutauth_twisted.net.plain import parse_client, split_endpoint
 from mutauth_twisted.net.tls import named_client, verify_name
 
@@ -304,6 +304,21 @@ class Backend:
         host = getattr(transport.getPeer(), "host", None)
         if self._local and host is not None and not is_local(host):
             raise _not_local(self.where)
+
+
+class GatewayFactory(RelayFactory):
+    """Connects each authenticated client to a backend.
+
+    :param backend: the backend.
+    :param refused: is told why a client has no connection to it.
+    :param half_closed: how long the two connections may be half-closed.
+    """
+
+    def __init__(
+        self, backend: Backend, refused: Callable[[Failure], None], half_closed: HalfClosed
+    ) -> None:
+        super().__init__(backend.connect, refused, half_closed=half_closed)
+        self.backend = backend
 
 
 def _not_local(where: str) -> UsageError:

@@ -15,11 +15,11 @@ from twisted.python.reflect import InvalidName, ModuleNotFound, ObjectNotFound, 
 from zope.interface import implementer
 
 from mutauth_twisted.errors import MutualAuthError, UsageError
-from mutauth_twisted.gateway.backend import Introducer, make_backend
+from mutauth_twisted.gateway.backend import GatewayFactory, Introducer, make_backend
 from mutauth_twisted.gateway.forwarded import proxy_introducer
 from mutauth_twisted.gateway.ident import IdentFactory
 from mutauth_twisted.gateway.proxyprotocol import ProxyHeader
-from mutauth_twisted.gateway.relay import HalfClosed, RelayFactory
+from mutauth_twisted.gateway.relay import HalfClosed
 from mutauth_twisted.log import LimitedLog, Log
 from mutauth_twisted.settings.service import Settings
 
@@ -71,7 +71,7 @@ def _introducers(settings: Settings, ident: IdentFactory | None) -> list[Introdu
 
 def _plain_service(
     reactor: Any, settings: Settings, target: str, ident: IdentFactory | None
-) -> RelayFactory:
+) -> GatewayFactory:
     # While it is down, each client that comes back would have its line.
     failures = LimitedLog(reactor, _log, "connections to the plain service failed")
 
@@ -92,7 +92,7 @@ def _plain_service(
         greeting=ProxyHeader(local=True).encode() if settings.proxy_protocol else b"",
     )
     patience = HalfClosed(reactor, settings.half_closed_timeout)
-    return RelayFactory(backend.connect, refused, half_closed=patience)
+    return GatewayFactory(backend, refused, patience)
 
 
 def application_factory(

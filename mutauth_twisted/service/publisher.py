@@ -101,6 +101,8 @@ class Publisher:
         self._spns_are_right: bool | None = None
         self._is_there = False
         self._publishes = False
+        #: Whether nothing is to be published for now.
+        self._is_held = False
         self._reactor = reactor
         self._following: IDelayedCall | None = None
         self._taking_over: Deferred[None] | None = None
@@ -255,7 +257,8 @@ class Publisher:
             self._neighbours.own = frozenset(own)
             self._neighbours.seen = seen
             self._binding = binding
-            await self._publish(entry, binding, self._reactor.seconds() + START_DEADLINE)
+            if not self._is_held:
+                await self._publish(entry, binding, self._reactor.seconds() + START_DEADLINE)
         if self.watch is not None:
             self.watch.start()
 
@@ -296,7 +299,8 @@ class Publisher:
 
         :param there: where it is by what the object says; None: there is none.
         """
-        if self._publishes and self._following is None and there is not None:
+        is_waiting = self._following is not None or self._is_held
+        if self._publishes and there is not None and not is_waiting:
             self._following = self._reactor.callLater(FOLLOW, self._knock, there)
 
     def _knock(self, there: Elsewhere) -> None:
@@ -366,25 +370,54 @@ class Publisher:
             self._use(groups.policy)
         return wrong
 
+    async def hold(self) -> None:
+        """Have the object point nowhere until :meth:`release`; what else is published by this
+        service is not touched.
+
+        :raises MutualAuthError: when the directory cannot be written.
+        """
+        self._is_held = True
+        self._stop_following()
+        if self.watch is not None:
+            await self.watch.settled()
+        await self._take_back()
+
+    async def release(self) -> None:
+        """Publish the address again.
+
+        :raises MutualAuthError: when the directory cannot be written.
+        """
+        self._is_held = False
+        if self._publishes and self._entry is not None and self._binding is not None:
+            await self._publish(self._entry, self._binding)
+
+    def _stop_following(self) -> None:
+        if self._following is not None:
+            self._following.cancel()
+            self._following = None
+        if self._taking_over is not None:
+            self._taking_over.cancel()
+
+    async def _take_back(self) -> None:
+        entry = self._entry if self._publishes else None
+        self._is_there = False
+        if entry is not None and await self._directory.run(entry.withdraw):
+            self.told("withdrawn", entry=entry.kind, dn=entry.dn)
+            self._log.info("{kind} withdrawn: {dn}", kind=entry.kind, dn=entry.dn)
+
     async def withdraw(self) -> None:
         """Take back the address, unless another instance has published its own since.
 
         What is under way with the directory gets a moment, in which it may end
         by itself, and is given up then: its thread writes nothing any more.
         """
-        publishes, self._publishes = self._publishes, False
-        if self._following is not None:
-            self._following.cancel()
-            self._following = None
-        if self._taking_over is not None:
-            self._taking_over.cancel()
+        self._is_held = True
+        self._stop_following()
         if self.watch is not None:
             stopping = Deferred.fromCoroutine(self.watch.stop())
             stopping.addTimeout(GRACE, self._reactor)
             with suppress(TimeoutError):
                 await stopping
-        entry = self._entry if publishes else None
-        if entry is not None and await self._directory.run(entry.withdraw):
-            self.told("withdrawn", entry=entry.kind, dn=entry.dn)
-            self._log.info("{kind} withdrawn: {dn}", kind=entry.kind, dn=entry.dn)
+        await self._take_back()
+        self._publishes = False
         self._directory.close()

@@ -15,7 +15,9 @@ from mutauth_twisted.audit.trail import AuditTrail
 from mutauth_twisted.core.context import Keys
 from mutauth_twisted.errors import MutualAuthError, UsageError
 from mutauth_twisted.findings import Finding
+from mutauth_twisted.gateway.backend import GatewayFactory
 from mutauth_twisted.gateway.balancer import BalancedFactory, Balancers
+from mutauth_twisted.gateway.health import Health
 from mutauth_twisted.gateway.ident import IdentFactory
 from mutauth_twisted.log import Log
 from mutauth_twisted.net.events import ConnectionObserver
@@ -93,6 +95,12 @@ class MutualAuthService:
                 publisher.told = trail.write
         self._counting = Counting(reactor)
         self._factory.observers.add(self._counting)
+        self._health = (
+            Health(reactor, factory.backend, settings.backend_check, self._backend_is)
+            if isinstance(factory, GatewayFactory) and settings.backend_check
+            else None
+        )
+        self._backend = factory.backend if isinstance(factory, GatewayFactory) else None
         self._key_files = KeyFiles(settings)
         self._places = places or Places(reactor)
         self._ports: list[Any] = []
@@ -176,10 +184,17 @@ class MutualAuthService:
 
         :raises MutualAuthError: when it cannot be published.
         """
+        if self._health is not None:
+            await self._health.start()
         if self._publisher is not None:
             port = self._tcp_port() if self._settings.publish else None
             await self._publisher.publish(port, self._own(), self._all_seen)
         self._is_published = True
+
+    async def _backend_is(self, up: bool) -> None:
+        """The backend is down, or up again: clients go elsewhere meanwhile."""
+        if self._publisher is not None:
+            await (self._publisher.release() if up else self._publisher.hold())
 
     def tell_where(self) -> None:
         """Log where it listens."""
@@ -201,6 +216,9 @@ class MutualAuthService:
         live, fault = factory.sessions, factory.fault
         wrong: list[Finding | None] = [fault, *factory.slots.shortages]
         warnings: list[Finding | None] = [*keys.warnings]
+        if self._backend is not None:
+            health = self._health
+            wrong.append(health.fault if health is not None else self._backend.fault)
         if publisher is not None:
             wrong[:0] = publisher.wrong
         if trail is not None:
@@ -312,6 +330,8 @@ class MutualAuthService:
             # Not cancelled at once: what a thread is about to publish could not be withdrawn before
             # it is there.
             await self._step.addTimeout(GRACE, self._reactor)
+        if self._health is not None:
+            await self._health.stop()
         if self._publisher is not None:
             await self._publisher.withdraw()
 

@@ -52,6 +52,11 @@ class Watch:
         if self._running is not None:
             await self._running
 
+    async def settled(self) -> None:
+        """Return when no inspection is under way."""
+        if self._running is not None:
+            await self._running
+
     def look(self) -> Deferred[None]:
         """Inspect now, unless an inspection is under way; fires when it has ended, whatever it
         ended with.

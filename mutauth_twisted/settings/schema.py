@@ -354,6 +354,12 @@ SECTIONS: Mapping[tuple[str, Where], tuple[Option, ...]] = {
     ("What the backend is told", _SERVICE): (
         Option("backend-timeout", _seconds(), "Seconds for a connection to it.", 10.0),
         Option(
+            "backend-check",
+            _INTERVAL,
+            "Seconds between probes of it; while they fail the service is withdrawn; 0: none.",
+            0.0,
+        ),
+        Option(
             "half-closed-timeout",
             _seconds(86400, zero=True),
             "Seconds without a byte that cut a connection of which one side has ended; 0: never.",
@@ -515,6 +521,7 @@ NEEDS: Mapping[str, tuple[str, str | None]] = {
     "tls-key": ("tls-cert", None),
     "ident-address": ("forward", None),
     "backend-timeout": ("forward", None),
+    "backend-check": ("forward", None),
     "half-closed-timeout": ("forward", None),
     "unsafe-backend": ("forward", None),
     "proxy-protocol": ("forward", None),

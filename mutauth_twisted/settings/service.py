@@ -39,6 +39,7 @@ class Settings:
     :param directory: how the directory is reached.
     :param serve: what to serve, as a kind (``echo``, ``forward``, ``factory``) and its argument.
     :param backend_timeout: seconds that a connection to a backend may take.
+    :param backend_check: seconds between probes of a backend; 0: none.
     :param unsafe_backend: whether a plain backend may be on another machine.
     :param half_closed_timeout: seconds without a byte after which a half-closed connection is cut;
         0: never.
@@ -72,6 +73,7 @@ class Settings:
     state_dir: Path
     serve: tuple[str, str]
     backend_timeout: float
+    backend_check: float
     unsafe_backend: bool
     half_closed_timeout: float
     proxy_protocol: bool
@@ -130,6 +132,7 @@ def service_settings(values: Values, name: str | None = None) -> Settings:
         state_dir=Path(values["state-dir"]),
         serve=serve,
         backend_timeout=values["backend-timeout"],
+        backend_check=values["backend-check"],
         unsafe_backend=values["unsafe-backend"],
         half_closed_timeout=values["half-closed-timeout"],
         proxy_protocol=values["proxy-protocol"],

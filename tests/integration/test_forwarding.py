@@ -108,6 +108,41 @@ class DownTests(ReliabilityTestCase):
             self.assertEqual((ended.code, ended.output), (0, "hello"), service.log)
 
 
+class HealthTests(ReliabilityTestCase):
+    """--backend-check."""
+
+    def test_withdrawn(self) -> None:
+        """While its backend is down a service is not published, and its status says why; with it,
+        it is again.  Where it is down at the start, it is not published at all.
+        """
+        backend = self.backend()
+        port = backend.port
+        options = ("--backend-check", "0.3", "--status", f"tcp:0:interface={HOST}")
+        with self.service("--forward", f"tcp:{HOST}:{port}", *options) as service:
+            service.read_on()
+            self.assertTrue(self.health(service)["healthy"])
+            backend.close()
+            self.until(lambda: "SCP withdrawn" in service.log)
+            told = self.health(service)
+            self.assertFalse(told["healthy"])
+            self.assertEqual([each["code"] for each in told["wrong"]], ["backend-unreachable"])
+            self.refused(self.mutauth("connect", self.endpoint), 1, "[address-not-published]")
+            backend = self.backend(port=port)
+            self.until(lambda: service.log.count("SCP updated") == 2)
+            self.assertTrue(self.health(service)["healthy"])
+            ended = self.mutauth("connect", self.endpoint, given="hello")
+            self.assertEqual(ended.output, "hello", ended)
+            self.assertEqual(service.log.count("SCP withdrawn"), 1)
+            backend.close()
+        with self.service("--forward", f"tcp:{HOST}:{port}", *options) as service:
+            service.read_on()
+            self.assertNotIn("SCP updated", service.log)
+            self.backend(port=port)
+            self.until(lambda: "SCP updated" in service.log)
+            service.stop()
+        self.assertNotIn("Traceback", service.log)
+
+
 class BackendTests(ReliabilityTestCase):
     """Kinds of backends."""
 
