@@ -5,15 +5,25 @@ from __future__ import annotations
 import json
 import socket
 import struct
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from interop.peers.base import output, package_version
-from interop.programs import PLAIN, PostgreSQL, Result, Server, as_user, run
+from interop.programs import (
+    PLAIN,
+    PostgreSQL,
+    Result,
+    Server,
+    as_user,
+    free_port,
+    run,
+    wait_until_open,
+)
 from interop.stage import HOST, WAIT, Backend, Forwarder, Program, Stage
 from mutauth_twisted.lab import Lab
 
+#: A gateway without the directory.
+UNPUBLISHED = ("--publish", "none", "--spn-check", "off")
 #: The last part of the address that clients connect from.
 _CLIENT_OCTET = 77
 
@@ -21,32 +31,65 @@ _CLIENT_OCTET = 77
 _IDENT_OCTET = 113
 
 
-class ToldByHeader(Server):
-    """A server that the gateway tells by PROXY headers who its clients are.
+class Told(Server):
+    """A server that learns from the gateway who its clients are.
 
-    :ivar client_address: where clients connect from.
+    Its gateway is not in the directory: clients know its address.
     """
 
+    #: Of the gateway in front of it.
     options: tuple[str, ...] = ()
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.port = free_port()
+        self.program = self.start()
+        wait_until_open(self.program, self.port)
+        self.spn = stage.three_part.ours
+        self.service_class = stage.service_class
+        self.service = self.start_service()
 
     def start_service(self) -> Forwarder:
         """The gateway, with an audit trail."""
         self.audit = Path(self.stage.scratch_of("root")) / "audit"
-        words = ("--proxy-protocol", *self.options, "--audit", str(self.audit))
+        words = ("--audit", str(self.audit), *UNPUBLISHED, *self.options)
         return self.stage.service(self.service_class, self.port, *words)
 
-    @cached_property
+    def address_of_clients(self, octet: int) -> str:
+        """An address of this machine, in the lab's network."""
+        return f"{self.stage.lab.nameserver.rpartition('.')[0]}.{octet}"
+
+    def entrance_of(self, user: str, source: str | None = None, lab: Lab | None = None) -> int:
+        """The port of a user's ``mutauth connect --listen``.
+
+        :param source: the address that it connects from.
+        :param lab: the user's realm, if it is another one.
+        """
+        spn = self.spn if lab is None else f"{self.service_class}/{self.stage.host}"
+        address = self.stage.lab.address_of(self.stage.host)
+        inner = f"tcp\\:{address}\\:{self.service.port}"
+        if source is not None:
+            inner += f"\\:bindAddress\\={source}"
+        return self.stage.connector(f"mutauth:{inner}:spn={spn}", user, lab).port
+
+
+class ToldByHeader(Told):
+    """Such a server that is told by PROXY headers.
+
+    :ivar client_address: where clients connect from.
+    """
+
+    options = ("--proxy-protocol",)
+
+    @property
     def client_address(self) -> str:
         """An address of clients alone."""
-        return f"{self.stage.lab.nameserver.rpartition('.')[0]}.{_CLIENT_OCTET}"
+        return self.address_of_clients(_CLIENT_OCTET)
 
-    @cached_property
+    @property
     def known_entrance(self) -> int:
         """The port of ``mutauth connect --listen``, which connects from that address."""
-        address = self.stage.lab.address_of(self.stage.host)
-        inner = f"tcp\\:{address}\\:{self.service.port}\\:bindAddress\\={self.client_address}"
-        spn = f"{self.service_class}/{self.stage.host}/{self.guid()}"
-        return self.stage.connector(f"mutauth:{inner}:spn={spn}").port
+        return self.entrance_of("alice", self.client_address)
 
     def opened(self) -> list[dict[str, Any]]:
         """The connections of clients, as the gateway's audit trail has them."""
@@ -113,7 +156,7 @@ class Listener(ToldByHeader):
     """A plain listener in the tests, which gets what every backend gets; with groups."""
 
     name = "listener"
-    options = ("--proxy-protocol-groups",)
+    options = ("--proxy-protocol", "--proxy-protocol-groups")
 
     def start(self) -> Program:
         """Nothing of another project, and so nothing to start."""
@@ -122,17 +165,17 @@ class Listener(ToldByHeader):
         return self.stage.start(("sleep", "infinity"), PLAIN)
 
 
-class IdentPostgreSQL(PostgreSQL):
+class IdentPostgreSQL(Told, PostgreSQL):
     """A cluster that asks the gateway who its clients are (RFC 1413), and has no passwords.
 
-    :ivar realm_entrance: the address and port of the gateway, for clients of another realm.
+    :ivar address: where the gateway dials from.
     """
 
     name = "ident"
 
     def __init__(self, stage: Stage) -> None:
-        network = stage.lab.nameserver.rpartition(".")[0]
-        self.address = f"{network}.{_IDENT_OCTET}"
+        self.stage = stage
+        self.address = self.address_of_clients(_IDENT_OCTET)
         super().__init__(stage)
         for role in ("alice", "carol"):
             self.as_owner(f"CREATE ROLE {role} LOGIN")
@@ -155,16 +198,8 @@ class IdentPostgreSQL(PostgreSQL):
         others = ("--allow", self.stage.other_lab.principal("alice"))
         account = ("--account", self.stage.lab.principal("svc-echo"))
         ident = ("--ident-address", self.address)
-        return self.stage.service(
-            self.service_class, self.port, *words, *others, *account, *ident, keytab=keytab
-        )
-
-    def entrance_from(self, lab: Lab, user: str) -> int:
-        """The port of ``mutauth connect --listen`` of a user of another realm."""
-        spn = f"{self.service_class}/{self.stage.host}"
-        address = self.stage.lab.address_of(self.stage.host)
-        endpoint = f"mutauth:tcp\\:{address}\\:{self.service.port}:spn={spn}"
-        return self.stage.connector(endpoint, user, lab).port
+        options = (*words, *others, *account, *ident, *UNPUBLISHED)
+        return self.stage.service(self.service_class, self.port, *options, keytab=keytab)
 
     def as_owner(self, sql: str) -> Result:
         """Run a statement as the cluster's owner."""

@@ -55,7 +55,7 @@ class IdentTests(StageTestCase):
         spn = f"{service_class}/{stage().host}"
         stage().run("spn", "add", "svc-echo", spn, *words, lab=lab)
         start = self.server.service.mark
-        result = self.log_in(self.server.entrance_from(lab, "alice"), "alice")
+        result = self.log_in(self.server.entrance_of("alice", lab=lab), "alice")
         self.check_refused(result, "alice")
         self.server.service.program.wait_for("authenticated as alice@OTHER.EXAMPLE", start)
 
@@ -137,7 +137,7 @@ class MariaDBTests(StageTestCase):
 
     def test_other_address(self) -> None:
         """Without the header, and from another address, alice has no account."""
-        for port in (self.server.port, self.server.entrance):
+        for port in (self.server.port, self.server.entrance_of("alice")):
             result = self.query(port, "SELECT 1")
             self.assertEqual(result.code, 1)
             self.assertIn(f"Access denied for user 'alice'@'{HOST}'", result.errors)

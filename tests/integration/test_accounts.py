@@ -10,7 +10,8 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from mutauth_twisted.access import AccessPolicy
 from mutauth_twisted.directory.spns import find_account
-from mutauth_twisted.errors import DirectoryRefused
+from mutauth_twisted.errors import DirectoryRefused, MutualAuthError
+from mutauth_twisted.gateway.ident import user_id
 from mutauth_twisted.ldap.session import Change
 from tests.integration.account_case import AccountCase
 
@@ -34,6 +35,11 @@ class AccountTests(AccountCase):
             self.assertEqual(
                 identity.account, None if options else f"{self.lab.domain}\\{self.mallory}"
             )
+            # A backend is not told the name either.
+            if options:
+                self.assertRaises(MutualAuthError, user_id, identity)
+            else:
+                self.assertEqual(user_id(identity), self.named(self.mallory))
 
     async def test_a_taken_name(self) -> None:
         """Whose UPN begins with another account's sAMAccountName is not allowed for that account,
@@ -68,6 +74,7 @@ class AccountTests(AccountCase):
             self.assertEqual(
                 (identity.account, identity.sid), (f"{self.lab.domain}\\{self.mallory}", sid)
             )
+            self.assertEqual(user_id(identity), self.named(self.mallory))
 
     async def test_denied(self) -> None:
         """A denied account stays out under each of its names, and without a PAC; others come in."""

@@ -95,6 +95,21 @@ class UserTests(CommandTestCase):
             self.assertEqual(service.stop(), 0)
         self.assertNotIn("keys-copied", service.log)
 
+    def test_ident_port(self) -> None:
+        """The port of ident is bound, too, and questions are answered there."""
+        self.keytab.chmod(0o400)
+        address = f"{self.lab.nameserver.rpartition('.')[0]}.114"
+        words = ("--forward", "tcp:127.0.0.1:9", "--ident-address", address)
+        with self.service(*self.words(*words)) as service:
+            self.assert_powerless(service.process.pid)
+            with socket.create_connection((address, 113), 10) as question:
+                question.sendall(b"40000, 9\r\n")
+                answer = b"".join(iter(lambda: question.recv(4096), b""))
+            self.assertEqual(answer, b"40000 , 9 : ERROR : NO-USER\r\n")
+            refused = self.start_refused(*self.words(*words, "--publish", "none"))
+            self.refused(refused, 3, "Address already in use")
+            self.assertEqual(service.stop(), 0)
+
     def is_free(self, port: int) -> bool:
         with socket.socket() as attempt:
             try:
