@@ -74,9 +74,16 @@ class _ForwardedConnection(BalancedConnection):
         super().introduced(header)
         self.proxy_header = header
         self.client_identity = ForwardedIdentity.told(header)
-        if self.client_identity is None and self.factory.needs_identity:
+        if self.client_identity is None and self.factory.needs_identity and not header.local:
             raise InvalidHeader("it does not tell who the client is")
         alsoProvides(self, IForwardedTransport)
+
+    def _begin(self) -> None:
+        if self.proxy_header.local and self.factory.needs_identity:
+            # A gateway that sees whether this server is there; it has no client to serve.
+            self._below.loseConnection()
+        else:
+            super()._begin()
 
 
 class ForwardedFactory(BalancedFactory):
@@ -89,7 +96,7 @@ class ForwardedFactory(BalancedFactory):
     :param trusted: whose headers are believed: addresses, networks, and ``unix`` for whoever
         connects to a UNIX socket.  All others are refused.
     :param needs_identity: whether connections are refused whose header tells no identity, as those
-        of other proxies.
+        of other proxies; those of a gateway itself (LOCAL) are then closed without a word.
     :raises UsageError: for what is not an address.
     """
 

@@ -171,8 +171,8 @@ class ForwardedTests(ForwardedCase):
 
     def test_no_identity(self) -> None:
         """Connections without an identity are refused, unless the application takes them."""
-        for header in (ProxyHeader(CLIENT, SERVICE), ProxyHeader(local=True)):
-            self.assertIn("does not tell who the client is", self.refused(header.encode()))
+        header = ProxyHeader(CLIENT, SERVICE, [(Tlv.UNIQUE_ID, b"c-1")])
+        self.assertIn("does not tell who the client is", self.refused(header.encode()))
         for header, peer in (
             (ProxyHeader(CLIENT, SERVICE), CLIENT),
             (ProxyHeader(local=True), GATEWAY),
@@ -181,6 +181,13 @@ class ForwardedTests(ForwardedCase):
             ((address, application),) = self.built
             self.assertEqual((address, application.seen), (peer, (None, peer, SERVICE)))
             self.built.clear()
+
+    def test_probe(self) -> None:
+        """A gateway that only sees whether the server is there gets no protocol, and no line."""
+        with captured_log() as events:
+            self.connect(ProxyHeader(local=True).encode() + b"hello")
+        self.assertEqual((self.built, events), ([], []))
+        self.assertTrue(self.transport.disconnecting)
 
     def test_half_an_identity(self) -> None:
         """One that is not whole is refused in any case."""
