@@ -13,6 +13,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from attrs import frozen
 from twisted.trial.unittest import TestCase
@@ -146,6 +147,26 @@ class CommandTestCase(TestCase):
         )
         return Ended(done.returncode, done.stdout, done.stderr)
 
+    def begin(
+        self,
+        name: str,
+        *words: str,
+        user: str = "alice",
+        prefix: tuple[str, ...] = (),
+        changes: dict[str, str] | None = None,
+        **pipes: Any,
+    ) -> subprocess.Popen[Any]:
+        """Start a command and go on; its output and errors are pipes, of text.
+
+        :param pipes: what is otherwise, as for Popen.
+        """
+        return subprocess.Popen(
+            [*prefix, *self.program(name), *words],
+            env=self.environment(user, **(changes or {})),
+            cwd=self.state,
+            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **pipes},
+        )
+
     def mutauth(self, *words: str, **how: str) -> Ended:
         return self.command("mutauth", *words, **how)  # type: ignore[arg-type]
 
@@ -191,35 +212,15 @@ class CommandTestCase(TestCase):
     @contextlib.contextmanager
     def twistd(self, words: tuple[str, ...], user: str = "alice") -> Iterator[Running]:
         """The same for all words of its command line."""
-        process = subprocess.Popen(
-            [*self.program("twistd"), *words],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=self.environment(user),
-            cwd=self.state,
-        )
+        process = self.begin("twistd", *words, user=user, stderr=subprocess.STDOUT)
         with self._running(process, "serving") as running:
             yield running
 
     @contextlib.contextmanager
     def forwarder(self, endpoint: str, *options: str) -> Iterator[Running]:
         """``mutauth connect --listen`` on a free local port, until the end of the block."""
-        process = subprocess.Popen(
-            [
-                *self.program("mutauth"),
-                "connect",
-                endpoint,
-                "--listen",
-                "tcp:0:interface=127.0.0.1",
-                *options,
-            ],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=self.environment("alice"),
-            cwd=self.state,
-        )
+        words = ("connect", endpoint, "--listen", "tcp:0:interface=127.0.0.1", *options)
+        process = self.begin("mutauth", *words, stderr=subprocess.STDOUT)
         with self._running(process, "listening") as running:
             yield running
 

@@ -98,14 +98,8 @@ class StoppingTests(CommandTestCase):
 
     def start(self, *options: str, prefix: tuple[str, ...] = ()) -> subprocess.Popen[str]:
         """A service whose start is not waited for."""
-        process = subprocess.Popen(
-            [*prefix, *self.program("twistd"), *self.service_words(*options)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=self.environment("alice"),
-            cwd=self.state,
-        )
+        words, stderr = self.service_words(*options), subprocess.STDOUT
+        process = self.begin("twistd", *words, prefix=prefix, stderr=stderr)
         self.addCleanup(self.end, process)
         return process
 
@@ -382,14 +376,7 @@ class NameTests(CommandTestCase):
             if word != "--nameserver"
         ]
         words.remove(self.lab.nameserver)
-        process = subprocess.Popen(
-            [*self.program("twistd"), *words],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=self.environment("alice"),
-            cwd=self.state,
-        )
+        process = self.begin("twistd", *words, stderr=subprocess.STDOUT)
         starting = Running(process, [])
         self.read_until_asked(starting)
         self.ends(starting, 0)
