@@ -195,7 +195,8 @@ class Process(Service):
         all_of = [service.snapshot() for service in self.services.values()]
         own = [copy.finding for copy in self._copies]
         if self._workers is not None:
-            all_of = list(merge((*all_of, *self._workers.snapshots())))
+            idle = (each.idle for each in all_of)
+            all_of = list(merge((*idle, *self._workers.snapshots())))
             all_of[0] = evolve(all_of[0], wrong=(*all_of[0].wrong, *self._workers.wrong))
         first, *others = all_of
         own += filter(None, (exposure(port.getHost()) for port in self._status_ports))

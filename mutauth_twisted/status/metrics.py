@@ -128,7 +128,8 @@ METRICS: Final[Mapping[str, Figure]] = {
     "connections_waiting": Figure("gauge", "Connections that wait for a handshake slot."),
     "connections_waiting_limit": Figure("gauge", "Most that wait at once (max-waiting)."),
     "sessions": Figure("gauge", "Live sessions."),
-    "sessions_limit": Figure("gauge", "Most sessions at once (max-connections)."),
+    # Workers count their sessions together.
+    "sessions_limit": Figure("gauge", "Most sessions at once (max-connections).", join=max),
     "sessions_ended_total": Figure(
         "counter", "Sessions that ended, by result: clean, or a code.", "result"
     ),

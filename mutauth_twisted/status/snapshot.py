@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from typing import Any, Final, TypeVar
 
-from attrs import asdict, field, frozen
+from attrs import asdict, evolve, field, frozen
 
 from mutauth_twisted.findings import Finding
 from mutauth_twisted.status.history import Minute, add_up
@@ -118,6 +118,12 @@ class Snapshot:
             name: value for name, value in self.values.items() if METRICS[name].kind != "gauge"
         }
         return Snapshot(self.service, values=counted, history=self.history)
+
+    @property
+    def idle(self) -> Snapshot:
+        """The snapshot of a process that takes no connections: its limits are not used."""
+        used = {name: value for name, value in self.values.items() if not name.endswith("_limit")}
+        return evolve(self, values=used)
 
     def number(self, name: str) -> float:
         """Return a figure that has one value; 0 where it is not known."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
+import signal
 import socket
 import stat
 import threading
@@ -217,6 +219,26 @@ class FigureTests(CommandTestCase):
             self.assertEqual(self.mutauth(*words, user="administrator").code, 0)
             broken = {"ready": 0.0, "spns_registered": 0.0, "directory_check_success": 0.0}
             self.await_figures(service, **broken, **{"problems:spn-missing": 1.0, "published": 1.0})
+
+    def test_workers(self) -> None:
+        """Workers' figures are added up, their limits as well, and what one that was killed has
+        counted stays.
+        """
+        self.install()
+        words = ("--workers", "2", "--status", "tcp:0:interface=127.0.0.1")
+        with self.service(*words) as service:
+            service.read_on()
+            for _ in range(3):
+                self.assertEqual(self.mutauth("connect", self.endpoint).code, 0)
+            counted = {"handshakes_total:allowed": 3.0, "handshake_duration_seconds_count": 3.0}
+            limits = {"sessions_limit": 10000.0, "handshakes_limit": 256.0}
+            self.await_figures(service, **counted, **limits, published=1.0)
+            children = Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children")
+            for pid in children.read_text().split():
+                os.kill(int(pid), signal.SIGKILL)
+            self.await_figures(service, **counted, ready=0.0)
+            found = self.await_figures(service, **counted, **limits, ready=1.0)
+            self.assertEqual(found["sessions"], 0)
 
     def test_unix(self) -> None:
         """A UNIX socket has the mode that is asked for, and the same pages."""

@@ -66,7 +66,7 @@ class SnapshotTests(SynchronousTestCase):
             (both.wrong, both.warnings, both.facts), (FULL.wrong, FULL.warnings, FULL.facts)
         )
         expected = {
-            **{"sessions": 4, "sessions_limit": 20, "keytab_kvno": 3, "published": 1},
+            **{"sessions": 4, "sessions_limit": 10, "keytab_kvno": 3, "published": 1},
             "handshakes_total": {"allowed": 4, "access-denied": 1, "peer-refused": 1},
             **{"directory_check_timestamp_seconds": 1000.5, "received_bytes_total": 7},
         }
@@ -80,6 +80,15 @@ class SnapshotTests(SynchronousTestCase):
         found = merge([FULL, evolve(FULL, service="other"), FULL])
         self.assertEqual([each.service for each in found], ["echoSvc", "other"])
         self.assertEqual([each.number("sessions") for each in found], [4, 2])
+
+    def test_idle(self) -> None:
+        """Of a process that takes no connections the limits do not count."""
+        values = {"handshakes_limit": 256, "sessions_limit": 10}
+        worker = evolve(FULL, values={**FULL.values, **values})
+        (both,) = merge([worker.idle, worker, worker])
+        self.assertEqual(
+            (both.number("handshakes_limit"), both.number("sessions_limit")), (512, 10)
+        )
 
     def test_remains(self) -> None:
         """Of a process that has ended the counters stay, and nothing that it was or had."""
