@@ -164,7 +164,10 @@ class Process(Service):
         if self._settings.status is None:
             return
         try:
-            factory = StatusFactory(self._reactor, pages(self.snapshots, platform.node()))
+            workers = self._workers
+            pids = (lambda: workers.pids) if workers is not None else dict
+            shown = pages(self.snapshots, platform.node(), workers=pids)
+            factory = StatusFactory(self._reactor, shown)
             port = await self._places.listen(self._settings.status, factory)
         except MutualAuthError as error:
             raise _Refused(self._tell("the status", Failure(error))) from error

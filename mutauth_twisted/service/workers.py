@@ -257,6 +257,11 @@ class Workers:
         cause = f"{missing} of {self._count} do not run, and are started again"
         return (Finding("worker-failed", "workers", cause, "see the log for why"),)
 
+    @property
+    def pids(self) -> dict[str, int]:
+        """The process ids, by the workers' numbers."""
+        return {str(each.number): each.transport.pid for each in self._live.values()}
+
     def snapshots(self) -> tuple[Snapshot, ...]:
         """Snapshots of all, also of those that have ended."""
         live = [snapshot for each in self._live.values() for snapshot in each.latest]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import platform
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from importlib.metadata import version
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -183,9 +184,33 @@ class _Services(Collector):
         yield build
 
 
-def exposition(services: tuple[Snapshot, ...]) -> str:
-    """Return the figures of services and of this process in Prometheus' text format."""
+class _Workers(Collector):
+    """Workers' processes: what ProcessCollector tells of this one, of each."""
+
+    def __init__(self, workers: Mapping[str, int]) -> None:
+        self._workers = workers
+
+    def collect(self) -> Iterable[Metric]:
+        """CPU time, memory and descriptors by worker; see Collector."""
+        found: dict[str, Metric] = {}
+        for worker, pid in self._workers.items():
+            one = ProcessCollector(f"{PREFIX}worker", partial(int, pid), registry=None)
+            for metric in one.collect():
+                same = found.setdefault(
+                    metric.name, Metric(metric.name, metric.documentation, metric.type)
+                )
+                for sample in metric.samples:
+                    same.add_sample(sample.name, {"worker": worker}, sample.value)
+        return found.values()
+
+
+def exposition(services: tuple[Snapshot, ...], workers: Mapping[str, int] = {}) -> str:
+    """Return the figures of services and processes in Prometheus' text format.
+
+    :param workers: the process ids of this process's workers, by their names.
+    """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Services(services))
+    registry.register(_Workers(workers))
     ProcessCollector(registry=registry)
     return generate_latest(registry).decode()

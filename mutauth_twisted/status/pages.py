@@ -25,12 +25,18 @@ _COUNTS: Final = {
 }
 
 
-def pages(look: Look, host: str, now: Callable[[], float] = time.time) -> Mapping[str, Page]:
+def pages(
+    look: Look,
+    host: str,
+    now: Callable[[], float] = time.time,
+    workers: Callable[[], Mapping[str, int]] = dict,
+) -> Mapping[str, Page]:
     """Make the pages.
 
     :param look: gives how all services are now.
     :param host: the machine's name.
     :param now: gives seconds since 1970.
+    :param workers: gives the process ids of the workers, by their names.
     """
 
     def people(accept: str) -> Response:
@@ -49,13 +55,16 @@ def pages(look: Look, host: str, now: Callable[[], float] = time.time) -> Mappin
         services = look()
         return Response(json.dumps(_as_json(services)), JSON, _code(services))
 
+    def figures(_: str) -> Response:
+        return Response(metrics.exposition(look(), workers()), metrics.CONTENT_TYPE)
+
     return {
         "/": people,
         # The reactor turns: nobody else would answer.
         "/healthz": lambda _: Response("ok\n"),
         "/readyz": ready,
         "/health": health,
-        "/metrics": lambda _: Response(metrics.exposition(look()), metrics.CONTENT_TYPE),
+        "/metrics": figures,
     }
 
 

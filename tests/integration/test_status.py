@@ -232,7 +232,10 @@ class FigureTests(CommandTestCase):
                 self.assertEqual(self.mutauth("connect", self.endpoint).code, 0)
             counted = {"handshakes_total:allowed": 3.0, "handshake_duration_seconds_count": 3.0}
             limits = {"sessions_limit": 10000.0, "handshakes_limit": 256.0}
-            self.await_figures(service, **counted, **limits, published=1.0)
+            found = self.await_figures(service, **counted, **limits, published=1.0)
+            for number in (1, 2):
+                memory = found[f"worker_process_resident_memory_bytes:{number}"]
+                self.assertGreater(memory, 10 * MEGABYTE)
             children = Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children")
             for pid in children.read_text().split():
                 os.kill(int(pid), signal.SIGKILL)
