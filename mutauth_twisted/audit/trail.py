@@ -76,6 +76,12 @@ def _end(error: BaseException | None) -> dict[str, object]:
     return {"code": "application-failed", "cause": type(error).__name__}
 
 
+def _rule(record: ConnectionRecord) -> dict[str, object]:
+    """The access rule that decided about the client; nothing where none did."""
+    decision = record.decision
+    return {"rule": decision.rule[:_LONGEST_TEXT]} if decision and decision.rule else {}
+
+
 class AuditTrail(ConnectionObserver):
     """Audit trail of one service.
 
@@ -214,7 +220,7 @@ class AuditTrail(ConnectionObserver):
 
     def established(self, record: ConnectionRecord) -> None:
         """See :class:`ConnectionObserver`."""
-        if self.write("allowed", connection=record.id) or not self._required:
+        if self.write("allowed", connection=record.id, **_rule(record)) or not self._required:
             return
         if record.session is not None:
             cause = f"the audit trail is required and cannot be written: {self._cause}"
@@ -231,7 +237,9 @@ class AuditTrail(ConnectionObserver):
             where["client"] = _address(record.peer)
             if not self._allows(str(end["code"]), record):
                 return
-        self.write("refused", connection=record.id, **where, **end)
+        decision = record.decision
+        rule = _rule(record) if decision is not None and not decision.allowed else {}
+        self.write("refused", connection=record.id, **where, **end, **rule)
 
     def closed(self, record: ConnectionRecord) -> None:
         """See :class:`ConnectionObserver`."""

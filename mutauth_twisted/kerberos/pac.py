@@ -9,6 +9,7 @@ serialization version 1 (MS-RPCE 2.2.6, C706 chapter 14), and
 from __future__ import annotations
 
 import struct
+from sys import intern
 from typing import Any, Final
 
 from mutauth_twisted.access import Logon
@@ -120,7 +121,8 @@ def read_logon(logon_information: bytes, upn_information: bytes = b"") -> Logon:
         domain=domain_name.decode("utf-16-le"),
         # MS-PAC 2.5: without a UserId the account is of no domain of Windows.
         sid=f"{domain_sid}-{user}" if domain_sid and user else None,
-        groups=tuple(sid for sid, attributes in memberships if _counts(attributes)),
+        # Sessions whose accounts have groups in common share the texts of their SIDs.
+        groups=tuple(intern(sid) for sid, attributes in memberships if _counts(attributes)),
         deny_only=tuple(sid for sid, attributes in memberships if attributes & _DENY_ONLY),
         upn=_read_upn(upn_information) if upn_information else None,
     )

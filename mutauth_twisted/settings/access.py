@@ -12,21 +12,17 @@ A policy file has rules in TOML, one table for each::
 
 from __future__ import annotations
 
-import errno
 import os
-import tomllib
 from collections.abc import Mapping
 from typing import Any, Final, get_args
 
 from mutauth_twisted.access import AccessRules, Rule, SessionLimits
 from mutauth_twisted.access.rules import Effect, option_rules
 from mutauth_twisted.errors import UsageError
-from mutauth_twisted.files import read_file
-from mutauth_twisted.findings import Command
 from mutauth_twisted.settings.lines import KeyLines
 from mutauth_twisted.settings.read import Values, nearest
 from mutauth_twisted.settings.schema import LIMITS, Where
-from mutauth_twisted.settings.toml import Toml
+from mutauth_twisted.settings.toml import Toml, read_toml
 
 _EFFECTS: Final[tuple[Effect, ...]] = get_args(Effect)
 _FORMS: Final = {"allow": Where.ALLOW, "deny": Where.DENY}
@@ -73,12 +69,7 @@ def read_policy(path: str) -> tuple[Rule, ...]:
         invalid; its subject has the file and the line.
     """
     path = os.path.abspath(path)
-    text = _read(path)
-    try:
-        document = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise _unusable(path, f"it is not valid TOML: {error}", "correct it") from None
-    lines = KeyLines(text)
+    document, lines = read_toml(path, "policy", "policy file")
     for key in (key for key in document if key not in _EFFECTS):
         subject = f"{path}:{lines.line_of(key)}: key {key}"
         raise UsageError(subject, "there is no such key here", nearest(key, _EFFECTS))
@@ -89,26 +80,9 @@ def read_policy(path: str) -> tuple[Rule, ...]:
     ]
     if not rules:
         # What is left of a file that was cut would deny fewer clients than the whole.
-        raise _unusable(path, "it has no rule", "write [[allow]] or [[deny]], and whom")
+        remedy = "write [[allow]] or [[deny]], and whom"
+        raise UsageError(f"policy file {path}", "it has no rule", remedy, code="policy-unusable")
     return tuple(rules)
-
-
-def _read(path: str) -> str:
-    try:
-        return read_file(path, unwritable=True).decode()
-    except PermissionError as error:
-        if error.errno != errno.EPERM:
-            raise _unusable(path, f"it cannot be read: {error.strerror}", "check it") from None
-        subject, command = f"policy file {path}", Command("chmod", "go-w", error.filename)
-        raise UsageError(subject, str(error.strerror), command, code="policy-writable") from None
-    except OSError as error:
-        raise _unusable(path, f"it cannot be read: {error.strerror}", "check its path") from None
-    except UnicodeDecodeError:
-        raise _unusable(path, "it is not UTF-8", "write it in UTF-8") from None
-
-
-def _unusable(path: str, cause: str, remedy: str) -> UsageError:
-    return UsageError(f"policy file {path}", cause, remedy, code="policy-unusable")
 
 
 def _tables(

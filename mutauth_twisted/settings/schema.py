@@ -338,8 +338,10 @@ SECTIONS: Mapping[tuple[str, Where], tuple[Option, ...]] = {
             "Twisted factory to serve: its dotted name, or that of a callable that makes it.",
         ),
     ),
-    ("The process", _START): (
+    ("The process", _START | _COMMAND): (
         Option("config", _FILE, "TOML file with all other options, for one service or several."),
+    ),
+    ("The process", _START): (
         Option("check", FLAG, "Tell all that is wrong with options and files, and start nothing."),
     ),
     ("The process", _PROCESS): (

@@ -259,7 +259,7 @@ class CommandTests(CommandTestCase):
         """Each is one line, with its file and line."""
         self.refused(self.check("alice"), 2, "[no-access-policy]", "allows no client")
         self.refused(
-            self.check("alice", "--policy", "/none.toml"), 2, "policy file /none.toml", "No such"
+            self.check("alice", "--policy", "/none.toml"), 2, "policy file /none.toml", "no such"
         )
         self.policy.write_text("[[allow]]\ngroups = ['no such group']")
         self.refused(
@@ -275,6 +275,47 @@ class CommandTests(CommandTestCase):
         self.refused(
             self.check("alice", "--policy", str(self.policy)), 2, "[policy-writable]", "chmod go-w"
         )
+
+    def test_config(self) -> None:
+        """With a configuration file the rules, the keytab and the directory are the service's."""
+        self.assertEqual(self.install().code, 0)
+        config = Path(self.state) / "mutauth.toml"
+        config.write_text(
+            f"""
+            [defaults]
+            service-class = "{self.service_class}"
+            host = "{self.host}"
+            keytab = "{self.lab.keytab("svc-echo")}"
+            nameserver = "{self.lab.nameserver}"
+            publish = "none"
+            echo = true
+
+            [service.one]
+            policy = "{self.policy}"
+
+            [service.two]
+            allow = ["bob@LAB.EXAMPLE"]
+            """
+        )
+        none = {"KRB5CCNAME": f"FILE:{self.state}/none"}
+        for service, user, code in (
+            ("one", "alice", 0),
+            ("one", "bob", 1),
+            ("two", "alice", 1),
+            ("two", "bob", 0),
+        ):
+            words = (user, "--config", str(config), "--service", service)
+            checked = self.mutauth("check-access", *words, **none)
+            self.assertEqual(checked.code, code, checked)
+        for words, told in (
+            (("alice", "--config", str(config)), "give --service, one of one, two"),
+            (("alice", "--config", str(config), "--service", "x"), "it has no service x"),
+            (
+                ("alice", "--config", str(config), "--service", "one", "--deny", "a@B"),
+                "--deny: the rules are those of --config",
+            ),
+        ):
+            self.refused(self.mutauth("check-access", *words, **none), 2, told)
 
     def test_service(self) -> None:
         """A service with the file decides as the command does, and does not start with a file that

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -16,13 +16,15 @@ from mutauth_twisted.cli.directory import directory_options, in_directory
 from mutauth_twisted.cli.options import COMMAND, options
 from mutauth_twisted.cli.output import json_option, result
 from mutauth_twisted.directory.groups import find_group
-from mutauth_twisted.errors import NotFound
-from mutauth_twisted.kerberos.keytab import keytab_principal
+from mutauth_twisted.errors import NotFound, UsageError
+from mutauth_twisted.kerberos.keytab import keytab_file, keytab_principal
 from mutauth_twisted.ldap.connection import Directory
 from mutauth_twisted.service.groups import NamedGroups
 from mutauth_twisted.settings.access import access_rules
+from mutauth_twisted.settings.configfile import read_config
 from mutauth_twisted.settings.read import Values
 from mutauth_twisted.settings.schema import LIMITS
+from mutauth_twisted.settings.service import Settings
 from mutauth_twisted.threads import workers_for
 
 _ACCESS = ("policy", "allow", "allow-group", "allow-all", "deny", "deny-group")
@@ -77,7 +79,8 @@ def _as_json(limits: SessionLimits) -> dict[str, float]:
 
 @click.command()
 @click.argument("client", metavar="PRINCIPAL")
-@options(*_ACCESS)
+@options(*_ACCESS, "config")
+@click.option("--service", metavar="NAME", help="Which service of --config (its only one).")
 @click.option(
     "--group",
     "more_groups",
@@ -87,18 +90,29 @@ def _as_json(limits: SessionLimits) -> dict[str, float]:
 )
 @json_option
 @directory_options
-def check_access(client: str, more_groups: tuple[str, ...], **given: Any) -> None:
+def check_access(
+    client: str,
+    more_groups: tuple[str, ...],
+    config: str | None,
+    service: str | None,
+    **given: Any,
+) -> None:
     """Tell whether an access policy allows an account, and by which rule.
 
     PRINCIPAL is name@REALM, or a name in the service's domain.  With the service's --keytab the
-    KDC tells what the account's ticket would say of it; without, the directory does.
+    KDC tells what the account's ticket would say of it; without, the directory does.  With --config
+    rules, keytab and directory are those of a service there.
 
     Exit code 0: it is allowed; 1: it is denied, or gets no ticket.
     """
     written = {name: given.pop(name.replace("-", "_")) for name in _ACCESS}
-    rules = access_rules(
-        Values(COMMAND, COMMAND.where, {name: value for name, value in written.items() if value})
-    )
+    written = {name: value for name, value in written.items() if value}
+    if config is None:
+        rules = access_rules(Values(COMMAND, COMMAND.where, written))
+    else:
+        settings = _configured(config, service, written)
+        rules = settings.rules
+        _complete(given, settings)
 
     async def decide(directory: Directory) -> _Verdict:
         policy = await _resolve(directory, rules)
@@ -119,6 +133,40 @@ def check_access(client: str, more_groups: tuple[str, ...], **given: Any) -> Non
     verdict = in_directory(given, decide)
     result(verdict.as_json(), *verdict.lines)
     sys.exit(0 if verdict.decision.allowed else 1)
+
+
+def _configured(path: str, name: str | None, written: Mapping[str, object]) -> Settings:
+    """A service of a configuration file.
+
+    :raises UsageError: when there is none of that name, or rules are given besides.
+    """
+    services = {each.name: each for each in read_config(path).services}
+    if name is None and len(services) == 1:
+        [name] = services
+    if name not in services:
+        cause = "it has several services" if name is None else f"it has no service {name}"
+        remedy = f"give --service, one of {', '.join(services)}"
+        raise UsageError(f"configuration file {path}", cause, remedy)
+    for option in written:
+        cause, remedy = "the rules are those of --config", "leave one of the two out"
+        raise UsageError(f"--{option}", cause, remedy)
+    return services[name]
+
+
+def _complete(given: dict[str, Any], settings: Settings) -> None:
+    """Ask as the service does, where the command line does not say otherwise."""
+    directory = settings.directory
+    own = {
+        "directory": directory.servers,
+        "directory_ca": directory.ca_file,
+        "realm": directory.realm,
+        "nameserver": directory.nameserver,
+    }
+    if given["ccache"] is None and given["keytab"] is None:
+        own["keytab"] = keytab_file(settings.keytab)
+        own["principal"] = keytab_principal(settings.keytab, settings.account)
+    for option, value in own.items():
+        given[option] = given[option] or value
 
 
 async def _resolve(directory: Directory, rules: AccessRules) -> AccessPolicy:

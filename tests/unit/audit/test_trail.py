@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 
-from mutauth_twisted.access import Logon
+from mutauth_twisted.access import AccessPolicy, Logon
 from mutauth_twisted.audit.sinks import LONGEST
 from mutauth_twisted.audit.trail import STRANGERS_OF_ONE, AuditTrail, _end
 from mutauth_twisted.errors import SessionEnded
@@ -103,6 +103,26 @@ class EventTests(TrailCase):
         )
         self.assertEqual(self.sink.events[2]["code"], "access-denied")
         self.assertEqual(self.sink.events[4]["code"], "handshake-cut")
+
+    def test_rules(self) -> None:
+        """The rule that decides is told; a client that is allowed and finds no room is denied by
+        none.
+        """
+        self.factory.policy = AccessPolicy(["*@*"], ["bob@*"])
+        for name in ("bob", "alice", "alice", "alice", "alice"):
+            self.principal = f"{name}@TEST.EXAMPLE"
+            self.prove(1)
+        told = {
+            event["event"]: (event.get("code"), event.get("rule"))
+            for event in self.sink.events
+            if event["event"] in ("allowed", "refused") and event.get("code") != "service-full"
+        }
+        self.assertEqual(
+            told,
+            {"refused": ("access-denied", "--deny bob@*"), "allowed": (None, "--allow *@*")},
+        )
+        full = [event for event in self.sink.events if event.get("code") == "service-full"]
+        self.assertEqual([event.get("rule") for event in full], [None])
 
     def test_no_slot(self) -> None:
         """A connection that got no slot is one line, which has the address."""
