@@ -33,7 +33,7 @@ START_DEADLINE: Final = 60.0
 #: Seconds of silence after which a worker is taken to hang.
 SILENCE: Final = 20.0
 #: Seconds before a worker is started again; doubled with each that ends soon.
-BACKOFF: Final = 0.5
+BACKOFF: Final = 0.25
 #: Seconds after which a worker has not ended soon.
 STABLE: Final = 60.0
 #: How many that ended soon, one after the other, are too many.
@@ -240,7 +240,7 @@ class Workers:
         if self._crashes[number] > MOST_CRASHES:
             self._give_up(error)
         else:
-            seconds = BACKOFF * 2 ** self._crashes[number]
+            seconds = BACKOFF * 2 ** (self._crashes[number] - 1)
             self._restarts[number] = self.reactor.callLater(seconds, self._spawn, number)
 
     def tell_groups(self) -> None:
