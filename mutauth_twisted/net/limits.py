@@ -22,6 +22,7 @@ from mutauth_twisted.errors import ServiceFull, SessionEnded, UsageError
 from mutauth_twisted.findings import Finding
 from mutauth_twisted.identity import PeerIdentity
 from mutauth_twisted.log import Log
+from mutauth_twisted.net.tally import Tally
 from mutauth_twisted.net.waiting import WaitingQueue
 from mutauth_twisted.text import short_name
 
@@ -143,6 +144,8 @@ class Slots:
         self._networks: dict[str, int] = {}
         self._shares: Counter[Share] = Counter()
         self._waiting: WaitingQueue[Slot] = WaitingQueue(limits.waiting, limits.waiting_per_address)
+        #: Counts sessions together with other processes; None: there are none.
+        self.tally: Tally | None = None
         #: How many handshakes are under way.
         self.handshakes = 0
 
@@ -264,24 +267,50 @@ class Slots:
             remedy = "raise max-connections if it can serve more"
             raise ServiceFull(principal, "all sessions of the service are taken", remedy)
 
-    def enter_session(self, shares: tuple[Share, ...]) -> None:
-        """A client is authenticated and authorized, and its session begins."""
+    def enter_session(self, identity: PeerIdentity, shares: tuple[Share, ...]) -> None:
+        """A client is authenticated and authorized, and its session begins.
+
+        :raises ServiceFull: when other processes have what there was.
+        """
+        if self.tally is not None:
+            self._take_together(self.tally, identity, (self._all, *shares))
         self._sessions.take()
-        self.take_shares(shares)
+        self._shares.update(shares)
+
+    def _take_together(
+        self, tally: Tally, identity: PeerIdentity, shares: tuple[Share, ...]
+    ) -> None:
+        for number, share in enumerate(shares):
+            if not tally.take(share.key, share.most):
+                for taken in shares[:number]:
+                    tally.release(taken.key)
+                raise ServiceFull(short_name(identity.principal), share.cause, share.remedy)
+
+    @property
+    def _all(self) -> Share:
+        """The share of all sessions of the service."""
+        return Share("", "", self._limits.connections)
 
     def leave_session(self, shares: tuple[Share, ...]) -> None:
         """A session is over."""
         self._sessions.release()
+        if self.tally is not None:
+            self.tally.release(self._all.key)
         self.release_shares(shares)
 
     def take_shares(self, shares: tuple[Share, ...]) -> None:
         """A session has these shares from now on."""
         self._shares.update(shares)
+        if self.tally is not None:
+            for share in shares:
+                self.tally.take(share.key, share.most)
 
     def release_shares(self, shares: tuple[Share, ...]) -> None:
         """A session has these shares no more."""
         self._shares.subtract(shares)
         for share in shares:
+            if self.tally is not None:
+                self.tally.release(share.key)
             if not self._shares[share]:
                 del self._shares[share]
 
@@ -305,8 +334,15 @@ class Share:
     most: int = field(eq=False)
 
     @property
+    def key(self) -> str:
+        """Name of what is counted."""
+        return f"{self.rule}\0{self.account}"
+
+    @property
     def cause(self) -> str:
         """Reason why there is none left."""
+        if not self.rule and not self.account:
+            return "all sessions of the service are taken"
         whose = f"{self.rule} has" if not self.account else "its account has"
         by_rule = f" by {self.rule}" if self.account and self.rule else ""
         of_one = " one account" if self.account else ""
@@ -392,7 +428,7 @@ class Slot:
         self._slots.check_session(identity, shares)
         self.release()
         self._shares = shares
-        self._slots.enter_session(shares)
+        self._slots.enter_session(identity, shares)
         self._leave = self._leave_session
 
     def regrant(self, identity: PeerIdentity, grants: Iterable[Grant]) -> None:

@@ -24,6 +24,7 @@ from mutauth_twisted.log import Log
 from mutauth_twisted.net.descriptors import REMEDY, RESERVE, fit, raise_limit
 from mutauth_twisted.net.listening import Places
 from mutauth_twisted.net.plain import parse_server
+from mutauth_twisted.net.tally import Tally
 from mutauth_twisted.net.tls import server_layer
 from mutauth_twisted.service.applications import application_factory
 from mutauth_twisted.service.keyfiles import KeyFiles
@@ -86,6 +87,9 @@ def make_worker(reactor: Any, start: Start) -> WorkerProcess:
         for each in _fitting_ones(settings, told)
     ]
     told.settle()
+    for service in services:
+        part = (start.number - 1) / start.count
+        service.count_together(Tally(start.sessions, service.name, part, reactor.seconds))
     return WorkerProcess(reactor, settings, services, places)
 
 

@@ -24,6 +24,7 @@ from mutauth_twisted.net.events import ConnectionObserver
 from mutauth_twisted.net.listening import Places
 from mutauth_twisted.net.protocol import describe
 from mutauth_twisted.net.server import MutualAuthServerFactory
+from mutauth_twisted.net.tally import Tally
 from mutauth_twisted.net.tls import Layer
 from mutauth_twisted.service.groups import NamedGroups
 from mutauth_twisted.service.keyfiles import KeyFiles
@@ -262,6 +263,10 @@ class MutualAuthService:
     def observe(self, observer: ConnectionObserver) -> None:
         """Tell one more of every connection."""
         self._factory.observers.add(observer)
+
+    def count_together(self, tally: Tally) -> None:
+        """Count sessions together with other processes."""
+        self._factory.slots.tally = tally
 
     @property
     def own_seen(self) -> int:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import struct
+from pathlib import Path
 
 import gssapi
 
@@ -81,6 +83,22 @@ class ServiceTests(CommandTestCase):
             running.stop()
         self.assertIn("the same request was seen before (replay)", running.log)
         self.assertGreater(os.stat(os.path.join(self.state, NAME)).st_size, 0)
+
+    def test_workers(self) -> None:
+        """A request that one worker has seen opens nothing at another."""
+        with self.service("--workers", "2") as running:
+            pid = running.process.pid
+            one, other = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+            frame = self.request()
+            os.kill(int(other), signal.SIGSTOP)
+            self.assertNotEqual(self.answered(running, frame), ERROR)
+            os.kill(int(one), signal.SIGSTOP)
+            os.kill(int(other), signal.SIGCONT)
+            self.assertEqual(self.answered(running, frame), ERROR)
+            self.assertNotEqual(self.answered(running, self.request()), ERROR)
+            os.kill(int(one), signal.SIGCONT)
+            running.stop()
+        self.assertIn("the same request was seen before (replay)", running.log)
 
     def test_without(self) -> None:
         """Without one the service does not start, unless its administrator accepts that by name;

@@ -102,7 +102,7 @@ class WorkerTests(CommandTestCase):
                 return all(count > alone[pid] for pid, count in self.serving(service).items())
 
             self.wait_for(both, "one worker takes all")
-            self.assertEqual(len(sockets(service.process.pid)), parent)
+            self.assertLessEqual(len(sockets(service.process.pid)), parent)
             here = sum(self.serving(service).values()) - sum(alone.values())
             self.wait_for(
                 lambda: (
@@ -174,3 +174,21 @@ class WorkerTests(CommandTestCase):
                 time.sleep(0.05)
             self.assertEqual(service.stop(), CRASHING, service.log)
         self.assertIn("SCP withdrawn", service.log)
+
+    def test_limits(self) -> None:
+        """One account's sessions are limited over all workers, whichever of them it comes to."""
+        with self.workers("--max-connections-per-principal", "2") as service:
+            one, other = children(service.process.pid)
+            with contextlib.ExitStack() as clients:
+                for silent, serving in ((one, other), (other, one)):
+                    os.kill(silent, signal.SIGSTOP)
+                    clients.enter_context(self.client())
+                    if silent == other:
+                        refused = self.talk()
+                        self.assertNotEqual((refused.code, refused.output), (0, "hello\n"))
+                    os.kill(silent, signal.SIGCONT)
+                    self.assertIn(serving, children(service.process.pid))
+                self.assertEqual(self.talk("bob").output, "hello\n")
+            self.wait_for(lambda: self.talk().output == "hello\n", "no session was given back")
+            self.assertEqual(service.stop(), 0, service.log)
+        self.assertIn("its account has 2 session(s), as many as one account may", service.log)
