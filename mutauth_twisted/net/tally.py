@@ -1,7 +1,7 @@
 """Counts of sessions that several processes keep together, so that a limit holds for all of them.
 
 A place of a limit is a byte of a file, and who has locked it has the place (record locks of
-fcntl(2)). The kernel gives back the places of a process that ends, however it ends, and no process
+fcntl(2)). The kernel frees the places of a process that ends, however it ends, and no process
 waits for another.
 """
 
