@@ -77,7 +77,7 @@ class Tally:
         return False
 
     def release(self, key: str) -> None:
-        """Give back a place, if this process has one."""
+        """Release a place, if this process has one."""
         if own := self._own.get(key):
             self._lock(key, own.pop(), fcntl.LOCK_UN)
             self._full.pop(key, None)
