@@ -8,9 +8,11 @@ from __future__ import annotations
 import contextlib
 import json
 import pwd
+import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from signal import SIGINT
@@ -146,6 +148,8 @@ class PostgreSQL(Server):
     """A cluster of its own, in which everybody on loopback is believed."""
 
     name = "postgresql"
+    #: Further variables of the server.
+    variables: Mapping[str, str] = {}
 
     @staticmethod
     def version() -> str:
@@ -180,7 +184,34 @@ class PostgreSQL(Server):
         quick = ("-c", "fsync=off", "-c", "shared_buffers=16MB")
         command = (*as_user("postgres"), postgresql_program("postgres"), *words, *quick)
         # SIGTERM would wait for its clients.
-        return self.stage.start(command, PLAIN, SIGINT)
+        return self.stage.start(command, {**PLAIN, **self.variables}, SIGINT)
+
+
+class KerberosPostgreSQL(PostgreSQL):
+    """One that has a key of its own, for connections that it encrypts itself."""
+
+    name = "gsspostgresql"
+
+    def configure(self, data: Path) -> None:
+        keytab, settings = data / "krb5.keytab", data / "krb5.conf"
+        for copy, original in (
+            (keytab, self.stage.lab.keytab("svc-echo")),
+            (settings, self.stage.lab.krb5_conf),
+        ):
+            copy.write_bytes(original.read_bytes())
+            shutil.chown(copy, "postgres")
+            copy.chmod(0o600)
+        with (data / "postgresql.conf").open("a") as configuration:
+            configuration.write(f"krb_server_keyfile = '{keytab}'\n")
+        self.variables = {"KRB5_CONFIG": str(settings), "KRB5RCACHEDIR": str(data)}
+        spn = ("svc-echo", self.spn, "--nameserver", self.stage.lab.nameserver)
+        self.stage.run("spn", "add", *spn)
+        self.stage.closing.callback(self.stage.run, "spn", "delete", *spn)
+
+    @property
+    def spn(self) -> str:
+        """The one that psql asks for."""
+        return f"postgres/{self.stage.host}"
 
 
 class Redis(Server):

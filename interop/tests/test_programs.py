@@ -11,14 +11,27 @@ import subprocess
 from functools import cache
 
 from interop import programs
-from interop.programs import PLAIN, PostgreSQL, Redis, Result, postgresql_program, run
+from interop.programs import (
+    PLAIN,
+    KerberosPostgreSQL,
+    PostgreSQL,
+    Redis,
+    Result,
+    postgresql_program,
+    run,
+)
 from interop.scenarios import FULL_RECORD, MUCH
-from interop.stage import HOST, WAIT, stage
+from interop.stage import HOST, WAIT, StageTestCase, stage
 
 
 @cache
 def postgresql() -> PostgreSQL:
     return PostgreSQL(stage())
+
+
+@cache
+def kerberos_postgresql() -> KerberosPostgreSQL:
+    return KerberosPostgreSQL(stage())
 
 
 @cache
@@ -153,6 +166,37 @@ class PsqlTests(programs.ProgramScenarios):
         self.assertIn(b"terminating connection due to administrator command", errors)
         self.assertNotEqual(process.returncode, 0)
         self.check_works()
+
+
+class PsqlGSSTests(StageTestCase):
+    """psql with a ticket, which encrypts by itself what goes through both ends."""
+
+    def setUp(self) -> None:
+        self.server = kerberos_postgresql()
+
+    def encrypted(self, mode: str) -> str:
+        """Whether the server sees a connection that psql has encrypted, in its words."""
+        lab = stage().lab
+        where = f"host={stage().host} hostaddr={HOST} port={self.server.entrance} user=postgres"
+        sql = "SELECT encrypted FROM pg_stat_gssapi WHERE pid = pg_backend_pid()"
+        words = ("psql", "-X", "-A", "-t", "-c", sql, f"{where} dbname=postgres gssencmode={mode}")
+        result = run(*words, KRB5_CONFIG=str(lab.krb5_conf), KRB5CCNAME=lab.ccache("alice"))
+        self.assertEqual((result.code, result.errors), (0, ""))
+        return result.output.decode().strip()
+
+    def test_without(self) -> None:
+        """psql leaves it to the gateway."""
+        self.assertEqual(self.encrypted("disable"), "f")
+
+    def test_with(self) -> None:
+        """psql insists on its own, and tries it first by default: a channel within the channel."""
+        for mode in ("require", "prefer"):
+            self.assertEqual(self.encrypted(mode), "t")
+
+    def test_without_the_server(self) -> None:
+        """psql tries its own where the server has no key, is refused, and goes on without."""
+        self.server = postgresql()
+        self.assertEqual(self.encrypted("prefer"), "f")
 
 
 class RedisTests(programs.ProgramScenarios):

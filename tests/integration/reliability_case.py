@@ -50,6 +50,14 @@ def echo(connection: socket.socket) -> None:
     connection.shutdown(socket.SHUT_WR)
 
 
+def pump(source: socket.socket, sink: socket.socket) -> None:
+    """Pass on what comes, and its end."""
+    with contextlib.suppress(OSError):
+        while data := source.recv(PIECE):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
+
+
 def reset(connection: socket.socket) -> None:
     """End a connection with RST and not with FIN."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -177,15 +185,34 @@ class ReliabilityTestCase(CommandTestCase):
             for word in ("Traceback", "Unhandled", "internal error"):
                 self.assertNotIn(word, each.log)
 
-    def health(self, service: Running) -> dict[str, Any]:
-        """What its status port tells programs."""
+    def probe(self, service: Running, path: str) -> tuple[int, str]:
+        """What its status port answers: the code and the text."""
         line = next(line for line in service.lines if "status on" in line)
         where = line.rpartition(" ")[2].strip()
         try:
-            with urlopen(f"http://{where}/health", timeout=WAIT) as answer:
-                return dict(json.load(answer))
+            with urlopen(f"http://{where}/{path}", timeout=WAIT) as answer:
+                return int(answer.status), answer.read().decode()
         except HTTPError as error:
-            return dict(json.load(error))
+            return error.code, error.read().decode()
+
+    def health(self, service: Running) -> dict[str, Any]:
+        """What its status port tells programs."""
+        return dict(json.loads(self.probe(service, "health")[1]))
+
+    def counted(self, service: Running, metric: str, **labels: str) -> float:
+        """A figure for Prometheus; 0 where there is none."""
+        text = self.probe(service, "metrics")[1]
+        for line in text.splitlines():
+            name, _, rest = line.partition("{")
+            told, _, value = rest.rpartition("} ")
+            wanted = [f'{label}="{each}"' for label, each in labels.items()]
+            if name == metric and all(each in told for each in wanted):
+                return float(value)
+        return 0.0
+
+    def refusals(self, service: Running, code: str) -> float:
+        """How many connections it has refused with a code."""
+        return self.counted(service, "mutauth_handshakes_total", result=code)
 
     def until(self, condition: Callable[[], object], what: str = "") -> None:
         """Wait until something holds; only what is broken takes so long as to fail."""

@@ -10,17 +10,20 @@ import resource
 import signal
 import socket
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
-from tests.integration.commands import WAIT
+from tests.integration.commands import WAIT, Running
 from tests.integration.reliability_case import (
     HOST,
     PIECE,
+    Backend,
     Gateway,
     Holdings,
     ReliabilityTestCase,
     digest,
     echo,
+    pump,
     read_all,
     reset,
 )
@@ -231,6 +234,24 @@ class StoppingTests(ReliabilityTestCase):
             with self.assertRaises(ConnectionResetError):
                 client.recv(1)
 
+    def test_readiness(self) -> None:
+        """From the signal on the service is not ready, and never again; it is alive to the end."""
+        with self.gateway() as gateway, gateway.connect() as client:
+            client.sendall(b"hello")
+            self.assertEqual(client.recv(5, socket.MSG_WAITALL), b"hello")
+            self.assertEqual(self.probe(gateway.service, "readyz")[0], 200)
+            gateway.service.process.send_signal(signal.SIGTERM)
+            self.until(lambda: self.probe(gateway.service, "readyz")[0] == 503)
+            for _ in range(40):
+                code, text = self.probe(gateway.service, "readyz")
+                self.assertEqual(code, 503)
+                self.assertIn("stopping", text)
+                self.assertEqual(self.probe(gateway.service, "healthz")[0], 200)
+            client.sendall(b"still")
+            self.assertEqual(client.recv(5, socket.MSG_WAITALL), b"still")
+            client.close()
+            self.assertEqual(gateway.service.process.wait(WAIT), 0)
+
 
 class ChurnTests(ReliabilityTestCase):
     """Connections that come and go."""
@@ -285,6 +306,77 @@ class ChurnTests(ReliabilityTestCase):
         self.assertLess(now.memory - before.memory, 4 * MEGABYTE)
 
 
+class UnixTests(ReliabilityTestCase):
+    """PROXY protocol headers where a listener is a UNIX socket."""
+
+    signature = bytes.fromhex("0d0a0d0a000d0a515549540a")
+
+    def backend_of(self, headers: list[bytes]) -> Backend:
+        """An echo that takes a header first."""
+
+        def talk(connection: socket.socket) -> None:
+            fixed = connection.recv(16, socket.MSG_WAITALL)
+            rest = connection.recv(int.from_bytes(fixed[14:], "big"), socket.MSG_WAITALL)
+            headers.append(fixed + rest)
+            echo(connection)
+
+        return self.backend(talk)
+
+    @contextlib.contextmanager
+    def on_unix(self, backend: Backend, *options: str) -> Iterator[tuple[Running, str]]:
+        """A service on a UNIX socket that tells its backend who comes; its path."""
+        path = f"{self.state}/listener.sock"
+        words = ("--listen", f"unix:{path}", "--publish", "none", "--spn-check", "off")
+        forward = ("--forward", f"tcp:{HOST}:{backend.port}", "--proxy-protocol")
+        with self.service(*words, *forward, *options) as service:
+            service.read_on()
+            yield service, path
+
+    def ask_at(self, endpoint: str) -> None:
+        """A question through a forwarder."""
+        name = f"{self.service_class}/{self.host}/CN={self.service_class},CN=srv1,CN=Computers"
+        with (
+            self.forwarder(f"mutauth:{endpoint}:spn={name},{self.lab.base_dn}") as forwarder,
+            socket.create_connection((HOST, forwarder.port), WAIT) as client,
+        ):
+            client.sendall(b"hello")
+            client.shutdown(socket.SHUT_WR)
+            self.assertEqual(read_all(client), b"hello")
+
+    def test_told_to_the_backend(self) -> None:
+        """A client of a UNIX socket has no address to tell, and is told of nevertheless."""
+        headers: list[bytes] = []
+        with self.on_unix(self.backend_of(headers)) as (_, path):
+            self.ask_at(f"unix\\:{path}")
+        (header,) = headers
+        self.assertEqual(header[:13], self.signature + b"\x21")
+        self.assertIn(header[13], (0x00, 0x31))  # UNSPEC, or AF_UNIX and STREAM
+        self.assertIn(b"\xe0\x00\x11alice@LAB.EXAMPLE", header)
+
+    def test_told_by_a_balancer(self) -> None:
+        """What a balancer tells over a UNIX socket is told to the backend."""
+        addresses = bytes.fromhex("c0000207c0000201c3502328")  # 192.0.2.7:50000 to 192.0.2.1:9000
+        header = self.signature + b"\x21\x11\x00\x0c" + addresses
+        headers: list[bytes] = []
+
+        def balance(connection: socket.socket) -> None:
+            with socket.socket(socket.AF_UNIX) as service:
+                service.connect(path)
+                for byte in header:
+                    service.sendall(bytes([byte]))
+                answering = threading.Thread(target=pump, args=(service, connection))
+                answering.start()
+                pump(connection, service)
+                answering.join(WAIT)
+
+        with self.on_unix(self.backend_of(headers), "--proxy-from", "unix") as (service, path):
+            balancer = self.backend(balance)
+            self.ask_at(f"tcp\\:{HOST}\\:{balancer.port}")
+            self.until(lambda: "192.0.2.7:50000 authenticated as alice" in service.log)
+        self.assertEqual(headers[0][13], 0x11)
+        self.assertEqual(headers[0][16:28], addresses)
+
+
 class BackendTests(ReliabilityTestCase):
     """A plain service that fails its gateway."""
 
@@ -303,7 +395,11 @@ class BackendTests(ReliabilityTestCase):
             before = [self.holdings(each) for each in gateway.ends]
             for _ in range(10):
                 self.refused(gateway)
-            self.assertIn(f"{HOST}:{backend.port}", gateway.service.log)
+            self.assertIn("[backend-unreachable]", gateway.service.log)
+            counted = self.counted(
+                gateway.service, "mutauth_sessions_ended_total", result="backend-unreachable"
+            )
+            self.assertEqual(counted, 10)
             resetting = self.backend(reset, backend.port)
             for _ in range(20):
                 self.refused(gateway)
@@ -393,6 +489,7 @@ class MisfortuneTests(ReliabilityTestCase):
             with contextlib.suppress(ConnectionResetError):
                 self.assertEqual(gateway.ask(), b"")
             self.assertIn("[keytab-unusable]", gateway.service.log)
+            self.assertLessEqual(1, self.refusals(gateway.service, "keytab-unusable"))
             session.sendall(b"during")
             self.assertEqual(session.recv(6, socket.MSG_WAITALL), b"during")
             keytab.write_bytes(content)

@@ -13,6 +13,7 @@ from zope.interface.interface import InterfaceClass
 
 import mutauth_twisted
 from docs import floors
+from mutauth_twisted.codes import CODES
 from tests.documents import OPTIONS, documents, examples
 
 PACKAGE = Path(mutauth_twisted.__file__).parent
@@ -253,3 +254,11 @@ class ReliabilityTests(SynchronousTestCase):
                 or (not last and reason.startswith("not applicable: ")),
                 row,
             )
+
+    def test_codes(self) -> None:
+        """Codes of bad input are codes."""
+        page = (ROOT / "docs/reliability.md").read_text("utf-8")
+        section = page.partition("\n## Bad input\n")[2].partition("\n## ")[0]
+        codes = re.findall(r"^\|[^|]*\| `([^`]+)` \|", section, flags=re.MULTILINE)
+        self.assertGreater(len(codes), 5)
+        self.assertEqual(set(codes) - set(CODES), set())
