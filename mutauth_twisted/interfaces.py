@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from twisted.internet.interfaces import ITransport
+from twisted.internet.interfaces import IConsumer, IPushProducer, ITransport
 from zope.interface import Attribute, Interface
 
 from mutauth_twisted.identity import PeerIdentity
 
 
-class IMutualAuthTransport(ITransport):
+class IMutualAuthTransport(ITransport, IConsumer, IPushProducer):
     """Transport of an application protocol, between two authenticated sides.
 
     Every write is sealed (or signed) and every delivered byte was verified.

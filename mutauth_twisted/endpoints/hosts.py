@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClie
 from zope.interface import implementer
 
 from mutauth_twisted.dns import endpoint_at
-from mutauth_twisted.endpoints.locations import Found, Locations
+from mutauth_twisted.endpoints.locations import Answer, Locations
 from mutauth_twisted.errors import NetworkError
 from mutauth_twisted.text import one_line
 
@@ -38,7 +38,7 @@ class HostEndpoint:
         self._port = port
         self._addresses = addresses
         self._again = again
-        self.used: Found[str] | None = None
+        self.used: Answer[str] | None = None
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """See IStreamClientEndpoint.

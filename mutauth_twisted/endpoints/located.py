@@ -17,7 +17,7 @@ from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.credentials import Credentials
 from mutauth_twisted.directory.location import Instance, Selection, in_order, locate
 from mutauth_twisted.endpoints.hosts import HostEndpoint
-from mutauth_twisted.endpoints.locations import Found, Locations
+from mutauth_twisted.endpoints.locations import Answer, Locations
 from mutauth_twisted.errors import (
     AuthenticationError,
     CredentialError,
@@ -241,7 +241,7 @@ class LocatedEndpoint:
 
     async def _try(
         self,
-        found: Found[Instance],
+        found: Answer[Instance],
         factory: IProtocolFactory,
         failures: list[MutualAuthError],
         deadline: float,

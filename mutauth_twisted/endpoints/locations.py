@@ -42,7 +42,7 @@ def _now() -> float:
 
 
 @frozen(eq=False)
-class Found(Generic[T]):
+class Answer(Generic[T]):
     """The answer of one search.
 
     :param items: what was found, at least one.
@@ -75,20 +75,20 @@ class Locations(Generic[T]):
         self._keep = keep
         self._pause = min(_MOMENT, keep)
         self._now = now
-        self._found: Found[T] | None = None
+        self._found: Answer[T] | None = None
         #: Whether a connection has failed since, in a way that a moved service would cause.
         self._doubted = False
         #: No search starts before this time.
         self._earliest = float("-inf")
         #: Those who wait for the search under way, or for the one that is due.
-        self._waiting: list[Deferred[Found[T]]] = []
+        self._waiting: list[Deferred[Answer[T]]] = []
         #: The search under way.
         self._searching: Deferred[list[T]] | None = None
         #: The call that starts the search that is due.
         self._due: Any = None
 
     @property
-    def known(self) -> Found[T] | None:
+    def known(self) -> Answer[T] | None:
         """Result that can be used without a search, if there is one."""
         found, now = self._found, self._now()
         if found is None or (self._doubted and now >= self._earliest):
@@ -99,18 +99,18 @@ class Locations(Generic[T]):
         return None
 
     @property
-    def undoubted(self) -> Found[T] | None:
+    def undoubted(self) -> Answer[T] | None:
         """The same, unless a connection has failed with it."""
         return None if self._doubted else self.known
 
-    def doubt(self, found: Found[T]) -> None:
+    def doubt(self, found: Answer[T]) -> None:
         """Have the directory asked again soon: something of this answer did not lead where it
         should.
         """
         if found is self._found:
             self._doubted = True
 
-    def find(self, newer_than: Found[T] | None = None) -> Deferred[Found[T]]:
+    def find(self, newer_than: Answer[T] | None = None) -> Deferred[Answer[T]]:
         """Fire with an answer of the directory; fail as the search does.
 
         Cancelling it ends the search when nothing else waits for that.
@@ -120,7 +120,7 @@ class Locations(Generic[T]):
         known = self.known
         if known is not None and known is not newer_than:
             return succeed(known)
-        waiting: Deferred[Found[T]] = Deferred(self._left)
+        waiting: Deferred[Answer[T]] = Deferred(self._left)
         self._waiting.append(waiting)
         if self._searching is None and self._due is None:
             pause = self._earliest - self._now()
@@ -130,7 +130,7 @@ class Locations(Generic[T]):
                 self._begin()
         return waiting
 
-    def _left(self, waiting: Deferred[Found[T]]) -> None:
+    def _left(self, waiting: Deferred[Answer[T]]) -> None:
         if waiting not in self._waiting:  # it is being told this very moment, with others before it
             return
         self._waiting.remove(waiting)
@@ -166,7 +166,7 @@ class Locations(Generic[T]):
         self._over()
         waiting, self._waiting = self._waiting, []
         if not isinstance(result, Failure):
-            found = self._found = Found(tuple(result), since)
+            found = self._found = Answer(tuple(result), since)
             self._doubted = False
         for each in waiting:
             if each.called:  # cancelled by what one before it did

@@ -42,9 +42,9 @@ from mutauth_twisted.errors import (
 )
 from mutauth_twisted.identity import PeerIdentity
 from mutauth_twisted.log import Log
+from mutauth_twisted.net.connectionlog import ConnectionLog
 from mutauth_twisted.net.limits import Limits, network_of
 from mutauth_twisted.net.outlet import Outlet, outlet
-from mutauth_twisted.net.refusals import Refusals
 from mutauth_twisted.net.sockets import prepare, release
 from mutauth_twisted.net.tls import Layer
 from mutauth_twisted.net.transport import LINGER, ProtectedTransport
@@ -73,8 +73,8 @@ class HandshakeRole:
     :param tls: the layer below, where protection is by TLS.
     :param own_fault: is told of a service's own fault, and whether it was seen
         here and not told by the client; returns whether it is to be logged as an error.
-    :param refusals: says which connections have a line in the log, where there can be many; None:
-        each has.
+    :param connection_log: says which connections have a line in the log, where there can be many;
+        None: each has.
     """
 
     initiator: bool
@@ -84,7 +84,7 @@ class HandshakeRole:
     limits: Limits | None = None
     tls: Layer | None = None
     own_fault: Callable[[CredentialError, bool], bool] = lambda error, seen_here: False
-    refusals: Refusals | None = None
+    connection_log: ConnectionLog | None = None
 
 
 def describe(address: IAddress) -> str:
@@ -252,8 +252,8 @@ class HandshakeProtocol(Protocol):
         """
         if self._over and failure.check(CancelledError):
             return
-        refusals = self._role.refusals
-        if refusals is None or refusals.broken(failure, self._source()):
+        connection_log = self._role.connection_log
+        if connection_log is None or connection_log.broken(failure, self._source()):
             self._log.failure(
                 "internal error in the handshake with {peer}", failure, peer=self._peer
             )
@@ -275,18 +275,25 @@ class HandshakeProtocol(Protocol):
     def _established(self, event: Established) -> None:
         self._over = True
         self._stop()
-        identity, refusals = event.identity, self._role.refusals
+        identity, connection_log = event.identity, self._role.connection_log
         principal = short_name(identity.principal)
-        if refusals is not None and refusals.authenticated(principal):
+        if connection_log is not None and connection_log.authenticated(principal):
             self._log_authenticated(event, principal)
         protected = ProtectedTransport(
-            self._reactor, self._transport, self._connection, identity, self._role.limits, refusals
+            self._reactor,
+            self._transport,
+            self._connection,
+            identity,
+            self._role.limits,
+            connection_log,
         )
         self._begin_session(protected)
         try:
             application = self._role.build_application(self._transport.getPeer())
             if application is not None:
-                if refusals is None:  # a client, and none that only wanted to know who is there
+                if (
+                    connection_log is None
+                ):  # a client, and none that only wanted to know who is there
                     self._log_authenticated(event, principal)
                 self._protected = protected
                 if event.opening:
@@ -295,7 +302,7 @@ class HandshakeProtocol(Protocol):
         except Exception:
             # The application's error must not look like a failed login.
             failure = Failure()
-            if refusals is None or refusals.broken(failure, principal):
+            if connection_log is None or connection_log.broken(failure, principal):
                 self._log.failure(
                     "the application failed to take the connection with {peer}",
                     failure,
@@ -341,12 +348,12 @@ class HandshakeProtocol(Protocol):
         is_news = isinstance(error, CredentialError) and self._role.own_fault(
             error, not isinstance(error, ToldByTicket)
         )
-        if is_news or self._role.refusals is None:
+        if is_news or self._role.connection_log is None:
             (self._log.error if is_news else self._log.info)(
                 "{failed}: {error}", failed=failed, error=error
             )
         else:
-            self._role.refusals.refused(error, self._source(), failed)
+            self._role.connection_log.refused(error, self._source(), failed)
         self._leave()
         self._settle(Failure(error))
 

@@ -34,13 +34,13 @@ from mutauth_twisted.findings import Finding
 from mutauth_twisted.identity import PeerIdentity
 from mutauth_twisted.log import Log
 from mutauth_twisted.mechanisms import NEGOTIATE
+from mutauth_twisted.net.connectionlog import ConnectionLog
 from mutauth_twisted.net.descriptors import guard
 from mutauth_twisted.net.draining import Live
 from mutauth_twisted.net.events import ConnectionRecord, Observers
 from mutauth_twisted.net.faults import OwnFaults
 from mutauth_twisted.net.limits import Limits, Slot, Slots, network_of
 from mutauth_twisted.net.protocol import HandshakeProtocol, HandshakeRole, describe
-from mutauth_twisted.net.refusals import Refusals
 from mutauth_twisted.net.tls import Layer, server_layer
 from mutauth_twisted.net.transport import ProtectedTransport
 from mutauth_twisted.protection import Protection
@@ -109,7 +109,7 @@ class MutualAuthServerFactory:
         self._limits = limits
         self._keys = keys
         self._faults = OwnFaults(reactor)
-        self._refusals = Refusals(reactor)
+        self._connection_log = ConnectionLog(reactor)
         #: When the keys were looked at last, and what was wrong with them.
         self._keys_seen: float | None = None
         self._keys_fault: Finding | None = None
@@ -127,7 +127,7 @@ class MutualAuthServerFactory:
             limits=limits,
             tls=self._tls,
             own_fault=self._faults.noted,
-            refusals=self._refusals,
+            connection_log=self._connection_log,
         )
 
     @property
@@ -152,7 +152,7 @@ class MutualAuthServerFactory:
 
     def refuse(self, address: IAddress, error: MutualAuthError) -> None:
         """Note a connection that is closed before its handshake."""
-        self._refusals.refused(error, network_of(address), "connection refused")
+        self._connection_log.refused(error, network_of(address), "connection refused")
         record = ConnectionRecord(address, None, self._reactor.seconds(), error=error)
         self.observers.refused(record)
 
@@ -202,7 +202,7 @@ class MutualAuthServerFactory:
 
     def doStop(self) -> None:
         """Called when a port stops listening; see IProtocolFactory."""
-        self._refusals.flush()
+        self._connection_log.flush()
         self._wrapped.doStop()
 
     def buildProtocol(self, addr: IAddress) -> IProtocol | None:

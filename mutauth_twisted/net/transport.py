@@ -33,7 +33,6 @@ from attrs import frozen
 from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import (
     IAddress,
-    IConsumer,
     IDelayedCall,
     IHalfCloseableDescriptor,
     IHalfCloseableProtocol,
@@ -54,10 +53,10 @@ from mutauth_twisted.errors import MutualAuthError, SessionEnded
 from mutauth_twisted.identity import PeerIdentity
 from mutauth_twisted.interfaces import IMutualAuthTransport, ISessionEnding
 from mutauth_twisted.log import Log
+from mutauth_twisted.net.connectionlog import ConnectionLog
 from mutauth_twisted.net.cut import ConnectionCut
 from mutauth_twisted.net.limits import Lifetime, Limits
 from mutauth_twisted.net.outlet import Outlet
-from mutauth_twisted.net.refusals import Refusals
 from mutauth_twisted.net.sockets import STALLED, lowest, unsent
 from mutauth_twisted.text import short_name
 
@@ -99,7 +98,7 @@ class _Guarded:
         self.call(self.producer.stopProducing)
 
 
-@implementer(IMutualAuthTransport, IConsumer, IPushProducer)
+@implementer(IMutualAuthTransport)
 class ProtectedTransport:
     """The transport of an application's protocol.
 
@@ -108,8 +107,8 @@ class ProtectedTransport:
     :param connection: the established connection.
     :param identity: who the peer is.
     :param limits: how long the session may be idle or last; None: for ever.
-    :param refusals: says which lines about sessions are logged, where there can be many; None: all
-        are.
+    :param connection_log: says which lines about sessions are logged, where there can be many;
+        None: all are.
     """
 
     _log = Log()
@@ -121,7 +120,7 @@ class ProtectedTransport:
         connection: Connection,
         identity: PeerIdentity,
         limits: Limits | None = None,
-        refusals: Refusals | None = None,
+        connection_log: ConnectionLog | None = None,
     ) -> None:
         self._reactor = reactor
         self._transport = transport
@@ -136,7 +135,7 @@ class ProtectedTransport:
         self._closing: Closing[Failure] = Closing(connectionDone)
         self._linger: IDelayedCall | None = None
         self._limits = limits
-        self._refusals = refusals
+        self._connection_log = connection_log
         self._lifetime: Lifetime | None = None
         self._most: float | None = None
         self._refused: Failure | None = None
@@ -197,11 +196,11 @@ class ProtectedTransport:
             self._delivering = False
 
     def _log_line(self, log: Callable[..., None], text: str, **fields: object) -> None:
-        if self._refusals is None or self._refusals.ended(self._who):
+        if self._connection_log is None or self._connection_log.ended(self._who):
             log(text, principal=self._who, **fields)
 
     def _log_failure(self, text: str, failure: Failure) -> None:
-        if self._refusals is None or self._refusals.broken(failure, self._who):
+        if self._connection_log is None or self._connection_log.broken(failure, self._who):
             self._log.failure(text, failure, principal=self._who)
 
     def _touch(self) -> None:

@@ -24,8 +24,8 @@ from mutauth_twisted.ldap.dn import child_dn
 from mutauth_twisted.ldap.options import DirectoryOptions
 from mutauth_twisted.ldap.sealing import adopt
 from mutauth_twisted.ldap.session import LdapSession
+from mutauth_twisted.testing._socket import AnswerLost, DirectorySocket, Interference
 from mutauth_twisted.testing._store import UNWILLING, Caller, Refused, Store
-from mutauth_twisted.testing._wire import AnswerLost, Interference, Wire
 
 T = TypeVar("T")
 _DEFAULT_OPTIONS = DirectoryOptions()
@@ -184,7 +184,7 @@ class Domain:
             "configurationNamingContext": self.configuration,
             "dnsHostName": self.controller,
         }
-        wire = Wire(
+        wire = DirectorySocket(
             self._store,
             self._callers[user.lower()],
             root,

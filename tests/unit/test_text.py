@@ -25,7 +25,7 @@ from mutauth_twisted.directory.servicename import ServiceName
 from mutauth_twisted.errors import AccessDenied, MutualAuthError, ProtocolViolation
 from mutauth_twisted.kerberos.keytab import check_keytab
 from mutauth_twisted.log import LimitedLog, Log
-from mutauth_twisted.net.refusals import Refusals
+from mutauth_twisted.net.connectionlog import ConnectionLog
 from mutauth_twisted.net.tls import _names_in, _not_for, server_layer
 from mutauth_twisted.testing.fakes import captured_log
 from mutauth_twisted.testing.hostile import HOSTILE, HOSTILE_NAME, raw_in
@@ -186,13 +186,13 @@ class SourceTests(SynchronousTestCase):
         """The principal that a client chose, its account and its rule, in the line about its
         refusal.
         """
-        refusals, logon = Refusals(Clock()), Logon(HOSTILE * 50, HOSTILE * 50)
+        connection_log, logon = ConnectionLog(Clock()), Logon(HOSTILE * 50, HOSTILE * 50)
         for principal in (HOSTILE * 500, f"alice@{HOSTILE * 50}"):
             refusal = AccessPolicy(allow=["bob@*"]).decide(f"{principal}@R", lambda: logon)
             self.assertFalse(refusal.allowed)
             error = AccessDenied(short_name(principal), refusal.cause, refusal.remedy)
             with captured_log() as events:
-                refusals.refused(error, "10.0.0.1", "handshake with 10.0.0.1:1 failed")
+                connection_log.refused(error, "10.0.0.1", "handshake with 10.0.0.1:1 failed")
             (line,) = [str(formatEvent(event)) for event in events]
             self.assertEqual(raw_in(line), [], line)
             self.assertLessEqual(len(line), LONGEST_STRANGER + 3)
@@ -313,39 +313,41 @@ class LimitedLogTests(SynchronousTestCase):
         """A flood of strangers leaves the lines about authenticated clients, and internal errors,
         alone.
         """
-        refusals = Refusals(self.clock)
+        connection_log = ConnectionLog(self.clock)
         with captured_log() as events:
             for number in range(1000):
-                refusals.refused(
+                connection_log.refused(
                     ProtocolViolation("10.0.0.1:1", "it is noise"),
                     f"10.0.0.{number}",
                     "handshake failed",
                 )
-            refusals.refused(
+            connection_log.refused(
                 AccessDenied("bob@TEST", "not allowed"),
                 "10.0.0.1",
                 "handshake with 10.0.0.1:1 failed",
             )
-            self.assertTrue(refusals.broken(Failure(ZeroDivisionError()), "10.0.0.1"))
+            self.assertTrue(connection_log.broken(Failure(ZeroDivisionError()), "10.0.0.1"))
         lines = [str(formatEvent(event)) for event in events]
         self.assertEqual(len(lines), LimitedLog.LINES + LimitedLog.FIRSTS + 1)
         self.assertEqual(
             lines[-1], "handshake with 10.0.0.1:1 failed: [access-denied] bob@TEST: not allowed"
         )
-        refusals.flush()
+        connection_log.flush()
 
     def test_denied_hide_nobody(self) -> None:
         """Two denied accounts, however they are spelled, do not hide a third."""
-        refusals = Refusals(self.clock)
+        connection_log = ConnectionLog(self.clock)
         with captured_log() as events:
             for number in range(200):
                 name = ("alice", "bob", "Alice", "BOB")[number % 4]
-                refusals.refused(
+                connection_log.refused(
                     AccessDenied(f"{name}@TEST", "not allowed"), "10.0.0.1", "no connection"
                 )
-            refusals.refused(AccessDenied("eve@TEST", "not allowed"), "10.0.0.1", "no connection")
+            connection_log.refused(
+                AccessDenied("eve@TEST", "not allowed"), "10.0.0.1", "no connection"
+            )
         self.assertEqual(len(events), LimitedLog.LINES + 1)
         self.assertEqual(
             formatEvent(events[-1]), "no connection: [access-denied] eve@TEST: not allowed"
         )
-        refusals.flush()
+        connection_log.flush()

@@ -9,7 +9,7 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from mutauth_twisted.endpoints.locations import Found, Locations
+from mutauth_twisted.endpoints.locations import Answer, Locations
 from mutauth_twisted.errors import DescriptorsUsedUp, DirectoryRefused, DirectoryUnreachable
 
 
@@ -40,7 +40,7 @@ class LocationsTests(SynchronousTestCase):
     def made(self, keep: float) -> Locations[str]:
         return Locations(self.clock, self.searches, keep, self.clock.seconds)
 
-    def found(self, *items: str) -> Found[str]:
+    def found(self, *items: str) -> Answer[str]:
         """The answer of a search that nobody else waits for."""
         waiting = self.locations.find()
         self.searches.begun[-1].callback(list(items))

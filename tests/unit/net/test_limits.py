@@ -25,8 +25,8 @@ from mutauth_twisted.errors import (
 from mutauth_twisted.identity import PeerIdentity
 from mutauth_twisted.interfaces import ISessionEnding
 from mutauth_twisted.log import LimitedLog
+from mutauth_twisted.net.connectionlog import LINES_OF_ONE
 from mutauth_twisted.net.limits import NOTICE, Limits, Slots
-from mutauth_twisted.net.refusals import LINES_OF_ONE
 from mutauth_twisted.net.server import MutualAuthServerFactory
 from mutauth_twisted.net.transport import LINGER, ProtectedTransport
 from mutauth_twisted.protection import Protection

@@ -27,7 +27,7 @@ class AnswerLost(Exception):
     """The connection ends after a write was done and before its answer."""
 
 
-class Wire:
+class DirectorySocket:
     """A connected socket with a domain controller behind it.
 
     :param root: what its rootDSE says, by attribute.

@@ -16,7 +16,7 @@ LINES: Final = 1000
 LINES_OF_ONE: Final = 100
 
 
-class Refusals:
+class ConnectionLog:
     """Logs what became of connections, only so many of them in full.
 
     Strangers, clients that did authenticate and were refused, sessions, their
