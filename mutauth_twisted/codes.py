@@ -134,11 +134,6 @@ CODES: Final[dict[str, Code]] = {
         "Check `--host`; join the host to the domain, or choose the SCP's place with "
         "`--scp-parent` or `--container`.",
     ),
-    "connection-failed": Code(
-        "The TCP connection could not be made: nothing listens there, or the host cannot be "
-        "reached.",
-        "Check that the service runs, its port, and the firewalls on the way.",
-    ),
     "config-unusable": Code(
         "The configuration file cannot be read, is not valid TOML, or describes no service.",
         "Correct the line that the message names; `twistd -n mutauth --config FILE --check` tries "
@@ -148,6 +143,11 @@ CODES: Final[dict[str, Code]] = {
         "Others than its owner may write or replace the configuration file, and could allow "
         "themselves.",
         "Run the command in the message.",
+    ),
+    "connection-failed": Code(
+        "The TCP connection could not be made: nothing listens there, or the host cannot be "
+        "reached.",
+        "Check that the service runs, its port, and the firewalls on the way.",
     ),
     "connections-cut": Code(
         "The service has stopped, and connections that did not end by themselves were cut.",
@@ -284,6 +284,13 @@ CODES: Final[dict[str, Code]] = {
         "encryption type.",
         "Compare `klist -ke` with the account; export all of its keys again.",
     ),
+    "keytab-outdated": Code(
+        "The newest key in the keytab is not the one that the KDC uses for the account. Either a "
+        "rotation was not finished, and the service works with the older key; or the password was "
+        "changed without the keytab, and clients with new tickets are refused.",
+        "Run `mutauth key rotate --keytab FILE`, which ends a rotation that was interrupted; or "
+        "export the account's keys again.",
+    ),
     "keytab-unusable": Code(
         "The keytab is missing, cannot be read by this user, or is not a keytab.",
         "Name the account's keytab with `--keytab`, and let this user read it.",
@@ -369,6 +376,13 @@ CODES: Final[dict[str, Code]] = {
         "Give it a random password of 25 characters or more, or use a group managed service "
         "account.",
         "warning",
+    ),
+    "password-refused": Code(
+        "The domain does not take a new password for the account: it is younger than the minimum "
+        "age (one day by default), does not fit the password policy, or whoever asks may not set "
+        "it. The keytab is as it was.",
+        "Wait until the minimum age is over, or have an administrator run `mutauth key rotate "
+        "--set`.",
     ),
     "peer-refused": Code(
         "The other side ended the handshake, with or without a code.",

@@ -84,6 +84,20 @@ def keytab_keys(path: str) -> tuple[KeytabKey, ...]:
     )
 
 
+def versions_of(principal: str, path: str) -> frozenset[int]:
+    """Versions of an account's keys in a keytab.
+
+    :param path: the file.
+    :raises CredentialError: when it cannot be read.
+    """
+    wanted = fold_ascii(principal)
+    try:
+        keys = keytab_keys(path)
+    except krb5.Krb5Error as error:
+        raise explain(error, f"keytab {path}") from error
+    return frozenset(key.version for key in keys if fold_ascii(key.principal) == wanted)
+
+
 def highest_version(path: str) -> int | None:
     """Highest version of the keys in a keytab; None where it cannot be used.
 

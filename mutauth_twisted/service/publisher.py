@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 
 from mutauth_twisted.access import AccessPolicy, AccessRules
 from mutauth_twisted.credentials import ClientCredentials
-from mutauth_twisted.directory.accountkeys import weak_keys
+from mutauth_twisted.directory.accountkeys import read_account_keys, version_fault, weak_keys
 from mutauth_twisted.directory.binding import BindingInformation
 from mutauth_twisted.directory.published import ENTRIES
 from mutauth_twisted.directory.published.base import (
@@ -30,7 +30,9 @@ from mutauth_twisted.directory.published.base import (
 )
 from mutauth_twisted.errors import MutualAuthError
 from mutauth_twisted.findings import Finding
+from mutauth_twisted.kerberos.keytab import keytab_file, versions_of
 from mutauth_twisted.ldap.connection import Directory
+from mutauth_twisted.ldap.session import LdapSession
 from mutauth_twisted.log import Log
 from mutauth_twisted.names import split_principal
 from mutauth_twisted.service.groups import NamedGroups
@@ -96,6 +98,7 @@ class Publisher:
         self._neighbours = Neighbours(reactor, self._directory.resolver, credentials)
         self._taken: tuple[Finding, ...] = ()
         #: When the last check ended, seconds since 1970; None: there was none.
+        self._key_fault: Finding | None = None
         self._checked_at: float | None = None
         #: As the last look at the object that there was found it; None: there was none.
         self._spns_are_right: bool | None = None
@@ -124,6 +127,11 @@ class Publisher:
             return self.watch.wrong
         warnings = self._standing.warnings if self._standing is not None else ()
         return (*(warning.finding for warning in warnings), *self._taken)
+
+    @property
+    def key_fault(self) -> Finding | None:
+        """Fault of the keytab's newest key, by the last look; None: it is the account's."""
+        return self._key_fault
 
     @property
     def figures(self) -> dict[str, float]:
@@ -179,6 +187,7 @@ class Publisher:
         if self._entry is not None:
             await self._check_entry(self._entry, deadline)
         await self._look_for_names(self._settings.rules, deadline)
+        await self._check_keys()
         self._checked_at = time.time()
 
     async def find_groups(self, rules: AccessRules) -> NamedGroups:
@@ -330,7 +339,24 @@ class Publisher:
         finally:
             self._checked_at = time.time()
 
+    async def _check_keys(self) -> None:
+        """See that the keytab's newest key is the account's."""
+        path, before = keytab_file(self._settings.keytab), self._key_fault
+
+        def look(session: LdapSession) -> Finding | None:
+            account = read_account_keys(session, self.principal)
+            return version_fault(account, path, versions_of(self.principal, path))
+
+        try:
+            self._key_fault = await self._directory.run(look)
+        except MutualAuthError as error:
+            # Whatever keeps the directory or the keytab from being read has a finding of its own.
+            self._log.debug("the version of the keys was not checked: {error}", error=error)
+        if self._key_fault is not None and self._key_fault != before:
+            self._log.warn("{finding}", finding=self._key_fault)
+
     async def _inspect_all(self) -> Inspection:
+        await self._check_keys()
         wrong = await self._inspect_groups() if self._groups else []
         if self._entry is None:
             return Inspection(tuple(wrong))

@@ -222,6 +222,8 @@ class MutualAuthService:
             wrong.append(health.fault if health is not None else self._backend.fault)
         if publisher is not None:
             wrong[:0] = publisher.wrong
+            if (stale := publisher.key_fault) is not None:
+                (wrong if stale.severity == "error" else warnings).append(stale)
         if trail is not None:
             (wrong if self._settings.audit_required else warnings).append(trail.fault)
         return Snapshot(
