@@ -392,6 +392,23 @@ def _policy() -> Seeds:
     yield "nobody", who("@", "")
 
 
+def _policy_file() -> Seeds:
+    tables = {
+        "accounts": """accounts = ["alice@TEST.EXAMPLE", 'TEST\\svc-*$']""",
+        "groups": 'groups = ["TEST\\\\staff", "S-1-5-21-1-2-3-1104"] # [[deny]]',
+        "all": "all = true\nmax-session = 1.5\nmax-connections = 3",
+        "lines": 'accounts = [\n  "a@B", # = [\n  """[[deny]]@C""",\n]',
+        "wrong": 'acounts = ["a@B"]',
+    }
+    for name, table in tables.items():
+        yield name, f"[[allow]]\n{table}\n".encode()
+    denial = b"[[deny]]\naccounts = ['mallory@*']\n"
+    yield "both", b"".join((denial, f"\n[[allow]]\n{tables['lines']}\n".encode(), denial))
+    yield "inline", b"deny = [{all = true}, {accounts = ['a@B']}]"
+    yield "quoted", b'[["al\\u006cow"]]\n"a\\u006cl" = true'
+    yield "other", b"[allow.x]\nall = true\n"
+
+
 def _binding() -> Seeds:
     yield from _texts(
         "9000",
@@ -562,6 +579,7 @@ _MAKERS: dict[str, Callable[[], Seeds]] = {
     "spn": _spn,
     "dn": _dn,
     "policy": _policy,
+    "policy-file": _policy_file,
     "binding": _binding,
     "scp": _scp,
     "rnr": _rnr,

@@ -55,6 +55,7 @@ TARGETS: dict[str, Target] = {
     "spn": Target("names", "check_spn"),
     "dn": Target("names", "check_dn"),
     "policy": Target("names", "check_policy"),
+    "policy-file": Target("files", "check_policy_file"),
     "binding": Target("entries", "check_binding"),
     "scp": Target("entries", "check_scp"),
     "rnr": Target("entries", "check_rnr", 1200),

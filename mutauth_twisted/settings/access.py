@@ -69,7 +69,17 @@ def read_policy(path: str) -> tuple[Rule, ...]:
         invalid; its subject has the file and the line.
     """
     path = os.path.abspath(path)
-    document, lines = read_toml(path, "policy", "policy file")
+    return rules_in(path, *read_toml(path, "policy", "policy file"))
+
+
+def rules_in(path: str, document: Mapping[str, Any], lines: KeyLines) -> tuple[Rule, ...]:
+    """The rules of a policy file, whole or not at all.
+
+    :param path: of the file, for errors.
+    :param document: the content of the file.
+    :param lines: the lines of its keys.
+    :raises UsageError: when a rule in it is invalid, or there is none.
+    """
     for key in (key for key in document if key not in _EFFECTS):
         subject = f"{path}:{lines.line_of(key)}: key {key}"
         raise UsageError(subject, "there is no such key here", nearest(key, _EFFECTS))

@@ -22,6 +22,11 @@ class GroupTests(SynchronousTestCase):
         """A real domain controller's."""
         self.assertEqual(read_logon(REAL).groups, (f"{DOMAIN}-513", f"{DOMAIN}-1110", "S-1-18-1"))
 
+    def test_kept_once(self) -> None:
+        """Thousands of sessions whose accounts are in the same groups share the texts of these."""
+        for one, other in zip(read_logon(REAL).groups, read_logon(REAL).groups, strict=True):
+            self.assertIs(one, other)
+
     def test_all_kinds(self) -> None:
         """The domain's groups, others' SIDs and domain-local groups, with names of odd length
         before them.
