@@ -153,10 +153,23 @@ class MariaDB(ToldByHeader):
 
 
 class Listener(ToldByHeader):
-    """A plain listener in the tests, which gets what every backend gets; with groups."""
+    """A plain listener in the tests, which gets what every backend gets; with groups.
+
+    :ivar socket: the UNIX socket at which its gateway listens as well.
+    """
 
     name = "listener"
-    options = ("--proxy-protocol", "--proxy-protocol-groups")
+
+    def __init__(self, stage: Stage) -> None:
+        self.socket = Path(stage.scratch_of("root")) / "gateway"
+        groups, listen = "--proxy-protocol-groups", f"unix:{self.socket}"
+        self.options = (*self.options, groups, "--listen", listen)
+        super().__init__(stage)
+
+    @property
+    def unix_entrance(self) -> int:
+        """The port of ``mutauth connect --listen``, which connects to that socket."""
+        return self.stage.connector(f"mutauth:unix\\:{self.socket}:spn={self.spn}").port
 
     def start(self) -> Program:
         """Nothing of another project, and so nothing to start."""

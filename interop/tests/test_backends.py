@@ -151,13 +151,12 @@ def listener() -> Listener:
 class DissectorTests(StageTestCase):
     """Wireshark's own dissector takes the header apart."""
 
-    def header(self) -> bytes:
+    def header(self, entrance: int) -> bytes:
         """All that the backend gets of a client that says nothing."""
         server = listener()
-        entrance = (HOST, server.known_entrance)
         server.backend.drain()
         with (
-            socket.create_connection(entrance, WAIT) as client,
+            socket.create_connection((HOST, entrance), WAIT) as client,
             server.backend.accept(client) as backend,
         ):
             client.shutdown(socket.SHUT_WR)
@@ -185,7 +184,7 @@ class DissectorTests(StageTestCase):
 
         tshark 4.0 misses a last TLV of less than 14 bytes; ours, the groups, is longer.
         """
-        data = self.header()
+        data = self.header(listener().known_entrance)
         kinds, lengths, values, source, port = self.dissected(
             data,
             "proxy.v2.tlv.type",
@@ -216,6 +215,15 @@ class DissectorTests(StageTestCase):
                 0xE5: f"{listener().service_class}/{stage().host}",
             },
         )
+
+    def test_unix(self) -> None:
+        """A client at a UNIX socket has the socket's path for its addresses, and all TLVs."""
+        data = self.header(listener().unix_entrance)
+        fields = (f"proxy.v2.{name}" for name in ("addr_family_protocol", "dst.unix", "tlv.type"))
+        family, path, kinds = self.dissected(data, *fields)
+        self.assertEqual(family, ["0x31"])
+        self.assertEqual(bytes.fromhex(path[0]).rstrip(b"\0"), str(listener().socket).encode())
+        self.assertEqual([int(kind, 0) for kind in kinds], [5, *range(0xE0, 0xE7)])
 
 
 def samba(*words: str) -> str:
