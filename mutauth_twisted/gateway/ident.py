@@ -21,7 +21,7 @@ from twisted.protocols.basic import LineOnlyReceiver
 from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
 
-from mutauth_twisted.errors import MutualAuthError
+from mutauth_twisted.errors import MutualAuthError, UsageError
 from mutauth_twisted.gateway.backend import Introduction
 from mutauth_twisted.gateway.forwarded import identity_not_forwardable
 from mutauth_twisted.identity import PeerIdentity
@@ -113,9 +113,14 @@ class _Registered(Introduction):
             self._factory.remove(self._key)
 
 
-def ident_endpoint(address: str, port: int = PORT) -> str:
-    """The server endpoint string of the ident server at an address."""
-    return f"tcp:{port}:interface={address}"
+def ident_endpoint(address: str, place: int | str = PORT) -> str:
+    """The server endpoint string of the ident server at an address.
+
+    :param place: its port, or the name of the socket that systemd passes.
+    """
+    if isinstance(place, str):
+        return f"systemd:domain=INET:name={place}"
+    return f"tcp:{place}:interface={address}"
 
 
 class IdentFactory(Factory):
@@ -123,16 +128,16 @@ class IdentFactory(Factory):
 
     :param reactor: provides IReactorTime.
     :param address: the loopback address that the backend is dialled from.
-    :param port: where to answer at that address.
+    :param place: the port at that address, or the name of the socket that systemd passes.
     :ivar endpoint: the server endpoint string to listen at.
     :ivar queries: how many there are now.
     """
 
     noisy = False
 
-    def __init__(self, reactor: Any, address: str, port: int = PORT) -> None:
+    def __init__(self, reactor: Any, address: str, place: int | str = PORT) -> None:
         self.address = address
-        self.endpoint = ident_endpoint(address, port)
+        self.endpoint = ident_endpoint(address, place)
         self.queries = 0
         # By the backend's address, and the ports here and there.
         self._names: dict[tuple[str, int, int], str] = {}
@@ -141,6 +146,17 @@ class IdentFactory(Factory):
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
         """A query; while there are too many, the connection's end."""
         return _Query(self) if self.queries < MOST_QUERIES else None
+
+    def check(self, listening: IAddress) -> None:
+        """See that the backend's questions come to the place where this listens.
+
+        :raises UsageError: when they do not.
+        """
+        host = getattr(listening, "host", None)
+        if host != self.address:
+            cause = f"the socket that systemd passes is at {host or listening}"
+            remedy = f"write ListenStream={self.address}:{PORT} into its .socket unit"
+            raise UsageError(f"ident-address {self.address}", cause, remedy)
 
     def introduce(self, client: Any) -> Introduction:
         """See :data:`~mutauth_twisted.gateway.backend.Introducer`."""

@@ -159,6 +159,7 @@ class MutualAuthService:
         """
         if self._ident is not None:
             self._ident_port = await self._places.listen(self._ident.endpoint, self._ident)
+            self._ident.check(self._ident_port.getHost())
         for listen in self._settings.listen:
             port = await self._places.listen(listen, self._entrance())
             if self._is_stopping:

@@ -159,8 +159,8 @@ def _claims(service: Settings) -> Iterator[tuple[str, object, object]]:
             yield "listen", text, text
     if service.ident_address is not None:
         # Whatever the port: a backend asks at one.
-        address, port = service.ident_address
-        yield "ident-address", f"{address}:{port}", address
+        address, place = service.ident_address
+        yield "ident-address", f"{address}:{place}", address
     if service.publish and service.entry == "scp":
         scp = service.service.scp_name or service.service.service_class
         parent = (service.service.scp_parent or service.service.host).casefold()

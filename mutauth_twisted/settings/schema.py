@@ -164,17 +164,20 @@ def _audit(text: str) -> str:
     raise UsageError(text, cause, f"write {Path(text).absolute()}, if that is the file")
 
 
-def _ident_address(text: str) -> tuple[str, int]:
-    host, colon, port = text.partition(":")
+def _ident_address(text: str) -> tuple[str, int | str]:
+    host, colon, place = text.partition(":")
     if not host.startswith("127.") or not isIPAddress(host):
         cause = "it is not a loopback address: queries and answers are not protected"
         raise UsageError(text, cause, "use an address of 127.0.0.0/8, such as 127.0.0.5")
     if host == "127.0.0.1":
         cause = "every program of this machine connects from it"
         raise UsageError(text, cause, "use another address of 127.0.0.0/8, such as 127.0.0.5")
-    if colon and not (port.isascii() and port.isdecimal() and 1 <= int(port) <= 65535):
-        raise UsageError(text, "its port is out of range", "leave it out: it is 113 then")
-    return host, int(port) if colon else 113
+    if place.isascii() and place.isdecimal() and 1 <= int(place) <= 65535:
+        return host, int(place)
+    if colon and (not place.isidentifier() or not place.isascii()):
+        cause = "it is neither a port nor the name of a socket that systemd passes"
+        raise UsageError(text, cause, "leave it out: it is port 113 then")
+    return host, place or 113
 
 
 @frozen
@@ -196,7 +199,7 @@ FLAG = Kind("", bool, types=(bool,))
 _CLASS = Kind("NAME", check_service_class)
 _DIR, _DN, _FILE, _NAME, _PATTERN = map(Kind, ("DIR", "DN", "FILE", "NAME", "PATTERN"))
 _PRINCIPAL, _STRPORT = Kind("NAME@REALM"), Kind("STRPORT")
-_IDENT = Kind("ADDRESS[:PORT]", _ident_address)
+_IDENT = Kind("ADDRESS[:PORT|:NAME]", _ident_address)
 _PATTERNS, _STRPORTS, _URLS = (
     evolve(kind, repeatable=True)
     for kind in (evolve(_PATTERN, convert=check_pattern), _STRPORT, Kind("URL"))
@@ -374,7 +377,7 @@ SECTIONS: Mapping[tuple[str, Where], tuple[Option, ...]] = {
             "ident-address",
             _IDENT,
             "Loopback address, such as 127.0.0.5, to dial it from and to answer its ident queries "
-            "(RFC 1413) at.",
+            "(RFC 1413) at; NAME: of a socket that systemd passes.",
         ),
     ),
     ("What is recorded", _SERVICE): (

@@ -45,7 +45,8 @@ class Settings:
         0: never.
     :param proxy_protocol: whether a backend is told by a PROXY header who a client is.
     :param proxy_groups: whether that tells the client's groups.
-    :param ident_address: where the backend is dialled from, and its ident queries are answered.
+    :param ident_address: where the backend is dialled from and its ident queries are answered: the
+        address, and the port or the name of the socket that systemd passes.
     :param tls_files: the files of a TLS certificate and, where it is another one, of its key.
     :param spn_check: what to do about a missing SPN: ``refuse``, ``warn`` or ``off``.
     :param drain_timeout: how many seconds its connections may take to end when it stops.
@@ -78,7 +79,7 @@ class Settings:
     half_closed_timeout: float
     proxy_protocol: bool
     proxy_groups: bool
-    ident_address: tuple[str, int] | None
+    ident_address: tuple[str, int | str] | None
     rules: AccessRules
     security: SecurityOptions
     tls_files: tuple[str, str | None] | None
@@ -177,8 +178,8 @@ def _forms(values: Values) -> tuple[str, ...]:
     return RNR_FORMS
 
 
-def _ident_address(values: Values) -> tuple[str, int] | None:
-    address: tuple[str, int] | None = values["ident-address"]
+def _ident_address(values: Values) -> tuple[str, int | str] | None:
+    address: tuple[str, int | str] | None = values["ident-address"]
     backend = values["forward"]  # without one it means nothing, which is told already
     if address is not None and backend and not backend.startswith("tcp:"):
         remedy = f"use {values.front.spell('forward', 'tcp:127.0.0.1:5432')}"

@@ -44,8 +44,8 @@ class UnitTests(CommandTestCase):
                 {"mutauth-shop.service", "mutauth-shop.socket", "mutauth-shop-status.socket"},
             ),
             (
-                ("--listen", "/run/shop.socket"),
-                {"mutauth-shop.service", "mutauth-shop.socket"},
+                ("--listen", "/run/shop.socket", "--ident", "127.0.0.5"),
+                {"mutauth-shop.service", "mutauth-shop.socket", "mutauth-shop-ident.socket"},
             ),
         ):
             units = self.units(*options)
@@ -166,6 +166,54 @@ class ActivationTests(CommandTestCase):
             self.assertEqual(service.stop(), 0, service.log)
             self.assertIn("\nEXTEND_TIMEOUT_USEC=", self.manager.wait_for("STOPPING=1"))
         self.assertIn("SCP withdrawn", service.log)
+
+    def asked(self, address: str) -> contextlib.AbstractContextManager[Running]:
+        """A service that is started by the first ident query.
+
+        :param address: the one that it is told.
+        """
+        self.socket = (f"{self.lab.nameserver.rpartition('.')[0]}.115", self.free_port())
+        host, port = self.socket
+        environment = self.environment("alice")
+        words = ("--forward", "tcp:127.0.0.1:9", "--ident-address", f"{address}:ident")
+        process = subprocess.Popen(
+            [
+                "systemd-socket-activate",
+                f"--listen={host}:{port}",
+                "--fdname=ident",
+                *(f"--setenv={name}={value}" for name, value in environment.items()),
+                *self.program("twistd"),
+                *self.service_words(*words),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
+            cwd=self.state,
+        )
+        return self._running(process, "Listening on")
+
+    def ask(self) -> bytes:
+        """The answer to an ident query."""
+        with socket.create_connection(self.socket, WAIT) as question:
+            question.sendall(b"40000, 9\r\n")
+            return b"".join(iter(lambda: question.recv(4096), b""))
+
+    def test_ident(self) -> None:
+        """The socket of ident is passed by its name, and must be at the address that the backend
+        is dialled from.
+        """
+        network = self.lab.nameserver.rpartition(".")[0]
+        with self.asked(f"{network}.115") as service:
+            service.read_on()
+            self.assertEqual(self.ask(), b"40000 , 9 : ERROR : NO-USER\r\n")
+            self.assertEqual(service.stop(), 0, service.log)
+        with self.asked(f"{network}.116") as service:
+            service.read_on()
+            with contextlib.suppress(ConnectionResetError):
+                self.assertEqual(self.ask(), b"")
+            self.assertEqual(service.process.wait(WAIT), 2)
+            self.assertIn(f"the socket that systemd passes is at {network}.115", service.log)
 
     @contextlib.contextmanager
     def instance(self, listening: socket.socket) -> Iterator[Running]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from string import Template
 from typing import Final
@@ -15,6 +15,7 @@ import click
 from mutauth_twisted.cli.output import line
 from mutauth_twisted.errors import UsageError
 from mutauth_twisted.files import make_directory
+from mutauth_twisted.gateway.ident import PORT
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 #: As ListenStream= takes it (systemd.socket(5)).
@@ -96,18 +97,25 @@ SocketMode=0600
 WantedBy=sockets.target
 """)
 
+#: Names of the sockets that systemd passes, and for whom they are.
+_SOCKETS: Final = {
+    "listen": "clients",
+    "status": "the status page",
+    "ident": "ident queries of its backend",
+}
+
 
 def _units(
-    name: str, config: str, keytab: str, listen: str | None, status: str | None
+    name: str, config: str, keytab: str, addresses: Mapping[str, str]
 ) -> Iterator[tuple[str, str]]:
-    """Each unit by its file's name."""
+    """Each unit by its file's name.
+
+    :param addresses: where systemd listens, by the names of :data:`_SOCKETS`.
+    """
     sockets = []
-    for address, passed, what in (
-        (listen, "listen", "clients"),
-        (status, "status", "the status page"),
-    ):
-        if address is not None:
-            unit = f"mutauth-{name}{'' if passed == 'listen' else '-status'}.socket"
+    for passed, what in _SOCKETS.items():
+        if (address := addresses.get(passed)) is not None:
+            unit = f"mutauth-{name}{'' if passed == 'listen' else f'-{passed}'}.socket"
             sockets.append(unit)
             description = f"Socket of {name} for {what}"
             yield (
@@ -154,6 +162,7 @@ def _check(name: str, addresses: Iterable[str], paths: Iterable[str]) -> None:
 @click.option("--keytab", metavar="FILE", help="Its keys (/etc/mutauth/NAME.keytab).")
 @click.option("--listen", metavar="ADDRESS", help="Have systemd listen: 9000, 10.0.0.1:9000.")
 @click.option("--status", metavar="ADDRESS", help="Likewise for the status page.")
+@click.option("--ident", metavar="ADDRESS", help="Likewise for ident queries, at port 113.")
 @click.option("--output", metavar="DIR", help="Write the files there (print them).")
 def unit(
     name: str,
@@ -161,17 +170,20 @@ def unit(
     keytab: str | None,
     listen: str | None,
     status: str | None,
+    ident: str | None,
     output: str | None,
 ) -> None:
     """Print or write systemd units for the service NAME.
 
-    With --listen and --status there are socket units, and the settings have listen =
-    ["systemd:name=listen"] and status = "systemd:name=status".
+    With --listen, --status and --ident there are socket units, and the settings have listen =
+    ["systemd:name=listen"], status = "systemd:name=status" and ident-address = "ADDRESS:ident".
     """
     config = config or f"/etc/mutauth/{name}.toml"
     keytab = keytab or f"/etc/mutauth/{name}.keytab"
-    _check(name, filter(None, (listen, status)), (config, keytab))
-    for file, text in _units(name, config, keytab, listen, status):
+    given = {"listen": listen, "status": status, "ident": ident and f"{ident}:{PORT}"}
+    addresses = {passed: address for passed, address in given.items() if address is not None}
+    _check(name, addresses.values(), (config, keytab))
+    for file, text in _units(name, config, keytab, addresses):
         if output is None:
             line(f"# {file}")
             click.echo(text)

@@ -268,6 +268,8 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual(told, (True, True, ("127.0.0.5", 113)))
         port = self.settings(*forward, "--ident-address", "127.1.2.3:1113")
         self.assertEqual(port.ident_address, ("127.1.2.3", 1113))
+        passed = self.settings(*forward, "--ident-address", "127.0.0.5:ident")
+        self.assertEqual(passed.ident_address, ("127.0.0.5", "ident"))
         for given, cause in (
             ((*MINIMAL, "--proxy-protocol"), "it means nothing without --forward"),
             ((*forward, "--proxy-protocol-groups"), "it means nothing without --proxy-protocol"),
@@ -277,9 +279,10 @@ class OptionsTests(SynchronousTestCase):
             ((*forward, "--ident-address", "127.0.0.5.example.com"), "it is not a loopback"),
             ((*forward, "--ident-address", "::1"), "it is not a loopback address"),
             ((*forward, "--ident-address", "127.0.0.1"), "every program of this machine"),
-            ((*forward, "--ident-address", "127.0.0.5:"), "its port is out of range"),
-            ((*forward, "--ident-address", "127.0.0.5:0"), "its port is out of range"),
-            ((*forward, "--ident-address", "127.0.0.5:65536"), "its port is out of range"),
+            ((*forward, "--ident-address", "127.0.0.5:"), "it is neither a port nor the name"),
+            ((*forward, "--ident-address", "127.0.0.5:0"), "it is neither a port nor the name"),
+            ((*forward, "--ident-address", "127.0.0.5:65536"), "it is neither a port nor the name"),
+            ((*forward, "--ident-address", "127.0.0.5:a=b:c"), "it is neither a port nor the name"),
             (
                 (*forward[:-1], "unix:/run/pg", "--ident-address", "127.0.0.5"),
                 "only a tcp: backend can ask who is there",
