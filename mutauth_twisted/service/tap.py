@@ -16,16 +16,23 @@ from mutauth_twisted.settings.twistd import Options, ServiceOptions, leave
 __all__ = ["Options", "makeService"]
 
 
-def _check_runner(runner: Mapping[str, Any] | None) -> None:
-    """See that twistd itself does not change the user: it would do so after keys, replay cache and
-    ports were had as root.
+def _check_runner(runner: Mapping[str, Any] | None, workers: int) -> None:
+    """See that twistd itself does not change the user, which it would do after keys, replay cache
+    and ports were had as root; and that workers, who write to its standard output, are heard.
 
-    :raises UsageError: when it does.
+    :raises UsageError: when it is otherwise.
     """
+    if runner is None:
+        return
     for name in ("uid", "gid"):
-        if runner is not None and runner.get(name) is not None:
+        if runner.get(name) is not None:
             cause = "it changes the user when the replay cache is root's already"
             raise UsageError(f"twistd --{name}", cause, "give --user NAME[:GROUP] after mutauth")
+    is_heard = runner.get("nodaemon") and runner.get("logfile") in (None, "-")
+    if workers > 1 and (not is_heard or runner.get("syslog")):
+        cause = "their log goes to standard output, which twistd does not keep here"
+        remedy = "run twistd -n, without --logfile and --syslog"
+        raise UsageError(f"workers {workers}", cause, remedy)
 
 
 def makeService(options: ServiceOptions) -> IService:
@@ -40,7 +47,7 @@ def makeService(options: ServiceOptions) -> IService:
     if options.only_check:
         _check(reactor, options)
     try:
-        _check_runner(options.parent)
+        _check_runner(options.parent, options.settings.workers)
         return make_process(reactor, options.settings, options.words)
     except MutualAuthError as error:
         leave(error)
