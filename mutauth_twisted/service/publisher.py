@@ -91,7 +91,9 @@ class Publisher:
         self.principal = principal
         #: Told of each change of the directory: ``published`` or ``withdrawn``, and its fields.
         self.told: Callable[..., object] = _tell_nobody
-        credentials = ClientCredentials(principal=principal, keytab=settings.keytab)
+        # Named here, too, when it is the default one: else a ticket cache would be meant.
+        keytab = keytab_file(settings.keytab)
+        credentials = ClientCredentials(principal=principal, keytab=keytab)
         self._directory = Directory(reactor, settings.directory, credentials)
         self._standing: Standing | None = None
         self._binding: BindingInformation | None = None

@@ -127,11 +127,22 @@ class ActivationTests(CommandTestCase):
 
     def test_sockets(self) -> None:
         """systemd-socket-activate starts a service for its first client, who is served, and passes
-        the socket of its status by name; the manager hears of each step, and the exit code is 0.
+        the socket of its status by name; its keys are where LoadCredential= puts them; the manager
+        hears of each step, and the exit code is 0.
         """
         port, status = self.free_port(), self.free_port()
+        credentials = Path(self.state, "credentials")
+        credentials.mkdir(0o700)
+        keytab = credentials / "keytab"
+        keytab.write_bytes(self.lab.keytab("svc-echo").read_bytes())
+        words = self.service_words(
+            *("--listen", "systemd:name=listen", "--status", "systemd:name=status")
+        )
+        at = words.index("--keytab")
         environment = {
             **self.environment("alice"),
+            "CREDENTIALS_DIRECTORY": str(credentials),
+            "KRB5_KTNAME": f"FILE:{keytab}",
             "NOTIFY_SOCKET": self.manager.path,
             "WATCHDOG_USEC": "2000000",
         }
@@ -142,9 +153,7 @@ class ActivationTests(CommandTestCase):
                 "--fdname=listen:status",
                 *(f"--setenv={name}={value}" for name, value in environment.items()),
                 *self.program("twistd"),
-                *self.service_words(
-                    *("--listen", "systemd:name=listen", "--status", "systemd:name=status")
-                ),
+                *(*words[:at], *words[at + 2 :]),
             ],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -166,6 +175,7 @@ class ActivationTests(CommandTestCase):
             self.assertEqual(service.stop(), 0, service.log)
             self.assertIn("\nEXTEND_TIMEOUT_USEC=", self.manager.wait_for("STOPPING=1"))
         self.assertIn("SCP withdrawn", service.log)
+        self.assertIn(f"key file {keytab}: systemd's copy; restart the service", service.log)
 
     def asked(self, address: str) -> contextlib.AbstractContextManager[Running]:
         """A service that is started by the first ident query.
