@@ -25,6 +25,24 @@ _COUNTS: Final = {
 }
 
 
+#: Seconds for which a page that takes long to make is shown again: whoever asks without end gets
+#: no more of the reactor's time than that of one page.
+KEPT: Final = 1.0
+
+
+def _kept(make: Callable[[], Response], now: Callable[[], float]) -> Callable[[], Response]:
+    """Make a response that is made anew after :data:`KEPT` seconds only."""
+    made: list[tuple[float, Response]] = []
+
+    def response() -> Response:
+        # A clock that is set back makes it anew, too.
+        if not made or not 0 <= now() - made[0][0] < KEPT:
+            made[:] = [(now(), make())]
+        return made[0][1]
+
+    return response
+
+
 def pages(
     look: Look,
     host: str,
@@ -39,13 +57,18 @@ def pages(
     :param workers: gives the process ids of the workers, by their names.
     """
 
+    def drawn() -> Response:
+        return Response(page.page(look(), host, now()), page.CONTENT_TYPE, headers=page.HEADERS)
+
+    def counted() -> Response:
+        return Response(metrics.exposition(look(), workers()), metrics.CONTENT_TYPE)
+
+    picture, figures = _kept(drawn, now), _kept(counted, now)
+
     def people(accept: str) -> Response:
-        services = look()
         if "text/html" in accept:
-            return Response(
-                page.page(services, host, now()), page.CONTENT_TYPE, headers=page.HEADERS
-            )
-        return Response("".join(map(_as_text, services)), headers={"Vary": "Accept"})
+            return picture()
+        return Response("".join(map(_as_text, look())), headers={"Vary": "Accept"})
 
     def ready(_: str) -> Response:
         services = look()
@@ -55,16 +78,13 @@ def pages(
         services = look()
         return Response(json.dumps(_as_json(services)), JSON, _code(services))
 
-    def figures(_: str) -> Response:
-        return Response(metrics.exposition(look(), workers()), metrics.CONTENT_TYPE)
-
     return {
         "/": people,
         # The reactor turns: nobody else would answer.
         "/healthz": lambda _: Response("ok\n"),
         "/readyz": ready,
         "/health": health,
-        "/metrics": figures,
+        "/metrics": lambda _: figures(),
     }
 
 

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted.findings import Command, Finding
 from mutauth_twisted.status.http import AT_ONCE, LONGEST_REQUEST, PATIENCE, StatusFactory
-from mutauth_twisted.status.pages import pages
+from mutauth_twisted.status.pages import KEPT, pages
 from mutauth_twisted.status.snapshot import Snapshot
 from mutauth_twisted.testing.fakes import FakeTransport
 from mutauth_twisted.testing.hostile import HOSTILE, raw_in
@@ -35,7 +35,12 @@ class StatusCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.status: tuple[Snapshot, ...] = (GOOD,)
-        self.factory = StatusFactory(self.clock, pages(lambda: self.status, "srv1", lambda: 0.0))
+        self.looked = 0
+        self.factory = StatusFactory(self.clock, pages(self.look, "srv1", self.clock.seconds))
+
+    def look(self) -> tuple[Snapshot, ...]:
+        self.looked += 1
+        return self.status
 
     def come(self, number: int = 1) -> tuple[Any, FakeTransport]:
         """One more watcher of one of many addresses, with its connection."""
@@ -152,6 +157,23 @@ class PageTests(StatusCase):
             self.assertEqual(headers["Vary"], "Accept")
             self.assertEqual(headers["Cache-Control"], "no-store")
             self.assertEqual(headers["X-Content-Type-Options"], "nosniff")
+
+    def test_costly_pages(self) -> None:
+        """The page and the metrics are made once a second at most, however often they are asked
+        for; a probe tells how it is now.
+        """
+        page = b"GET / HTTP/1.1\r\nHost: localhost\r\nAccept: text/html\r\n\r\n"
+        for request in (page, b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"):
+            self.looked = 0
+            for _ in range(100):
+                self.assertEqual(self.ask(request)[0], 200)
+            self.assertEqual(self.looked, 1)
+            self.clock.advance(KEPT)
+            self.status = (evolve(GOOD, service=f"other-{len(request)}"),)
+            self.assertIn(f"other-{len(request)}", self.ask(request)[2])
+        self.assertEqual(self.get("/readyz")[0], 200)
+        self.status = (evolve(GOOD, stopping=True),)
+        self.assertEqual(self.get("/readyz")[0], 503)
 
     def test_broken_page(self) -> None:
         """A bug in a page is an answer and a line in the log, not a connection that hangs."""
