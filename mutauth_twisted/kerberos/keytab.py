@@ -104,8 +104,9 @@ def highest_version(path: str) -> int | None:
     :param path: the file.
     """
     try:
+        check_regular(path)  # libkrb5 would wait for what is in its place
         return max((key.version for key in keytab_keys(path)), default=None)
-    except (CredentialError, krb5.Krb5Error):
+    except (CredentialError, OSError, krb5.Krb5Error):
         return None
 
 
