@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import cast
 from unittest import mock
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.address import IPv4Address
 from twisted.trial.unittest import SynchronousTestCase
 
+import mutauth_twisted
 from mutauth_twisted.access.logon import Logon
 from mutauth_twisted.errors import MutualAuthError, PeerNotAuthenticated
 from mutauth_twisted.gateway.forwarded import CUT, ForwardedIdentity, Tlv, proxy_introducer
@@ -192,3 +195,29 @@ class ToldTests(SynchronousTestCase):
         read = ForwardedIdentity.told(self.header(GROUPS=CUT.encode()))
         assert read is not None
         self.assertEqual((read.groups, read.groups_cut), ((), True))
+
+
+class DocumentTests(SynchronousTestCase):
+    """The header in docs/identity.md, for those who write receivers."""
+
+    def test_header(self) -> None:
+        """It is what a gateway says of such a client."""
+        page = (Path(mutauth_twisted.__file__).parents[1] / "docs/identity.md").read_text("utf-8")
+        _, _, after = page.partition("**To test a receiver**")
+        words, _, rest = after.partition("```text\n")
+        data = bytes.fromhex(rest.partition("```")[0])
+        self.assertIn(f"{len(data)} bytes", words)
+        expected = ForwardedIdentity(
+            "alice@EXAMPLE.COM",
+            "EXAMPLE.COM",
+            "kerberos",
+            "shop/srv1.example.com",
+            "EXAMPLE\\alice",
+            f"{DOMAIN_SID}-1104",
+            (f"{DOMAIN_SID}-513", "S-1-18-1"),
+            connection_id="d3b07384d113-2a",
+        )
+        self.assertEqual(told(data), expected)
+        ends = (IPv4Address("TCP", "192.0.2.7", 40000), IPv4Address("TCP", "192.0.2.1", 9000))
+        self.assertEqual(expected.header(*ends).encode(), data)
+        self.assertIn(expected.account, words)
