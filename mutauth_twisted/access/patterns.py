@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from fnmatch import translate
 from functools import lru_cache
 from unicodedata import category, normalize
@@ -15,6 +15,7 @@ from mutauth_twisted.errors import UsageError
 from mutauth_twisted.names import fold_ascii, split_principal
 
 
+@lru_cache(maxsize=1024)
 def fold_everything(text: str) -> str:
     """A name as a denial compares it: names that only look alike are one."""
     return normalize("NFKC", normalize("NFKC", text).casefold())
@@ -77,6 +78,11 @@ class Pattern:
     domain: str = ""
 
     @property
+    def is_about_one_name(self) -> bool:
+        """True without a wildcard in the name."""
+        return _WILDCARDS.isdisjoint(self.name.text)
+
+    @property
     def is_exact(self) -> bool:
         """True without any wildcard."""
         return _WILDCARDS.isdisjoint(self.text)
@@ -128,6 +134,36 @@ class Pattern:
         # Either may be what was meant, and neither may be missed.
         homes = {fold_everything(logon.domain), fold_everything(realm)}
         return fold_everything(self.domain) in homes and self.denies_name(logon.name)
+
+
+class PatternIndex:
+    """Patterns of one rule, of which there may be thousands, by the names that they are about.
+
+    :param patterns: all of them.
+    :param fold: as the rule compares names.
+    """
+
+    def __init__(self, patterns: Iterable[Pattern], fold: Callable[[str], str]) -> None:
+        self._fold = fold
+        self._by_name: dict[str, list[Pattern]] = {}
+        wild: list[Pattern] = []
+        homes: dict[tuple[bool, str], Pattern] = {}
+        for each in patterns:
+            if each.is_about_one_name:
+                self._by_name.setdefault(fold(each.name.text), []).append(each)
+            else:
+                wild.append(each)
+            homes.setdefault((bool(each.domain), each.realm.text), each)
+        #: Those that can be about any name.
+        self.wild = tuple(wild)
+        #: One of each realm.
+        self.homes = tuple(homes.values())
+
+    def about(self, *names: str) -> Iterator[Pattern]:
+        """The patterns that can be about any of these names."""
+        yield from self.wild
+        for name in dict.fromkeys(map(self._fold, names)):
+            yield from self._by_name.get(name, ())
 
 
 @lru_cache(maxsize=1024)

@@ -180,10 +180,12 @@ class AccessPolicy:
                 "nothing tells its groups, some of which are denied or have limits",
                 "deny and limit users instead",
             )
+        groups = frozenset(logon.groups)
+        denied = groups.union(logon.deny_only)
         for rule in denying:
-            if (part := rule.denies(logon, realm)) is not None:
+            if (part := rule.denies(logon, realm, denied)) is not None:
                 return _denied(rule.written(part), f"; its account is {logon.account}")
-        if found := _matches(allowing, lambda rule: rule.allows(logon, realm)):
+        if found := _matches(allowing, lambda rule: rule.allows(logon, realm, groups)):
             return _allowed(found)
         account = f"{logon.names_in(realm)[0]}@{realm}"
         cause = f"no rule allows it; its account is {account} ({logon.account})"

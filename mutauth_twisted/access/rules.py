@@ -10,10 +10,10 @@ from attrs import evolve, field, frozen
 
 from mutauth_twisted.access.decision import NO_LIMITS, SessionLimits
 from mutauth_twisted.access.logon import Logon
-from mutauth_twisted.access.patterns import Pattern, parse_pattern
+from mutauth_twisted.access.patterns import Pattern, PatternIndex, fold_everything, parse_pattern
 from mutauth_twisted.access.sids import check_group_sid, is_sid, parse_sid
 from mutauth_twisted.errors import UsageError
-from mutauth_twisted.names import escape_name
+from mutauth_twisted.names import escape_name, fold_ascii
 
 Effect = Literal["allow", "deny"]
 
@@ -33,6 +33,13 @@ def _in_one_form(group: str) -> str:
 
 def _in_their_form(groups: Iterable[str]) -> tuple[str, ...]:
     return tuple(map(_in_one_form, groups))
+
+
+def _also_without_dollar(*names: str) -> Iterator[str]:
+    """Names as a denial compares them, that of a computer with its ``$`` and without."""
+    for name in map(fold_everything, names):
+        yield name
+        yield name.removesuffix("$")
 
 
 @frozen
@@ -65,6 +72,13 @@ class Rule:
     def _default_group_set(self) -> frozenset[str]:
         return frozenset(self.groups)
 
+    _index: PatternIndex = field(init=False, eq=False, repr=False)
+
+    @_index.default
+    def _default_index(self) -> PatternIndex:
+        fold = fold_ascii if self.effect == "allow" else fold_everything
+        return PatternIndex(self.accounts, fold)
+
     def __attrs_post_init__(self) -> None:
         if not (self.accounts or self.groups or self.everyone):
             raise UsageError(
@@ -82,19 +96,13 @@ class Rule:
         """The rule as messages name it, with the part of it that decided."""
         return f"{self.source} {part}".rstrip()
 
+    def _is_about(self, pattern: Pattern, realm: str) -> bool:
+        """Tell whether a pattern may be about an account of this realm."""
+        return pattern.may_allow_in(realm) if self.effect == "allow" else pattern.may_deny_in(realm)
+
     def needs_account(self, realm: str) -> bool:
         """Tell whether it may be about a client of this realm, depending on its account."""
-        return bool(self.groups) or any(self._about(realm))
-
-    def _about(self, realm: str) -> Iterator[Pattern]:
-        """The patterns that may be about an account of this realm."""
-        for pattern in self.accounts:
-            if (
-                pattern.may_allow_in(realm)
-                if self.effect == "allow"
-                else pattern.may_deny_in(realm)
-            ):
-                yield pattern
+        return bool(self.groups) or any(self._is_about(each, realm) for each in self._index.homes)
 
     def covers(self, realm: str) -> str | None:
         """The part of an allowance that is about every account of this realm; None: there is
@@ -102,39 +110,50 @@ class Rule:
         """
         if self.everyone:
             return ""
-        return next((each.text for each in self._about(realm) if each.is_everyone), None)
+        covering = (each for each in self._index.wild if each.is_everyone)
+        return next((each.text for each in covering if self._is_about(each, realm)), None)
 
     def is_for_users(self, realm: str) -> bool:
         """Tell whether an allowance has a wildcard about this realm that is for users only."""
-        return any(each.is_for_users for each in self._about(realm))
+        return any(each.is_for_users and self._is_about(each, realm) for each in self._index.wild)
 
-    def allows(self, logon: Logon, realm: str) -> str | None:
-        """The part of an allowance that is about an account of this realm; None: there is none."""
+    def allows(self, logon: Logon, realm: str, groups: frozenset[str]) -> str | None:
+        """The part of an allowance that is about an account of this realm; None: there is none.
+
+        :param groups: the account's groups that allow.
+        """
         if (part := self.covers(realm)) is not None:
             return part
-        for pattern in self._about(realm):
-            if pattern.allows(logon, realm):
+        for pattern in self._index.about(logon.name, *logon.names_in(realm)):
+            if self._is_about(pattern, realm) and pattern.allows(logon, realm):
                 return pattern.text
-        return self._group_among(logon.groups)
+        return self._group_among(groups)
 
     def denies_name(self, name: str, realm: str) -> str | None:
         """The part of a denial that finds the name on a client's ticket; None: there is none."""
         if self.everyone:
             return ""
-        found = (each for each in self._about(realm) if not each.domain and each.denies_name(name))
-        return next((each.text for each in found), None)
-
-    def denies(self, logon: Logon, realm: str) -> str | None:
-        """The part of a denial that finds an account of this realm; None: there is none."""
-        for pattern in self._about(realm):
-            if pattern.denies(logon, realm):
+        for pattern in self._index.about(*_also_without_dollar(name)):
+            is_about = not pattern.domain and self._is_about(pattern, realm)
+            if is_about and pattern.denies_name(name):
                 return pattern.text
-        return self._group_among((*logon.groups, *logon.deny_only))
+        return None
 
-    def _group_among(self, sids: Iterable[str]) -> str | None:
+    def denies(self, logon: Logon, realm: str, groups: frozenset[str]) -> str | None:
+        """The part of a denial that finds an account of this realm; None: there is none.
+
+        :param groups: the account's groups that deny.
+        """
+        for pattern in self._index.about(*_also_without_dollar(logon.name, *logon.names_in(realm))):
+            if self._is_about(pattern, realm) and pattern.denies(logon, realm):
+                return pattern.text
+        return self._group_among(groups)
+
+    def _group_among(self, sids: frozenset[str]) -> str | None:
         """The name of a group of the rule that is among these; None: there is none."""
-        found = self._group_set.intersection(sids)
-        return next((self.called.get(sid, sid) for sid in self.groups if sid in found), None)
+        if self._group_set.isdisjoint(sids):
+            return None
+        return next(self.called.get(sid, sid) for sid in self.groups if sid in sids)
 
     def resolve(self, sids_of: Callable[[Effect, str], Sequence[str]]) -> Rule:
         """The rule with SIDs in the places of its groups' names."""

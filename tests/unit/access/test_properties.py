@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted.access import AccessPolicy, Decision, Logon, Rule, SessionLimits
 from mutauth_twisted.access.decision import NO_LIMITS
+from mutauth_twisted.access.patterns import parse_pattern
 
 SIDS = [f"S-1-5-21-1-2-3-{number}" for number in (1104, 1105)]
 NAMES = ["al", "bo", "al$", "AL", "\u212al", "kl", "a@l"]
@@ -146,6 +147,31 @@ class PropertyTests(SynchronousTestCase):
             whole = decide(rules, (principal, logon))
             self.assertTrue(whole.allowed)
             self.assertEqual(decide(rules, (principal, nameless)).grants, whole.grants)
+
+    @given(st.lists(_accounts, min_size=1), _logons, st.sampled_from(REALMS))
+    def test_index(self, accounts: list[str], logon: Logon, realm: str) -> None:
+        """Of many patterns those are found that match one by one."""
+        patterns = [parse_pattern(each) for each in accounts]
+        none: frozenset[str] = frozenset()
+        self.assertEqual(
+            Rule("allow", "f:1", accounts).allows(logon, realm, none) is not None,
+            any(
+                each.may_allow_in(realm) and (each.is_everyone or each.allows(logon, realm))
+                for each in patterns
+            ),
+        )
+        denial = Rule("deny", "f:1", accounts)
+        about = [each for each in patterns if each.may_deny_in(realm)]
+        self.assertEqual(
+            denial.denies(logon, realm, none) is not None,
+            any(each.denies(logon, realm) for each in about),
+        )
+        name = logon.names_in(realm)[-1]
+        self.assertEqual(
+            denial.denies_name(name, realm) is not None,
+            any(not each.domain and each.denies_name(name) for each in about),
+        )
+        self.assertEqual(denial.needs_account(realm), bool(about))
 
     @given(_rules, _clients)
     def test_words(self, rules: list[Rule], client: tuple[str, Logon | None]) -> None:
