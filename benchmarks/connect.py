@@ -1,4 +1,4 @@
-"""How long a client takes to be connected to an authenticated service.
+"""Time that a client takes to be connected to an authenticated service.
 
     python benchmarks/connect.py ENDPOINT [COUNT]
 

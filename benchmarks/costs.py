@@ -48,7 +48,7 @@ def resident(pid: int) -> int:
 
 
 class Costs:
-    """What is measured, in one lab."""
+    """Costs that are measured, in one lab."""
 
     def __init__(self, lab: Lab, directory: Path) -> None:
         self.lab = lab
@@ -116,7 +116,7 @@ class Costs:
         return (clock(self.controller) - before) / count
 
     def tickets(self, count: int) -> None:
-        """What the KDC spends on a service's ticket, and on a first one."""
+        """Costs of a service's ticket to the KDC, and of a first one."""
         spn = f"cifs/{self.lab.dc_host}"
         cache = self.directory / "ccache"
 
@@ -135,7 +135,7 @@ class Costs:
         self.found["first ticket, KDC CPU s"] = self.per(count, log_in)
 
     def starts(self, count: int) -> None:
-        """What the directory spends on a service that starts, checks, publishes and withdraws."""
+        """Costs to the directory of a service that starts, checks, publishes and withdraws."""
         words = self.service_words("--echo")
 
         def start_and_stop() -> None:
@@ -163,7 +163,7 @@ class Costs:
         )
 
     def connections(self, count: int) -> None:
-        """What a connection through both ends costs each of them, and what it leaves in files."""
+        """Costs of a connection through both ends to each of them, and what it leaves in files."""
         plain = socket.create_server((_HOST, 0), backlog=1024)
         threading.Thread(target=echo, args=(plain,), daemon=True).start()
         log, audit = self.directory / "service.log", self.directory / "audit.log"
@@ -202,7 +202,7 @@ class Costs:
         return sum(each.stat().st_size for each in self.directory.glob("**/*rcache*"))
 
     def searches(self, count: int) -> None:
-        """What the directory spends on a client that finds the service by its keyword."""
+        """Costs to the directory of a client that finds the service by its keyword."""
         endpoint = f"mutauth:scp={_SERVICE}:nameserver={self.lab.nameserver}:cache=0"
         connect = (*_MUTAUTH, "connect", endpoint, "--listen", f"tcp:0:interface={_HOST}")
         with (

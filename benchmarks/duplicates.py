@@ -1,4 +1,4 @@
-"""How long the search for SPNs on several accounts takes, and how much memory.
+"""Time and memory of the search for SPNs on several accounts.
 
     mutauth lab run -- python benchmarks/duplicates.py
 

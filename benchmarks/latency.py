@@ -1,4 +1,4 @@
-"""How long a client waits for the first byte of an application's answer.
+"""Time that a client waits for the first byte of an application's answer.
 
     mutauth lab run -- python benchmarks/latency.py [--rounds N] [--connections N]
 
@@ -84,7 +84,9 @@ def started(
 def endpoints(
     reactor: Any, lab: Lab, directory: Path
 ) -> Iterator[dict[str, IStreamClientEndpoint]]:
-    """How a client reaches each of the servers, which run for the time of the block."""
+    """Endpoints by which a client reaches each of the servers, which run for the time of the
+    block.
+    """
 
     def environment(user: str) -> dict[str, str]:
         return {

@@ -1,4 +1,4 @@
-"""How long it takes to find one service among many.
+"""Time that it takes to find one service among many.
 
     mutauth lab run -- python benchmarks/locate.py SCPS [COUNT]
 

@@ -144,7 +144,7 @@ class Server:
         self._process.wait()
 
     def endpoint(self, reactor: Any, directory: Path) -> IStreamClientEndpoint:
-        """How a client reaches it."""
+        """Endpoint by which a client reaches it."""
         inner = TCP4ClientEndpoint(reactor, "127.0.0.1", self.port)
         if self.kind in ("plain", "messages"):
             return inner

@@ -42,7 +42,7 @@ SKEW = 300
 
 @frozen
 class Load:
-    """How much of something a day has.
+    """Amount of something in a day.
 
     :ivar total: in the day.
     :ivar peak: in its busiest second.
@@ -59,7 +59,7 @@ class Load:
 
 @frozen
 class Day:
-    """What has happened.
+    """Counts of what has happened.
 
     :ivar sessions: the most at once, of all services.
     :ivar busiest: the connections of the busiest service.

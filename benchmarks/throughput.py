@@ -1,4 +1,4 @@
-"""How fast data flows through an echo server, against Twisted's TLS 1.3.
+"""Throughput of an echo server, against Twisted's TLS 1.3.
 
     python benchmarks/throughput.py [--protection NAME] [--size BYTES] [--megabytes N] [--rounds N]
 

@@ -41,7 +41,7 @@ _SHOWN_LINES = 30
 
 @frozen
 class Report:
-    """What the log of one target tells.
+    """Figures in the log of one target.
 
     :param runs: how many inputs were checked.
     :param branches: how many places of the package they reached.

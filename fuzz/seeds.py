@@ -116,7 +116,7 @@ def _handshake() -> Seeds:
 
 
 def _opening(wire: Wire, initiator: bool, legs: int, *, mutauth: bool = True) -> bytes:
-    """What a genuine peer, of a mutauth one or not, sends before its records."""
+    """Bytes that a genuine peer, of a mutauth one or not, sends before its records."""
     tokens = FakeContext(initiator=not initiator, legs=legs)
     numbers = range(2 if initiator else 1, legs + 1, 2)
     mark = mutauth and initiator

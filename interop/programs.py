@@ -30,7 +30,7 @@ PLAIN = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "KRB5CCNAME": "FILE:/none
 
 @frozen
 class Result:
-    """How a program ended, and what it wrote."""
+    """End of a program, and what it wrote."""
 
     code: int
     output: bytes
@@ -52,7 +52,7 @@ def run(*command: str, given: bytes = b"", **variables: str) -> Result:
 
 
 def as_user(user: str) -> tuple[str, ...]:
-    """What starts a command as another user."""
+    """Words that start a command as another user."""
     return ("setpriv", "--reuid", user, "--regid", str(pwd.getpwnam(user).pw_gid), "--clear-groups")
 
 
@@ -242,7 +242,7 @@ class Redis(Server):
 
 
 class ProgramScenarios(StageTestCase):
-    """What every server and its client has to get right."""
+    """Duties of every server and its client."""
 
     server: Server
     #: What its client says of a connection that is closed or reset.

@@ -110,7 +110,7 @@ class Scenarios(StageTestCase):
 
     @property
     def passage(self) -> Passage:
-        """What has passed of the last connection."""
+        """Events of the last connection."""
         return self.relay.passages[-1]
 
     def exchange(self, sender: socket.socket, receiver: socket.socket, data: bytes) -> None:
@@ -204,7 +204,7 @@ class Scenarios(StageTestCase):
         self.finish(near, far)
 
     def test_client_ends_first(self) -> None:
-        """What the service still says after the client's end arrives."""
+        """Words of the service arrive after the client's end."""
         near, far = self.connect()
         self.exchange(near, far, b"question")
         near.shutdown(socket.SHUT_WR)
@@ -214,7 +214,7 @@ class Scenarios(StageTestCase):
         self.assertEqual(near.recv(1), b"")
 
     def test_service_ends_first(self) -> None:
-        """What the client still says after the service's end arrives."""
+        """Words of the client arrive after the service's end."""
         near, far = self.connect()
         self.exchange(far, near, b"greeting")
         far.shutdown(socket.SHUT_WR)

@@ -212,7 +212,7 @@ class Backend:
 
 
 class Stage:
-    """What the tests of one process share."""
+    """Programs that the tests of one process share."""
 
     def __init__(self) -> None:
         self.lab = Lab.current()
@@ -369,7 +369,7 @@ class Stage:
 
     @cached_property
     def backend(self) -> Backend:
-        """What the service forwards to."""
+        """Server that the service forwards to."""
         return Backend()
 
     @cached_property
@@ -414,7 +414,7 @@ class Stage:
 
     @cached_property
     def server_backend(self) -> Backend:
-        """What peers' servers forward to."""
+        """Server that peers' servers forward to."""
         return Backend()
 
     @cached_property

@@ -40,7 +40,7 @@ _COUNT = re.compile(r"(\w+)=(\d+)")
 
 @dataclass(frozen=True)
 class Counts:
-    """What became of the tests of one run."""
+    """Result of the tests of one run."""
 
     passed: int
     failed: int
@@ -143,7 +143,9 @@ def run_here(arguments: Sequence[str], *, no_skips: bool) -> int:
 
 
 def modules(names: Sequence[str]) -> list[str]:
-    """What is run one by one: the unit tests at once, each integration module, large ones first."""
+    """Tests that are run one by one: the unit tests at once, each integration module, large ones
+    first.
+    """
     if names:
         return list(names)
     paths = sorted(

@@ -52,7 +52,7 @@ def conversation(
 
 
 def security(wire: Wire, seal: bool) -> SecurityOptions:
-    """What was agreed on."""
+    """Options that were agreed on."""
     return SecurityOptions(wire, Protection.SEAL if seal else Protection.SIGN)
 
 
@@ -160,7 +160,7 @@ class Side:
         assert self.connection.pending <= MOST_PENDING + len(chunk), "what waits is not bounded"
 
     def outcome(self) -> tuple[object, ...]:
-        """What came of it, so far as it does not depend on how the bytes were cut."""
+        """Outcome, so far as it does not depend on how the bytes were cut."""
         if self.manner == "pauses":
             assert not self.received, "an application that pauses was fed"
             self.manner = "listens"
@@ -231,7 +231,7 @@ def check_records(data: bytes) -> None:
 def _read(
     wire: Wire, seal: bool, initiator: bool, mutauth: bool, chunks: Iterable[bytes]
 ) -> tuple[bytes, bool, str | None, bool]:
-    """What came out, whether the peer ended it, the error, and whether an end was a cut."""
+    """Bytes that came out, whether the peer ended it, the error, and whether an end was a cut."""
     contexts = FakeContext(initiator=True), FakeContext(initiator=False, mutauth=mutauth)
     sides = established(*contexts, security(wire, seal))
     connection, _ = sides[not initiator]

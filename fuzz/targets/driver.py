@@ -101,7 +101,7 @@ class _Connection:
         )
 
     def outcome(self) -> tuple[object, ...]:
-        """What came of it, so far as it does not depend on how the bytes were cut."""
+        """Outcome, so far as it does not depend on how the bytes were cut."""
         player = self.player
         if player.factory.built and self._manner == "pauses":
             assert not player.application.received, "an application that pauses was fed"

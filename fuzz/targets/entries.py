@@ -1,5 +1,5 @@
-"""What anyone who may write in the directory can publish there, and the file on the service's
-machine.
+"""Entries that anyone who may write in the directory can publish there, and the file on the
+service's machine.
 """
 
 from __future__ import annotations

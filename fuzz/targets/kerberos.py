@@ -81,7 +81,7 @@ def parties_of_a_realm() -> Iterator[_Parties]:
 
 
 def _step(context: SecurityContext, token: bytes) -> Outcome | None:
-    """What a step with a hostile token brings, or None: it failed, as it should, and nothing is
+    """Outcome of a step with a hostile token, or None: it failed, as it should, and nothing is
     authenticated.
     """
     try:

@@ -72,8 +72,8 @@ class _Context:
 
 
 def check(data: bytes) -> None:
-    """What was said, sealed and in order, and then an end or an OSError; never more than the limit
-    allows.
+    """Bytes come as they were said, sealed and in order, and then an end or an OSError; never more
+    than the limit allows.
     """
     choices = Choices(data)
     limit, size = choices.number(2), 1 + choices.number()
@@ -83,7 +83,7 @@ def check(data: bytes) -> None:
 
 
 def _read(stream: bytes, limit: int, size: int, piece: int) -> tuple[bytes, bool]:
-    """What was received, and whether it ended in order."""
+    """Bytes that were received, and whether they ended in order."""
     inner = _Socket(stream, piece)
     bounded = BoundedSocket(cast(Any, inner), _PATIENCE, limit)
     sealed = SealedSocket(bounded, _Context(), _LARGEST, _LARGEST)

@@ -12,7 +12,7 @@ _SECRET, _OTHER = b"\0\0\1", b"\1\2"
 
 
 def check(data: bytes) -> None:
-    """What one side says arrives as it is and at once; what a stranger to the secret says is bytes
+    """Bytes of one side arrive as they are and at once; what a stranger to the secret says is bytes
     or an error.
     """
     choices = Choices(data)

@@ -41,7 +41,7 @@ GSSAPI_CLIENTS = (
 
 @frozen
 class Limit:
-    """What a peer's client cannot do, whoever it talks to.
+    """Limit of a peer's client, whoever it talks to.
 
     :ivar name: an identifier.
     :ivar sentence: what it is, for the documents.

@@ -227,7 +227,7 @@ class DissectorTests(StageTestCase):
 
 
 def samba(*words: str) -> str:
-    """What samba-tool says of the lab, in one line without blanks at its ends."""
+    """Output of samba-tool about the lab, in one line without blanks at its ends."""
     directory = stage().lab.directory / "samba"
     where = ("-s", str(directory / "etc" / "smb.conf"))
     result = run("samba-tool", *words, *where, "-H", str(directory / "private" / "sam.ldb"))

@@ -123,7 +123,7 @@ def balanced() -> Balanced:
 
 
 class BalancerTests(StageTestCase):
-    """What a balancer is there for."""
+    """Purposes of a balancer."""
 
     def visits(self, count: int) -> Counter[str]:
         """Where so many clients come to, one after the other."""
@@ -162,8 +162,8 @@ class BalancerTests(StageTestCase):
             self.assertEqual(sum(self.visits(20).values()), 20)
 
     def test_c_no_header(self) -> None:
-        """Who comes from the balancer's address without a header is refused, and who comes from
-        another with one as well.
+        """A client that comes from the balancer's address without a header is refused, and so is
+        one that comes from another with one.
         """
         address = stage().lab.address_of(stage().lab.host("srv1"))
         where = (address, balanced().ports["srv1"])

@@ -28,7 +28,7 @@ def version() -> str:
 
 
 class Capture:
-    """What passes a port of loopback, from now on."""
+    """Packets that pass a port of loopback, from now on."""
 
     def __init__(self, port: int) -> None:
         # dumpcap gives up root's rights over other users' directories.
@@ -56,7 +56,7 @@ class Capture:
         return packets
 
     def _decode(self) -> list[Packet]:
-        """What is in the file by now."""
+        """Packets in the file by now."""
         self._file.chmod(0o644)
         fields = [word for name in FIELDS for word in ("-e", name)]
         command = (

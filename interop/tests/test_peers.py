@@ -34,7 +34,7 @@ globals().update(_classes())
 
 
 class LimitTests(StageTestCase):
-    """What peers cannot do, they still cannot: docs/interop.md says so."""
+    """Limits of peers still stand: docs/interop.md says so."""
 
     def test_limits(self) -> None:
         """Each limit's own words are reported."""

@@ -175,7 +175,7 @@ class PsqlGSSTests(StageTestCase):
         self.server = kerberos_postgresql()
 
     def encrypted(self, mode: str) -> str:
-        """Whether the server sees a connection that psql has encrypted, in its words."""
+        """Tell whether the server sees a connection that psql has encrypted, in its words."""
         lab = stage().lab
         where = f"host={stage().host} hostaddr={HOST} port={self.server.entrance} user=postgres"
         sql = "SELECT encrypted FROM pg_stat_gssapi WHERE pid = pg_backend_pid()"
@@ -274,7 +274,7 @@ class RedisTests(programs.ProgramScenarios):
             said += more
 
     def test_server_speaks_by_itself(self) -> None:
-        """What somebody publishes comes to a client that asks nothing."""
+        """A message that somebody publishes comes to a client that asks nothing."""
         process = self.subscriber()
         self.assertEqual(self.ask("PUBLISH", "news", "x"), b"1\n")
         self.read_until(process, b'"message","news","x"')

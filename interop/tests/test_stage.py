@@ -13,10 +13,10 @@ from interop import stage
 
 
 class StageTestCaseTests(SynchronousTestCase):
-    """What a failed test is followed by."""
+    """Output that follows a failed test."""
 
     def said(self, *, fail: bool) -> str:
-        """What is written when a test ends."""
+        """Text that is written when a test ends."""
 
         class Tests(stage.StageTestCase):
             def test_it(self) -> None:
@@ -32,7 +32,7 @@ class StageTestCaseTests(SynchronousTestCase):
         return written.getvalue()
 
     def test_failed(self) -> None:
-        """What the programs said during a test that fails is written, and nothing of before."""
+        """Output of the programs during a test that fails is written, and nothing of before."""
         written = self.said(fail=True)
         self.assertIn("test_it failed", written)
         self.assertIn("Segmentation fault", written)

@@ -63,7 +63,7 @@ def _client(identity: PeerIdentity) -> dict[str, object]:
 
 
 def _end(error: BaseException | None) -> dict[str, object]:
-    """How a connection ended: the code of a finding, or one of a session's own ends."""
+    """End of a connection: the code of a finding, or one of a session's own ends."""
     if isinstance(error, MutualAuthError):
         found = error.finding
         return {"code": found.code, "cause": str(found)[:_LONGEST_TEXT]}

@@ -1,4 +1,4 @@
-"""How the commands print: tables for people, JSON for programs, and nothing that a terminal obeys.
+"""Output of the commands: tables for people, JSON for programs, and nothing that a terminal obeys.
 
 Names come from the directory, where others wrote them: a name may hold
 characters that a terminal takes for commands, or that show it as another name.

@@ -1,4 +1,4 @@
-"""How a connection ends, as a state machine without I/O.
+"""End of a connection, as a state machine without I/O.
 
 Theory of operation.  :data:`TABLE` is the whole machine: for each state, what may happen
 (:class:`Input`), the state that follows, and what to do then, in this order (:class:`Action`).

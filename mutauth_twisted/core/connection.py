@@ -183,7 +183,7 @@ class Connection:
 
     @property
     def pending(self) -> int:
-        """How many of the peer's bytes wait for the rest of their frame or record."""
+        """Number of the peer's bytes that wait for the rest of their frame or record."""
         return self._reader.pending
 
     # The handshake

@@ -149,7 +149,7 @@ class Stream:
 
 
 def _begins(data: bytes, secret: bytes) -> int:
-    """How many of the last bytes are the beginning of a secret, but not all of it."""
+    """Number of the last bytes that are the beginning of a secret, but not all of it."""
     end = len(data)
     at = data.find(secret[:1], max(0, end - len(secret) + 1))
     while at >= 0:

@@ -74,7 +74,7 @@ def _freeze(extra: Mapping[str, str] | tuple[tuple[str, str], ...]) -> tuple[tup
 
 @frozen
 class BindingInformation:
-    """How to reach one instance of a service.
+    """Way to reach one instance of a service.
 
     :param port: the TCP port, 1 to 65535.
     :param priority: instances with a lower number are tried first.

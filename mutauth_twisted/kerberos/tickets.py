@@ -107,7 +107,7 @@ class TicketSource:
 
     @property
     def subject(self) -> str:
-        """How errors name these credentials."""
+        """Name of these credentials in errors."""
         chosen = self.credentials
         if chosen.keytab:
             return f"keytab {chosen.keytab}"

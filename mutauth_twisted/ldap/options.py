@@ -1,4 +1,4 @@
-"""How to reach the directory, as a value: checked when it is made, and handed on as one piece."""
+"""Way to reach the directory, as a value: checked when it is made, and handed on as one piece."""
 
 from __future__ import annotations
 

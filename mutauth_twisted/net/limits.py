@@ -156,12 +156,14 @@ class Slots:
 
     @property
     def sessions(self) -> int:
-        """How many sessions there are."""
+        """Number of sessions."""
         return self._sessions.count
 
     @property
     def figures(self) -> dict[str, float]:
-        """How many there are and may be of each kind, by the names of metrics."""
+        """Number of slots that are taken and that there may be of each kind, by the names of
+        metrics.
+        """
         limits = self._limits
         return {
             "sessions": self.sessions,

@@ -396,7 +396,7 @@ class ProtectedTransport:
 
     @property
     def reason(self) -> Failure | None:
-        """How the connection ended, or is about to; None while it lasts."""
+        """Reason for which the connection ended, or is about to; None while it lasts."""
         return self._refused or self._closing.reason
 
     @property

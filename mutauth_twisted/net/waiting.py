@@ -29,7 +29,7 @@ class WaitingQueue(Generic[T]):
 
     @property
     def sources(self) -> int:
-        """How many sources have items that wait."""
+        """Number of sources that have items that wait."""
         return len(self._queues)
 
     def add(self, source: str, item: T) -> T | None:

@@ -194,7 +194,7 @@ class Process(Service):
         self._reactor.stop()
 
     def snapshots(self) -> tuple[Snapshot, ...]:
-        """How each service is now; what the process is warned of stands with the first."""
+        """State of each service now; what the process is warned of stands with the first."""
         all_of = [service.snapshot() for service in self.services.values()]
         own = [copy.finding for copy in self._copies]
         if self._workers is not None:

@@ -39,7 +39,7 @@ WITHDRAWAL = 5.0
 
 @frozen
 class Stopped:
-    """How a service has stopped.
+    """End of a service.
 
     :param cut: how many connections did not end by themselves.
     :param stale: whether the directory may still have its address.
@@ -211,7 +211,7 @@ class MutualAuthService:
             self._log.info("{name}: ident queries at {where}", name=self.name, where=where)
 
     def snapshot(self) -> Snapshot:
-        """How the service is now."""
+        """State of the service now."""
         factory, keys = self._factory, self._key_files
         publisher, trail = self._publisher, self._trail
         is_serving = self._is_published and not self._is_stopping
@@ -273,7 +273,7 @@ class MutualAuthService:
 
     @property
     def own_seen(self) -> int:
-        """How often a client came with our own account."""
+        """Number of times that a client came with our own account."""
         return self._factory.own_seen
 
     def _all_seen(self) -> int:

@@ -268,7 +268,7 @@ class Workers:
         return (*self._remains, *(evolve(each, serving=()) for each in live))
 
     def own_seen(self, name: str) -> int:
-        """How often clients came with a service's own account."""
+        """Number of times that clients came with a service's own account."""
         return self._seen.get(name, 0) + sum(each.seen.get(name, 0) for each in self._live.values())
 
     async def stop(self, seconds: float) -> bool:

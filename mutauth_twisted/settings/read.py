@@ -90,7 +90,7 @@ class Front:
         return known[name]
 
     def several(self, name: str) -> str:
-        """How an option's values are told apart, as a remedy."""
+        """Remedy that tells how an option's values are separated."""
         return f"give {self.spell(name)} once for each"
 
     def raw(self, option: Option, value: Any) -> Any:
@@ -299,6 +299,6 @@ class Values(dict[str, Any]):
 
     @property
     def directory(self) -> DirectoryOptions:
-        """How the directory is reached."""
+        """Way to reach the directory."""
         names = ("directory", "directory-ca", "realm", "nameserver")
         return DirectoryOptions(*(self[name] for name in names))

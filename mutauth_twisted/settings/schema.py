@@ -75,7 +75,7 @@ def _text(text: str) -> str:
 
 @frozen
 class Kind:
-    """How an option's text becomes its value.
+    """Conversion of an option's text to its value.
 
     :param metavar: stands for the value in help texts.
     :param convert: takes the text, or a flag's bool, or a number of TOML; raises UsageError, whose

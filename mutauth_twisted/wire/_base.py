@@ -92,7 +92,7 @@ class Reader(Protocol):
 
     @property
     def pending(self) -> int:
-        """How many bytes wait for the rest of their frame or record."""
+        """Number of bytes that wait for the rest of their frame or record."""
 
     def take_rest(self) -> bytes:
         """Take out whatever waits, for another wire's reader to go on with."""

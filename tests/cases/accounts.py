@@ -138,7 +138,9 @@ class AccountCases(DirectoryWorld):
         self.assertEqual([holder.name for holder in holders], ["svc-other"])
 
     async def test_namesakes(self) -> None:
-        """Who may have been meant: accounts and groups of this name, with a ``$``, or in a UPN."""
+        """Accounts that may have been meant: accounts and groups of this name, with a ``$``, or in
+        a UPN.
+        """
         table = {
             "alice": ("alice", False),
             "SRV1": ("srv1$", False),

@@ -1,4 +1,4 @@
-"""What a domain controller does: the same cases for Samba and for the directory in memory.
+"""Behaviour of a domain controller: the same cases for Samba and for the directory in memory.
 
 A difference between the two fails here, so that what is tested in memory holds in a domain.
 Where Samba is known to differ from Windows (MS-ADTS), the directory in memory is as Windows is,
@@ -117,7 +117,7 @@ class ObjectContract(_Case):
         self.assertEqual((await self.read(entry.guid, "cn")).dn, self.dn())
 
     async def test_refused_additions(self) -> None:
-        """What cannot be created, with its code."""
+        """Entries that cannot be created are refused, each with its code."""
         await self.made()
         table: list[tuple[int, str, dict[str, Any]]] = [
             (68, self.dn(), {}),
@@ -349,7 +349,7 @@ class ObjectContract(_Case):
 
 
 class RightsContract(_Case):
-    """Who may write what."""
+    """Rights to write, account by account."""
 
     async def test_who_may_create_below_a_host(self) -> None:
         """An administrator, and the host itself, which may remove what others put there."""

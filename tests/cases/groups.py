@@ -33,7 +33,7 @@ def add_group(
 
 
 def remove(session: LdapSession, dn: str) -> None:
-    """What is not there any more is not an error."""
+    """A group that is not there any more is not an error."""
     try:
         session.delete(dn)
     except NotFound:
@@ -95,7 +95,9 @@ class FindCases(DirectoryWorld):
         self.assertTrue((await self.find("Domain Users")).sid.endswith("-513"))
 
     async def test_refused(self) -> None:
-        """What is not a group, is not there, or is in no ticket, is refused with the next step."""
+        """Anything that is not a group, is not there, or is in no ticket, is refused with the next
+        step.
+        """
         await self.not_found("alice", UsageError, "it is a user (", "--allow")
         await self.not_found("srv1$", UsageError, "it is a computer (")
         await self.not_found(f"CN=Users,{self.place.base_dn}", UsageError, "it is not a group (")

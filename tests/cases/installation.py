@@ -1,5 +1,5 @@
-"""What an administrator's installation does to the directory, and what a service finds of it at its
-start.
+"""Effects of an administrator's installation on the directory, and what a service finds of it at
+its start.
 """
 
 from __future__ import annotations
@@ -223,7 +223,7 @@ class InstallationCases(DirectoryWorld):
             await self.failure_of(reading, NotFound)
 
     async def test_what_is_left_behind_is_named(self) -> None:
-        """What cannot be taken back is in the error as values, and in its line."""
+        """Changes that cannot be taken back are in the error as values, and in its line."""
 
         def refuse(session: LdapSession) -> bool:
             raise DirectoryRefused("object", "injected")
@@ -273,7 +273,7 @@ class InstallationCases(DirectoryWorld):
         self.assertEqual(lines, [])
 
     async def test_unknown_host_account_and_place(self) -> None:
-        """What does not exist is named."""
+        """Names that do not exist are in the error."""
         for options, words in (
             ({"host": "nohost.lab.example"}, "no computer object has this dNSHostName"),
             ({"account": "nobody"}, "account nobody"),
@@ -373,7 +373,7 @@ class _LosingSession(_FailingSession):
 
 
 class StartupCases(DirectoryWorld):
-    """What a service checks and publishes when it starts."""
+    """Checks and publications of a service at its start."""
 
     async def test_publish_and_withdraw(self) -> None:
         """The service brings its connection point up to date once, and takes back only its own."""

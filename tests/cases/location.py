@@ -1,4 +1,4 @@
-"""How a client finds a service in the directory, and what it does not believe."""
+"""Search of a client for a service in the directory, and the entries that it does not believe."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ class LocationCases(DirectoryWorld):
         )
 
     async def test_nothing_found(self) -> None:
-        """What is not there is named, as it was selected."""
+        """Selections that are not there are named, as they were given."""
         for selector in ("no-such-keyword", str(UUID(int=7))):
             line = await self.failure_of(self.located(selector), NotFound)
             self.assertIn(selector, line)

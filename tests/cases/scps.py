@@ -39,7 +39,7 @@ def told(found: ScpReport) -> str:
 
 
 class SCPCases(DirectoryWorld):
-    """What these tests do again and again."""
+    """Steps that these tests do again and again."""
 
     async def inspect(
         self, name: str | UUID, user: str = "administrator", **options: Any
@@ -64,7 +64,7 @@ class SCPCases(DirectoryWorld):
         return written
 
     async def granted(self, guid: UUID) -> set[str]:
-        """Who has both rights on an object, by name."""
+        """Accounts that have both rights on an object, by name."""
 
         def read(session: LdapSession, catalog: LdapSession) -> set[str]:
             return {
@@ -79,8 +79,8 @@ class CallerCases(SCPCases):
     """The four callers."""
 
     async def test_who_may_what(self) -> None:
-        """Who may create below a host, publish, change what only an administrator may, and
-        delete.
+        """Rights to create below a host, to publish, to change what only an administrator may, and
+        to delete.
         """
         found = await self.install()
         below_rogue = f"CN=rogue,CN=Computers,{self.place.base_dn}"
@@ -156,7 +156,7 @@ class CallerCases(SCPCases):
 
 
 class ShowCases(SCPCases):
-    """What is wrong with a connection point is found."""
+    """Mistakes in a connection point are found."""
 
     async def test_as_it_must_be(self) -> None:
         """Rights and SPNs of the installed account, nothing wrong but that it does not run yet."""

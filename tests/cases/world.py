@@ -53,7 +53,7 @@ class Place:
 
 
 class Started(NamedTuple):
-    """What a start found to warn of, the attributes it had to write, and what stands there then."""
+    """Warnings of a start, the attributes it had to write, and what stands there then."""
 
     warnings: tuple[str, ...]
     changed: tuple[str, ...]

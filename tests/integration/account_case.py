@@ -60,7 +60,7 @@ class AccountCase(HandshakeTestCase):
         return dn
 
     def as_name(self, name: str, *options: str, password: str = PASSWORD) -> ClientCredentials:
-        """Who has typed this name; the KDC must let it pass."""
+        """Credentials of a user who has typed this name; the KDC must let it pass."""
         cache = os.path.abspath(self.mktemp())
         words = ["kinit", *options, "-c", cache, name]
         subprocess.run(

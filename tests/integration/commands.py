@@ -32,7 +32,7 @@ INTERRUPTIBLE = ("env", "--default-signal=INT")
 
 @frozen
 class Ended:
-    """How a command ended."""
+    """End of a command."""
 
     code: int
     output: str
@@ -52,7 +52,7 @@ class Running:
 
     @property
     def log(self) -> str:
-        """What it has printed so far."""
+        """Output so far."""
         return "".join(self.lines)
 
     @property
@@ -114,7 +114,7 @@ class CommandTestCase(TestCase):
 
     @staticmethod
     def program(name: str) -> list[str]:
-        """How a command is started: by its module, so that the checkout is what is tested."""
+        """Words that start a command: by its module, so that the checkout is what is tested."""
         if name == "twistd":
             return [
                 sys.executable,

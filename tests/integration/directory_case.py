@@ -1,4 +1,4 @@
-"""What the tests of the directory side start from: a service of their own in the lab, and its
+"""Common ground of the tests of the directory side: a service of their own in the lab, and its
 callers.
 """
 

@@ -1,4 +1,4 @@
-"""What the tests of the handshake over TCP share: a service, its clients, and somebody in the
+"""Common ground of the tests of the handshake over TCP: a service, its clients, and somebody in the
 middle.
 """
 

@@ -1,4 +1,4 @@
-"""What the tests of keys and of Kerberos' refusals start from: accounts of their own, and keytabs
+"""Common ground of the tests of keys and of Kerberos' refusals: accounts of their own, and keytabs
 they write themselves.
 
 Whoever knows an account's password knows its keys (RFC 3962, section 4; MS-KILE

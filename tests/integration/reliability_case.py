@@ -109,7 +109,7 @@ class Backend:
 
 @frozen
 class Holdings:
-    """What a process holds at one moment."""
+    """Resources that a process holds at one moment."""
 
     descriptors: int
     memory: int
@@ -130,7 +130,7 @@ class Gateway:
         return socket.create_connection((HOST, self.forwarder.port), timeout)
 
     def ask(self, question: bytes = b"hello") -> bytes:
-        """What the service answers to one question, on a connection of its own.
+        """Answer of the service to one question, on a connection of its own.
 
         :raises OSError: the connection was reset, or nothing came.
         """
@@ -186,7 +186,7 @@ class ReliabilityTestCase(CommandTestCase):
                 self.assertNotIn(word, each.log)
 
     def probe(self, service: Running, path: str) -> tuple[int, str]:
-        """What its status port answers: the code and the text."""
+        """Answer of its status port: the code and the text."""
         line = next(line for line in service.lines if "status on" in line)
         where = line.rpartition(" ")[2].strip()
         try:
@@ -196,7 +196,7 @@ class ReliabilityTestCase(CommandTestCase):
             return error.code, error.read().decode()
 
     def health(self, service: Running) -> dict[str, Any]:
-        """What its status port tells programs."""
+        """Figures of its status port for programs."""
         return dict(json.loads(self.probe(service, "health")[1]))
 
     def counted(self, service: Running, metric: str, **labels: str) -> float:
@@ -211,7 +211,7 @@ class ReliabilityTestCase(CommandTestCase):
         return 0.0
 
     def refusals(self, service: Running, code: str) -> float:
-        """How many connections it has refused with a code."""
+        """Number of connections it has refused with a code."""
         return self.counted(service, "mutauth_handshakes_total", result=code)
 
     def until(self, condition: Callable[[], object], what: str = "") -> None:
@@ -232,7 +232,7 @@ class ReliabilityTestCase(CommandTestCase):
         self.until(is_idle, f"it still has connections: {seen}")
 
     def holdings(self, running: Running) -> Holdings:
-        """What one of a test's processes holds."""
+        """Resources that one of a test's processes holds."""
         pid = running.process.pid
         account = Path(f"{self.state}/account-{pid}")
         account.unlink(missing_ok=True)
@@ -261,5 +261,5 @@ class ReliabilityTestCase(CommandTestCase):
 
 
 def digest(data: bytes) -> str:
-    """What tells two long texts apart."""
+    """Differences of two long texts."""
     return hashlib.sha256(data).hexdigest()

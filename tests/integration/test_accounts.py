@@ -1,5 +1,5 @@
-"""Whose ticket it is: accounts that come under other names than their own, or under somebody
-else's, at a real KDC.
+"""Names on tickets: accounts that come under other names than their own, or under somebody else's,
+at a real KDC.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class AccountTests(AccountCase):
     """Names that a client chooses."""
 
     async def test_a_free_name(self) -> None:
-        """Whose UPN has an allowed name that is nobody's is not allowed by it, with a PAC or
-        without.
+        """An account whose UPN has an allowed name that is nobody's is not allowed by it, with a
+        PAC or without.
         """
         await self.add(self.mallory, f"{self.ghost}@lab.example")
         ghost = AccessPolicy(allow=[self.named(self.ghost)])
@@ -42,8 +42,8 @@ class AccountTests(AccountCase):
                 self.assertEqual(user_id(identity), self.named(self.mallory))
 
     async def test_a_taken_name(self) -> None:
-        """Whose UPN begins with another account's sAMAccountName is not allowed for that account,
-        which is.
+        """An account whose UPN begins with another's sAMAccountName is not allowed for that
+        account, which is.
         """
         victim = f"vic-{self.tag}"
         await self.add(victim, f"{victim}.smith@lab.example")

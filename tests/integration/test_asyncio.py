@@ -84,7 +84,7 @@ class AsyncioTests(HandshakeTestCase):
         self.assertEqual(await self.line(process), f"serving {self.lab.principal('alice')}\n")
 
     async def test_not_authorized(self) -> None:
-        """Who is not authorized by either service has no connection, and is told why."""
+        """A client that is not authorized by either service has no connection, and is told why."""
         denied = "its access policy does not allow this principal"
         port, process = await self.serve("bob@*")
         await self.refused(self.connect_only(port), PeerRefused, denied)

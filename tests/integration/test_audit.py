@@ -59,8 +59,8 @@ class AuditTests(CommandTestCase):
         return self.mutauth("connect", self.endpoint, user=user, given="hello\n").code
 
     def test_trail(self) -> None:
-        """Who came, who was refused and why, how much was sent, and the service's own life; nothing
-        is lost by rotation.
+        """Lines tell who came, who was refused and why, how much was sent, and the service's own
+        life; nothing is lost by rotation.
         """
         rotated = self.logs / "shop.jsonl.1"
         with self.audited("--allow", "alice@LAB.EXAMPLE"):
@@ -86,7 +86,7 @@ class AuditTests(CommandTestCase):
         self.assertEqual((after[1]["account"], after[2]["code"]), ("LAB\\bob", "access-denied"))
 
     def test_published(self) -> None:
-        """What changes in the directory is told."""
+        """Changes in the directory are told."""
         self.install()
         with self.service("--audit", str(self.path)) as service:
             port = service.port
@@ -133,7 +133,7 @@ class AuditTests(CommandTestCase):
         self.assertEqual(sessions.count("allowed"), 2)
 
     def test_bad_destinations(self) -> None:
-        """What cannot be written is refused at the start, in one line."""
+        """A file that cannot be written is refused at the start, in one line."""
         there = self.logs / "pipe"
         os.mkfifo(there)
         for destination, words, code in (

@@ -21,8 +21,8 @@ class BurstTests(CommandTestCase):
 
     @staticmethod
     def ask(port: int, count: int) -> list[bytes]:
-        """What so many clients that come at once are answered by an echo, each after it has ended
-        what it says.
+        """Answers of an echo to so many clients that come at once, each after it has ended what it
+        says.
         """
         waiting = selectors.DefaultSelector()
         answers = [b""] * count

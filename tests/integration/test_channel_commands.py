@@ -16,7 +16,7 @@ class ChannelTests(CommandTestCase):
         self.install()
 
     def said(self, endpoint: str) -> str:
-        """What a client tells of a connection that came about."""
+        """Lines of a client about a connection that came about."""
         connected = self.mutauth("connect", "-v", endpoint, given="hello\n")
         self.assertEqual((connected.code, connected.output), (0, "hello\n"), connected)
         return connected.errors

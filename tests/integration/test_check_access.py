@@ -52,7 +52,7 @@ class VerdictTests(AccountCase):
         )
 
     async def asked(self, principal: str) -> tuple[tuple[str, Any], tuple[str, Any]]:
-        """What the KDC and the directory tell."""
+        """Decisions by what the KDC and the directory tell."""
         service, keytab = self.lab.principal("svc-echo"), str(self.lab.keytab("svc-echo"))
         return (
             await deferToThread(logon_by_ticket, principal, service, keytab),

@@ -89,7 +89,7 @@ class MainJobTests(CommandTestCase):
         self.assertNotIn("Traceback", local.log)
 
     def ask(self, port: int, question: bytes) -> bytes:
-        """What a local port answers, up to the end of its stream; nothing when it is reset."""
+        """Answer of a local port, up to the end of its stream; nothing when it is reset."""
         answer = b""
         with socket.create_connection(("127.0.0.1", port), 10) as connection:
             connection.sendall(question)
@@ -195,8 +195,8 @@ class MainJobTests(CommandTestCase):
         self.assertEqual((process.returncode, errors), (130, "mutauth: interrupted\n"))
 
     def test_endpoints_are_checked_first(self) -> None:
-        """What cannot be listened on is wrong usage before the directory is asked, which is not
-        there here.
+        """An endpoint that cannot be listened on is wrong usage before the directory is asked,
+        which is not there here.
         """
         for option, text in (
             ("--status", "tcp:nothing"),

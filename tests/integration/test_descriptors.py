@@ -35,7 +35,7 @@ CLOCK = cast(IReactorTime, reactor)
 
 
 def descriptors(running: Running) -> int:
-    """How many a process has open."""
+    """Number of descriptors that a process has open."""
     return len(os.listdir(f"/proc/{running.process.pid}/fd"))
 
 
@@ -46,7 +46,7 @@ class DescriptorCase(CommandTestCase):
     nofile = "256"
 
     def program(self, name: str) -> list[str]:  # type: ignore[override]
-        """How a command is started: with that limit."""
+        """Words that start a command: with that limit."""
         return ["prlimit", f"--nofile={self.nofile}", *CommandTestCase.program(name)]
 
 
@@ -66,7 +66,7 @@ class ServiceTests(DescriptorCase):
         await DeferredList([client.ended for client in self.clients])
 
     def endpoint_at(self, port: int, user: str) -> str:
-        """How a user reaches the service, without a search."""
+        """Endpoint string by which a user reaches the service, without a search."""
         name = (
             f"{self.service_class}/{self.host}/CN={self.service_class},CN=srv1,"
             f"CN=Computers,{self.lab.base_dn}"
@@ -116,9 +116,9 @@ class ServiceTests(DescriptorCase):
             yield service
 
     async def test_one_client_takes_all(self) -> None:
-        """Who opens sessions without end gets those that fit and is told then; the status page
-        answers, the directory is
-        checked, and when a session ends another begins."""
+        """A client that opens sessions without end gets those that fit and is told then; the status
+        page answers, the directory is checked, and when a session ends another begins.
+        """
         words = ("--status", "tcp:0:interface=127.0.0.1", "--check-interval", "1")
         with self.small(*words) as service:
             said = await self.crowd(service.port, 160)
@@ -169,7 +169,7 @@ class ServiceTests(DescriptorCase):
 
     @staticmethod
     def read(url: str) -> bytes:
-        """What is at a URL, whatever its code."""
+        """Body at a URL, whatever its code."""
         try:
             with urlopen(url, timeout=10) as answer:
                 return cast(bytes, answer.read())

@@ -183,7 +183,7 @@ class FloorTests(KerberosTestCase):
 
 
 class CommandTests(CommandTestCase):
-    """What the commands say of accounts."""
+    """Lines of the commands about accounts."""
 
     async def types(self, value: str | None) -> None:
         """Set what the service's account supports; None: nothing is said."""

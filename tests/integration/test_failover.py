@@ -130,8 +130,8 @@ class BrokenConnectionTests(FailoverTestCase):
         self.assertGreater(len(found), 1500)
 
     async def test_cut_after_a_write(self) -> None:
-        """What may have been written is not written again: the error says so, and the write took
-        place once.
+        """A change that may have been written is not written again: the error says so, and the
+        write took place once.
         """
         proxy, directory = self.proxied()
         dn = f"CN=bob,CN=Users,{self.lab.base_dn}"
@@ -223,7 +223,7 @@ class SecondControllerTests(ServingTestCase):
     """A lab with two domain controllers, one of which dies."""
 
     async def test_replication_and_failover(self) -> None:
-        """What is written on one is read on the other, and everything goes on when the first is
+        """Entries written on one are read on the other, and everything goes on when the first is
         gone.
         """
         mine = Path(tempfile.mkdtemp(prefix="mutauth-lab-"))
@@ -265,7 +265,7 @@ class SecondControllerTests(ServingTestCase):
             raise MutualAuthError(host, "its SPN has not been replicated to it yet")
 
     async def eventually(self, attempt: Callable[[], Any]) -> Any:
-        """What an attempt gives once replication has caught up."""
+        """Result of an attempt once replication has caught up."""
         give_up_at = time.monotonic() + 60
         while True:
             try:

@@ -147,7 +147,7 @@ class BackendTests(ReliabilityTestCase):
     """Kinds of backends."""
 
     def ask(self, target: str, given: str = "hello") -> str:
-        """What comes back through a service in front of a backend, or the error's line."""
+        """Bytes that come back through a service in front of a backend, or the error's line."""
         with self.service("--forward", target) as service:
             ended = self.mutauth("connect", self.endpoint, given=given)
             service.stop()
@@ -248,7 +248,7 @@ class BackendTests(ReliabilityTestCase):
 
 
 class EndTests(ReliabilityTestCase):
-    """How connections through both ends end."""
+    """Ends of connections through both ends."""
 
     def test_half_closed(self) -> None:
         """Either side may end first and the other go on for as long as it has something to say,
@@ -310,8 +310,8 @@ class EndTests(ReliabilityTestCase):
             self.until_idle(gateway)
 
     def test_backend_resets(self) -> None:
-        """What the backend sent before it reset comes, exactly, and then a reset and not an end; so
-        it is in the other direction.
+        """Bytes that the backend sent before it reset come, exactly, and then a reset and not an
+        end; so it is in the other direction.
         """
         said = os.urandom(MEGABYTE)
 

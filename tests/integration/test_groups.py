@@ -30,7 +30,7 @@ def sids(policy: AccessPolicy, effect: str) -> tuple[str, ...]:
 
 
 class TicketTests(AccountCase):
-    """What a KDC puts into tickets."""
+    """Groups that a KDC puts into tickets."""
 
     async def test_in_tickets(self) -> None:
         """Global, universal and domain-local security groups, nested ones too, are in tickets; mail

@@ -261,8 +261,8 @@ class RefusalTests(HandshakeTestCase):
         self.set_environment(KRB5_CONFIG=str(conf))
 
     async def test_no_ticket_no_connection(self) -> None:
-        """What keeps a client from a ticket is raised before the service hears of it, with TLS as
-        without.
+        """An error that keeps a client from a ticket is raised before the service hears of it, with
+        TLS as without.
         """
         met: list[object] = []
 

@@ -74,7 +74,7 @@ class HostileServerTests(DirectoryTestCase):
         self.assertLess(time.monotonic() - began, 5.0)
 
     async def test_long_words(self) -> None:
-        """What a stranger says of a refused login is cut and escaped."""
+        """Words of a stranger about a refused login are cut and escaped."""
 
         def talk(connection: socket.socket) -> None:
             number = elements(elements(self.request)[0][1])[0][1]
@@ -87,7 +87,7 @@ class HostileServerTests(DirectoryTestCase):
         self.assertLess(len(line), 600)
 
     async def test_garbage(self) -> None:
-        """What is not LDAP is refused with one line."""
+        """Bytes that are not LDAP are refused with one line."""
         for answer in (
             b"HTTP/1.1 400 Bad Request\r\n\r\n",
             bytes(100),

@@ -1,4 +1,4 @@
-"""What a service can say of a client: its groups and the name on its ticket, from a real KDC."""
+"""Knowledge of a service about a client: its groups and the name on its ticket, from a real KDC."""
 
 from __future__ import annotations
 

@@ -11,4 +11,4 @@ class InstallationTests(InstallationCases, DirectoryTestCase):
 
 
 class StartupTests(StartupCases, DirectoryTestCase):
-    """What a service checks and publishes when it starts."""
+    """Checks and publications of a service at its start."""

@@ -274,8 +274,8 @@ class ClockTests(ErrorTestCase):
         return self.heard[-1] if self.heard else None
 
     async def test_other_tokens(self) -> None:
-        """What is no Kerberos is the client's fault, in words about it and not about tickets of
-        ours.
+        """Bytes that are no Kerberos are the client's fault, in words about it and not about
+        tickets of ours.
         """
         good = self.token()
         spnego = bytes.fromhex(

@@ -34,7 +34,7 @@ REFUSED = (
 
 
 class AcceptorFacts(KerberosTestCase):
-    """What MIT's acceptor does with a keytab; the package relies on it."""
+    """Treatment of a keytab by MIT's acceptor; the package relies on it."""
 
     async def test_the_file_is_read_for_each_client(self) -> None:
         """One credential takes tickets for whatever keys the file holds at the time, with a
@@ -353,8 +353,8 @@ class ClientTests(KerberosTestCase):
         )
 
     async def test_refused_tickets_are_not_kept(self) -> None:
-        """What the KDC or the service refuses is fetched again for the next connection, not kept
-        until it ends.
+        """A ticket that the KDC or the service refuses is fetched again for the next connection,
+        not kept until it ends.
         """
         credentials = self.client_keytab(self.user)
         await self.served(self.port, credentials=credentials)

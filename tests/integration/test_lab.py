@@ -30,7 +30,7 @@ ROOT = Path(mutauth_twisted.__file__).parent.parent
 
 
 def output_of(*command: str, environment: dict[str, str]) -> str:
-    """What a program prints; its failure fails the test."""
+    """Output of a program; its failure fails the test."""
     return subprocess.run(
         command,
         env={**os.environ, **environment},
@@ -222,7 +222,7 @@ class StoppedTests(SynchronousTestCase):
         self.addCleanup(lab.down, self.directory)
 
     def command(self, *words: str, code: int = 0) -> str:
-        """What ``mutauth lab`` says on its way to this exit code."""
+        """Lines of ``mutauth lab`` on its way to this exit code."""
         ended = lab_command(words[0], "--dir", str(self.directory), *words[1:])
         self.assertEqual(ended.returncode, code, ended.stderr)
         return ended.stderr

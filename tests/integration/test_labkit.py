@@ -64,7 +64,7 @@ class KitTests(SynchronousTestCase):
         self.name = "t" + os.urandom(4).hex()
 
     def run_tests(self, text: str, *words: str, own_lab: bool = False) -> str:
-        """What a runner says of a test file, all of whose tests have to pass."""
+        """Output of a runner on a test file, all of whose tests have to pass."""
         (self.directory / "test_shop.py").write_text(text.replace("{name}", self.name))
         environment = {**os.environ, "PYTHONPATH": f"{CHECKOUT}:{self.directory}"}
         if own_lab:
@@ -102,7 +102,7 @@ def _entry_points() -> list[object]:
 
 
 class RefusedTests(TestCase):
-    """What cannot be served."""
+    """Services that cannot be started."""
 
     def test_last_line(self) -> None:
         """The cause is the service's own line."""

@@ -76,7 +76,7 @@ def cut_at(last: int, turns: list[str]) -> Filter:
 
 
 class LegsTests(TestCase):
-    """What a package of any number of tokens asks of the handshake."""
+    """Handshakes of a package with any number of tokens."""
 
     timeout = 60
 

@@ -33,7 +33,7 @@ MEGABYTE = 1 << 20
 
 
 def memory() -> int:
-    """What this process holds in memory, in bytes."""
+    """Memory of this process, in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 

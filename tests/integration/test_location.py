@@ -1,4 +1,4 @@
-"""How a client finds a service in the lab's domain."""
+"""Search of a client for a service in the lab's domain."""
 
 from __future__ import annotations
 

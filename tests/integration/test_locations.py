@@ -1,5 +1,5 @@
-"""What a client found in the directory is kept for a while: how often it searches, and when it
-searches again.
+"""Instances that a client found in the directory are kept for a while: how often it searches, and
+when it searches again.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Stranger(Protocol):
 
 
 class SearchTests(ServingTestCase):
-    """How often one endpoint asks the directory."""
+    """Number of times that one endpoint asks the directory."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -278,7 +278,7 @@ class ForwarderTests(CommandTestCase):
                 process.wait(WAIT)
 
     def ask(self, port: int, count: int) -> int:
-        """How many of so many connections at once get their answer."""
+        """Number of answers that so many connections at once get."""
         answered = 0
         with contextlib.ExitStack() as stack:
             opened = [

@@ -27,7 +27,7 @@ from tests.integration.maintenance_case import RIGHT, MaintenanceCase
 
 
 class MaintenanceTests(MaintenanceCase):
-    """What becomes wrong with the service's object and its SPNs."""
+    """Mistakes that come into the service's object and its SPNs."""
 
     async def test_spn_gone_and_moved(self) -> None:
         """A lost SPN, and one that is on another account, are told apart, once, until they are
@@ -57,7 +57,7 @@ class MaintenanceTests(MaintenanceCase):
         self.assertEqual(publisher.watch.wrong, ())
 
     async def test_binding_overwritten(self) -> None:
-        """What somebody else wrote is named, and replaced."""
+        """Values that somebody else wrote are named, and replaced."""
         found = await self.install()
         await self.started(found=found)
         changes = [
@@ -94,8 +94,8 @@ class MaintenanceTests(MaintenanceCase):
         return found
 
     async def test_a_squatter(self) -> None:
-        """Who listens where an instance did and does not authenticate itself keeps nobody away, at
-        the start or later.
+        """A server in an instance's old place that does not authenticate itself keeps nobody away,
+        at the start or later.
         """
         found = await self.install()
         for user in (None, "svc-other"):

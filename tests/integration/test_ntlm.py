@@ -276,7 +276,7 @@ class HandshakeTests(HandshakeTestCase):
             )
 
     async def test_sealed(self) -> None:
-        """Who listens reads nothing of what is sealed."""
+        """A listener on the line reads nothing of what is sealed."""
         for security in CHANNELS:
             heard: list[bytes] = []
             client = await self.come(
@@ -391,8 +391,8 @@ class CommandTests(CommandTestCase):
         self.assertNotIn("s3cret", running.log)
 
     def test_start_refused(self) -> None:
-        """What would promise a proof, and files that others can read, in one line and with a
-        code.
+        """Options that would promise a proof, and files that others can read, are refused in one
+        line and with a code.
         """
         self.refused(self.start_refused("--publish=scp"), 2, "add --publish none")
         self.refused(self.start_refused("--protection=tls"), 2, "it cannot be bound to TLS")

@@ -80,7 +80,7 @@ class PackageTests(HandshakeTestCase):
     """Neither side accepts a package that authenticates less."""
 
     def refusals(self, events: list[Any]) -> list[str]:
-        """What the log says of connections that did not come about."""
+        """Lines of the log about connections that did not come about."""
         return [
             text
             for text in map(formatEvent, events)
@@ -90,7 +90,7 @@ class PackageTests(HandshakeTestCase):
     async def ask(
         self, wire: Wire, token: bytes, package: Mechanism = mechanisms.KERBEROS
     ) -> tuple[bytes, str]:
-        """What a service answers to a token, until it closes, and its one line about it."""
+        """Answer of a service to a token, until it closes, and its one line about it."""
         port = await self.listen(
             self.keys_for(package), security=SecurityOptions(wire, package=package)
         )

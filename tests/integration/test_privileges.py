@@ -35,7 +35,7 @@ class UserTests(CommandTestCase):
         self.assertEqual(self.install().code, 0)
 
     def program(self, name: str) -> list[str]:  # type: ignore[override]
-        """How a command is started: by an interpreter that this user may run."""
+        """Words that start a command: by an interpreter that this user may run."""
         words = CommandTestCase.program(name)
         if name != "twistd" or _is_open_to_all(sys.executable):
             return words

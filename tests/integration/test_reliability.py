@@ -295,7 +295,7 @@ class ChurnTests(ReliabilityTestCase):
             self.assertLess(self.replays() - cached, 2 * 1500 * 64)
 
     def assert_no_more(self, now: Holdings, before: Holdings) -> None:
-        """What 1,500 connections left, of one object each at the least."""
+        """Objects that 1,500 connections left, one each at the least."""
         grown = {
             kind: (before.kinds.get(kind, 0), count)
             for kind, count in now.kinds.items()
@@ -354,7 +354,7 @@ class UnixTests(ReliabilityTestCase):
         self.assertIn(b"\xe0\x00\x11alice@LAB.EXAMPLE", header)
 
     def test_told_by_a_balancer(self) -> None:
-        """What a balancer tells over a UNIX socket is told to the backend."""
+        """Addresses that a balancer tells over a UNIX socket are told to the backend."""
         addresses = bytes.fromhex("c0000207c0000201c3502328")  # 192.0.2.7:50000 to 192.0.2.1:9000
         header = self.signature + b"\x21\x11\x00\x0c" + addresses
         headers: list[bytes] = []
@@ -470,7 +470,7 @@ class BackendTests(ReliabilityTestCase):
 
 
 class MisfortuneTests(ReliabilityTestCase):
-    """What administrators and other programs do to a service's files and ports."""
+    """Changes of a service's files and ports by administrators and other programs."""
 
     def test_keytab_emptied(self) -> None:
         """A keytab that is truncated keeps new clients out, says so in the log and on the status

@@ -9,7 +9,7 @@ from tests.integration.commands import CommandTestCase, Ended
 
 
 class RemedyTests(CommandTestCase):
-    """What was denied, or is wrong, and the printed way out of it."""
+    """Errors about rights and entries, and the printed way out of each."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -47,8 +47,8 @@ class RemedyTests(CommandTestCase):
         self.assertEqual(denied.code, 0, denied)  # they are gone already
 
     def test_denied_uninstall(self) -> None:
-        """What is denied in the middle of an uninstallation is for an administrator to run as a
-        whole.
+        """A change that is denied in the middle of an uninstallation is for an administrator to run
+        as a whole.
         """
         self.assertEqual(self.install().code, 0)
         words = (
@@ -104,7 +104,7 @@ class RemedyTests(CommandTestCase):
             self.assertIn(word, done)
 
     def test_wrong_scp(self) -> None:
-        """What scp show finds missing, and what scp remove says has to go first."""
+        """Entries that scp show finds missing, and those that scp remove says have to go first."""
         installed = self.install()
         guid = installed.output.partition("cached GUID ")[2].split()[0]
         shown = self.ask("scp", "show", guid, "--spn-form", "guid,dn,host", *self.reach)

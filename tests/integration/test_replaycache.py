@@ -55,7 +55,7 @@ class ServiceTests(CommandTestCase):
         return struct.pack(">BBBH", IN_PROGRESS, 1, 0, len(token)) + token
 
     def answered(self, running: Running, frame: bytes) -> int:
-        """What kind of frame the last one of the service's answer to this one is."""
+        """Kind of the last frame of the service's answer to this one."""
         with socket.create_connection(
             (self.lab.address_of(self.host), running.port), 10
         ) as connection:

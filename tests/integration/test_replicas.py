@@ -73,7 +73,7 @@ class ReplicaTests(CommandTestCase):
         return client, client.recv(8, socket.MSG_WAITALL).decode().strip()
 
     def visits(self, port: int, count: int) -> Counter[str]:
-        """How many of so many connections, one after the other, come to each."""
+        """Number of connections, of so many one after the other, that come to each."""
         seen: Counter[str] = Counter()
         for _ in range(count):
             client, name = self.visit(port)

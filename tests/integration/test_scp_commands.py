@@ -14,7 +14,7 @@ class CallerTests(scps.CallerCases, DirectoryTestCase):
 
 
 class ShowTests(scps.ShowCases, DirectoryTestCase):
-    """What is wrong with a connection point."""
+    """Mistakes in a connection point."""
 
 
 class PublishTests(scps.PublishCases, DirectoryTestCase):

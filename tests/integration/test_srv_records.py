@@ -165,8 +165,8 @@ class ReplicaTests(ServingTestCase):
             self.assertEqual(await self.talk(endpoint), f"{self.lab.address_of('srv2')}:9402")
 
     async def test_found_a_moment_ago(self) -> None:
-        """What was found is used again without a search, until a connection fails; then it is
-        looked for anew.
+        """An instance that was found is used again without a search, until a connection fails; then
+        it is looked for anew.
         """
         found = await self.install()
         service = await self.serve("srv1", 9411)

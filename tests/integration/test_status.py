@@ -156,7 +156,7 @@ class StatusPortTests(CommandTestCase):
 
 
 class FigureTests(CommandTestCase):
-    """What a service tells of itself and of the directory."""
+    """Status of a service and of its directory."""
 
     def figures(self, service: Running) -> dict[str, float]:
         """Metrics by name and by the label beside the service."""
@@ -185,8 +185,8 @@ class FigureTests(CommandTestCase):
             time.sleep(0.1)
 
     def test_life(self) -> None:
-        """What is published, which keys there are and who came is true, and follows what an
-        administrator breaks.
+        """Publications, keys and visitors are told truly, and follow what an administrator
+        breaks.
         """
         began = time.time()
         installed = self.install()

@@ -161,7 +161,9 @@ class KeywordTests(TakeoverCase):
             self.assertEqual((found.code, dn in found.output), (code, code == 0), found)
 
     def test_no_class(self) -> None:
-        """What is not a service class is refused by every command, before anything is asked."""
+        """A name that is not a service class is refused by every command, before anything is
+        asked.
+        """
         for name in ("*", ")(cn=*"):
             common = ("--service-class", name, "--host", self.host)
             for command, words in (

@@ -113,7 +113,7 @@ class SharedCase(KerberosTestCase):
 
 
 class ForgeryTests(SharedCase):
-    """Who has authenticated nothing says that it refuses a ticket."""
+    """A server that has authenticated nothing says that it refuses a ticket."""
 
     async def test_kdc_away(self) -> None:
         """Without a KDC the tickets that are there serve on, this service's too."""
@@ -191,7 +191,7 @@ class NextKeyTests(SharedCase):
     """The next key is in the keytab, beside the one that the KDC knows."""
 
     async def failures(self) -> str | None:
-        """How many wrong passwords the KDC has counted."""
+        """Number of wrong passwords that the KDC has counted."""
         return await self.do(
             lambda session: session.read(self.user.dn, ["badPwdCount"]).text("badPwdCount")
         )

@@ -57,7 +57,7 @@ SIGN = SecurityOptions(protection=Protection.SIGN, timeout=5.0)
 
 
 def relay_options(*protocols: bytes) -> Any:
-    """What somebody in the middle shows a client: a certificate of its own."""
+    """Certificate that somebody in the middle shows a client: a certificate of its own."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "relay")])
     now = datetime.now(UTC)
@@ -249,8 +249,8 @@ class ChannelTests(TLSTestCase):
         self.assertIsInstance(await client.ended, ConnectionDone)
 
     async def test_silent_peer(self) -> None:
-        """Who closes towards a peer that reads and says nothing any more is done all the same,
-        after a while.
+        """A side that closes towards a peer that reads and says nothing any more is done all the
+        same, after a while.
         """
         self.patch(transport, "LINGER", 0.2)
         port = await self.listen(security=TLS)
@@ -318,7 +318,7 @@ class DisagreementTests(TLSTestCase):
     """Peers that want different things."""
 
     async def test_protection(self) -> None:
-        """Who has TLS and who has not find out at once, and neither surfaces anything."""
+        """A side with TLS and one without find out at once, and neither surfaces anything."""
         for wire in (NNS, WINSOCK):
             tls = SecurityOptions(wire, Protection.TLS, 5.0)
             secured = await self.listen(security=tls)

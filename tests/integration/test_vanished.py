@@ -54,11 +54,11 @@ class CommandTests(CommandTestCase):
     clients = 10
 
     def descriptors(self, *processes: Running) -> list[int]:
-        """How many each has open."""
+        """Number of descriptors that each has open."""
         return [len(os.listdir(f"/proc/{each.process.pid}/fd")) for each in processes]
 
     def settled(self, *processes: Running) -> list[int]:
-        """How many each has open when that changes no more."""
+        """Number of descriptors that each has open when that changes no more."""
         seen: list[list[int]] = []
 
         def is_settled() -> bool:
@@ -228,8 +228,8 @@ class RelayTests(TestCase):
     said = 4 << 20
 
     async def test_stalled(self) -> None:
-        """What a client has said that has left, to a service that takes nothing more, is given up
-        after a while.
+        """Bytes of a client that has left, to a service that takes nothing more, are given up after
+        a while.
         """
         self.patch(sockets, "STALLED", 2)
         self.note_ends()

@@ -98,8 +98,8 @@ class OtherPeerTests(HandshakeTestCase):
             self.assertIsInstance(await self.servers[number].ended, ConnectionDone)
 
     async def test_our_end_to_its_client(self) -> None:
-        """What our service writes at once is cut into messages that fit into its buffer, and then
-        it reads the end.
+        """Bytes that our service writes at once are cut into messages that fit into its buffer, and
+        then it reads the end.
         """
         port = await self.listen(security=SEALED)
 

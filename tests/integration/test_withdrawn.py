@@ -73,8 +73,8 @@ class SessionTests(AccountCase):
         await self.close(bob)
 
     async def test_sealed(self) -> None:
-        """Whose group is denied now loses its session, by the ticket that it came with; the other
-        goes on.
+        """A client whose group is denied now loses its session, by the ticket that it came with;
+        the other goes on.
         """
         await self.check(Protection.SEAL)
 

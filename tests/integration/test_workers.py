@@ -82,7 +82,7 @@ class WorkerTests(CommandTestCase):
             time.sleep(0.05)
 
     def serving(self, service: Running) -> dict[int, int]:
-        """How many sockets each worker has, besides what it has without a session."""
+        """Number of sockets of each worker, besides those it has without a session."""
         return {pid: len(sockets(pid)) for pid in children(service.process.pid)}
 
     def test_share(self) -> None:

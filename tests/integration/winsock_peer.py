@@ -31,7 +31,7 @@ class WinsockPeer:
 
     @staticmethod
     def message(body: bytes) -> bytes:
-        """What the sample's SendMsg sends."""
+        """Bytes that the sample's SendMsg sends."""
         return struct.pack("<I", len(body)) + body if body else b""
 
     def send_message(self, body: bytes) -> None:

@@ -146,7 +146,7 @@ class Splitter:
 
 @define
 class Attempt:
-    """How one conversation through the one in the middle went.
+    """Result of one conversation through the one in the middle.
 
     :ivar error: why the client got no connection, or lost it; None where it ended well.
     :ivar server_error: the same for the service; over TCP as far as it allows a client.

@@ -21,5 +21,5 @@ def imported(name: str, tree: ast.Module) -> Iterator[str]:
 
 
 def within(dotted: str, parent: str) -> bool:
-    """Whether a dotted name is *parent* or below it."""
+    """Tell whether a dotted name is *parent* or below it."""
     return dotted == parent or dotted.startswith(parent + ".")

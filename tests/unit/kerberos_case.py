@@ -1,4 +1,4 @@
-"""What the tests of Kerberos contexts start from: a service, and a client with a ticket for it."""
+"""Common ground of the tests of Kerberos contexts: a service, and a client with a ticket for it."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Case(SynchronousTestCase):
 
 
 def own_side(context: Any) -> tuple[bool, int]:
-    """What the structure says besides: whether it is the initiator's, and the number of its next
+    """Other fields of the structure: whether it is the initiator's, and the number of its next
     message.
     """
     (answer,) = inquire_sec_context_by_oid(context, module._LUCID_V1)

@@ -107,7 +107,7 @@ def floor(name: str) -> int:
 
 
 def allowed(importer: str, target: str) -> bool:
-    """Whether the unit *importer* may import the unit *target* of this package."""
+    """Tell whether the unit *importer* may import the unit *target* of this package."""
     if importer in (target, TESTING):
         return True
     if target == TESTING:

@@ -1,4 +1,4 @@
-"""What the package depends on, and what it is tested with."""
+"""Dependencies of the package, and those it is tested with."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DECISIVE = ("gssapi", "krb5", "ldap3", "pyspnego")
 
 
 def requirements() -> dict[str, list[Requirement]]:
-    """What setup.cfg asks for, the package itself under the empty name, by the names of its
+    """Requirements of setup.cfg, the package itself under the empty name, by the names of its
     extras.
     """
     setup = ConfigParser()

@@ -114,7 +114,7 @@ class Server:
         return protocol, protocol.transport.value()[2:]
 
     def waiting(self) -> int:
-        """How many connections were made and not accepted yet."""
+        """Number of connections that were made and not accepted yet."""
         return len(self._reactor.tcpClients) - self._taken
 
 
@@ -226,8 +226,8 @@ class ResolverTests(SynchronousTestCase):
             self.assertEqual(self.successResultOf(found), addresses)
 
     def test_cancelled(self) -> None:
-        """Who cancels hears no answer, whichever family's has come before; no connection and no
-        timer is left.
+        """A caller that cancels hears no answer, whichever family's has come before; no connection
+        and no timer is left.
         """
         for answered in (0, 1, 2):
             found = self.resolver().lookup_addresses("h.example")
@@ -335,8 +335,8 @@ class SystemTests(SynchronousTestCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_no_addresses(self) -> None:
-        """What the system says of a name without addresses, or of none, comes in words; an address
-        needs no look-up.
+        """The system's answer about a name without addresses, or about none, comes in words; an
+        address needs no look-up.
         """
         self.gate.set()
         for name, words in (

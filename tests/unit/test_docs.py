@@ -1,4 +1,4 @@
-"""What the documents name is there."""
+"""Names in the documents, all of which are there."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def prose(document: str) -> str:
 
 
 def quoted(document: str) -> Iterator[tuple[str, str]]:
-    """What stands in backticks, and the document it stands in; blocks are no part of it."""
+    """Text in backticks, and the document it stands in; blocks are no part of it."""
     for words in re.findall(r"`([^`]+)`", prose(document)):
         yield document, words
 

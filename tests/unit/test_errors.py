@@ -28,7 +28,7 @@ from mutauth_twisted.text import printable
 
 
 class LineTests(SynchronousTestCase):
-    """What an error says."""
+    """Words of an error."""
 
     def test_object_cause_next_step(self) -> None:
         """The three parts in one line; the last may be missing."""
@@ -62,7 +62,7 @@ KINDS = [
 
 
 class TreeTests(SynchronousTestCase):
-    """How errors are told apart."""
+    """Differences by which errors are told apart."""
 
     def test_every_class_has_an_exit_code(self) -> None:
         """1 the answer is no, 2 wrong usage, 3 directory or network, 4 authentication refused."""

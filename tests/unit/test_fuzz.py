@@ -62,7 +62,7 @@ class SeedTests(SynchronousTestCase):
         )
 
     def check(self, name: str) -> None:
-        """What must hold for any input holds for these."""
+        """Every seed keeps what must hold for any input."""
         with TARGETS[name].open() as check:
             for what, data in SEEDS[name].items():
                 try:
@@ -278,7 +278,7 @@ class InputTests(SynchronousTestCase):
 
 
 class LogTests(SynchronousTestCase):
-    """What libFuzzer writes."""
+    """Logs that libFuzzer writes."""
 
     def test_done(self) -> None:
         """The last figures count."""

@@ -1,4 +1,4 @@
-"""What the programs beside the package import of it exists."""
+"""Names that the programs beside the package import of it, all of which exist."""
 
 from __future__ import annotations
 

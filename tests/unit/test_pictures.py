@@ -24,7 +24,7 @@ class PictureTests(SynchronousTestCase):
             self.assertEqual(drawn, text, f"docs/{name}.dot: is of other code; run make pictures")
 
     def test_shown(self) -> None:
-        """What is shown says all that was drawn, and nothing else, and the document shows it."""
+        """A picture says all that was drawn, and nothing else, and the document shows it."""
         shown = (ROOT / "docs/machines.md").read_text(encoding="utf-8")
         for name, text in machines.PICTURES.items():
             self.assertIn(f"]({name}.svg)", shown)

@@ -1,4 +1,4 @@
-"""What must have been authenticated: flags, and how principals are written."""
+"""Authenticated facts: flags, and how principals are written."""
 
 from __future__ import annotations
 

@@ -62,14 +62,16 @@ class RoomTests(SynchronousTestCase):
     """The imports of everything outside of the package."""
 
     def test_rooms_do_not_know_each_other(self) -> None:
-        """What two rooms need is in the kit, or among the cases."""
+        """Modules that two rooms need are in the kit, or among the cases."""
         found = [(name, target) for name, tree in modules() for target in imported(name, tree)]
         wrong = [f"{name} imports {target}" for name, target in found if foreign(name, target)]
         self.assertEqual(wrong, [])
         self.assertGreater(len({name for name, _ in found}), _SMALLEST_NUMBER_OF_MODULES)
 
     def test_nobody_imports_from_tests(self) -> None:
-        """What two modules of tests need is in a module of its own, ``*_case`` in the same room."""
+        """Helpers that two modules of tests need are in a module of its own, ``*_case`` in the same
+        room.
+        """
         wrong = [
             f"{name} imports {target}"
             for name, tree in modules()
@@ -89,7 +91,7 @@ class RoomTests(SynchronousTestCase):
         self.assertEqual(used, set(EXCEPTIONS))
 
     def test_the_rules(self) -> None:
-        """What is forbidden is found."""
+        """Imports that are forbidden are found."""
         self.assertTrue(foreign("fuzz.seeds", "tests.unit.kerberos.test_pac.pac"))
         self.assertTrue(foreign("tests.integration.test_x", "tests.unit.kerberos_case.Case"))
         self.assertTrue(foreign("tests.unit.test_x", "fuzz.inputs"))

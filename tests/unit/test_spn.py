@@ -62,7 +62,7 @@ class SPNTests(SynchronousTestCase):
             self.assertEqual(spn.port, int(instance) if instance and instance.isdecimal() else None)
 
     def test_malformed(self) -> None:
-        """What is not an SPN is refused with one line, never read as another name."""
+        """Text that is not an SPN is refused with one line, never read as another name."""
         for text in (
             "",
             "HTTP",
@@ -145,7 +145,7 @@ class SPNTests(SynchronousTestCase):
     def test_round_trip(
         self, service_class: str, host: str, name: str | None, instance: str | None
     ) -> None:
-        """What is written is read back as the same name."""
+        """A name that was written is read back as the same."""
         spn = SPN(service_class, host, name, instance)
         self.assertEqual(SPN.parse(str(spn)), spn)
         self.assertEqual(str(SPN.parse(str(spn))), str(spn))
@@ -159,7 +159,7 @@ class SPNTests(SynchronousTestCase):
         self.assertEqual(hash(spn), hash(folded))
 
     def test_look_alikes(self) -> None:
-        """What Unicode folds together, and a directory keeps apart, are different names; in every
+        """Names that Unicode folds together, and a directory keeps apart, are different; in every
         part.
         """
         honest = SPN("http", "srv1", "CN=kiosk-ss", "inst")
@@ -198,7 +198,7 @@ class MakeTests(SynchronousTestCase):
     """DsMakeSpn."""
 
     def test_table(self) -> None:
-        """What a client gets for what it knows."""
+        """SPN that a client gets for what it knows."""
         for given_, spn in (
             (("http", "www.example.com"), "http/www.example.com"),
             (("http", "WWW"), "http/WWW"),

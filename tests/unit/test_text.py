@@ -40,7 +40,7 @@ from mutauth_twisted.text import (
 
 
 class TextTests(SynchronousTestCase):
-    """What becomes of names and lines."""
+    """Escapes of names and lines."""
 
     def test_hostile(self) -> None:
         """Nothing that a terminal obeys, and nothing invisible, is left by any of them."""
@@ -83,7 +83,7 @@ class TextTests(SynchronousTestCase):
         self.assertEqual(short_name("x" * 101), "x" * LONGEST_NAME + "...")
 
     def test_bytes(self) -> None:
-        """What is no UTF-8 is shown escaped."""
+        """Bytes that are no UTF-8 are shown escaped."""
         self.assertEqual(short_name(b"a\xff\x1b"), "a\\xff\\x1b")
         self.assertEqual(short_name("é".encode()), "é")
         self.assertLess(len(short_name(b"\xff" * 60_000)), LONGEST_NAME + 4)
@@ -301,7 +301,7 @@ class LimitedLogTests(SynchronousTestCase):
         self.assertEqual(len(line), LONGEST_STRANGER + 3)
 
     def test_flush(self) -> None:
-        """What was counted is written at the end, and no timer stays."""
+        """Lines that were counted are written at the end, and no timer stays."""
         self.flood(22)
         with captured_log() as events:
             self.limited.flush()

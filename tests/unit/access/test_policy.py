@@ -15,12 +15,12 @@ from mutauth_twisted.names import split_principal
 
 
 def permits(policy: AccessPolicy, principal: str, **told: tuple[str, ...]) -> bool:
-    """Whether an account of that very name is allowed."""
+    """Tell whether an account of that very name is allowed."""
     return policy.permits(principal, lambda: Logon(split_principal(principal)[0], "R", **told))  # type: ignore[arg-type]
 
 
 class AccessPolicyTests(SynchronousTestCase):
-    """Who may come in."""
+    """Clients that are allowed or denied."""
 
     def test_nobody_by_default(self) -> None:
         """Without an allowance nobody comes in."""
@@ -48,8 +48,8 @@ class AccessPolicyTests(SynchronousTestCase):
         self.assertFalse(permits(policy, "Mallory@R"))
 
     def test_names_that_look_alike(self) -> None:
-        """What Unicode folds together are several accounts: an allowance is for one, a denial for
-        all.
+        """Names that Unicode folds together are several accounts: an allowance is for one, a denial
+        for all.
         """
         alike = {
             "kate": "\u212aate",
@@ -111,7 +111,7 @@ class AccessPolicyTests(SynchronousTestCase):
                 self.assertIs(isinstance(error, SeveralPatterns), several, pattern)
 
     def test_patterns_of_odd_names(self) -> None:
-        """What an account's name may have in it is no mistake."""
+        """Characters that an account's name may have are no mistake."""
         for pattern, principal in (
             ("alice\\@upn.example@R", "alice\\@upn.example@R"),
             ("John Doe@R", "john doe@R"),
@@ -192,7 +192,7 @@ class AccountTests(SynchronousTestCase):
     """The name on the ticket is the client's choice; the PAC's is not."""
 
     def test_a_name_of_another(self) -> None:
-        """Whose UPN, or whose other name, is the one allowed is not allowed by it."""
+        """An account whose UPN, or whose other name, is the one allowed is not allowed by it."""
         mallory = Logon("mallory", "R", upn="alice@r")
         for allowed in ("alice@R", "al*@R", "alice@*", "?lice@R"):
             self.assertFalse(
@@ -253,8 +253,8 @@ class AccountTests(SynchronousTestCase):
         self.assertFalse(AccessPolicy(allow=["R\\srv1"]).permits("srv1@R", lambda: computer))
 
     def test_strange_names(self) -> None:
-        """What a principal must escape is escaped in patterns too, so that no name reaches over
-        into the realm.
+        """Characters that a principal must escape are escaped in patterns too, so that no name
+        reaches over into the realm.
         """
         for name, pattern in (("a@b", "a\\@b@R"), ("a\\b", "a\\\\b@R"), ("a/b", "a\\/b@R")):
             logon = Logon(name, "R")
@@ -277,8 +277,8 @@ class AccountTests(SynchronousTestCase):
             self.assertTrue(policy.permits("x@R", lambda logon=logon: logon), upn)
 
     def test_without_a_pac(self) -> None:
-        """Who brings no PAC comes in where everybody of the realm does and nobody of it is denied,
-        and nowhere else.
+        """A client without a PAC comes in where everybody of the realm does and nobody of it is
+        denied, and nowhere else.
         """
         group = "S-1-5-21-1-2-3-1104"
         for policy, permitted in (
@@ -580,7 +580,7 @@ class GroupTests(SynchronousTestCase):
             )
 
     def test_bounds(self) -> None:
-        """What no SID can be is refused, and never a rule that matches nobody."""
+        """Text that no SID can be is refused, and never a rule that matches nobody."""
         for text in (
             "S-1-5-21-1-2-3-4294967296",
             "S-1-281474976710656-1",
@@ -605,7 +605,7 @@ class GroupTests(SynchronousTestCase):
             )
 
     def test_no_sid(self) -> None:
-        """What is not a SID is refused by name."""
+        """Text that is not a SID is refused by name."""
         for text in (
             "Domain Users",
             "S-1-5",
@@ -619,8 +619,8 @@ class GroupTests(SynchronousTestCase):
             self.assertIn("not a SID", str(error))
 
     def test_never_in_a_ticket(self) -> None:
-        """What machines add to their own sessions is in no ticket, and can neither allow nor keep
-        out.
+        """SIDs that machines add to their own sessions are in no ticket, and can neither allow nor
+        deny.
         """
         local = (
             "S-1-1-0",
@@ -700,7 +700,7 @@ class LimitTests(SynchronousTestCase):
                 self.assertTrue(policy.permits("alice@R", lambda: self.ALICE))
 
     def test_refused(self) -> None:
-        """What limits nothing, or no session, is an error."""
+        """Limits of nothing, or of no session, are errors."""
         for limits in (
             {"connections": 0},
             {"per_principal": -1},

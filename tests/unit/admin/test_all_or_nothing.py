@@ -45,7 +45,7 @@ class AllOrNothingTests(SCPCases, MemoryTestCase):
         self.domain.leave_alone()
 
     async def test_refused_writes(self) -> None:
-        """What was done before a refused write is undone; uninstalling leaves nothing either."""
+        """Changes before a refused write are undone; uninstalling leaves nothing either."""
         before = self.domain.contents()
         for options, writes in VARIANTS:
             await self.each_write_fails(
@@ -82,7 +82,9 @@ class AllOrNothingTests(SCPCases, MemoryTestCase):
             self.assertEqual(self.domain.contents(), before)
 
     async def test_on_top_of_another_installation(self) -> None:
-        """What an earlier installation made stays when a later one fails, or is uninstalled."""
+        """Entries that an earlier installation made stay when a later one fails, or is
+        uninstalled.
+        """
         await self.install(spn_forms=["guid"])
         await self.install(service_class="other", account="svc-other")
         before = self.domain.contents()

@@ -49,7 +49,7 @@ class DuplicateTests(SynchronousTestCase):
 
     @given(st.lists(st.sets(_SPNS), max_size=6))
     def test_as_by_hand(self, held: list[set[str]]) -> None:
-        """What is found is what counting by hand finds."""
+        """The search finds what counting by hand finds."""
         accounts = [
             (f"a{number}", f"CN=a{number}", sorted(spns)) for number, spns in enumerate(held)
         ]

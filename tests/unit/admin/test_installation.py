@@ -11,4 +11,4 @@ class InstallationTests(InstallationCases, MemoryTestCase):
 
 
 class StartupTests(StartupCases, MemoryTestCase):
-    """What a service checks and publishes when it starts."""
+    """Checks and publications of a service at its start."""

@@ -191,7 +191,7 @@ class RotationTests(SynchronousTestCase):
         )
 
     def test_refused(self) -> None:
-        """What the domain refuses leaves the keytab as it was."""
+        """A password that the domain refuses leaves the keytab as it was."""
         before = read_keys(self.path)
         self.kdc.refuses = True
         self.assertRaises(KDCRefused, self.rotate)

@@ -1,4 +1,4 @@
-"""What ``mutauth scp`` does, in a domain in memory."""
+"""Subcommands of ``mutauth scp``, in a domain in memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class CallerTests(scps.CallerCases, MemoryTestCase):
 
 
 class ShowTests(scps.ShowCases, MemoryTestCase):
-    """What is wrong with a connection point."""
+    """Mistakes in a connection point."""
 
 
 class PublishTests(scps.PublishCases, MemoryTestCase):

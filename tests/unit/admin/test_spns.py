@@ -1,4 +1,4 @@
-"""What ``mutauth spn`` does, in a domain in memory."""
+"""Subcommands of ``mutauth spn``, in a domain in memory."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class FileTests(SynchronousTestCase):
         self.assertEqual(self.path.read_bytes(), b"3\n")
 
     def test_replaced_by_something_else(self) -> None:
-        """What is no file is not written to, and nothing waits for its reader."""
+        """A path that is no file is not written to, and nothing waits for its reader."""
         self.path.unlink()
         os.mkfifo(self.path)
         self.assertRaises(OSError, self.sink.write, b"1\n")
@@ -149,7 +149,7 @@ class JournalTests(SynchronousTestCase):
 
 
 class DestinationTests(SynchronousTestCase):
-    """What the option means."""
+    """Meanings of the option."""
 
     def test_destinations(self) -> None:
         """Words are words, and anything else is a file."""

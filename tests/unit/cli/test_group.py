@@ -1,4 +1,6 @@
-"""What all sub-commands share: one line for an error, its exit code, and an orderly interrupt."""
+"""Common behaviour of all sub-commands: one line for an error, its exit code, and an orderly
+interrupt.
+"""
 
 from __future__ import annotations
 
@@ -81,7 +83,7 @@ class OneLineTests(SynchronousTestCase):
         self.assertEqual(ended.stderr, "mutauth: [not-found] thing: it is not there\n")
 
     def test_wrong_usage(self) -> None:
-        """What click itself refuses is one line as well, and says where the help is."""
+        """Mistakes that click itself refuses are one line as well, which says where the help is."""
         for words, word in (
             (("fail", "--bogus"), "--bogus"),
             (("fail",), "--kind"),
@@ -93,7 +95,7 @@ class OneLineTests(SynchronousTestCase):
             self.assertIn("--help", ended.stderr)
 
     def test_a_bug_stays_a_bug(self) -> None:
-        """What nobody foresaw is not made into a line."""
+        """An error that nobody foresaw is not made into a line."""
 
         @group.command()
         def broken() -> None:
@@ -134,7 +136,7 @@ class InterruptTests(SynchronousTestCase):
         self.assertIsNone(run.interrupt())
 
     def test_interrupted(self) -> None:
-        """What only reads is cancelled, and its outcome is the interrupt."""
+        """A command that only reads is cancelled, and its outcome is the interrupt."""
         run, reactor, waiting = self.begin(False)
         self.assertNoResult(waiting)
         stopped = run.interrupt()
@@ -145,7 +147,7 @@ class InterruptTests(SynchronousTestCase):
         self.assertEqual(reactor.stops, 0)
 
     def test_what_writes_is_finished(self) -> None:
-        """What changes the directory goes on to its end, and the reactor waits for it."""
+        """A command that changes the directory goes on to its end, and the reactor waits for it."""
         run, reactor, waiting = self.begin(True)
         stopped = run.interrupt()
         assert stopped is not None

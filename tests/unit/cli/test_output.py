@@ -1,4 +1,4 @@
-"""What the commands print."""
+"""Output of the commands."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ACCOUNT = Account("CN=svc", "svc", "S-1-5-21-1", (), False, None)
 
 
 def printed(function: object, *arguments: object) -> str:
-    """What a function prints on standard output."""
+    """Standard output of a function."""
 
     @click.command()
     def command() -> None:
@@ -92,13 +92,13 @@ class TableTests(SynchronousTestCase):
         self.assertEqual(printed(output.table, ("spn",), []), "")
 
     def test_json(self) -> None:
-        """What a program reads is what was meant."""
+        """A program reads what was meant."""
         value = {"spn": "echo/h/CN=ü\x1b", "none": None, "list": ["a"]}
         self.assertEqual(json.loads(printed(output.as_json, value)), value)
 
 
 class StepTests(SynchronousTestCase):
-    """What is done, step by step."""
+    """Changes that are done, step by step."""
 
     @staticmethod
     def group() -> click.Group:

@@ -1,4 +1,6 @@
-"""What is registered once is found in every front-end's help, and in the reference."""
+"""A mechanism, wire or option that is registered once is found in every front-end's help, and in
+the reference.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,7 @@ class EveryKeyTests(SynchronousTestCase):
     """The configuration file with every key."""
 
     def read(self, text: str) -> list[str]:
-        """What is wrong with a file of this text."""
+        """Mistakes in a file of this text."""
         directory = Path(self.mktemp())
         directory.mkdir(mode=0o755)
         path = directory.resolve() / "mutauth.toml"
@@ -97,7 +99,7 @@ class OneMoreTests(SynchronousTestCase):
         return words(output.getvalue())
 
     def string_errors(self, keyword: str) -> list[str]:
-        """What clients' and servers' strings say of a keyword."""
+        """Words of clients' and servers' strings about a keyword."""
         texts = (
             (clientFromString, f"mutauth:tcp\\:a\\:1:spn=a/b:{keyword}"),
             (serverFromString, f"mutauth:tcp\\:1:allow-all=yes:{keyword}"),

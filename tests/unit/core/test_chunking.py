@@ -1,4 +1,5 @@
-"""What the network does to a stream of bytes does not matter: whole conversations in any pieces.
+"""Cuts that the network makes in a stream of bytes do not matter: whole conversations in any
+pieces.
 
 Frames and messages by themselves are in tests/unit/wire/test_nns.py and
 tests/unit/wire/test_winsock.py; here they meet the handshake, the records and real

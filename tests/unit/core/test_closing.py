@@ -1,4 +1,4 @@
-"""How a connection ends: what must hold of every row of the table, and which way the reasons go."""
+"""Ends of a connection: what must hold of every row of the table, and which way the reasons go."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ class TableTests(SynchronousTestCase):
                 self.assertIs(Action.SEND_END in actions, what is not Input.CUT, (state, what))
 
     def test_a_cut_is_never_an_end(self) -> None:
-        """What was cut is not ended for the peer, wherever its end was still to be said; all that
-        was written goes before.
+        """A stream that was cut is not ended for the peer, wherever its end was still to be said;
+        all that was written goes before.
         """
         for state in State:
             follows, *actions = TABLE[state].get(Input.CUT, (state,))
@@ -66,7 +66,7 @@ class TableTests(SynchronousTestCase):
             self.assertNotIn(Action.ABORT, actions)
 
     def test_no_way_back(self) -> None:
-        """What has stopped being sent or delivered stays so, and what is over stays over."""
+        """A direction that has stopped stays so, and a connection that is over stays over."""
         for state, what, follows, _ in rows():
             self.assertLessEqual(follows.sends, state.sends, (state, what))
             self.assertLessEqual(follows.delivers, state.delivers, (state, what))
@@ -124,7 +124,7 @@ class TableTests(SynchronousTestCase):
 
 
 class ReasonTests(SynchronousTestCase):
-    """What the application is told in the end."""
+    """Reasons that the application is told in the end."""
 
     def told(self, *inputs: tuple[Input, str | None]) -> str | None:
         """The reason after all these inputs, of which the last is GONE."""

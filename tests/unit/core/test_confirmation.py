@@ -73,7 +73,7 @@ class Case(SynchronousTestCase):
 
 
 class BindingTests(Case):
-    """What Kerberos itself binds."""
+    """Bindings of Kerberos itself."""
 
     def test_bound(self) -> None:
         """Both see one channel: the service's flags say so, with either package."""
@@ -158,7 +158,7 @@ class BindingTests(Case):
 
 
 class ConfirmationTests(Case):
-    """What this package adds."""
+    """Additions of this package."""
 
     def handshake(self, seen_by_server: ChannelBinding = CHANNEL) -> tuple[Confirmed, bytes]:
         """A client that waits, and the token of a service that insists on nothing and sees some
@@ -192,7 +192,7 @@ class ConfirmationTests(Case):
             )
 
     def test_handed_back(self) -> None:
-        """What the client itself has signed is not a confirmation."""
+        """Words that the client itself has signed are not a confirmation."""
         inner = self.initiator(CHANNEL)
         client = Confirmed(inner, CHANNEL, "service")
         server = self.keys.acceptor("client", None)

@@ -68,7 +68,7 @@ def service(
 
 
 def said(connection: Connection) -> bytes:
-    """What a connection sends, when it does nothing else."""
+    """Bytes that a connection sends, when it does nothing else."""
     sent = b""
     for event in events(connection):
         assert isinstance(event, Send), event
@@ -189,7 +189,7 @@ class HandshakeTests(Case):
         self.assertEqual(list(events(service(FakeContext(initiator=False)))), [])
 
     def test_records_behind_the_last_frame(self) -> None:
-        """What comes with the last frame waits until it is asked for, behind Established."""
+        """Bytes that come with the last frame wait until they are asked for, behind Established."""
         for size in PIECES:
             peer = service(FakeContext(initiator=False, mutauth=True))
             context = FakeContext(initiator=True)
@@ -232,10 +232,10 @@ class HandshakeTests(Case):
 
 
 class RefusalTests(Case):
-    """What keeps a connection from being established."""
+    """Reasons that keep a connection from being established."""
 
     def test_not_authorized(self) -> None:
-        """Who is not authorized is told a code, and nothing else happens."""
+        """A peer that is not authorized is told a code, and nothing else happens."""
         for wire, (kind, text) in product(
             WIRES, ((AccessDenied, "does not allow this principal"), (ServiceFull, "sessions"))
         ):
@@ -303,7 +303,9 @@ class RefusalTests(Case):
             self.assertIn(b"its error", self.assert_failed(side, PeerNotAuthenticated, "no proof"))
 
     def test_bugs_are_raised(self) -> None:
-        """What is not a refusal is nobody's word about the peer, and is raised as it is."""
+        """An error that is not a refusal is nobody's word about the peer, and is raised as it
+        is.
+        """
         context = FakeContext(initiator=False)
         context.fails = KeyError("a bug")
         side = service(context)
@@ -385,7 +387,7 @@ class RefusalTests(Case):
 
 
 class StreamTests(Case):
-    """What follows Established."""
+    """Events that follow Established."""
 
     def pair(
         self, wire: Wire, *, mutauth: bool = True, protection: Protection = Protection.SEAL

@@ -384,7 +384,7 @@ class AcceptorTests(Case):
 
 
 class AbandonTests(Case):
-    """What ends a handshake from outside."""
+    """Ends of a handshake from outside."""
 
     initiator = True
 

@@ -144,8 +144,8 @@ class FlipTests(MiddleCase):
             self.assertIsInstance(service.error, (AuthenticationError, NetworkError))
 
     def test_one_session(self) -> None:
-        """What was refused for a change is not remembered; what was accepted with one is, and opens
-        nothing again.
+        """A token that was refused for a change is not remembered; what was accepted with one is,
+        and opens nothing again.
         """
         for wire, security in ((security.wire, security) for security in SEALED):
             client = asking(self.initiator(security), security)

@@ -71,10 +71,10 @@ HEADERS = 4 + 4 + 16
 
 
 class RecordCase(MiddleCase):
-    """What all records have in common."""
+    """Common ground of all records."""
 
     def received(self, attempt: Attempt, direction: str) -> tuple[bytes, BaseException | None]:
-        """What the receiver of a direction got, and how it ended."""
+        """Bytes that the receiver of a direction got, and how it ended."""
         return (
             (attempt.server, attempt.server_error)
             if direction == UP
@@ -164,7 +164,7 @@ class FlipTests(RecordCase):
             self.assertEqual(self.read(security, receiver, frame), Data(QUESTION))
 
     def read(self, security: SecurityOptions, context: Any, frame: bytes) -> Any:
-        """What a receiver makes of a frame: an event, None where it waits for more, or RecordError
+        """Result of a frame at a receiver: an event, None where it waits for more, or RecordError
         for what is refused.
         """
         records = records_on(context, security)
@@ -283,7 +283,7 @@ class OrderTests(RecordCase):
                 )
 
     def test_reflected(self) -> None:
-        """What a side said itself is nothing that its peer said."""
+        """A side's own words are nothing that its peer said."""
 
         self.everywhere("reflected", reflect, OPENING, DATA, END)
 

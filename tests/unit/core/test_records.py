@@ -24,7 +24,7 @@ def records(
 
 
 def events(side: Records, data: bytes) -> list[Data | EndOfStream | Refused]:
-    """What a side makes of received bytes."""
+    """Events of a side for received bytes."""
     side.feed(data)
     found = []
     while (event := side.next_event()) is not None:
@@ -48,7 +48,7 @@ class StreamTests(SynchronousTestCase):
         self.assertEqual(self.sender.protect(b""), [])
 
     def test_large_data(self) -> None:
-        """What exceeds one record is cut into records of at most what .NET takes."""
+        """Data that exceed one record are cut into records of at most what .NET takes."""
         data = bytes(range(256)) * 600
         frames = self.sender.protect(data)
         self.assertEqual(len(frames), 3)
@@ -189,7 +189,7 @@ class AttackTests(SynchronousTestCase):
         self.refused(self.frames[1])
 
     def test_reflected(self) -> None:
-        """What a side sent itself is not a record of its peer."""
+        """A record that a side sent itself is not one of its peer."""
         self.refused(self.receiver.protect(b"mine")[0])
 
     def test_flipped(self) -> None:
@@ -264,8 +264,8 @@ class OpeningTests(SynchronousTestCase):
         self.assertIn("something on the way has removed this service's mark", str(error))
 
     def test_not_the_clients(self) -> None:
-        """What nobody with the key made is not an opening, nor is one that is protected otherwise
-        or no record at all.
+        """A record that nobody with the key made is not an opening, nor is one that is protected
+        otherwise or no record at all.
         """
         for frame in (
             NNS.record(bytes(60)),

@@ -94,7 +94,7 @@ class StreamTests(SynchronousTestCase):
             read(service)
 
     def test_the_other_direction(self) -> None:
-        """What a peer gets sent is not an end when it comes back, as from an echo."""
+        """Bytes that a peer gets sent are not an end when they come back, as from an echo."""
         _, service = pair()
         service.feed(service.end_of_stream())
         self.assertEqual(read(service), [DOWN + b"\1"])
@@ -118,7 +118,7 @@ class StreamTests(SynchronousTestCase):
         )
 
     def test_flood(self) -> None:
-        """What comes unasked while nobody reads is bounded."""
+        """Bytes that come unasked while nobody reads are bounded."""
         _, service = pair()
         service.feed(bytes(0x20001))
         self.assertRaises(ProtocolViolation, service.feed, b"x")

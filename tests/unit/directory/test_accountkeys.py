@@ -1,4 +1,4 @@
-"""What is said of an account's keys and of its password."""
+"""Findings about an account's keys and its password."""
 
 from __future__ import annotations
 

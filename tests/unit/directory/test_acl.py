@@ -74,7 +74,7 @@ class SecurityTests(SynchronousTestCase):
         self.assertEqual(len(aces(grant(half, SID))), 5)
 
     def test_garbage(self) -> None:
-        """What is not a descriptor is one error."""
+        """Bytes that are not a descriptor are one error."""
         for descriptor in (b"", b"\1", DESCRIPTOR[:40], DESCRIPTOR[:-30], b"\xff" * 40):
             self.assertRaises(DirectoryError, grant, descriptor, SID)
 

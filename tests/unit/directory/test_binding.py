@@ -89,7 +89,7 @@ class BindingInformationTests(SynchronousTestCase):
 
     @given(_BINDINGS)
     def test_round_trip(self, binding: BindingInformation) -> None:
-        """What is written is read back, and the port comes first."""
+        """A binding that was written is read back, and the port comes first."""
         text = str(binding)
         self.assertEqual(BindingInformation.parse(text), binding)
         self.assertTrue(text.split(";")[0] == str(binding.port))

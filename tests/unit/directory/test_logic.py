@@ -18,7 +18,7 @@ class GroupTests(FindCases, MemoryTestCase):
 
 
 class LocationTests(LocationCases, MemoryTestCase):
-    """What a client finds, believes, and refuses."""
+    """Services that a client finds, believes, and refuses."""
 
 
 class RnrTests(RnrDirectoryCases, MemoryTestCase):

@@ -1,4 +1,4 @@
-"""What a service keeps in the directory: the same promises for every kind of object."""
+"""Entries that a service keeps in the directory: the same promises for every kind of object."""
 
 from __future__ import annotations
 

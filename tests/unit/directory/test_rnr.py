@@ -34,7 +34,7 @@ class AddressTests(SynchronousTestCase):
 
     @given(HOST, BINDING)
     def test_round_trip(self, host: str, binding: BindingInformation) -> None:
-        """What is written is read as it was."""
+        """A value that was written is read as it was."""
         address = Address(host, binding)
         self.assertEqual(Address.decode(address.encode()), address)
 
@@ -63,7 +63,7 @@ class AddressTests(SynchronousTestCase):
             self.assertIsNone(Address.decode(value), value)
 
     def test_no_host(self) -> None:
-        """What cannot be a host's name is refused when it is written."""
+        """A name that cannot be a host's is refused when it is written."""
         for host in ("", "a b", "a/b", "a..b", "ü.example", "x" * 254):
             self.assertRaises(UsageError, Address, host, BindingInformation(1))
 

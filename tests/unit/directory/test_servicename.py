@@ -1,4 +1,4 @@
-"""What a service is called, and the commands that name it."""
+"""Name of a service, and the commands that have it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class ServiceNameTests(SynchronousTestCase):
     """A service's names, and the commands that errors print."""
 
     def test_defaults_are_left_out(self) -> None:
-        """What an administrator need not type is not there."""
+        """Options that an administrator need not type are not there."""
         self.assertEqual(
             str(
                 DirectoryOptions().command(
@@ -54,7 +54,7 @@ class ServiceNameTests(SynchronousTestCase):
             self.assertIn(words, str(self.assertRaises(UsageError, ServiceName, *given)))
 
     def test_for_a_remedy(self) -> None:
-        """What the directory says and is not valid does not get into a command."""
+        """Text of the directory that is not valid does not get into a command."""
         for given, expected in (
             (("echo", "h.example."), ServiceName("echo", "h.example.")),
             ((None, None), ServiceName("CLASS", "HOST")),

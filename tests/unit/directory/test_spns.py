@@ -37,9 +37,7 @@ class AddTests(SynchronousTestCase):
     """Adding."""
 
     def test_another_case(self) -> None:
-        """What stands in a spelling that clients do not accept is written anew; that is no
-        addition.
-        """
+        """An SPN in a spelling that clients do not accept is written anew; that is no addition."""
         right, wrong = SPN("http", "h", "CN=m\u00fc,DC=a"), SPN("http", "h", "CN=m\u00dc,DC=a")
         directory = _OneCase("http/h", str(wrong))
         account = Account("CN=a", "a", "S-1-1", tuple(directory.values), False, None)

@@ -92,7 +92,7 @@ class HostTests(SynchronousTestCase):
             self.assertEqual({call[3] for call in self.reactor.tcpClients[before:]}, {3600})
 
     def test_invalid_names(self) -> None:
-        """What can be no name in DNS is an error, and nothing is asked."""
+        """A name that cannot be in DNS is an error, and nothing is asked."""
         for host in ("bad..example.com", "x" * 64 + ".example.com"):
             failed = self.endpoint(host).connect(Factory.forProtocol(Protocol))
             self.assertIn(

@@ -46,7 +46,9 @@ class AuthorityTests(SynchronousTestCase):
         )
 
     def test_a_host_that_is_none(self) -> None:
-        """What some SCP calls its host is that instance's fault: the next one is tried."""
+        """A mistake in what some SCP calls its host is that instance's fault: the next one is
+        tried.
+        """
         directory = Path(self.mktemp())
         directory.mkdir()
         endpoint = self.endpoint(Authority(Certificates(directory.absolute() / "ca").ca_file))

@@ -1,4 +1,4 @@
-"""What a search found: kept, shared, and never past its time."""
+"""Answers of a search: kept, shared, and never past its time."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class LocationsTests(SynchronousTestCase):
         return self.successResultOf(waiting)
 
     def test_kept(self) -> None:
-        """What was found is known until its time is over, which began with the search."""
+        """An answer is known until its time is over, which began with the search."""
         self.assertIsNone(self.locations.known)
         waiting = self.locations.find()
         self.clock.advance(10)
@@ -97,7 +97,9 @@ class LocationsTests(SynchronousTestCase):
             self.failureResultOf(each, DescriptorsUsedUp)
 
     def test_one_leaves(self) -> None:
-        """Who leaves does not take the search from the others; the last one ends it."""
+        """A connection that leaves does not take the search from the others; the last one ends
+        it.
+        """
         first, second = self.locations.find(), self.locations.find()
         first.cancel()
         self.failureResultOf(first, CancelledError)
@@ -112,9 +114,7 @@ class LocationsTests(SynchronousTestCase):
         self.assertEqual(self.searches.cancelled, 1)
 
     def test_left_late(self) -> None:
-        """What an abandoned search brings after all is nobody's, and the next search is one of its
-        own.
-        """
+        """The answer of an abandoned search is nobody's, and the next search is one of its own."""
         late: Deferred[list[str]] = Deferred()
         stubborn: Deferred[list[str]] = Deferred()
         stubborn.addErrback(lambda failure: late)  # cancelled, it goes on

@@ -79,7 +79,7 @@ class ClientStringTests(SynchronousTestCase):
         )
 
     def test_cache(self) -> None:
-        """How long what was found is kept; 0 is nothing, and no negative time."""
+        """Time for which an answer is kept; 0 is nothing, and no negative time."""
         for text, seconds in (("cache=0", 0.0), ("cache=2.5", 2.5), ("cache=3600", 3600.0)):
             for service in ("scp=a", "keyword=a:class=b", "rnr=a"):
                 with mock.patch.object(strings, "LocatedEndpoint", wraps=LocatedEndpoint) as made:
@@ -246,7 +246,9 @@ class ClientStringTests(SynchronousTestCase):
             self.assertEqual(made.called, asked, inner)
 
     def test_every_keyword_is_known(self) -> None:
-        """What the help of mutauth connect lists is taken somewhere, and nothing else is."""
+        """Keywords that the help of mutauth connect lists are taken somewhere, and no others
+        are.
+        """
         listed = options(Where.CLIENT).keys()
         for keyword in listed:
             error = self.assertRaises(UsageError, self.parse, f"mutauth:{keyword}=:bogus=1")
@@ -358,7 +360,7 @@ class TextTests(SynchronousTestCase):
     """Strings that cannot be sent anywhere."""
 
     def test_surrogates(self) -> None:
-        """What is not UTF-8 is refused before anything is looked for."""
+        """Text that is not UTF-8 is refused before anything is looked for."""
         for text in (
             "mutauth:scp=\udcff",
             "mutauth:scp=x:base=CN=\udcff",
@@ -409,7 +411,7 @@ class ServerStringTests(SynchronousTestCase):
         self.assertEqual(keys.call_args.args[2], mechanisms.NEGOTIATE)
 
     def test_inner_endpoints(self) -> None:
-        """What is not an endpoint, or has no port that there is, is said in one line."""
+        """Text that is not an endpoint, or has no port that there is, is said in one line."""
         with keys_made():
             for inner in ("nonsense\\:1", "tcp\\:abc", "tcp", "tcp\\:99999"):
                 error = self.assertRaises(UsageError, self.parse, f"mutauth:{inner}:allow-all=yes")

@@ -68,7 +68,7 @@ class _Told(Introduction):
 
 
 class IntroductionTests(SynchronousTestCase):
-    """What goes before the client's bytes."""
+    """Bytes that go before the client's."""
 
     def setUp(self) -> None:
         self.endpoint = _Endpoint()
@@ -194,7 +194,7 @@ class LocalTests(SynchronousTestCase):
         self.failureResultOf(connecting, UsageError)
 
     def test_tls_strings(self) -> None:
-        """What is wrong with one is said."""
+        """Mistakes in one are said."""
         missing = self.mktemp()
         for text, cause in (
             ("tls:db.example", "a part of it is missing"),
@@ -209,7 +209,7 @@ class LocalTests(SynchronousTestCase):
 
 
 class FaultTests(SynchronousTestCase):
-    """What is known of a backend."""
+    """Knowledge about a backend."""
 
     def test_counted(self) -> None:
         """Failures are counted, and stand for a while, unless a connection is made."""

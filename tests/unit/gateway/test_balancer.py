@@ -26,7 +26,7 @@ HEADER = ProxyHeader(CLIENT, VIRTUAL).encode()
 
 @implementer(IHalfCloseableProtocol)
 class Served(Protocol):
-    """What serves clients; it may wait unread for its turn."""
+    """Protocol that serves clients; it may wait unread for its turn."""
 
     waits = False
 

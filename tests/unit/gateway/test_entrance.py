@@ -92,8 +92,8 @@ class EntranceTests(SynchronousTestCase):
         self.assertEqual((self.transport.aborted, self.transport.disconnecting)[not aborted], True)
 
     def test_refused(self) -> None:
-        """What was sent to a service that refused it is sent to the next one, once, with its end,
-        and what comes meanwhile behind it; the first is to be shunned.
+        """Bytes that were sent to a service that refused them are sent to the next one, once, with
+        their end, and what comes meanwhile behind them; the first is to be shunned.
         """
         self.plain.dataReceived(b"one ")
         self.plain.dataReceived(b"two ")

@@ -31,7 +31,7 @@ _SIDS = st.lists(st.integers(0, 2**32 - 1).map(lambda rid: f"S-1-5-21-1-2-3-{rid
 
 
 class HeaderTests(SynchronousTestCase):
-    """What a backend is told."""
+    """Facts that a backend is told."""
 
     def introduced(self, who: PeerIdentity, *, groups: bool = False) -> bytes:
         """The bytes that a backend gets before the client's."""
@@ -83,7 +83,7 @@ class HeaderTests(SynchronousTestCase):
         self.assertEqual((read.account, read.sid), ("EXAMPLE\\alice", f"{DOMAIN_SID}-1104"))
 
     def test_claimed_spn_is_not_told(self) -> None:
-        """What a client wrote on its ticket is not taken for the service's SPN."""
+        """A name that a client wrote on its ticket is not taken for the service's SPN."""
         data = self.introduced(identity(claimed_spn="other/host.example.com"))
         self.assertEqual(told(data).spn, SPN)
         self.assertNotIn(b"other/host", data)
@@ -159,7 +159,7 @@ class HeaderTests(SynchronousTestCase):
 
 
 class ToldTests(SynchronousTestCase):
-    """What a backend makes of TLVs."""
+    """Result of TLVs at a backend."""
 
     needed = {
         Tlv.PRINCIPAL: b"alice@R",

@@ -79,7 +79,7 @@ class HealthTests(SynchronousTestCase):
         self.assertEqual(self.told, [False, True])
 
     def test_directory_fails(self) -> None:
-        """What the directory did not take is tried again, and said once."""
+        """A change that the directory did not take is tried again, and said once."""
         self.start()
         self.error = DirectoryUnreachable("the directory", "it does not answer")
         with capturedLogs() as logged:

@@ -95,7 +95,9 @@ class QueryTests(SynchronousTestCase):
             self.assertIn(b"ERROR : INVALID-PORT", self.ask(query + b"\r\n"))
 
     def test_garbage(self) -> None:
-        """What is not a query gets no answer, and the connection's end; nothing of it is kept."""
+        """Bytes that are not a query get no answer, and the connection's end; nothing of it is
+        kept.
+        """
         self.connect()
         for data in (
             b"\r\n",
@@ -117,7 +119,7 @@ class QueryTests(SynchronousTestCase):
         self.assertEqual(self.ask(b"40000,5432\r\n40000,5432\r\n").count(b"USERID"), 1)
 
     def test_patience(self) -> None:
-        """Who does not ask is not waited for."""
+        """A backend that does not ask is not waited for."""
         self.ask(b"40000")
         self.clock.advance(PATIENCE)
         self.assertTrue(self.transport.disconnecting)

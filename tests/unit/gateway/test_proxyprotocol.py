@@ -152,7 +152,9 @@ class ParsingTests(SynchronousTestCase):
 
     @given(_HEADERS, st.binary(max_size=30), st.data())
     def test_round_trip(self, header: ProxyHeader, rest: bytes, data: Any) -> None:
-        """What was written is read, wherever the network cuts it, and what follows stays."""
+        """A header that was written is read, wherever the network cuts it, and what follows
+        stays.
+        """
         encoded = header.encode()
         cuts = data.draw(st.lists(st.integers(1, len(encoded) - 1), max_size=4, unique=True))
         bounds = [0, *sorted(cuts), len(encoded)]
@@ -167,7 +169,7 @@ class ParsingTests(SynchronousTestCase):
         self.assertEqual(self.parsed(*(bytes([each]) for each in encoded)), (header, b""))
 
     def test_second_header_is_data(self) -> None:
-        """What follows is the client's, even where it looks like a header."""
+        """Bytes that follow are the client's, even where they look like a header."""
         header, forged = ProxyHeader(CLIENT, SERVICE), ProxyHeader(SERVICE, CLIENT).encode()
         self.assertEqual(self.parsed(header.encode() + forged), (header, forged))
 
@@ -178,7 +180,7 @@ class ParsingTests(SynchronousTestCase):
             self.assertEqual(self.parsed(data), (ProxyHeader(local=True), b""))
 
     def test_refused(self) -> None:
-        """What is not a header, and each way to be an invalid one."""
+        """Bytes that are not a header, and each way to be an invalid one."""
         for data, cause in (
             (b"GET / HTTP/1.1\r\n", "signature"),
             (b"PROXY TCP4 192.0.2.7 198.51.100.1 40000 9000\r\n", "signature"),

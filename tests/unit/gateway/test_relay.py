@@ -98,7 +98,7 @@ class RelayTests(SynchronousTestCase):
         )
 
     def test_bytes_that_came_before_are_kept(self) -> None:
-        """What a pausing transport still delivered goes first, its end included."""
+        """Bytes that a pausing transport still delivered go first, their end included."""
         self.client.dataReceived(b"early")
         self.client.readConnectionLost()
         self.target.succeed()

@@ -119,7 +119,7 @@ class ForwardedTests(ForwardedCase):
         self.assertEqual([(who.seen[0], who.said) for _, who in self.built], [(WHO, b"hello")])
 
     def test_second_header(self) -> None:
-        """What a client says is data, whatever it looks like."""
+        """A client's words are data, whatever they look like."""
         mallory = HEADER.replace(b"alice", b"admin")
         self.connect(HEADER, mallory)
         ((_, application),) = self.built
@@ -197,7 +197,7 @@ class ForwardedTests(ForwardedCase):
             self.assertIn("without its principal", line)
 
     def test_too_late(self) -> None:
-        """Who sends no header is not waited for."""
+        """A balancer that sends no header is not waited for."""
         self.connect(HEADER[:-1])
         self.assertFalse(self.transport.disconnecting)
         with captured_log():
@@ -206,6 +206,6 @@ class ForwardedTests(ForwardedCase):
         self.assertEqual(self.built, [])
 
     def test_wrong_parameters(self) -> None:
-        """What is not an address is said when the endpoint is made."""
+        """Text that is not an address is said when the endpoint is made."""
         inner: Any = None
         self.assertRaises(UsageError, ForwardedServerEndpoint, self.clock, inner, ("localhost",))

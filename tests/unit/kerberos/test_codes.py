@@ -12,7 +12,7 @@ from mutauth_twisted.kerberos.codes import KRB5, Krb5, Routine, Supplementary
 
 
 def defined(header: str) -> dict[str, str]:
-    """What a header of libkrb5's defines, by name."""
+    """Constants that a header of libkrb5's defines, by name."""
     prefix = subprocess.run(
         ["krb5-config", "--prefix"], capture_output=True, text=True, check=True
     ).stdout.strip()

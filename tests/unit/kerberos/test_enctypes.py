@@ -326,8 +326,8 @@ class UnframedTests(FloorCase):
     """Requests without GSSAPI's framing, which nobody here reads."""
 
     def test_dce_style(self) -> None:
-        """Who asks for DCE's three legs is refused, whatever the ticket, where MIT opens a session
-        with any.
+        """A client that asks for DCE's three legs is refused, whatever the ticket, where MIT opens
+        a session with any.
         """
         flags = int(SEAL.requested_flags) | DCE_STYLE
         for kind, mechanism in product((RC4, AES256), (gssapi.MechType.kerberos, SPNEGO)):

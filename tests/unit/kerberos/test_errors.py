@@ -46,7 +46,7 @@ FAILURE = 0xD0000  # GSS_S_FAILURE
 
 
 def gss(minor: int, major: int = FAILURE) -> GSSError:
-    """What GSSAPI raises: the minor code is unsigned there."""
+    """Error of GSSAPI: the minor code is unsigned there."""
     return GSSError(major, minor & 0xFFFFFFFF)
 
 
@@ -88,8 +88,8 @@ class ExplainTests(SynchronousTestCase):
             self.assertNotIn("\n", str(error))
 
     def test_refused_by_the_kdc(self) -> None:
-        """What the KDC refuses is neither the peer's doing nor our own, and tells whether it is the
-        service's account.
+        """Refusals of the KDC are neither the peer's doing nor our own, and tell whether the
+        service's account is at fault.
         """
         for code, of_service in (
             (2, True),
@@ -109,7 +109,7 @@ class ExplainTests(SynchronousTestCase):
             )
 
     def test_major_codes(self) -> None:
-        """What the major code alone tells."""
+        """Meaning of the major code alone."""
         for major, kind in (
             (0x60000, RecordError),
             (0x70000, CredentialError),
@@ -136,7 +136,7 @@ class ExplainTests(SynchronousTestCase):
         self.assertIs(type(explain(gss(-1765328000), "x")), AuthenticationError)
 
     def test_our_own_errors_pass(self) -> None:
-        """What is explained already stays as it is."""
+        """An error that is explained already stays as it is."""
         error = UsageError("a", "b")
         self.assertIs(explain(error, "x"), error)
 
@@ -181,7 +181,7 @@ class ExplainTests(SynchronousTestCase):
 
 
 class AcceptorTests(SynchronousTestCase):
-    """What the same numbers mean to a service."""
+    """Meaning of the same numbers to a service."""
 
     def setUp(self) -> None:
         realm = make_realm(self)
@@ -191,8 +191,8 @@ class AcceptorTests(SynchronousTestCase):
     def said(
         self, minor: int = -1765328349, major: int = FAILURE, **ticket: int | None
     ) -> MutualAuthError:
-        """What the service says: of no key for the ticket (KRB_AP_ERR_NOT_US), if no other number
-        is given.
+        """Error token of the service: of no key for the ticket (KRB_AP_ERR_NOT_US), if no other
+        number is given.
         """
         label = (
             TicketLabel(self.name, **{"kind": 18, "version": 1, "session": 18, **ticket})
@@ -352,18 +352,18 @@ class AcceptorTests(SynchronousTestCase):
         self.assert_said(error, ToldByTicket, "version 7", f"{self.path} holds 1")
 
     def test_keytab_keys(self) -> None:
-        """What a keytab holds, without the keys."""
+        """Content of a keytab, without the keys."""
         (key,) = keytab_keys(str(self.path))
         self.assertEqual((key.principal, key.version, key.kind), ("svc-echo@TEST.EXAMPLE", 1, 18))
 
     def test_strangers_names(self) -> None:
-        """What a stranger wrote on its ticket is shown escaped, in one line."""
+        """A name that a stranger wrote on its ticket is shown escaped, in one line."""
         self.name = "a\nb\x1b[2J"
         self.assertNotIn("\x1b", str(self.said(version=1)))
 
 
 def refusals(realm: Realm) -> dict[str, Callable[[gssapi.OID], MutualAuthError]]:
-    """What fails at a service that negotiates, each by the way in which a client of this mechanism
+    """Failures at a service that negotiates, each by the way in which a client of this mechanism
     comes.
     """
     spn = SPN("echoSvc", "srv1.test.example")
@@ -448,9 +448,7 @@ class MadeUpTests(SynchronousTestCase):
             self.assertIn("there is no Kerberos ticket", str(failed))
 
     def test_told(self) -> None:
-        """What the service says of a client's ticket is the service's word, bare and inside
-        SPNEGO.
-        """
+        """A refusal of a client's ticket is the service's word, bare and inside SPNEGO."""
         realm = make_realm(self)
         spn = SPN("echoSvc", "srv1.test.example")
         keys = ServiceKeys(ServiceCredentials(realm.keytab("svc-echo")), None, NEGOTIATE)

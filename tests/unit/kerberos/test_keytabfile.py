@@ -61,7 +61,7 @@ class KeytabFileTests(SynchronousTestCase):
     @settings(max_examples=50)
     @given(_KEYS)
     def test_round_trip(self, keys: list[Key]) -> None:
-        """What is written is read again, in its order, and libkrb5 reads the same."""
+        """Entries that are written are read again, in their order, and libkrb5 reads the same."""
         replace_keys(self.path, keys)
         self.assertEqual(list(read_keys(self.path)), keys)
         theirs = krb5.kt_resolve(krb5.init_context(), f"FILE:{self.path}".encode())
@@ -89,7 +89,7 @@ class KeytabFileTests(SynchronousTestCase):
         self.assertEqual(list(found), keys[: len(found)])
 
     def test_written_by_libkrb5(self) -> None:
-        """What libkrb5 writes is read, and entries that it has removed are not."""
+        """Entries that libkrb5 writes are read, and entries that it has removed are not."""
         context = krb5.init_context()
         keytab = krb5.kt_resolve(context, f"FILE:{self.path}".encode())
         self.path.unlink()

@@ -78,7 +78,9 @@ class LucidTests(Case):
             self.assertRaises(GSSError, read_lucid, context)
 
     def test_another_structure(self) -> None:
-        """What is not a structure of this version is refused, and given back to the library."""
+        """Bytes that are not a structure of this version are refused, and given back to the
+        library.
+        """
         context = self.established()[0]._context
         freed: list[int] = []
         self.patch(module, "_free_lucid", lambda minor, address: freed.append(address))

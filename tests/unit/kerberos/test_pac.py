@@ -16,7 +16,7 @@ from mutauth_twisted.testing.pacs import DOMAIN, ENABLED, REAL, pac, sid_bytes, 
 
 
 class GroupTests(SynchronousTestCase):
-    """What counts, and what does not."""
+    """SIDs that count, and those that do not."""
 
     def test_real(self) -> None:
         """A real domain controller's."""
@@ -78,7 +78,7 @@ class GroupTests(SynchronousTestCase):
             self.assertEqual((logon.name, logon.sid, logon.upn), ("", None, None))
 
     def test_for_denials_only(self) -> None:
-        """What only denials may look at is kept for them."""
+        """SIDs that only denials may look at are kept for them."""
         logon = read_logon(pac(groups=[(1, ENABLED), (2, 0x10), (3, ENABLED | 0x10), (4, 3)]))
         self.assertEqual(logon.deny_only, ("S-1-5-21-1-2-3-2", "S-1-5-21-1-2-3-3"))
 
@@ -134,7 +134,7 @@ class HostileTests(SynchronousTestCase):
                     self.assertLessEqual(len(read_logon(changed).groups), 2)
 
     def test_contradictions(self) -> None:
-        """What is said twice has to be the same, and versions the known ones."""
+        """Facts that are said twice have to be the same, and versions the known ones."""
         data = pac(domain="S-1-5-21", groups=[(513, ENABLED)], name="ab")
         groups, sid = struct.pack("<III", 1, 513, ENABLED), sid_bytes("S-1-5-21")
         string = struct.pack("<III", 2, 0, 2) + "ab".encode("utf-16-le")

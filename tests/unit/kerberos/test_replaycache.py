@@ -107,8 +107,8 @@ class PlaceTests(SynchronousTestCase):
         self.refused(str(mine))
 
     def test_administrators_choice(self) -> None:
-        """What the environment names is left to MIT, which reads it by itself, and has to be one
-        that can be written.
+        """A cache that the environment names is left to MIT, which reads it by itself, and has to
+        be one that can be written.
         """
         state = self.directory("state")
         for variables, file in (

@@ -22,7 +22,7 @@ from mutauth_twisted.testing.forge import make_realm
 
 
 def tickets_in(cache: str) -> int:
-    """How many tickets a cache holds; 0: there is none."""
+    """Number of tickets in a cache; 0: there is none."""
     try:
         return len(list(krb5.cc_resolve(krb5.init_context(), cache.encode())))
     except krb5.Krb5Error:

@@ -93,7 +93,7 @@ class ProcessIdentityTests(LabDirectoryCase):
 
 
 class LabTests(LabDirectoryCase):
-    """What a lab says about itself."""
+    """Facts that a lab tells about itself."""
 
     def test_addresses(self) -> None:
         """The hosts' addresses share the first three octets of the DC's."""
@@ -289,7 +289,7 @@ class SafeguardTests(LabDirectoryCase):
         self.assertFalse(directory.exists())
 
     def test_missing_packages(self) -> None:
-        """What is missing is named the way apt knows it, each package once."""
+        """Packages that are missing are named the way apt knows them, each once."""
         self.as_root()
         required = (
             ("/no/such/a", "samba"),

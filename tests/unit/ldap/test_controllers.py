@@ -1,4 +1,4 @@
-"""What a domain controller has to authenticate as, by where its name came from."""
+"""Names that a domain controller has to authenticate as, by where its own name came from."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ class DeadlineTests(SynchronousTestCase):
         )  # type: ignore[arg-type]
 
     def test_one_for_all(self) -> None:
-        """What begins later has less time; the error names who is waited for."""
+        """Work that begins later has less time; the error names who is waited for."""
         self.clock.advance(10)
         found = self.directory.run(lambda session: None, deadline=15)
         self.clock.advance(4.9)
@@ -213,8 +213,8 @@ class DeadlineTests(SynchronousTestCase):
         self.failureResultOf(found, DirectoryUnreachable)
 
     def test_cancelled(self) -> None:
-        """Who cancels hears so at once, with a deadline and without; a step that goes on for all
-        that writes nothing.
+        """A caller that cancels hears so at once, with a deadline and without; a step that goes on
+        for all that writes nothing.
 
         No timer is left, which would find the operation over.
         """
@@ -241,7 +241,7 @@ class DeadlineTests(SynchronousTestCase):
             self.assertFalse(self.clock.getDelayedCalls())
 
     def test_in_time(self) -> None:
-        """What ends by itself leaves no timer; other operations have no deadline."""
+        """Work that ends by itself leaves no timer; other operations have no deadline."""
         found, first = self.directory.run(lambda session: None, deadline=1), self.waiting
         self.waiting = Deferred()
         other = self.directory.run(lambda session: None)

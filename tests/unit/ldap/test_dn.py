@@ -44,7 +44,7 @@ class DNTests(SynchronousTestCase):
         self.assertEqual(common_name(dn), value)
 
     def test_look_alikes(self) -> None:
-        """What Unicode folds together are two objects, and no name of a host."""
+        """Names that Unicode folds together are two objects, and no name of a host."""
         for other in ("\u017frv1", "\u212aiosk", "cro\u00df"):
             honest = other.casefold()
             self.assertFalse(same_dn(child_dn(honest, _PARENT), child_dn(other, _PARENT)))

@@ -1,4 +1,4 @@
-"""What is really sent of a search filter."""
+"""Bytes of a search filter as they are sent."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class FilterTests(SynchronousTestCase):
         self.assertEqual(sent_for(equals("x", value)[3:-1]), raw)
 
     def test_pieces_of_a_pattern(self) -> None:
-        """What stands between the stars is sent as it is."""
+        """Text between the stars is sent as it is."""
         for pattern, pieces in (
             ("a\\, b*", ["a\\, b"]),
             ("*)(x=*ü", [")(x=", "ü"]),

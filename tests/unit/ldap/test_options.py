@@ -1,4 +1,4 @@
-"""How the directory is reached, as a value, and its servers."""
+"""Way to reach the directory, as a value, and its servers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mutauth_twisted.ldap.options import DirectoryOptions
 
 
 class DirectoryOptionsTests(SynchronousTestCase):
-    """How the directory is reached."""
+    """Way to reach the directory."""
 
     def test_words(self) -> None:
         """All of it, and nothing that was not said."""

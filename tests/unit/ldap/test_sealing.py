@@ -76,7 +76,7 @@ class SealedSocketTests(SynchronousTestCase):
 
     @given(st.binary(max_size=400), st.integers(1, 70), st.integers(1, 70))
     def test_round_trip(self, data: bytes, piece: int, size: int) -> None:
-        """What is sent arrives, however it is cut on the way, and no buffer is larger than
+        """Bytes that are sent arrive, however they are cut on the way, and no buffer is larger than
         agreed.
         """
         wire = _Wire()
@@ -116,7 +116,7 @@ class SealedSocketTests(SynchronousTestCase):
 
 
 class ContractTests(SynchronousTestCase):
-    """What sealing.py uses of ldap3 without a promise: fails when ldap3 changes."""
+    """Parts of ldap3 that sealing.py uses without a promise: fails when ldap3 changes."""
 
     def test_adopted_connection(self) -> None:
         """A connection takes our socket, sends through it, and closes it."""

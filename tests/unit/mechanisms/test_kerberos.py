@@ -259,8 +259,8 @@ class RefusalTests(Case):
         )
 
     def test_cause(self) -> None:
-        """Who gets the error of a failed step finds GSSAPI's below it, whose frames hold no
-        context.
+        """A caller that gets the error of a failed step finds GSSAPI's below it, whose frames hold
+        no context.
         """
         client = self.client(account="svc-other")
         refused = self.step_fails(self.keys.acceptor("client"), client.step(None).token)
@@ -274,8 +274,8 @@ class RefusalTests(Case):
             self.assertIsNone(cast(BaseException, failed.error.__cause__).__traceback__)
 
     def test_a_service_that_plays_the_kdc(self) -> None:
-        """What a KDC alone should say is the service's word when the service sends it, however it
-        is wrapped.
+        """An error that a KDC alone should send is the service's word when the service sends it,
+        however it is wrapped.
         """
         client = self.client()
         for code in (7, 12, 29):
@@ -481,7 +481,7 @@ class RecordTests(Case):
         self.client_side, self.server_side = self.established()
 
     def test_both_ways(self) -> None:
-        """What one side wraps the other unwraps, and is told whether it was sealed."""
+        """Bytes that one side wraps the other unwraps, and is told whether they were sealed."""
         for sender, receiver in (
             (self.client_side, self.server_side),
             (self.server_side, self.client_side),

@@ -85,7 +85,7 @@ class Case(SynchronousTestCase):
 
 
 class HandshakeTests(Case):
-    """What comes out of a handshake with a real service."""
+    """Results of a handshake with a real service."""
 
     def test_authenticated(self) -> None:
         """Both packages end with Kerberos; the service is the SPN that was asked for, and the
@@ -102,8 +102,8 @@ class HandshakeTests(Case):
             self.assertEqual(server.verify(SEAL).principal, "alice@TEST.EXAMPLE")
 
     def test_protections(self) -> None:
-        """What is asked for is what the protection requires; both sides see the same come of it
-        (MIT seals anyway).
+        """Flags that are asked for are those that the protection requires; both sides see the same
+        come of it (MIT seals anyway).
         """
         for protection in (SEAL, SIGN):
             client, server = self.established(protection)
@@ -293,7 +293,7 @@ class RecordTests(Case):
         self.assertRaises(AuthenticationError, lambda: client.signature_size)
 
     def test_unencrypted(self) -> None:
-        """What pyspnego has not encrypted does not go out as sealed."""
+        """Bytes that pyspnego has not encrypted do not go out as sealed."""
         client = SspiInitiator(BY_HOST, SEAL)
         client._proxy = mock.Mock()
         client._proxy.wrap.return_value = spnego.WrapResult(b"hello", False)
@@ -412,7 +412,7 @@ class VerificationTests(SynchronousTestCase):
 
 
 class ErrorTests(SynchronousTestCase):
-    """What Windows' codes come to."""
+    """Errors that Windows' codes become."""
 
     def failing(self, code: int, *, answered: bool) -> MutualAuthError:
         """The error of a step in which Windows answers with a code."""
@@ -430,7 +430,7 @@ class ErrorTests(SynchronousTestCase):
         return failed.error
 
     def test_first_step(self) -> None:
-        """What the KDC, the logon session and the clock are to blame for."""
+        """Faults of the KDC, the logon session and the clock."""
         for code, kind, text in (
             (0x80090303, KDCRefused, "no account has this SPN"),
             (0x80090311, KDCUnreachable, "no domain controller answers"),
@@ -447,7 +447,7 @@ class ErrorTests(SynchronousTestCase):
         self.assertTrue(refused.of_service)
 
     def test_answer(self) -> None:
-        """What the service's token is to blame for; the clocks are nobody's."""
+        """Faults of the service's token; the clocks are nobody's."""
         for code in (0x80090308, 0x80090303, 0x80090322, 0x8009030C):
             error = self.failing(code, answered=True)
             self.assertIs(type(error), PeerNotAuthenticated)

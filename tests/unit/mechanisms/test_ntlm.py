@@ -104,7 +104,7 @@ class Case(SynchronousTestCase):
 
 
 class HandshakeTests(Case):
-    """What comes out."""
+    """Results of the handshake."""
 
     def test_client_is_authenticated(self) -> None:
         """The service knows who came, as its file writes it; nothing is claimed of the service."""
@@ -146,7 +146,7 @@ class HandshakeTests(Case):
             )
 
     def test_service_is_not(self) -> None:
-        """What the client knows of the service is nothing, and the flag is not there."""
+        """The client knows nothing of the service, and the flag is not there."""
         client, server = self.client(), self.server()
         self.handshake(client, server)
         known = client.verify(SEAL)
@@ -243,7 +243,9 @@ class HandshakeTests(Case):
         self.assertRaises(PeerNotAuthenticated, server.verify, SEAL)
 
     def test_user_who_is_gone(self) -> None:
-        """Who was taken out of the file between its last token and the verification is nobody."""
+        """A user that was taken out of the file between its last token and the verification is
+        nobody.
+        """
         client, server = self.client(), self.server()
         self.handshake(client, server)
         Path(self.path).write_text("LAB:Bob:other word\n")
@@ -252,7 +254,7 @@ class HandshakeTests(Case):
 
 
 class RefusalTests(Case):
-    """Who does not come in."""
+    """Users that do not come in."""
 
     def last_token(self, client: NtlmInitiator, server: NtlmAcceptor) -> bytes:
         return client.step(server.step(client.step(None).token).token).token
@@ -468,7 +470,7 @@ class FileTests(SynchronousTestCase):
         self.assertIn("it names no user", self.refused("\n\n"))
 
     def test_no_files(self) -> None:
-        """What does not exist, is a directory, or is not text."""
+        """Paths that do not exist, are directories, or are not text."""
         irregular = "it is not a regular file"
         for path, text in (
             ("/nonexistent/users", "No such file"),
@@ -503,8 +505,8 @@ class RecordTests(Case):
     """Records of an established context."""
 
     def test_both_ways(self) -> None:
-        """What one side protects the other takes, in one part and in two, sealed or signed as was
-        agreed.
+        """Bytes that one side protects the other takes, in one part and in two, sealed or signed as
+        was agreed.
         """
         for protection in (SEAL, SIGN):
             seal = protection is SEAL
@@ -579,7 +581,7 @@ class RecordTests(Case):
 
 
 class PolicyTests(Case):
-    """Whom a policy allows: accounts of the file, by their names, and never by a group."""
+    """Users that a policy allows: accounts of the file, by their names, and never by a group."""
 
     def permitted(self, policy: AccessPolicy, user: str = "alice@LAB") -> bool:
         server = self.server()
@@ -752,7 +754,7 @@ class StrippedTests(Case):
 
 
 class PackageTests(SynchronousTestCase):
-    """What the package's name says."""
+    """Facts that the package's name tells."""
 
     def test_names(self) -> None:
         """The one package that does not authenticate the service says so in its name, and asks for

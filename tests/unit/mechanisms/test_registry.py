@@ -110,7 +110,7 @@ class OneMoreTests(SynchronousTestCase):
 
 
 class MechanismTests(SynchronousTestCase):
-    """What all of them keep to."""
+    """Rules that all of them keep to."""
 
     def test_names(self) -> None:
         """Each is found by its name, and the one that does not authenticate the service says so in
@@ -136,8 +136,8 @@ class MechanismTests(SynchronousTestCase):
                     make()
 
     def test_loaded_when_asked_for(self) -> None:
-        """Who asks for Kerberos, with endpoints or with twistd, never loads NTLM's file, nor
-        pyspnego with its own NTLM.
+        """A caller that asks for Kerberos, with endpoints or with twistd, never loads NTLM's file,
+        nor pyspnego with its own NTLM.
         """
         done = subprocess.run(
             [sys.executable, "-c", _LOADED], capture_output=True, text=True, check=False

@@ -109,7 +109,7 @@ class Socket:
 
     @property
     def hung_up(self) -> bool:
-        """Whether epoll says EPOLLHUP."""
+        """Tell whether epoll says EPOLLHUP."""
         return self.was_reset or (self.ended and self.write_closed)
 
 

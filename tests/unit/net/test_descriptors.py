@@ -101,8 +101,8 @@ class FitTests(SynchronousTestCase):
         self.assertEqual((kept.handshakes_per_address, kept.waiting_per_address), (20, 21))
 
     def test_refused(self) -> None:
-        """What the user gave and cannot be had is refused by name, and so is a process that can
-        serve nobody.
+        """A value that the user gave and that cannot be had is refused by name, and so is a process
+        that can serve nobody.
         """
         for limits, given, available, text in (
             (
@@ -235,12 +235,12 @@ class GuardTests(SynchronousTestCase):
         self.assertNotIn(self.port, self.reactor.getReaders())
 
     def test_others(self) -> None:
-        """What listens in another way is left alone."""
+        """A port that listens in another way is left alone."""
         self.assertEqual(guard("a port", self.reactor), "a port")
 
 
 class WordsTests(SynchronousTestCase):
-    """What is said when a file could not be opened for want of a descriptor."""
+    """Errors where a file could not be opened for want of a descriptor."""
 
     def test_acceptor(self) -> None:
         """Neither the keytab nor the replay cache is blamed, nor the client."""

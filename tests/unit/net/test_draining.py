@@ -24,7 +24,7 @@ class Connection:
 
 
 class LiveTests(SynchronousTestCase):
-    """What waits for the last one."""
+    """Calls that wait for the last one."""
 
     def setUp(self) -> None:
         self.clock = Clock()

@@ -65,7 +65,7 @@ class CheckedConnection:
 
 @implementer(IHalfCloseableProtocol)
 class Network(Protocol):
-    """What stands between the socket and the application's transport, once that is there."""
+    """Layers between the socket and the application's transport, once that is there."""
 
     def __init__(self, end: End) -> None:
         self.end = end
@@ -122,7 +122,7 @@ class End(Protocol):
 
     @property
     def may_write(self) -> bool:
-        """Whether what it writes now has to be sent."""
+        """Tell whether what it writes now has to be sent."""
         over = self.transport.disconnecting or self.half_closed
         return not (self.lost or self.aborted) and (self.producing or not over)
 
@@ -352,7 +352,7 @@ class Endings(RuleBasedStateMachine):
 
     @invariant()
     def check(self) -> None:
-        """What must hold at any time."""
+        """Invariants at any time."""
         for end, peer in (self.ends, self.ends[::-1]):
             assert peer.sent.startswith(end.received), "something came that was not sent"
             assert not end.late, "something came behind the end"
@@ -413,7 +413,7 @@ MISTAKES: list[tuple[State, Input, Row]] = [
 
 
 class StalledTests(SynchronousTestCase):
-    """What is still to be sent when an application closes."""
+    """Bytes that are still to be sent when an application closes."""
 
     SIZE = 20_000
 
@@ -434,7 +434,7 @@ class StalledTests(SynchronousTestCase):
         self.assertGreater(unsent(self.client.tcp), self.SIZE // 2)
 
     def test_unsent(self) -> None:
-        """What Twisted has yet to give to the kernel is known, whatever stands above."""
+        """Bytes that Twisted has yet to give to the kernel are known, whatever stands above."""
         before = unsent(self.client.tcp)
         self.assertGreaterEqual(before, self.SIZE)
         self.play.turn(0)

@@ -233,7 +233,7 @@ class ServerFactoryTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(ensureDeferred(factory.drain(5))), 0)
 
     def test_not_drained_in_time(self) -> None:
-        """What is left when time is up is aborted and counted."""
+        """Connections that are left when time is up are aborted and counted."""
         factory, _ = self.factory(AccessPolicy(allow_all=True))
         protocol: Any = factory.buildProtocol(ADDRESS)
         transport = FakeTransport()
@@ -390,10 +390,10 @@ class ServerEndpointTests(SynchronousTestCase):
 
 
 class BacklogTests(SynchronousTestCase):
-    """How many connections the kernel keeps for a port."""
+    """Number of connections that the kernel keeps for a port."""
 
     def backlog(self, text: str) -> int:
-        """What a server endpoint string asks the reactor for."""
+        """Calls of a server endpoint string to the reactor."""
         reactor = MemoryReactorClock()
         self.successResultOf(parse_server(reactor, text).listen(Factory()))
         ((*_, backlog, _interface),) = reactor.tcpServers
@@ -435,7 +435,7 @@ class BacklogTests(SynchronousTestCase):
         self.assertNotIn("twice", str(error))
 
     def test_no_endpoint(self) -> None:
-        """What is not an endpoint is refused by what was written."""
+        """Text that is not an endpoint is refused by what was written."""
         error = self.assertRaises(UsageError, parse_server, MemoryReactorClock(), "tcp:")
         self.assertEqual(
             str(error),
@@ -474,7 +474,9 @@ class ClientEndpointTests(SynchronousTestCase):
         return endpoint.connect(cast(Any, self.applications))
 
     def error(self, connecting: Deferred[Any]) -> MutualAuthError:
-        """What connect() failed with: one line of ours, no timer left, no application built."""
+        """Error with which connect() failed: one line of ours, no timer left, no application
+        built.
+        """
         failure = self.failureResultOf(connecting)
         self.assertIsInstance(failure.value, MutualAuthError)
         self.assertNotIn("\n", str(failure.value))
@@ -507,8 +509,8 @@ class ClientEndpointTests(SynchronousTestCase):
         self.assertEqual(self.asked, [asked])
 
     def test_unreachable(self) -> None:
-        """What keeps the connection from being made is said in one line, with the address and the
-        next step.
+        """An error that keeps the connection from being made is said in one line, with the address
+        and the next step.
         """
         for failure, text in (
             (ConnectionRefusedError(), "srv1:9000: nothing listens there"),
@@ -528,7 +530,7 @@ class ClientEndpointTests(SynchronousTestCase):
         self.assertIsInstance(self.error(self.connect()), UsageError)
 
     def test_bugs_stay_bugs(self) -> None:
-        """What is not about the network is not dressed up as such."""
+        """An error that is not about the network is not dressed up as such."""
         self.inner.failure = ZeroDivisionError()
         self.failureResultOf(self.connect(), ZeroDivisionError)
 
@@ -645,7 +647,7 @@ class TicketTests(SynchronousTestCase):
         self.assertEqual(context.steps, [None, SECRET + b"token 2"])
 
     def test_no_ticket(self) -> None:
-        """What a KDC refuses is what connect() fails with; the service is never contacted, with TLS
+        """A refusal of a KDC is what connect() fails with; the service is never contacted, with TLS
         as without.
         """
         for protection in (Protection.SEAL, Protection.TLS):
@@ -674,7 +676,7 @@ class TicketTests(SynchronousTestCase):
         self.assertEqual((self.inner.factory, self.reactor.getDelayedCalls()), (None, []))
 
     def test_cancelled(self) -> None:
-        """Who gives up meanwhile has no connection made."""
+        """A caller that gives up meanwhile has no connection made."""
         connecting = self.connect()
         connecting.cancel()
         self.failureResultOf(connecting, CancelledError)
@@ -784,7 +786,7 @@ class TogetherTests(SynchronousTestCase):
 
 
 class AddressTests(SynchronousTestCase):
-    """How messages name a peer."""
+    """Names of a peer in messages."""
 
     def test_addresses(self) -> None:
         """IPv4, IPv6 and anything else."""

@@ -33,8 +33,8 @@ class OwnFaultsTests(SynchronousTestCase):
         self.assertTrue(self.faults.noted(GONE, True))
 
     def test_strangers_hide_nothing(self) -> None:
-        """What a stranger claims is told apart: it neither silences what was seen here nor makes
-        the service unhealthy.
+        """A claim of a stranger is told apart: it neither silences what was seen here nor makes the
+        service unhealthy.
         """
         self.assertTrue(self.faults.noted(CLAIMED, False))
         self.assertIsNone(self.faults.standing)
@@ -52,8 +52,8 @@ class OwnFaultsTests(SynchronousTestCase):
         self.assertIsNotNone(self.faults.standing)
 
     def test_replay_cache(self) -> None:
-        """What usable keys do not disprove stands for a minute once clients are in, and for longer
-        while nobody comes.
+        """A fault that usable keys do not disprove stands for a minute once clients are in, and for
+        longer while nobody comes.
         """
         self.assertTrue(self.faults.noted(GONE, True))
         self.assertTrue(self.faults.noted(UNWRITTEN, True))

@@ -296,7 +296,7 @@ class FewSlotsTests(ServiceCase):
         self.assertEqual(len(self.applications.built), 1)
 
     def test_warning(self) -> None:
-        """Who gives one address all slots is warned at the start; nobody else is."""
+        """A service that gives one address all slots is warned at the start; nobody else is."""
         text = "one address can take all 16 handshake slots and keep every other client out"
         for of_one, warned in ((15, 0), (16, 1), (32, 1)):
             self.limits = Limits(handshakes=16, handshakes_per_address=of_one)
@@ -309,7 +309,7 @@ class FewSlotsTests(ServiceCase):
 
 
 class StatusTests(ServiceCase):
-    """What the status says of limits that are reached."""
+    """Status of limits that are reached."""
 
     limits = Limits(
         handshakes=4, handshakes_per_address=2, connections=3, waiting=20, waiting_per_address=5
@@ -360,7 +360,7 @@ class StatusTests(ServiceCase):
 
 
 class ShortageTests(ServiceCase):
-    """What the log says of floods."""
+    """Lines of the log in floods."""
 
     limits = Limits(handshakes=8, waiting=2)
 
@@ -791,7 +791,7 @@ class LongestTests(LifetimeCase):
 
 
 class TcpTests(SynchronousTestCase):
-    """What only TCP has."""
+    """Options that only TCP has."""
 
     def test_without_tcp(self) -> None:
         """On a transport that knows nothing of it, asking changes nothing and says no."""

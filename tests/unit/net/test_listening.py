@@ -53,7 +53,7 @@ class ListeningTests(SynchronousTestCase):
         return port
 
     def said(self, family: int, where: Any) -> bytes:
-        """What a client hears."""
+        """Bytes that a client hears."""
         with socket.socket(family) as client:
             client.settimeout(5)
             client.connect(where)
@@ -79,7 +79,7 @@ class ListeningTests(SynchronousTestCase):
             self.assertEqual(self.said(family, where), b"hello " + where[0].encode())
 
     def test_is_closed(self) -> None:
-        """What stops listening leaves no socket behind that would keep clients waiting."""
+        """A port that stops listening leaves no socket behind that would keep clients waiting."""
         listener = self.bind("tcp:0:interface=127.0.0.1")
         port = self.listen(listener)
         where = port.socket.getsockname()
@@ -104,7 +104,7 @@ class ListeningTests(SynchronousTestCase):
             self.assertIn("already in use", str(self.failureResultOf(failing).value))
 
     def test_wrapped(self) -> None:
-        """What an endpoint puts between, such as the header of a proxy, stays there."""
+        """A layer that an endpoint puts between, such as the header of a proxy, stays there."""
         listener = self.bind("haproxy:tcp:0:interface=127.0.0.1")
         where = self.listen(listener).socket.getsockname()
         with socket.create_connection(where, 5) as client:

@@ -1,5 +1,5 @@
-"""How two mutauth peers know each other and how their stream opens, and that a third-party peer
-sees nothing of it.
+"""Marks by which two mutauth peers know each other and their stream opens, of which a third-party
+peer sees nothing.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ def token(wire: Wire, number: int, *, mutauth: bool = False) -> bytes:
 
 
 def plaintexts(wire: Wire, data: bytes, *, from_client: bool, legs: int = 2) -> list[bytes]:
-    """What a side has sent: of each record the plaintext, and of each frame nothing."""
+    """Bytes that a side has sent: of each record the plaintext, and of each frame nothing."""
     context, reader = FakeContext(initiator=not from_client), wire.reader()
     reader.feed(data)
     for _ in range(legs // 2):
@@ -473,8 +473,8 @@ class MarkTests(MiddleCase):
             self.assertIsInstance(attempt.error, StreamCut, name(security))
 
     def test_cut(self) -> None:
-        """What an attacker can do to a stream between mutauth peers with the mark and a cut is
-        never taken for its end.
+        """Nothing that an attacker can do to a stream between mutauth peers with the mark and a cut
+        is ever taken for its end.
         """
         for security, change, what in [
             (security, untouched, name(security)) for security in CHANNELS

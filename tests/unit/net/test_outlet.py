@@ -46,19 +46,19 @@ class OutletTests(SynchronousTestCase):
         self.outlet: Any = outlet(self.transport)
 
     def arrived(self) -> bytes:
-        """What the peer can read."""
+        """Bytes that the peer can read."""
         try:
             return self.peer.recv(1 << 20)
         except BlockingIOError:
             return b""
 
     def waits(self) -> bool:
-        """Whether the reactor is to write."""
+        """Tell whether the reactor is to write."""
         return self.transport in self.reactor.getWriters()
 
     def test_at_once(self) -> None:
-        """What was written meanwhile leaves with the release, in its order and in one piece,
-        without the reactor.
+        """Bytes that were written meanwhile leave with the release, in their order and in one
+        piece, without the reactor.
         """
         for _ in range(2):
             self.outlet.gather()
@@ -76,15 +76,15 @@ class OutletTests(SynchronousTestCase):
         self.assertEqual((self.arrived(), self.waits()), (b"", False))
 
     def test_long(self) -> None:
-        """What is long is left to the transport, and what follows it as well."""
+        """Bytes that are long are left to the transport, and what follows them as well."""
         self.outlet.gather()
         self.outlet.write(bytes(8193))
         self.outlet.release()
         self.assertEqual((self.arrived(), self.waits()), (b"", True))
 
     def test_order(self) -> None:
-        """What the kernel does not take is left to the transport, and all that follows comes after
-        it.
+        """Bytes that the kernel does not take are left to the transport, and all that follows comes
+        after them.
         """
         large, sent = bytes(range(256)) * 32, b""
         self.transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
@@ -104,7 +104,7 @@ class OutletTests(SynchronousTestCase):
         self.assertEqual(arrived, sent + b"the end.")
 
     def test_outside(self) -> None:
-        """What is written at another time is the reactor's, and so is what follows it."""
+        """Bytes that are written at another time are the reactor's, and so is what follows them."""
         self.outlet.write(b"first ")
         self.outlet.gather()
         self.outlet.write(b"second")
@@ -125,7 +125,7 @@ class OutletTests(SynchronousTestCase):
             self.assertEqual(self.arrived(), b"last words")
 
     def test_aborted(self) -> None:
-        """What was not sent when a connection is dropped never is."""
+        """Bytes that were not sent when a connection is dropped never are."""
         self.outlet.gather()
         self.outlet.write(b"never")
         self.outlet.abortConnection()

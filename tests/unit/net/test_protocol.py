@@ -127,8 +127,8 @@ class TogetherTests(Case):
             self.assertEqual(cast(Any, transport).getPeer(), side.transport.getPeer())
 
     def test_bytes_both_ways(self) -> None:
-        """What an application writes arrives at the other, and nowhere in the clear... of the
-        fake's key.
+        """An application's bytes arrive at the other, and nowhere in the clear... of the fake's
+        key.
         """
         client, server = self.establish(2, bytewise=False)
         cast(Any, client.application.transport).write(b"question")
@@ -147,8 +147,8 @@ class TogetherTests(Case):
             self.assertFalse(side.transport.disconnecting)
 
     def test_nothing_is_left(self) -> None:
-        """What served a connection is gone with it, keys included: nothing of it waits for the
-        garbage collector.
+        """Objects that served a connection are gone with it, keys included: nothing of it waits for
+        the garbage collector.
         """
         gc.collect()
         gc.disable()
@@ -683,8 +683,8 @@ class ApplicationTests(Case):
             self.assertEqual(client.results, [client.application])
 
     def test_first_delivery_breaks(self) -> None:
-        """What breaks behind the application's connecting drops the connection, of which the
-        application is told.
+        """An application that breaks behind its connecting loses the connection, and is told of
+        it.
         """
 
         def bug(transport: ProtectedTransport) -> None:
@@ -777,7 +777,7 @@ class SecrecyTests(Case):
                     self.assertNotIn(SECRET.decode(), text.replace("test_net", ""), name)
 
     def test_token_sizes_are_logged(self) -> None:
-        """What a log does show of a token is its size and direction."""
+        """The log shows the size and direction of a token, and no more."""
         with captured_log() as events:
             self.server().receive(TOKEN_1)
         self.assertIn("token bytes: 14 received, 14 sent", "".join(map(formatEvent, events)))

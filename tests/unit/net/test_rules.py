@@ -217,7 +217,7 @@ class WithdrawnTests(RulesCase):
         self.leave()
 
     def test_forbidden_gets_nothing(self) -> None:
-        """What a client that is forbidden now sends is not delivered any more."""
+        """Bytes that a client sends that is forbidden now are not delivered any more."""
         self.mutauth = True
         self.prove(1)
         protocol = self.open[0][0]

@@ -1,4 +1,4 @@
-"""What is set on TCP sockets, and on no others."""
+"""Options of TCP sockets, which no others get."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class PrepareTests(SynchronousTestCase):
         self.assertTrue(transport.getTcpNoDelay())
 
     def test_others(self) -> None:
-        """What is not TCP is left alone, though Twisted's UNIX sockets claim to be."""
+        """A socket that is not TCP is left alone, though Twisted's UNIX sockets claim to be."""
         one, other = socket.socketpair()
         self.addCleanup(one.close)
         self.addCleanup(other.close)

@@ -55,7 +55,7 @@ class BoundTests(SynchronousTestCase):
         self.aborted += 1
 
     def test_nothing_but_keys(self) -> None:
-        """What brings no data is taken up to 128 KiB, and not a byte more."""
+        """Records that bring no data are taken up to 128 KiB, and not a byte more."""
         for _ in range(128):
             self.below.dataReceived(bytes(KIB))
         self.assertEqual((self.taken, self.aborted), (128 * KIB, 0))
@@ -213,7 +213,7 @@ class EndTests(SynchronousTestCase):
 
 
 class LayerTests(SynchronousTestCase):
-    """What a layer makes of what it meets."""
+    """Results of a layer for what it meets."""
 
     def test_interfaces(self) -> None:
         """A handshake listens for TLS where there is TLS, and else is only asked for its half-
@@ -248,7 +248,7 @@ class LayerTests(SynchronousTestCase):
             self.assertIn(text, str(error))
 
     def test_refused_certificates(self) -> None:
-        """What a client says of a service's certificate is told as that; the service's own alerts
+        """A client's words about a service's certificate are told as that; the service's own alerts
         are none of it.
         """
         for said in (

@@ -63,7 +63,7 @@ class WritingTests(Case):
             self.transport.write("text")  # type: ignore[arg-type]
 
     def test_nothing_after_the_end(self) -> None:
-        """What is written after loseConnection is not sent: it would follow the end of the
+        """Bytes that are written after loseConnection are not sent: it would follow the end of the
         stream.
         """
         self.transport.loseConnection()
@@ -178,7 +178,7 @@ class PausingTests(Case):
         self.assertEqual(self.network.producerState, "paused")
 
     def test_resume(self) -> None:
-        """What waited is delivered first, in order, and then the network is read again."""
+        """Bytes that waited are delivered first, in order, and then the network is read again."""
         self.application.on_data = lambda transport, data: transport.pauseProducing()
         self.peer_sends(b"one", b"two", b"three")
         self.transport.resumeProducing()
@@ -218,8 +218,8 @@ class PausingTests(Case):
         self.assertTrue(self.network.disconnecting)
 
     def test_lost_while_paused(self) -> None:
-        """What waits when the connection is lost is delivered, as there is no later; resuming is
-        harmless.
+        """Bytes that wait when the connection is lost are delivered, as there is no later; resuming
+        is harmless.
         """
         self.application.on_data = lambda transport, data: transport.pauseProducing()
         self.peer_sends(b"one", b"two", b"three", end=True)

@@ -117,7 +117,7 @@ class ClosingTests(Case):
         self.assertIsInstance(self.lose(ConnectionDone()), ConnectionDone)
 
     def test_peers_data_is_dropped(self) -> None:
-        """What the peer sends before it sees the end goes nowhere, and does no harm."""
+        """Bytes that the peer sends before it sees the end go nowhere, and do no harm."""
         self.transport.loseConnection()
         self.peer_sends(b"too late", end=True)
         self.assertEqual(self.application.received, [])
@@ -328,8 +328,8 @@ class EndingTests(Case):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_peer_ends_behind_our_end(self) -> None:
-        """What was written before we closed may take as long as it takes, though the peer has ended
-        meanwhile.
+        """Bytes that were written before we closed may take as long as they take, though the peer
+        has ended meanwhile.
         """
         self.transport.write(b"much")
         self.transport.loseConnection()
@@ -341,7 +341,7 @@ class EndingTests(Case):
         self.assertIsInstance(self.lose(ConnectionDone()), ConnectionDone)
 
     def test_peer_ends_and_reads_slowly(self) -> None:
-        """What a finished producer said may take as long to be sent as it takes."""
+        """Bytes of a finished producer may take as long to be sent as they take."""
         source = Source(self.transport)
         self.transport.registerProducer(source, True)
         self.peer_sends(end=True)

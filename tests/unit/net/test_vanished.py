@@ -81,8 +81,8 @@ class WatcherTests(SynchronousTestCase):
         self.assertEqual(both.recv(10), b"unread")
 
     def test_read_meanwhile(self) -> None:
-        """What the reactor reads and ends itself is left to it: bytes that came before the reset
-        are delivered.
+        """An end that the reactor reads itself is left to it: bytes that came before the reset are
+        delivered.
         """
         transport, protocol, peer = self.connect()
         transport.resumeProducing()

@@ -14,7 +14,7 @@ _SOURCES = st.sampled_from("abcde")
 
 
 def everybody(source: str) -> bool:
-    """Whether a source may have a turn: each may."""
+    """Tell whether a source may have a turn: each may."""
     return True
 
 

@@ -1,4 +1,4 @@
-"""What tests of an application's transport share: one end of a connection, and the peer's
+"""Common ground of the tests of an application's transport: one end of a connection, and the peer's
 records.
 """
 
@@ -88,7 +88,7 @@ class Case(SynchronousTestCase):
         self.transport.start(self.application)
 
     def sent(self) -> list[Event]:
-        """What the peer reads of all that was written since the last time."""
+        """Bytes that the peer reads of all that was written since the last time."""
         self.peer.receive(bytes(self.network.value()))
         self.network.clear()
         return list(events(self.peer))

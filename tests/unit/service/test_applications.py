@@ -1,5 +1,5 @@
-"""What ``twistd mutauth`` serves: what can be made of a name, and what is said of one that
-cannot.
+"""Applications that ``twistd mutauth`` serves: what can be made of a name, and what is said of one
+that cannot.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class FactoryTests(SynchronousTestCase):
     """``--factory NAME``."""
 
     def made(self, kind: str, argument: str) -> Any:
-        """What is served."""
+        """Applications that are served."""
         return application_factory(
             MemoryReactorClock(), mock.Mock(serve=(kind, argument), proxy_protocol=False)
         )
@@ -159,7 +159,7 @@ class ForwardTests(SynchronousTestCase):
         )
 
     def introduced(self, principal: str) -> tuple[MemoryReactorClock, list[str], Any]:
-        """What a client's connection leads to where the backend is told who it is."""
+        """Backends that a client's connection leads to where they are told who it is."""
         reactor = MemoryReactorClock()
         settings = forwarding(
             proxy_protocol=True,

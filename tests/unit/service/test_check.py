@@ -128,7 +128,7 @@ audit = "{self.directory}/audit.log"
             self.assertIn(cause, lines[0])
 
     def test_all_of_them(self) -> None:
-        """What is wrong with keys of one service hides no file of another, nor of itself."""
+        """A mistake in the keys of one service hides no file of another, nor of itself."""
         text = (
             self.text.replace("allow-all", "alow-all = 1\nallow-all")
             .replace("echo = true", "echo = true\nlisten = ['x']")

@@ -1,4 +1,4 @@
-"""What systemd is told, read from a socket such as systemd has."""
+"""Messages to systemd, read from a socket such as systemd has."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class WatchTests(SynchronousTestCase):
         return answer if isinstance(answer, Deferred) else succeed(answer)
 
     def lines(self, *answers: Any) -> list[str]:
-        """What is logged while these answers come, one after the other."""
+        """Lines of the log while these answers come, one after the other."""
         self.answers = list(answers)
         with capturedLogs() as logged:
             for _ in answers:
@@ -54,7 +54,7 @@ class WatchTests(SynchronousTestCase):
         self.assertEqual(self.asked, 1)
 
     def test_each_change_is_logged_once(self) -> None:
-        """What stays wrong is not repeated; what is right again is said."""
+        """A fault that stays is not repeated; what is right again is said."""
         self.watch.start()
         self.assertEqual(
             self.lines(FINE, BROKEN, BROKEN, FINE, FINE),
@@ -77,7 +77,7 @@ class WatchTests(SynchronousTestCase):
         self.assertEqual(self.watch.wrong, (TWO,))
 
     def test_the_same_in_other_words(self) -> None:
-        """What is wrong for another cause is news, and does not count as right in between."""
+        """A fault for another cause is news, and does not count as right in between."""
         self.watch.start()
         other = evolve(ONE, cause="it is on another account")
         self.assertEqual(
@@ -86,7 +86,7 @@ class WatchTests(SynchronousTestCase):
         )
 
     def test_fixed_by_ourselves(self) -> None:
-        """What was published again is said, and that all is right."""
+        """A publication is said, and that all is right."""
         self.watch.start()
         self.assertEqual(
             self.lines(Inspection((), (ONE,))),

@@ -133,7 +133,7 @@ all = false
             self.assertIn(words, self.refused(text), text)
 
     def test_wrong_values(self) -> None:
-        """What can be about no account is an error and no rule that misses."""
+        """A rule that can be about no account is an error and no rule that misses."""
         for text, words in (
             ('[[deny]]\naccounts = ["bob"]', 'FILE:2: key accounts = "bob": it names no realm'),
             ('[[deny]]\naccounts = ["a@R,b@R"]', 'accounts = ["A", "B"]'),
@@ -166,7 +166,7 @@ all = false
             self.assertIn(words, self.refused(text, "policy-unusable"), text[:80])
 
     def test_not_readable(self) -> None:
-        """What is not there, or not a file, is an error in one line."""
+        """A path that is not there, or not a file, is an error in one line."""
         for path, words in (
             (f"{self.path}", "no such file"),
             (f"{self.path.parent}", "it is not a regular file"),

@@ -46,7 +46,7 @@ class Case(SynchronousTestCase):
         self.path = directory.resolve() / "mutauth.toml"
 
     def read(self, text: str | bytes) -> ProcessSettings:
-        """What a file with this text describes."""
+        """Services that a file with this text describes."""
         self.path.write_bytes(text.encode() if isinstance(text, str) else text)
         return read_config(str(self.path))
 
@@ -67,7 +67,7 @@ class Case(SynchronousTestCase):
 
 
 class GoodTests(Case):
-    """What it describes."""
+    """Services that it describes."""
 
     def test_services(self) -> None:
         """Each table is a service of its own; what it does not say, the defaults do."""
@@ -109,7 +109,7 @@ class GoodTests(Case):
 
 
 class MistakeTests(Case):
-    """What it refuses, and where it says that it is."""
+    """Mistakes that it refuses, and where it says that they are."""
 
     def test_each(self) -> None:
         """One mistake, one line: the file, the line, the table, the key, and the next step."""
@@ -225,7 +225,7 @@ class MistakeTests(Case):
         self.assertEqual(len(self.read(any_port).services), 2)
 
     def test_files(self) -> None:
-        """What cannot be read, and what others could write."""
+        """Files that cannot be read, and those that others could write."""
         self.assertIn("it is not UTF-8", self.mistakes(b"\xff")[0])
         self.assertIn("nested too deeply", self.mistakes("x = " + "[" * 5000)[0])
         self.path.unlink()

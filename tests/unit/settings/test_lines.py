@@ -68,7 +68,9 @@ class LineTests(SynchronousTestCase):
             self.assertEqual(lines.line_of(*path), line, path)
 
     def test_around(self) -> None:
-        """What is inside of a value is on the line of its key; what is not there, of its table."""
+        """A mistake inside of a value is on the line of its key; what is not there, of its
+        table.
+        """
         lines = KeyLines(DOCUMENT)
         self.assertEqual(lines.line_of("list", 1), 9)
         self.assertEqual(lines.line_of("dotted", "k.e y", "b"), 13)

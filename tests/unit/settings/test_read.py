@@ -112,7 +112,7 @@ class AgreementTests(SynchronousTestCase):
             self.assertEqual(from_command_line(*words), from_toml(text))
 
     def refusals(self, given: dict[str, Any]) -> list[str]:
-        """What the service's and the server's front-ends say, each about its spelling."""
+        """Errors of the service's and the server's front-ends, each with its spelling."""
         base = {"service-class": "echoSvc", "host": "h.example.com", "echo": True}
         refused = []
         for front, values in (
@@ -189,7 +189,9 @@ class AgreementTests(SynchronousTestCase):
             self.assertEqual(self.refusals(given), expected)
 
     def test_unauthenticated(self) -> None:
-        """What the directory would promise has to be off where the service is not authenticated."""
+        """Options that would promise the directory's word have to be off where the service is not
+        authenticated.
+        """
         text = 'package = "ntlm-service-unproven"\nntlm-users = "/u"\n'
         error = self.assertRaises(UsageError, from_toml, text)
         self.assertEqual(
@@ -256,7 +258,7 @@ class AgreementTests(SynchronousTestCase):
                         self.assertIn(name, error.subject)
 
     def test_text(self) -> None:
-        """What no directory, KDC or file system takes is refused in every front-end."""
+        """Values that no directory, KDC or file system takes are refused in every front-end."""
         for front in (TWISTD, TOML, strings.SERVER):
             for given in ({"keytab": "\udcff"}, {"allow": ["\udcff@R"]}, {"\udcff": "x"}):
                 error = self.assertRaises(UsageError, Values, front, front.where, given)
@@ -267,7 +269,7 @@ class AgreementTests(SynchronousTestCase):
 
 
 class TomlTests(SynchronousTestCase):
-    """What only a table has: types, and keys that nobody has read before."""
+    """Rules that only a table has: types, and keys that nobody has read before."""
 
     def refused(self, text: str) -> str:
         return str(self.assertRaises(UsageError, from_toml, text))
@@ -332,7 +334,7 @@ class TomlTests(SynchronousTestCase):
 
 
 class StringTests(SynchronousTestCase):
-    """What only endpoint strings have: short names."""
+    """Names that only endpoint strings have: short names."""
 
     def test_aliases(self) -> None:
         """A short name is the same option, and errors name it as it was written."""
@@ -383,7 +385,7 @@ class StringTests(SynchronousTestCase):
 
 
 class TwistdTests(SynchronousTestCase):
-    """What Twisted's users expect of a command line."""
+    """Habits of Twisted's users on a command line."""
 
     def test_help(self) -> None:
         """Every option is in the help, with its choices and its default."""
@@ -398,7 +400,7 @@ class TwistdTests(SynchronousTestCase):
             self.assertIn(words, text)
 
     def test_values_that_are_defaults(self) -> None:
-        """What is given counts as given, even where it is the default."""
+        """An option that is given counts as given, even where it is the default."""
         limits = from_command_line("--max-connections=10000", "--max-session=1").explicit_limits
         self.assertEqual(limits, {"max-connections", "max-session"})
         self.assertEqual(from_command_line("--publish", "scp"), from_command_line())

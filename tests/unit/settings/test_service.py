@@ -46,7 +46,7 @@ class OptionsTests(SynchronousTestCase):
         return line
 
     def test_defaults(self) -> None:
-        """What is not said is safe: sealed, checked, published, any port, bounded."""
+        """Options that are not given are safe: sealed, checked, published, any port, bounded."""
         settings = self.settings(*MINIMAL)
         self.assertEqual(
             (settings.listen, settings.publish, settings.spn_check), (("tcp:0",), True, "refuse")
@@ -193,7 +193,9 @@ class OptionsTests(SynchronousTestCase):
         )
 
     def test_groups_refused(self) -> None:
-        """What no ticket names, and nothing at all; a denial alone allows no client."""
+        """Groups that no ticket names, and no rule at all, are refused; a denial alone allows no
+        client.
+        """
         for sid in ("S-1-5-32-544", "S-1-1-0", "S-1-5-11"):
             for option in ("--allow-group", "--deny-group"):
                 self.assertIn(
@@ -227,7 +229,7 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual(settings.policy, AccessPolicy(("*@EXAMPLE.COM", "a@B"), ("c@D",)))
 
     def test_accounts(self) -> None:
-        """Who is named as the log does is taken; with a realm behind it the line has the right
+        """A name as the log has it is taken; with a realm behind it the line has the right
         spelling.
         """
         settings = self.settings(*MINIMAL, "--deny", "LAB\\bob", "--allow", "LAB\\al*")
@@ -257,7 +259,7 @@ class OptionsTests(SynchronousTestCase):
         self.assertIn("exactly one", self.refused(*MINIMAL, "--forward", "tcp:localhost:1"))
 
     def test_told_to_the_backend(self) -> None:
-        """What a backend is told needs a backend; ident a loopback address of its own."""
+        """Identity for a backend needs a backend; ident a loopback address of its own."""
         forward = (*MINIMAL[:4], *MINIMAL[5:], "--forward", "tcp:127.0.0.1:5432")
         plain = self.settings(*forward)
         told = (plain.proxy_protocol, plain.proxy_groups, plain.ident_address)

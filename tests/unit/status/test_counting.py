@@ -44,7 +44,7 @@ class CountingCase(ServiceCase):
 
 
 class CountingTests(CountingCase):
-    """What happens to connections."""
+    """Events of connections."""
 
     def test_session(self) -> None:
         """A session counts when it begins, its bytes at once, and its end with its result."""
@@ -120,7 +120,7 @@ class CountingTests(CountingCase):
 
 
 class FloodTests(CountingCase):
-    """What strangers and clients may write, and how often."""
+    """Text that strangers and clients may write, and how often."""
 
     def refuse_often(self, count: int) -> None:
         """Refusals of strangers from many addresses, and of many names."""

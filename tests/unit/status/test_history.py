@@ -42,7 +42,7 @@ class HistoryTests(SynchronousTestCase):
         self.assertEqual(self.hour(START + 360), [*expected, (5, 0, 0, 2), (6, 0, 0, 1)])
 
     def test_older_than_an_hour(self) -> None:
-        """What is older is forgotten, but for the sessions that last."""
+        """Figures that are older are forgotten, but for the sessions that last."""
         self.history.began(START)
         self.history.refused(START)
         later = self.history.hour(START + 2 * 3600)

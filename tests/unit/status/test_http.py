@@ -197,7 +197,7 @@ class PageTests(StatusCase):
 
 
 class RefusalTests(StatusCase):
-    """What watchers do not send."""
+    """Requests that watchers do not send."""
 
     def test_codes(self) -> None:
         """Everything else is refused, whatever may come behind it."""
@@ -291,8 +291,8 @@ class WatcherTests(StatusCase):
         self.assertTrue(watchers[0][1].aborted)
 
     def test_room_of_others(self) -> None:
-        """Who floods, before or after, displaces its own and no watcher of another address, however
-        late that one asks.
+        """A watcher that floods, before or after, displaces its own and no watcher of another
+        address, however late that one asks.
         """
         early = [self.come(number) for number in (1, 2)]
         flood = [self.come(9) for _ in range(500)]

@@ -59,7 +59,7 @@ class PageTests(SynchronousTestCase):
         return found
 
     def test_shows(self) -> None:
-        """Who is there, who was refused and why, what is wrong and what fixes it."""
+        """The page shows who is there, who was refused and why, what is wrong and what fixes it."""
         found = self.outline(FULL)
         for text in (
             *("Not ready", "spn-missing", "SPN x/y", "as an administrator, run"),
@@ -96,7 +96,7 @@ class PageTests(SynchronousTestCase):
         self.assertIn("1,770 allowed, 1,830 refused, at most 3 sessions at once", found.text)
 
     def test_hostile(self) -> None:
-        """What others wrote stays text: no element, attribute or control character comes of it."""
+        """Words of others stay text: no element, attribute or control character comes of it."""
         finding = Finding("spn-missing", EVIL, EVIL, (EVIL, Command("mutauth", EVIL)))
         name = short_name(EVIL)
         evil = Snapshot(

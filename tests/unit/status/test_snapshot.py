@@ -24,7 +24,7 @@ class SnapshotTests(SynchronousTestCase):
         )
 
     def test_not_ours(self) -> None:
-        """What is no snapshot is an error, not a half one."""
+        """Bytes that are no snapshot are an error, not a half one."""
         good = FULL.as_json()
         for spoilt in (
             {},

@@ -39,7 +39,7 @@ class PairTests(SynchronousTestCase):
         self.assertEqual(pair.client.received, [b"hello, bob@EXAMPLE.COM"])
 
     def test_names(self) -> None:
-        """What the page names is there, and what is there is on the page."""
+        """Names on the page are there, and those that are there are on the page."""
         for name in testing.__all__:
             self.assertTrue(hasattr(testing, name), name)
             self.assertIn(name.removeprefix("Authenticated").lower(), str(testing.__doc__).lower())

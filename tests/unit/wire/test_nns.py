@@ -177,7 +177,7 @@ class RecordTests(SynchronousTestCase):
 
 
 class FeedTests(SynchronousTestCase):
-    """What waits in a reader."""
+    """Bytes that wait in a reader."""
 
     def test_one_large_read(self) -> None:
         """One read of the connection may bring many records."""
@@ -202,7 +202,7 @@ class FeedTests(SynchronousTestCase):
 
 
 class ChunkingTests(SynchronousTestCase):
-    """What the network does to the stream does not matter."""
+    """Cuts that the network makes in the stream do not matter."""
 
     frames = st.lists(
         st.builds(Token, st.binary(max_size=300), st.booleans())

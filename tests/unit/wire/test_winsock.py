@@ -249,8 +249,8 @@ class HandshakeTests(SynchronousTestCase):
         self.assertEqual(client.factory.built, [])
 
     def test_denied(self) -> None:
-        """Who is denied sees the connection close, and no token that would have completed its
-        side.
+        """A client that is denied sees the connection close, and no token that would have completed
+        its side.
         """
 
         def authorize(identity: PeerIdentity) -> None:
@@ -297,7 +297,7 @@ class RecordCase(SynchronousTestCase):
         self.receiver = records_on(server, self.security)
 
     def receive(self, data: bytes) -> list[Any]:
-        """What comes out at the other end."""
+        """Bytes that come out at the other end."""
         self.receiver.feed(data)
         events = []
         while (event := self.receiver.next_event()) is not None:
@@ -405,7 +405,7 @@ class SignedTests(RecordCase):
         self.assertEqual(self.receive(b"".join(frames)), [Data(b"hello"), EndOfStream()])
 
     def test_attacks(self) -> None:
-        """What is changed, repeated or dropped is not delivered."""
+        """Records that are changed, repeated or dropped are not delivered."""
         frames = [
             frame for data in (b"zero", b"one", b"two") for frame in self.sender.protect(data)
         ]

@@ -59,7 +59,7 @@ class UsageTests(SynchronousTestCase):
 
 
 class PrintingTests(SynchronousTestCase):
-    """What is printed of what was found or done."""
+    """Lines about what was found or done."""
 
     def run_with(self, answer: Any, *words: str) -> Result:
         self.patch(command, "in_directory", lambda options, work, **_: answer)
@@ -113,7 +113,7 @@ class PrintingTests(SynchronousTestCase):
         self.assertEqual(value["stale_spns"][0]["account"], "svc")
 
     def test_publish_and_remove(self) -> None:
-        """What was written, or that there was nothing to write; what was deleted."""
+        """Lines tell what was written, or that there was nothing to write; what was deleted."""
         words = ("publish", str(GUID), "--port", "9000")
         self.assertEqual(
             self.run_with((POINT, ["serviceDNSName"]), *words).stdout,

@@ -52,7 +52,7 @@ class UsageTests(SynchronousTestCase):
 
 
 class PrintingTests(SynchronousTestCase):
-    """What is printed of what was found or done."""
+    """Lines about what was found or done."""
 
     def run_with(self, answer: Any, *words: str) -> Result:
         self.patch(command, "in_directory", lambda options, work, **_: answer)
