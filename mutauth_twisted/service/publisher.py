@@ -136,6 +136,11 @@ class Publisher:
         return self._key_fault
 
     @property
+    def _stands(self) -> bool:
+        """True if the object has the address, as far as is known."""
+        return self._publishes and self._is_there and not self._is_held
+
+    @property
     def figures(self) -> dict[str, float]:
         """Figures of :data:`~mutauth_twisted.status.metrics.METRICS` about the directory."""
         found: dict[str, float] = {}
@@ -145,7 +150,7 @@ class Publisher:
         if self._spns_are_right is not None and self._settings.spn_check != "off":
             found["spns_registered"] = int(self._spns_are_right)
         if self._settings.publish:
-            found["published"] = int(self._publishes and self._is_there)
+            found["published"] = int(self._stands)
         if (end := self._directory.ticket_end) is not None:
             found["ticket_end_timestamp_seconds"] = end
         return found
@@ -155,11 +160,11 @@ class Publisher:
         """The published object, its address, SPNs and account, for people."""
         if self._entry is None or self._standing is None:
             return (("Account", self.principal),)
-        found, is_published = self._standing.found, self._publishes and self._is_there
+        found = self._standing.found
         address = f"{self._settings.service.host} {self._entry.published}"
         return (
             (self._entry.kind, found.dn),
-            ("Published address", address if is_published else "none"),
+            ("Published address", address if self._stands else "none"),
             *(("SPN", str(spn)) for spn in found.spns),
             ("Account", self._standing.account.dn),
         )

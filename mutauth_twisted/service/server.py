@@ -31,6 +31,7 @@ from mutauth_twisted.service.keyfiles import KeyFiles
 from mutauth_twisted.service.publisher import GRACE, Publisher
 from mutauth_twisted.settings.service import Settings
 from mutauth_twisted.status.counting import Counting, sessions
+from mutauth_twisted.status.metrics import Value
 from mutauth_twisted.status.snapshot import Snapshot
 
 #: How long a stopping service waits for the directory, in seconds.
@@ -218,15 +219,23 @@ class MutualAuthService:
         live, fault = factory.sessions, factory.fault
         wrong: list[Finding | None] = [fault, *factory.slots.shortages]
         warnings: list[Finding | None] = [*keys.warnings]
-        if self._backend is not None:
-            health = self._health
-            wrong.append(health.fault if health is not None else self._backend.fault)
+        figures: dict[str, Value] = {}
+        if (backend := self._backend) is not None:
+            down = self._health.fault if self._health is not None else backend.fault
+            wrong.append(down)
+            figures["backend_up"] = int(down is None)
+            figures["backend_connections_total"] = {
+                "connected": backend.connected,
+                "failed": backend.failed,
+            }
         if publisher is not None:
             wrong[:0] = publisher.wrong
+            figures |= publisher.figures
             if (stale := publisher.key_fault) is not None:
                 (wrong if stale.severity == "error" else warnings).append(stale)
         if trail is not None:
             (wrong if self._settings.audit_required else warnings).append(trail.fault)
+            figures["audit_lost_events_total"] = trail.lost
         return Snapshot(
             self.name,
             tuple(describe(port.getHost()) for port in self._ports) if is_serving else (),
@@ -234,8 +243,7 @@ class MutualAuthService:
                 **self._counting.values(live),
                 **factory.slots.figures,
                 **keys.figures,
-                **(publisher.figures if publisher is not None else {}),
-                **({"audit_lost_events_total": trail.lost} if trail is not None else {}),
+                **figures,
             },
             wrong=tuple(filter(None, wrong)),
             warnings=tuple(filter(None, warnings)),

@@ -139,6 +139,12 @@ METRICS: Final[Mapping[str, Figure]] = {
     ),
     "received_bytes_total": Figure("counter", "Bytes that clients sent in sessions."),
     "sent_bytes_total": Figure("counter", "Bytes that clients were sent in sessions."),
+    "backend_up": Figure(
+        "gauge", "1 if nothing is known to be wrong with it, 0 otherwise.", join=min
+    ),
+    "backend_connections_total": Figure(
+        "counter", "Attempts to connect to it: connected, or failed.", "result"
+    ),
     "audit_lost_events_total": Figure("counter", "Events that the audit trail lost."),
     "keytab_kvno": Figure("gauge", "Highest version of the service's keys.", join=min),
     "keytab_modified_timestamp_seconds": Figure(

@@ -243,6 +243,32 @@ class FigureTests(CommandTestCase):
             found = self.await_figures(service, **counted, **limits, ready=1.0)
             self.assertEqual(found["sessions"], 0)
 
+    def test_backend(self) -> None:
+        """A backend that is down is told, and that the address was withdrawn for it, however often
+        the directory is checked meanwhile.
+        """
+        self.install()
+        listener = socket.create_server(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+        words = ("--forward", f"tcp:127.0.0.1:{port}", "--backend-check", "0.2")
+        status = ("--status", "tcp:0:interface=127.0.0.1", "--check-interval", "0.2")
+        with self.service(*words, *status) as service:
+            service.read_on()
+            up = {"backend_up": 1.0, "published": 1.0, "ready": 1.0}
+            down = {"backend_up": 0.0, "published": 0.0, "ready": 0.0}
+            self.await_figures(service, **up)
+            listener.close()
+            checked = self.await_figures(service, **down)["directory_check_timestamp_seconds"]
+            for _ in range(2):
+                found = self.await_figures(service, **down)
+                while found["directory_check_timestamp_seconds"] <= checked:
+                    found = self.await_figures(service, **down)
+                checked = found["directory_check_timestamp_seconds"]
+            self.assertGreater(found["backend_connections_total:failed"], 1)
+            self.assertEqual(found["problems:backend-unreachable"], 1)
+            with socket.create_server(("127.0.0.1", port)):
+                self.await_figures(service, **up)
+
     def test_unix(self) -> None:
         """A UNIX socket has the mode that is asked for, and the same pages."""
         path = Path(self.state) / "status.sock"
