@@ -272,18 +272,16 @@ class CommandTests(CommandTestCase):
             rf"spn={self.service_class}/{self.host}"
         )
 
+    def add_spn(self) -> None:
+        """Register the service's SPN until the test ends."""
+        spn = f"{self.service_class}/{self.host}"
+        words = ("svc-echo", spn, "--nameserver", self.lab.nameserver)
+        self.assertEqual(self.mutauth("spn", "add", *words, user="administrator").code, 0)
+        self.addCleanup(self.mutauth, "spn", "delete", *words, user="administrator")
+
     def test_members(self) -> None:
         """alice is in echo-users and gets in; bob is not."""
-        add = (
-            "spn",
-            "add",
-            "svc-echo",
-            f"{self.service_class}/{self.host}",
-            "--nameserver",
-            self.lab.nameserver,
-        )
-        self.assertEqual(self.mutauth(*add, user="administrator").code, 0)
-        self.addCleanup(self.mutauth, "spn", "delete", *add[2:], user="administrator")
+        self.add_spn()
         options = (
             "--allow",
             "nobody@LAB.EXAMPLE",
@@ -303,16 +301,7 @@ class CommandTests(CommandTestCase):
 
     def test_denied(self) -> None:
         """Everyone but the members."""
-        add = (
-            "spn",
-            "add",
-            "svc-echo",
-            f"{self.service_class}/{self.host}",
-            "--nameserver",
-            self.lab.nameserver,
-        )
-        self.assertEqual(self.mutauth(*add, user="administrator").code, 0)
-        self.addCleanup(self.mutauth, "spn", "delete", *add[2:], user="administrator")
+        self.add_spn()
         with self.service("--deny-group", "echo-users@lab.example", *self.NOTHING) as service:
             alice = self.mutauth("connect", self.direct(service.port), given="hello\n")
             bob = self.mutauth("connect", self.direct(service.port), given="hello\n", user="bob")

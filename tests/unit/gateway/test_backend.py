@@ -8,7 +8,7 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost, ConnectionRefusedError
 from twisted.internet.task import Clock
-from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -21,34 +21,7 @@ from mutauth_twisted.gateway.backend import (
     make_backend,
 )
 from mutauth_twisted.gateway.relay import RelayFactory
-
-
-class _Transport(StringTransport):
-    """Remembers that it was aborted."""
-
-    aborted = False
-
-    def abortConnection(self) -> None:
-        self.aborted = True
-
-
-class _Endpoint:
-    """A client endpoint whose connections the test makes."""
-
-    def __init__(self) -> None:
-        self.factory: Any = None
-        self.connecting: Deferred[Any] = Deferred()
-        self.transport = _Transport()
-
-    def connect(self, factory: Any) -> Deferred[Any]:
-        self.factory = factory
-        return self.connecting
-
-    def succeed(self) -> Any:
-        service = self.factory.buildProtocol(None)
-        service.makeConnection(self.transport)
-        self.connecting.callback(service)
-        return service
+from tests.unit.gateway.memory import MemoryEndpoint, MemoryTransport
 
 
 class _Told(Introduction):
@@ -71,10 +44,10 @@ class IntroductionTests(SynchronousTestCase):
     """Bytes that go before the client's."""
 
     def setUp(self) -> None:
-        self.endpoint = _Endpoint()
+        self.endpoint = MemoryEndpoint()
         self.notes: list[Any] = []
         self.refusals: list[Failure] = []
-        self.transport = _Transport()
+        self.transport = MemoryTransport()
 
     def connect(self, *introducers: Any) -> Any:
         """A client's side of the relay."""
@@ -185,9 +158,9 @@ class LocalTests(SynchronousTestCase):
         """A local name that is not resolved to this machine is found out before a byte is sent."""
         reactor = MemoryReactorClock()
         backend = make_backend(reactor, "tcp:127.0.0.1:80", [lambda client: _Told("one", [])])
-        connecting = backend.connect(_Transport())
+        connecting = backend.connect(MemoryTransport())
         service: Any = reactor.tcpClients[0][2].buildProtocol(None)
-        elsewhere = _Transport(peerAddress=IPv4Address("TCP", "192.0.2.1", 80))
+        elsewhere = MemoryTransport(peerAddress=IPv4Address("TCP", "192.0.2.1", 80))
         service.makeConnection(elsewhere)
         self.assertTrue(elsewhere.aborted)
         self.assertEqual(elsewhere.value(), b"")
@@ -213,12 +186,12 @@ class FaultTests(SynchronousTestCase):
 
     def test_counted(self) -> None:
         """Failures are counted, and stand for a while, unless a connection is made."""
-        clock, endpoint = Clock(), _Endpoint()
+        clock, endpoint = Clock(), MemoryEndpoint()
         backend = Backend(clock, cast(Any, endpoint), "tcp:127.0.0.1:80", timeout=3)
         self.assertIsNone(backend.fault)
         for number in (1, 2):
             endpoint.connecting = Deferred()
-            connecting = backend.connect(_Transport())
+            connecting = backend.connect(MemoryTransport())
             clock.advance(3)
             error = self.failureResultOf(connecting, NetworkError).value
             self.assertIn("did not answer within 3 s", str(error))
@@ -231,20 +204,20 @@ class FaultTests(SynchronousTestCase):
         self.failureResultOf(self.failed(backend, endpoint), NetworkError)
         self.assertIsNotNone(backend.fault)
         endpoint.connecting = Deferred()
-        backend.connect(_Transport())
+        backend.connect(MemoryTransport())
         endpoint.succeed()
         self.assertIsNone(backend.fault)
         self.assertEqual((backend.connected, backend.failed), (1, 3))
 
-    def failed(self, backend: Backend, endpoint: _Endpoint) -> Deferred[Any]:
+    def failed(self, backend: Backend, endpoint: MemoryEndpoint) -> Deferred[Any]:
         """A connection that cannot be made."""
-        connecting = backend.connect(_Transport())
+        connecting = backend.connect(MemoryTransport())
         endpoint.connecting.errback(ConnectionRefusedError())
         return connecting
 
     def test_probe(self) -> None:
         """A probe says what it has to without a client, and leaves."""
-        endpoint = _Endpoint()
+        endpoint = MemoryEndpoint()
         backend = Backend(Clock(), cast(Any, endpoint), greeting=b"nobody")
         probing = backend.probe()
         endpoint.succeed()
@@ -254,9 +227,9 @@ class FaultTests(SynchronousTestCase):
 
     def test_gone_before_ready(self) -> None:
         """A connection that ends within its TLS handshake was none."""
-        endpoint = _Endpoint()
+        endpoint = MemoryEndpoint()
         backend = Backend(Clock(), cast(Any, endpoint), name="db.example")
-        connecting = backend.connect(_Transport())
+        connecting = backend.connect(MemoryTransport())
         service = endpoint.succeed()
         self.assertNoResult(connecting)
         service.connectionLost(Failure(ConnectionLost()))

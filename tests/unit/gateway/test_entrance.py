@@ -6,37 +6,16 @@ from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IHalfCloseableDescriptor
 from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
 
 from mutauth_twisted.errors import NetworkError, SessionRefused
 from mutauth_twisted.gateway.entrance import KEPT, SESSIONS, EntranceFactory
 from mutauth_twisted.gateway.relay import HalfClosed
+from tests.unit.gateway.memory import MemoryTransport
 
 REFUSED = SessionRefused.of("srv1", "backend-unreachable")
-
-
-@implementer(IHalfCloseableDescriptor)
-class _Transport(StringTransport):
-    """Remembers how it was ended."""
-
-    aborted = half_closed = False
-
-    def loseWriteConnection(self) -> None:
-        self.half_closed = True
-
-    def readConnectionLost(self, reason: Failure) -> None:
-        """Nobody calls it here."""
-
-    def writeConnectionLost(self, reason: Failure) -> None:
-        """Nobody calls it here."""
-
-    def abortConnection(self) -> None:
-        self.aborted = True
 
 
 class _Endpoint:
@@ -55,10 +34,10 @@ class _Endpoint:
         self.shunned.append(connected)
         return self.others
 
-    def succeed(self) -> tuple[Any, _Transport]:
+    def succeed(self) -> tuple[Any, MemoryTransport]:
         """The session that was asked for last, and its transport."""
         factory, connecting = self.attempts[-1]
-        session, transport = factory.buildProtocol(None), _Transport()
+        session, transport = factory.buildProtocol(None), MemoryTransport()
         session.makeConnection(transport)
         connecting.callback(session)
         return session, transport
@@ -78,7 +57,7 @@ class EntranceTests(SynchronousTestCase):
             cast(Any, self.endpoint), self.refusals.append, half_closed=half_closed
         )
         self.plain: Any = factory.buildProtocol(None)
-        self.transport = _Transport()
+        self.transport = MemoryTransport()
         self.plain.makeConnection(self.transport)
         self.session, self.network = self.endpoint.succeed()
 

@@ -4,58 +4,15 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost, ConnectionRefusedError
-from twisted.internet.interfaces import IHalfCloseableDescriptor
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
 
 from mutauth_twisted.gateway.backend import Backend
 from mutauth_twisted.gateway.relay import RelayFactory
-
-
-@implementer(IHalfCloseableDescriptor)
-class _Transport(StringTransport):
-    """Remembers how its output was ended."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.half_closed = False
-        self.aborted = False
-
-    def loseWriteConnection(self) -> None:
-        self.half_closed = True
-
-    def readConnectionLost(self, reason: Failure) -> None:
-        """Nobody calls it here."""
-
-    def writeConnectionLost(self, reason: Failure) -> None:
-        """Nobody calls it here."""
-
-    def abortConnection(self) -> None:
-        self.aborted = True
-
-
-class _Target:
-    """A client endpoint whose one connection the test makes."""
-
-    def __init__(self) -> None:
-        self.cancelled = False
-        self.connecting: Deferred[Any] = Deferred(lambda _: setattr(self, "cancelled", True))
-        self.transport = _Transport()
-
-    def connect(self, factory: Any) -> Deferred[Any]:
-        self.factory = factory
-        return self.connecting
-
-    def succeed(self) -> Any:
-        service = self.factory.buildProtocol(None)
-        service.makeConnection(self.transport)
-        self.connecting.callback(service)
-        return service
+from tests.unit.gateway.memory import MemoryEndpoint, MemoryTransport
 
 
 class RefusedTests(SynchronousTestCase):
@@ -63,11 +20,11 @@ class RefusedTests(SynchronousTestCase):
 
     def test_whoever_is_told_fails(self) -> None:
         """The accepted connection is aborted, whatever becomes of telling why."""
-        target = _Target()
+        target = MemoryEndpoint()
         relay = RelayFactory(
             Backend(Clock(), cast(Any, target)).connect, lambda failure: 1 / 0
         ).buildProtocol(None)
-        transport = _Transport()
+        transport = MemoryTransport()
         relay.makeConnection(transport)
         target.connecting.errback(Failure(ConnectionRefusedError()))
         self.assertTrue(transport.aborted)
@@ -79,8 +36,8 @@ class RelayTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.target = _Target()
-        self.transport = _Transport()
+        self.target = MemoryEndpoint()
+        self.transport = MemoryTransport()
         self.refusals: list[Failure] = []
         connect = Backend(self.clock, cast(Any, self.target)).connect
         self.client: Any = RelayFactory(connect, self.refusals.append).buildProtocol(None)
