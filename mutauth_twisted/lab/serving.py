@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +45,22 @@ class Service:
     def log(self) -> str:
         """Everything that it has printed so far."""
         return "".join(self.lines)
+
+    def wait_for(self, text: str) -> str:
+        """Wait for a line with a text in it; returns the line.
+
+        :raises LabError: when it does not come, or the service has ended without it.
+        """
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            is_over = self.process.poll() is not None or time.monotonic() > deadline
+            for line in tuple(self.lines):
+                if text in line:
+                    return line
+            if is_over:
+                cause = f"no line has {text!r}; its last one: {_last(self.lines)}"
+                raise LabError("twistd mutauth", cause, "fix the cause")
+            time.sleep(0.01)
 
     def stop(self) -> int:
         """End it as a service manager does; returns its exit code."""

@@ -37,7 +37,7 @@ class StrangerTests(LabMixin, TestCase):
         service = self.serve("{name}b", "--echo", "--allow-group", "echo-users")
         with self.assertRaises(AuthenticationError):
             await self.client_of(service).connect(RecorderFactory())
-        self.assertIn("access-denied", service.log)
+        self.assertIn("bob", service.wait_for("access-denied"))
 """
 
 _FIXTURES = """
