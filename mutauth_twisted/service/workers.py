@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from attrs import evolve, frozen
 from twisted.internet.defer import Deferred, TimeoutError
-from twisted.internet.error import ProcessDone
+from twisted.internet.error import ProcessDone, ProcessExitedAlready
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
@@ -97,7 +98,8 @@ class _Worker(ProcessProtocol):
         self.send({"start": self._start.as_json()})
 
     def send(self, message: dict[str, Any]) -> None:
-        self.transport.writeToChild(0, line_of(message))
+        with suppress(KeyError):  # its end of the pipe is closed: it ends, which will be told
+            self.transport.writeToChild(0, line_of(message))
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
         try:
@@ -117,7 +119,7 @@ class _Worker(ProcessProtocol):
 
     def kill(self) -> None:
         """End it now; its sessions are cut."""
-        if not self.ended.called:
+        with suppress(ProcessExitedAlready):
             self.transport.signalProcess("KILL")
 
     def processEnded(self, reason: Failure) -> None:
