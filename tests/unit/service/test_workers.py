@@ -178,7 +178,7 @@ class WorkersTests(SynchronousTestCase):
         self.flushLoggedErrors()
 
     def test_counters_never_go_back(self) -> None:
-        """What one has counted outlasts it, and its sessions do not."""
+        """A count outlasts the worker that made it, and its sessions do not."""
         one, other = self.begin()
         self.say_more(one, sessions=3, ended=10)
         self.say_more(other, sessions=2, ended=5)
