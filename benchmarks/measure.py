@@ -122,7 +122,7 @@ class Server:
         self.kind = kind
         command = [sys.executable, str(ROOT / "benchmarks" / "serve.py"), kind, str(directory)]
         self._process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, text=True, env=_environment()
+            command, stdout=subprocess.PIPE, text=True, env=environment()
         )
         assert self._process.stdout is not None
         try:
@@ -158,7 +158,7 @@ class Server:
         )
 
 
-def _environment() -> Mapping[str, str]:
+def environment() -> Mapping[str, str]:
     path = os.environ.get("PYTHONPATH")
     return {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{path}" if path else str(ROOT)}
 

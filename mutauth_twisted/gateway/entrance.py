@@ -82,13 +82,11 @@ class _Entered(Accepted):
             if self._size > KEPT:
                 self._settle()
         if self._session is not None:
-            session: Any = self._session.transport
-            session.write(data)
+            self._session.send(data)
 
     def _answered(self, data: bytes) -> None:
         self._settle()
-        transport: Any = self.transport
-        transport.write(data)
+        self.send(data)
 
     def _settle(self) -> None:
         if self._kept is None or self._session is None:
@@ -96,11 +94,9 @@ class _Entered(Accepted):
         self._kept = None
         # What waits for silence may stand between.
         if self.dataReceived == self._asked:
-            session: Any = self._session.transport
-            self.dataReceived = session.write  # type: ignore[method-assign]
+            self.dataReceived = self._session.send  # type: ignore[method-assign]
         if self._session.dataReceived == self._answered:
-            transport: Any = self.transport
-            self._session.dataReceived = transport.write  # type: ignore[method-assign]
+            self._session.dataReceived = self.send  # type: ignore[method-assign]
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._kept = self._session = None

@@ -32,6 +32,7 @@ from zope.interface import implementer
 
 from mutauth_twisted.errors import MutualAuthError
 from mutauth_twisted.net.draining import Live
+from mutauth_twisted.net.outlet import eager
 from mutauth_twisted.net.sockets import (
     abort_when_taken,
     end_when_stalled,
@@ -112,6 +113,8 @@ class Relay(Protocol):
         #: How long the two may be half-closed; None: for ever.
         self.half_closed: HalfClosed | None = None
         self._silence: _Silence | None = None
+        #: Sends to this side, at once where its kernel takes it.
+        self.send: Any = _drop
         #: Is told when this side's connection is over.
         self.ended: Callable[[Relay], None] = lambda _: None
 
@@ -123,17 +126,22 @@ class Relay(Protocol):
         for one, two in ((self, other), (other, self)):
             one._other = two
             sink: Any = two.transport
+            if isinstance(sink, ProtectedTransport):
+                eager(sink.network)
+                two.send = sink.write
+            else:
+                two.send = eager(sink).write
             sink.registerProducer(one, True)
         other.half_closed = self.half_closed
         for one, two in ((self, other), (other, self)):
-            one._pass_on(two.transport)
+            one._pass_on(two.send)
 
-    def _pass_on(self, sink: Any) -> None:
+    def _pass_on(self, send: Any) -> None:
         for data in self._early:
-            sink.write(data)
+            send(data)
         self._early.clear()
         # Each piece costs: no call of ours is between the two transports.
-        self.dataReceived = sink.write  # type: ignore[method-assign]
+        self.dataReceived = send  # type: ignore[method-assign]
         if self._input_over:
             self._pass_end()
 
@@ -173,7 +181,7 @@ class Relay(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         release(self.transport)
-        self.dataReceived = _drop  # type: ignore[method-assign]
+        self.dataReceived = self.send = _drop  # type: ignore[method-assign]
         self._stop_waiting()
         self.ended(self)
         other, self._other = self._other, None

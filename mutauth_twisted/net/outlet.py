@@ -27,16 +27,22 @@ class Outlet:
     it, is left to the transport, and so is everything once there is a producer, which
     the transport has to pause.
 
+    An *eager* one sends by itself what is written, too, whenever the transport has nothing left to
+    send: for writers who write once for each of their reads, and would wait for an answer.  Its
+    transport pauses the producer as ever, for as long as it has what the kernel did not take.
+
     :param transport: the transport.
+    :ivar eager: whether it is.
     """
 
-    __slots__ = ("_direct", "_gathered", "_transport")
+    __slots__ = ("_direct", "_gathered", "_transport", "eager")
 
     def __init__(self, transport: Connection) -> None:
         self._transport: Any = transport
         #: Whether the transport's own buffer is empty, as it was never given anything.
         self._direct = True
         self._gathered: list[bytes] | None = None
+        self.eager = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
@@ -76,9 +82,16 @@ class Outlet:
         """See ITransport."""
         if self._gathered is not None:
             self._gathered.append(data)
-        else:
-            self._direct = False
-            self._transport.write(data)
+            return
+        self._direct = False
+        transport = self._transport
+        if self.eager and len(data) <= _SHORT and _is_idle(transport):
+            sent = transport.writeSomeData(data)
+            if sent == len(data):
+                return
+            if isinstance(sent, int):
+                data = data[sent:]
+        transport.write(data)
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
         """See ITransport."""
@@ -107,6 +120,29 @@ class Outlet:
         """See IConsumer."""
         self._hand_over(self._gathered)
         self._transport.registerProducer(producer, streaming)
+
+
+def _is_idle(transport: Any) -> bool:
+    """True if a transport may send, and has nothing left to send: by its own sums, as nothing tells
+    them (:func:`mutauth_twisted.net.sockets.unsent`).
+    """
+    return (
+        not transport._tempDataLen
+        and len(transport.dataBuffer) == transport.offset
+        and transport.connected
+        and not (transport.disconnecting or transport._writeDisconnecting or transport.TLS)
+    )
+
+
+def eager(transport: Any) -> Any:
+    """The eager outlet of a transport, where it is a TCP or Unix socket's; else the transport
+    itself.
+    """
+    if not isinstance(transport, (Connection, Outlet)):
+        return transport
+    made = transport if isinstance(transport, Outlet) else Outlet(transport)
+    made.eager = True
+    return made
 
 
 def outlet(transport: Any) -> Any:

@@ -11,7 +11,7 @@ from twisted.internet.tcp import Connection
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
-from mutauth_twisted.net.outlet import Outlet, outlet
+from mutauth_twisted.net.outlet import Outlet, eager, outlet
 from mutauth_twisted.net.transport import can_half_close
 
 
@@ -55,6 +55,61 @@ class OutletTests(SynchronousTestCase):
     def waits(self) -> bool:
         """Tell whether the reactor is to write."""
         return self.transport in self.reactor.getWriters()
+
+    def test_eager(self) -> None:
+        """An eager one sends by itself, though there is a producer, which is paused when the kernel
+        takes no more; nothing overtakes what waits.
+        """
+        producer = Producer()
+        outlet: Any = eager(self.transport)
+        outlet.registerProducer(producer, True)
+        outlet.write(b"question")
+        self.assertEqual(self.arrived(), b"question")
+        self.assertFalse(self.waits() or producer.paused)
+        said, count = bytes(range(256)) * 32, 0
+        while not self.waits():
+            outlet.write(said)
+            count += 1
+        for _ in range(10):
+            outlet.write(said)
+        self.assertTrue(producer.paused)
+        outlet.write(b"last")
+        heard = b""
+        while len(heard) < (count + 10) * len(said) + 4:
+            heard += self.arrived()
+            self.transport.doWrite()
+        self.assertEqual(heard, said * (count + 10) + b"last")
+        self.assertFalse(producer.paused)
+        outlet.write(b"and again")
+        self.assertEqual(self.arrived(), b"and again")
+
+    def test_eager_and_long(self) -> None:
+        """What is long is left to the transport, which puts it together with what follows."""
+        outlet: Any = eager(self.outlet)
+        self.assertIs(outlet, self.outlet)
+        outlet.write(bytes(100_000))
+        self.assertEqual(self.arrived(), b"")
+        self.assertTrue(self.waits())
+
+    def test_eager_and_closing(self) -> None:
+        """Behind an end nothing is sent, and a socket that fails is found out by the reactor."""
+        for end in ("loseConnection", "loseWriteConnection"):
+            self.setUp()
+            outlet: Any = eager(self.transport)
+            outlet.write(b"first")
+            getattr(self.transport, end)()
+            outlet.write(b"late")
+            self.assertEqual(self.arrived(), b"first", end)
+        self.setUp()
+        outlet = eager(self.transport)
+        self.peer.close()
+        outlet.write(b"to nobody")
+        self.assertTrue(self.waits())
+
+    def test_eager_elsewhere(self) -> None:
+        """A transport of another kind stays as it is."""
+        other = StringTransport()
+        self.assertIs(eager(other), other)
 
     def test_at_once(self) -> None:
         """Bytes that were written meanwhile leave with the release, in their order and in one
