@@ -40,7 +40,7 @@ from mutauth_twisted.net.sockets import (
     release,
     untaken,
 )
-from mutauth_twisted.net.transport import ProtectedTransport, can_half_close
+from mutauth_twisted.net.transport import LINGER, ProtectedTransport, can_half_close
 
 
 def _network(transport: Any) -> Any:
@@ -236,7 +236,7 @@ class Relay(Protocol):
         if isinstance(transport, ProtectedTransport):
             transport.cutConnection()
         else:
-            abort_when_taken(transport)
+            abort_when_taken(transport, LINGER)
 
     def abort(self) -> None:
         """Cut it at once, and with that the other side's connection."""

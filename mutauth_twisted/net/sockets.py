@@ -70,9 +70,11 @@ def untaken(transport: Any) -> int:
 _LOOK: Final = 0.05
 
 
-def abort_when_taken(transport: Any) -> None:
-    """Abort a connection once the peer has taken what was written, or some of it for
-    :data:`STALLED` seconds not; nothing more is read.
+def abort_when_taken(transport: Any, patience: float) -> None:
+    """Abort a connection once the peer has taken what was written, or nothing of it for a while;
+    nothing more is read.
+
+    :param patience: for how long, in seconds.
 
     A reset destroys what is still on its way, which a connection that is cut may have told.
     """
@@ -90,7 +92,7 @@ def abort_when_taken(transport: Any) -> None:
         now = untaken(transport)
         if now < left:
             since = reactor.seconds()
-        if now and reactor.seconds() - since < STALLED:
+        if now and reactor.seconds() - since < patience:
             reactor.callLater(_LOOK, look, now, since)
         else:
             transport.abortConnection()

@@ -139,6 +139,8 @@ class ProtectedTransport:
         self._lifetime: Lifetime | None = None
         self._most: float | None = None
         self._refused: Failure | None = None
+        #: Seconds for which the peer may take nothing of what was written, when all is to end.
+        self._patience: float = STALLED
         #: On a server, the connection's name in audit and in what a backend is told.
         self.connection_id: str | None = None
         #: Bytes that the application was given, and that it has written.
@@ -376,7 +378,7 @@ class ProtectedTransport:
         left = unsent(self._transport)
         if left < before:
             self._start_linger()
-        elif left and self._reactor.seconds() - since < STALLED:
+        elif left and self._reactor.seconds() - since < self._patience:
             self._linger_on(left, since)
         else:
             self._happened(Input.LINGERED, Failure(ConnectionAborted()) if left else None)
@@ -453,8 +455,9 @@ class ProtectedTransport:
 
     def cutConnection(self) -> None:
         """End after all that was written, without our end of stream: the peer is to see that what
-        is passed on to it was cut.
+        is passed on to it was cut.  It has :data:`LINGER` to take some of what was written.
         """
+        self._patience = LINGER
         self._happened(Input.CUT)
 
     def refuseSession(self, error: MutualAuthError) -> None:

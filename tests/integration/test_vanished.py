@@ -50,7 +50,7 @@ def reset(client: socket.socket) -> None:
 class CommandTests(CommandTestCase):
     """``twistd mutauth --forward`` and ``mutauth connect --listen``."""
 
-    timeout = 120
+    timeout = 180
     clients = 10
 
     def descriptors(self, *processes: Running) -> list[int]:
@@ -70,7 +70,7 @@ class CommandTests(CommandTestCase):
 
     def await_(self, condition: Callable[[], bool]) -> bool:
         """Wait until something holds; whether it does."""
-        until = time.monotonic() + 20
+        until = time.monotonic() + 60
         while not (holds := condition()) and time.monotonic() < until:
             time.sleep(0.1)
         return holds
@@ -182,7 +182,6 @@ class RelayTests(TestCase):
         """A client that has reset is noticed though nobody reads what it sent, and ends the
         connection to the service, which has some time to take it.
         """
-        self.patch(sockets, "STALLED", 2)
         client, _ = await self.relay()
         await self.fill(client)
         reset(client)
@@ -190,7 +189,6 @@ class RelayTests(TestCase):
 
     async def test_reset_by_the_service(self) -> None:
         """So is a service whose answers the client does not take."""
-        self.patch(sockets, "STALLED", 2)
         _, service = await self.relay()
         await self.fill(service)
         reset(service)
