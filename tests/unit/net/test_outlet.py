@@ -84,7 +84,7 @@ class OutletTests(SynchronousTestCase):
         self.assertEqual(self.arrived(), b"and again")
 
     def test_eager_and_long(self) -> None:
-        """What is long is left to the transport, which puts it together with what follows."""
+        """Long data are left to the transport, which puts it together with what follows."""
         outlet: Any = eager(self.outlet)
         self.assertIs(outlet, self.outlet)
         outlet.write(bytes(100_000))
