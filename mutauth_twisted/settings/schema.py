@@ -164,6 +164,14 @@ def _audit(text: str) -> str:
     raise UsageError(text, cause, f"write {Path(text).absolute()}, if that is the file")
 
 
+def _listen(text: str) -> str:
+    if text.startswith("haproxy:"):
+        cause = "it believes PROXY headers of any sender, and no limit or log line goes by it"
+        remedy = f"use {text.removeprefix('haproxy:')} and proxy-from, with the balancer's address"
+        raise UsageError(text, cause, remedy)
+    return _text(text)
+
+
 def _ident_address(text: str) -> tuple[str, int | str]:
     host, colon, place = text.partition(":")
     if not host.startswith("127.") or not isIPAddress(host):
@@ -204,6 +212,7 @@ _PATTERNS, _STRPORTS, _URLS = (
     evolve(kind, repeatable=True)
     for kind in (evolve(_PATTERN, convert=check_pattern), _STRPORT, Kind("URL"))
 )
+_PLACES = Kind("STRPORT", _listen, repeatable=True)
 _GROUPS, _SIDS = Kind("GROUP", _group, repeatable=True), Kind("SID", _sid, repeatable=True)
 _BALANCERS = Kind("ADDRESS", check_balancer, repeatable=True)
 _SMALL, _MANY, _MORE = _number(65535, 0), _number(100_000), _number(1_000_000)
@@ -326,7 +335,7 @@ SECTIONS: Mapping[tuple[str, Where], tuple[Option, ...]] = {
         ),
     ),
     ("What it serves", _SERVICE): (
-        Option("listen", _STRPORTS, "Server endpoint strings; tcp:0: any free port.", ("tcp:0",)),
+        Option("listen", _PLACES, "Server endpoint strings; tcp:0: any free port.", ("tcp:0",)),
         Option(
             "proxy-from",
             _BALANCERS,

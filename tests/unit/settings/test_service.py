@@ -258,6 +258,14 @@ class OptionsTests(SynchronousTestCase):
         self.assertIn("exactly one", self.refused(*MINIMAL[:4], *MINIMAL[5:]))
         self.assertIn("exactly one", self.refused(*MINIMAL, "--forward", "tcp:localhost:1"))
 
+    def test_headers_of_anybody(self) -> None:
+        """Twisted's own endpoint for PROXY headers is refused: clients would choose their address,
+        in the log, the audit trail, and what a backend is told.
+        """
+        line = self.refused(*MINIMAL, "--listen", "haproxy:tcp:9000")
+        self.assertIn("it believes PROXY headers of any sender", line)
+        self.assertIn("use tcp:9000 and proxy-from", line)
+
     def test_told_to_the_backend(self) -> None:
         """Identity for a backend needs a backend; ident a loopback address of its own."""
         forward = (*MINIMAL[:4], *MINIMAL[5:], "--forward", "tcp:127.0.0.1:5432")
