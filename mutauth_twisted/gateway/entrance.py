@@ -143,7 +143,7 @@ class EntranceFactory(RelayFactory):
     :param endpoint: makes authenticated connections; one that is :class:`Shunning` is told of
         instances that are of no use.
     :param refused: is told why a connection has no session; it is aborted then.
-    :param live: gets both sides of those that lead somewhere.
+    :param live: gets both sides of each, from when it is there.
     :param half_closed: how long they may be half-closed; None: for ever.
     """
 

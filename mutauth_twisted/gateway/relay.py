@@ -262,6 +262,7 @@ class Accepted(Relay):
 
     def connectionMade(self) -> None:
         super().connectionMade()
+        self._factory.begun(self)
         self._connect()
 
     def _connect(self) -> None:
@@ -272,8 +273,7 @@ class Accepted(Relay):
 
     def _connected(self, target: Relay) -> None:
         self._connecting = None
-        for side in (self, target):
-            self._factory.connected(side)
+        self._factory.begun(target)
         self.join(target)
         transport: Any = self.transport
         if not self._input_over:  # else there is nothing to read but the end, again
@@ -304,7 +304,7 @@ class RelayFactory(Factory):
     :param connect: makes the other one.
     :param refused: is told why it could not be made.  A mutauth client is told the error's code, if
         it has one; a plain connection is aborted then.
-    :param live: gets both sides of those that lead somewhere.
+    :param live: gets both sides of each, from when it is there.
     :param half_closed: how long they may be half-closed; None: for ever.
     """
 
@@ -326,8 +326,9 @@ class RelayFactory(Factory):
         """The relay for one accepted connection."""
         return Accepted(self)
 
-    def connected(self, side: Relay) -> None:
-        """One of two sides has the other one."""
+    def begun(self, side: Relay) -> None:
+        """One of two sides is there; the accepted one is from its first moment, for a stop to
+        wait for."""
         if self._live is not None:
             self._live.add(side)
             side.ended = self._live.discard

@@ -25,7 +25,7 @@ def leave(error: MutualAuthError) -> NoReturn:
     """End the process with the lines of an error and its code, before anything was started."""
     for each in errors_in(error):
         # What is wrong with an option begins with its place, FILE:LINE, as editors read it.
-        line = str(each) if isinstance(each, UsageError) else each.coded
+        line = str(each) if each.code == UsageError.code else each.coded
         sys.stderr.write(f"mutauth: {line}\n")
     sys.exit(error.exit_code)
 

@@ -181,17 +181,22 @@ class StoppingTests(ReliabilityTestCase):
     def transfer(self, gateway: Gateway, begun: threading.Barrier, text: bytes) -> str:
         """Send a text and read its echo at the same time; the echo's digest."""
         with gateway.connect() as client:
+            under_way = threading.Event()
 
             def send() -> None:
                 with contextlib.suppress(OSError):  # then the echo is incomplete
-                    client.sendall(text[:MEGABYTE])  # of which the kernel may hold all
+                    client.sendall(text[:MEGABYTE])
+                    under_way.wait(WAIT)
                     begun.wait(WAIT)
                     client.sendall(text[MEGABYTE:])
                     client.shutdown(socket.SHUT_WR)
 
             sending = threading.Thread(target=send)
             sending.start()
-            received = read_all(client)
+            # What is still in the kernel's queue has not been accepted.
+            first = client.recv(1)
+            under_way.set()
+            received = first + read_all(client)
             sending.join()
             return digest(received)
 
@@ -217,6 +222,35 @@ class StoppingTests(ReliabilityTestCase):
     def test_forwarder(self) -> None:
         """SIGTERM to the forwarder in the middle of 5 x 8 MiB each way: every byte arrives."""
         self.stopped("forwarder")
+
+    def test_forwarder_connecting(self) -> None:
+        """A client that was accepted, and whose session is still to come, is served to its end."""
+        opened = threading.Event()
+        with self.service() as service:
+            service.read_on()
+
+            def gate(connection: socket.socket) -> None:
+                opened.wait(WAIT)
+                where = (self.lab.address_of(self.host), service.port)
+                with socket.create_connection(where, WAIT) as onwards:
+                    answering = threading.Thread(target=pump, args=(onwards, connection))
+                    answering.start()
+                    pump(connection, onwards)
+                    answering.join(WAIT)
+
+            gates = self.backend(gate)
+            name = f"{self.service_class}/{self.host}/CN={self.service_class},CN=srv1,CN=Computers"
+            endpoint = f"mutauth:tcp\\:{HOST}\\:{gates.port}:spn={name},{self.lab.base_dn}"
+            with self.forwarder(endpoint, "--drain-timeout", "20") as forwarder:
+                forwarder.read_on()
+                with socket.create_connection((HOST, forwarder.port), WAIT) as client:
+                    client.sendall(b"hello")
+                    client.shutdown(socket.SHUT_WR)
+                    self.until(lambda: gates.served == 1)
+                    forwarder.process.send_signal(signal.SIGTERM)
+                    self.until(lambda: "interrupt again" in forwarder.log)
+                    opened.set()
+                    self.assertEqual(read_all(client), b"hello")
 
     def test_forwarder_twice(self) -> None:
         """A second signal to the forwarder cuts a connection that would have gone on."""

@@ -344,7 +344,8 @@ class NameTests(CommandTestCase):
         """However many clients have come for a plain service whose name hangs, it is asked for
         once, and SIGTERM ends it.
         """
-        words = ("--publish", "none", "--spn-check", "off", "--forward", "tcp:db.hung.example:5432")
+        backend = ("--forward", "tcp:db.hung.example:5432", "--unsafe-backend")
+        words = ("--publish", "none", "--spn-check", "off", *backend)
         endpoint = (
             f"mutauth:tcp\\:{self.lab.address_of(self.host)}\\:{{}}:"
             f"spn={self.service_class}/{self.host}"
