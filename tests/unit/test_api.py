@@ -14,6 +14,12 @@ import mutauth_twisted
 from mutauth_twisted.endpoints.located import LocatedEndpoint
 
 
+def words_of(program: str) -> list[str]:
+    """Words that a program prints in an interpreter of its own."""
+    command = [sys.executable, "-c", program]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+
+
 class ApiTests(SynchronousTestCase):
     """The package's own names."""
 
@@ -52,9 +58,9 @@ class ApiTests(SynchronousTestCase):
     def test_loads_nothing(self) -> None:
         """Importing the package loads neither Twisted nor any of its parts."""
         shown = "import mutauth_twisted, sys; print(*sys.modules)"
-        command = [sys.executable, "-c", shown]
-        loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-        parts = [name for name in loaded if name.startswith(("mutauth_twisted.", "twisted."))]
+        parts = [
+            name for name in words_of(shown) if name.startswith(("mutauth_twisted.", "twisted."))
+        ]
         self.assertEqual(parts, [])
 
     def test_without_ntlm(self) -> None:
@@ -65,9 +71,7 @@ class ApiTests(SynchronousTestCase):
             "import mutauth_twisted.endpoints.strings, mutauth_twisted.service.tap\n"
             "print(*(name for name in sys.modules if 'ntlm' in name))"
         )
-        command = [sys.executable, "-c", shown]
-        loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-        self.assertEqual(loaded, [])
+        self.assertEqual(words_of(shown), [])
 
     def test_help_is_cheap(self) -> None:
         """``mutauth --help`` loads neither Twisted nor what talks to a KDC or a directory."""
@@ -78,8 +82,7 @@ class ApiTests(SynchronousTestCase):
             "try:\n    main(prog_name='mutauth')\n"
             "except SystemExit:\n    print(*sys.modules)"
         )
-        command = [sys.executable, "-c", shown]
-        loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        loaded = words_of(shown)
         self.assertIn("click", loaded)
         heavy = {
             "twisted",

@@ -384,6 +384,11 @@ def keys_made() -> Any:
     )
 
 
+def endpoints_made() -> Any:
+    """Server endpoints, made as ever; the patch remembers from what."""
+    return mock.patch.object(strings, "MutualAuthServerEndpoint", wraps=MutualAuthServerEndpoint)
+
+
 class ServerStringTests(SynchronousTestCase):
     """``mutauth:...`` for servers."""
 
@@ -392,12 +397,7 @@ class ServerStringTests(SynchronousTestCase):
 
     def test_server(self) -> None:
         """The inner endpoint, the keys, the policy and the channel arrive where they belong."""
-        with (
-            keys_made() as keys,
-            mock.patch.object(
-                strings, "MutualAuthServerEndpoint", wraps=MutualAuthServerEndpoint
-            ) as made,
-        ):
+        with keys_made() as keys, endpoints_made() as made:
             self.parse(
                 "mutauth:tcp\\:9000:keytab=/etc/k:principal=svc@X:allow=*@X,bob@Y:deny=eve@X:timeout=3"
             )
@@ -419,12 +419,7 @@ class ServerStringTests(SynchronousTestCase):
 
     def test_accounts(self) -> None:
         """An account of a domain has its backslash doubled, as everywhere in such a string."""
-        with (
-            keys_made(),
-            mock.patch.object(
-                strings, "MutualAuthServerEndpoint", wraps=MutualAuthServerEndpoint
-            ) as made,
-        ):
+        with keys_made(), endpoints_made() as made:
             self.parse("mutauth:tcp\\:9000:keytab=/etc/k:allow=LAB\\\\*:deny=LAB\\\\bob,eve@X")
         self.assertEqual(made.call_args.args[3], AccessPolicy(("LAB\\*",), ("LAB\\bob", "eve@X")))
         for wrong in ("LAB\\bob", "LAB\\\\bob@X"):
@@ -437,12 +432,7 @@ class ServerStringTests(SynchronousTestCase):
             "max-handshakes=9:max-handshakes-per-address=3:max-connections=7:idle-"
             "timeout=60:max-session=3600"
         )
-        with (
-            keys_made(),
-            mock.patch.object(
-                strings, "MutualAuthServerEndpoint", wraps=MutualAuthServerEndpoint
-            ) as made,
-        ):
+        with keys_made(), endpoints_made() as made:
             self.parse(f"mutauth:tcp\\:9000:allow-all=yes:{words}")
             self.parse("mutauth:tcp\\:9000:allow-all=yes")
             wrong = "mutauth:tcp\\:1:allow-all=yes:max-connections=many"
@@ -455,12 +445,7 @@ class ServerStringTests(SynchronousTestCase):
 
     def test_groups_and_class(self) -> None:
         """Groups that are allowed, and the class that clients' tickets have to name."""
-        with (
-            keys_made() as keys,
-            mock.patch.object(
-                strings, "MutualAuthServerEndpoint", wraps=MutualAuthServerEndpoint
-            ) as made,
-        ):
+        with keys_made() as keys, endpoints_made() as made:
             self.parse(
                 "mutauth:tcp\\:9000:class=echoSvc:allow-group=S-1-5-21-1-2-3-4,S-1-18-1:deny-group=S-1-18-2"
             )
