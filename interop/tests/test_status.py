@@ -222,6 +222,9 @@ class ChromiumTests(StageTestCase):
             focused = browser.evaluate("document.activeElement.parentElement.id")
             self.assertEqual(focused, "service-0-facts")
             self.assertEqual(browser.evaluate("filter.value"), "ALICE")
+            browser.evaluate("document.getElementById('state').textContent = 'Not ready'")
+            self.renew()
+            browser.wait_for("document.getElementById('state').textContent === 'Ready'")
             # What is selected is left alone, until it is not any more.
             browser.evaluate("getSelection().selectAllChildren(document.querySelector('h2'))")
             asked = len(browser.requests)

@@ -18,8 +18,15 @@ function put(page) {
     if (open.has(each.id)) each.open = open.get(each.id);
   }
   document.title = page.title;
-  for (const id of ["icon", "state", "fresh"]) {
+  for (const id of ["icon", "fresh"]) {
     document.getElementById(id).replaceWith(page.getElementById(id));
+  }
+  const state = document.getElementById("state");
+  const now = page.getElementById("state");
+  // Screen readers read it out, when it changes.
+  if (state.textContent !== now.textContent) {
+    state.textContent = now.textContent;
+    state.className = now.className;
   }
   document.querySelector("main").replaceWith(main);
   if (focused) document.querySelector(`#${CSS.escape(focused)} > summary`)?.focus({ preventScroll: true });

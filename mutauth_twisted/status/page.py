@@ -71,8 +71,13 @@ def page(services: tuple[Snapshot, ...], host: str, now: float) -> str:
     body = _html(
         tags.header(
             tags.h1("mutauth ", tags.small("on ", printable(host))),
-            tags.span(state, id="state", class_=f"pill {'good' if _is_good(services) else 'bad'}"),
-            tags.p("as of ", _clock(now), id="fresh", class_="fresh", role="status"),
+            tags.span(
+                state,
+                id="state",
+                role="status",
+                class_=f"pill {'good' if _is_good(services) else 'bad'}",
+            ),
+            tags.p("as of ", _clock(now), id="fresh", class_="fresh"),
             tags.label(
                 tags.input(
                     id="filter",
