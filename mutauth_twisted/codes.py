@@ -429,6 +429,13 @@ CODES: Final[dict[str, Code]] = {
         "A record was altered, repeated, reordered or dropped; none of it was delivered.",
         "Look for what stands between both sides; connect again.",
     ),
+    "reload-rejected": Code(
+        "The configuration, a policy, a keytab or a certificate was read again, and something is "
+        "wrong with it. What was read before stays in force.",
+        "Correct what the message names; `twistd -n mutauth --config FILE --check` tells all "
+        "mistakes. A file that changes is read at once, and all are at SIGHUP.",
+        "warning",
+    ),
     "replay-cache-unusable": Code(
         "The service cannot record which requests it has seen, and without that it accepts none.",
         "Give it a directory that its user alone writes to: `StateDirectory=` in systemd, "

@@ -4,6 +4,7 @@ for.
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,36 @@ def stop_on_hangup(reactor: Any) -> None:
     """
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL and hasattr(reactor, "sigTerm"):
         signal.signal(signal.SIGHUP, reactor.sigTerm)
+
+
+def reload_on_hangup(reactor: Any, reload: Callable[[str], object]) -> None:
+    """Have SIGHUP ask for a reload; ignored, as under nohup, it stays so.
+
+    A terminal that is closed sends it too: a process that had one, and has lost it, stops.
+
+    :param reactor: Twisted's reactor; one without signal handlers is left alone.
+    :param reload: is told the signal's name, in the reactor's thread.
+    """
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_DFL or not hasattr(reactor, "sigTerm"):
+        return
+    had_terminal = _has_terminal()
+
+    def act(number: int, frame: object) -> None:
+        if had_terminal and not _has_terminal():
+            reactor.sigTerm(number, frame)
+        else:
+            reactor.callFromThread(reload, signal.Signals(number).name)
+
+    signal.signal(signal.SIGHUP, act)
+
+
+def _has_terminal() -> bool:
+    """Tell whether the process has a controlling terminal (tty(4))."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
 
 
 def expect_no_more(reactor: Any, again: Callable[[str], object]) -> None:

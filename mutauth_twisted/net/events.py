@@ -113,6 +113,10 @@ class Observers(ConnectionObserver):
         """Tell one more, from now on."""
         self._observers.append(observer)
 
+    def discard(self, observer: ConnectionObserver) -> None:
+        """Tell this one no more, if it was told."""
+        self._observers = [each for each in self._observers if each is not observer]
+
     def _tell(
         self,
         which: Callable[[ConnectionObserver], Callable[[ConnectionRecord], None]],

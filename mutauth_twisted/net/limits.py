@@ -83,13 +83,17 @@ class Cap:
     _log = Log()
 
     def __init__(self, limit: int, what: str) -> None:
-        self._limit = limit
         self._what = what
+        self._refused = 0
+        self.count = 0
+        self.resize(limit)
+
+    def resize(self, limit: int) -> None:
+        """Have another limit; who is there already stays."""
+        self._limit = limit
         # A shortage is over only when a quarter is free again: at the edge it would be a line for
         # each socket.
         self._relaxed = limit - (limit + 3) // 4
-        self._refused = 0
-        self.count = 0
 
     def has_room(self) -> bool:
         """Tell whether there may be one more; if not, that counts as a refusal."""
@@ -197,6 +201,13 @@ class Slots:
             found.append(Finding("connections-waiting", "handshakes", cause, remedy))
         return tuple(found)
 
+    def resize(self, limits: Limits) -> None:
+        """Have other limits; who is there already, or waits, stays."""
+        self._limits = limits
+        self._sessions.resize(limits.connections)
+        self._waiting.resize(limits.waiting, limits.waiting_per_address)
+        self._call_next()
+
     def take(self, address: IAddress) -> Slot | None:
         """Take a slot for a new connection: among the handshakes, or among those that wait for
         one.
@@ -231,6 +242,9 @@ class Slots:
         self._networks[network] -= 1
         if not self._networks[network]:
             del self._networks[network]
+        self._call_next()
+
+    def _call_next(self) -> None:
         while (slot := self._waiting.next(self._has_slot)) is not None:
             self._enter_handshake(slot)
 

@@ -318,6 +318,11 @@ class Places:
         self._bound.setdefault(text, []).append(listener)
         return listener
 
+    def give_up(self, listener: Listener) -> None:
+        """Have a place no more, at which nothing listens yet."""
+        self._bound[listener.text].remove(listener)
+        listener.close()
+
     async def listen(self, text: str, factory: IProtocolFactory) -> Any:
         """Listen where an endpoint string says, at the place that was bound for it if there is one.
 

@@ -119,16 +119,40 @@ class MutualAuthServerFactory:
         #: How many handshakes and sessions there are.
         self.slots = Slots(limits)
         self._tls = (tls or server_layer()) if security.protection is Protection.TLS else None
-        self._role = HandshakeRole(
+        self._role = self._new_role()
+
+    @property
+    def wrapped(self) -> IProtocolFactory:
+        """The application's factory."""
+        return self._wrapped
+
+    def _new_role(self) -> HandshakeRole:
+        return HandshakeRole(
             initiator=False,
-            new_context=keys.acceptor,
+            new_context=self._keys.acceptor,
             authorize=lambda identity: self._faults.over(),
-            build_application=wrapped.buildProtocol,
-            limits=limits,
+            build_application=self._wrapped.buildProtocol,
+            limits=self._limits,
             tls=self._tls,
             own_fault=self._faults.noted,
             connection_log=self._connection_log,
         )
+
+    def renew(self, other: MutualAuthServerFactory) -> None:
+        """Serve new connections as another factory would, which serves none.
+
+        Connections that are there go on as they began, and count; the policy is for
+        :meth:`use_policy` to replace.
+        """
+        self._own, self._keys, self._security = other._own, other._keys, other._security
+        self._tls, self._limits, self._keys_seen = other._tls, other._limits, None
+        self.slots.resize(self._limits)
+        if other._wrapped is not self._wrapped:
+            before, self._wrapped = self._wrapped, other._wrapped
+            self._wrapped.doStart()
+            before.doStop()
+        self._role = self._new_role()
+        self._warn()
 
     @property
     def fault(self) -> Finding | None:
@@ -178,6 +202,10 @@ class MutualAuthServerFactory:
 
     def doStart(self) -> None:
         """Called when a port starts listening; see IProtocolFactory."""
+        self._warn()
+        self._wrapped.doStart()
+
+    def _warn(self) -> None:
         if not self._security.package.authenticates_service:
             self._log.warn(
                 "package {package}: this service is NOT AUTHENTICATED; its clients authenticate to "
@@ -198,7 +226,6 @@ class MutualAuthServerFactory:
                 own=own,
                 shared=shared,
             )
-        self._wrapped.doStart()
 
     def doStop(self) -> None:
         """Called when a port stops listening; see IProtocolFactory."""

@@ -21,11 +21,15 @@ class WaitingQueue(Generic[T]):
     """
 
     def __init__(self, most: int, most_of_one: int) -> None:
-        self._most = most
-        self._most_of_one = most_of_one
+        self.resize(most, most_of_one)
         # In the order of the sources' turns; the inner ones are ordered sets.
         self._queues: dict[str, dict[T, None]] = {}
         self.count = 0
+
+    def resize(self, most: int, most_of_one: int) -> None:
+        """Have other bounds; those who wait already stay."""
+        self._most = most
+        self._most_of_one = most_of_one
 
     @property
     def sources(self) -> int:

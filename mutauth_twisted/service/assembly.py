@@ -12,6 +12,7 @@ from itertools import chain
 from typing import Any
 
 from attrs import evolve
+from twisted.internet.interfaces import IProtocolFactory
 
 from mutauth_twisted.audit.sinks import check_sink, open_sink
 from mutauth_twisted.audit.trail import AuditTrail
@@ -60,7 +61,7 @@ def make_process(reactor: Any, settings: ProcessSettings, words: Sequence[str] =
     with told.taking(settings.front.origin("user")):
         settings, copies = shed(settings)
     services = []
-    for each in _fitting_ones(settings, told):
+    for each in _fitting_and_told(settings, told):
         with told.taking():
             services.append(make_service(reactor, each, places))
     with told.taking():
@@ -157,6 +158,7 @@ def make_service(
     *,
     only_check: bool = False,
     is_worker: bool = False,
+    application: IProtocolFactory | None = None,
 ) -> MutualAuthService:
     """Make one service.
 
@@ -164,6 +166,7 @@ def make_service(
     :param places: its endpoints that are bound already.
     :param only_check: whether it will not run, and nothing may be made for it.
     :param is_worker: whether another process asks the directory.
+    :param application: the application's factory, if there is one already.
     :raises MutualAuthError: when its keys, certificate or factory cannot be used; it stands for all
         that is wrong.
     """
@@ -182,7 +185,7 @@ def make_service(
     with told.taking(at(settings.serve[0])):
         where = settings.ident_address
         ident = IdentFactory(reactor, *where) if where is not None else None
-        factory = application_factory(reactor, settings, ident)
+        factory = application or application_factory(reactor, settings, ident)
     with told.taking(at("audit")):
         trail = _trail(reactor, settings, only_check=only_check)
     with told.taking():
@@ -231,28 +234,35 @@ def fitting(settings: ProcessSettings) -> Iterator[Settings]:
     told.settle()
 
 
+def _fitting_and_told(settings: ProcessSettings, told: Collector) -> Iterator[Settings]:
+    """The same, with a line in the log for each whose limits are lower than it asks for."""
+    count, given = len(settings.services), {each.name: each for each in settings.services}
+    for service in _fitting_ones(settings, told):
+        if service.limits != given[service.name].limits:
+            _tell_lower(service, count)
+        yield service
+
+
 def _fitting_ones(settings: ProcessSettings, told: Collector) -> Iterator[Settings]:
     count = len(settings.services)
     available = raise_limit()
     share = available if count < 2 else RESERVE + (available - RESERVE) // count
     for service in settings.services:
         with told.taking(service.front.origin("max-connections")):
-            yield _fitting(service, share, count)
+            each = 2 if service.serve[0] == "forward" else 1
+            limits = fit(service.limits, service.explicit_limits, each, share)
+            yield evolve(service, limits=limits)
 
 
-def _fitting(settings: Settings, share: int, count: int) -> Settings:
-    each = 2 if settings.serve[0] == "forward" else 1
-    limits = fit(settings.limits, settings.explicit_limits, each, share)
-    if limits != settings.limits:
-        _log.warn(
-            "{name}: this process may have {share} descriptors{of_one}, too few for the limits "
-            "asked for; they are now max-handshakes {limits.handshakes} "
-            "({limits.handshakes_per_address} of one address), max-waiting {limits.waiting} "
-            "({limits.waiting_per_address}), max-connections {limits.connections}; {remedy}",
-            name=settings.name,
-            share=share,
-            of_one="" if count == 1 else f" for each of its {count} services",
-            limits=limits,
-            remedy=REMEDY,
-        )
-    return evolve(settings, limits=limits)
+def _tell_lower(settings: Settings, count: int) -> None:
+    _log.warn(
+        "{name}: this process may have {available} descriptors{of_all}, too few for the limits "
+        "asked for; they are now max-handshakes {limits.handshakes} "
+        "({limits.handshakes_per_address} of one address), max-waiting {limits.waiting} "
+        "({limits.waiting_per_address}), max-connections {limits.connections}; {remedy}",
+        name=settings.name,
+        available=raise_limit(),
+        of_all="" if count == 1 else f" for its {count} services",
+        limits=settings.limits,
+        remedy=REMEDY,
+    )

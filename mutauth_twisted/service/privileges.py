@@ -10,7 +10,7 @@ from __future__ import annotations
 import grp
 import os
 import pwd
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -158,6 +158,15 @@ def _state(path: str) -> tuple[int, ...] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def readable(settings: ProcessSettings, copies: Iterable[Copy]) -> ProcessSettings:
+    """Settings in which keys that this user may still not read are their copies.
+
+    :param copies: those of the start.
+    """
+    unreadable = {each.path: each for each in copies if not os.access(each.path, os.R_OK)}
+    return with_copies(settings, unreadable)
 
 
 def with_copies(settings: ProcessSettings, copies: Mapping[str, Copy]) -> ProcessSettings:

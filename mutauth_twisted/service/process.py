@@ -7,17 +7,20 @@ takes a connection, and all of it is said.
 from __future__ import annotations
 
 import platform
+import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
+from datetime import UTC, datetime
 from functools import partial
 from operator import methodcaller
-from typing import Any
+from typing import Any, Literal, Protocol
 
-from attrs import evolve
+from attrs import Factory, evolve, frozen
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, maybeDeferred
 from twisted.python.failure import Failure
 
 from mutauth_twisted.errors import DirectoryError, MutualAuthError
+from mutauth_twisted.findings import Finding
 from mutauth_twisted.log import Log
 from mutauth_twisted.net.listening import Places
 from mutauth_twisted.net.protocol import describe
@@ -35,6 +38,51 @@ from mutauth_twisted.status.snapshot import Snapshot, merge
 
 #: What the end of a process may take besides what it waits for, in seconds.
 MARGIN = 5.0
+
+
+@frozen
+class Reload:
+    """Result of a reload, or of the start.
+
+    :param result: as the audit trail has it.
+    :param finding: why it was rejected.
+    :param at: when, seconds since 1970.
+    """
+
+    result: Literal["applied", "unchanged", "rejected"]
+    finding: Finding | None = None
+    at: float = Factory(time.time)
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """Figures of :data:`~mutauth_twisted.status.metrics.METRICS`."""
+        return {
+            "reload_timestamp_seconds": self.at,
+            "reload_success": int(self.finding is None),
+        }
+
+    @property
+    def facts(self) -> tuple[tuple[str, str], ...]:
+        """When it was and how it went, for people."""
+        moment = datetime.fromtimestamp(self.at, UTC)
+        return (("Files read", f"{moment:%Y-%m-%d %H:%M:%S} UTC, {self.result}"),)
+
+
+class Reloads(Protocol):
+    """Reloads of a process."""
+
+    @property
+    def last(self) -> Reload:
+        """The last one, or the start."""
+
+    def start(self) -> None:
+        """All services serve."""
+
+    def request(self, cause: str) -> None:
+        """Have one, soon."""
+
+    async def stop(self) -> None:
+        """The process stops."""
 
 
 class _Refused(Exception):
@@ -74,16 +122,20 @@ class Process(Service):
         inherited: Inherited | None = None,
     ) -> None:
         self._reactor = reactor
-        self._settings = settings
+        self.settings = settings
         self.services: Mapping[str, MutualAuthService] = {each.name: each for each in services}
-        self._places = places or Places(reactor)
-        self._copies = tuple(copies)
-        self._manager = ServiceManager(reactor)
+        self.places = places or Places(reactor)
+        self.copies = tuple(copies)
+        self.manager = ServiceManager(reactor)
         self._status_ports: list[Any] = []
+        #: Reloads it; None: nothing does.
+        self.reloads: Reloads | None = None
+        #: Services that were replaced, and still drain.
+        self._leaving: set[Deferred[Any]] = set()
         self._workers: Workers | None = None
         if inherited is not None:
             workers = self._workers = Workers(
-                reactor, settings.workers, inherited, self._places, self._groups, self._give_up
+                reactor, settings.workers, inherited, self.places, self._groups, self._give_up
             )
             for service in self.services.values():
                 service.groups_changed = workers.tell_groups
@@ -102,10 +154,11 @@ class Process(Service):
     def startService(self) -> None:
         """Start; see IService."""
         super().startService()
-        self._manager.start()
-        for copy in self._copies:
+        self.manager.start()
+        for copy in self.copies:
             self._log.warn("{finding}", finding=copy.finding)
-        stop_on_hangup(self._reactor)  # until there is something to reload
+        if self.reloads is None:
+            stop_on_hangup(self._reactor)
         # Not before: a signal that comes earlier would end the process at once.
         self._reactor.callWhenRunning(self._begin)
 
@@ -139,8 +192,10 @@ class Process(Service):
         """Say that all services serve."""
         for service in self.services.values():
             service.tell_where()
-        self._manager.ready()
-        self._manager.status(f"serving {', '.join(self.services)}")
+        self.manager.ready()
+        self.manager.status(f"serving {', '.join(self.services)}")
+        if self.reloads is not None:
+            self.reloads.start()
 
     async def _each(self, step: Callable[[MutualAuthService], Coroutine[Any, Any, None]]) -> None:
         """Let all services take a step, and see that it went well with all.
@@ -161,14 +216,14 @@ class Process(Service):
             raise _Refused(codes[0])
 
     async def _listen_for_watchers(self) -> None:
-        if self._settings.status is None:
+        if self.settings.status is None:
             return
         try:
             workers = self._workers
             pids = (lambda: workers.pids) if workers is not None else dict
             shown = pages(self.snapshots, platform.node(), workers=pids)
             factory = StatusFactory(self._reactor, shown)
-            port = await self._places.listen(self._settings.status, factory)
+            port = await self.places.listen(self.settings.status, factory)
         except MutualAuthError as error:
             raise _Refused(self._tell("the status", Failure(error))) from error
         self._status_ports.append(port)
@@ -180,7 +235,7 @@ class Process(Service):
         """Log why something does not start, and return the exit code."""
         if isinstance(failure.value, MutualAuthError):
             self._log.critical("{name} does not start: {error}", name=name, error=failure.value)
-            self._manager.status(f"{name} does not start: {failure.value}")
+            self.manager.status(f"{name} does not start: {failure.value}")
             return failure.value.exit_code
         self._log.failure("internal error at start", failure)
         return 1
@@ -196,19 +251,71 @@ class Process(Service):
     def snapshots(self) -> tuple[Snapshot, ...]:
         """State of each service now; what the process is warned of stands with the first."""
         all_of = [service.snapshot() for service in self.services.values()]
-        own = [copy.finding for copy in self._copies]
+        own = [copy.finding for copy in self.copies]
         if self._workers is not None:
             idle = (each.idle for each in all_of)
             all_of = list(merge((*idle, *self._workers.snapshots())))
             all_of[0] = evolve(all_of[0], wrong=(*all_of[0].wrong, *self._workers.wrong))
         first, *others = all_of
         own += filter(None, (exposure(port.getHost()) for port in self._status_ports))
+        last = self.reloads.last if self.reloads is not None else None
+        if last is not None:
+            own += filter(None, [last.finding])
+            first, *others = (
+                evolve(
+                    each, values={**each.values, **last.figures}, facts=(*each.facts, *last.facts)
+                )
+                for each in (first, *others)
+            )
         return (evolve(first, warnings=(*first.warnings, *own)), *others)
+
+    def tell_reload(self, reload: Reload) -> None:
+        """Note in every audit trail how a reload went."""
+        for service in self.services.values():
+            service.tell_reload(reload.result, reload.finding)
+
+    async def replace(self, old: MutualAuthService | None, new: MutualAuthService | None) -> None:
+        """Stop a service and start another one, whose check has passed; the connections of the old
+        one have their time to end meanwhile.
+        """
+        if old is not None:
+            stale = await old.leave()
+            leaving = Deferred.fromCoroutine(old.drain(stale=stale))
+            self._leaving.add(leaving)
+            leaving.addBoth(partial(self._left, old, leaving))
+        if new is None or not self.running:
+            return
+        try:
+            await new.begin(methodcaller("listen"))
+            await new.begin(methodcaller("publish"))
+        except MutualAuthError as error:
+            self._log.critical("{name} does not start: {error}", name=new.name, error=error)
+            new.failure = error.finding
+        else:
+            new.tell_where()
+
+    def _left(self, service: MutualAuthService, leaving: Any, result: Any) -> None:
+        self._leaving.discard(leaving)
+        if isinstance(result, Failure):
+            self._log.failure("internal error at stop", result)
+        else:
+            self._log.info("{name}: stopped", name=service.name)
+
+    async def move_status(self) -> None:
+        """Report the state where the settings say now."""
+        ports, self._status_ports = self._status_ports, []
+        try:
+            await self._listen_for_watchers()
+        except _Refused:  # the log says why
+            self._status_ports = ports
+            return
+        for port in ports:
+            await maybeDeferred(port.stopListening)
 
     def stopService(self) -> Deferred[None]:
         """Stop all services, each in its own order; see IService."""
         super().stopService()
-        self._manager.stopping(WITHDRAWAL + self._drain + 2 * MARGIN)
+        self.manager.stopping(WITHDRAWAL + self._drain + 2 * MARGIN)
         expect_no_more(
             self._reactor, lambda name: self._log.info("{name} again: stopping already", name=name)
         )
@@ -216,10 +323,12 @@ class Process(Service):
 
     @property
     def _drain(self) -> float:
-        return max(service.drain_timeout for service in self._settings.services)
+        return max(service.drain_timeout for service in self.settings.services)
 
     async def _stop(self) -> None:
         end_with(0, self._reactor)
+        if self.reloads is not None:
+            await self.reloads.stop()
         stopping = [Deferred.fromCoroutine(each.stop()) for each in self.services.values()]
         results: Any = await DeferredList(stopping, consumeErrors=True)
         for is_done, result in results:
@@ -232,6 +341,7 @@ class Process(Service):
                 end_with(CUT, self._reactor)
         if self._workers is not None and await self._workers.stop(self._drain + MARGIN):
             end_with(CUT, self._reactor)
+        await DeferredList([_after(each) for each in self._leaving])
         for port in self._status_ports:
             await maybeDeferred(port.stopListening)
         take_no_more()
@@ -254,3 +364,15 @@ class WorkerProcess(Process):
         """Have the names of groups stand for what the parent has found."""
         for name, service in self.services.items():
             service.use_groups(groups.get(name, {}))
+
+
+def _after(deferred: Deferred[Any]) -> Deferred[None]:
+    """Fires when another one has its result, and leaves it that."""
+    after: Deferred[None] = Deferred()
+
+    def pass_on(result: Any) -> Any:
+        after.callback(None)
+        return result
+
+    deferred.addBoth(pass_on)
+    return after

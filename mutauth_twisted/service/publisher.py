@@ -62,7 +62,7 @@ def _registration(settings: Settings, account: str) -> Registration:
     return Registration(settings.service, account, settings.spn_check, settings.state_dir, port)
 
 
-def _tell_nobody(event: str, **fields: object) -> None:
+def tell_nobody(event: str, **fields: object) -> None:
     """Nobody wants to know."""
 
 
@@ -90,7 +90,7 @@ class Publisher:
         #: Who runs the service.
         self.principal = principal
         #: Told of each change of the directory: ``published`` or ``withdrawn``, and its fields.
-        self.told: Callable[..., object] = _tell_nobody
+        self.told: Callable[..., object] = tell_nobody
         # Named here, too, when it is the default one: else a ticket cache would be meant.
         keytab = keytab_file(settings.keytab)
         credentials = ClientCredentials(principal=principal, keytab=keytab)
@@ -273,10 +273,13 @@ class Publisher:
             self._neighbours.own = frozenset(own)
             self._neighbours.seen = seen
             self._binding = binding
-            if not self._is_held:
-                await self._publish(entry, binding, self._reactor.seconds() + START_DEADLINE)
-        if self.watch is not None:
-            self.watch.start()
+        try:
+            if self._publishes and not self._is_held and entry is not None and self._binding:
+                await self._publish(entry, self._binding, self._reactor.seconds() + START_DEADLINE)
+        finally:
+            # A service that runs already goes on without its address, which is tried again then.
+            if self.watch is not None:
+                self.watch.start()
 
     async def _publish(
         self, entry: PublishedEntry, binding: BindingInformation, deadline: float | None = None
@@ -444,6 +447,23 @@ class Publisher:
         What is under way with the directory gets a moment, in which it may end
         by itself, and is given up then: its thread writes nothing any more.
         """
+        await self._rest()
+        await self._take_back()
+        self._publishes = False
+        self._directory.close()
+
+    def use(self, use: Callable[[AccessPolicy], None]) -> None:
+        """Tell another one who is allowed when that changes; see :meth:`check`."""
+        self._use = use
+
+    async def hand_over(self) -> None:
+        """Leave the address as it is to another publisher, which keeps it from now on."""
+        await self._rest()
+        self._publishes = False
+        self._directory.close()
+
+    async def _rest(self) -> None:
+        """Look at the directory no more, and write nothing by oneself."""
         self._is_held = True
         self._stop_following()
         if self.watch is not None:
@@ -451,6 +471,3 @@ class Publisher:
             stopping.addTimeout(GRACE, self._reactor)
             with suppress(TimeoutError):
                 await stopping
-        await self._take_back()
-        self._publishes = False
-        self._directory.close()

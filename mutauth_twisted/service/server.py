@@ -28,7 +28,7 @@ from mutauth_twisted.net.tally import Tally
 from mutauth_twisted.net.tls import Layer
 from mutauth_twisted.service.groups import NamedGroups
 from mutauth_twisted.service.keyfiles import KeyFiles
-from mutauth_twisted.service.publisher import GRACE, Publisher
+from mutauth_twisted.service.publisher import GRACE, Publisher, tell_nobody
 from mutauth_twisted.settings.service import Settings
 from mutauth_twisted.status.counting import Counting, sessions
 from mutauth_twisted.status.metrics import Value
@@ -86,7 +86,7 @@ class MutualAuthService:
         self._ident = ident
         self._ident_port: Any = None
         self._reactor = reactor
-        self._settings = settings
+        self.settings = settings
         self._publisher = publisher
         self._factory = MutualAuthServerFactory(
             reactor, factory, keys, settings.policy, settings.security, settings.limits, tls, own
@@ -111,6 +111,8 @@ class MutualAuthService:
         self.groups_changed: Callable[[], object] = bool
         #: How often other processes have seen a client with our own account.
         self.seen_elsewhere: Callable[[], int] = int
+        #: Why it does not run, in a process that does.
+        self.failure: Finding | None = None
         self._step: Deferred[None] | None = None
 
     def begin(
@@ -161,7 +163,7 @@ class MutualAuthService:
         if self._ident is not None:
             self._ident_port = await self._places.listen(self._ident.endpoint, self._ident)
             self._ident.check(self._ident_port.getHost())
-        for listen in self._settings.listen:
+        for listen in self.settings.listen:
             port = await self._places.listen(listen, self._entrance())
             if self._is_stopping:
                 await maybeDeferred(port.stopListening)
@@ -170,7 +172,7 @@ class MutualAuthService:
 
     def _entrance(self) -> IProtocolFactory:
         """Factory for connections, from balancers too if there are any."""
-        settings = self._settings
+        settings = self.settings
         if not settings.proxy_from:
             return self._factory
         return BalancedFactory(
@@ -189,15 +191,118 @@ class MutualAuthService:
         """
         if self._health is not None:
             await self._health.start()
-        if self._publisher is not None:
-            port = self._tcp_port() if self._settings.publish else None
-            await self._publisher.publish(port, self._own(), self._all_seen)
+        await self._publish()
         self._is_published = True
+
+    async def _publish(self) -> None:
+        if self._publisher is not None:
+            port = self._tcp_port() if self.settings.publish else None
+            await self._publisher.publish(port, self._own(), self._all_seen)
 
     async def _backend_is(self, up: bool) -> None:
         """The backend is down, or up again: clients go elsewhere meanwhile."""
         if self._publisher is not None:
             await (self._publisher.release() if up else self._publisher.hold())
+
+    def application_for(self, settings: Settings) -> IProtocolFactory | None:
+        """The application's factory, if it is the one that other settings ask for; None: it is
+        not.
+        """
+        same = _application(self.settings) == _application(settings)
+        return self._factory.wrapped if same else None
+
+    def discard(self) -> None:
+        """Leave nothing behind of a service that was made and is not wanted."""
+        if self._trail is not None:
+            self._trail.close()
+
+    def tell_reload(self, result: str, finding: Finding | None) -> None:
+        """Note in the audit trail how a reload went."""
+        if self._trail is not None:
+            why = {"code": finding.code, "cause": str(finding)} if finding is not None else {}
+            self._trail.write("reloaded", result=result, **why)
+
+    def is_kept_by(self, settings: Settings) -> bool:
+        """Tell whether other settings leave the service its name, its ports and its connections."""
+        return _identity(self.settings) == _identity(settings)
+
+    async def prepare(self, fresh: MutualAuthService) -> NamedGroups | None:
+        """See that this service can become another one, which was made of other settings; nothing
+        changes yet.
+
+        :return: the second argument of :meth:`become`.
+        :raises MutualAuthError: when the directory is not as the settings want it.
+        """
+        if _view(self.settings) != _view(fresh.settings):
+            await fresh.check()
+        elif self.settings.rules != fresh.settings.rules:
+            return await self.prepare_rules(fresh.settings.rules)
+        return None
+
+    async def become(self, fresh: MutualAuthService, prepared: NamedGroups | None) -> None:
+        """Serve as another service would, which does not listen, on this one's ports; see
+        :meth:`is_kept_by`.
+
+        Connections that are there go on as they began, unless the rules forbid them now.
+        """
+        before, self.settings = self.settings, fresh.settings
+        self._key_files = fresh._key_files
+        if (before.audit, before.audit_required) != (
+            fresh.settings.audit,
+            fresh.settings.audit_required,
+        ):
+            self._trail, fresh._trail = fresh._trail, self._trail
+            self._observe(fresh._trail, self._trail)
+        if fresh._trail is not None:
+            fresh._trail.close()
+        self._factory.renew(fresh._factory)
+        sees_other = _view(before) != _view(self.settings)
+        if sees_other:
+            await self._factory.use_policy(fresh._factory.policy)
+        elif prepared is not None:
+            await self.use_rules(prepared)
+        try:
+            if sees_other:
+                await self._use_publisher(fresh._publisher)
+        finally:
+            if self._probes(before) != self._probes(self.settings):
+                await self._use_backend(fresh)
+
+    @staticmethod
+    def _probes(settings: Settings) -> tuple[object, ...]:
+        return settings.backend_check, *_application(settings)
+
+    async def _use_backend(self, fresh: MutualAuthService) -> None:
+        if self._health is not None:
+            await self._health.stop()
+            if self._health.fault is not None and self._publisher is not None:
+                await self._publisher.release()
+        self._backend, self._health = fresh._backend, None
+        if self._backend is not None and self.settings.backend_check:
+            interval = self.settings.backend_check
+            self._health = Health(self._reactor, self._backend, interval, self._backend_is)
+            await self._health.start()
+
+    async def _use_publisher(self, publisher: Publisher | None) -> None:
+        left, self._publisher = self._publisher, publisher
+        if left is not None:
+            await left.hand_over()
+        if publisher is not None:
+            publisher.use(self._use)
+            if self._trail is not None:
+                publisher.told = self._trail.write
+            if self._health is not None and self._health.fault is not None:
+                await publisher.hold()
+            await self._publish()
+
+    def _observe(self, before: AuditTrail | None, now: AuditTrail | None) -> None:
+        """Replace the audit trail."""
+        if before is not None:
+            self._factory.observers.discard(before)
+        if now is not None:
+            self._factory.observers.add(now)
+        if self._publisher is not None:
+            self._publisher.told = now.write if now is not None else tell_nobody
 
     def tell_where(self) -> None:
         """Log where it listens."""
@@ -217,7 +322,7 @@ class MutualAuthService:
         publisher, trail = self._publisher, self._trail
         is_serving = self._is_published and not self._is_stopping
         live, fault = factory.sessions, factory.fault
-        wrong: list[Finding | None] = [fault, *factory.slots.shortages]
+        wrong: list[Finding | None] = [self.failure, fault, *factory.slots.shortages]
         warnings: list[Finding | None] = [*keys.warnings]
         figures: dict[str, Value] = {}
         if (backend := self._backend) is not None:
@@ -234,7 +339,7 @@ class MutualAuthService:
             if (stale := publisher.key_fault) is not None:
                 (wrong if stale.severity == "error" else warnings).append(stale)
         if trail is not None:
-            (wrong if self._settings.audit_required else warnings).append(trail.fault)
+            (wrong if self.settings.audit_required else warnings).append(trail.fault)
             figures["audit_lost_events_total"] = trail.lost
         return Snapshot(
             self.name,
@@ -268,7 +373,7 @@ class MutualAuthService:
     def use_groups(self, sids: Mapping[str, list[str]]) -> None:
         """Have the names of groups stand for what another process has found."""
         if sids:
-            rules = self._settings.rules
+            rules = self.settings.rules
             self._use(AccessPolicy.of(rules, lambda effect, name: sids[f"{effect} {name}"]))
 
     def observe(self, observer: ConnectionObserver) -> None:
@@ -298,7 +403,7 @@ class MutualAuthService:
         """The port to publish: the first one's."""
         port = getattr(self._ports[0].getHost(), "port", None)
         if port is None:
-            listen = f"--listen {self._settings.listen[0]}"
+            listen = f"--listen {self.settings.listen[0]}"
             raise UsageError(
                 listen,
                 "it has no TCP port to publish",
@@ -311,21 +416,31 @@ class MutualAuthService:
 
         New clients are sent elsewhere first; those who are on their way are served still.
         """
+        stale = await self.leave()
+        return await self.drain(stale=stale)
+
+    async def leave(self) -> bool:
+        """Withdraw, and stop listening; tell whether the directory may still have the address."""
         self._is_stopping = True
         if stale := await self._stale():
             text = "{name}: what the directory says of it may be stale: {stale}"
             self._log.error(text, name=self.name, stale=stale)
-        for port in self._ports:
+        ports, self._ports = self._ports, []
+        for port in ports:
             await maybeDeferred(port.stopListening)
-        if left := await self._factory.drain(self._settings.drain_timeout):
-            self._log.warn("{finding}", finding=_cut(self.name, left, self._settings.drain_timeout))
+        return bool(stale)
+
+    async def drain(self, *, stale: bool = False) -> Stopped:
+        """Let the connections end, and then all that serves them."""
+        if left := await self._factory.drain(self.settings.drain_timeout):
+            self._log.warn("{finding}", finding=_cut(self.name, left, self.settings.drain_timeout))
         if self._trail is not None:
             self._trail.write("stopped", cut=left)
             self._trail.close()
         # A backend may ask as long as there are connections.
         if self._ident_port is not None:
             await maybeDeferred(self._ident_port.stopListening)
-        return Stopped(left, bool(stale))
+        return Stopped(left, stale)
 
     async def _stale(self) -> str:
         """Withdraw the address; tell why that failed."""
@@ -350,6 +465,34 @@ class MutualAuthService:
             await self._health.stop()
         if self._publisher is not None:
             await self._publisher.withdraw()
+
+
+def _identity(settings: Settings) -> tuple[object, ...]:
+    """All that makes a service another one when it changes."""
+    ident = (settings.ident_address, *_application(settings))
+    waits = (settings.proxy_from, settings.security.timeout, settings.limits.waiting)
+    return (
+        *(settings.name, settings.service, settings.account, settings.entry, settings.publish),
+        *(settings.listen, ident if settings.ident_address is not None else None),
+        waits if settings.proxy_from else None,
+    )
+
+
+def _application(settings: Settings) -> tuple[object, ...]:
+    """All that decides what is served."""
+    return (
+        *(settings.serve, settings.proxy_protocol, settings.proxy_groups),
+        *(settings.backend_timeout, settings.unsafe_backend, settings.half_closed_timeout),
+    )
+
+
+def _view(settings: Settings) -> tuple[object, ...]:
+    """All that decides what is looked for in the directory, and what is written there."""
+    return (
+        *(settings.directory, settings.keytab, settings.state_dir, settings.spn_check),
+        *(settings.check_interval, settings.priority, settings.weight),
+        *(settings.security.wire, settings.security.protection, Publisher.is_needed(settings)),
+    )
 
 
 def _cut(name: str, count: int, seconds: float) -> Finding:

@@ -11,7 +11,9 @@ from twisted.application.service import IService
 from mutauth_twisted.dns import install_resolver
 from mutauth_twisted.errors import MutualAuthError, UsageError
 from mutauth_twisted.service.assembly import check, make_process
+from mutauth_twisted.service.reload import Reloader
 from mutauth_twisted.settings.twistd import Options, ServiceOptions, leave
+from mutauth_twisted.signals import reload_on_hangup
 
 __all__ = ["Options", "makeService"]
 
@@ -48,7 +50,10 @@ def makeService(options: ServiceOptions) -> IService:
         _check(reactor, options)
     try:
         _check_runner(options.parent, options.settings.workers)
-        return make_process(reactor, options.settings, options.words)
+        process = make_process(reactor, options.settings, options.words)
+        reloads = process.reloads = Reloader(reactor, process, options.load, options.config)
+        reload_on_hangup(reactor, reloads.request)
+        return process
     except MutualAuthError as error:
         leave(error)
 

@@ -28,6 +28,10 @@ class ProcessSettings:
     user: str | None = None
     workers: int = 1
 
+    def fixed(self, other: ProcessSettings) -> list[str]:
+        """Names of those options that differ and that no running process can change."""
+        return [name for name in ("user", "workers") if getattr(self, name) != getattr(other, name)]
+
     def __getitem__(self, name: str) -> Settings:
         """A service by its name."""
         return next(each for each in self.services if each.name == name)

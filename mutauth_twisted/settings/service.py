@@ -51,6 +51,7 @@ class Settings:
     :param spn_check: what to do about a missing SPN: ``refuse``, ``warn`` or ``off``.
     :param drain_timeout: how many seconds its connections may take to end when it stops.
     :param rules: who is allowed and who is denied.
+    :param policy_file: the file that some of the rules stand in.
     :param audit: where the audit trail goes: ``stdout``, ``journald``, or a file.
     :param audit_required: whether clients are refused while it cannot be written.
     :param explicit_limits: the names of those limits that are no defaults.
@@ -81,6 +82,7 @@ class Settings:
     proxy_groups: bool
     ident_address: tuple[str, int | str] | None
     rules: AccessRules
+    policy_file: str | None
     security: SecurityOptions
     tls_files: tuple[str, str | None] | None
     limits: Limits
@@ -140,6 +142,7 @@ def service_settings(values: Values, name: str | None = None) -> Settings:
         proxy_groups=values["proxy-protocol-groups"],
         ident_address=ident_address,
         rules=rules,
+        policy_file=values["policy"],
         security=values.security,
         tls_files=(tls_cert, values["tls-key"]) if tls_cert is not None else None,
         limits=values.limits,

@@ -78,6 +78,7 @@ class ServiceOptions(usage.Options):
     :ivar told: what is wrong with it; nothing, unless it is only to be checked.
     :ivar only_check: whether it is not to be started.
     :ivar load: reads it again.
+    :ivar config: the configuration file; None: there is none.
     """
 
     synopsis = "[options]"
@@ -104,7 +105,7 @@ class ServiceOptions(usage.Options):
             }
             self.only_check = bool(given.pop("check", False))
             self.load = _source(given)
-            config = given.get("config")
+            config = self.config = given.get("config")
             self.words = tuple(options or ()) if config is None else ("--config", str(config))
             try:
                 self.settings, self.told = self.load()

@@ -160,6 +160,10 @@ METRICS: Final[Mapping[str, Figure]] = {
         "gauge", "1 if the account alone has every SPN, 0 otherwise.", join=min
     ),
     "published": Figure("gauge", "1 if the directory has our address, 0 otherwise.", join=max),
+    "reload_success": Figure(
+        "gauge", "1 if the files are in force as they were read last, 0 otherwise.", join=min
+    ),
+    "reload_timestamp_seconds": Figure("gauge", "When files were read last.", join=min),
     "ticket_end_timestamp_seconds": Figure(
         "gauge", "End of its own ticket for the directory.", join=min
     ),

@@ -96,10 +96,12 @@ class StoppingTests(CommandTestCase):
         finally:
             controller.close()
 
-    def start(self, *options: str, prefix: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    def start(
+        self, *options: str, prefix: tuple[str, ...] = (), stdin: int | None = None
+    ) -> subprocess.Popen[str]:
         """A service whose start is not waited for."""
         words, stderr = self.service_words(*options), subprocess.STDOUT
-        process = self.begin("twistd", *words, prefix=prefix, stderr=stderr)
+        process = self.begin("twistd", *words, prefix=prefix, stderr=stderr, stdin=stdin)
         self.addCleanup(self.end, process)
         return process
 
@@ -251,19 +253,29 @@ class StoppingTests(CommandTestCase):
         self.assertIsNone(point["binding"], found)
 
     def test_hangup(self) -> None:
-        """SIGHUP stops a service in order, and one that was started with it ignored goes on."""
+        """SIGHUP stops nothing; also where it was ignored at the start."""
         self.assertEqual(self.install().code, 0)
-        with self.service() as service:
-            service.process.send_signal(signal.SIGHUP)
-            service.lines.append(service.process.communicate(timeout=STOPPED)[0])
-            self.assertEqual(service.process.returncode, 0)
+        for prefix in ((), ("nohup",)):
+            process = self.start(prefix=prefix)
+            with self._running(process, "serving") as kept:
+                process.send_signal(signal.SIGHUP)
+                self.assertEqual(self.talk().output, "hello\n")
+                self.assertEqual(kept.stop(), 0)
+                self.assertEqual("reload (SIGHUP)" in kept.log, not prefix)
+                self.assert_clean(kept.log)
+
+    def test_closed_terminal(self) -> None:
+        """A service loses its terminal and stops in order."""
+        self.assertEqual(self.install().code, 0)
+        terminal, its_end = os.openpty()
+        process = self.start(prefix=("setsid", "--ctty"), stdin=its_end)
+        os.close(its_end)
+        with self._running(process, "serving") as service:
+            os.close(terminal)
+            service.lines.append(process.communicate(timeout=STOPPED)[0])
+            self.assertEqual(process.returncode, 0)
             self.assertIn("SCP withdrawn", service.log)
             self.assert_clean(service.log)
-        process = self.start(prefix=("nohup",))
-        with self._running(process, "serving") as kept:
-            process.send_signal(signal.SIGHUP)
-            self.assertEqual(self.talk().output, "hello\n")
-            self.assertEqual(kept.stop(), 0)
 
     def talk(self) -> Ended:
         return self.mutauth("connect", self.endpoint, given="hello\n")

@@ -14,9 +14,10 @@ from twisted.logger import formatEvent
 
 from mutauth_twisted.errors import CredentialError, MutualAuthError, NotFound
 from mutauth_twisted.service import process as module
-from mutauth_twisted.service.assembly import fitting, make_service
+from mutauth_twisted.service.assembly import _fitting_and_told, fitting, make_service
 from mutauth_twisted.service.process import Process
 from mutauth_twisted.service.server import MutualAuthService
+from mutauth_twisted.settings.mistakes import Collector
 from mutauth_twisted.settings.process import ProcessSettings
 from mutauth_twisted.settings.twistd import TWISTD, Options
 from mutauth_twisted.testing.fakes import captured_log
@@ -161,13 +162,11 @@ class FittingTests(Case):
             mock.patch("mutauth_twisted.service.assembly.raise_limit", return_value=1064),
             captured_log() as events,
         ):
-            fitted = list(fitting(two))
+            fitted = list(_fitting_and_told(two, Collector()))
         for each in fitted:
             limits = each.limits
             self.assertLessEqual(limits.handshakes + limits.waiting + limits.connections, 500)
             self.assertGreater(limits.connections, 300)
         lines = [formatEvent(event) for event in events]
-        self.assertIn(
-            "a: this process may have 564 descriptors for each of its 2 services", lines[0]
-        )
+        self.assertIn("a: this process may have 1064 descriptors for its 2 services", lines[0])
         self.assertEqual(len(lines), 2)

@@ -1,0 +1,357 @@
+"""Reload of a running process: all files are read and validated, and applied whole or not at all.
+
+A reload reads everything again: the configuration, policies, keytabs, certificates.  Whatever is
+wrong with any of it leaves the process as it is, with a finding that says so.  A service that only
+changes what it does keeps its ports and connections; one that becomes another one is stopped and
+started; the others notice nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Coroutine, Iterable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from attrs import Factory, frozen
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
+
+from mutauth_twisted.errors import MutualAuthError, UsageError
+from mutauth_twisted.files import read_file
+from mutauth_twisted.findings import Finding
+from mutauth_twisted.gateway.ident import ident_endpoint
+from mutauth_twisted.kerberos.keytab import keytab_file
+from mutauth_twisted.log import Log
+from mutauth_twisted.net.listening import Listener
+from mutauth_twisted.service.assembly import fitting, make_service
+from mutauth_twisted.service.filewatch import FileWatch
+from mutauth_twisted.service.groups import NamedGroups
+from mutauth_twisted.service.privileges import readable
+from mutauth_twisted.service.process import Process, Reload
+from mutauth_twisted.service.server import MutualAuthService
+from mutauth_twisted.settings.mistakes import Collector, errors_in
+from mutauth_twisted.settings.process import ProcessSettings
+from mutauth_twisted.settings.service import Settings
+from mutauth_twisted.settings.twistd import Source
+
+
+def files_of(settings: Settings) -> list[str]:
+    """The files that a service is made of, besides the one that describes it."""
+    found = [settings.policy_file, settings.directory.ca_file, *(settings.tls_files or ())]
+    if "keytab" in settings.package_options:
+        with suppress(MutualAuthError):  # a name that is no file's is an error elsewhere
+            found.append(keytab_file(settings.keytab))
+    found.append(settings.package_options.get("ntlm-users"))
+    return [path for path in found if path is not None]
+
+
+def _digest(path: str) -> bytes | None:
+    try:
+        return hashlib.sha256(read_file(path)).digest()
+    except OSError:
+        return None
+
+
+def _contents(settings: Settings) -> Mapping[str, bytes | None]:
+    return {path: _digest(path) for path in files_of(settings)}
+
+
+@frozen
+class _Plan:
+    """All that a reload changes.
+
+    :param settings: those that it makes valid.
+    :param contents: digests of the files of each service.
+    :param changed: services that stay, each with the one that it becomes.
+    :param ended: services that stop.
+    :param begun: services that start.
+    :param bound: places that are bound for it.
+    """
+
+    settings: ProcessSettings
+    contents: Mapping[str, Mapping[str, bytes | None]]
+    changed: list[tuple[MutualAuthService, MutualAuthService]] = Factory(list)
+    ended: list[MutualAuthService] = Factory(list)
+    begun: list[MutualAuthService] = Factory(list)
+    bound: list[Listener] = Factory(list)
+
+
+class Reloader:
+    """Reloads a process when it is asked to, and when a file changes; one reload at a time.
+
+    :param reactor: Twisted's reactor.
+    :param process: the process, which does not run yet.
+    :param source: reads what describes it.
+    :param config: the configuration file; None: there is none.
+    :ivar last: the last reload, or the start.
+    """
+
+    _log = Log()
+
+    def __init__(
+        self, reactor: Any, process: Process, source: Source, config: str | None = None
+    ) -> None:
+        self._reactor = reactor
+        self._process = process
+        self._source = source
+        self._config = config
+        self._watch = FileWatch(reactor, self._files, self._changed)
+        self._contents = {each.name: _contents(each) for each in process.settings.services}
+        self._wanted = ""
+        self._is_started = self._is_stopped = self._is_applying = False
+        self._running: Deferred[None] | None = None
+        self.last = Reload("applied")
+
+    def _files(self) -> list[str]:
+        services = self._process.settings.services
+        found = [path for service in services for path in files_of(service)]
+        copied = {copy.name: copy.path for copy in self._process.copies}
+        return [*([self._config] if self._config else []), *(copied.get(p, p) for p in found)]
+
+    def _changed(self, files: list[str]) -> None:
+        self.request(", ".join(files))
+
+    def start(self) -> None:
+        """The process serves: a reload that was asked for meanwhile begins, and files are watched
+        from now on.
+        """
+        self._is_started = True
+        self._watch.start()
+        self._next()
+
+    def request(self, cause: str) -> None:
+        """Have a reload, soon; one that waits already does for both.
+
+        :param cause: the signal, or the files that have changed.
+        """
+        if self._is_stopped:
+            self._log.info("{cause}: stopping already, nothing is reloaded", cause=cause)
+            return
+        self._wanted = cause
+        self._next()
+
+    def _next(self) -> None:
+        if self._wanted and self._is_started and self._running is None and not self._is_stopped:
+            cause, self._wanted = self._wanted, ""
+            self._running = Deferred.fromCoroutine(self._reload(cause))
+            self._running.addErrback(self._failed).addCallback(self._ended)
+
+    def _failed(self, failure: Any) -> None:
+        if not failure.check(CancelledError):
+            self._log.failure("internal error while files were reloaded", failure)
+
+    def _ended(self, _: object) -> None:
+        self._running = None
+        self._next()
+
+    async def stop(self) -> None:
+        """Begin no reload any more; what is being applied is applied first."""
+        self._is_stopped = True
+        self._watch.stop()
+        if (running := self._running) is not None:
+            if not self._is_applying:
+                running.cancel()
+            waiting: Deferred[None] = Deferred()
+            running.addBoth(lambda _: waiting.callback(None))
+            await waiting
+
+    async def _reload(self, cause: str) -> None:
+        # Before they are read: what changes meanwhile is another change.
+        self._watch.accept()
+        self._process.manager.reloading()
+        try:
+            self.last = result = await self._try(cause)
+        except CancelledError:
+            raise
+        except Exception:
+            self._log.failure("internal error while files were reloaded")
+            error = MutualAuthError("reload", "it ended with an internal error", "see the log")
+            self.last = result = self._reject(cause, error)
+        finally:
+            self._is_applying = False
+            self._process.manager.ready()
+        self._process.tell_reload(result)
+
+    async def _try(self, cause: str) -> Reload:
+        try:
+            plan = self._plan()
+        except MutualAuthError as error:
+            return self._reject(cause, error)
+        try:
+            prepared = await self._prepare(plan)
+        except MutualAuthError as error:
+            self._give_up(plan)
+            return self._reject(cause, error)
+        except BaseException:
+            self._give_up(plan)
+            raise
+        if not self._has_changes(plan):
+            self._log.info("reload ({cause}): nothing has changed", cause=cause)
+            return Reload("unchanged")
+        self._is_applying = True
+        await self._apply(plan, prepared)
+        self._log.info(
+            "reload ({cause}) applied: {names}",
+            cause=cause,
+            names="; ".join(
+                f"{word} {', '.join(each.name for each in services)}"
+                for word, services in (
+                    ("changed", [running for running, _ in plan.changed]),
+                    ("started", plan.begun),
+                    ("stopped", plan.ended),
+                )
+                if services
+            )
+            or "the process alone",
+        )
+        return Reload("applied")
+
+    def _reject(self, cause: str, error: MutualAuthError) -> Reload:
+        errors = errors_in(error)
+        for each in errors:
+            self._log.error("{error}", error=each)
+        self._log.error("reload ({cause}) rejected: what was in force stays in force", cause=cause)
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        first = errors[0].finding
+        finding = Finding(
+            "reload-rejected",
+            "reload",
+            f"{first.subject}: {first.cause}{more}; what was read before is in force",
+            first.remedy,
+        )
+        return Reload("rejected", finding)
+
+    def _plan(self) -> _Plan:
+        """Read everything, and make what is new; nothing runs yet.
+
+        :raises MutualAuthError: for all that is wrong.
+        """
+        process, told = self._process, Collector()
+        settings, mistakes = self._source()
+        mistakes.settle()
+        settings = readable(settings, process.copies)
+        with told.taking():
+            self._check_process(settings)
+        services = tuple(fitting(settings))
+        plan = _Plan(settings, {each.name: _contents(each) for each in services})
+        running = dict(process.services)
+        for each in services:
+            old = running.pop(each.name, None)
+            is_kept = old is not None and old.is_kept_by(each)
+            if old is not None and is_kept and self._is_same(old, each, plan):
+                continue
+            with told.taking():
+                application = old.application_for(each) if old is not None else None
+                fresh = make_service(self._reactor, each, process.places, application=application)
+                if old is not None and is_kept:
+                    plan.changed.append((old, fresh))
+                else:
+                    plan.begun.append(fresh)
+                    plan.ended.extend(filter(None, [old]))
+        plan.ended.extend(running.values())
+        held = {text for service in plan.ended for text in _endpoints(service.settings)}
+        wanted = [
+            (fresh.settings.front.origin("listen"), text)
+            for fresh in plan.begun
+            for text in _endpoints(fresh.settings)
+        ]
+        if settings.status is not None and settings.status != process.settings.status:
+            wanted.append((settings.front.origin("status"), settings.status))
+        for place, text in wanted:
+            if text not in held:
+                with told.taking(place):
+                    plan.bound.append(process.places.bind(text))
+        try:
+            told.settle()
+        except MutualAuthError:
+            self._give_up(plan)
+            raise
+        return plan
+
+    def _is_same(self, old: MutualAuthService, now: Settings, plan: _Plan) -> bool:
+        return old.settings == now and self._contents.get(now.name) == plan.contents[now.name]
+
+    def _check_process(self, settings: ProcessSettings) -> None:
+        for name in self._process.settings.fixed(settings):
+            subject = settings.front.origin(name) or f"--{name}: "
+            cause = "it cannot change while the process runs"
+            raise UsageError(subject.removesuffix(": "), cause, "restart the process")
+        if settings.workers > 1:
+            cause, remedy = "workers read no files anew", "restart the process"
+            raise UsageError(f"workers {settings.workers}", cause, remedy)
+
+    def _has_changes(self, plan: _Plan) -> bool:
+        lists = (plan.changed, plan.ended, plan.begun)
+        return any(lists) or plan.settings.status != self._process.settings.status
+
+    async def _prepare(self, plan: _Plan) -> list[NamedGroups | None]:
+        """Ask the directory what has to be asked.
+
+        :raises MutualAuthError: for all that is wrong.
+        """
+        asked: list[Coroutine[Any, Any, Any]] = [
+            running.prepare(fresh) for running, fresh in plan.changed
+        ]
+        asked += [fresh.check() for fresh in plan.begun]
+        told, found = Collector(), []
+        for is_done, result in await _together(asked):
+            with told.taking():
+                if not is_done:
+                    result.raiseException()
+                found.append(result)
+        told.settle()
+        return found[: len(plan.changed)]
+
+    def _give_up(self, plan: _Plan) -> None:
+        """Leave nothing behind of a plan."""
+        for listener in plan.bound:
+            self._process.places.give_up(listener)
+        for service in (*(fresh for _, fresh in plan.changed), *plan.begun):
+            service.discard()
+
+    async def _apply(self, plan: _Plan, prepared: Iterable[NamedGroups | None]) -> None:
+        process, before = self._process, self._process.settings
+        # The digests are of what was read, or of what came after it, which is noticed as another
+        # change.
+        self._contents = dict(plan.contents)
+        process.settings = plan.settings
+        begun = {each.name: each for each in plan.begun}
+        fresh = [*process.services.values(), *plan.begun]
+        named = {each.name: each for each in fresh}
+        process.services = {each.name: named[each.name] for each in plan.settings.services}
+        becoming = [
+            running.become(other, groups)
+            for (running, other), groups in zip(plan.changed, prepared, strict=True)
+        ]
+        replacing = [process.replace(old, begun.pop(old.name, None)) for old in plan.ended]
+        starting = [process.replace(None, each) for each in begun.values()]
+        names = [running.name for running, _ in plan.changed]
+        results = await _together([*becoming, *replacing, *starting])
+        for name, (is_done, result) in zip(names, results, strict=False):
+            if not is_done:
+                self._tell(name, result)
+        for is_done, result in results[len(names) :]:
+            if not is_done:
+                self._tell("a service", result)
+        if before.status != plan.settings.status:
+            await process.move_status()
+
+    def _tell(self, name: str, failure: Any) -> None:
+        if failure.check(MutualAuthError):
+            self._log.error("{name}: {error}", name=name, error=failure.value)
+        else:
+            self._log.failure("internal error while files were reloaded", failure)
+
+
+def _endpoints(settings: Settings) -> list[str]:
+    ident = settings.ident_address
+    return [*settings.listen, *([ident_endpoint(*ident)] if ident is not None else [])]
+
+
+def _together(
+    coroutines: Iterable[Coroutine[Any, Any, Any]],
+) -> Deferred[list[tuple[bool, Any]]]:
+    found: Any = DeferredList(
+        [Deferred.fromCoroutine(each) for each in coroutines], consumeErrors=True
+    )
+    return found  # type: ignore[no-any-return]
