@@ -68,7 +68,7 @@ class PrintingTests(SynchronousTestCase):
     """Verdicts for people and for programs."""
 
     def run_with(self, policy: AccessPolicy, logon: Logon | None, *words: str) -> Any:
-        """What it prints of a verdict."""
+        """Print a verdict."""
 
         def answer(given: object, work: object) -> command._Verdict:
             return command._Verdict("alice@R", logon, policy.decide("alice@R", lambda: logon))
