@@ -219,6 +219,17 @@ class IdentPostgreSQL(Told, PostgreSQL):
         words = ("-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", self.data, "-p", str(self.port))
         return run("psql", *words, "-U", "postgres", "-c", sql, "postgres")
 
+    def client_ports(self, role: str) -> list[int]:
+        """The gateway's ports of the sessions under a role."""
+        sql = f"SELECT client_port FROM pg_stat_activity WHERE usename = '{role}'"
+        return [int(line) for line in self.as_owner(sql).output.split()]
+
+    def ask(self, port: int, source: str) -> str:
+        """The gateway's answer about one of its ports, to a question from an address."""
+        with socket.create_connection((self.address, 113), WAIT, (source, 0)) as question:
+            question.sendall(f"{port},{self.port}\r\n".encode())
+            return b"".join(iter(lambda: question.recv(4096), b"")).decode()
+
     @staticmethod
     def log_in(port: int, role: str, source: str = HOST) -> socket.socket:
         """A connection that has asked for a role, and has an answer to come (PostgreSQL

@@ -71,6 +71,23 @@ class IdentTests(StageTestCase):
         self.assertIn(b'Ident authentication failed for user "alice"', answer)
         self.server.service.program.wait_for("which is no client's", start)
 
+    def test_as_long_as_the_session(self) -> None:
+        """The gateway says who is there as long as the server has the session, and to no other
+        address.
+        """
+        with self.server.log_in(self.server.entrance_of("alice"), "alice") as client:
+            self.assertEqual(client.recv(9), b"R\0\0\0\x08\0\0\0\0", "it is not logged in")
+            (port,) = self.server.client_ports("alice")
+            told = f"{port} , {self.server.port} : USERID : UNIX : alice@LAB.EXAMPLE\r\n"
+            self.assertEqual(self.server.ask(port, HOST), told)
+            for source in ("127.0.0.2", self.server.address):
+                self.assertIn("ERROR : NO-USER", self.server.ask(port, source))
+        for _ in range(1000):  # both have to notice
+            if "ERROR : NO-USER" in self.server.ask(port, HOST):
+                break
+        else:
+            self.fail("the answer outlives its session")
+
     def test_from_elsewhere(self) -> None:
         """No rule of the server is about any other address."""
         with self.server.log_in(self.server.port, "alice", HOST) as direct:

@@ -184,7 +184,7 @@ class IdentFactory(Factory):
 
     def remove(self, key: tuple[str, int, int]) -> None:
         """Tell no longer who is at the other end of a connection."""
-        del self._names[key]
+        self._names.pop(key, None)
 
     def answer(self, backend: str, own: int, backends: int) -> str:
         """The answer to a query (RFC 1413, section 4).
