@@ -461,7 +461,7 @@ class BackendTests(ReliabilityTestCase):
             else:
                 echo(connection)
 
-        with self.gateway("--idle-timeout", "4", backend=self.backend(talk)) as gateway:
+        with self.gateway("--idle-timeout", "2", backend=self.backend(talk)) as gateway:
             waiting = [gateway.connect() for _ in range(10)]
             for client in waiting:
                 client.sendall(b"s")
@@ -529,6 +529,28 @@ class MisfortuneTests(ReliabilityTestCase):
             keytab.write_bytes(content)
             self.until(lambda: self.health(gateway.service)["healthy"])
             self.assertEqual(gateway.ask(), b"hello")
+
+    def test_policy_unreadable(self) -> None:
+        """A policy file that is missing, unreadable, no TOML, or has a key that is none, is told in
+        one line with its place; the service does not start, and allows nobody meanwhile.
+        """
+        policy = Path(self.state, "policy.toml")
+        # Root may read everything; root without these two capabilities may not.
+        limited = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
+        for content, mode, words in (
+            (None, 0, "no such file"),
+            ("", 0, "cannot be read by this user"),
+            ("[[allow]\n", 0o600, ":1"),
+            ('[[allow]]\nacounts = ["*@LAB.EXAMPLE"]\n', 0o600, "did you mean accounts"),
+        ):
+            if content is not None:
+                policy.unlink(missing_ok=True)
+                policy.write_text(content, "utf-8")
+                policy.chmod(mode)
+            ended = self.start_refused("--policy", str(policy), prefix=limited)
+            line = self.refused(ended, ended.code, f"{policy}", words)
+            self.assertIn(ended.code, (2, 4), line)
+            self.assertNotIn("serving", ended.output)
 
     def test_status_port_taken(self) -> None:
         """A status port that is taken is told in one line; the service does not start, holds no
