@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import time
+from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
@@ -19,6 +23,7 @@ from mutauth_twisted.errors import NotFound, PeerRefused, SessionEnded
 from mutauth_twisted.net.server import MutualAuthServerFactory
 from mutauth_twisted.protection import Protection
 from tests.integration.account_case import AccountCase
+from tests.integration.commands import WAIT, CommandTestCase, Running
 from tests.integration.handshake_case import LOOPBACK, Application
 from tests.integration.maintenance_case import MaintenanceCase
 
@@ -109,3 +114,79 @@ class RulesTests(MaintenanceCase):
         self.patch(found, "look", lambda *_: reactor.callFromThread(looked.callback, None) or {})  # type: ignore[attr-defined]
         self.patch(watched, "look", lambda *_: self.fail("it was looked for"))
         await looked
+
+
+class ReloadTests(CommandTestCase):
+    """A service whose policy file changes, and a session of alice in another process."""
+
+    def logged(self, service: Running, words: str) -> None:
+        """Wait for a line of the service's log."""
+        end = time.monotonic() + WAIT
+        while words not in service.log:
+            self.assertLess(time.monotonic(), end, service.log)
+            time.sleep(0.02)
+
+    def reload(self, service: Running, policy: Path, text: str, words: str) -> None:
+        """Replace the file, have it read, and see how that ends."""
+        new = policy.with_suffix(".new")
+        new.write_text(text)
+        new.replace(policy)
+        service.process.send_signal(signal.SIGHUP)
+        self.logged(service, words)
+
+    def test_live_session(self) -> None:
+        """The session goes on through a file that is wrong and one that still allows it, and ends
+        by one that does not.
+        """
+        self.assertEqual(self.install().code, 0)
+        policy = Path(self.state) / "policy.toml"
+        policy.write_text('[[allow]]\ngroups = ["echo-users"]\n')
+        words = tuple(
+            word
+            for word in self.service_words("--policy", str(policy))
+            if word not in ("--allow", "*@LAB.EXAMPLE")
+        )
+        with self.twistd(words) as service:
+            service.read_on()
+            session = subprocess.Popen(
+                [*self.program("mutauth"), "connect", self.endpoint],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=self.environment("alice"),
+            )
+            self.addCleanup(session.wait)
+            self.addCleanup(session.kill)
+            assert session.stdin is not None
+            assert session.stdout is not None
+            assert session.stderr is not None
+
+            def echoes(line: str) -> None:
+                session.stdin.write(line)  # type: ignore[union-attr]
+                session.stdin.flush()  # type: ignore[union-attr]
+                self.assertEqual(session.stdout.readline(), line)  # type: ignore[union-attr]
+
+            echoes("one\n")
+            for text, cause in (
+                ('[[deny]]\naccounts = "alice@LAB.EXAMPLE"\n', "it is a string"),
+                ('[[deny]]\ngroups = ["no such group"]\n[[allow]]\nall = true\n', "no such group"),
+            ):
+                self.reload(service, policy, text, cause)
+                echoes("two\n")
+            allowed = '[[allow]]\naccounts = ["*@LAB.EXAMPLE"]\nmax-session = 3000\n'
+            self.reload(service, policy, allowed, ") applied")
+            echoes("three\n")
+            denied = f'{allowed}[[deny]]\ngroups = ["LAB\\\\echo-users"]\n'
+            self.reload(service, policy, denied, "[access-withdrawn]")
+            self.assertEqual(session.wait(WAIT), 0)
+            self.assertIn("the service has ended the session", session.stderr.read())
+            for stream in (session.stdin, session.stdout, session.stderr):
+                stream.close()
+            self.assertIn(
+                "the session with alice@LAB.EXAMPLE is over: [access-withdrawn] session: the "
+                f"access policy does not allow this principal: denied by {policy}:4 [[deny]] "
+                "LAB\\echo-users; its account is LAB\\alice",
+                service.log,
+            )
+            self.assertEqual(service.stop(), 0)
