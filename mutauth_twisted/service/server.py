@@ -325,9 +325,11 @@ class MutualAuthService:
         wrong: list[Finding | None] = [self.failure, fault, *factory.slots.shortages]
         warnings: list[Finding | None] = [*keys.warnings]
         figures: dict[str, Value] = {}
+        facts: list[tuple[str, str]] = []
         if (backend := self._backend) is not None:
             down = self._health.fault if self._health is not None else backend.fault
             wrong.append(down)
+            facts.append(("Backend", backend.where))
             figures["backend_up"] = int(down is None)
             figures["backend_connections_total"] = {
                 "connected": backend.connected,
@@ -336,6 +338,7 @@ class MutualAuthService:
         if publisher is not None:
             wrong[:0] = publisher.wrong
             figures |= publisher.figures
+            facts += publisher.facts
             if (stale := publisher.key_fault) is not None:
                 (wrong if stale.severity == "error" else warnings).append(stale)
         if trail is not None:
@@ -353,7 +356,7 @@ class MutualAuthService:
             wrong=tuple(filter(None, wrong)),
             warnings=tuple(filter(None, warnings)),
             stopping=self._is_stopping,
-            facts=(*(publisher.facts if publisher is not None else ()), *keys.facts),
+            facts=(*facts, *keys.facts),
             sessions=sessions(live),
             refusals=self._counting.refusals(),
             history=self._counting.hour(),

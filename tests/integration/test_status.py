@@ -173,15 +173,20 @@ class FigureTests(CommandTestCase):
                     found[":".join((name, *labels.values()))] = sample.value
         return found
 
-    def await_figures(self, service: Running, **wanted: float) -> dict[str, float]:
-        """Ask until the figures are these."""
+    def await_figures(
+        self, service: Running, since: dict[str, float] | None = None, **wanted: float
+    ) -> dict[str, float]:
+        """Ask until the figures are these.
+
+        :param since: times that have to be past.
+        """
         give_up_at = time.monotonic() + 30
         while True:
             found = self.figures(service)
             seen = {name: found.get(name) for name in wanted}
-            if seen == wanted:
+            if seen == wanted and all(found[name] > at for name, at in (since or {}).items()):
                 return found
-            self.assertLess(time.monotonic(), give_up_at, seen)
+            self.assertLess(time.monotonic(), give_up_at, (seen, since))
             time.sleep(0.1)
 
     def test_life(self) -> None:
@@ -213,6 +218,11 @@ class FigureTests(CommandTestCase):
             self.assertEqual((found["received_bytes_total"], found["sent_bytes_total"]), (5, 5))
             self.assertEqual(found["handshake_duration_seconds_count"], 1)
             self.assertEqual(found["sessions"], 0)
+
+            self.assertEqual(found["reload_success"], 1)
+            service.process.send_signal(signal.SIGHUP)
+            read = {"reload_timestamp_seconds": found["reload_timestamp_seconds"]}
+            self.await_figures(service, read, reload_success=1.0, ready=1.0)
 
             spn = installed.output.partition("added SPN ")[2].partition(" to ")[0]
             words = ("spn", "delete", "svc-echo", spn, "--nameserver", self.lab.nameserver)
@@ -258,12 +268,10 @@ class FigureTests(CommandTestCase):
             down = {"backend_up": 0.0, "published": 0.0, "ready": 0.0}
             self.await_figures(service, **up)
             listener.close()
-            checked = self.await_figures(service, **down)["directory_check_timestamp_seconds"]
+            found = self.await_figures(service, **down)
             for _ in range(2):
-                found = self.await_figures(service, **down)
-                while found["directory_check_timestamp_seconds"] <= checked:
-                    found = self.await_figures(service, **down)
-                checked = found["directory_check_timestamp_seconds"]
+                name = "directory_check_timestamp_seconds"
+                found = self.await_figures(service, {name: found[name]}, **down)
             self.assertGreater(found["backend_connections_total:failed"], 1)
             self.assertEqual(found["problems:backend-unreachable"], 1)
             with socket.create_server(("127.0.0.1", port)):
