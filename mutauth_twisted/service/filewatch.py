@@ -1,6 +1,6 @@
 """Notice that files have changed, whichever way they are written.
 
-They are looked at every other second.  The kernel's notifications know nothing of network file
+They are looked at every second.  The kernel's notifications know nothing of network file
 systems, nor of what a symbolic link in the middle of a path leads to, and a dozen of stat() calls
 costs nothing.
 """
@@ -14,7 +14,7 @@ from typing import Any, Final
 from twisted.internet.task import LoopingCall
 
 #: Seconds between two looks.
-INTERVAL: Final = 2.0
+INTERVAL: Final = 1.0
 
 _Stamp = tuple[int, ...] | None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -114,6 +115,9 @@ class ServiceOptions(usage.Options):
                 self.told.add(error)
             if not self.only_check:
                 self.told.settle()
+            if config is not None:  # twistd may change its directory
+                self.config = os.path.abspath(config)
+                self.load = partial(parse_config, self.config)
         except UsageError as error:
             leave(error)
         except usage.UsageError as error:

@@ -136,6 +136,7 @@ echo = true
 
     def port_of(self, service: Running, name: str) -> int:
         """Where a service listened last."""
+        self.wait_for_line(service, f"serving {name} on")
         lines = [line for line in service.lines if f"serving {name} on" in line]
         return int(lines[-1].rsplit(":", 1)[1])
 
