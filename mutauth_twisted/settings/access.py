@@ -20,6 +20,7 @@ from mutauth_twisted.access import AccessRules, Rule, SessionLimits
 from mutauth_twisted.access.rules import Effect, option_rules
 from mutauth_twisted.errors import UsageError
 from mutauth_twisted.settings.lines import KeyLines
+from mutauth_twisted.settings.mistakes import Collector
 from mutauth_twisted.settings.read import Values, nearest
 from mutauth_twisted.settings.schema import LIMITS, Where
 from mutauth_twisted.settings.toml import Toml, read_toml
@@ -65,8 +66,8 @@ def _own_file(values: Values) -> tuple[Rule, ...]:
 def read_policy(path: str) -> tuple[Rule, ...]:
     """The rules of a policy file, whole or not at all.
 
-    :raises UsageError: when the file cannot be read, others may write it, or a rule in it is
-        invalid; its subject has the file and the line.
+    :raises UsageError: when the file cannot be read, others may write it, or rules in it are
+        invalid; it stands for all that is wrong, each with the file and the line.
     """
     path = os.path.abspath(path)
     return rules_in(path, *read_toml(path, "policy", "policy file"))
@@ -80,14 +81,16 @@ def rules_in(path: str, document: Mapping[str, Any], lines: KeyLines) -> tuple[R
     :param lines: the lines of its keys.
     :raises UsageError: when a rule in it is invalid, or there is none.
     """
+    told, rules = Collector(), []
     for key in (key for key in document if key not in _EFFECTS):
         subject = f"{path}:{lines.line_of(key)}: key {key}"
-        raise UsageError(subject, "there is no such key here", nearest(key, _EFFECTS))
-    rules = [
-        _rule(path, lines, effect, number, table)
-        for effect in _EFFECTS
-        for number, table in enumerate(_tables(path, lines, document, effect))
-    ]
+        told.add(UsageError(subject, "there is no such key here", nearest(key, _EFFECTS)))
+    for effect in _EFFECTS:
+        with told.taking():
+            for number, table in enumerate(_tables(path, lines, document, effect)):
+                with told.taking():
+                    rules.append(_rule(path, lines, effect, number, table))
+    told.settle()
     if not rules:
         # What is left of a file that was cut would deny fewer clients than the whole.
         remedy = "write [[allow]] or [[deny]], and whom"

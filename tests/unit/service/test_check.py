@@ -147,3 +147,6 @@ audit = "{self.directory}/audit.log"
         code, (line,), _ = self.check(self.text + f'policy = "{policy}"\n')
         self.assertEqual(code, 2)
         self.assertTrue(line.startswith(f"{policy}:2: key acounts: "), line)
+        policy.write_text("[[allow]]\nacounts = ['*@R']\n[[dney]]\n[[deny]]\nall = 1\n")
+        _, lines, _ = self.check(self.text + f'policy = "{policy}"\n')
+        self.assertEqual([line.split(":")[1] for line in lines], ["3", "2", "5"], lines)
