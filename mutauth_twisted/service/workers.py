@@ -38,7 +38,7 @@ BACKOFF: Final = 0.25
 #: Seconds after which a worker has not ended soon.
 STABLE: Final = 60.0
 #: How many that ended soon, one after the other, are too many.
-MOST_CRASHES: Final = 5
+MOST_CRASHES: Final = 4
 
 
 @frozen

@@ -118,12 +118,6 @@ class WorkerTests(CommandTestCase):
             clients.close()
             self.assertEqual(service.process.wait(WAIT), 0, service.log)
 
-    def test_cut(self) -> None:
-        """A session that does not end is cut, whichever worker has it, and the exit code tells."""
-        with self.workers("--drain-timeout", "1") as service, self.client():
-            self.assertEqual(service.stop(), CUT, service.log)
-        self.assertIn("1 had not ended within 1 s, and were cut", service.log)
-
     def test_killed(self) -> None:
         """A worker leaves signals to its parent, which a service manager sends to all at once.  One
         that is killed is started again; meanwhile the other one serves.
@@ -176,8 +170,11 @@ class WorkerTests(CommandTestCase):
         self.assertIn("SCP withdrawn", service.log)
 
     def test_limits(self) -> None:
-        """One account's sessions are limited over all workers, whichever of them it comes to."""
-        with self.workers("--max-connections-per-principal", "2") as service:
+        """One account's sessions are limited over all workers, whichever of them it comes to; one
+        that does not end is cut, whichever worker has it.
+        """
+        words = ("--max-connections-per-principal", "2", "--drain-timeout", "1")
+        with self.workers(*words) as service:
             one, other = children(service.process.pid)
             with contextlib.ExitStack() as clients:
                 for silent, serving in ((one, other), (other, one)):
@@ -190,5 +187,7 @@ class WorkerTests(CommandTestCase):
                     self.assertIn(serving, children(service.process.pid))
                 self.assertEqual(self.talk("bob").output, "hello\n")
             self.wait_for(lambda: self.talk().output == "hello\n", "no session was given back")
-            self.assertEqual(service.stop(), 0, service.log)
+            with self.client():
+                self.assertEqual(service.stop(), CUT, service.log)
+        self.assertIn("1 had not ended within 1 s, and were cut", service.log)
         self.assertIn("its account has 2 session(s), as many as one account may", service.log)

@@ -33,6 +33,7 @@ ExecReload=/bin/kill -HUP $$MAINPID
 # The service checks that its reactor turns, and is restarted when it does not.
 WatchdogSec=30
 TimeoutStartSec=60
+KillMode=mixed
 Restart=on-failure
 RestartSec=15
 # 2: wrong options, which a restart does not put right. 5: stopped, and sessions were cut.
