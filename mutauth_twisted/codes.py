@@ -299,6 +299,12 @@ CODES: Final[dict[str, Code]] = {
         "The throw-away Active Directory cannot be started, used or stopped.",
         "The message says what to change; the log is in the lab's directory.",
     ),
+    "listener-not-protected": Code(
+        "The local port of `mutauth connect --listen` would be open to other machines: whoever "
+        "reaches it connects as you, and the network between can be read and changed.",
+        "Add `interface=127.0.0.1`, or listen on a Unix socket, or accept the risk with "
+        "`--unsafe-listen`.",
+    ),
     "location-not-trusted": Code(
         "This way to find the service would let an attacker choose the host: any account may "
         "publish a keyword, and hosts register two-part SPNs themselves.",
@@ -331,12 +337,6 @@ CODES: Final[dict[str, Code]] = {
         "The peer is not authenticated as the principal it has to be.",
         "Check that the address belongs to the intended service; something between the two "
         "sides may be altering the handshake.",
-    ),
-    "listener-not-protected": Code(
-        "The local port of `mutauth connect --listen` would be open to other machines: whoever "
-        "reaches it connects as you, and the network between can be read and changed.",
-        "Add `interface=127.0.0.1`, or listen on a Unix socket, or accept the risk with "
-        "`--unsafe-listen`.",
     ),
     "not-found": Code(
         "The object is not in the directory, or this account may not see it.",
@@ -582,14 +582,14 @@ CODES: Final[dict[str, Code]] = {
         "Set msDS-SupportedEncryptionTypes of the account to 24, then a new password; export its "
         "keytab again.",
     ),
-    "wrong-protocol": Code(
-        "The peer speaks another protocol or another wire.",
-        "Check the port, and that both sides use the same wire and protection.",
-    ),
     "worker-failed": Code(
         "A worker process has ended by itself, or hung and was killed; its sessions were cut. It "
         "is started again after a pause. When one ends soon after each start, the service ends "
         "with exit code 6.",
         "Look in the log for what went before, and in the kernel's for the out-of-memory killer.",
+    ),
+    "wrong-protocol": Code(
+        "The peer speaks another protocol or another wire.",
+        "Check the port, and that both sides use the same wire and protection.",
     ),
 }

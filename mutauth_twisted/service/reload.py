@@ -165,7 +165,8 @@ class Reloader:
             raise
         except Exception:
             self._log.failure("internal error while files were reloaded")
-            error = MutualAuthError("reload", "it ended with an internal error", "see the log")
+            cause = "it ended with an internal error"
+            error = MutualAuthError("reload", cause, "see the log", code="internal-error")
             self.last = result = self._reject(cause, error)
         finally:
             self._is_applying = False

@@ -70,7 +70,8 @@ def read_policy(path: str) -> tuple[Rule, ...]:
         invalid; it stands for all that is wrong, each with the file and the line.
     """
     path = os.path.abspath(path)
-    return rules_in(path, *read_toml(path, "policy", "policy file"))
+    codes = {"unusable": "policy-unusable", "writable": "policy-writable"}
+    return rules_in(path, *read_toml(path, "policy file", **codes))
 
 
 def rules_in(path: str, document: Mapping[str, Any], lines: KeyLines) -> tuple[Rule, ...]:

@@ -73,7 +73,9 @@ def parse_config(path: str) -> tuple[ProcessSettings, Collector]:
 
     :raises UsageError: when it cannot be read, others may change it, or it is not TOML.
     """
-    document, lines = read_toml(path, "config", "configuration file")
+    document, lines = read_toml(
+        path, "configuration file", unusable="config-unusable", writable="config-writable"
+    )
     told = Collector()
     table = partial(_Table, noun="key", subject="key ", file=path, lines=lines)
     top = table(Where.PROCESS)

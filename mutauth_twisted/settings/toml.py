@@ -66,11 +66,14 @@ class Toml(Front):
         return ",".join(value) if isinstance(value, list) and not kind.repeatable else value
 
 
-def read_toml(path: str, code: str, what: str) -> tuple[dict[str, Any], KeyLines]:
+def read_toml(
+    path: str, what: str, *, unusable: str, writable: str
+) -> tuple[dict[str, Any], KeyLines]:
     """A document that decides who is authorized.
 
-    :param code: the codes of the errors begin with it.
     :param what: what the errors call it.
+    :param unusable: the code of an error about what is in it, or that it is not there.
+    :param writable: the code of an error about who may change it.
     :raises UsageError: when it cannot be read, others may change it, or it is not TOML.
     """
     subject = f"{what} {path}"
@@ -79,24 +82,24 @@ def read_toml(path: str, code: str, what: str) -> tuple[dict[str, Any], KeyLines
     except PermissionError as error:
         if error.errno != errno.EPERM:
             cause, remedy = "it cannot be read by this user", "give this user the right to read it"
-            raise UsageError(subject, cause, remedy, code=f"{code}-unusable") from None
+            raise UsageError(subject, cause, remedy, code=unusable) from None
         command = Command("chmod", "go-w", error.filename)
-        raise UsageError(subject, str(error.strerror), command, code=f"{code}-writable") from None
+        raise UsageError(subject, str(error.strerror), command, code=writable) from None
     except OSError as error:
         cause = f"it cannot be read: {(error.strerror or str(error)).lower()}"
-        raise UsageError(subject, cause, "check its path", code=f"{code}-unusable") from None
+        raise UsageError(subject, cause, "check its path", code=unusable) from None
     except UnicodeDecodeError:
         cause, remedy = "it is not UTF-8", "write it in UTF-8"
-        raise UsageError(subject, cause, remedy, code=f"{code}-unusable") from None
+        raise UsageError(subject, cause, remedy, code=unusable) from None
     try:
         return tomllib.loads(text), KeyLines(text)
     except tomllib.TOMLDecodeError as error:
         said, line = _place_of(str(error), text)
         cause, remedy = f"it is not valid TOML: {said}", "correct it; texts are in quotes"
-        raise UsageError(f"{path}:{line}", cause, remedy, code=f"{code}-unusable") from None
+        raise UsageError(f"{path}:{line}", cause, remedy, code=unusable) from None
     except RecursionError:
         cause, remedy = "it is nested too deeply", "write tables and lists only"
-        raise UsageError(subject, cause, remedy, code=f"{code}-unusable") from None
+        raise UsageError(subject, cause, remedy, code=unusable) from None
 
 
 def _place_of(said: str, text: str) -> tuple[str, int]:
