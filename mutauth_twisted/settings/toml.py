@@ -15,7 +15,7 @@ from mutauth_twisted.files import read_file
 from mutauth_twisted.findings import Command
 from mutauth_twisted.settings.lines import KeyLines, Path
 from mutauth_twisted.settings.read import Front
-from mutauth_twisted.settings.schema import Option, Where
+from mutauth_twisted.settings.schema import Option, Where, options
 
 _TYPES: dict[type, str] = {
     str: "a string",
@@ -48,7 +48,12 @@ class Toml(Front):
 
     def spell(self, name: str, value: object = None) -> str:
         """See :class:`Front`."""
-        return name if value is None else f"{name} = {json.dumps(value, default=str)}"
+        if value is None:
+            return name
+        option = options(self.where).get(name)
+        if option is not None and option.kind.repeatable and value == option.kind.metavar:
+            value = [value]  # what is to be written, and no value of a file
+        return f"{name} = {json.dumps(value, default=str)}"
 
     def several(self, name: str) -> str:
         """See :class:`Front`."""

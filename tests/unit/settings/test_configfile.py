@@ -127,6 +127,11 @@ class MistakeTests(Case):
             ('["*@EXAMPLE.COM"]', "[1]", "F:5: [defaults] key allow = [1]: it is something else"),
             ("*@EX", "EX", 'F:5: [defaults] key allow = "EXAMPLE.COM": it names no realm; write '),
             ('\nservice-class = "shop"', "", "F:7: [service.shop] key service-class: it is missi"),
+            (
+                'allow = ["alice@EXAMPLE.COM"]',
+                "allow-all = false\nallow-group = []",
+                "F:18: [service.echo] key allow-group = []: it is empty",
+            ),
             ("forward", "foward", f"F:10: [service.shop] key foward: {unknown}; did you mean forw"),
             ("forward", "echo", 'F:10: [service.shop] key echo = "tcp:127.0.0.1:5432": it is a st'),
             ("echo = true", "status = 'x'", f"F:16: [service.echo] key status: {unknown}; move it"),
@@ -223,6 +228,13 @@ class MistakeTests(Case):
         )
         any_port = GOOD.replace('"tcp:9000"', '"tcp:0"') + 'listen = ["tcp:0"]\n'
         self.assertEqual(len(self.read(any_port).services), 2)
+
+    def test_lists(self) -> None:
+        """A list to be added is written as a file has it."""
+        (line,) = self.mistakes(GOOD.replace('allow = ["*@EXAMPLE.COM"]', ""))
+        self.assertIn(
+            'key allow: the access policy allows no client; add allow = ["PATTERN"]', line
+        )
 
     def test_files(self) -> None:
         """Files that cannot be read, and those that others could write."""

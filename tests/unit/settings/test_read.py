@@ -323,7 +323,7 @@ class TomlTests(SynchronousTestCase):
             ({}, 'key service-class: it is missing; add service-class = "NAME"'),
             (
                 {"service-class": "a", "host": "b.c", "echo": True},
-                'add allow = "PATTERN", or allow-all = true',
+                'add allow = ["PATTERN"], or allow-all = true',
             ),
             (
                 {"service-class": "a", "host": "b.c", "allow-all": True},
