@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from ipaddress import IPv6Address
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import Factory, field, frozen
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
@@ -22,9 +22,11 @@ from mutauth_twisted.errors import ServiceFull, SessionEnded, UsageError
 from mutauth_twisted.findings import Finding
 from mutauth_twisted.identity import PeerIdentity
 from mutauth_twisted.log import Log
-from mutauth_twisted.net.tally import Tally
 from mutauth_twisted.net.waiting import WaitingQueue
 from mutauth_twisted.text import short_name
+
+if TYPE_CHECKING:
+    from mutauth_twisted.net.tally import Tally  # needs fcntl, which Windows' clients have not
 
 #: How long before its end a session is told of it, in seconds.
 NOTICE = 60.0
