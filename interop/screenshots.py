@@ -7,6 +7,7 @@ What is on them is made up; the page, its server and the browser are the real on
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from pathlib import Path
@@ -21,7 +22,7 @@ from mutauth_twisted.findings import Command, Finding
 from mutauth_twisted.status.history import MINUTES, Minute
 from mutauth_twisted.status.http import StatusFactory
 from mutauth_twisted.status.metrics import METRICS
-from mutauth_twisted.status.pages import pages
+from mutauth_twisted.status.pages import KEPT, pages
 from mutauth_twisted.status.snapshot import Refusal, Session, Snapshot
 
 DOCS: Final = Path(__file__).resolve().parents[1] / "docs"
@@ -154,7 +155,10 @@ def _draw(address: str, show: list[Snapshot]) -> None:
 def main() -> None:
     """Draw the pictures."""
     show = [sample()]
-    factory = StatusFactory(reactor, pages(lambda: tuple(show), "srv1.example.com", lambda: NOW))
+    # The page is kept for a while: each look is a later one.
+    moments = itertools.count(NOW, KEPT)
+    shown = pages(lambda: tuple(show), "srv1.example.com", lambda: next(moments))
+    factory = StatusFactory(reactor, shown)
     port = reactor.listenTCP(0, factory, interface="127.0.0.1")
     address = f"http://127.0.0.1:{port.getHost().port}/"
     failures: list[Any] = []
