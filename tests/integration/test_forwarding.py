@@ -5,6 +5,7 @@ and what clients hear when there is nothing behind it.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import urlopen
 
 from mutauth_twisted.testing.certificates import Certificates
 from tests.integration.commands import WAIT, CommandTestCase, Running
@@ -60,6 +62,27 @@ class DownTests(ReliabilityTestCase):
             self.assertIn("[backend-unreachable]", service.log)
             self.assertIn("connection refused", service.log)
             self.assertNotIn("Traceback", service.log)
+
+    def test_counted(self) -> None:
+        """Each such session is in the audit trail and in the metrics under the same code."""
+        trail = Path(self.state, "audit.jsonl")
+        status = ("--status", f"tcp:0:interface={HOST}", "--audit", str(trail))
+        with self.service("--forward", f"tcp:{HOST}:{closed_port()}", *status) as service:
+            service.read_on()
+            for _ in range(3):
+                self.refused(self.mutauth("connect", self.endpoint), 3, "[backend-unreachable]")
+            line = next(line for line in service.lines if "status on" in line)
+            where = line.rpartition(" ")[2].strip()
+            with urlopen(f"http://{where}/metrics", timeout=WAIT) as answer:
+                metrics = answer.read().decode()
+            told = self.health(service)
+            service.stop()
+        counted = [line for line in metrics.splitlines() if "backend-unreachable" in line]
+        self.assertTrue(any(line.endswith(" 3.0") for line in counted), metrics)
+        self.assertIn("backend-unreachable", [each["code"] for each in told["wrong"]])
+        events = [json.loads(line) for line in trail.read_text("utf-8").splitlines()]
+        ends = [each for each in events if each.get("code") == "backend-unreachable"]
+        self.assertEqual(len(ends), 3, events)
 
     def test_through_a_forwarder(self) -> None:
         """A plain client's connection is closed, and the forwarder says why."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+from twisted.internet.protocol import Protocol
+from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -13,7 +16,7 @@ from mutauth_twisted.core.handshake import ACCESS_DENIED, SERVICE_FULL
 from mutauth_twisted.core.options import SecurityOptions
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.directory.location import Selection
-from mutauth_twisted.endpoints.located import LocatedEndpoint, _may_have_moved
+from mutauth_twisted.endpoints.located import SHUNNED, LocatedEndpoint, _may_have_moved
 from mutauth_twisted.errors import (
     CredentialError,
     KDCRefused,
@@ -87,3 +90,45 @@ class MovedTests(SynchronousTestCase):
         )
         for error, moved in cases:
             self.assertIs(_may_have_moved(error), moved, error)
+
+
+class ShunnedTests(SynchronousTestCase):
+    """Instances that turned out to be of no use."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.endpoint: Any = LocatedEndpoint(
+            self.clock, cast(Any, None), Selection("echo"), ClientCredentials()
+        )
+        self.instances: list[Any] = [
+            SimpleNamespace(dn="CN=x", host=f"srv{number}.example.com", port=9000, spn="echo/x")
+            for number in (1, 2)
+        ]
+        self.endpoint._told(self.instances)
+
+    def order(self) -> list[str]:
+        """The hosts, as they would be tried."""
+        return [each.host for each in sorted(self.instances, key=self.endpoint._is_shunned)]
+
+    def test_behind_the_others(self) -> None:
+        """One that is shunned comes last for a while; whether there are others is said."""
+        used = [Protocol(), Protocol()]
+        for protocol, each in zip(used, self.instances, strict=True):
+            self.endpoint._used[protocol] = each
+        self.assertTrue(self.endpoint.shun(used[0]))
+        self.assertEqual(self.order(), ["srv2.example.com", "srv1.example.com"])
+        self.assertFalse(self.endpoint.shun(used[1]))
+        self.clock.advance(SHUNNED + 1)
+        self.assertEqual(self.order(), ["srv1.example.com", "srv2.example.com"])
+        self.assertTrue(self.endpoint.shun(Protocol()))
+
+    def test_forgotten(self) -> None:
+        """An instance that is no longer in the directory is forgotten."""
+        protocol = Protocol()
+        self.endpoint._used[protocol] = self.instances[0]
+        self.endpoint.shun(protocol)
+        self.endpoint._told(self.instances[1:])
+        self.assertEqual(self.endpoint._shunned, {})
+        del protocol
+        gc.collect()
+        self.assertEqual(len(self.endpoint._used), 0)

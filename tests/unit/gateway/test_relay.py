@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from twisted.internet.error import ConnectionDone, ConnectionLost, ConnectionRefusedError
+from twisted.internet.error import (
+    ConnectionAborted,
+    ConnectionDone,
+    ConnectionLost,
+    ConnectionRefusedError,
+)
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from mutauth_twisted.gateway import relay as relays
 from mutauth_twisted.gateway.backend import Backend
-from mutauth_twisted.gateway.relay import RelayFactory
+from mutauth_twisted.gateway.relay import HalfClosed, RelayFactory
 from tests.unit.gateway.memory import MemoryEndpoint, MemoryTransport
 
 
@@ -85,6 +91,50 @@ class RelayTests(SynchronousTestCase):
         self.client.writeConnectionLost()
         service.writeConnectionLost()
         self.assertTrue(self.transport.disconnecting and self.target.transport.disconnecting)
+
+    def test_silence(self) -> None:
+        """Half-closed connections are cut when nothing moves in the other direction, and only then:
+        what comes counts, and so does what is taken.
+        """
+        backend = Backend(self.clock, cast(Any, self.target))
+        factory = RelayFactory(
+            backend.connect, self.refusals.append, half_closed=HalfClosed(self.clock, 60)
+        )
+        taken = [0]
+        self.patch(relays, "untaken", lambda transport: taken[0])
+        for first in ("client", "service"):
+            for moves in (True, False):
+                self.target = MemoryEndpoint()
+                backend._endpoint = cast(Any, self.target)
+                client: Any = factory.buildProtocol(None)
+                client.makeConnection(transport := MemoryTransport())
+                service = self.target.succeed()
+                ended, other = (client, service) if first == "client" else (service, client)
+                other_transport = self.target.transport if first == "client" else transport
+                sink = transport if first == "client" else self.target.transport
+                taken[0] = 100
+                ended.readConnectionLost()
+                for number in range(5):
+                    self.clock.advance(59)
+                    if moves:
+                        other.dataReceived(b".")
+                    else:
+                        taken[0] -= 10
+                    self.clock.advance(1)
+                    self.assertFalse(other_transport.aborted, (first, moves, number))
+                self.assertEqual(sink.value(), b"....." if moves else b"")
+                self.clock.pump([60, 60])
+                self.assertTrue(other_transport.aborted, (first, moves))
+                other.connectionLost(Failure(ConnectionAborted()))
+                ended.connectionLost(Failure(ConnectionAborted()))
+                self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_never_silent(self) -> None:
+        """Without a time there is no wait."""
+        self.client.half_closed = HalfClosed(self.clock, 0)
+        self.target.succeed()
+        self.client.readConnectionLost()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_clean_end(self) -> None:
         """One side's clean end closes the other; nothing is aborted."""

@@ -14,7 +14,8 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted.gateway.relay import Relay
-from mutauth_twisted.net.sockets import lowest, prepare
+from mutauth_twisted.net import sockets
+from mutauth_twisted.net.sockets import abort_when_taken, lowest, prepare, untaken
 
 
 class PrepareTests(SynchronousTestCase):
@@ -74,3 +75,74 @@ class PrepareTests(SynchronousTestCase):
         prepare(unix.Server(one, Protocol(), "", port, 0, MemoryReactorClock()))
         self.assertEqual(self.flushLoggedErrors(), [])
         prepare(StringTransport())
+
+
+class CutTests(SynchronousTestCase):
+    """A connection that is to be aborted, on real sockets without a reactor that runs."""
+
+    def setUp(self) -> None:
+        self.clock: Any = MemoryReactorClock()
+        self.left = 1000
+        self.patch(sockets, "untaken", lambda transport: self.left)
+        mine, peer = socket.socketpair()
+        self.addCleanup(mine.close)
+        self.addCleanup(peer.close)
+        self.transport: Any = tcp.Connection(mine, Protocol(), self.clock)
+        self.transport.connected = 1
+        self.aborted: list[float] = []
+        self.patch(
+            self.transport, "abortConnection", lambda: self.aborted.append(self.clock.seconds())
+        )
+
+    def test_taken(self) -> None:
+        """It lasts as long as the peer takes some of what was written, and no longer than all of
+        it.
+        """
+        abort_when_taken(self.transport, 5)
+        for _ in range(9):
+            self.clock.pump([0.05] * 80)
+            self.assertEqual(self.aborted, [])
+            self.left -= 100
+        self.left = 0
+        self.clock.pump([0.05] * 2)
+        self.assertEqual(len(self.aborted), 1)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_stalled(self) -> None:
+        """A peer that takes nothing does not keep it."""
+        abort_when_taken(self.transport, 5)
+        self.clock.pump([0.05] * 99)
+        self.assertEqual(self.aborted, [])
+        self.clock.pump([0.05] * 3)
+        self.assertEqual(len(self.aborted), 1)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_nothing_left(self) -> None:
+        """Where all is taken, it is over at once; and one that ends meanwhile is let go."""
+        self.left = 0
+        abort_when_taken(self.transport, 5)
+        self.assertEqual(len(self.aborted), 1)
+        self.left = 1
+        abort_when_taken(self.transport, 5)
+        self.transport.connected = 0
+        self.clock.advance(1)
+        self.assertEqual((len(self.aborted), self.clock.getDelayedCalls()), (1, []))
+
+
+class UntakenTests(SynchronousTestCase):
+    """How much is on its way, by a transport's sums and the kernel's."""
+
+    def test_untaken(self) -> None:
+        """What the kernel has counts as long as the peer has not taken it."""
+        mine, peer = socket.socketpair()
+        self.addCleanup(mine.close)
+        self.addCleanup(peer.close)
+        transport: Any = tcp.Connection(mine, Protocol(), MemoryReactorClock())
+        transport.connected = 1
+        self.assertEqual(untaken(transport), 0)
+        transport.write(bytes(100))
+        self.assertEqual(untaken(transport), 100)
+        transport.doWrite()
+        self.assertGreater(untaken(transport), 0)
+        peer.recv(100)
+        self.assertEqual(untaken(transport), 0)
