@@ -130,10 +130,10 @@ class CutTests(SynchronousTestCase):
 
 
 class UntakenTests(SynchronousTestCase):
-    """How much is on its way, by a transport's sums and the kernel's."""
+    """Bytes on their way, by a transport's sums and the kernel's."""
 
     def test_untaken(self) -> None:
-        """What the kernel has counts as long as the peer has not taken it."""
+        """Bytes in the kernel count as long as the peer has not taken them."""
         mine, peer = socket.socketpair()
         self.addCleanup(mine.close)
         self.addCleanup(peer.close)
