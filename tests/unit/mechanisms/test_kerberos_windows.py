@@ -478,10 +478,10 @@ _CLIENT_ON_WINDOWS = r"""
 import sys
 for name in ("gssapi", "krb5", "fcntl"):
     sys.modules[name] = None  # importing it raises ImportError
-import mutauth_twisted.net.client
-import mutauth_twisted.net.server
 from mutauth_twisted import windows
 windows.WINDOWS = True
+import mutauth_twisted.net.client
+import mutauth_twisted.net.server
 from mutauth_twisted.mechanisms.kerberos_windows import SspiInitiator
 from mutauth_twisted.endpoints.strings import client_endpoint
 from mutauth_twisted.errors import UsageError
