@@ -1,11 +1,10 @@
 """Handshakes of ``twistd mutauth`` with one process and with workers, of many clients at once.
 
-    python benchmarks/workers.py [--workers N] [--rounds N] [--seconds S]
+    python benchmarks/workers.py [--workers N] [--rounds N] [--handshakes N]
 
-Each kind serves for so many seconds, in turns.  The clients are processes of their own with a
-bare GSSAPI loop, which costs a tenth of what the service does; they need a core too, so that two
-workers on two cores do not double the handshakes.  That two workers spend no more CPU time on a
-connection than one process is what tells how they would scale.
+Clients are processes of their own, which have made their requests before the clock runs: then they
+only send and read.  They need the cores too, so two workers on two cores do not double the
+handshakes.
 """
 
 from __future__ import annotations
@@ -24,26 +23,26 @@ from measure import ACCOUNT, SERVICE, Figure, conclude, ratio, realm, rounds, sh
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
-#: A client: as many handshakes (MS-NNS) as it can until a time; says how many.
+#: A client: requests (MS-NNS) that are made first, and then sent one after the other.
 _CLIENT = """
-import socket, struct, sys, time
+import socket, struct, sys
 import gssapi
-port, end, done = int(sys.argv[1]), float(sys.argv[2]), 0
-name = gssapi.Name(sys.argv[3], gssapi.NameType.kerberos_principal)
-while time.time() < end:
-    token = gssapi.SecurityContext(name=name, usage="initiate", flags=62).step()
-    with socket.create_connection(("127.0.0.1", port), 10) as connection:
+port, name = int(sys.argv[1]), gssapi.Name(sys.argv[3], gssapi.NameType.kerberos_principal)
+tokens = [
+    gssapi.SecurityContext(name=name, usage="initiate", flags=62).step()
+    for _ in range(int(sys.argv[2]))
+]
+print("ready", flush=True)
+sys.stdin.readline()
+for token in tokens:
+    with socket.create_connection(("127.0.0.1", port), 30) as connection:
         connection.sendall(struct.pack(">BBBH", 22, 1, 0, len(token)) + token)
-        kind, size = 22, 0
         header = connection.recv(5, socket.MSG_WAITALL)
-        kind, size = header[0], int.from_bytes(header[3:5], "big")
-        connection.recv(size, socket.MSG_WAITALL)
-        if kind == 21:
+        if header[0] == 21:
             raise SystemExit("refused")
-    done += 1
-print(done)
+        connection.recv(int.from_bytes(header[3:5], "big"), socket.MSG_WAITALL)
 """
-_CLIENTS = 3
+_CLIENTS = 6
 
 
 def cpu(pid: int) -> float:
@@ -88,22 +87,30 @@ def served(keytab: str, directory: Path, workers: int) -> Iterator[tuple[int, li
 
 
 def measured(
-    port: int, processes: list[int], seconds: float, costs: list[float]
+    port: int, processes: list[int], count: int, costs: list[float]
 ) -> Callable[[], Awaitable[float]]:
     """Measures handshakes a second, and notes the CPU seconds of each."""
 
     async def measure() -> float:
-        before, end = sum(map(cpu, processes)), time.time() + seconds
         clients = [
             subprocess.Popen(
-                [sys.executable, "-c", _CLIENT, str(port), str(end), SERVICE],
+                [sys.executable, "-c", _CLIENT, str(port), str(count // _CLIENTS), SERVICE],
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
             )
             for _ in range(_CLIENTS)
         ]
-        done = sum(int(client.communicate()[0]) for client in clients)
-        costs.append((sum(map(cpu, processes)) - before) / done)
-        return done / seconds
+        for client in clients:
+            client.stdout.readline()  # type: ignore[union-attr]
+        before, began = sum(map(cpu, processes)), time.monotonic()
+        for client in clients:
+            client.stdin.write(b"\n")  # type: ignore[union-attr]
+            client.stdin.flush()  # type: ignore[union-attr]
+        if any([client.wait() for client in clients]):
+            raise SystemExit("a client was refused")
+        seconds = time.monotonic() - began
+        costs.append((sum(map(cpu, processes)) - before) / count)
+        return count / seconds
 
     return measure
 
@@ -115,7 +122,7 @@ async def compare(reactor: Any, given: argparse.Namespace) -> None:
         costs: dict[str, list[float]] = {"one process": [], several: []}
         with served(keytab, directory, 1) as one, served(keytab, directory, given.workers) as more:
             kinds = {
-                kind: measured(*service, given.seconds, costs[kind])
+                kind: measured(*service, given.handshakes, costs[kind])
                 for kind, service in (("one process", one), (several, more))
             }
             figures = await rounds(given.rounds, kinds)
@@ -131,5 +138,5 @@ if __name__ == "__main__":
     options = argparse.ArgumentParser()
     options.add_argument("--workers", type=int, default=2)
     options.add_argument("--rounds", type=int, default=5)
-    options.add_argument("--seconds", type=float, default=5.0)
+    options.add_argument("--handshakes", type=int, default=3000)
     react(lambda reactor: Deferred.fromCoroutine(compare(reactor, options.parse_args())))

@@ -5,6 +5,7 @@ happens when none is left.
 from __future__ import annotations
 
 import os
+import select
 from collections.abc import Collection
 from typing import Any
 
@@ -131,6 +132,8 @@ class _Gate:
 
     def read(self) -> None:
         """Stands in for the port's doRead."""
+        if not _is_ready(self._port.fileno()):  # another process with this socket was quicker
+            return
         if _are_left(SPARE, self._port.fileno()):
             # Twisted adapts this to the traffic, and would take a hundred in a turn.
             self._port.numberAccepts = min(self._port.numberAccepts, BATCH)
@@ -166,6 +169,13 @@ def guard(port: Any, reactor: Any) -> Any:
     if isinstance(port, tcp.Port):
         port.doRead = _Gate(port, reactor).read  # type: ignore[method-assign]
     return port
+
+
+def _is_ready(descriptor: int) -> bool:
+    """Tell whether a connection waits: looking costs less than trying."""
+    polling = select.poll()
+    polling.register(descriptor, select.POLLIN)
+    return bool(polling.poll(0))
 
 
 def _are_left(count: int, descriptor: int) -> bool:
