@@ -82,6 +82,17 @@ def _rule(record: ConnectionRecord) -> dict[str, object]:
     return {"rule": decision.rule[:_LONGEST_TEXT]} if decision and decision.rule else {}
 
 
+def _rendered(event: Mapping[str, object]) -> bytes:
+    """The line of an event.
+
+    :raises ValueError: when it is too long, or has what UTF-8 cannot encode.
+    """
+    line = json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    if len(line) > LONGEST:
+        raise ValueError(f"a line of {len(line)} bytes, and {LONGEST} are the most")
+    return line
+
+
 class AuditTrail(ConnectionObserver):
     """Audit trail of one service.
 
@@ -167,13 +178,12 @@ class AuditTrail(ConnectionObserver):
             "service": self._service,
             **fields,
         }
-        line = json.dumps(whole, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
-        if len(line) > LONGEST:
-            raise ValueError(f"an event {event} of {len(line)} bytes")
         try:
+            line = _rendered(whole)
             self._sink.write(line)
-        except OSError as error:
-            self._cause = error.strerror or str(error)
+        except (OSError, ValueError) as error:
+            # Whatever it is, the event is lost, and a trail that is required has to know.
+            self._cause = getattr(error, "strerror", None) or str(error)
             return False
         return True
 

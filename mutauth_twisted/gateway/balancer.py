@@ -124,6 +124,8 @@ class BalancedConnection(ProtocolWrapper):
     """
 
     factory: BalancedFactory
+    #: Whether :meth:`introduced` is told of a balancer's own connection before its first byte.
+    tells_local = False
 
     def __init__(self, factory: BalancedFactory, *, has_room: bool) -> None:
         self.factory = factory
@@ -134,6 +136,9 @@ class BalancedConnection(ProtocolWrapper):
         self._has_room = has_room
         self._header: ProxyHeader | None = None
         self._parser = HeaderParser()
+        #: The header of a balancer that connects for itself, and has not said anything: nearly
+        #: always to see whether this server is there, which is not worth a line in a log.
+        self._own: ProxyHeader | None = None
         self._timer: IDelayedCall | None = None
         #: What came behind the header, for a client's protocol that does not read yet.
         self._behind = b""
@@ -152,7 +157,10 @@ class BalancedConnection(ProtocolWrapper):
     def _too_late(self) -> None:
         self._timer = None
         self.factory.awaited -= 1
-        self._refuse(f"none came within {self.factory.timeout:g} s")
+        if self._own is not None:
+            self._below.loseConnection()
+        else:
+            self._refuse(f"none came within {self.factory.timeout:g} s")
 
     def _settled(self) -> None:
         """The header is not awaited any more."""
@@ -180,20 +188,24 @@ class BalancedConnection(ProtocolWrapper):
         if self._timer is None:  # refused, and not yet closed
             return
         try:
-            parsed = self._parser.feed(data)
+            parsed = (self._own, data) if self._own is not None else self._parser.feed(data)
         except InvalidHeader as error:
             self._settled()
             self._refuse(str(error))
             return
-        if parsed is not None:
-            self._settled()
-            header, self._behind = parsed
-            try:
-                self.introduced(header)
-            except InvalidHeader as error:
-                self._refuse(str(error))
-            else:
-                self._begin()
+        if parsed is None:
+            return
+        header, self._behind = parsed
+        if header.local and not self._behind and not self.tells_local:
+            self._own = header
+            return
+        self._settled()
+        try:
+            self.introduced(header)
+        except InvalidHeader as error:
+            self._refuse(str(error))
+        else:
+            self._begin()
 
     def introduced(self, header: ProxyHeader) -> None:
         """The header has come.

@@ -58,6 +58,8 @@ class IForwardedTransport(ITransport):
 class _ForwardedConnection(BalancedConnection):
     factory: ForwardedFactory
 
+    tells_local = True
+
     def __init__(self, factory: ForwardedFactory, *, is_trusted: bool) -> None:
         super().__init__(factory, has_room=factory.has_room)
         self._is_trusted = is_trusted

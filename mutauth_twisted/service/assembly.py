@@ -143,6 +143,8 @@ def check(reactor: Any, settings: ProcessSettings, told: Collector) -> tuple[Fin
     with told.taking(settings.front.origin("user")):
         if settings.user is not None:
             find_user(settings.user)
+    with told.taking():
+        _check_sharing(settings)
     warnings: list[Finding] = []
     for each in _fitting_ones(settings, told):
         with told.taking():

@@ -26,6 +26,7 @@ from mutauth_twisted.service.assembly import make_worker
 from mutauth_twisted.service.exitcode import end_with
 from mutauth_twisted.service.messages import TO_PARENT, Lines, Start, line_of
 from mutauth_twisted.service.process import WorkerProcess
+from mutauth_twisted.service.server import MutualAuthService
 
 #: Seconds between two snapshots.
 INTERVAL: Final = 1.0
@@ -36,12 +37,17 @@ class _Seen(ConnectionObserver):
     it.
     """
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Worker, service: MutualAuthService) -> None:
         self._worker = worker
+        self._service = service
+        self._seen = 0
 
     def refused(self, record: ConnectionRecord) -> None:
         """See ConnectionObserver."""
-        self._worker.report()
+        # Anybody can be refused as often as he likes, and a report has every session in it.
+        if self._service.own_seen != self._seen:
+            self._seen = self._service.own_seen
+            self._worker.report()
 
 
 class Worker(Lines):
@@ -78,7 +84,7 @@ class Worker(Lines):
             return
         process.use_groups(start.groups)
         for service in process.services.values():
-            service.observe(_Seen(self))
+            service.observe(_Seen(self, service))
         process.serving.addCallback(self._ready)
         self._reactor.addSystemEventTrigger("before", "shutdown", process.stopService)
         process.startService()

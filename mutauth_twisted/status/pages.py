@@ -28,6 +28,9 @@ _COUNTS: Final = {
 #: Seconds for which a page that takes long to make is shown again: whoever asks without end gets
 #: no more of the reactor's time than that of one page.
 KEPT: Final = 1.0
+#: How many times as long as it takes to look at the services they are not looked at again: probes
+#: get a twentieth of the reactor's time at most, and hear at once that a service stops.
+PAUSE: Final = 19.0
 
 
 def _kept(make: Callable[[], Response], now: Callable[[], float]) -> Callable[[], Response]:
@@ -43,6 +46,24 @@ def _kept(make: Callable[[], Response], now: Callable[[], float]) -> Callable[[]
     return response
 
 
+def bounded(look: Look, timer: Callable[[], float] = time.perf_counter) -> Look:
+    """The same, which looks again only when that takes :data:`PAUSE` times less than has passed.
+
+    :param timer: gives seconds from any moment on.
+    """
+    seen: list[tuple[float, tuple[Snapshot, ...]]] = []
+
+    def looked() -> tuple[Snapshot, ...]:
+        began = timer()
+        if not seen or began >= seen[0][0]:
+            found = look()
+            ended = timer()
+            seen[:] = [(ended + PAUSE * (ended - began), found)]
+        return seen[0][1]
+
+    return looked
+
+
 def pages(
     look: Look,
     host: str,
@@ -56,6 +77,8 @@ def pages(
     :param now: gives seconds since 1970.
     :param workers: gives the process ids of the workers, by their names.
     """
+
+    look = bounded(look)
 
     def drawn() -> Response:
         return Response(page.page(look(), host, now()), page.CONTENT_TYPE, headers=page.HEADERS)

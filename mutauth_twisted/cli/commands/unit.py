@@ -44,6 +44,7 @@ LimitNOFILE=65536
 # A user of its own, who has nothing but this service.
 DynamicUser=yes
 StateDirectory=mutauth-$name
+LogsDirectory=mutauth-$name
 UMask=0077
 # Root's keytab, of which systemd gives the service a copy at its start.
 LoadCredential=keytab:$keytab

@@ -13,6 +13,7 @@ from jsonschema import Draft202012Validator
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 
 from mutauth_twisted.access import AccessPolicy, Logon
+from mutauth_twisted.audit import trail
 from mutauth_twisted.audit.sinks import LONGEST
 from mutauth_twisted.audit.trail import STRANGERS_OF_ONE, AuditTrail, _end
 from mutauth_twisted.errors import SessionEnded
@@ -219,6 +220,17 @@ class RequiredTests(TrailCase):
     """A trail without which nobody is served."""
 
     required = True
+
+    def test_what_cannot_be_written(self) -> None:
+        """An event that has no line is a lost event, whatever the reason is."""
+        for principal in ("\ud800@TEST.EXAMPLE", "alice@" + "T" * 6000):
+            self.patch(trail, "short_name", lambda name: name)
+            self.principal = principal
+            transport = self.prove(1)
+            self.assertTrue(transport.disconnecting)
+            self.lose()
+            self.assertEqual(self.factory.sessions, ())
+        self.assertNotIn("allowed", self.sink.names)
 
     def test_refuses(self) -> None:
         """Meanwhile no session begins, older ones go on, and later clients are served again."""

@@ -173,7 +173,22 @@ class BalancerTests(SynchronousTestCase):
         """A balancer that connects for itself, to see whether it works, is itself."""
         protocol, _ = self.connect()
         protocol.dataReceived(ProxyHeader(local=True).encode())
+        self.assertEqual(self.built, [])
+        protocol.dataReceived(b"token")
         self.assertEqual(self.built[0][0], BALANCER)
+        self.assertEqual((self.factory.awaited, self.clock.getDelayedCalls()), (0, []))
+
+    def test_probe(self) -> None:
+        """One that says nothing and leaves, or stays until the deadline, is not worth a word."""
+        for leaves in (True, False):
+            protocol, transport = self.connect()
+            protocol.dataReceived(ProxyHeader(local=True).encode())
+            if not leaves:
+                self.clock.advance(self.factory.timeout)
+                self.assertTrue(transport.disconnecting)
+            protocol.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual((self.built, self.errors), ([], []))
+        self.assertEqual((self.factory.awaited, self.clock.getDelayedCalls()), (0, []))
 
     def test_no_header(self) -> None:
         """Anything else of a balancer's is refused with the first byte that shows it."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Mapping
 from typing import Any
 
 from attrs import evolve
@@ -13,8 +15,14 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted.findings import Command, Finding
-from mutauth_twisted.status.http import AT_ONCE, LONGEST_REQUEST, PATIENCE, StatusFactory
-from mutauth_twisted.status.pages import KEPT, pages
+from mutauth_twisted.status.http import (
+    AT_ONCE,
+    LONGEST_REQUEST,
+    PATIENCE,
+    Page,
+    StatusFactory,
+)
+from mutauth_twisted.status.pages import KEPT, bounded, pages
 from mutauth_twisted.status.snapshot import Snapshot
 from mutauth_twisted.testing.fakes import FakeTransport
 from mutauth_twisted.testing.hostile import HOSTILE, raw_in
@@ -36,7 +44,12 @@ class StatusCase(SynchronousTestCase):
         self.clock = Clock()
         self.status: tuple[Snapshot, ...] = (GOOD,)
         self.looked = 0
-        self.factory = StatusFactory(self.clock, pages(self.look, "srv1", self.clock.seconds))
+        self.factory = StatusFactory(self.clock, self.pages())
+
+    def pages(self) -> Mapping[str, Page]:
+        """The pages, for which looking takes no time."""
+        self.patch(time, "perf_counter", self.clock.seconds)
+        return pages(self.look, "srv1", self.clock.seconds)
 
     def look(self) -> tuple[Snapshot, ...]:
         self.looked += 1
@@ -174,6 +187,22 @@ class PageTests(StatusCase):
         self.assertEqual(self.get("/readyz")[0], 200)
         self.status = (evolve(GOOD, stopping=True),)
         self.assertEqual(self.get("/readyz")[0], 503)
+
+    def test_costly_probes(self) -> None:
+        """Services that take long to look at are looked at for a twentieth of the time."""
+        clock, looks = Clock(), []
+
+        def look() -> tuple[Snapshot, ...]:
+            looks.append(clock.seconds())
+            clock.advance(0.004)
+            return (GOOD,)
+
+        bound = bounded(look, clock.seconds)
+        while clock.seconds() < 1:
+            bound()
+            clock.advance(0.001)
+        self.assertLessEqual(len(looks) * 0.004, 0.055)
+        self.assertGreater(len(looks), 10)
 
     def test_broken_page(self) -> None:
         """A bug in a page is an answer and a line in the log, not a connection that hangs."""
