@@ -4,10 +4,10 @@ VENV := .venv
 # What is run after the set-up is found in the environment first; the set-up itself must not take that for the machine's.
 RUN := exec env PATH="$(CURDIR)/$(VENV)/bin:$(PATH)"
 # Labs of their own, beside one that somebody plays in (/run/mutauth-lab, 127.0.0.10).
-DEMO_LAB := --dir /run/mutauth-demo --address 127.0.40.10
-TEST_LAB := --dir /run/mutauth-test --address 127.0.41.10
-SECOND_LAB := --dir /run/mutauth-test-2 --address 127.0.43.10
-INTEROP_LAB := --dir /run/mutauth-interop --address 127.0.42.10
+DEMO_LAB := --dir /run/mutauth-demo --address auto
+TEST_LAB := --dir /run/mutauth-test --address auto
+SECOND_LAB := --dir /run/mutauth-test-2 --address auto
+INTEROP_LAB := --dir /run/mutauth-interop --address auto
 
 .PHONY: demo docs pictures screenshots test interop ldap3 constraints reference lint fuzz clean
 
