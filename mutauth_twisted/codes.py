@@ -583,9 +583,9 @@ CODES: Final[dict[str, Code]] = {
         "keytab again.",
     ),
     "worker-failed": Code(
-        "A worker process has ended by itself, or hung and was killed; its sessions were cut. It "
-        "is started again after a pause. When one ends soon after each start, the service ends "
-        "with exit code 6.",
+        "A worker process has ended by itself, or was killed because it hung or did not apply a "
+        "reload; its sessions were cut. It is started again after a pause. When one ends soon "
+        "after each start, the service ends with exit code 6.",
         "Look in the log for what went before, and in the kernel's for the out-of-memory killer.",
     ),
     "wrong-protocol": Code(

@@ -10,7 +10,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +20,31 @@ from typing import Final
 MOST: Final = 4 << 20
 #: Where a file that is open is found under a name of its own (Linux, proc(5)).
 OPEN_FILE: Final = "/proc/self/fd/{}"
+
+_KEPT: ContextVar[dict[str, bytes] | None] = ContextVar("kept", default=None)
+_GIVEN: ContextVar[Mapping[str, bytes] | None] = ContextVar("given", default=None)
+
+
+@contextmanager
+def keep_what_is_read(contents: dict[str, bytes]) -> Iterator[None]:
+    """Have :func:`read_file` note what it reads, by absolute path, and return the same for a file
+    that is read again; each reading is checked as always.
+    """
+    token = _KEPT.set(contents)
+    try:
+        yield
+    finally:
+        _KEPT.reset(token)
+
+
+@contextmanager
+def read_what_was_kept(contents: Mapping[str, bytes]) -> Iterator[None]:
+    """Have :func:`read_file` return what another process has read and checked, of those files."""
+    token = _GIVEN.set(contents)
+    try:
+        yield
+    finally:
+        _GIVEN.reset(token)
 
 
 def _not_regular(path: str | os.PathLike[str]) -> OSError:
@@ -95,6 +122,14 @@ def read_file(
         change one that they must not; its ``filename`` is what has the rights.
     :raises OSError: when it is not a regular file, too large, or cannot be read.
     """
+    name, given, kept = os.path.abspath(path), _GIVEN.get(), _KEPT.get()
+    if given is not None and name in given:
+        return given[name]
+    content = _read(path, most, private=private, unwritable=unwritable)
+    return content if kept is None else kept.setdefault(name, content)
+
+
+def _read(path: str | os.PathLike[str], most: int, *, private: bool, unwritable: bool) -> bytes:
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
         mode = os.fstat(handle).st_mode

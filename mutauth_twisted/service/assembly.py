@@ -6,21 +6,23 @@ endpoint strings, and the descriptors that all of it takes.
 
 from __future__ import annotations
 
+import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import chain
+from types import MappingProxyType
 from typing import Any
 
 from attrs import evolve
-from twisted.internet.interfaces import IProtocolFactory
 
 from mutauth_twisted.audit.sinks import check_sink, open_sink
 from mutauth_twisted.audit.trail import AuditTrail
 from mutauth_twisted.core.context import Keys
 from mutauth_twisted.errors import UsageError
+from mutauth_twisted.files import keep_what_is_read, read_what_was_kept
 from mutauth_twisted.findings import Finding
 from mutauth_twisted.gateway.ident import IdentFactory, ident_endpoint
-from mutauth_twisted.kerberos.keytab import keytab_principal
+from mutauth_twisted.kerberos.keytab import keytab_file, keytab_principal
 from mutauth_twisted.log import Log
 from mutauth_twisted.net.descriptors import REMEDY, RESERVE, fit, raise_limit
 from mutauth_twisted.net.listening import Places
@@ -29,12 +31,12 @@ from mutauth_twisted.net.tally import Tally
 from mutauth_twisted.net.tls import server_layer
 from mutauth_twisted.service.applications import application_factory
 from mutauth_twisted.service.keyfiles import KeyFiles
-from mutauth_twisted.service.messages import Start
+from mutauth_twisted.service.messages import Configuration, Start
 from mutauth_twisted.service.privileges import Copy, find_user, shed, with_copies
 from mutauth_twisted.service.process import Process, WorkerProcess
 from mutauth_twisted.service.publisher import Publisher
 from mutauth_twisted.service.server import MutualAuthService
-from mutauth_twisted.service.workers import inheritance
+from mutauth_twisted.service.workers import Inherited
 from mutauth_twisted.settings.mistakes import Collector
 from mutauth_twisted.settings.process import ProcessSettings
 from mutauth_twisted.settings.service import Settings
@@ -43,12 +45,18 @@ from mutauth_twisted.settings.twistd import Options
 _log = Log()
 
 
-def make_process(reactor: Any, settings: ProcessSettings, words: Sequence[str] = ()) -> Process:
+def make_process(
+    reactor: Any,
+    settings: ProcessSettings,
+    words: Sequence[str] = (),
+    contents: Mapping[str, bytes] = MappingProxyType({}),
+) -> Process:
     """Make a process with all its services.
 
     It binds where it will listen, reads the keys, and becomes the user that it is to run as.
 
     :param words: the options that the settings come from, for its workers.
+    :param contents: the contents of the files that the settings come from, for its workers.
     :raises MutualAuthError: when one of them cannot be made; it stands for all that is wrong.
     """
     told, has_workers = Collector(), settings.workers > 1
@@ -60,15 +68,35 @@ def make_process(reactor: Any, settings: ProcessSettings, words: Sequence[str] =
             places.bind(endpoint)
     with told.taking(settings.front.origin("user")):
         settings, copies = shed(settings)
-    services = []
+    services, read = [], dict(contents)
     for each in _fitting_and_told(settings, told):
-        with told.taking():
+        with told.taking(), keep_what_is_read(read):
             services.append(make_service(reactor, each, places))
     with told.taking():
         _check_sharing(settings)
     told.settle()
-    inherited = inheritance(words, copies) if has_workers else None
+    if not has_workers:
+        return Process(reactor, settings, services, places, copies)
+    configuration = configuration_of(settings, read, {each.path: each for each in copies})
+    inherited = Inherited(words, copies, configuration)
     return Process(reactor, settings, services, places, copies, inherited)
+
+
+def configuration_of(
+    settings: ProcessSettings, contents: Mapping[str, bytes], copies: Mapping[str, Copy]
+) -> Configuration:
+    """The configuration of workers.
+
+    :param contents: of all files that were read for the settings and their services.
+    :param copies: those in the place of files.
+    """
+    keytabs = [
+        os.path.abspath(keytab_file(each.keytab))
+        for each in settings.services
+        if "keytab" in each.package_options
+    ]
+    descriptors = {path: each.descriptor for path, each in copies.items()}
+    return Configuration.of(contents, keytabs, descriptors)
 
 
 def make_worker(reactor: Any, start: Start) -> WorkerProcess:
@@ -76,22 +104,42 @@ def make_worker(reactor: Any, start: Start) -> WorkerProcess:
 
     :raises MutualAuthError: when one of them cannot be made.
     """
-    options = Options()
-    options.parseOptions(start.words)
-    copies = {path: Copy(path, descriptor, None) for path, descriptor in start.copies.items()}
-    settings = with_copies(evolve(options.settings, status=None), copies)
-    places, told = Places(reactor), Collector()
+    options, places = Options(), Places(reactor)
+    with read_what_was_kept(start.configuration.contents):
+        options.parseOptions(start.words)
     for text, descriptor in start.sockets:
         places.bind(text, socket.socket(fileno=descriptor))
-    services = [
-        make_service(reactor, _share(each, start.count), places, is_worker=True)
-        for each in _fitting_ones(settings, told)
-    ]
-    told.settle()
+
+    def make(
+        configuration: Configuration,
+        names: Collection[str] | None = None,
+        running: Mapping[str, MutualAuthService] = MappingProxyType({}),
+    ) -> tuple[ProcessSettings, list[MutualAuthService]]:
+        told, given = Collector(), configuration.copies
+        copies = {path: Copy(path, descriptor, None) for path, descriptor in given.items()}
+        with read_what_was_kept(configuration.contents):
+            settings, mistakes = options.load()
+            mistakes.settle()
+            settings = with_copies(evolve(settings, status=None), copies)
+            services = [
+                make_service(
+                    reactor,
+                    _share(each, start.count),
+                    places,
+                    is_worker=True,
+                    before=running.get(each.name),
+                )
+                for each in _fitting_ones(settings, told)
+                if names is None or each.name in names
+            ]
+            told.settle()
+        return settings, services
+
+    settings, services = make(start.configuration)
     for service in services:
         part = (start.number - 1) / start.count
         service.count_together(Tally(start.sessions, service.name, part, reactor.seconds))
-    return WorkerProcess(reactor, settings, services, places)
+    return WorkerProcess(reactor, settings, services, places, make)
 
 
 def _check_sharing(settings: ProcessSettings) -> None:
@@ -160,7 +208,7 @@ def make_service(
     *,
     only_check: bool = False,
     is_worker: bool = False,
-    application: IProtocolFactory | None = None,
+    before: MutualAuthService | None = None,
 ) -> MutualAuthService:
     """Make one service.
 
@@ -168,7 +216,8 @@ def make_service(
     :param places: its endpoints that are bound already.
     :param only_check: whether it will not run, and nothing may be made for it.
     :param is_worker: whether another process asks the directory.
-    :param application: the application's factory, if there is one already.
+    :param before: the service that it takes the place of, whose application it goes on with, and
+        whose answers to ident queries, where the settings leave it these.
     :raises MutualAuthError: when its keys, certificate or factory cannot be used; it stands for all
         that is wrong.
     """
@@ -186,8 +235,11 @@ def make_service(
         tls = server_layer(*settings.tls_files) if settings.tls_files is not None else None
     with told.taking(at(settings.serve[0])):
         where = settings.ident_address
-        ident = IdentFactory(reactor, *where) if where is not None else None
-        factory = application or application_factory(reactor, settings, ident)
+        ident = before.ident_for(settings) if before is not None else None
+        if where is not None and ident is None:
+            ident = IdentFactory(reactor, *where)
+        factory = before.application_for(settings) if before is not None else None
+        factory = factory or application_factory(reactor, settings, ident)
     with told.taking(at("audit")):
         trail = _trail(reactor, settings, only_check=only_check)
     with told.taking():
@@ -196,7 +248,8 @@ def make_service(
             publisher = Publisher(reactor, settings, own)
     told.settle()
     return MutualAuthService(
-        reactor, settings, keys, publisher, factory, tls, trail, ident, places, own
+        *(reactor, settings, keys, publisher, factory, tls, trail, ident, places, own),
+        probes=not is_worker,
     )
 
 

@@ -160,13 +160,12 @@ def _state(path: str) -> tuple[int, ...] | None:
     return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
 
 
-def readable(settings: ProcessSettings, copies: Iterable[Copy]) -> ProcessSettings:
-    """Settings in which keys that this user may still not read are their copies.
+def still_needed(copies: Iterable[Copy]) -> dict[str, Copy]:
+    """The copies of keys that this user may still not read, by their files.
 
     :param copies: those of the start.
     """
-    unreadable = {each.path: each for each in copies if not os.access(each.path, os.R_OK)}
-    return with_copies(settings, unreadable)
+    return {each.path: each for each in copies if not os.access(each.path, os.R_OK)}
 
 
 def with_copies(settings: ProcessSettings, copies: Mapping[str, Copy]) -> ProcessSettings:

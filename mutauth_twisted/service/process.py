@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from operator import methodcaller
@@ -25,7 +25,7 @@ from mutauth_twisted.log import Log
 from mutauth_twisted.net.listening import Places
 from mutauth_twisted.net.protocol import describe
 from mutauth_twisted.service.exitcode import CRASHING, CUT, end_with
-from mutauth_twisted.service.messages import Groups
+from mutauth_twisted.service.messages import Configuration, Groups, Renewal
 from mutauth_twisted.service.privileges import Copy
 from mutauth_twisted.service.server import WITHDRAWAL, MutualAuthService
 from mutauth_twisted.service.systemd import ServiceManager
@@ -144,6 +144,13 @@ class Process(Service):
     def _groups(self) -> Groups:
         """Meaning of the names of groups."""
         return {name: service.group_sids for name, service in self.services.items()}
+
+    async def renew_workers(
+        self, configuration: Configuration, groups: Groups, changed: Sequence[str]
+    ) -> None:
+        """Have the workers, if there are any, serve by another configuration; see Workers."""
+        if self._workers is not None:
+            await self._workers.renew(configuration, groups, changed)
 
     def _give_up(self, error: MutualAuthError) -> None:
         """End, as the workers do."""
@@ -280,6 +287,8 @@ class Process(Service):
         """
         if old is not None:
             stale = await old.leave()
+            if new is not None:
+                new.succeed(old)
             leaving = Deferred.fromCoroutine(old.drain(stale=stale))
             self._leaving.add(leaving)
             leaving.addBoth(partial(self._left, old, leaving))
@@ -350,11 +359,21 @@ class Process(Service):
 class WorkerProcess(Process):
     """A worker's services, whose parent does the rest.
 
+    :param make: makes services again, of another configuration; its arguments are that, the names
+        of the services, and those that there are.
     :ivar serving: fires when all take connections.
     """
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
+    def __init__(
+        self,
+        reactor: Any,
+        settings: ProcessSettings,
+        services: Iterable[MutualAuthService],
+        places: Places,
+        make: Callable[..., tuple[ProcessSettings, list[MutualAuthService]]],
+    ) -> None:
+        super().__init__(reactor, settings, services, places)
+        self._make = make
         self.serving: Deferred[None] = Deferred()
 
     def _announce(self) -> None:
@@ -364,6 +383,16 @@ class WorkerProcess(Process):
         """Have the names of groups stand for what the parent has found."""
         for name, service in self.services.items():
             service.use_groups(groups.get(name, {}))
+
+    async def renew(self, renewal: Renewal) -> None:
+        """Serve as the parent says from now on.
+
+        :raises MutualAuthError: when that cannot be done here.
+        """
+        self.settings, services = self._make(renewal.configuration, renewal.changed, self.services)
+        for fresh in services:
+            fresh.use_groups(renewal.groups.get(fresh.name, {}))
+            await self.services[fresh.name].become(fresh, None)
 
 
 def _after(deferred: Deferred[Any]) -> Deferred[None]:

@@ -170,9 +170,9 @@ class Publisher:
         )
 
     @property
-    def group_sids(self) -> dict[str, list[str]]:
-        """Meaning of the names of groups; see NamedGroups."""
-        return self._groups.sids
+    def groups(self) -> NamedGroups:
+        """The groups that rules name."""
+        return self._groups
 
     async def check(self, use: Callable[[AccessPolicy], None]) -> None:
         """Find the service's object and groups, and check that every SPN is registered on our

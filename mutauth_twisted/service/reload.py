@@ -9,7 +9,7 @@ started; the others notice nothing.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Collection, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -17,16 +17,16 @@ from attrs import Factory, frozen
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 
 from mutauth_twisted.errors import MutualAuthError, UsageError
-from mutauth_twisted.files import read_file
+from mutauth_twisted.files import keep_what_is_read, read_file
 from mutauth_twisted.findings import Finding
 from mutauth_twisted.gateway.ident import ident_endpoint
 from mutauth_twisted.kerberos.keytab import keytab_file
 from mutauth_twisted.log import Log
 from mutauth_twisted.net.listening import Listener
-from mutauth_twisted.service.assembly import fitting, make_service
+from mutauth_twisted.service.assembly import configuration_of, fitting, make_service
 from mutauth_twisted.service.filewatch import FileWatch
 from mutauth_twisted.service.groups import NamedGroups
-from mutauth_twisted.service.privileges import readable
+from mutauth_twisted.service.privileges import Copy, still_needed, with_copies
 from mutauth_twisted.service.process import Process, Reload
 from mutauth_twisted.service.server import MutualAuthService
 from mutauth_twisted.settings.mistakes import Collector, errors_in
@@ -62,6 +62,8 @@ class _Plan:
 
     :param settings: those that it makes valid.
     :param contents: digests of the files of each service.
+    :param read: the contents of all files that were read.
+    :param copies: the copies of keys in the place of files, by these.
     :param changed: services that stay, each with the one that it becomes.
     :param ended: services that stop.
     :param begun: services that start.
@@ -70,6 +72,8 @@ class _Plan:
 
     settings: ProcessSettings
     contents: Mapping[str, Mapping[str, bytes | None]]
+    read: Mapping[str, bytes]
+    copies: Mapping[str, Copy]
     changed: list[tuple[MutualAuthService, MutualAuthService]] = Factory(list)
     ended: list[MutualAuthService] = Factory(list)
     begun: list[MutualAuthService] = Factory(list)
@@ -227,29 +231,39 @@ class Reloader:
 
         :raises MutualAuthError: for all that is wrong.
         """
+        read: dict[str, bytes] = {}
+        with keep_what_is_read(read):
+            return self._plan_of(read)
+
+    def _plan_of(self, read: Mapping[str, bytes]) -> _Plan:
         process, told = self._process, Collector()
         settings, mistakes = self._source()
         mistakes.settle()
-        settings = readable(settings, process.copies)
+        copies = still_needed(process.copies)
+        settings = with_copies(settings, copies)
         with told.taking():
             self._check_process(settings)
         services = tuple(fitting(settings))
-        plan = _Plan(settings, {each.name: _contents(each) for each in services})
+        plan = _Plan(settings, {each.name: _contents(each) for each in services}, read, copies)
         running = dict(process.services)
         for each in services:
             old = running.pop(each.name, None)
-            is_kept = old is not None and old.is_kept_by(each)
+            is_kept = old is not None and not old.moved_by(each)
             if old is not None and is_kept and self._is_same(old, each, plan):
                 continue
             with told.taking():
-                application = old.application_for(each) if old is not None else None
-                fresh = make_service(self._reactor, each, process.places, application=application)
+                if not is_kept:
+                    self._check_alone(each, old)
+                fresh = make_service(self._reactor, each, process.places, before=old)
                 if old is not None and is_kept:
                     plan.changed.append((old, fresh))
                 else:
                     plan.begun.append(fresh)
                     plan.ended.extend(filter(None, [old]))
-        plan.ended.extend(running.values())
+        for old in running.values():
+            with told.taking():
+                self._check_alone(None, old)
+            plan.ended.append(old)
         held = {text for service in plan.ended for text in _endpoints(service.settings)}
         wanted = [
             (fresh.settings.front.origin("listen"), text)
@@ -277,9 +291,24 @@ class Reloader:
             subject = settings.front.origin(name) or f"--{name}: "
             cause = "it cannot change while the process runs"
             raise UsageError(subject.removesuffix(": "), cause, "restart the process")
-        if settings.workers > 1:
-            cause, remedy = "workers read no files anew", "restart the process"
-            raise UsageError(f"workers {settings.workers}", cause, remedy)
+
+    def _check_alone(self, now: Settings | None, old: MutualAuthService | None) -> None:
+        """See that no workers have the sockets of the start, and so the services.
+
+        :raises UsageError: when there are.
+        """
+        if self._process.settings.workers == 1:
+            return
+        subject, cause = "", "it cannot be added while there are workers"
+        if now is None and old is not None:
+            subject, cause = f"service {old.name}", "it cannot be removed while there are workers"
+        elif now is not None and old is not None:
+            option = old.moved_by(now)[0]
+            subject = (now.front.origin(option) or f"--{option}: ").removesuffix(": ")
+            cause = "it cannot change while there are workers"
+        elif now is not None:
+            subject = f"service {now.name}"
+        raise UsageError(subject, cause, "restart the process")
 
     def _has_changes(self, plan: _Plan) -> bool:
         lists = (plan.changed, plan.ended, plan.begun)
@@ -310,7 +339,7 @@ class Reloader:
         for service in (*(fresh for _, fresh in plan.changed), *plan.begun):
             service.discard()
 
-    async def _apply(self, plan: _Plan, prepared: Iterable[NamedGroups | None]) -> None:
+    async def _apply(self, plan: _Plan, prepared: Collection[NamedGroups | None]) -> None:
         process, before = self._process, self._process.settings
         # The digests are of what was read, or of what came after it, which is noticed as another
         # change.
@@ -327,7 +356,13 @@ class Reloader:
         replacing = [process.replace(old, begun.pop(old.name, None)) for old in plan.ended]
         starting = [process.replace(None, each) for each in begun.values()]
         names = [running.name for running, _ in plan.changed]
-        results = await _together([*becoming, *replacing, *starting])
+        groups = {
+            running.name: running.group_sids if found is None else found.sids
+            for (running, _), found in zip(plan.changed, prepared, strict=True)
+        }
+        configuration = configuration_of(plan.settings, plan.read, plan.copies)
+        workers = process.renew_workers(configuration, groups, names)
+        results = await _together([*becoming, *replacing, *starting, workers])
         for name, (is_done, result) in zip(names, results, strict=False):
             if not is_done:
                 self._tell(name, result)

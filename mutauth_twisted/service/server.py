@@ -63,6 +63,8 @@ class MutualAuthService:
     :param ident: answers a backend's ident queries, if it does.
     :param places: those of its endpoints that are bound already.
     :param own: the principal of its own account, if others may be found under it.
+    :param probes: whether it probes its backend where the settings say so; another process does
+        otherwise.
     :ivar name: how it is called.
     """
 
@@ -80,6 +82,8 @@ class MutualAuthService:
         ident: IdentFactory | None = None,
         places: Places | None = None,
         own: str | None = None,
+        *,
+        probes: bool = True,
     ) -> None:
         self.name = settings.name
         self._trail = trail
@@ -97,12 +101,9 @@ class MutualAuthService:
                 publisher.told = trail.write
         self._counting = Counting(reactor)
         self._factory.observers.add(self._counting)
-        self._health = (
-            Health(reactor, factory.backend, settings.backend_check, self._backend_is)
-            if isinstance(factory, GatewayFactory) and settings.backend_check
-            else None
-        )
+        self._probes = probes
         self._backend = factory.backend if isinstance(factory, GatewayFactory) else None
+        self._health = self._new_health()
         self._key_files = KeyFiles(settings)
         self._places = places or Places(reactor)
         self._ports: list[Any] = []
@@ -114,6 +115,12 @@ class MutualAuthService:
         #: Why it does not run, in a process that does.
         self.failure: Finding | None = None
         self._step: Deferred[None] | None = None
+
+    def _new_health(self) -> Health | None:
+        interval = self.settings.backend_check
+        if self._backend is None or not interval or not self._probes:
+            return None
+        return Health(self._reactor, self._backend, interval, self._backend_is)
 
     def begin(
         self, step: Callable[[MutualAuthService], Coroutine[Any, Any, None]]
@@ -160,7 +167,7 @@ class MutualAuthService:
 
         :raises MutualAuthError: when an endpoint cannot be had.
         """
-        if self._ident is not None:
+        if self._ident is not None and self._ident_port is None:
             self._ident_port = await self._places.listen(self._ident.endpoint, self._ident)
             self._ident.check(self._ident_port.getHost())
         for listen in self.settings.listen:
@@ -211,6 +218,19 @@ class MutualAuthService:
         same = _application(self.settings) == _application(settings)
         return self._factory.wrapped if same else None
 
+    def ident_for(self, settings: Settings) -> IdentFactory | None:
+        """The answers to ident queries at the place that other settings name; None: they are given
+        elsewhere, or not at all.
+        """
+        return self._ident if self.settings.ident_address == settings.ident_address else None
+
+    def succeed(self, before: MutualAuthService) -> None:
+        """Take over what answers ident queries, if this service does at the same place: the
+        connections of the one before are asked about as long as they last.
+        """
+        if self._ident is not None and self._ident is before._ident:
+            self._ident_port, before._ident_port = before._ident_port, None
+
     def discard(self) -> None:
         """Leave nothing behind of a service that was made and is not wanted."""
         if self._trail is not None:
@@ -222,9 +242,12 @@ class MutualAuthService:
             why = {"code": finding.code, "cause": str(finding)} if finding is not None else {}
             self._trail.write("reloaded", result=result, **why)
 
-    def is_kept_by(self, settings: Settings) -> bool:
-        """Tell whether other settings leave the service its name, its ports and its connections."""
-        return _identity(self.settings) == _identity(settings)
+    def moved_by(self, settings: Settings) -> list[str]:
+        """The options in which other settings differ, if any, that make it another service, with
+        ports of its own.
+        """
+        now = _identity(settings)
+        return [name for name, value in _identity(self.settings).items() if now[name] != value]
 
     async def prepare(self, fresh: MutualAuthService) -> NamedGroups | None:
         """See that this service can become another one, which was made of other settings; nothing
@@ -235,13 +258,14 @@ class MutualAuthService:
         """
         if _view(self.settings) != _view(fresh.settings):
             await fresh.check()
-        elif self.settings.rules != fresh.settings.rules:
+            return fresh._publisher.groups if fresh._publisher is not None else None
+        if self.settings.rules != fresh.settings.rules:
             return await self.prepare_rules(fresh.settings.rules)
         return None
 
     async def become(self, fresh: MutualAuthService, prepared: NamedGroups | None) -> None:
         """Serve as another service would, which does not listen, on this one's ports; see
-        :meth:`is_kept_by`.
+        :meth:`moved_by`.
 
         Connections that are there go on as they began, unless the rules forbid them now.
         """
@@ -257,7 +281,8 @@ class MutualAuthService:
             fresh._trail.close()
         self._factory.renew(fresh._factory)
         sees_other = _view(before) != _view(self.settings)
-        if sees_other:
+        # Without a view of its own its groups are what it was told; see use_groups().
+        if sees_other or self._publisher is None:
             await self._factory.use_policy(fresh._factory.policy)
         elif prepared is not None:
             await self.use_rules(prepared)
@@ -265,22 +290,17 @@ class MutualAuthService:
             if sees_other:
                 await self._use_publisher(fresh._publisher)
         finally:
-            if self._probes(before) != self._probes(self.settings):
+            if _probed(before) != _probed(self.settings):
                 await self._use_backend(fresh)
-
-    @staticmethod
-    def _probes(settings: Settings) -> tuple[object, ...]:
-        return settings.backend_check, *_application(settings)
 
     async def _use_backend(self, fresh: MutualAuthService) -> None:
         if self._health is not None:
             await self._health.stop()
             if self._health.fault is not None and self._publisher is not None:
                 await self._publisher.release()
-        self._backend, self._health = fresh._backend, None
-        if self._backend is not None and self.settings.backend_check:
-            interval = self.settings.backend_check
-            self._health = Health(self._reactor, self._backend, interval, self._backend_is)
+        self._backend = fresh._backend
+        self._health = self._new_health()
+        if self._health is not None:
             await self._health.start()
 
     async def _use_publisher(self, publisher: Publisher | None) -> None:
@@ -327,10 +347,11 @@ class MutualAuthService:
         figures: dict[str, Value] = {}
         facts: list[tuple[str, str]] = []
         if (backend := self._backend) is not None:
-            down = self._health.fault if self._health is not None else backend.fault
-            wrong.append(down)
             facts.append(("Backend", backend.where))
-            figures["backend_up"] = int(down is None)
+            if self._probes or not self.settings.backend_check:
+                down = self._health.fault if self._health is not None else backend.fault
+                wrong.append(down)
+                figures["backend_up"] = int(down is None)
             figures["backend_connections_total"] = {
                 "connected": backend.connected,
                 "failed": backend.failed,
@@ -371,7 +392,7 @@ class MutualAuthService:
     @property
     def group_sids(self) -> Mapping[str, list[str]]:
         """Meaning of the names of groups, as :meth:`use_groups` takes it."""
-        return self._publisher.group_sids if self._publisher is not None else {}
+        return self._publisher.groups.sids if self._publisher is not None else {}
 
     def use_groups(self, sids: Mapping[str, list[str]]) -> None:
         """Have the names of groups stand for what another process has found."""
@@ -470,15 +491,28 @@ class MutualAuthService:
             await self._publisher.withdraw()
 
 
-def _identity(settings: Settings) -> tuple[object, ...]:
-    """All that makes a service another one when it changes."""
-    ident = (settings.ident_address, *_application(settings))
-    waits = (settings.proxy_from, settings.security.timeout, settings.limits.waiting)
-    return (
-        *(settings.name, settings.service, settings.account, settings.entry, settings.publish),
-        *(settings.listen, ident if settings.ident_address is not None else None),
-        waits if settings.proxy_from else None,
-    )
+def _identity(settings: Settings) -> dict[str, object]:
+    """All that makes a service another one when it changes, by options."""
+    service, is_balanced = settings.service, bool(settings.proxy_from)
+    return {
+        "service-class": service.service_class,
+        "host": service.host,
+        "spn-form": service.spn_forms,
+        "scp-name": service.scp_name,
+        "scp-parent": service.scp_parent,
+        "rnr-name": service.rnr_name,
+        "account": settings.account,
+        "publish": (settings.publish, settings.entry),
+        "listen": settings.listen,
+        "ident-address": settings.ident_address,
+        "proxy-from": settings.proxy_from,
+        "handshake-timeout": settings.security.timeout if is_balanced else None,
+        "max-waiting": settings.limits.waiting if is_balanced else None,
+    }
+
+
+def _probed(settings: Settings) -> tuple[object, ...]:
+    return settings.backend_check, *_application(settings)
 
 
 def _application(settings: Settings) -> tuple[object, ...]:

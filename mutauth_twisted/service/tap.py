@@ -57,7 +57,7 @@ def makeService(options: ServiceOptions) -> IService:
         _check(reactor, options)
     try:
         _check_runner(options.parent, options.settings)
-        process = make_process(reactor, options.settings, options.words)
+        process = make_process(reactor, options.settings, options.words, options.contents)
         reloads = process.reloads = Reloader(reactor, process, options.load, options.config)
         reload_on_hangup(reactor, reloads.request)
         return process

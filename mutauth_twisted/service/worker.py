@@ -11,6 +11,7 @@ import signal
 import sys
 from typing import Any, Final
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import ITransport
 from twisted.internet.protocol import connectionDone
 from twisted.internet.stdio import StandardIO
@@ -24,7 +25,14 @@ from mutauth_twisted.log import Log
 from mutauth_twisted.net.events import ConnectionObserver, ConnectionRecord
 from mutauth_twisted.service.assembly import make_worker
 from mutauth_twisted.service.exitcode import end_with
-from mutauth_twisted.service.messages import TO_PARENT, Lines, Start, line_of
+from mutauth_twisted.service.messages import (
+    OBEYS_NO_SIGNAL,
+    TO_PARENT,
+    Lines,
+    Renewal,
+    Start,
+    line_of,
+)
 from mutauth_twisted.service.process import WorkerProcess
 from mutauth_twisted.service.server import MutualAuthService
 
@@ -59,7 +67,7 @@ class Worker(Lines):
     _log = Log()
 
     def __init__(self, reactor: Any) -> None:
-        super().__init__(self._obey)
+        super().__init__(self._obey, longest=None)
         self._reactor = reactor
         self._process: WorkerProcess | None = None
         self._reports = LoopingCall(self.report)
@@ -71,6 +79,9 @@ class Worker(Lines):
             return
         elif "groups" in message:
             self._process.use_groups(message["groups"])
+        elif "reload" in message:
+            renewing = Deferred.fromCoroutine(self._process.renew(Renewal(**message["reload"])))
+            renewing.addCallbacks(lambda _: self._send({"applied": True}), self._not_renewed)
         elif "stop" in message:
             self._stop()
 
@@ -88,6 +99,13 @@ class Worker(Lines):
         process.serving.addCallback(self._ready)
         self._reactor.addSystemEventTrigger("before", "shutdown", process.stopService)
         process.startService()
+
+    def _not_renewed(self, failure: Failure) -> None:
+        if failure.check(MutualAuthError):
+            self._log.error("the reload failed: {error}", error=failure.value)
+        else:
+            self._log.failure("internal error while files were reloaded", failure)
+        self._send({"applied": False})
 
     def _ready(self, _: object) -> None:
         self._send({"ready": True})
@@ -123,8 +141,9 @@ class Worker(Lines):
 
 def main() -> None:
     """Run until the parent says so, or ends."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in OBEYS_NO_SIGNAL:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, OBEYS_NO_SIGNAL)
     globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stdout)], redirectStandardIO=False)
     from twisted.internet import reactor
 

@@ -7,25 +7,35 @@ that has ended.  It takes no connection of a client itself.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-from attrs import evolve, frozen
-from twisted.internet.defer import Deferred, TimeoutError
+from attrs import Factory, evolve, frozen
+from twisted.internet.defer import Deferred, DeferredList, TimeoutError
 from twisted.internet.error import ProcessDone, ProcessExitedAlready
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
 from mutauth_twisted.errors import MutualAuthError
-from mutauth_twisted.files import OPEN_FILE, memory_file, read_file
+from mutauth_twisted.files import memory_file
 from mutauth_twisted.findings import Finding
 from mutauth_twisted.log import Log
 from mutauth_twisted.net.listening import Places
 from mutauth_twisted.service.exitcode import CUT
-from mutauth_twisted.service.messages import TO_PARENT, Groups, Lines, Start, line_of
+from mutauth_twisted.service.messages import (
+    OBEYS_NO_SIGNAL,
+    TO_PARENT,
+    Configuration,
+    Groups,
+    Lines,
+    Renewal,
+    Start,
+    line_of,
+)
 from mutauth_twisted.service.privileges import Copy
 from mutauth_twisted.status.snapshot import Snapshot, merge
 
@@ -47,29 +57,15 @@ class Inherited:
 
     :param words: the options of ``twistd mutauth``.
     :param copies: keys that were copied.
+    :param configuration: what workers serve by until a reload: one that is started later has what
+        the others have, whatever is in the files by then.
     :param sessions: the descriptor of the file in which workers count sessions together.
-    :param files: further descriptors.
     """
 
     words: Sequence[str]
     copies: Sequence[Copy]
-    sessions: int
-    files: Sequence[int] = ()
-
-
-def inheritance(words: Sequence[str], copies: Sequence[Copy]) -> Inherited:
-    """Make the part of a worker's beginning that stays the same.
-
-    A configuration file is read once: a worker that is started later has what the others have,
-    whatever is in the file by then.
-    """
-    words, files = list(words), []
-    for at, word in enumerate(words[:-1]):
-        if word == "--config":
-            content = read_file(words[at + 1])
-            files.append(memory_file("config", content))
-            words[at + 1] = OPEN_FILE.format(files[-1])
-    return Inherited(words, copies, memory_file("sessions", b""), files)
+    configuration: Configuration
+    sessions: int = Factory(lambda: memory_file("sessions", b""))
 
 
 class _Worker(ProcessProtocol):
@@ -93,6 +89,7 @@ class _Worker(ProcessProtocol):
         self.ended: Deferred[int] = Deferred()
         self._lines = Lines(self._take)
         self._silence: IDelayedCall = pool.reactor.callLater(START_DEADLINE, self.kill)
+        self._applying: Deferred[bool] | None = None
 
     def connectionMade(self) -> None:
         self.send({"start": self._start.as_json()})
@@ -116,6 +113,27 @@ class _Worker(ProcessProtocol):
             self.latest = tuple(map(Snapshot.from_json, message["snapshots"]))
             self.seen = {str(name): int(count) for name, count in message["seen"].items()}
             self._silence.reset(SILENCE)
+        elif "applied" in message:
+            self._answer(bool(message["applied"]))
+
+    def _answer(self, is_applied: bool) -> None:
+        if (applying := self._applying) is not None:
+            self._applying = None
+            applying.callback(is_applied)
+
+    async def renew(self, renewal: Renewal) -> None:
+        """Have it apply a reload.  One that does not may serve whom the parent now denies: it is
+        ended, and another one begins with what is in force.
+        """
+        applying = self._applying = Deferred()
+        self.send({"reload": renewal.as_json()})
+        try:
+            is_applied = await applying.addTimeout(SILENCE, self._pool.reactor)
+        except TimeoutError:
+            self._applying, is_applied = None, False
+        if not is_applied:
+            self._pool.has_not_applied(self)
+            self.kill()
 
     def kill(self) -> None:
         """End it now; its sessions are cut."""
@@ -128,6 +146,7 @@ class _Worker(ProcessProtocol):
         error: Any = reason.value
         is_done = isinstance(error, ProcessDone)
         code = 0 if is_done else error.exitCode if error.exitCode is not None else -error.signal
+        self._answer(True)  # there is nobody any more who has to
         self._pool.has_ended(self, code)
         self.ended.callback(code)
 
@@ -157,6 +176,7 @@ class Workers:
         self.reactor = reactor
         self._count = count
         self._inherited = inherited
+        self._configuration = inherited.configuration
         self._places = places
         self._groups = groups
         self._give_up = give_up
@@ -189,24 +209,28 @@ class Workers:
             self._count,
             list(inherited.words),
             [list(each) for each in sockets],
-            {copy.path: copy.descriptor for copy in inherited.copies},
             inherited.sessions,
+            self._configuration,
             self._groups(),
         )
         worker = self._live[number] = _Worker(self, number, start)
         passed = [
             inherited.sessions,
-            *inherited.files,
             *(descriptor for _, descriptor in sockets),
             *(copy.descriptor for copy in inherited.copies),
         ]
-        self.reactor.spawnProcess(
-            worker,
-            sys.executable,
-            [sys.executable, "-P", "-m", "mutauth_twisted.service.worker"],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            childFDs={0: "w", 1: 1, 2: 2, TO_PARENT: "r", **{each: each for each in passed}},
-        )
+        # It begins with them blocked, until it ignores them: no moment is left to be ended by one.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, OBEYS_NO_SIGNAL)
+        try:
+            self.reactor.spawnProcess(
+                worker,
+                sys.executable,
+                [sys.executable, "-P", "-m", "mutauth_twisted.service.worker"],
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                childFDs={0: "w", 1: 1, 2: 2, TO_PARENT: "r", **{each: each for each in passed}},
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def is_ready(self, worker: _Worker) -> None:
         """A worker takes connections."""
@@ -219,6 +243,13 @@ class Workers:
     def misunderstood(self, worker: _Worker) -> None:
         """A worker says what none says."""
         self._log.failure("worker {number} is not understood", number=worker.number)
+
+    def has_not_applied(self, worker: _Worker) -> None:
+        """A worker does not serve as it is to from now on."""
+        cause = "it has not applied the reload; another one takes its place"
+        remedy = "see what the log says before"
+        error = MutualAuthError(f"worker {worker.number}", cause, remedy, code="worker-failed")
+        self._log.error("{finding}", finding=error.finding)
 
     def has_ended(self, worker: _Worker, code: int) -> None:
         """A worker's process has ended."""
@@ -244,6 +275,20 @@ class Workers:
         else:
             seconds = BACKOFF * 2 ** (self._crashes[number] - 1)
             self._restarts[number] = self.reactor.callLater(seconds, self._spawn, number)
+
+    async def renew(
+        self, configuration: Configuration, groups: Groups, changed: Sequence[str]
+    ) -> None:
+        """Have all serve by another configuration, those that start later as well; returns when
+        they do, or have ended.
+
+        :param groups: what the names of groups stand for.
+        :param changed: the services that change.
+        """
+        self._configuration = configuration
+        renewal = Renewal(configuration, groups, list(changed))
+        live = tuple(self._live.values()) if changed else ()
+        await DeferredList([Deferred.fromCoroutine(each.renew(renewal)) for each in live])
 
     def tell_groups(self) -> None:
         """Tell what the names of groups stand for now."""

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from twisted.python import usage
 
 from mutauth_twisted.errors import MutualAuthError, UsageError, check_utf8
+from mutauth_twisted.files import keep_what_is_read
 from mutauth_twisted.settings import schema
 from mutauth_twisted.settings.configfile import parse_config
 from mutauth_twisted.settings.mistakes import Collector, errors_in
@@ -79,6 +80,7 @@ class ServiceOptions(usage.Options):
     :ivar told: what is wrong with it; nothing, unless it is only to be checked.
     :ivar only_check: whether it is not to be started.
     :ivar load: reads it again.
+    :ivar contents: the contents of the files that were read for it.
     :ivar config: the configuration file; None: there is none.
     """
 
@@ -107,9 +109,11 @@ class ServiceOptions(usage.Options):
             self.only_check = bool(given.pop("check", False))
             self.load = _source(given)
             config = self.config = given.get("config")
-            self.words = tuple(options or ()) if config is None else ("--config", str(config))
+            self.words = tuple(options or ())
+            self.contents: dict[str, bytes] = {}
             try:
-                self.settings, self.told = self.load()
+                with keep_what_is_read(self.contents):
+                    self.settings, self.told = self.load()
             except UsageError as error:
                 self.settings, self.told = ProcessSettings((), TWISTD), Collector()
                 self.told.add(error)
@@ -117,6 +121,7 @@ class ServiceOptions(usage.Options):
                 self.told.settle()
             if config is not None:  # twistd may change its directory
                 self.config = os.path.abspath(config)
+                self.words = ("--config", self.config)
                 self.load = partial(parse_config, self.config)
         except UsageError as error:
             leave(error)

@@ -30,6 +30,11 @@ DEFAULTS = ("MUTAUTH_NAMESERVER", "MUTAUTH_STATE_DIR")
 INTERRUPTIBLE = ("env", "--default-signal=INT")
 
 
+def children(pid: int) -> list[int]:
+    """The processes that a process has started (proc(5))."""
+    return sorted(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
 @frozen
 class Ended:
     """End of a command."""

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from urllib.request import urlopen
 
 from mutauth_twisted.service.exitcode import CUT
 from mutauth_twisted.testing.certificates import Certificates
-from tests.integration.commands import WAIT, CommandTestCase, Ended, Running
+from tests.integration.commands import WAIT, CommandTestCase, Ended, Running, children
 
 PUMPS = 10
 PIECE = os.urandom(32_768)
@@ -210,6 +211,37 @@ class LoadTests(ReloadTestCase):
                     self.assertIsNone(pump.error)
                     self.assertEqual(pump.sent.hexdigest(), pump.received.hexdigest())
                 self.assertEqual(len({line for line in service.lines if "serving echo" in line}), 1)
+            self.assertEqual(service.stop(), 0)
+
+    def test_five_reloads_of_workers_under_load(self) -> None:
+        """The same with two workers, which have shared the connections between them."""
+        self.prepare()
+        self.write(top="workers = 2")
+        with self.running() as service:
+            endpoint = self.endpoint_of(self.port_of(service, "echo"))
+            pids = children(service.process.pid)
+            with self.forwarder(endpoint) as forwarder:
+                forwarder.read_on()
+                pumps = [Pump(forwarder.port) for _ in range(PUMPS)]
+                self.wait_for(lambda: all(pump.rounds for pump in pumps), "every pump has begun")
+                for number in range(1, 6):
+                    before = [pump.rounds for pump in pumps]
+                    allow = 'allow = ["*@LAB.EXAMPLE"]'
+                    self.write(top="workers = 2", echo=f"{allow}\nidle-timeout = {100 + number}")
+                    self.hangup(service, "applied: changed echo", number)
+                    self.wait_for(
+                        lambda before=before: all(
+                            pump.error or pump.rounds > rounds
+                            for pump, rounds in zip(pumps, before, strict=True)
+                        ),
+                        "every pump goes on",
+                    )
+                self.assertEqual(self.talk(endpoint).output, "hello\n")
+                for pump in pumps:
+                    pump.end()
+                    self.assertIsNone(pump.error)
+                    self.assertEqual(pump.sent.hexdigest(), pump.received.hexdigest())
+            self.assertEqual(children(service.process.pid), pids)
             self.assertEqual(service.stop(), 0)
 
     def test_storm(self) -> None:
@@ -424,6 +456,139 @@ class ChangeTests(ReloadTestCase):
             self.wait_for_line(service, f"reload ({chain}) rejected")
             self.assertIn("hello", self.talk(f"{plain}:tls-name=other.example.com").output)
             self.assertEqual(service.stop(), 0)
+
+
+class WorkerTests(ReloadTestCase):
+    """Reloads of a process with two workers, each of which has to follow."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.prepare()
+        self.policy = Path(self.state) / "policy.toml"
+
+    def deny(self, user: str) -> None:
+        """Write a policy that denies one account."""
+        new = self.policy.with_suffix(".new")
+        new.write_text(
+            '[[allow]]\ngroups = ["echo-users"]\naccounts = ["bob@*"]\n'
+            f'[[deny]]\naccounts = ["{user}@LAB.EXAMPLE"]\n'
+        )
+        new.replace(self.policy)
+
+    @contextlib.contextmanager
+    def only(self, service: Running, worker: int) -> Iterator[None]:
+        """Have one worker alone take connections."""
+        others = [pid for pid in children(service.process.pid) if pid != worker]
+        for pid in others:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in others:
+                os.kill(pid, signal.SIGCONT)
+
+    @contextlib.contextmanager
+    def session(self, endpoint: str, user: str) -> Iterator[subprocess.Popen[str]]:
+        """A client whose session is open."""
+        client = self.begin("mutauth", "connect", endpoint, user=user, stdin=subprocess.PIPE)
+        with client:
+            self.assertTrue(self.is_answered(client))
+            yield client
+            client.kill()
+
+    @staticmethod
+    def is_answered(client: subprocess.Popen[str]) -> bool:
+        assert client.stdin is not None
+        assert client.stdout is not None
+        client.stdin.write("hello\n")
+        client.stdin.flush()
+        return client.stdout.readline() == "hello\n"
+
+    def test_policy(self) -> None:
+        """Another policy ends the sessions that it forbids, whichever worker has them, and no
+        other; a broken one changes nothing, not even for a worker that begins after it.
+        """
+        self.deny("nobody")
+        self.write(echo=f'policy = "{self.policy}"', top="workers = 2")
+        with self.running() as service, contextlib.ExitStack() as clients:
+            endpoint = self.endpoint_of(self.port_of(service, "echo"))
+            pids = children(service.process.pid)
+            sessions = []
+            for pid in pids:
+                with self.only(service, pid):
+                    for user in ("alice", "bob"):
+                        opened = self.session(endpoint, user)
+                        sessions.append((user, clients.enter_context(opened)))
+            self.deny("alice")
+            self.wait_for_line(service, f"reload ({self.policy}) applied: changed echo")
+            for user, client in sessions:
+                if user == "alice":
+                    client.wait(WAIT)  # although its standard input is open
+                else:
+                    self.assertTrue(self.is_answered(client))
+            audit = (Path(self.state) / "audit.jsonl").read_text()
+            self.assertEqual(audit.count('"access-withdrawn"'), 2, audit)
+            self.policy.write_text("[[deny]\n")
+            self.wait_for_line(service, f"reload ({self.policy}) rejected")
+            self.assertIn("reload-rejected", json.dumps(self.health(service)[1]))
+            # Nor does a signal to a worker matter, even to one that has only begun.
+            os.kill(pids[0], signal.SIGKILL)
+            while service.log.count("is ready") < 3:
+                for pid in children(service.process.pid):
+                    os.kill(pid, signal.SIGHUP)
+                time.sleep(0.01)
+            self.assertEqual(service.log.count("worker-failed"), 1)
+            self.assertIn(pids[1], children(service.process.pid))
+            for pid in children(service.process.pid):
+                with self.only(service, pid):
+                    self.assertNotEqual(self.talk(endpoint).code, 0)
+                    self.assertEqual(self.talk(endpoint, user="bob").output, "hello\n")
+            # The new one follows the next reload as the old one does.
+            self.deny("bob")
+            self.wait_for_line(service, f"reload ({self.policy}) applied: changed echo", 2)
+            for pid in children(service.process.pid):
+                with self.only(service, pid):
+                    self.assertNotEqual(self.talk(endpoint, user="bob").code, 0)
+                    self.assertEqual(self.talk(endpoint).output, "hello\n")
+            self.assertEqual(service.stop(), 0, service.log)
+
+    def test_keys(self) -> None:
+        """All give new connections the new certificate; keys of a keytab are those of now, and
+        their change is no mistake.
+        """
+        certificates = Certificates(Path(self.state) / "certificates")
+        chain = Path(self.state) / "chain.pem"
+        chain.write_bytes(Path(certificates.issue(self.host)).read_bytes())
+        chain.chmod(0o600)
+        tls = f'allow-all = true\nprotection = "tls"\ntls-cert = "{chain}"'
+        self.write(echo=tls, top="workers = 2")
+        with self.running() as service:
+            port = self.port_of(service, "echo")
+            endpoint = f"{self.endpoint_of(port)}:protection=tls:tls-ca={certificates.ca_file}"
+            self.assertEqual(self.talk(endpoint).output, "hello\n")
+            chain.write_bytes(Path(certificates.issue("other.example.com")).read_bytes())
+            self.wait_for_line(service, f"reload ({chain}) applied: changed echo")
+            for pid in children(service.process.pid):
+                with self.only(service, pid):
+                    self.assertIn("certificate-wrong-name", self.talk(endpoint).errors)
+            renamed = f"{endpoint}:tls-name=other.example.com"
+            chain.write_bytes(b"nothing")
+            self.wait_for_line(service, f"reload ({chain}) rejected")
+            for pid in children(service.process.pid):
+                with self.only(service, pid):
+                    self.assertIn("hello", self.talk(renamed).output)
+            chain.write_bytes(Path(certificates.issue("other.example.com")).read_bytes())
+            keys = self.keytab.read_bytes()
+            self.wait_for_line(service, f"reload ({chain}) applied: changed echo", 2)
+            self.keytab.write_bytes(self.lab.keytab("svc-other").read_bytes())
+            self.wait_for_line(service, f"reload ({self.keytab}) applied: changed echo")
+            self.assertNotEqual(self.talk(renamed).code, 0)
+            self.keytab.write_bytes(keys)
+            self.wait_for_line(service, f"reload ({self.keytab}) applied: changed echo", 2)
+            self.assertIn("hello", self.talk(renamed).output)
+            self.assertNotIn(f"({self.keytab}) rejected", service.log)
+            self.assertEqual(service.log.count("is ready"), 2)
+            self.assertEqual(service.stop(), 0, service.log)
 
 
 class MomentTests(ReloadTestCase):

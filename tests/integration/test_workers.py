@@ -15,12 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mutauth_twisted.service.exitcode import CRASHING, CUT
-from tests.integration.commands import WAIT, CommandTestCase, Ended, Running
-
-
-def children(pid: int) -> list[int]:
-    """The processes that a process has started (proc(5))."""
-    return sorted(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+from tests.integration.commands import WAIT, CommandTestCase, Ended, Running, children
 
 
 def sockets(pid: int) -> set[str]:

@@ -16,7 +16,12 @@ from mutauth_twisted.directory.guidcache import CacheError, GuidCache
 from mutauth_twisted.directory.servicename import ServiceName
 from mutauth_twisted.dns import system_nameservers
 from mutauth_twisted.errors import CredentialError, KDCUnreachable, MutualAuthError
-from mutauth_twisted.files import check_regular, read_file
+from mutauth_twisted.files import (
+    check_regular,
+    keep_what_is_read,
+    read_file,
+    read_what_was_kept,
+)
 from mutauth_twisted.kerberos.keytab import (
     check_keytab,
     check_service_keytab,
@@ -188,6 +193,36 @@ class UserTests(SynchronousTestCase):
                 MutualAuthError, TicketSource(ClientCredentials(keytab=name)).acquire
             )
             self.assertIsInstance(error, KDCUnreachable)  # it went to ask one with the key
+
+
+class KeptTests(SynchronousTestCase):
+    """Contents that one process has read and checked, and another one takes from it."""
+
+    def setUp(self) -> None:
+        self.path = Path(self.mktemp())
+        self.path.write_bytes(b"before")
+        self.path.chmod(0o600)
+
+    def test_read_once(self) -> None:
+        """A file that is read again has the content that it had, and is checked nevertheless."""
+        contents: dict[str, bytes] = {}
+        with keep_what_is_read(contents):
+            self.assertEqual(read_file(self.path), b"before")
+            self.path.write_bytes(b"after")
+            self.assertEqual(read_file(self.path, private=True), b"before")
+            self.path.chmod(0o622)
+            self.assertRaises(PermissionError, read_file, self.path, private=True)
+            self.assertRaises(PermissionError, read_file, self.path, unwritable=True)
+        self.assertEqual(contents, {os.path.abspath(self.path): b"before"})
+        self.assertEqual(read_file(self.path), b"after")
+
+    def test_given(self) -> None:
+        """Given contents stand for files, whatever has become of these, and for no others."""
+        self.path.unlink()
+        with read_what_was_kept({os.path.abspath(self.path): b"given"}):
+            self.assertEqual(read_file(self.path, private=True, unwritable=True), b"given")
+            self.assertRaises(FileNotFoundError, read_file, f"{self.path}2")
+        self.assertRaises(FileNotFoundError, read_file, self.path)
 
 
 class StateTests(SynchronousTestCase):

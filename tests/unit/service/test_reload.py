@@ -13,6 +13,7 @@ from twisted.logger import formatEvent
 
 from mutauth_twisted.errors import UsageError
 from mutauth_twisted.service.assembly import make_process
+from mutauth_twisted.service.messages import Configuration
 from mutauth_twisted.service.reload import Reloader
 from mutauth_twisted.settings.mistakes import Collector
 from mutauth_twisted.settings.process import ProcessSettings
@@ -22,8 +23,10 @@ from mutauth_twisted.testing.fakes import captured_log
 from tests.unit.kerberos_case import Case
 
 
-class ReloadTests(Case):
+class ReloadCase(Case):
     """A process with one service, whose source is the test."""
+
+    what: tuple[str, ...] = ("--echo",)
 
     def setUp(self) -> None:
         super().setUp()
@@ -35,7 +38,7 @@ class ReloadTests(Case):
         options = Options()
         options.parseOptions(
             (
-                *("--service-class=echoSvc", "--host=srv1.example.com", "--echo", "--allow-all"),
+                *("--service-class=echoSvc", "--host=srv1.example.com", "--allow-all", *self.what),
                 *("--publish=none", "--spn-check=off", "--accept-replays"),
                 *("--listen=unix:" + self.mktemp(), f"--keytab={self.keytab}"),
             )
@@ -59,6 +62,10 @@ class ReloadTests(Case):
         with captured_log() as events:
             self.reloader.request("SIGHUP")
         return [formatEvent(event) for event in events]
+
+
+class ReloadTests(ReloadCase):
+    """The decisions."""
 
     def test_nothing(self) -> None:
         """The same again changes nothing."""
@@ -127,6 +134,92 @@ class ReloadTests(Case):
         lines = self.reload(self.one(drain_timeout=9.0))
         self.assertEqual(lines, ["SIGHUP: stopping already, nothing is reloaded"])
         self.assertEqual(self.service.settings, self.settings.services[0])
+
+
+class GatewayTests(ReloadCase):
+    """A service that tells its backend who its clients are."""
+
+    what = ("--forward=tcp:127.0.0.1:5432", "--ident-address=127.0.0.5:1113")
+
+    def test_proxy_protocol(self) -> None:
+        """The service stays, new connections are introduced otherwise, and those that are there can
+        be asked about still.
+        """
+        before, ident = self.service._factory.wrapped, self.service._ident
+        *_, line = self.reload(self.one(proxy_protocol=True))
+        self.assertEqual(line, "reload (SIGHUP) applied: changed echoSvc")
+        self.assertIs(self.process.services["echoSvc"], self.service)
+        now: Any = self.service._factory.wrapped
+        self.assertIsNot(now, before)
+        self.assertEqual(len(now.backend._introducers), 2)
+        self.assertEqual(now.backend._introducers[0], ident.introduce)
+
+    def test_same_ident_address(self) -> None:
+        """Another service at the same address takes over what answers, with the names that it
+        knows: nothing else could listen there as long as the one before has connections.
+        """
+        ident, port = self.service._ident, self.service._ident_port = self.service._ident, object()
+        *_, line = self.reload(self.one(listen=("unix:" + self.mktemp(),)))
+        self.assertEqual(line, "reload (SIGHUP) applied: started echoSvc; stopped echoSvc")
+        now = self.process.services["echoSvc"]
+        self.assertIsNot(now, self.service)
+        self.assertEqual((now._ident, now._ident_port), (ident, port))
+        self.assertIsNone(self.service._ident_port)
+
+    def test_other_ident_address(self) -> None:
+        """The one before answers at its own address until its last connection has ended."""
+        port = self.service._ident_port = mock.Mock()
+        self.service._factory.drain = lambda seconds: Deferred()  # type: ignore[assignment]
+        *_, line = self.reload(self.one(ident_address=("127.0.0.6", 1113)))
+        self.assertEqual(line, "reload (SIGHUP) applied: started echoSvc; stopped echoSvc")
+        now = self.process.services["echoSvc"]
+        self.assertIsNot(now._ident, self.service._ident)
+        self.assertIs(self.service._ident_port, port)
+        port.stopListening.assert_not_called()
+
+
+class WorkersTests(ReloadCase):
+    """A process with workers, of which none runs."""
+
+    what = ("--echo", "--workers=2")
+
+    def configuration(self) -> Configuration:
+        """Configuration of the workers of now."""
+        workers: Any = self.process._workers
+        found: Configuration = workers._configuration
+        return found
+
+    def test_what_workers_get(self) -> None:
+        """They get the last valid contents that were read, and no keys."""
+        policy = Path(self.mktemp()).absolute()
+        policy.write_bytes(b"one")
+        self.reload(self.one(policy_file=str(policy)))
+        self.assertEqual(self.configuration().contents, {str(policy): b"one"})
+        policy.write_bytes(b"two")
+        self.wrong.add(UsageError("F:1: key a", "it is wrong", "correct it"))
+        self.reload(self.one(policy_file=str(policy)))
+        self.assertEqual(self.configuration().contents, {str(policy): b"one"})
+        self.wrong = Collector()
+        self.reload(self.one(policy_file=str(policy)))
+        self.assertEqual(self.configuration().contents, {str(policy): b"two"})
+        self.assertEqual(self.reloader.last.result, "applied")
+
+    def test_refused(self) -> None:
+        """A change that workers cannot follow is refused, named, and changes nothing."""
+        elsewhere = self.one(listen=("unix:" + self.mktemp(),))
+        more = self.one(name="more", listen=("unix:" + self.mktemp(),))
+        for services, words in (
+            ([elsewhere], "--listen: it cannot change while there are workers"),
+            ([self.one(), more], "service more: it cannot be added while there are workers"),
+            ([more], "service echoSvc: it cannot be removed while there are workers"),
+        ):
+            before = self.configuration()
+            lines = self.reload(*services)
+            self.assertTrue(any(words in line for line in lines), lines)
+            self.assertTrue(all("restart the process" in line for line in lines[:-1]), lines)
+            self.assertEqual(self.reloader.last.result, "rejected")
+            self.assertIs(self.configuration(), before)
+            self.assertIs(self.process.services["echoSvc"], self.service)
 
 
 def _deferred(coroutine: Any) -> Any:

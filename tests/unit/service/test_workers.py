@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from attrs import asdict
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessDone, ProcessTerminated
 from twisted.internet.task import Clock
+from twisted.logger import formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from mutauth_twisted.errors import MutualAuthError
 from mutauth_twisted.net.listening import Places
-from mutauth_twisted.service.messages import TO_PARENT
+from mutauth_twisted.service.messages import TO_PARENT, Configuration
 from mutauth_twisted.service.workers import (
     BACKOFF,
     MOST_CRASHES,
@@ -25,6 +27,9 @@ from mutauth_twisted.service.workers import (
 )
 from mutauth_twisted.status.snapshot import Snapshot
 from mutauth_twisted.testing.fakes import captured_log
+
+BEFORE = Configuration({"/etc/policy.toml": "YQ=="}, {})
+AFTER = Configuration({"/etc/policy.toml": "Yg=="}, {})
 
 
 class Spawned:
@@ -74,7 +79,7 @@ class WorkersTests(SynchronousTestCase):
         self.workers = Workers(
             self.reactor,
             2,
-            Inherited(("--echo",), (), 9),
+            Inherited(("--echo",), (), BEFORE, 9),
             Places(self.reactor),
             lambda: self.groups,
             self.given_up.append,
@@ -176,6 +181,71 @@ class WorkersTests(SynchronousTestCase):
         self.assertEqual((one.is_killed, other.is_killed), (True, True))
         self.assertTrue(events)
         self.flushLoggedErrors()
+
+    def renew(self, *changed: str) -> Deferred[None]:
+        """Reload, with another meaning of the groups."""
+        self.groups = {"echo": {"allow staff": ["S-1-5-21-9"]}}
+        return Deferred.fromCoroutine(self.workers.renew(AFTER, self.groups, changed))
+
+    def configuration_of(self, process: Spawned) -> Any:
+        """Configuration that a worker was started with."""
+        return process.told[0]["start"]["configuration"]
+
+    def test_reload(self) -> None:
+        """All are told what their parent has read, and a worker that starts later is as well."""
+        one, other = self.begin()
+        self.assertEqual(self.configuration_of(one), asdict(BEFORE))
+        renewing = self.renew("echo")
+        told = {"configuration": asdict(AFTER), "groups": self.groups, "changed": ["echo"]}
+        self.assertEqual([each.told[-1] for each in (one, other)], [{"reload": told}] * 2)
+        one.says(applied=True)
+        self.assertNoResult(renewing)
+        other.ends(signal=11)
+        self.successResultOf(renewing)
+        self.reactor.advance(BACKOFF)
+        self.assertEqual(self.configuration_of(self.last), asdict(AFTER))
+        self.assertEqual(self.last.told[0]["start"]["groups"], self.groups)
+        self.assertEqual((one.is_killed, other.is_killed), (False, False))
+
+    def test_nothing_changes_for_workers(self) -> None:
+        """They are told nothing, and one that starts later has the files of now."""
+        one, other = self.begin()
+        self.successResultOf(self.renew())
+        self.assertEqual([len(each.told) for each in (one, other)], [1, 1])
+        one.ends(signal=11)
+        self.reactor.advance(BACKOFF)
+        self.assertEqual(self.configuration_of(self.last), asdict(AFTER))
+
+    def test_reload_not_applied(self) -> None:
+        """A worker that cannot apply it, or does not answer, could serve whom the parent denies by
+        now: it is ended, and replaced.
+        """
+        one, other = self.begin()
+        with captured_log() as events:
+            renewing = self.renew("echo")
+            one.says(applied=False)
+            self.assertTrue(one.is_killed)
+            self.assertEqual(self.configuration_of(self.last), asdict(BEFORE))
+            self.reactor.advance(BACKOFF)
+            self.assertEqual(self.configuration_of(self.last), asdict(AFTER))
+            self.last.says(ready=True)
+            self.assertNoResult(renewing)
+            self.reactor.advance(SILENCE / 2)
+            self.say_more(other)  # it lives, and does not obey
+            self.reactor.advance(SILENCE / 2)
+            self.successResultOf(renewing)
+        self.assertTrue(other.is_killed)
+        lines = [formatEvent(event) for event in events]
+        self.assertEqual(sum("it has not applied the reload" in line for line in lines), 2)
+        self.reactor.advance(BACKOFF)
+        self.assertEqual(self.last.told[0]["start"]["number"], 2)
+
+    def test_answers_nobody_asked_for(self) -> None:
+        """They change nothing."""
+        one, other = self.begin()
+        one.says(applied=True)
+        other.says(applied=False)
+        self.assertEqual((one.is_killed, other.is_killed), (False, False))
 
     def test_counters_never_go_back(self) -> None:
         """A count outlasts the worker that made it, and its sessions do not."""
