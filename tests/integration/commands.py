@@ -19,6 +19,7 @@ from attrs import frozen
 from twisted.trial.unittest import TestCase
 
 from mutauth_twisted.lab import Lab
+from tests.integration.preloaded import Preloaded
 from tests.integration.support import require_lab
 
 CHECKOUT = Path(__file__).parents[2]
@@ -90,8 +91,19 @@ class Running:
         return self.process.returncode
 
 
+def _python_path() -> str:
+    """Where commands are imported from."""
+    return os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(CHECKOUT))))
+
+
 class CommandTestCase(TestCase):
-    """Tests of commands against the lab."""
+    """Tests of commands against the lab.
+
+    :cvar preloaded: whether processes begin with their modules imported; not where their start is
+        what is tested.
+    """
+
+    preloaded = True
 
     def setUp(self) -> None:
         self.lab: Lab = require_lab()
@@ -110,9 +122,7 @@ class CommandTestCase(TestCase):
         return {
             **variables,
             # What the tests are run with comes first, such as another version of a library.
-            "PYTHONPATH": os.pathsep.join(
-                filter(None, (os.environ.get("PYTHONPATH"), str(CHECKOUT)))
-            ),
+            "PYTHONPATH": _python_path(),
             "PYTHONUNBUFFERED": "1",
             **changes,
         }
@@ -140,17 +150,16 @@ class CommandTestCase(TestCase):
         **changes: str,
     ) -> Ended:
         """Run a command to its end."""
-        done = subprocess.run(
-            [*prefix, *self.program(name), *words],
-            input=given,
-            capture_output=True,
-            text=True,
-            env=self.environment(user, **changes),
-            cwd=self.state,
-            timeout=WAIT,
-            check=False,
+        begun = self.begin(
+            name, *words, user=user, prefix=prefix, changes=changes, stdin=subprocess.PIPE
         )
-        return Ended(done.returncode, done.stdout, done.stderr)
+        with begun as process:
+            try:
+                output, errors = process.communicate(given, WAIT)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+        return Ended(process.returncode, output, errors)
 
     def begin(
         self,
@@ -165,11 +174,14 @@ class CommandTestCase(TestCase):
 
         :param pipes: what is otherwise, as for Popen.
         """
+        environment = self.environment(user, **(changes or {}))
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **pipes}
+        # What comes before a command, or into its interpreter, needs one of its own.
+        if self.preloaded and not prefix and environment["PYTHONPATH"] == _python_path():
+            start = ("twistd", "-n", "--pidfile=") if name == "twistd" else ("mutauth",)
+            return Preloaded([*start, *words], env=environment, cwd=self.state, **pipes)
         return subprocess.Popen(
-            [*prefix, *self.program(name), *words],
-            env=self.environment(user, **(changes or {})),
-            cwd=self.state,
-            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **pipes},
+            [*prefix, *self.program(name), *words], env=environment, cwd=self.state, **pipes
         )
 
     def mutauth(self, *words: str, **how: str) -> Ended:

@@ -8,7 +8,6 @@ import contextlib
 import hashlib
 import json
 import os
-import signal
 import socket
 import struct
 import threading
@@ -27,20 +26,6 @@ from tests.integration.commands import WAIT, CommandTestCase, Running
 HOST = "127.0.0.1"
 PIECE = 65_536
 T = TypeVar("T")
-
-#: In every process that a test starts: what it holds, on request.
-_ACCOUNT = """
-import collections, gc, json, os, signal, sys, threading
-def account(*_):
-    gc.collect()
-    kinds = collections.Counter(type(each).__name__ for each in gc.get_objects())
-    told = {"threads": threading.active_count(), "kinds": kinds}
-    path = os.environ["ACCOUNT_OF_OBJECTS"] + str(os.getpid())
-    with open(path + ".new", "w") as file:
-        json.dump(told, file)
-    os.replace(path + ".new", path)
-signal.signal(signal.SIGUSR2, account)
-"""
 
 
 def echo(connection: socket.socket) -> None:
@@ -108,16 +93,6 @@ class Backend:
 
 
 @frozen
-class Holdings:
-    """Resources that a process holds at one moment."""
-
-    descriptors: int
-    memory: int
-    threads: int
-    kinds: dict[str, int]
-
-
-@frozen
 class Gateway:
     """Both ends, and the plain service behind them."""
 
@@ -154,12 +129,6 @@ class ReliabilityTestCase(CommandTestCase):
         super().setUp()
         installed = self.install()
         self.assertEqual(installed.code, 0, installed)
-
-    def environment(self, user: str, **changes: str) -> dict[str, str]:
-        usual = super().environment(user, **changes)
-        Path(self.state, "sitecustomize.py").write_text(_ACCOUNT, "utf-8")
-        path = os.pathsep.join((self.state, usual["PYTHONPATH"]))
-        return {**usual, "PYTHONPATH": path, "ACCOUNT_OF_OBJECTS": f"{self.state}/account-"}
 
     def backend(self, talk: Callable[[socket.socket], None] = echo, port: int = 0) -> Backend:
         """A plain service until the end of the test."""
@@ -231,22 +200,17 @@ class ReliabilityTestCase(CommandTestCase):
 
         self.until(is_idle, f"it still has connections: {seen}")
 
-    def holdings(self, running: Running) -> Holdings:
-        """Resources that one of a test's processes holds."""
-        pid = running.process.pid
-        account = Path(f"{self.state}/account-{pid}")
-        account.unlink(missing_ok=True)
-        running.process.send_signal(signal.SIGUSR2)
-        self.until(account.exists, "it does not give account")
-        told = json.loads(account.read_text("utf-8"))
-        status = Path(f"/proc/{pid}/status").read_text("utf-8")
-        memory = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
-        return Holdings(
-            len(os.listdir(f"/proc/{pid}/fd")),
-            int(memory.split()[1]) * 1024,
-            told["threads"],
-            told["kinds"],
-        )
+    @staticmethod
+    def descriptors(running: Running) -> int:
+        """Number of descriptors that a process has open."""
+        return len(os.listdir(f"/proc/{running.process.pid}/fd"))
+
+    @staticmethod
+    def memory(running: Running) -> int:
+        """The bytes of memory that a process has."""
+        status = Path(f"/proc/{running.process.pid}/status").read_text("utf-8")
+        line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
+        return int(line.split()[1]) * 1024
 
     @staticmethod
     def cpu(running: Running) -> float:

@@ -42,6 +42,7 @@ def descriptors(running: Running) -> int:
 class DescriptorCase(CommandTestCase):
     """Commands with a limit of their own."""
 
+    preloaded = False
     timeout = 120
     nofile = "256"
 

@@ -394,7 +394,7 @@ class EndTests(ReliabilityTestCase):
                 sent.append(number)
 
         with self.gateway(backend=self.backend(pour)) as gateway:
-            before = [self.holdings(each).memory for each in gateway.ends]
+            before = [self.memory(each) for each in gateway.ends]
             with gateway.connect() as client:
                 count = -1
                 while count != len(sent):
@@ -402,7 +402,7 @@ class EndTests(ReliabilityTestCase):
                     threading.Event().wait(1)
                 self.assertLess(count, 32)
                 for each, had in zip(gateway.ends, before, strict=True):
-                    self.assertLess(self.holdings(each).memory - had, 8 * MEGABYTE)
+                    self.assertLess(self.memory(each) - had, 8 * MEGABYTE)
                 for _ in range(64):
                     self.assertEqual(read(client, MEGABYTE), piece)
                 self.assertEqual(client.recv(1), b"")

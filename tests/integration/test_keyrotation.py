@@ -157,13 +157,7 @@ class RotationTests(CommandTestCase):
         """Start rotations, and kill each a random while after it has written the new key."""
         chance = random.Random(os.urandom(8).hex())
         for _ in range(6):
-            process = subprocess.Popen(
-                [*self.program("mutauth"), *self.words("--set")],
-                stderr=subprocess.PIPE,
-                text=True,
-                env=self.environment("administrator"),
-                cwd=self.state,
-            )
+            process = self.begin("mutauth", *self.words("--set"), user="administrator")
             assert process.stderr is not None
             for line in process.stderr:
                 if "added the new key" in line:

@@ -5,6 +5,7 @@ the list.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import resource
 import signal
@@ -13,13 +14,14 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from attrs import frozen
+
 from tests.integration.commands import WAIT, Running
 from tests.integration.reliability_case import (
     HOST,
     PIECE,
     Backend,
     Gateway,
-    Holdings,
     ReliabilityTestCase,
     digest,
     echo,
@@ -57,7 +59,7 @@ class FloodTests(ReliabilityTestCase):
         """100 clients are served at once beside strangers, who leave nothing behind."""
         with self.gateway(*options) as gateway:
             self.assertEqual(gateway.ask(), b"hello")
-            before = self.holdings(gateway.service)
+            before = self.descriptors(gateway.service)
             strangers = self.flood(gateway, source)
             questions = [b"%d" % number for number in range(self.honest)]
             answers = self.at_once(self.honest, lambda number: gateway.ask(questions[number]))
@@ -66,7 +68,7 @@ class FloodTests(ReliabilityTestCase):
             self.assertEqual(self.health(gateway.service)["handshakes"], self.silent_at_once)
             strangers.close()
             self.until_idle(gateway)
-            self.until(lambda: self.holdings(gateway.service).descriptors <= before.descriptors)
+            self.until(lambda: self.descriptors(gateway.service) <= before)
             self.assertEqual(gateway.ask(), b"hello")
 
     def test_of_another_address(self) -> None:
@@ -146,7 +148,7 @@ class ResetTests(ReliabilityTestCase):
 
         with self.gateway(backend=self.backend(talk)) as gateway:
             self.assertEqual(gateway.ask(b"ehello"), b"hello")
-            before = [self.holdings(each) for each in gateway.ends]
+            before = [self.descriptors(each) for each in gateway.ends]
             for number in range(self.times):
                 client = gateway.connect()
                 if number % 2:
@@ -167,9 +169,7 @@ class ResetTests(ReliabilityTestCase):
                 self.assertFalse(clean, "a stream that was cut looks like a finished one")
             self.until_idle(gateway)
             for end, held in zip(gateway.ends, before, strict=True):
-                self.until(
-                    lambda end=end, held=held: self.holdings(end).descriptors <= held.descriptors
-                )
+                self.until(lambda end=end, held=held: self.descriptors(end) <= held)
             self.assertEqual(gateway.ask(b"ehello"), b"hello")
 
 
@@ -287,10 +287,56 @@ class StoppingTests(ReliabilityTestCase):
             self.assertEqual(gateway.service.process.wait(WAIT), 0)
 
 
+#: In every process of these tests: what it holds, on request.
+_ACCOUNT = """
+import collections, gc, json, os, signal, sys, threading
+def account(*_):
+    gc.collect()
+    kinds = collections.Counter(type(each).__name__ for each in gc.get_objects())
+    told = {"threads": threading.active_count(), "kinds": kinds}
+    path = os.environ["ACCOUNT_OF_OBJECTS"] + str(os.getpid())
+    with open(path + ".new", "w") as file:
+        json.dump(told, file)
+    os.replace(path + ".new", path)
+signal.signal(signal.SIGUSR2, account)
+"""
+
+
+@frozen
+class Holdings:
+    """Resources that a process holds at one moment."""
+
+    descriptors: int
+    memory: int
+    threads: int
+    kinds: dict[str, int]
+
+
 class ChurnTests(ReliabilityTestCase):
     """Connections that come and go."""
 
     rounds, clients, each = 4, 10, 50
+
+    def environment(self, user: str, **changes: str) -> dict[str, str]:
+        usual = super().environment(user, **changes)
+        Path(self.state, "sitecustomize.py").write_text(_ACCOUNT, "utf-8")
+        path = os.pathsep.join((self.state, usual["PYTHONPATH"]))
+        return {**usual, "PYTHONPATH": path, "ACCOUNT_OF_OBJECTS": f"{self.state}/account-"}
+
+    def holdings(self, running: Running) -> Holdings:
+        """Resources that one of a test's processes holds."""
+        pid = running.process.pid
+        account = Path(f"{self.state}/account-{pid}")
+        account.unlink(missing_ok=True)
+        running.process.send_signal(signal.SIGUSR2)
+        self.until(account.exists, "it does not give account")
+        told = json.loads(account.read_text("utf-8"))
+        return Holdings(
+            self.descriptors(running),
+            self.memory(running),
+            told["threads"],
+            told["kinds"],
+        )
 
     def churn(self, gateway: Gateway) -> None:
         """500 connections, ten at a time, each with a question."""
@@ -321,9 +367,7 @@ class ChurnTests(ReliabilityTestCase):
                 self.churn(gateway)
             self.assertEqual(gateway.backend.served, self.rounds * self.clients * self.each)
             for end, held in zip(gateway.ends, before, strict=True):
-                self.until(
-                    lambda end=end, held=held: self.holdings(end).descriptors <= held.descriptors
-                )
+                self.until(lambda end=end, held=held: self.descriptors(end) <= held.descriptors)
                 self.assert_no_more(self.holdings(end), held)
             # A record has 16 bytes of tag and 8 of time, in a table that doubles when it is full.
             self.assertLess(self.replays() - cached, 2 * 1500 * 64)
@@ -426,7 +470,7 @@ class BackendTests(ReliabilityTestCase):
         backend = self.backend()
         backend.close()
         with self.gateway(backend=backend) as gateway:
-            before = [self.holdings(each) for each in gateway.ends]
+            before = [self.descriptors(each) for each in gateway.ends]
             for _ in range(10):
                 self.refused(gateway)
             self.assertIn("[backend-unreachable]", gateway.service.log)
@@ -444,9 +488,7 @@ class BackendTests(ReliabilityTestCase):
                 self.assertEqual(gateway.ask(b"%d" % number), b"%d" % number)
             self.until_idle(gateway)
             for end, held in zip(gateway.ends, before, strict=True):
-                self.until(
-                    lambda end=end, held=held: self.holdings(end).descriptors <= held.descriptors
-                )
+                self.until(lambda end=end, held=held: self.descriptors(end) <= held)
 
     def test_silent(self) -> None:
         """A service that accepts and says nothing costs its clients their idle time-out, and nobody

@@ -141,13 +141,8 @@ class StoppingTests(CommandTestCase):
     @contextlib.contextmanager
     def client(self) -> Iterator[subprocess.Popen[bytes]]:
         """A client with a session, which ends it when its standard input is closed."""
-        client = subprocess.Popen(
-            [*self.program("mutauth"), "connect", self.endpoint],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=self.environment("alice"),
-        )
+        pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": False}
+        client = self.begin("mutauth", "connect", self.endpoint, **pipes)
         with client:
             assert client.stdin is not None
             assert client.stdout is not None
@@ -365,11 +360,9 @@ class NameTests(CommandTestCase):
         self.assertEqual(self.install("--spn-form", "guid,dn,host").code, 0)
         with self.service(*words) as service:
             for _ in range(3):
-                client = subprocess.Popen(
-                    [*self.program("mutauth"), "connect", endpoint.format(service.port)],
+                client = self.begin(
+                    *("mutauth", "connect", endpoint.format(service.port)),
                     stdin=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL,
-                    env=self.environment("alice"),
                 )
                 self.addCleanup(client.communicate)
                 self.addCleanup(client.kill)

@@ -148,14 +148,8 @@ class ReloadTests(CommandTestCase):
         )
         with self.twistd(words) as service:
             service.read_on()
-            session = subprocess.Popen(
-                [*self.program("mutauth"), "connect", self.endpoint],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                env=self.environment("alice"),
-            )
+            pipe = subprocess.PIPE
+            session = self.begin("mutauth", "connect", self.endpoint, stdin=pipe)
             self.addCleanup(session.wait)
             self.addCleanup(session.kill)
             assert session.stdin is not None

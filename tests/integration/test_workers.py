@@ -45,13 +45,8 @@ class WorkerTests(CommandTestCase):
     @contextlib.contextmanager
     def client(self, user: str = "alice") -> Iterator[subprocess.Popen[bytes]]:
         """A client with a session, which ends it when its standard input is closed."""
-        client = subprocess.Popen(
-            [*self.program("mutauth"), "connect", self.endpoint],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=self.environment(user),
-        )
+        pipes = {"stdin": subprocess.PIPE, "text": False}
+        client = self.begin("mutauth", "connect", self.endpoint, user=user, **pipes)
         with client:
             client.stdin.write(b"hello\n")  # type: ignore[union-attr]
             client.stdin.flush()  # type: ignore[union-attr]
