@@ -24,6 +24,9 @@ from tests.integration.support import require_lab
 
 CHECKOUT = Path(__file__).parents[2]
 WAIT = 30.0  # only a broken command takes that long
+#: A stop has 5 s for the directory and 5 s for the connections; with the end of the process this is
+#: what a service manager sees at most.
+STOPPED = 15.0
 #: What the environment says of the directory; tests say it themselves, or mean to leave it out.
 DEFAULTS = ("MUTAUTH_NAMESERVER", "MUTAUTH_STATE_DIR")
 #: Before a command that a test interrupts: whoever runs the tests may ignore SIGINT, as nohup and
@@ -256,6 +259,9 @@ class CommandTestCase(TestCase):
                 raise self.failureException(f"it ended: {running.log}")
             killer.cancel()
             yield running
+        except BaseException:
+            process.kill()  # nobody waits for sessions whose test has failed
+            raise
         finally:
             killer.cancel()
             if process.poll() is None:

@@ -9,9 +9,10 @@ import socket
 import subprocess
 import sys
 import sysconfig
+import time
 from pathlib import Path
 
-from tests.integration.commands import CommandTestCase, Running
+from tests.integration.commands import WAIT, CommandTestCase, Running
 
 USER = "nobody"
 
@@ -132,7 +133,9 @@ class UserTests(CommandTestCase):
             other = self.keytab.with_suffix(".new")
             shutil.copy(self.keytab, other)
             other.rename(self.keytab)
-            self.assertIn("it has been replaced since it was read", self.page(service))
+            until = time.monotonic() + WAIT
+            while "it has been replaced since it was read" not in (page := self.page(service)):
+                self.assertLess(time.monotonic(), until, page)
             self.assertEqual(self.talk(), "hello\n")
             self.assertEqual(service.stop(), 0)
 

@@ -130,7 +130,7 @@ class KeywordTests(TakeoverCase):
             self.assertEqual(
                 self.mutauth("connect", mine, given="menu\n", user="bob").output, "menu\n"
             )
-            self.assertEqual(honest.stop(), -15)
+            self.assertEqual(honest.stop(), 0)
             self.refused(self.mutauth("connect", self.endpoint, given="hello\n"), 1)
             attacker.stop()
         self.assertNotIn("alice", attacker.log)
