@@ -21,12 +21,11 @@ from tests.integration.commands import CHECKOUT, INTERRUPTIBLE, CommandTestCase
 class MainJobTests(CommandTestCase):
     """The administrator installs, the service serves, a user connects."""
 
-    preloaded = False
-
     def test_the_whole_procedure(self) -> None:
         """install, serve, connect, stop and uninstall work one after the other, and say what they
         did.
         """
+        self.preloaded = False
         installed = self.install()
         self.assertEqual(installed.code, 0, installed)
         for word in ("created SCP", "granted right to update", "added SPN", "cached GUID"):
