@@ -12,6 +12,7 @@ from mutauth_twisted.dns import install_resolver
 from mutauth_twisted.errors import MutualAuthError, UsageError
 from mutauth_twisted.service.assembly import check, make_process
 from mutauth_twisted.service.reload import Reloader
+from mutauth_twisted.settings.mistakes import Collector
 from mutauth_twisted.settings.process import ProcessSettings
 from mutauth_twisted.settings.twistd import Options, ServiceOptions, leave
 from mutauth_twisted.signals import reload_on_hangup
@@ -58,7 +59,14 @@ def makeService(options: ServiceOptions) -> IService:
     try:
         _check_runner(options.parent, options.settings)
         process = make_process(reactor, options.settings, options.words, options.contents)
-        reloads = process.reloads = Reloader(reactor, process, options.load, options.config)
+
+        def load() -> tuple[ProcessSettings, Collector]:
+            settings, told = options.load()
+            with told.taking():
+                _check_runner(options.parent, settings)
+            return settings, told
+
+        reloads = process.reloads = Reloader(reactor, process, load, options.config)
         reload_on_hangup(reactor, reloads.request)
         return process
     except MutualAuthError as error:

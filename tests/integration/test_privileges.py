@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -138,6 +139,26 @@ class UserTests(CommandTestCase):
                 self.assertLess(time.monotonic(), until, page)
             self.assertEqual(self.talk(), "hello\n")
             self.assertEqual(service.stop(), 0)
+
+    def test_workers_reload(self) -> None:
+        """Workers go on with the copy of a keytab that only root may read when a policy changes."""
+        self.keytab.chmod(0o400)
+        policy = Path(self.state, "policy.toml")
+        policy.write_text('[[allow]]\naccounts = ["alice@*"]\n')
+        words = self.words("--policy", str(policy), "--workers", "2", "--allow", "nobody@*")
+        with self.service(*words) as service:
+            service.read_on()
+            self.assertEqual(self.talk(), "hello\n")
+            for times, name, reply in ((1, "bob", ""), (2, "alice", "hello\n")):
+                policy.write_text(f'[[allow]]\naccounts = ["{name}@*"]\n')
+                service.process.send_signal(signal.SIGHUP)
+                give_up_at = time.monotonic() + WAIT
+                while service.log.count("applied: changed") < times:
+                    self.assertLess(time.monotonic(), give_up_at, service.log)
+                    time.sleep(0.02)
+                self.assertEqual(self.talk(), reply)
+            self.assertNotIn("worker-failed", service.log)
+            self.assertEqual(service.stop(), 0, service.log)
 
     def test_refused(self) -> None:
         """Users that do not exist, root, and a process that is not root are refused in a line."""

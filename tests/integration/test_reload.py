@@ -308,6 +308,54 @@ class ChangeTests(ReloadTestCase):
             self.assertEqual(self.talk(again).output, "hello\n")
             self.assertEqual(service.stop(), 0)
 
+    def test_ident_address(self) -> None:
+        """A service that gets other ports, or tells its backend more, keeps its ident address: the
+        backend can ask about connections of before and of now.
+        """
+        self.prepare()
+        address = f"{self.lab.nameserver.rpartition('.')[0]}.115"
+        with contextlib.ExitStack() as opened:
+            backend = opened.enter_context(socket.create_server(("127.0.0.1", 0)))
+            backend.settimeout(WAIT)
+            port = backend.getsockname()[1]
+
+            def asked(connection: socket.socket) -> str:
+                """Return the answer about a connection that it has accepted."""
+                with socket.create_connection((address, 113), WAIT, ("127.0.0.1", 0)) as question:
+                    question.sendall(f"{connection.getpeername()[1]}, {port}\r\n".encode())
+                    answer = b"".join(iter(lambda: question.recv(4096), b""))
+                return answer.decode().rpartition(": ")[2].strip()
+
+            def connected(endpoint: str) -> socket.socket:
+                """The backend's end of a new client's connection, which stays open."""
+                client = self.begin("mutauth", "connect", endpoint, stdin=subprocess.PIPE)
+                opened.enter_context(client)
+                opened.callback(client.kill)
+                return opened.enter_context(backend.accept()[0])
+
+            rules = 'allow = ["*@LAB.EXAMPLE"]\ndrain-timeout = 20'
+            tells = f'forward = "tcp:127.0.0.1:{port}"\nident-address = "{address}"\n{rules}'
+            self.write(echo=tells)
+            self.path.write_text(self.path.read_text().replace("echo = true\n", ""))
+            with self.running() as service:
+                before = connected(self.endpoint_of(self.port_of(service, "echo")))
+                self.assertEqual(asked(before), "alice@LAB.EXAMPLE")
+                text = self.path.read_text()
+                self.path.write_text(f"{text}proxy-protocol = true\n")
+                self.hangup(service, "applied: changed echo")
+                now = connected(self.endpoint_of(self.port_of(service, "echo")))
+                self.assertEqual(now.recv(12), b"\r\n\r\n\0\r\nQUIT\n")
+                self.assertEqual([asked(each) for each in (before, now)], ["alice@LAB.EXAMPLE"] * 2)
+                where = f'"tcp:0:interface={self.lab.address_of(self.host)}"'
+                self.path.write_text(f"{text}listen = [{where}, {where}]\n")
+                self.hangup(service, "applied: started echo; stopped echo")
+                self.wait_for_line(service, "serving echo on", 3)
+                again = connected(self.endpoint_of(self.port_of(service, "echo")))
+                found = [asked(each) for each in (before, now, again)]
+                self.assertEqual(found, ["alice@LAB.EXAMPLE"] * 3)
+                self.assertNotIn("does not start", service.log)
+                opened.close()  # so that the stop has nothing to wait for
+
     def test_wrong_file(self) -> None:
         """A mistake anywhere leaves all as it was, is named, and is forgotten when it is
         corrected.

@@ -159,6 +159,30 @@ class WorkerTests(CommandTestCase):
             self.assertEqual(service.stop(), CRASHING, service.log)
         self.assertIn("SCP withdrawn", service.log)
 
+    def test_backend(self) -> None:
+        """One probe decides for all: the parent's.  Workers neither probe nor contradict it."""
+        backend = socket.create_server(("127.0.0.1", 0))
+        port = backend.getsockname()[1]
+        words = ("--forward", f"tcp:127.0.0.1:{port}", "--backend-check", "0.2")
+        with self.workers(*words) as service:
+            self.assertEqual(self.health(service)[0], 200)
+            backend.close()
+            self.wait_for(lambda: "SCP withdrawn" in service.log, "it is still published")
+            self.assertEqual(self.health(service)[0], 503)
+            with socket.create_server(("127.0.0.1", port)) as backend:
+                self.wait_for(lambda: service.log.count("SCP updated") == 2, "it is not published")
+                self.assertEqual(self.health(service)[0], 200)
+                for pid in children(service.process.pid):
+                    os.kill(pid, signal.SIGSTOP)
+                backend.settimeout(WAIT)
+                for _ in range(3):  # what waits there is from one process, and goes on
+                    backend.accept()[0].close()
+                for pid in children(service.process.pid):
+                    os.kill(pid, signal.SIGCONT)
+                self.assertEqual(service.stop(), 0, service.log)
+        self.assertEqual(service.log.count("[backend-unreachable]"), 1, service.log)
+        self.assertEqual(service.log.count("answers again"), 1, service.log)
+
     def test_limits(self) -> None:
         """One account's sessions are limited over all workers, whichever of them it comes to; one
         that does not end is cut, whichever worker has it.
