@@ -79,6 +79,76 @@ class Rotation:
         :raises MutualAuthError: when the KDC cannot be asked.  Where it is not known then whether
             the password was changed, the keytab has both keys, and the next rotation goes on.
         """
+        added = self._add(password)
+        if isinstance(added, Rotated):
+            return added
+        kept, new, change, content = added
+        try:
+            self._change(change, new, password)
+        except MutualAuthError:
+            replace_keytab(self.path, content)
+            self.report(f"took the new key out of {self.path} again")
+            raise
+        return self._settle(kept, new, password)
+
+    def add(self, password: str) -> int:
+        """Only add the keys of a new password to the keytab; :meth:`finish` changes it.
+
+        For services that have a copy of the keytab, and are restarted in between.
+
+        :return: the version of the new keys.
+        :raises MutualAuthError: as :meth:`rotate`; the keytab is as it was.
+        """
+        added = self._add(password)
+        # What was ended was a rotation before this one.
+        added = self._add(password) if isinstance(added, Rotated) else added
+        assert not isinstance(added, Rotated)
+        return added[1][0].version
+
+    def finish(self, password: str) -> Rotated:
+        """Change the password to the one whose keys :meth:`add` has put into the keytab.
+
+        :raises KDCRefused: when the domain refuses it; the keytab keeps both keys.
+        :raises CredentialError: when the newest keys are not of this password.
+        """
+        keys = read_keys(self.path)
+        current, _ = self._find_current(keys)
+        account = self.look()
+        salts = likely_salts(self.principal, account.names, account.host)
+        salts = tuple(dict.fromkeys(filter(None, (*salts, salt_of(self.principal)))))
+        secrets = {key.secret for key in keys_of(password, [self.principal], salts, 1, 0)}
+        mine = {key.batch for key in keys if key.secret in secrets}
+        new = [key for key in keys if key.batch in mine]
+        kept = tuple(key for key in keys if key.batch not in mine)
+        if not new:
+            cause = "it has no key of the password that was added"
+            raise CredentialError(self._subject, cause, "run --add again", code="keytab-outdated")
+        if current is None or current.batch not in mine:
+            self._change(self.change(current), new, password)
+        return self._settle(kept, new, password)
+
+    def _change(self, change: Callable[[str], None], new: Sequence[Key], password: str) -> None:
+        """Change the password.
+
+        :raises MutualAuthError: when it was not changed.
+        """
+        try:
+            change(password)
+        except KDCRefused:
+            raise
+        except MutualAuthError:
+            # The answer was lost, maybe, and not the change.
+            if not any(current_key(self.principal, [key]) for key in _strongest(new)):
+                raise
+        self.report(f"changed the password of {self.principal}")
+
+    def _add(
+        self, password: str
+    ) -> tuple[tuple[Key, ...], list[Key], Callable[[str], None], bytes] | Rotated:
+        """Put the keys of a password into the keytab; gives the older keys, the new ones, what
+        changes the password, and the keytab's content before.  Or end a rotation that was
+        interrupted.
+        """
         keys, content = read_keytab(self.path)
         current, wrong = self._find_current(keys)
         if wrong:
@@ -95,18 +165,7 @@ class Rotation:
         kept = tuple(key for key in keys if key.version < version or not self._is_own(key))
         replace_keys(self.path, (*kept, *new))
         self.report(f"added the new key, version {version}, to {self.path}")
-        try:
-            change(password)
-        except KDCRefused:
-            replace_keytab(self.path, content)
-            raise
-        except MutualAuthError:
-            # The answer was lost, maybe, and not the change.
-            if not any(current_key(self.principal, [key]) for key in _strongest(new)):
-                replace_keytab(self.path, content)
-                raise
-        self.report(f"changed the password of {self.principal}")
-        return self._settle(kept, new, password)
+        return kept, new, change, content
 
     def _settle(self, kept: Sequence[Key], new: Sequence[Key], password: str) -> Rotated:
         """See which of the new keys is the KDC's, and keep only that one beside the older."""

@@ -7,6 +7,7 @@ thread.
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import select
@@ -50,18 +51,16 @@ class AuditFile:
         self._path = path
         self._handle = -1
         self._key: tuple[int, int] | None = None
-        # A line that was cut by a full disk ends where the next one begins.
-        self._torn = False
         self._open()
 
     def _open(self) -> None:
         with suppress(FileNotFoundError):
             check_regular(self._path)
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
         handle = os.open(self._path, flags, 0o640)
         self.close()
         found = os.fstat(handle)
-        self._handle, self._key, self._torn = handle, (found.st_dev, found.st_ino), False
+        self._handle, self._key = handle, (found.st_dev, found.st_ino)
 
     def _has_moved(self) -> bool:
         try:
@@ -74,12 +73,20 @@ class AuditFile:
         """See :class:`Sink`."""
         if self._handle < 0 or self._has_moved():
             self._open()
-        line = b"\n" + line if self._torn else line
-        taken = os.write(self._handle, line)
-        if taken < len(line):
-            self._torn = True
+        # One process at a time: who finds a torn line ends it, whoever has torn it.  Not flock(),
+        # by which everybody who may read the file could hold up the service.
+        fcntl.lockf(self._handle, fcntl.LOCK_EX)
+        try:
+            self._append(line)
+        finally:
+            fcntl.lockf(self._handle, fcntl.LOCK_UN)
+
+    def _append(self, line: bytes) -> None:
+        size = os.fstat(self._handle).st_size
+        if size and os.pread(self._handle, 1, size - 1) != b"\n":
+            line = b"\n" + line
+        if os.write(self._handle, line) < len(line):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        self._torn = False
 
     def close(self) -> None:
         """See :class:`Sink`."""
@@ -95,12 +102,16 @@ class StandardOutput:
         self._descriptor = descriptor
         self._poll = select.poll()
         self._poll.register(descriptor, select.POLLOUT)
+        self._torn = False
 
     def write(self, line: bytes) -> None:
         """See :class:`Sink`."""
         if not self._poll.poll(0):
             raise OSError(errno.EAGAIN, "its reader does not keep up")
-        os.write(self._descriptor, line)
+        line = b"\n" + line if self._torn else line
+        self._torn = os.write(self._descriptor, line) < len(line)
+        if self._torn:  # it is a file after all, on a disk that is full
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def close(self) -> None:
         """See :class:`Sink`."""

@@ -7,8 +7,10 @@ MIT's documentation, "Keytab file format", version 2.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import stat
 import struct
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -178,7 +180,9 @@ def replace_keytab(path: Path, content: bytes) -> None:
     :raises CredentialError: when it cannot be written.
     """
     try:
-        found = path.stat()
+        found = path.lstat()
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file")
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     except OSError as error:
         raise _unwritable(path, error) from error

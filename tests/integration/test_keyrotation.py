@@ -107,6 +107,23 @@ class RotationTests(CommandTestCase):
         self.assertGreater(json.loads(pruned.output)["removed"], 1)
         self.assertEqual(self.version(), 3)
 
+    def test_two_steps(self) -> None:
+        """A service with a copy of the keytab is restarted in between: the new password waits
+        beside the keytab, for its owner alone.
+        """
+        pending = Path(f"{self.keytab}.next")
+        ended = self.mutauth(*self.words("--set", "--add"), user="administrator")
+        self.assertEqual(ended.code, 0, ended)
+        self.assertIn("then run --finish", ended.output)
+        self.assertEqual(pending.stat().st_mode & 0o777, 0o600)
+        self.assertNotIn(pending.read_text().strip(), ended.output + ended.errors)
+        for words in (("--set",), ("--set", "--add")):
+            self.refused(self.mutauth(*self.words(*words), user="administrator"), 2, "--finish")
+        ended = self.mutauth(*self.words("--set", "--finish"), user="administrator")
+        self.assertEqual(ended.code, 0, ended)
+        self.assertFalse(pending.exists())
+        self.assertEqual(self.version(), 3)
+
     def test_no_right(self) -> None:
         """Whoever is no administrator is told so."""
         ended = self.mutauth(*self.words("--set"), user="bob")

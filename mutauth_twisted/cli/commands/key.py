@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -57,6 +58,8 @@ def key() -> None:
     metavar="FILE",
     help="Take the new password from this file, or - for standard input (a random one).",
 )
+@click.option("--add", is_flag=True, help="Only add the new key; --finish does the rest.")
+@click.option("--finish", is_flag=True, help="Change the password to that of the key of --add.")
 @click.option("--prune", "pruning", is_flag=True, help="Remove old keys once no ticket needs them.")
 @click.option(
     "--lifetime",
@@ -73,6 +76,8 @@ def rotate(
     account: str | None,
     as_administrator: bool,
     password_file: str | None,
+    add: bool,
+    finish: bool,
     pruning: bool,
     lifetime: float,
     **given: Any,
@@ -83,15 +88,27 @@ def rotate(
     password, with its key in the keytab; --set does it as an administrator.  A
     rotation that was interrupted is ended, or taken back, by the next one.
 
+    A service that has a copy of the keytab, as by LoadCredential of systemd, is
+    restarted between --add and --finish.  Meanwhile the new password is in
+    KEYTAB.next, which only the keytab's owner may read.
+
     With --prune nothing is rotated: keys are removed whose tickets have expired.
     """
-    path, principal = Path(keytab_path(keytab)).absolute(), keytab_principal(keytab, account)
+    # The file itself: a link to it would be replaced otherwise, and the file keep the old keys.
+    path, principal = Path(keytab_path(keytab)).resolve(), keytab_principal(keytab, account)
     if pruning:
         with locked(path):
             removed = prune(path, principal, time.time(), lifetime)
         result({"principal": principal, "removed": removed}, f"{removed} old key(s) removed")
         return
-    password = random_password() if password_file is None else _password_in(password_file)
+    pending = path.with_name(f"{path.name}.next")
+    if finish:
+        password = _password_in(str(pending))
+    elif pending.exists():
+        cause = "a key was added to the keytab, and is not the KDC's yet"
+        raise UsageError(str(pending), cause, "run --finish; or remove this file, and start anew")
+    else:
+        password = random_password() if password_file is None else _password_in(password_file)
     begin_logging(verbose=False)
     where = directory_of({**given})
 
@@ -117,13 +134,42 @@ def rotate(
 
         rotation = Rotation(path, principal, look, change, note)
         with locked(path):
-            return await deferToThread(rotation.rotate, password)
+            if add:
+                _keep(pending, password, path)
+                return Rotated(await deferToThread(rotation.add, password))
+            work = rotation.finish if finish else rotation.rotate
+            rotated = await deferToThread(work, password)
+            pending.unlink(missing_ok=True)
+            return rotated
 
     rotated = run_in_reactor(main, to_the_end=True)
     line = f"{principal} has a new key, version {rotated.version}"
+    if add:
+        line = (
+            f"{path} has a new key, version {rotated.version}; restart the services that have a "
+            "copy of it, and then run --finish"
+        )
     if rotated.resumed:
         line = f"{line}, of a rotation that was interrupted"
     result({"principal": principal, "version": rotated.version, "resumed": rotated.resumed}, line)
+
+
+def _keep(pending: Path, password: str, keytab: Path) -> None:
+    """Write the new password beside the keytab, for its owner alone.
+
+    :raises UsageError: when that cannot be done.
+    """
+    try:
+        handle = os.open(pending, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with open(handle, "wb") as file:
+            owner = keytab.stat()
+            os.fchown(handle, owner.st_uid, owner.st_gid)
+            file.write(f"{password}\n".encode())
+            file.flush()
+            os.fsync(handle)
+    except OSError as error:
+        cause = f"it cannot be written: {error.strerror}"
+        raise UsageError(str(pending), cause, "run this as the keytab's owner") from error
 
 
 def _password_in(file: str) -> str:

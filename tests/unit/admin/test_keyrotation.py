@@ -107,6 +107,10 @@ class RotationTests(SynchronousTestCase):
 
     def rotate(self) -> Rotated:
         """One run of the command."""
+        return self.rotation().rotate(random_password())
+
+    def rotation(self) -> Rotation:
+        """A rotation."""
         look = self.step(lambda: AccountKeys("CN=svc", ("svc",), None, self.kdc.version))
         change = self.step(self.kdc.change)
 
@@ -115,8 +119,7 @@ class RotationTests(SynchronousTestCase):
                 raise CredentialError(str(self.path), "no key", "--set", code="keytab-outdated")
             return change
 
-        rotation = Rotation(self.path, NAME, look, log_on, lambda _: None, lambda: NOW)
-        return rotation.rotate(random_password())
+        return Rotation(self.path, NAME, look, log_on, lambda _: None, lambda: NOW)
 
     def newest(self) -> set[tuple[str, int, int]]:
         """Name, version and kind of the account's newest keys."""
@@ -216,6 +219,30 @@ class RotationTests(SynchronousTestCase):
         self.patch(self, "interrupt", lambda: None)
         self.assertRaises(CredentialError, self.rotate)
         self.assertEqual(read_keys(self.path), before)
+
+    def test_two_steps(self) -> None:
+        """A key is added, and its password set later; interrupted at any step, it is ended."""
+        password = random_password()
+        self.assertEqual(self.rotation().add(password), 3)
+        self.assertEqual((self.kdc.password, self.kdc.version), ("first", 2))
+        self.assertEqual(self.newest(), {(n, 3, k) for n in (NAME, SPN) for k in (17, 18)})
+        before, self.kdc.refuses = read_keys(self.path), True
+        self.assertRaises(KDCRefused, self.rotation().finish, password)
+        self.assertEqual(read_keys(self.path), before)
+        self.kdc.refuses, begun = False, self.steps
+        self.assertRaises(CredentialError, self.rotation().finish, "another")
+        self.assertEqual(self.rotation().finish(password), Rotated(3))
+        self.assert_right(3)
+        for stop_at in range(1, self.steps - begun + 1):
+            self.setUp()
+            self.rotation().add(password)
+            self.stop_at = self.steps + stop_at
+            try:
+                self.rotation().finish(password)
+            except Interrupted:
+                self.stop_at = None
+                self.rotation().finish(password)
+            self.assert_right(3)
 
     def test_prune(self) -> None:
         """An old key goes when the tickets for it have expired, and the newest never."""

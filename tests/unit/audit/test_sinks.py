@@ -69,7 +69,9 @@ class FileTests(SynchronousTestCase):
             self.assertRaises(OSError, self.sink.write, b"3" * 50 + b"\n")
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        self.sink.write(b"4\n")
+        other = AuditFile(self.path)
+        self.addCleanup(other.close)
+        other.write(b"4\n")
         lines = self.path.read_bytes().splitlines()
         self.assertEqual([line[:1] for line in lines], [b"1", b"2", b"4"])
 
@@ -92,6 +94,22 @@ class StandardOutputTests(SynchronousTestCase):
         got = os.read(reading, 1 << 22)
         self.assertEqual(got, line * taken)
         sink.write(line)
+
+    def test_file(self) -> None:
+        """Where standard output is a file on a full disk, a line that is cut is an error."""
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_FSIZE, before)
+        path = Path(self.mktemp())
+        with path.open("wb") as file:
+            sink = StandardOutput(file.fileno())
+            resource.setrlimit(resource.RLIMIT_FSIZE, (60, before[1]))
+            try:
+                sink.write(b"1" * 50 + b"\n")
+                self.assertRaises(OSError, sink.write, b"2" * 50 + b"\n")
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            sink.write(b"3\n")
+        self.assertEqual([each[:1] for each in path.read_bytes().splitlines()], [b"1", b"2", b"3"])
 
 
 class JournalTests(SynchronousTestCase):

@@ -143,6 +143,13 @@ class KeytabFileTests(SynchronousTestCase):
         self.assertIn("no space left", str(error))
         self.assertEqual(read_keys(self.path), (key(),))
 
+    def test_link(self) -> None:
+        """A link is not replaced: who reads the file itself would keep the old keys."""
+        link = self.path.with_name(f"{self.path.name}.link")
+        link.symlink_to(self.path)
+        self.assertRaises(CredentialError, replace_keys, link, [key()])
+        self.assertTrue(link.is_symlink())
+
     def test_secrets(self) -> None:
         """No key is in what is printed of one."""
         self.assertNotIn("a" * 32, repr(key()))
