@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -587,17 +588,39 @@ class WorkerTests(ReloadTestCase):
                 time.sleep(0.01)
             self.assertEqual(service.log.count("worker-failed"), 1)
             self.assertIn(pids[1], children(service.process.pid))
-            for pid in children(service.process.pid):
-                with self.only(service, pid):
-                    self.assertNotEqual(self.talk(endpoint).code, 0)
-                    self.assertEqual(self.talk(endpoint, user="bob").output, "hello\n")
+            (new,) = set(children(service.process.pid)) - set(pids)
+            with self.only(service, new):
+                self.assertNotEqual(self.talk(endpoint).code, 0)
+                self.assertEqual(self.talk(endpoint, user="bob").output, "hello\n")
             # The new one follows the next reload as the old one does.
             self.deny("bob")
             self.wait_for_line(service, f"reload ({self.policy}) applied: changed echo", 2)
             for pid in children(service.process.pid):
                 with self.only(service, pid):
                     self.assertNotEqual(self.talk(endpoint, user="bob").code, 0)
-                    self.assertEqual(self.talk(endpoint).output, "hello\n")
+            self.assertEqual(service.stop(), 0, service.log)
+
+    def test_one_cannot(self) -> None:
+        """A worker that cannot apply a reload is replaced by one that serves by it, and the other
+        keeps its sessions.
+        """
+        self.write(top="workers = 2")
+        with self.running() as service, contextlib.ExitStack() as clients:
+            endpoint = self.endpoint_of(self.port_of(service, "echo"))
+            able, unable = children(service.process.pid)
+            with self.only(service, able):
+                kept = clients.enter_context(self.session(endpoint, "bob"))
+            resource.prlimit(unable, resource.RLIMIT_NOFILE, (40, 40))
+            self.write(top="workers = 2", echo='allow = ["bob@*"]')
+            self.hangup(service, "it has not applied the reload")
+            self.wait_for_line(service, "applied: changed echo")
+            self.wait_for_line(service, "is ready", 3)
+            self.assertTrue(self.is_answered(kept))
+            (new,) = set(children(service.process.pid)) - {able}
+            self.assertNotEqual(new, unable)
+            with self.only(service, new):
+                self.assertNotEqual(self.talk(endpoint).code, 0)
+            clients.close()
             self.assertEqual(service.stop(), 0, service.log)
 
     def test_keys(self) -> None:
@@ -622,9 +645,7 @@ class WorkerTests(ReloadTestCase):
             renamed = f"{endpoint}:tls-name=other.example.com"
             chain.write_bytes(b"nothing")
             self.wait_for_line(service, f"reload ({chain}) rejected")
-            for pid in children(service.process.pid):
-                with self.only(service, pid):
-                    self.assertIn("hello", self.talk(renamed).output)
+            self.assertIn("hello", self.talk(renamed).output)
             chain.write_bytes(Path(certificates.issue("other.example.com")).read_bytes())
             keys = self.keytab.read_bytes()
             self.wait_for_line(service, f"reload ({chain}) applied: changed echo", 2)
