@@ -10,7 +10,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests import run
-from tests.run import Counts, modules, parse_closing_line, verdict
+from tests.run import PATIENT, Counts, modules, parse_closing_line, verdict
 
 
 class ParsingTests(SynchronousTestCase):
@@ -121,3 +121,10 @@ class LabsTests(SynchronousTestCase):
         expected = {"tests.unit", *(f"tests.integration.{stem}" for stem in found)}
         self.assertEqual(set(modules(())), expected)
         self.assertFalse(list(root.glob("test_*.py")))
+
+    def test_patient_first(self) -> None:
+        """Modules that wait are begun first, so that nothing waits for them at the end."""
+        first, *others = modules(())
+        self.assertEqual(first, "tests.unit")
+        early = {name.rpartition(".")[2] for name in others[: len(PATIENT)]}
+        self.assertEqual(early, PATIENT)
