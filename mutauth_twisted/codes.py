@@ -429,6 +429,12 @@ CODES: Final[dict[str, Code]] = {
         "A record was altered, repeated, reordered or dropped; none of it was delivered.",
         "Look for what stands between both sides; connect again.",
     ),
+    "reload-incomplete": Code(
+        "What was read again is right and in force, but for what the message names: it could not "
+        "begin.",
+        "Mend what the message names, and reload: what has failed is tried again.",
+        "warning",
+    ),
     "reload-rejected": Code(
         "The configuration, a policy, a keytab or a certificate was read again, and something is "
         "wrong with it. What was read before stays in force.",

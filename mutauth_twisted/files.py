@@ -8,6 +8,7 @@ writes, in the reactor with all that it serves.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 from collections.abc import Iterator, Mapping
@@ -127,6 +128,14 @@ def read_file(
         return given[name]
     content = _read(path, most, private=private, unwritable=unwritable)
     return content if kept is None else kept.setdefault(name, content)
+
+
+def digest(path: str | os.PathLike[str]) -> bytes | None:
+    """A digest of a file's content, which another content does not have; None: there is none."""
+    try:
+        return hashlib.sha256(read_file(path)).digest()
+    except OSError:
+        return None
 
 
 def _read(path: str | os.PathLike[str], most: int, *, private: bool, unwritable: bool) -> bytes:

@@ -23,8 +23,10 @@ by an option; that is seen to at the start, and again in each connection.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv6Address, ip_address
+from itertools import chain
+from pathlib import Path
 from typing import Any, Final, cast
 
 from OpenSSL.SSL import Error as TLSError
@@ -39,6 +41,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mutauth_twisted.errors import NetworkError, UsageError
+from mutauth_twisted.files import digest
 from mutauth_twisted.findings import Finding
 from mutauth_twisted.gateway.relay import HalfClosed, Relay, RelayFactory
 from mutauth_twisted.net.plain import parse_client, split_endpoint
@@ -191,6 +194,7 @@ class Backend:
     :param name: inside TLS, the name that its certificate has to have; None: there is no TLS.
     :param local: whether it has to be on this machine.
     :param greeting: what a connection without a client begins with; see :meth:`probe`.
+    :param contents: the digests of the files that its TLS was made of.
     """
 
     def __init__(
@@ -204,6 +208,7 @@ class Backend:
         name: str | None = None,
         local: bool = False,
         greeting: bytes = b"",
+        contents: Mapping[str, bytes | None] | None = None,
     ) -> None:
         self._reactor = reactor
         self._endpoint = endpoint
@@ -212,6 +217,7 @@ class Backend:
         self._name = name
         self._local = local
         self._greeting = greeting
+        self._contents = contents or {}
         self.where = where
         #: How many connections there were, and how many could not be made.
         self.connected = self.failed = 0
@@ -222,6 +228,11 @@ class Backend:
     def is_tls(self) -> bool:
         """True if it is inside TLS."""
         return self._name is not None
+
+    @property
+    def is_as_read(self) -> bool:
+        """True while the files that its TLS was made of have the same content."""
+        return self._contents == _contents_of(self.where)
 
     @property
     def fault(self) -> Finding | None:
@@ -347,6 +358,7 @@ def make_backend(
     :param unsafe: whether it may be anywhere, though it is not TLS.
     :raises UsageError: when it is not an endpoint, or one that is not protected.
     """
+    contents = _contents_of(text)
     kind, arguments, keywords = split_endpoint(text)
     if bind is not None:
         text = f"{text}:bindAddress={bind}"
@@ -364,11 +376,25 @@ def make_backend(
         name=host if kind == "tls" else None,
         local=not (unsafe or is_protected),
         greeting=greeting,
+        contents=contents,
     )
 
 
-#: Keywords of ``tls:HOST:PORT``; the names are those of Twisted's own.
-_TLS: Final = frozenset({"host", "port", "bindAddress", "trustRoots", "certificate", "privateKey"})
+#: Keywords of ``tls:HOST:PORT`` that name files; all names are those of Twisted's own.
+_TLS_FILES: Final = ("trustRoots", "certificate", "privateKey")
+_TLS: Final = frozenset({"host", "port", "bindAddress", *_TLS_FILES})
+
+
+def tls_files(text: str) -> list[str]:
+    """The files that the TLS of a backend at this address is made of."""
+    kind, _, given = split_endpoint(text)
+    found = [Path(given[key]) for key in _TLS_FILES if key in given] if kind == "tls" else []
+    inside = chain.from_iterable(path.glob("*.pem") for path in found if path.is_dir())
+    return sorted(map(str, chain(found, inside)))
+
+
+def _contents_of(text: str) -> Mapping[str, bytes | None]:
+    return {path: digest(path) for path in tls_files(text)}
 
 
 def _tls_endpoint(reactor: Any, text: str) -> IStreamClientEndpoint:

@@ -32,6 +32,7 @@ from mutauth_twisted.gateway.proxyprotocol import (
     ProxyHeader,
     plain_ip,
 )
+from mutauth_twisted.net.draining import Live
 
 #: Stands for all who connect to a UNIX socket, whom its mode and directory choose.
 UNIX = "unix"
@@ -101,8 +102,7 @@ class BalancedFactory(WrappingFactory[Any]):
         self.refused = refused
         self._balancers = balancers
         self._most = most
-        #: How many headers are awaited.
-        self.awaited = 0
+        self._live: Live[BalancedConnection] = Live(reactor)
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """The protocol for one connection; see IProtocolFactory."""
@@ -114,6 +114,23 @@ class BalancedFactory(WrappingFactory[Any]):
     def has_room(self) -> bool:
         """True if one more header can be waited for."""
         return self.awaited < self._most
+
+    @property
+    def awaited(self) -> int:
+        """How many headers are awaited."""
+        return len(self._live)
+
+    def awaits(self, connection: BalancedConnection) -> None:
+        """The header of one more is awaited."""
+        self._live.add(connection)
+
+    def settled(self, connection: BalancedConnection) -> None:
+        """One header less is awaited."""
+        self._live.discard(connection)
+
+    async def drain(self, seconds: float) -> int:
+        """Wait until no header is awaited any more; see :meth:`Live.drain`."""
+        return await self._live.drain(seconds)
 
 
 @implementer(IHalfCloseableDescriptor)
@@ -151,12 +168,12 @@ class BalancedConnection(ProtocolWrapper):
         if not self._has_room:
             self._refuse("too many connections have not sent their header")
             return
-        self.factory.awaited += 1
+        self.factory.awaits(self)
         self._timer = self.factory.reactor.callLater(self.factory.timeout, self._too_late)
 
     def _too_late(self) -> None:
         self._timer = None
-        self.factory.awaited -= 1
+        self.factory.settled(self)
         if self._own is not None:
             self._below.loseConnection()
         else:
@@ -167,7 +184,12 @@ class BalancedConnection(ProtocolWrapper):
         timer, self._timer = self._timer, None
         if timer is not None:
             timer.cancel()
-            self.factory.awaited -= 1
+            self.factory.settled(self)
+
+    def abort(self) -> None:
+        """End it at once; see :class:`~mutauth_twisted.net.draining.Abortable`."""
+        self._settled()
+        self._below.abortConnection()
 
     def _refuse(self, cause: str) -> None:
         address = self._below.getPeer()
@@ -199,13 +221,15 @@ class BalancedConnection(ProtocolWrapper):
         if header.local and not self._behind and not self.tells_local:
             self._own = header
             return
-        self._settled()
         try:
             self.introduced(header)
         except InvalidHeader as error:
+            self._settled()
             self._refuse(str(error))
         else:
+            # Settled afterwards: whoever waits for the last header waits for its client next.
             self._begin()
+            self._settled()
 
     def introduced(self, header: ProxyHeader) -> None:
         """The header has come.

@@ -143,6 +143,10 @@ class IdentFactory(Factory):
         self._names: dict[tuple[str, int, int], str] = {}
         self._unknown = LimitedLog(reactor, _log, "ident queries about no connection")
 
+    def succeed(self, before: IdentFactory) -> None:
+        """Answer at the place of another one, for its connections too as long as they last."""
+        self._names = before._names
+
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
         """A query; while there are too many, the connection's end."""
         return _Query(self) if self.queries < MOST_QUERIES else None

@@ -31,6 +31,9 @@ class Live(Generic[T]):
     def __iter__(self) -> Any:
         return iter(tuple(self._all))
 
+    def __len__(self) -> int:
+        return len(self._all)
+
     def add(self, connection: T) -> None:
         """There is one more."""
         self._all.add(connection)

@@ -34,7 +34,9 @@ _FAMILIES: Final = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
 
 @implementer(IProtocolFactory, ILoggingContext)
 class _Later:
-    """A factory that is known when the service listens."""
+    """A factory that is known when the service listens, and another one when another service takes
+    its place.
+    """
 
     noisy = False
 
@@ -42,10 +44,13 @@ class _Later:
         self._factory: IProtocolFactory | None = None
         self._started = False
 
-    def use(self, factory: IProtocolFactory) -> None:
-        self._factory = factory
+    def use(self, factory: IProtocolFactory | None) -> None:
+        before, self._factory = self._factory, factory
         if self._started:
-            factory.doStart()
+            if factory is not None:
+                factory.doStart()
+            if before is not None:
+                before.doStop()
 
     def logPrefix(self) -> str:
         return type(self._factory or self).__name__
@@ -56,6 +61,7 @@ class _Later:
             self._factory.doStart()
 
     def doStop(self) -> None:
+        self._started = False
         if self._factory is not None:
             self._factory.doStop()
 
@@ -292,8 +298,110 @@ class Shared:
         self._listener.close()
 
 
+class Attached:
+    """The port of one service at a place, which may outlast it: an IListeningPort."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self._host = place.port.getHost()
+
+    def getHost(self) -> Any:
+        """See IListeningPort."""
+        return self._host
+
+    def stopListening(self) -> Deferred[None] | None:
+        """See IListeningPort; nothing happens when another service listens there by now."""
+        return self.place.leave(self)
+
+
+class Place:
+    """Where an endpoint string says.  Services come and go; its socket stays as long as it is
+    wanted.
+
+    :param text: the endpoint string.
+    :param inherited: its socket, where there is one already.
+    :param is_bound: whether its socket is bound now, and not when a service listens.
+    :raises UsageError: when the string is not an endpoint.
+    :raises NetworkError: when the place is taken or not ours.
+    :ivar wanted: how many services are going to listen there.
+    :ivar port: Twisted's port; None: nobody has listened yet.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        text: str,
+        inherited: socket.socket | None = None,
+        *,
+        is_bound: bool = True,
+        is_shared: bool = False,
+    ) -> None:
+        self.text = text
+        self.wanted = 0
+        self.port: Any = None
+        self._reactor = reactor
+        self._is_shared = is_shared
+        self._listener = Listener(reactor, text, inherited) if is_bound else None
+        self._later = _Later()
+        self._attached: Attached | None = None
+
+    @property
+    def socket(self) -> socket.socket | None:
+        """Its socket, where it is bound before anything listens on it."""
+        return self._listener.socket if self._listener is not None else None
+
+    @property
+    def is_open(self) -> bool:
+        """True while a service is there, or is going to be."""
+        return self._attached is not None or self.wanted > 0
+
+    @property
+    def factory(self) -> IProtocolFactory | None:
+        """The factory that serves there now."""
+        return self._later._factory
+
+    async def listen(self, factory: IProtocolFactory) -> Attached:
+        """Serve there from now on; a service that did so before does not any more.
+
+        :raises NetworkError: when another program listens there by now.
+        """
+        self._later.use(factory)
+        if self.port is None:
+            self.port = await self._begin()
+        attached = self._attached = Attached(self)
+        return attached
+
+    async def _begin(self) -> Any:
+        if self._listener is None:
+            return await listen_on(self._reactor, self.text, self._later)
+        if self._is_shared:
+            return self._listener.share()
+        return await self._listener.listen(self._later)
+
+    def leave(self, attached: Attached) -> Deferred[None] | None:
+        """Serve no more, unless another one does by now."""
+        if attached is not self._attached:
+            return None
+        self._attached = None
+        if self.wanted:
+            self._later.use(None)
+            return None
+        return self.close()
+
+    def close(self) -> Deferred[None] | None:
+        """Give the place up, unless a service is there."""
+        if self.is_open:
+            return None
+        if self.port is not None:
+            return maybeDeferred(self.port.stopListening)
+        if self._listener is not None:
+            self._listener.close()
+        return None
+
+
 class Places:
-    """The places of endpoints that are bound before a service listens there.
+    """The places of endpoints: bound before a service listens there, and handed over from one that
+    leaves to one that comes.
 
     :param reactor: Twisted's reactor.
     :param shared: those endpoints whose connections other processes accept.
@@ -301,45 +409,67 @@ class Places:
 
     def __init__(self, reactor: Any, shared: Collection[str] = ()) -> None:
         self._reactor = reactor
-        self._bound: dict[str, list[Listener]] = {}
+        self._wanted: list[Place] = []
         self._shared = shared
-        self._listening: list[Listener] = []
+        self._listening: list[Place] = []
 
     @property
     def sockets(self) -> list[tuple[str, int]]:
         """Each endpoint whose connections others accept, and its socket's descriptor."""
         return [
-            (each.text, each.socket.fileno()) for each in self._listening if each.socket is not None
+            (each.text, each.socket.fileno())
+            for each in self._listening
+            if each.socket is not None and each.is_open
         ]
 
-    def bind(self, text: str, inherited: socket.socket | None = None) -> Listener:
-        """Bind the place of an endpoint; see :class:`Listener`."""
-        listener = Listener(self._reactor, text, inherited)
-        self._bound.setdefault(text, []).append(listener)
-        return listener
+    def bind(self, text: str, inherited: socket.socket | None = None) -> Place:
+        """Bind the place of an endpoint, at which a service is going to listen.
 
-    def give_up(self, listener: Listener) -> None:
-        """Have a place no more, at which nothing listens yet."""
-        self._bound[listener.text].remove(listener)
-        listener.close()
+        :raises UsageError: when the string is not an endpoint, or not one for this socket.
+        :raises NetworkError: when the place is taken or not ours.
+        """
+        place = Place(self._reactor, text, inherited, is_shared=text in self._shared)
+        return self.keep(place)
 
-    async def listen(self, text: str, factory: IProtocolFactory) -> Any:
-        """Listen where an endpoint string says, at the place that was bound for it if there is one.
+    def keep(self, place: Place) -> Place:
+        """Have a place stay as it is when its service leaves, for another one that comes."""
+        place.wanted += 1
+        self._wanted.append(place)
+        return place
+
+    def give_up(self, place: Place) -> None:
+        """Want a place no more, at which nothing has come to listen."""
+        if place in self._wanted:
+            self._wanted.remove(place)
+            place.wanted -= 1
+            place.close()
+
+    def at(self, text: str) -> IProtocolFactory | None:
+        """The factory that serves at a place where another one is going to; None: none does."""
+        return next((each.factory for each in self._wanted if each.text == text), None)
+
+    async def listen(self, text: str, factory: IProtocolFactory) -> Attached:
+        """Listen where an endpoint string says, at the place that was bound or kept for it if there
+        is one.
 
         :return: the IListeningPort.
         :raises UsageError: when the string is not an endpoint.
         :raises NetworkError: when the place is taken or not ours.
         """
-        if bound := self._bound.get(text):
-            listener = bound.pop(0)
-            if text not in self._shared:
-                return await listener.listen(factory)
-            port = listener.share()
-            self._listening.append(listener)
-            return port
-        if _PASSED.search(text):
-            return await Listener(self._reactor, text).listen(factory)
-        return await listen_on(self._reactor, text, factory)
+        place = next((each for each in self._wanted if each.text == text), None)
+        if place is None:
+            is_bound = _PASSED.search(text) is not None
+            place = self.keep(Place(self._reactor, text, is_bound=is_bound))
+        self._wanted.remove(place)
+        place.wanted -= 1
+        try:
+            attached = await place.listen(factory)
+        except BaseException:
+            place.close()
+            raise
+        if place.text in self._shared and place not in self._listening:
+            self._listening.append(place)
+        return attached
 
 
 def _not_shared(text: str) -> UsageError:

@@ -18,7 +18,7 @@ from attrs import evolve
 from mutauth_twisted.audit.sinks import check_sink, open_sink
 from mutauth_twisted.audit.trail import AuditTrail
 from mutauth_twisted.core.context import Keys
-from mutauth_twisted.errors import UsageError
+from mutauth_twisted.errors import MutualAuthError, UsageError
 from mutauth_twisted.files import keep_what_is_read, read_what_was_kept
 from mutauth_twisted.findings import Finding
 from mutauth_twisted.gateway.ident import IdentFactory, ident_endpoint
@@ -246,7 +246,12 @@ def make_service(
         own = principal if Publisher.is_needed(settings) else None
         if own is not None and not is_worker:
             publisher = Publisher(reactor, settings, own)
-    told.settle()
+    try:
+        told.settle()
+    except MutualAuthError:
+        if trail is not None:
+            trail.close()
+        raise
     return MutualAuthService(
         *(reactor, settings, keys, publisher, factory, tls, trail, ident, places, own),
         probes=not is_worker,

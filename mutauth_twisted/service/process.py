@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from itertools import chain
 from operator import methodcaller
 from typing import Any, Literal, Protocol
 
@@ -22,12 +23,12 @@ from twisted.python.failure import Failure
 from mutauth_twisted.errors import DirectoryError, MutualAuthError
 from mutauth_twisted.findings import Finding
 from mutauth_twisted.log import Log
-from mutauth_twisted.net.listening import Places
+from mutauth_twisted.net.listening import Place, Places
 from mutauth_twisted.net.protocol import describe
 from mutauth_twisted.service.exitcode import CRASHING, CUT, end_with
 from mutauth_twisted.service.messages import Configuration, Groups, Renewal
 from mutauth_twisted.service.privileges import Copy
-from mutauth_twisted.service.server import WITHDRAWAL, MutualAuthService
+from mutauth_twisted.service.server import WITHDRAWAL, MutualAuthService, Stopped
 from mutauth_twisted.service.systemd import ServiceManager
 from mutauth_twisted.service.workers import Inherited, Workers
 from mutauth_twisted.settings.process import ProcessSettings
@@ -130,8 +131,8 @@ class Process(Service):
         self._status_ports: list[Any] = []
         #: Reloads it; None: nothing does.
         self.reloads: Reloads | None = None
-        #: Services that were replaced, and still drain.
-        self._leaving: set[Deferred[Any]] = set()
+        #: Services that were replaced or are gone, and still drain.
+        self._leaving: dict[MutualAuthService, Deferred[Stopped]] = {}
         self._workers: Workers | None = None
         if inherited is not None:
             workers = self._workers = Workers(
@@ -200,9 +201,15 @@ class Process(Service):
         for service in self.services.values():
             service.tell_where()
         self.manager.ready()
-        self.manager.status(f"serving {', '.join(self.services)}")
+        self.tell_manager()
         if self.reloads is not None:
             self.reloads.start()
+
+    def tell_manager(self) -> None:
+        """Tell the service manager what is served."""
+        failed = [each.name for each in self.services.values() if each.failure is not None]
+        line = f"serving {', '.join(self.services)}"
+        self.manager.status(f"{line}; see the log for {', '.join(failed)}" if failed else line)
 
     async def _each(self, step: Callable[[MutualAuthService], Coroutine[Any, Any, None]]) -> None:
         """Let all services take a step, and see that it went well with all.
@@ -223,16 +230,19 @@ class Process(Service):
             raise _Refused(codes[0])
 
     async def _listen_for_watchers(self) -> None:
-        if self.settings.status is None:
-            return
         try:
-            workers = self._workers
-            pids = (lambda: workers.pids) if workers is not None else dict
-            shown = pages(self.snapshots, platform.node(), workers=pids)
-            factory = StatusFactory(self._reactor, shown)
-            port = await self.places.listen(self.settings.status, factory)
+            await self._report()
         except MutualAuthError as error:
             raise _Refused(self._tell("the status", Failure(error))) from error
+
+    async def _report(self) -> None:
+        if self.settings.status is None:
+            return
+        workers = self._workers
+        pids = (lambda: workers.pids) if workers is not None else dict
+        shown = pages(self.snapshots, platform.node(), workers=pids)
+        factory = StatusFactory(self._reactor, shown)
+        port = await self.places.listen(self.settings.status, factory)
         self._status_ports.append(port)
         self._log.info("status on {where}", where=describe(port.getHost()))
         if (finding := exposure(port.getHost())) is not None:
@@ -263,6 +273,8 @@ class Process(Service):
             idle = (each.idle for each in all_of)
             all_of = list(merge((*idle, *self._workers.snapshots())))
             all_of[0] = evolve(all_of[0], wrong=(*all_of[0].wrong, *self._workers.wrong))
+        # Those that nobody succeeds: their sessions are shown until they end.
+        all_of += [each.snapshot() for each in self._leaving if not self._is_taken_over(each)]
         first, *others = all_of
         own += filter(None, (exposure(port.getHost()) for port in self._status_ports))
         last = self.reloads.last if self.reloads is not None else None
@@ -281,43 +293,102 @@ class Process(Service):
         for service in self.services.values():
             service.tell_reload(reload.result, reload.finding)
 
-    async def replace(self, old: MutualAuthService | None, new: MutualAuthService | None) -> None:
-        """Stop a service and start another one, whose check has passed; the connections of the old
-        one have their time to end meanwhile.
-        """
-        if old is not None:
-            stale = await old.leave()
-            if new is not None:
-                new.succeed(old)
-            leaving = Deferred.fromCoroutine(old.drain(stale=stale))
-            self._leaving.add(leaving)
-            leaving.addBoth(partial(self._left, old, leaving))
-        if new is None or not self.running:
-            return
-        try:
-            await new.begin(methodcaller("listen"))
-            await new.begin(methodcaller("publish"))
-        except MutualAuthError as error:
-            self._log.critical("{name} does not start: {error}", name=new.name, error=error)
-            new.failure = error.finding
-        else:
-            new.tell_where()
+    async def exchange(
+        self, ended: Iterable[MutualAuthService], begun: Iterable[MutualAuthService]
+    ) -> list[MutualAuthError]:
+        """Stop services and start others, whose check has passed; the connections of the old ones
+        have their time to end meanwhile.
 
-    def _left(self, service: MutualAuthService, leaving: Any, result: Any) -> None:
-        self._leaving.discard(leaving)
+        A place that one leaves and another one comes to is never empty: the other one listens
+        there first.  It publishes when all that leave have withdrawn.
+
+        :return: why some do not run, or are not published.
+        """
+        ended, begun = tuple(ended), tuple(begun)
+        wrong = await self._all_of(begun, methodcaller("listen"))
+        for service, error in wrong:
+            self._log.critical("{name} does not start: {error}", name=service.name, error=error)
+            await service.fail(error.finding)
+        for old in (*ended, *self._leaving):
+            new = _successor(old, begun)
+            if new is not None and not self._is_taken_over(old):
+                await new.succeed(old)
+        leaving = [Deferred.fromCoroutine(old.leave()) for old in ended]
+        results: Any = await DeferredList(leaving, consumeErrors=True)
+        for old, (is_done, result) in zip(ended, results, strict=True):
+            if not is_done:
+                self._log.failure("internal error at stop", result)
+            self._let_drain(old, stale=result if is_done else True)
+        serving = [each for each in begun if each.failure is None]
+        if self.running:
+            for service, error in await self._all_of(serving, methodcaller("publish")):
+                text = "{name} serves, and could not be published: {error}"
+                self._log.critical(text, name=service.name, error=error)
+                wrong.append((service, error))
+            for each in serving:
+                each.tell_where()
+        return [error for _, error in wrong]
+
+    async def _all_of(
+        self,
+        services: Iterable[MutualAuthService],
+        step: Callable[[MutualAuthService], Coroutine[Any, Any, None]],
+    ) -> list[tuple[MutualAuthService, MutualAuthError]]:
+        """Let services take a step; return those that fail."""
+        services = tuple(services)
+        taken: Any = await DeferredList([each.begin(step) for each in services], consumeErrors=True)
+        wrong = []
+        for service, (is_done, result) in zip(services, taken, strict=True):
+            if is_done or result.check(CancelledError):
+                continue
+            error = result.value
+            if not isinstance(error, MutualAuthError):
+                self._log.failure("internal error while files were reloaded", result)
+                cause = "it ended with an internal error"
+                error = MutualAuthError(service.name, cause, "see the log", code="internal-error")
+            service.failure = error.finding
+            wrong.append((service, error))
+        return wrong
+
+    def _is_taken_over(self, old: MutualAuthService) -> bool:
+        return any(each.succeeds(old) for each in (*self.services.values(), *self._leaving))
+
+    def _let_drain(self, old: MutualAuthService, *, stale: bool) -> None:
+        leaving = Deferred.fromCoroutine(old.drain(stale=stale))
+        self._leaving[old] = leaving
+        leaving.addBoth(partial(self._left, old))
+
+    def _left(self, service: MutualAuthService, result: Any) -> Any:
+        del self._leaving[service]
+        for each in self.services.values():
+            each.forget(service)
         if isinstance(result, Failure):
             self._log.failure("internal error at stop", result)
-        else:
-            self._log.info("{name}: stopped", name=service.name)
+            return Stopped(0, stale=False)
+        self._log.info("{name}: stopped", name=service.name)
+        return result
+
+    @property
+    def leaving(self) -> tuple[MutualAuthService, ...]:
+        """Services that were replaced or are gone, and still drain."""
+        return tuple(self._leaving)
+
+    @property
+    def status_places(self) -> list[Place]:
+        """Those where the state is reported."""
+        return [port.place for port in self._status_ports]
 
     async def move_status(self) -> None:
-        """Report the state where the settings say now."""
+        """Report the state where the settings say now.
+
+        :raises MutualAuthError: when it cannot be; it is reported where it was.
+        """
         ports, self._status_ports = self._status_ports, []
         try:
-            await self._listen_for_watchers()
-        except _Refused:  # the log says why
+            await self._report()
+        except MutualAuthError:
             self._status_ports = ports
-            return
+            raise
         for port in ports:
             await maybeDeferred(port.stopListening)
 
@@ -332,13 +403,17 @@ class Process(Service):
 
     @property
     def _drain(self) -> float:
-        return max(service.drain_timeout for service in self.settings.services)
+        leaving = (service.settings for service in self._leaving)
+        return max(each.drain_timeout for each in (*self.settings.services, *leaving))
 
     async def _stop(self) -> None:
         end_with(0, self._reactor)
         if self.reloads is not None:
             await self.reloads.stop()
+        # Again: the reload that was being applied has taken its time.
+        self.manager.stopping(WITHDRAWAL + self._drain + 2 * MARGIN)
         stopping = [Deferred.fromCoroutine(each.stop()) for each in self.services.values()]
+        stopping += [_after(each) for each in self._leaving.values()]
         results: Any = await DeferredList(stopping, consumeErrors=True)
         for is_done, result in results:
             if not is_done:
@@ -350,7 +425,6 @@ class Process(Service):
                 end_with(CUT, self._reactor)
         if self._workers is not None and await self._workers.stop(self._drain + MARGIN):
             end_with(CUT, self._reactor)
-        await DeferredList([_after(each) for each in self._leaving])
         for port in self._status_ports:
             await maybeDeferred(port.stopListening)
         take_no_more()
@@ -395,12 +469,24 @@ class WorkerProcess(Process):
             await self.services[fresh.name].become(fresh, None)
 
 
-def _after(deferred: Deferred[Any]) -> Deferred[None]:
-    """Fires when another one has its result, and leaves it that."""
-    after: Deferred[None] = Deferred()
+def _successor(
+    old: MutualAuthService, begun: Iterable[MutualAuthService]
+) -> MutualAuthService | None:
+    """The service that an old one's clients find from now on: the one of its name, or else one at
+    its place; None: none is there.
+    """
+    begun = tuple(begun)
+    same = (each for each in begun if each.name == old.name)
+    there = (each for each in begun if {*each.settings.listen} & {*old.settings.listen})
+    return next(chain(same, there), None)
+
+
+def _after(deferred: Deferred[Any]) -> Deferred[Any]:
+    """Fires with another one's result, and leaves it that."""
+    after: Deferred[Any] = Deferred()
 
     def pass_on(result: Any) -> Any:
-        after.callback(None)
+        after.callback(result)
         return result
 
     deferred.addBoth(pass_on)

@@ -463,7 +463,8 @@ class Publisher:
         self._directory.close()
 
     async def _rest(self) -> None:
-        """Look at the directory no more, and write nothing by oneself."""
+        """Look at the directory no more, write nothing by oneself, and tell nobody."""
+        self._use = None  # what a look that is under way finds is of rules that are over
         self._is_held = True
         self._stop_following()
         if self.watch is not None:

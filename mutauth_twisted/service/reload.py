@@ -8,21 +8,22 @@ started; the others notice nothing.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Collection, Coroutine, Iterable, Mapping
+from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from attrs import Factory, frozen
+from attrs import Factory, evolve, frozen
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.python.failure import Failure
 
 from mutauth_twisted.errors import MutualAuthError, UsageError
-from mutauth_twisted.files import keep_what_is_read, read_file
+from mutauth_twisted.files import digest, keep_what_is_read
 from mutauth_twisted.findings import Finding
+from mutauth_twisted.gateway.backend import tls_files
 from mutauth_twisted.gateway.ident import ident_endpoint
 from mutauth_twisted.kerberos.keytab import keytab_file
 from mutauth_twisted.log import Log
-from mutauth_twisted.net.listening import Listener
+from mutauth_twisted.net.listening import Place
 from mutauth_twisted.service.assembly import configuration_of, fitting, make_service
 from mutauth_twisted.service.filewatch import FileWatch
 from mutauth_twisted.service.groups import NamedGroups
@@ -38,6 +39,8 @@ from mutauth_twisted.settings.twistd import Source
 def files_of(settings: Settings) -> list[str]:
     """The files that a service is made of, besides the one that describes it."""
     found = [settings.policy_file, settings.directory.ca_file, *(settings.tls_files or ())]
+    if settings.serve[0] == "forward":
+        found += tls_files(settings.serve[1])
     if "keytab" in settings.package_options:
         with suppress(MutualAuthError):  # a name that is no file's is an error elsewhere
             found.append(keytab_file(settings.keytab))
@@ -45,15 +48,8 @@ def files_of(settings: Settings) -> list[str]:
     return [path for path in found if path is not None]
 
 
-def _digest(path: str) -> bytes | None:
-    try:
-        return hashlib.sha256(read_file(path)).digest()
-    except OSError:
-        return None
-
-
 def _contents(settings: Settings) -> Mapping[str, bytes | None]:
-    return {path: _digest(path) for path in files_of(settings)}
+    return {path: digest(path) for path in files_of(settings)}
 
 
 @frozen
@@ -67,7 +63,7 @@ class _Plan:
     :param changed: services that stay, each with the one that it becomes.
     :param ended: services that stop.
     :param begun: services that start.
-    :param bound: places that are bound for it.
+    :param places: those that are bound for it, or kept.
     """
 
     settings: ProcessSettings
@@ -77,7 +73,7 @@ class _Plan:
     changed: list[tuple[MutualAuthService, MutualAuthService]] = Factory(list)
     ended: list[MutualAuthService] = Factory(list)
     begun: list[MutualAuthService] = Factory(list)
-    bound: list[Listener] = Factory(list)
+    places: list[Place] = Factory(list)
 
 
 class Reloader:
@@ -169,12 +165,14 @@ class Reloader:
             raise
         except Exception:
             self._log.failure("internal error while files were reloaded")
-            cause = "it ended with an internal error"
-            error = MutualAuthError("reload", cause, "see the log", code="internal-error")
+            text = "it ended with an internal error"
+            error = MutualAuthError("reload", text, "see the log", code="internal-error")
             self.last = result = self._reject(cause, error)
         finally:
             self._is_applying = False
-            self._process.manager.ready()
+            if not self._is_stopped:  # of a stopping process the manager is told nothing else
+                self._process.manager.ready()
+                self._process.tell_manager()
         self._process.tell_reload(result)
 
     async def _try(self, cause: str) -> Reload:
@@ -194,7 +192,7 @@ class Reloader:
             self._log.info("reload ({cause}): nothing has changed", cause=cause)
             return Reload("unchanged")
         self._is_applying = True
-        await self._apply(plan, prepared)
+        wrong = await self._apply(plan, prepared)
         self._log.info(
             "reload ({cause}) applied: {names}",
             cause=cause,
@@ -209,7 +207,7 @@ class Reloader:
             )
             or "the process alone",
         )
-        return Reload("applied")
+        return Reload("applied", _incomplete(wrong) if wrong else None)
 
     def _reject(self, cause: str, error: MutualAuthError) -> Reload:
         errors = errors_in(error)
@@ -248,7 +246,8 @@ class Reloader:
         running = dict(process.services)
         for each in services:
             old = running.pop(each.name, None)
-            is_kept = old is not None and not old.moved_by(each)
+            # What has failed is tried anew.
+            is_kept = old is not None and old.failure is None and not old.moved_by(each)
             if old is not None and is_kept and self._is_same(old, each, plan):
                 continue
             with told.taking():
@@ -264,7 +263,8 @@ class Reloader:
             with told.taking():
                 self._check_alone(None, old)
             plan.ended.append(old)
-        held = {text for service in plan.ended for text in _endpoints(service.settings)}
+        leaving = (*plan.ended, *process.leaving)
+        left = [place for service in leaving for place in service.places]
         wanted = [
             (fresh.settings.front.origin("listen"), text)
             for fresh in plan.begun
@@ -272,16 +272,29 @@ class Reloader:
         ]
         if settings.status is not None and settings.status != process.settings.status:
             wanted.append((settings.front.origin("status"), settings.status))
-        for place, text in wanted:
-            if text not in held:
-                with told.taking(place):
-                    plan.bound.append(process.places.bind(text))
+        if settings.status != process.settings.status:
+            left += process.status_places
+        for origin, text in wanted:
+            with told.taking(origin):
+                plan.places.append(self._place(text, left))
         try:
             told.settle()
         except MutualAuthError:
             self._give_up(plan)
             raise
         return plan
+
+    def _place(self, text: str, left: list[Place]) -> Place:
+        """A place for a service that begins: one that is left stays, any other is bound.
+
+        :param left: places that services leave; without it afterwards.
+        :raises MutualAuthError: when it cannot be bound.
+        """
+        for place in left:
+            if place.text == text:
+                left.remove(place)
+                return self._process.places.keep(place)
+        return self._process.places.bind(text)
 
     def _is_same(self, old: MutualAuthService, now: Settings, plan: _Plan) -> bool:
         return old.settings == now and self._contents.get(now.name) == plan.contents[now.name]
@@ -334,18 +347,20 @@ class Reloader:
 
     def _give_up(self, plan: _Plan) -> None:
         """Leave nothing behind of a plan."""
-        for listener in plan.bound:
-            self._process.places.give_up(listener)
+        for place in plan.places:
+            self._process.places.give_up(place)
         for service in (*(fresh for _, fresh in plan.changed), *plan.begun):
             service.discard()
 
-    async def _apply(self, plan: _Plan, prepared: Collection[NamedGroups | None]) -> None:
+    async def _apply(
+        self, plan: _Plan, prepared: Collection[NamedGroups | None]
+    ) -> list[MutualAuthError]:
+        """Apply a plan; return what has failed all the same."""
         process, before = self._process, self._process.settings
         # The digests are of what was read, or of what came after it, which is noticed as another
         # change.
         self._contents = dict(plan.contents)
         process.settings = plan.settings
-        begun = {each.name: each for each in plan.begun}
         fresh = [*process.services.values(), *plan.begun]
         named = {each.name: each for each in fresh}
         process.services = {each.name: named[each.name] for each in plan.settings.services}
@@ -353,30 +368,49 @@ class Reloader:
             running.become(other, groups)
             for (running, other), groups in zip(plan.changed, prepared, strict=True)
         ]
-        replacing = [process.replace(old, begun.pop(old.name, None)) for old in plan.ended]
-        starting = [process.replace(None, each) for each in begun.values()]
-        names = [running.name for running, _ in plan.changed]
         groups = {
             running.name: running.group_sids if found is None else found.sids
             for (running, _), found in zip(plan.changed, prepared, strict=True)
         }
         configuration = configuration_of(plan.settings, plan.read, plan.copies)
+        names = [running.name for running, _ in plan.changed]
         workers = process.renew_workers(configuration, groups, names)
-        results = await _together([*becoming, *replacing, *starting, workers])
-        for name, (is_done, result) in zip(names, results, strict=False):
+        exchanging = process.exchange(plan.ended, plan.begun)
+        *became, (_, done), (_, renewed) = await _together([*becoming, exchanging, workers])
+        wrong = [self._tell("the services", done)] if isinstance(done, Failure) else list(done)
+        if isinstance(renewed, Failure):
+            wrong.append(self._tell("the workers", renewed))
+        for (running, _), (is_done, result) in zip(plan.changed, became, strict=True):
             if not is_done:
-                self._tell(name, result)
-        for is_done, result in results[len(names) :]:
-            if not is_done:
-                self._tell("a service", result)
+                error = self._tell(running.name, result)
+                running.failure = error.finding
+                wrong.append(error)
         if before.status != plan.settings.status:
-            await process.move_status()
+            try:
+                await process.move_status()
+            except MutualAuthError as error:
+                wrong.append(self._tell("the status", Failure(error)))
+                process.settings = evolve(process.settings, status=before.status)
+        for place in plan.places:
+            process.places.give_up(place)
+        return wrong
 
-    def _tell(self, name: str, failure: Any) -> None:
-        if failure.check(MutualAuthError):
+    def _tell(self, name: str, failure: Failure) -> MutualAuthError:
+        """Log why something was not applied."""
+        if isinstance(failure.value, MutualAuthError):
             self._log.error("{name}: {error}", name=name, error=failure.value)
-        else:
-            self._log.failure("internal error while files were reloaded", failure)
+            return failure.value
+        self._log.failure("internal error while files were reloaded", failure)
+        cause = "it ended with an internal error"
+        return MutualAuthError(name, cause, "see the log", code="internal-error")
+
+
+def _incomplete(wrong: Sequence[MutualAuthError]) -> Finding:
+    more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+    first = wrong[0].finding
+    cause = f"{first.subject}: {first.cause}{more}; all else is in force"
+    remedy = f"{first.remedy}, and reload again"
+    return Finding("reload-incomplete", "reload", cause, remedy)
 
 
 def _endpoints(settings: Settings) -> list[str]:

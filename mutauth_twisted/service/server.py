@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
+from itertools import chain
 from typing import Any
 
 from attrs import frozen
@@ -21,7 +22,7 @@ from mutauth_twisted.gateway.health import Health
 from mutauth_twisted.gateway.ident import IdentFactory
 from mutauth_twisted.log import Log
 from mutauth_twisted.net.events import ConnectionObserver
-from mutauth_twisted.net.listening import Places
+from mutauth_twisted.net.listening import Place, Places
 from mutauth_twisted.net.protocol import describe
 from mutauth_twisted.net.server import MutualAuthServerFactory
 from mutauth_twisted.net.tally import Tally
@@ -107,13 +108,15 @@ class MutualAuthService:
         self._key_files = KeyFiles(settings)
         self._places = places or Places(reactor)
         self._ports: list[Any] = []
+        self._entrance = self._make_entrance()
+        #: Services whose connections this one has taken over, and that drain.
+        self._before: list[MutualAuthService] = []
         self._is_published = self._is_stopping = False
         #: Is told when names of groups stand for other groups.
         self.groups_changed: Callable[[], object] = bool
         #: How often other processes have seen a client with our own account.
         self.seen_elsewhere: Callable[[], int] = int
-        #: Why it does not run, in a process that does.
-        self.failure: Finding | None = None
+        self._failure: Finding | None = None
         self._step: Deferred[None] | None = None
 
     def _new_health(self) -> Health | None:
@@ -121,6 +124,18 @@ class MutualAuthService:
         if self._backend is None or not interval or not self._probes:
             return None
         return Health(self._reactor, self._backend, interval, self._backend_is)
+
+    @property
+    def failure(self) -> Finding | None:
+        """Why it does not run as it is to, in a process that does; what is wrong with the directory
+        the watch over it knows better, once it has looked.
+        """
+        watch = self._publisher.watch if self._publisher is not None else None
+        return None if watch is not None and watch.looked else self._failure
+
+    @failure.setter
+    def failure(self, finding: Finding) -> None:
+        self._failure = finding
 
     def begin(
         self, step: Callable[[MutualAuthService], Coroutine[Any, Any, None]]
@@ -160,24 +175,52 @@ class MutualAuthService:
         """
         if self._publisher is not None:
             self._publisher.watch_groups(prepared)
-        return await self._factory.use_policy(prepared.policy)
+        return await self._use_policy(prepared.policy)
+
+    async def _use_policy(self, policy: AccessPolicy) -> int:
+        """Decide by another policy, also about the sessions of those that this one succeeds."""
+        factories = [each._factory for each in (self, *self._before)]
+        return sum([await factory.use_policy(policy) for factory in factories])
+
+    async def succeed(self, before: MutualAuthService) -> None:
+        """Decide about the sessions of a service that drains, and show them, as of now."""
+        self._before += [before, *before._before]
+        before._before = []
+        await before._factory.use_policy(self._factory.policy)
+
+    def succeeds(self, before: MutualAuthService) -> bool:
+        """Tell whether it has taken over the connections of another one."""
+        return before in self._before
+
+    def forget(self, before: MutualAuthService) -> None:
+        """A service has drained."""
+        self._before = [each for each in self._before if each is not before]
 
     async def listen(self) -> None:
         """Take connections.
 
         :raises MutualAuthError: when an endpoint cannot be had.
         """
-        if self._ident is not None and self._ident_port is None:
+        if self._ident is not None:
+            there = self._places.at(self._ident.endpoint)
+            if isinstance(there, IdentFactory):
+                self._ident.succeed(there)
             self._ident_port = await self._places.listen(self._ident.endpoint, self._ident)
             self._ident.check(self._ident_port.getHost())
         for listen in self.settings.listen:
-            port = await self._places.listen(listen, self._entrance())
+            port = await self._places.listen(listen, self._entrance)
             if self._is_stopping:
                 await maybeDeferred(port.stopListening)
                 return
             self._ports.append(port)
 
-    def _entrance(self) -> IProtocolFactory:
+    @property
+    def places(self) -> list[Place]:
+        """Those where it listens."""
+        ident = [self._ident_port] if self._ident_port is not None else []
+        return [port.place for port in (*self._ports, *ident)]
+
+    def _make_entrance(self) -> IProtocolFactory:
         """Factory for connections, from balancers too if there are any."""
         settings = self.settings
         if not settings.proxy_from:
@@ -198,8 +241,11 @@ class MutualAuthService:
         """
         if self._health is not None:
             await self._health.start()
-        await self._publish()
-        self._is_published = True
+        try:
+            await self._publish()
+        finally:
+            # Whoever knows the address is served.
+            self._is_published = True
 
     async def _publish(self) -> None:
         if self._publisher is not None:
@@ -216,6 +262,7 @@ class MutualAuthService:
         not.
         """
         same = _application(self.settings) == _application(settings)
+        same = same and (self._backend is None or self._backend.is_as_read)
         return self._factory.wrapped if same else None
 
     def ident_for(self, settings: Settings) -> IdentFactory | None:
@@ -223,13 +270,6 @@ class MutualAuthService:
         elsewhere, or not at all.
         """
         return self._ident if self.settings.ident_address == settings.ident_address else None
-
-    def succeed(self, before: MutualAuthService) -> None:
-        """Take over what answers ident queries, if this service does at the same place: the
-        connections of the one before are asked about as long as they last.
-        """
-        if self._ident is not None and self._ident is before._ident:
-            self._ident_port, before._ident_port = before._ident_port, None
 
     def discard(self) -> None:
         """Leave nothing behind of a service that was made and is not wanted."""
@@ -270,6 +310,7 @@ class MutualAuthService:
         Connections that are there go on as they began, unless the rules forbid them now.
         """
         before, self.settings = self.settings, fresh.settings
+        interval = self.settings.backend_check
         self._key_files = fresh._key_files
         if (before.audit, before.audit_required) != (
             fresh.settings.audit,
@@ -283,25 +324,26 @@ class MutualAuthService:
         sees_other = _view(before) != _view(self.settings)
         # Without a view of its own its groups are what it was told; see use_groups().
         if sees_other or self._publisher is None:
-            await self._factory.use_policy(fresh._factory.policy)
+            await self._use_policy(fresh._factory.policy)
         elif prepared is not None:
             await self.use_rules(prepared)
         try:
             if sees_other:
                 await self._use_publisher(fresh._publisher)
         finally:
-            if _probed(before) != _probed(self.settings):
+            if fresh._backend is not self._backend or before.backend_check != interval:
                 await self._use_backend(fresh)
 
     async def _use_backend(self, fresh: MutualAuthService) -> None:
-        if self._health is not None:
-            await self._health.stop()
-            if self._health.fault is not None and self._publisher is not None:
-                await self._publisher.release()
-        self._backend = fresh._backend
+        before, self._backend, self._health = self._health, fresh._backend, None
+        if before is not None:
+            await before.stop()
         self._health = self._new_health()
         if self._health is not None:
             await self._health.start()
+        is_up = self._health is None or self._health.fault is None
+        if before is not None and before.fault is not None and is_up and self._publisher:
+            await self._publisher.release()
 
     async def _use_publisher(self, publisher: Publisher | None) -> None:
         left, self._publisher = self._publisher, publisher
@@ -341,7 +383,8 @@ class MutualAuthService:
         factory, keys = self._factory, self._key_files
         publisher, trail = self._publisher, self._trail
         is_serving = self._is_published and not self._is_stopping
-        live, fault = factory.sessions, factory.fault
+        live = tuple(chain.from_iterable(each._factory.sessions for each in (self, *self._before)))
+        fault = factory.fault
         wrong: list[Finding | None] = [self.failure, fault, *factory.slots.shortages]
         warnings: list[Finding | None] = [*keys.warnings]
         figures: dict[str, Value] = {}
@@ -384,7 +427,7 @@ class MutualAuthService:
         )
 
     def _use(self, policy: AccessPolicy) -> None:
-        Deferred.fromCoroutine(self._factory.use_policy(policy)).addErrback(
+        Deferred.fromCoroutine(self._use_policy(policy)).addErrback(
             lambda failure: self._log.failure("internal error while rules were applied", failure)
         )
         self.groups_changed()
@@ -449,22 +492,43 @@ class MutualAuthService:
         if stale := await self._stale():
             text = "{name}: what the directory says of it may be stale: {stale}"
             self._log.error(text, name=self.name, stale=stale)
+        await self._stop_listening()
+        return bool(stale)
+
+    async def _stop_listening(self) -> None:
         ports, self._ports = self._ports, []
         for port in ports:
             await maybeDeferred(port.stopListening)
-        return bool(stale)
+
+    async def _answer_no_more(self) -> None:
+        port, self._ident_port = self._ident_port, None
+        if port is not None:
+            await maybeDeferred(port.stopListening)
+
+    async def fail(self, finding: Finding) -> None:
+        """Do not run, in a process that does."""
+        self.failure = finding
+        await self._stop_listening()
+        await self._answer_no_more()
 
     async def drain(self, *, stale: bool = False) -> Stopped:
         """Let the connections end, and then all that serves them."""
-        if left := await self._factory.drain(self.settings.drain_timeout):
+        if left := await self._let_end(self.settings.drain_timeout):
             self._log.warn("{finding}", finding=_cut(self.name, left, self.settings.drain_timeout))
         if self._trail is not None:
             self._trail.write("stopped", cut=left)
             self._trail.close()
         # A backend may ask as long as there are connections.
-        if self._ident_port is not None:
-            await maybeDeferred(self._ident_port.stopListening)
+        await self._answer_no_more()
         return Stopped(left, stale)
+
+    async def _let_end(self, seconds: float) -> int:
+        """Let the connections end; return how many were cut."""
+        began, left = self._reactor.seconds(), 0
+        if isinstance(self._entrance, BalancedFactory):
+            left = await self._entrance.drain(seconds)
+        passed = self._reactor.seconds() - began
+        return left + await self._factory.drain(max(0.0, seconds - passed))
 
     async def _stale(self) -> str:
         """Withdraw the address; tell why that failed."""
@@ -509,10 +573,6 @@ def _identity(settings: Settings) -> dict[str, object]:
         "handshake-timeout": settings.security.timeout if is_balanced else None,
         "max-waiting": settings.limits.waiting if is_balanced else None,
     }
-
-
-def _probed(settings: Settings) -> tuple[object, ...]:
-    return settings.backend_check, *_application(settings)
 
 
 def _application(settings: Settings) -> tuple[object, ...]:

@@ -112,7 +112,9 @@ def pages(
 
 
 def _is_ready(services: tuple[Snapshot, ...]) -> bool:
-    return bool(services) and all(each.ready for each in services)
+    # One that leaves a process which goes on is nobody's business any more.
+    staying = [each for each in services if not each.stopping]
+    return bool(staying) and all(each.ready for each in staying)
 
 
 def _code(services: tuple[Snapshot, ...]) -> HTTPStatus:

@@ -283,7 +283,8 @@ class ChangeTests(ReloadTestCase):
                 pump = Pump(forwarder.port)
                 self.wait_for(lambda: pump.rounds, "it flows")
                 address = self.lab.address_of(self.host)
-                listen = f'listen = ["tcp:0:interface={address}", "tcp:0:interface={address}"]'
+                # Of another text: a place that is wanted again would stay.
+                listen = f'listen = ["tcp:0:interface={address}:backlog=9"]'
                 self.write("echo", "other", other=f"allow-all = true\n{listen}")
                 service.process.send_signal(signal.SIGHUP)
                 self.wait_for_line(service, "applied: started other; stopped other")

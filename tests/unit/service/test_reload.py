@@ -154,29 +154,6 @@ class GatewayTests(ReloadCase):
         self.assertEqual(len(now.backend._introducers), 2)
         self.assertEqual(now.backend._introducers[0], ident.introduce)
 
-    def test_same_ident_address(self) -> None:
-        """Another service at the same address takes over what answers, with the names that it
-        knows: nothing else could listen there as long as the one before has connections.
-        """
-        ident, port = self.service._ident, self.service._ident_port = self.service._ident, object()
-        *_, line = self.reload(self.one(listen=("unix:" + self.mktemp(),)))
-        self.assertEqual(line, "reload (SIGHUP) applied: started echoSvc; stopped echoSvc")
-        now = self.process.services["echoSvc"]
-        self.assertIsNot(now, self.service)
-        self.assertEqual((now._ident, now._ident_port), (ident, port))
-        self.assertIsNone(self.service._ident_port)
-
-    def test_other_ident_address(self) -> None:
-        """The one before answers at its own address until its last connection has ended."""
-        port = self.service._ident_port = mock.Mock()
-        self.service._factory.drain = lambda seconds: Deferred()  # type: ignore[assignment]
-        *_, line = self.reload(self.one(ident_address=("127.0.0.6", 1113)))
-        self.assertEqual(line, "reload (SIGHUP) applied: started echoSvc; stopped echoSvc")
-        now = self.process.services["echoSvc"]
-        self.assertIsNot(now._ident, self.service._ident)
-        self.assertIs(self.service._ident_port, port)
-        port.stopListening.assert_not_called()
-
 
 class WorkersTests(ReloadCase):
     """A process with workers, of which none runs."""
