@@ -432,7 +432,7 @@ CODES: Final[dict[str, Code]] = {
     "reload-incomplete": Code(
         "What was read again is right and in force, but for what the message names: it could not "
         "begin.",
-        "Mend what the message names, and reload: what has failed is tried again.",
+        "Fix what the message names, and reload: what has failed is tried again.",
         "warning",
     ),
     "reload-rejected": Code(

@@ -117,7 +117,7 @@ class BalancedFactory(WrappingFactory[Any]):
 
     @property
     def awaited(self) -> int:
-        """How many headers are awaited."""
+        """Number of headers that are awaited."""
         return len(self._live)
 
     def awaits(self, connection: BalancedConnection) -> None:
