@@ -18,7 +18,7 @@ from attrs import Factory, field, frozen
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 
 from mutauth_twisted.access.decision import Grant
-from mutauth_twisted.errors import ServiceFull, SessionEnded, UsageError
+from mutauth_twisted.errors import AccessDenied, ServiceFull, SessionEnded, UsageError
 from mutauth_twisted.findings import Finding
 from mutauth_twisted.identity import PeerIdentity
 from mutauth_twisted.log import Log
@@ -258,6 +258,8 @@ class Slots:
         """Shares that a client's session takes of limits other than that of all sessions.
 
         :param grants: the access rules with limits that allow it.
+        :raises AccessDenied: where accounts have limits, and nothing tells which one it is.
+        :raises PeerNotAuthenticated: when its PAC cannot be read.
         """
         shares: list[Share] = []
         for rule, connections, per_principal in (
@@ -334,8 +336,20 @@ class Slots:
 
 
 def _account(identity: PeerIdentity) -> str:
-    """Account whose session it is: a client may come under several names of one account."""
-    return identity.sid or identity.principal.casefold()
+    """Account whose session it is: a client may come under several names of one account.
+
+    :raises AccessDenied: when nothing tells it: the name on a ticket without a PAC is of the
+        client's choice, which could have it counted as many accounts.
+    """
+    logon = identity.read_logon()
+    if logon is None or not logon.name:
+        raise AccessDenied(
+            short_name(identity.principal),
+            "its ticket has no PAC, which tells whose it is, and sessions are limited by account",
+            "have the client ask for a ticket with one, or do without "
+            "max-connections-per-principal",
+        )
+    return logon.sid or f"{logon.account}@{identity.realm}".casefold()
 
 
 @frozen
@@ -441,6 +455,7 @@ class Slot:
         :param grants: the access rules with limits that allow it.
         :raises ServiceFull: when others have taken the last slot since
             :meth:`Slots.check_session`.
+        :raises AccessDenied: see :meth:`Slots.shares_of`.
         """
         shares = self._slots.shares_of(identity, grants)
         self._slots.check_session(identity, shares)
@@ -452,11 +467,14 @@ class Slot:
     def regrant(self, identity: PeerIdentity, grants: Iterable[Grant]) -> None:
         """Other access rules allow a session: count it among theirs, even where these have as many
         as they may.
+
+        :raises AccessDenied: see :meth:`Slots.shares_of`.
         """
         if self._leave == self._leave_session:
+            shares = self._slots.shares_of(identity, grants)
             self._slots.release_shares(self._shares)
-            self._shares = self._slots.shares_of(identity, grants)
-            self._slots.take_shares(self._shares)
+            self._shares = shares
+            self._slots.take_shares(shares)
 
     def release(self) -> None:
         """The connection is over; further calls do nothing."""

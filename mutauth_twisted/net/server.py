@@ -329,8 +329,9 @@ class _Served(HandshakeProtocol):
         factory.observers.authenticated(self.record)
         super()._authorize(identity)
         is_own = factory.is_own(identity)
-        grants = () if is_own else self._decide(identity).grants
-        factory.slots.check_session(identity, factory.slots.shares_of(identity, grants))
+        # It may be there only to see who is here; if it opens a session, that is counted.
+        shares = () if is_own else factory.slots.shares_of(identity, self._decide(identity).grants)
+        factory.slots.check_session(identity, shares)
         self._is_neighbour = is_own
         factory.own_seen += is_own
 
@@ -359,12 +360,12 @@ class _Served(HandshakeProtocol):
             return False
         try:
             decision = self._decide(identity)
+            self.slot.regrant(identity, decision.grants)
         except MutualAuthError as error:
             session.end_session(
                 SessionEnded("session", error.cause, error.remedy, code="access-withdrawn")
             )
             return True
-        self.slot.regrant(identity, decision.grants)
         session.limit_session(decision.limits.session)
         return False
 

@@ -14,6 +14,7 @@ from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.directory.acl import parse_sid
 from mutauth_twisted.errors import NotFound, PeerRefused
 from mutauth_twisted.ldap.session import Change
+from mutauth_twisted.net.limits import Limits
 from mutauth_twisted.settings.access import read_policy
 from tests.cases.groups import GLOBAL, LOCAL, SECURITY, UNIVERSAL, add_group, remove
 from tests.integration.account_case import AccountCase
@@ -193,6 +194,30 @@ class VerdictTests(AccountCase):
         for client in (mallory, alice):
             client.protected.loseConnection()
             await client.ended
+
+    async def test_own_limit(self) -> None:
+        """A service's own limit holds where it allows everybody: without a PAC an account would
+        have another name, and another session, for each way of writing it.
+        """
+        await self.add(self.mallory, f"{self.ghost}@lab.example")
+        limits = Limits(per_principal=1)
+        port = await self.listen(policy=AccessPolicy(allow_all=True), limits=limits)
+        spelled = ((self.mallory,), (f"{self.mallory}@{self.lab.domain}", "-E"), (self.ghost,))
+        self.servers, before = [], self.servers
+        for name, *options in (*spelled, (f"{self.mallory} ",)):
+            who = self.as_name(name, "--no-request-pac", *options)
+            await self.refused(
+                self.connect(port, credentials=who), PeerRefused, "its access policy"
+            )
+        self.servers = before
+        first = await self.connect(port, credentials=self.as_name(self.mallory))
+        self.servers, before = [], self.servers
+        for name, *options in spelled:
+            who = self.as_name(name, *options)
+            await self.refused(self.connect(port, credentials=who), PeerRefused)
+        self.servers = before
+        first.protected.loseConnection()
+        await first.ended
 
 
 class CommandTests(CommandTestCase):

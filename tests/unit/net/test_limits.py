@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from attrs import evolve
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
@@ -12,7 +13,7 @@ from twisted.protocols.policies import WrappingFactory
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from mutauth_twisted.access import AccessPolicy
+from mutauth_twisted.access import AccessPolicy, no_logon
 from mutauth_twisted.core.channelbinding import ChannelBinding
 from mutauth_twisted.core.records import EndOfStream, Records
 from mutauth_twisted.errors import (
@@ -54,6 +55,13 @@ class Foresighted(Recorder):
 
     def sessionEnding(self, seconds: float) -> None:
         self.events.append(f"{seconds:.0f} s left")
+
+
+class WithoutPac(FakeContext):
+    """A context of a client whose ticket has no PAC."""
+
+    def verify(self, protection: Protection) -> PeerIdentity:
+        return evolve(super().verify(protection), read_logon=no_logon)
 
 
 class ValueTests(SynchronousTestCase):
@@ -552,6 +560,12 @@ class PrincipalTests(ServiceCase):
     """Sessions of one account."""
 
     limits = Limits(handshakes=8, per_principal=2)
+    #: Whether the tickets of clients from now on have a PAC.
+    has_pac = True
+
+    def acceptor(self, peer: str, security: ChannelBinding | None = None) -> FakeContext:
+        context = FakeContext if self.has_pac else WithoutPac
+        return context(initiator=False, principal=self.principal)
 
     def test_one_account(self) -> None:
         """One account gets its share, under whatever case of its name; others are allowed, and a
@@ -574,6 +588,40 @@ class PrincipalTests(ServiceCase):
         self.lose()
         self.prove(4)
         self.assertEqual(len(self.applications.built), 4)
+        while self.open:
+            self.lose()
+        self.assertEqual((self.factory.slots.sessions, self.factory.slots._shares), (0, {}))
+
+    def test_name_of_its_choice(self) -> None:
+        """A client whose name nothing vouches for, and that therefore has many, gets in under none
+        of them; others do.
+        """
+        self.factory.policy = AccessPolicy(allow_all=True)
+        self.has_pac = False
+        names = ("bob", "bob ", r"bob\\@LAB", r"bob\\@lab.example", "BOB")
+        with captured_log() as events:
+            for number, name in enumerate(names):
+                self.principal = f"{name}@TEST.EXAMPLE"
+                self.assertEqual(self.prove(number).value(), NNS.fault(5))
+        self.assertEqual(self.applications.built, [])
+        self.assertEqual(len(lines(events, "its ticket has no PAC")), len(names))
+        self.has_pac = True
+        self.prove(9)
+        self.assertEqual(len(self.applications.built), 1)
+
+    def test_a_limit_by_account_comes(self) -> None:
+        """A session that is under way without a PAC ends when accounts are limited from now on;
+        one with a PAC goes on, and is counted.
+        """
+        self.factory.policy = AccessPolicy(allow_all=True)
+        self.factory.slots.resize(Limits(handshakes=8))
+        for self.has_pac in (True, False):
+            self.prove(1)
+        self.factory.slots.resize(self.limits)
+        vouched, other = (protocol for protocol, _ in self.open)
+        self.assertEqual([vouched.is_withdrawn(), other.is_withdrawn()], [False, True])
+        self.assertIn("its ticket has no PAC", str(other.record.session.reason))
+        self.assertEqual(sum(self.factory.slots._shares.values()), 1)
         while self.open:
             self.lose()
         self.assertEqual((self.factory.slots.sessions, self.factory.slots._shares), (0, {}))
