@@ -83,7 +83,7 @@ class FloodTests(ReliabilityTestCase):
         """Nor those of their own address, where one address may have as many handshakes, as a
         balancer in front needs it.
         """
-        options = ("--handshake-timeout", "120", "--max-handshakes-per-address", "150")
+        options = ("--handshake-timeout", "120", "--max-handshakes-per-address", "200")
         self.serve_honest(HOST, *options)
 
 
