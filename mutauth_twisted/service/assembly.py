@@ -246,6 +246,8 @@ def make_service(
         own = principal if Publisher.is_needed(settings) else None
         if own is not None and not is_worker:
             publisher = Publisher(reactor, settings, own)
+            if before is not None and (known := before.groups_for(settings)) is not None:
+                publisher.groups.know(known)
     try:
         told.settle()
     except MutualAuthError:

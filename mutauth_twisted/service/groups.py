@@ -34,13 +34,28 @@ class NamedGroups:
     def __bool__(self) -> bool:
         return bool(self._names)
 
+    def know(self, other: NamedGroups) -> None:
+        """Have the names that other rules have, too, stand for what they stand for there: whoever
+        could create a group of the same name could else wait for the next reload.  A name that is
+        denied from now on is not known: members of the group of now have to be denied.
+        """
+        fresh = set(self._rules.names("deny")) - other._denied.keys()
+        known = [name for name in self._names if name in other._found and name not in fresh]
+        self._found = {name: other._found[name] for name in known}
+        self._denied = {name: sids for name, sids in other._denied.items() if name in known}
+
+    @property
+    def missing(self) -> list[str]:
+        """Names that are not found yet."""
+        return [name for name in self._names if name not in self._found]
+
     def find(self, session: LdapSession, catalog: LdapSession) -> Mapping[str, Group]:
-        """Every group by its name; blocks.
+        """Every missing group by its name; blocks.
 
         :raises NotFound: when one is not there.
         :raises UsageError: when one can be in no ticket.
         """
-        return {name: find_group(session, catalog, name) for name in self._names}
+        return {name: find_group(session, catalog, name) for name in self.missing}
 
     def look(
         self, session: LdapSession, catalog: LdapSession
@@ -67,9 +82,10 @@ class NamedGroups:
         return looked
 
     def settle(self, found: Mapping[str, Group]) -> None:
-        """Take what was found at the start."""
-        self._found = found
-        self._denied = {name: (found[name].sid,) for name in self._rules.names("deny")}
+        """Take what was found of those that were missing."""
+        self._found = {**self._found, **found}
+        denied = self._rules.names("deny")
+        self._denied = {name: self._denied.get(name) or (self._found[name].sid,) for name in denied}
 
     def compare(self, looked: Mapping[str, Group | MutualAuthError]) -> list[Finding]:
         """Return the changes since the start."""

@@ -28,6 +28,7 @@ from mutauth_twisted.net.protocol import describe
 from mutauth_twisted.service.exitcode import CRASHING, CUT, end_with
 from mutauth_twisted.service.messages import Configuration, Groups, Renewal
 from mutauth_twisted.service.privileges import Copy
+from mutauth_twisted.service.publisher import START_DEADLINE
 from mutauth_twisted.service.server import WITHDRAWAL, MutualAuthService, Stopped
 from mutauth_twisted.service.systemd import ServiceManager
 from mutauth_twisted.service.workers import Inherited, Workers
@@ -39,6 +40,8 @@ from mutauth_twisted.status.snapshot import Snapshot, merge
 
 #: What the end of a process may take besides what it waits for, in seconds.
 MARGIN = 5.0
+#: What a reload may take that is being applied, in seconds.
+APPLYING = WITHDRAWAL + 2 * START_DEADLINE
 
 
 @frozen
@@ -395,7 +398,7 @@ class Process(Service):
     def stopService(self) -> Deferred[None]:
         """Stop all services, each in its own order; see IService."""
         super().stopService()
-        self.manager.stopping(WITHDRAWAL + self._drain + 2 * MARGIN)
+        self.manager.stopping(APPLYING + WITHDRAWAL + self._drain + 2 * MARGIN)
         expect_no_more(
             self._reactor, lambda name: self._log.info("{name} again: stopping already", name=name)
         )

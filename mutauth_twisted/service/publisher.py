@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -19,6 +19,7 @@ from mutauth_twisted.access import AccessPolicy, AccessRules
 from mutauth_twisted.credentials import ClientCredentials
 from mutauth_twisted.directory.accountkeys import read_account_keys, version_fault, weak_keys
 from mutauth_twisted.directory.binding import BindingInformation
+from mutauth_twisted.directory.groups import Group
 from mutauth_twisted.directory.published import ENTRIES
 from mutauth_twisted.directory.published.base import (
     Elsewhere,
@@ -203,6 +204,7 @@ class Publisher:
         :raises MutualAuthError: as :meth:`check`.
         """
         groups, deadline = NamedGroups(rules), self._reactor.seconds() + START_DEADLINE
+        groups.know(self._groups)
         if groups:
             await self._find_groups(groups, deadline)
         await self._look_for_names(rules, deadline)
@@ -223,7 +225,9 @@ class Publisher:
             self._log.warn("the accounts that rules name were not looked up: {error}", error=error)
 
     async def _find_groups(self, groups: NamedGroups, deadline: float) -> None:
-        found = await self._directory.run_with_catalog(groups.find, deadline=deadline)
+        found: Mapping[str, Group] = {}
+        if groups.missing:
+            found = await self._directory.run_with_catalog(groups.find, deadline=deadline)
         groups.settle(found)
         for group in found.values():
             self._log.info(

@@ -10,13 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 from attrs import Factory, evolve, frozen
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
-from mutauth_twisted.errors import MutualAuthError, UsageError
+from mutauth_twisted.errors import (
+    DirectoryUnreachable,
+    KDCUnreachable,
+    MutualAuthError,
+    UsageError,
+)
 from mutauth_twisted.files import digest, keep_what_is_read
 from mutauth_twisted.findings import Finding
 from mutauth_twisted.gateway.backend import tls_files
@@ -34,6 +40,9 @@ from mutauth_twisted.settings.mistakes import Collector, errors_in
 from mutauth_twisted.settings.process import ProcessSettings
 from mutauth_twisted.settings.service import Settings
 from mutauth_twisted.settings.twistd import Source
+
+#: Seconds after which a reload is tried again that the directory did not answer.
+RETRY: Final = 30.0
 
 
 def files_of(settings: Settings) -> list[str]:
@@ -100,6 +109,7 @@ class Reloader:
         self._wanted = ""
         self._is_started = self._is_stopped = self._is_applying = False
         self._running: Deferred[None] | None = None
+        self._retry: IDelayedCall | None = None
         self.last = Reload("applied")
 
     def _files(self) -> list[str]:
@@ -133,6 +143,7 @@ class Reloader:
     def _next(self) -> None:
         if self._wanted and self._is_started and self._running is None and not self._is_stopped:
             cause, self._wanted = self._wanted, ""
+            self._retry_no_more()
             self._running = Deferred.fromCoroutine(self._reload(cause))
             self._running.addErrback(self._failed).addCallback(self._ended)
 
@@ -147,6 +158,7 @@ class Reloader:
     async def stop(self) -> None:
         """Begin no reload any more; what is being applied is applied first."""
         self._is_stopped = True
+        self._retry_no_more()
         self._watch.stop()
         if (running := self._running) is not None:
             if not self._is_applying:
@@ -175,6 +187,23 @@ class Reloader:
                 self._process.tell_manager()
         self._process.tell_reload(result)
 
+    def _try_later(self, cause: str, error: MutualAuthError) -> None:
+        """Have another reload, if what has kept this one from succeeding ends by itself."""
+        if any(
+            isinstance(each, (DirectoryUnreachable, KDCUnreachable)) for each in errors_in(error)
+        ):
+            self._log.info("the reload is tried again in {seconds:g} s", seconds=RETRY)
+            self._retry = self._reactor.callLater(RETRY, self._again, cause)
+
+    def _again(self, cause: str) -> None:
+        self._retry = None
+        self.request(cause)
+
+    def _retry_no_more(self) -> None:
+        retry, self._retry = self._retry, None
+        if retry is not None:
+            retry.cancel()
+
     async def _try(self, cause: str) -> Reload:
         try:
             plan = self._plan()
@@ -184,6 +213,7 @@ class Reloader:
             prepared = await self._prepare(plan)
         except MutualAuthError as error:
             self._give_up(plan)
+            self._try_later(cause, error)
             return self._reject(cause, error)
         except BaseException:
             self._give_up(plan)

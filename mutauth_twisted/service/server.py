@@ -265,6 +265,13 @@ class MutualAuthService:
         same = same and (self._backend is None or self._backend.is_as_read)
         return self._factory.wrapped if same else None
 
+    def groups_for(self, settings: Settings) -> NamedGroups | None:
+        """The groups that are known by name, if other settings look for them in the same
+        directory; None: they do not.
+        """
+        same = self.settings.directory == settings.directory
+        return self._publisher.groups if same and self._publisher is not None else None
+
     def ident_for(self, settings: Settings) -> IdentFactory | None:
         """The answers to ident queries at the place that other settings name; None: they are given
         elsewhere, or not at all.

@@ -330,13 +330,17 @@ class Workers:
         live = tuple(self._live.values())
         for worker in live:
             worker.send({"stop": True})
-        for worker in live:
-            try:
-                await _or_timeout(worker.ended, seconds, self.reactor)
-            except TimeoutError:
-                worker.kill()
-                await _or_timeout(worker.ended, seconds, self.reactor)
+        ends = [Deferred.fromCoroutine(self._end(worker, seconds)) for worker in live]
+        for end in ends:
+            await end
         return self._cut
+
+    async def _end(self, worker: _Worker, seconds: float) -> None:
+        try:
+            await _or_timeout(worker.ended, seconds, self.reactor)
+        except TimeoutError:
+            worker.kill()
+            await _or_timeout(worker.ended, seconds, self.reactor)
 
 
 def _or_timeout(ended: Deferred[int], seconds: float, reactor: Any) -> Deferred[int]:

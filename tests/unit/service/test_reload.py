@@ -11,10 +11,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import formatEvent
 
-from mutauth_twisted.errors import UsageError
+from mutauth_twisted.errors import DirectoryUnreachable, UsageError
 from mutauth_twisted.service.assembly import make_process
 from mutauth_twisted.service.messages import Configuration
 from mutauth_twisted.service.reload import Reloader
+from mutauth_twisted.service.server import MutualAuthService
 from mutauth_twisted.settings.mistakes import Collector
 from mutauth_twisted.settings.process import ProcessSettings
 from mutauth_twisted.settings.service import Settings
@@ -127,6 +128,24 @@ class ReloadTests(ReloadCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual(self.reloader.last.result, "rejected")
         self.assertEqual(self.reload(), ["reload (SIGHUP): nothing has changed"])
+
+    def test_directory_down(self) -> None:
+        """A reload that the directory did not answer is tried again by itself, once."""
+        error = DirectoryUnreachable("directory D", "it does not answer", "see that it runs")
+        down = mock.patch.object(MutualAuthService, "prepare", side_effect=error)
+        with down:
+            lines = self.reload(self.one(drain_timeout=9.0))
+        self.assertIn("the reload is tried again in 30 s", lines)
+        self.assertEqual(self.reloader.last.result, "rejected")
+        self.reactor.advance(29)
+        self.assertEqual(self.reloader.last.result, "rejected")
+        self.reactor.advance(1)
+        self.assertEqual(self.reloader.last.result, "applied")
+        self.assertEqual(self.service.settings.drain_timeout, 9.0)
+        with down:
+            self.reload(self.one(drain_timeout=8.0))
+        self.successResultOf(_deferred(self.reloader.stop()))
+        self.assertIsNone(self.reloader._retry)
 
     def test_stopping(self) -> None:
         """A process that stops reloads nothing any more."""
