@@ -28,6 +28,7 @@ from mutauth_twisted.settings.process import ProcessSettings
 from mutauth_twisted.settings.service import Settings
 from mutauth_twisted.settings.twistd import TWISTD, Options
 from mutauth_twisted.status.pages import pages
+from mutauth_twisted.testing.certificates import Certificates
 from mutauth_twisted.testing.fakes import captured_log
 from tests.unit.kerberos_case import Case
 
@@ -253,6 +254,33 @@ class PlaceTests(ExchangeCase):
         self.assert_applied()
         self.assert_served("a", self.other_port)
         self.assertTrue(self.process.snapshots()[0].ready)
+
+
+class BackendTests(ExchangeCase):
+    """The backend of a gateway."""
+
+    def test_certificate(self) -> None:
+        """A backend's authority is read again when its file has changed, and the service stays."""
+        directory = Path(self.mktemp()).absolute()
+        directory.mkdir()
+        trusted = directory / "trusted.pem"
+        first, second = (Certificates(directory / name) for name in ("first", "second"))
+        trusted.write_bytes(Path(first.ca_file).read_bytes())
+        one = self.one("a", f"--forward=tls:localhost:9:trustRoots={trusted}")
+        self.start(one)
+        service = self.process.services["a"]
+        self.assertIn(str(trusted), self.reloader._files())
+        application = service._factory.wrapped
+        self.reload(one)
+        self.assertEqual(self.reloader.last.result, "unchanged")
+        trusted.write_bytes(Path(second.ca_file).read_bytes())
+        self.reload(one)
+        self.assert_applied()
+        self.assertIs(self.process.services["a"], service)
+        self.assertIsNot(service._factory.wrapped, application)
+        self.assertIs(service._backend, service._factory.wrapped.backend)  # type: ignore[attr-defined]
+        self.reload(self.one("a", f"--forward=tls:localhost:9:trustRoots={trusted}", "--deny=x@L"))
+        self.assertIs(service._backend, service._factory.wrapped.backend)  # type: ignore[attr-defined]
 
 
 class LeavingTests(ExchangeCase):
