@@ -71,6 +71,12 @@ class HostEndpoint:
         kind = TCP6ClientEndpoint if ":" in addresses[0] else TCP4ClientEndpoint
         return kind(self._reactor, addresses[0], self._port, timeout=_TIMEOUT)
 
+    @property
+    def tried(self) -> str:
+        """The addresses that the host's name stood for; empty: there are no others to tell."""
+        addresses = ", ".join(self.used.items) if self.used is not None else ""
+        return "" if addresses == self._host else addresses
+
     def doubt(self) -> None:
         """The connection failed as it would if the host had other addresses now."""
         if self.used is not None:

@@ -271,6 +271,8 @@ class LocatedEndpoint:
                 if _may_have_moved(error):
                     self._locations.doubt(found)
                     host.doubt()
+                if error.code == "connection-failed" and host.tried:
+                    error.subject = f"{error.subject} ({host.tried})"
                 failures.append(error)
             else:
                 self._used[connected] = instance

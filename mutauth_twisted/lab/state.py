@@ -125,6 +125,16 @@ class Lab:
         return lab
 
     @classmethod
+    def made(cls, directory: str | os.PathLike[str] | None = None) -> tuple[Lab, bool]:
+        """The lab in *directory* (:func:`default_directory`), stopped or not, and if it runs.
+
+        :raises LabError: there is none.
+        """
+        where = default_directory() if directory is None else Path(directory)
+        stopped = find_stopped(where)
+        return (cls.load(where), True) if stopped is None else (stopped, False)
+
+    @classmethod
     def current(cls) -> Lab:
         """The running lab the environment variable MUTAUTH_LAB names.
 
@@ -216,6 +226,7 @@ class Lab:
             "KRB5RCACHEDIR": str(self.directory / "rcache"),
             "MUTAUTH_NAMESERVER": self.nameserver,
             "MUTAUTH_STATE_DIR": str(self.directory / "state"),
+            **{f"MUTAUTH_{name.upper()}": self.address_of(name) for name in HOST_OCTETS},
             ENVIRONMENT_VARIABLE: str(self.directory),
         }
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from attrs import evolve
 
-from mutauth_twisted.audit.sinks import check_sink, open_sink
+from mutauth_twisted.audit.sinks import JOURNAL, check_sink, open_sink
 from mutauth_twisted.audit.trail import AuditTrail
 from mutauth_twisted.core.context import Keys
 from mutauth_twisted.errors import MutualAuthError, UsageError
@@ -281,6 +281,11 @@ def _trail(reactor: Any, settings: Settings, *, only_check: bool) -> AuditTrail 
     except OSError as error:
         subject, cause = f"audit {destination}", error.strerror or str(error)
         remedy = "give the service's user the right to write it, or name another"
+        if destination == "journald":
+            subject, remedy = (
+                f"{subject} ({JOURNAL})",
+                "run it where systemd's journal is, or name a file",
+            )
         raise UsageError(subject, cause, remedy, code="audit-failing") from error
     required = settings.audit_required
     return AuditTrail(reactor, sink, settings.name, destination, required=required)
@@ -318,8 +323,8 @@ def _fitting_ones(settings: ProcessSettings, told: Collector) -> Iterator[Settin
 
 def _tell_lower(settings: Settings, count: int) -> None:
     _log.warn(
-        "{name}: this process may have {available} descriptors{of_all}, too few for the limits "
-        "asked for; they are now max-handshakes {limits.handshakes} "
+        "{name}: this process may have {available} descriptors{of_all}, too few for the default "
+        "limits; they are now max-handshakes {limits.handshakes} "
         "({limits.handshakes_per_address} of one address), max-waiting {limits.waiting} "
         "({limits.waiting_per_address}), max-connections {limits.connections}; {remedy}",
         name=settings.name,

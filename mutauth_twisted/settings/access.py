@@ -54,7 +54,12 @@ def access_rules(values: Values) -> AccessRules:
 
 
 def _own_file(values: Values) -> tuple[Rule, ...]:
-    rules = read_policy(values["policy"])
+    try:
+        rules = read_policy(values["policy"])
+    except UsageError as error:
+        if error.subject.startswith("policy file "):  # the whole of it, and no line in it
+            error.subject = values.front.origin("policy") + error.subject
+        raise
     if Where.LISTENING & values.front.where and not values.package.identifies_groups:
         for rule in (rule for rule in rules if rule.groups):
             spelt = values.front.spell("package", values.package.name)

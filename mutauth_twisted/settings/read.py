@@ -36,10 +36,9 @@ from mutauth_twisted.wire import NNS, WIRES
 
 
 def nearest(name: str, names: Collection[str], aliases: Collection[str] = ()) -> str:
-    """A remedy for an unknown name: the nearest known one, and all of them."""
-    remedy = f"known: {', '.join(names)}"
+    """A remedy for an unknown name: the nearest known one, or all of them."""
     close = get_close_matches(name, [*names, *aliases], 1)
-    return f"did you mean {close[0]}? {remedy}" if close else remedy
+    return f"did you mean {close[0]}?" if close else f"known: {', '.join(names)}"
 
 
 @frozen

@@ -140,7 +140,7 @@ class AuditTests(CommandTestCase):
             ("shop.jsonl", ("absolute",), 2),
             (str(self.logs / "none" / "shop.jsonl"), ("audit", "No such file"), 2),
             (str(there), ("audit", "regular file"), 2),
-            ("journald", ("audit journald",), 2),
+            ("journald", ("audit journald (/run/systemd/journal/socket)",), 2),
         ):
             ended = self.start_refused(
                 "--publish", "none", "--spn-check", "off", "--audit", destination

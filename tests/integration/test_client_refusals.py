@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -35,6 +36,15 @@ class ClientRefusalTests(CommandTestCase):
         """An SCP whose service has not published its port."""
         self.install()
         self.refused_connection(self.endpoint, 1, self.service_class, "running")
+
+    def test_nothing_listens(self) -> None:
+        """A service that was killed: the address that was tried stands beside the name."""
+        self.install()
+        with self.service() as service:
+            os.kill(service.process.pid, signal.SIGKILL)
+            service.process.wait(15)
+        where = f"{self.host}:{service.port} ({self.lab.address_of(self.host)})"
+        self.refused_connection(self.endpoint, 3, where, "nothing listens there")
 
     def test_wrong_spn(self) -> None:
         """An SPN that nobody registered."""
@@ -170,6 +180,7 @@ class ClientRefusalTests(CommandTestCase):
             output, errors = process.communicate()
         self.assertEqual((process.returncode, output, len(errors.splitlines())), (0, "", 1), errors)
         self.assertIn("the service has ended the session", errors)
+        self.assertIn("or its access was withdrawn", errors)
 
     def test_impostor(self) -> None:
         """A service with the key of another account cannot use the ticket."""

@@ -101,7 +101,6 @@ class Shell:
             ("EXAMPLE.COM", self.lab.realm),
             ("EXAMPLE\\", f"{self.lab.domain}\\"),
             ("127.0.0.10", self.lab.nameserver),
-            ("127.0.0.21", self.lab.address_of(self.lab.host("srv1"))),
         ):
             text = text.replace(there, here)
         return _PORTS.sub(self._port, text)

@@ -247,7 +247,15 @@ class StoppedTests(SynchronousTestCase):
         for words in (("up",), ("up", "--address", "auto"), ("run", "--", "true")):
             said = self.command(*words, code=3)
             self.assertIn(f"`mutauth lab start --dir {self.directory}` starts it again", said)
-        self.assertIn("mutauth lab start", self.command("env", code=3))
+        ended = lab_command("env", "--dir", str(self.directory))
+        self.assertEqual(ended.returncode, 0, ended.stderr)
+        remedy = f"start it with `mutauth lab start --dir {self.directory}`"
+        self.assertEqual(ended.stderr, f"mutauth: the lab is stopped; {remedy}\n")
+        printed = dict(
+            line.removeprefix("export ").split("=", 1) for line in ended.stdout.split("\n") if line
+        )
+        self.assertEqual(printed, made.environment())
+        self.assertEqual(printed["MUTAUTH_SRV1"], made.address_of("srv1"))
         with socket.create_server((made.nameserver, 53)):
             self.assertIn("in use by another program", self.command("start", code=3))
 
@@ -261,3 +269,4 @@ class StoppedTests(SynchronousTestCase):
         self.command("down")
         self.assertFalse(self.directory.exists())
         self.assertIn("mutauth lab up", self.command("start", code=3))
+        self.assertIn("mutauth lab up", self.command("env", code=3))

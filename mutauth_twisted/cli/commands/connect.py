@@ -101,7 +101,7 @@ async def _through_stdio(reactor: Any, endpoint: IStreamClientEndpoint) -> None:
         if not console.said_all:
             note(
                 "the service has ended the session: it has no more data, or its --max-session or "
-                "--idle-timeout is over"
+                "--idle-timeout is over, or its access was withdrawn"
             )
     except (MutualAuthError, CancelledError):
         raise

@@ -13,6 +13,7 @@ import click
 
 from mutauth_twisted import lab as laboratory
 from mutauth_twisted.cli.group import OneLineGroup
+from mutauth_twisted.cli.output import note
 from mutauth_twisted.lab import state
 
 
@@ -122,8 +123,11 @@ def down(directory: str | None) -> None:
 @directory_option
 @click.option("--user", default="alice", show_default=True, help="User whose tickets to use.")
 def env(directory: str | None, user: str) -> None:
-    """Print the lab's environment, for eval "$(mutauth lab env)"."""
-    for name, value in laboratory.Lab.load(directory).environment(user).items():
+    """Print the environment of a lab, running or stopped, for eval "$(mutauth lab env)"."""
+    made, is_running = laboratory.Lab.made(directory)
+    if not is_running:
+        note(f"the lab is stopped; start it with `{state.command('start', made.directory)}`")
+    for name, value in made.environment(user).items():
         click.echo(f"export {name}={shlex.quote(value)}")
 
 

@@ -81,6 +81,16 @@ class HostTests(SynchronousTestCase):
         )
         self.assertEqual(self.lookups, 1)
 
+    def test_tried(self) -> None:
+        """The addresses are told where the host is a name, and once they are known."""
+        endpoint = self.endpoint()
+        self.assertEqual(endpoint.tried, "")
+        self.asked(endpoint)
+        self.assertEqual(endpoint.tried, "192.0.2.1")
+        literal = self.endpoint("192.0.2.1")
+        self.asked(literal)
+        self.assertEqual(literal.tried, "")
+
     def test_patience(self) -> None:
         """Connecting has no deadline of its own, with one address or several: whoever connects has
         one.

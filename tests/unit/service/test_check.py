@@ -147,6 +147,9 @@ audit = "{self.directory}/audit.log"
         code, (line,), _ = self.check(self.text + f'policy = "{policy}"\n')
         self.assertEqual(code, 2)
         self.assertTrue(line.startswith(f"{policy}:2: key acounts: "), line)
+        _, (line,), _ = self.check(self.text + f'policy = "{policy}.none"\n')
+        place = f"F:17: [service.echo] key policy: policy file {policy}.none: "
+        self.assertTrue(line.startswith(place), line)
         policy.write_text("[[allow]]\nacounts = ['*@R']\n[[dney]]\n[[deny]]\nall = 1\n")
         _, lines, _ = self.check(self.text + f'policy = "{policy}"\n')
         self.assertEqual([line.split(":")[1] for line in lines], ["3", "2", "5"], lines)

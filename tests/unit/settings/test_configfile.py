@@ -115,7 +115,7 @@ class MistakeTests(Case):
         """One mistake, one line: the file, the line, the table, the key, and the next step."""
         unknown = "there is no such key here"
         for old, new, expected in (
-            ("status", "statu", f"F:1: key statu: {unknown}; did you mean status? "),
+            ("status", "statu", f"F:1: key statu: {unknown}; did you mean status?"),
             ("[service.shop]", "[servce.shop]", f"F:7: key servce: {unknown}; did you mean serv"),
             (
                 "status =",
@@ -123,7 +123,7 @@ class MistakeTests(Case):
                 f"F:1: key echo: {unknown}; move it into [se",
             ),
             ("status = ", "status = 1 #", "F:1: key status = 1: it is an integer; give it a str"),
-            ("host", "hots", f"F:4: [defaults] key hots: {unknown}; did you mean host? "),
+            ("host", "hots", f"F:4: [defaults] key hots: {unknown}; did you mean host?"),
             ('["*@EXAMPLE.COM"]', "[1]", "F:5: [defaults] key allow = [1]: it is something else"),
             ("*@EX", "EX", 'F:5: [defaults] key allow = "EXAMPLE.COM": it names no realm; write '),
             ('\nservice-class = "shop"', "", "F:7: [service.shop] key service-class: it is missi"),

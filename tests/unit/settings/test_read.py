@@ -275,15 +275,15 @@ class TomlTests(SynchronousTestCase):
         return str(self.assertRaises(UsageError, from_toml, text))
 
     def test_unknown_keys(self) -> None:
-        """The nearest known one is named, and all there are."""
+        """The nearest known one is named, or all there are."""
         for key, near in (
             ("listn", "listen"),
             ("max_handshakes", "max-handshakes"),
             ("alow-all", "allow-all"),
         ):
             said = self.refused(f"{key} = 1")
-            start = f"key {key}: there is no such key here; did you mean {near}? known: accept-"
-            self.assertTrue(said.startswith(start), said)
+            start = f"key {key}: there is no such key here; did you mean {near}?"
+            self.assertEqual(said, start)
         self.assertIn("here; known: ", self.refused("zzz = 1"))
         self.assertIn("key class: there is no such key", self.refused('class = "x"'))
 
@@ -346,7 +346,7 @@ class StringTests(SynchronousTestCase):
         for text, words in (
             ("timeout=0", "keyword timeout=0: it is out of range"),
             ("timeout=1:handshake-timeout=2", "handshake-timeout: timeout means the same"),
-            ("tmeout=1", "there is no such keyword here; did you mean timeout? known: base, "),
+            ("tmeout=1", "there is no such keyword here; did you mean timeout?"),
         ):
             error = self.assertRaises(
                 UsageError, clientFromString, MemoryReactorClock(), f"mutauth:scp=a:{text}"
