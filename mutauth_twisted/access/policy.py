@@ -192,7 +192,9 @@ class AccessPolicy:
         if logon.is_computer and any(rule.is_for_users(realm) for rule in allowing):
             cause = f"{cause}, and a wildcard is for computers only in a pattern that ends in $"
         return _refused(
-            cause, "--allow that, or --allow-group one of its groups, if it should have access"
+            cause,
+            "--allow that, or --allow-group one of its groups, or add it to the policy file, if it "
+            "should have access",
         )
 
 

@@ -45,6 +45,7 @@ LimitNOFILE=65536
 DynamicUser=yes
 StateDirectory=mutauth-$name
 LogsDirectory=mutauth-$name
+RuntimeDirectory=mutauth-$name
 UMask=0077
 # Root's keytab, of which systemd gives the service a copy at its start.
 LoadCredential=keytab:$keytab
