@@ -8,6 +8,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -23,6 +24,7 @@ from mutauth_twisted.service import process as process_module
 from mutauth_twisted.service.assembly import make_process
 from mutauth_twisted.service.exitcode import CUT
 from mutauth_twisted.service.reload import Reloader
+from mutauth_twisted.service.server import MutualAuthService
 from mutauth_twisted.settings.mistakes import Collector
 from mutauth_twisted.settings.process import ProcessSettings
 from mutauth_twisted.settings.service import Settings
@@ -36,10 +38,15 @@ from tests.unit.kerberos_case import Case
 HEADER = bytes.fromhex("0d0a0d0a000d0a515549540a 2111000c c0000207 c0000208 0001 0002")
 
 
-def free_port() -> int:
-    """A port of loopback that nobody has."""
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
+#: An address that no connection of others is dialled from, as those of 127.0.0.1 are.
+HOST = f"127.77.{os.getpid() >> 8 & 255}.{os.getpid() & 255 | 1}"
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody has."""
+    with ExitStack() as stack:
+        found = [stack.enter_context(socket.create_server((HOST, 0))) for _ in range(count)]
+        return [each.getsockname()[1] for each in found]
 
 
 class ExchangeCase(Case):
@@ -53,7 +60,7 @@ class ExchangeCase(Case):
         self.patch(process_module, "end_with", lambda code, reactor: self.codes.append(code))
         self.keytab = Path(self.realm.keytab("svc-echo")).absolute()
         self.keytab.chmod(0o600)
-        self.port, self.other_port = free_port(), free_port()
+        self.port, self.other_port, self.third_port = free_ports(3)
         self.events: Any = self.enterContext(captured_log())
 
     def one(self, name: str, *words: str, port: int | None = None, **changes: Any) -> Settings:
@@ -65,7 +72,7 @@ class ExchangeCase(Case):
                 *("--service-class=echoSvc", "--host=srv1.example.com", *serve, *words),
                 *("--allow-all", "--publish=none", "--spn-check=off", "--accept-replays"),
                 *("--drain-timeout=30", f"--keytab={self.keytab}"),
-                f"--listen=tcp:{port or self.port}:interface=127.0.0.1",
+                f"--listen=tcp:{port or self.port}:interface={HOST}",
             )
         )
         return evolve(options.settings.services[0], name=name, **changes)
@@ -111,7 +118,7 @@ class ExchangeCase(Case):
 
     def connect(self, port: int | None = None) -> socket.socket:
         """A connection that says nothing."""
-        made = socket.create_connection(("127.0.0.1", port or self.port), 5)
+        made = socket.create_connection((HOST, port or self.port), 5)
         self.addCleanup(made.close)
         made.settimeout(5)
         self.turn()
@@ -149,7 +156,7 @@ class PlaceTests(ExchangeCase):
 
     def test_moved(self) -> None:
         """A port goes from one service to another, and two services swap theirs."""
-        other = free_port()
+        other = self.third_port
         first, second = self.one("a"), self.one("b", port=self.other_port)
         self.start(first, second)
         self.connect()
@@ -169,7 +176,7 @@ class PlaceTests(ExchangeCase):
         before; and when it comes back while that drains.
         """
         words = ("--forward=tcp:127.0.0.1:9",)
-        ident = {"ident_address": ("127.0.0.1", self.other_port)}
+        ident = {"ident_address": (HOST, self.other_port)}
         self.start(self.one("a", *words, **ident))
         old: Any = self.process.services["a"]
         self.connect()
@@ -225,8 +232,8 @@ class PlaceTests(ExchangeCase):
         trail = Path(self.mktemp()).absolute()
         open_before = len(os.listdir("/proc/self/fd"))
         for _ in range(3):
-            with socket.create_server(("127.0.0.1", self.other_port)):
-                bad = (f"tcp:{self.other_port}:interface=127.0.0.1",)
+            with socket.create_server((HOST, self.other_port)):
+                bad = (f"tcp:{self.other_port}:interface={HOST}",)
                 self.reload(self.one("b", listen=self.one("a").listen + bad, audit=str(trail)))
             self.assertEqual(self.reloader.last.result, "rejected")
             self.keytab.rename(f"{self.keytab}.gone")
@@ -253,6 +260,24 @@ class PlaceTests(ExchangeCase):
         self.reload(self.one("a", port=self.other_port))
         self.assert_applied()
         self.assert_served("a", self.other_port)
+        self.assertTrue(self.process.snapshots()[0].ready)
+
+    def test_not_published(self) -> None:
+        """A service that could not be published serves, says so, and is tried again."""
+        self.start(self.one("a"))
+        error = NetworkError("SCP", "it cannot be written", "wait")
+        with mock.patch.object(MutualAuthService, "_publish", side_effect=error):
+            self.reload(self.one("b"))
+        finding = self.reloader.last.finding
+        assert finding is not None
+        self.assertEqual(finding.code, "reload-incomplete")
+        self.assert_served("b")
+        (shown, *_) = self.process.snapshots()
+        self.assertTrue(shown.serving)
+        self.assertFalse(shown.ready)
+        self.reload(self.one("b"))
+        self.assert_applied()
+        self.assert_served("b")
         self.assertTrue(self.process.snapshots()[0].ready)
 
 

@@ -147,6 +147,25 @@ class ReloadTests(ReloadCase):
         self.successResultOf(_deferred(self.reloader.stop()))
         self.assertIsNone(self.reloader._retry)
 
+    def test_told_to_the_manager(self) -> None:
+        """The service manager is told of the end of a reload and what is served; of one that a stop
+        ends it is told no more.
+        """
+        manager = self.process.manager = mock.Mock()
+        self.reload()
+        told = [name for name, *_ in manager.method_calls]
+        self.assertEqual(told, ["reloading", "ready", "status"])
+        waiting: Deferred[None] = Deferred()
+        manager.reset_mock()
+
+        async def prepare(*_: object) -> None:
+            await waiting
+
+        with mock.patch.object(MutualAuthService, "prepare", prepare):
+            self.reload(self.one(drain_timeout=9.0))
+            self.successResultOf(_deferred(self.reloader.stop()))
+        self.assertEqual([name for name, *_ in manager.method_calls], ["reloading"])
+
     def test_stopping(self) -> None:
         """A process that stops reloads nothing any more."""
         self.successResultOf(_deferred(self.reloader.stop()))
