@@ -140,9 +140,9 @@ CODES: Final[dict[str, Code]] = {
         "a file out.",
     ),
     "config-writable": Code(
-        "Others than its owner may write or replace the configuration file, and could allow "
-        "themselves.",
-        "Run the command in the message.",
+        "Others than root and the user who reads it may write or replace the configuration "
+        "file, or a directory or link that leads to it, and could allow themselves.",
+        "Look at what is in the file, and run the command in the message.",
     ),
     "connection-failed": Code(
         "The TCP connection could not be made: nothing listens there, or the host cannot be "
@@ -394,8 +394,9 @@ CODES: Final[dict[str, Code]] = {
         "tries a file out.",
     ),
     "policy-writable": Code(
-        "Others than its owner may write or replace the policy file, and could allow themselves.",
-        "Run the command in the message.",
+        "Others than root and the user who reads it may write or replace the policy "
+        "file, or a directory or link that leads to it, and could allow themselves.",
+        "Look at what is in the file, and run the command in the message.",
     ),
     "protection-mismatch": Code(
         "A record has a different protection than was agreed.",

@@ -21,6 +21,8 @@ from typing import Final
 MOST: Final = 4 << 20
 #: Where a file that is open is found under a name of its own (Linux, proc(5)).
 OPEN_FILE: Final = "/proc/self/fd/{}"
+#: Symbolic links on the way to a file, of which Linux follows as many.
+_MOST_LINKS: Final = 40
 
 _KEPT: ContextVar[dict[str, bytes] | None] = ContextVar("kept", default=None)
 _GIVEN: ContextVar[Mapping[str, bytes] | None] = ContextVar("given", default=None)
@@ -93,18 +95,57 @@ def file_fault(path: str | os.PathLike[str]) -> str:
     return "" if os.access(path, os.R_OK) else "cannot be read by this user"
 
 
-def _check_unwritable(path: str | os.PathLike[str], mode: int) -> None:
-    """See that nobody but its owner may change a file, or put another one in its place.
+class OthersFile(PermissionError):
+    """A file, or what leads to it, is another user's."""
 
+
+def _check_unwritable(path: str | os.PathLike[str], opened: os.stat_result) -> None:
+    """See that nobody but root and this user may change a file, or put another one in its place.
+
+    :param opened: the state of the file that was opened.
     :raises PermissionError: with ``EPERM``, when others may.
     """
-    if mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise PermissionError(errno.EPERM, "others than its owner may write it", os.fspath(path))
-    for directory in Path(path).resolve().parents:
-        mode = os.stat(directory).st_mode
-        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-            cause = "everyone may replace what is in this directory"
-            raise PermissionError(errno.EPERM, cause, os.fspath(directory))
+    state = opened
+    for place, state in _way_to(path):
+        if state.st_uid not in (0, os.geteuid()):
+            cause = "it is another user's, who may change it"
+            raise OthersFile(errno.EPERM, cause, place)
+        if stat.S_ISLNK(state.st_mode) or not state.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            continue
+        if not stat.S_ISDIR(state.st_mode):
+            raise PermissionError(errno.EPERM, "others than its owner may write it", place)
+        # In a sticky one nobody replaces what is ours or root's.
+        if not state.st_mode & stat.S_ISVTX:
+            cause = "others may replace what is in this directory"
+            raise PermissionError(errno.EPERM, cause, place)
+    if not os.path.samestat(opened, state):
+        raise OSError(errno.ESTALE, "it was replaced while it was read", os.fspath(path))
+
+
+def _way_to(path: str | os.PathLike[str]) -> Iterator[tuple[str, os.stat_result]]:
+    """Directories and symbolic links on the way to a file, as path_resolution(7) has it, and the
+    file.
+    """
+    here, links = os.sep, 0
+    yield here, os.lstat(here)
+    ahead = os.path.join(os.getcwd(), os.fspath(path)).split(os.sep)[::-1]
+    while ahead:
+        part = ahead.pop()
+        if part == os.pardir:
+            here = os.path.dirname(here)
+        elif part not in ("", os.curdir):
+            place = os.path.join(here, part)
+            state = os.lstat(place)
+            yield place, state
+            if not stat.S_ISLNK(state.st_mode):
+                here = place
+                continue
+            links += 1
+            if links > _MOST_LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), place)
+            target = os.readlink(place)
+            here = os.sep if target.startswith(os.sep) else here
+            ahead += target.split(os.sep)[::-1]
 
 
 def read_file(
@@ -118,7 +159,8 @@ def read_file(
 
     :param most: how many bytes it may have.
     :param private: whether its owner alone may have any right to it.
-    :param unwritable: whether its owner alone may change it.
+    :param unwritable: whether root and this user alone may change or replace it.
+    :raises OthersFile: with ``EPERM``, when others may, as it or what leads to it is theirs.
     :raises PermissionError: with ``EPERM``, when others have rights to a private file, or may
         change one that they must not; its ``filename`` is what has the rights.
     :raises OSError: when it is not a regular file, too large, or cannot be read.
@@ -141,7 +183,8 @@ def digest(path: str | os.PathLike[str]) -> bytes | None:
 def _read(path: str | os.PathLike[str], most: int, *, private: bool, unwritable: bool) -> bytes:
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
-        mode = os.fstat(handle).st_mode
+        state = os.fstat(handle)
+        mode = state.st_mode
         if not stat.S_ISREG(mode):
             raise _not_regular(path)
         if private and mode & (stat.S_IRWXG | stat.S_IRWXO):
@@ -149,7 +192,7 @@ def _read(path: str | os.PathLike[str], most: int, *, private: bool, unwritable:
                 errno.EPERM, "others than its owner have access to it", os.fspath(path)
             )
         if unwritable:
-            _check_unwritable(path, mode)
+            _check_unwritable(path, state)
         with open(handle, "rb", closefd=False) as file:
             content = file.read(most + 1)
     finally:

@@ -11,7 +11,7 @@ from typing import Any
 from attrs import field, frozen
 
 from mutauth_twisted.errors import UsageError
-from mutauth_twisted.files import read_file
+from mutauth_twisted.files import OthersFile, read_file
 from mutauth_twisted.findings import Command
 from mutauth_twisted.settings.lines import KeyLines, Path
 from mutauth_twisted.settings.read import Front
@@ -88,7 +88,8 @@ def read_toml(
         if error.errno != errno.EPERM:
             cause, remedy = "it cannot be read by this user", "give this user the right to read it"
             raise UsageError(subject, cause, remedy, code=unusable) from None
-        command = Command("chmod", "go-w", error.filename)
+        words = ("chown", "-h", "root") if isinstance(error, OthersFile) else ("chmod", "go-w")
+        command = Command(*words, error.filename)
         raise UsageError(subject, str(error.strerror), command, code=writable) from None
     except OSError as error:
         cause = f"it cannot be read: {(error.strerror or str(error)).lower()}"

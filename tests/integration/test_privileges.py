@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import time
 from pathlib import Path
 
@@ -143,7 +144,11 @@ class UserTests(CommandTestCase):
     def test_workers_reload(self) -> None:
         """Workers go on with the copy of a keytab that only root may read when a policy changes."""
         self.keytab.chmod(0o400)
-        policy = Path(self.state, "policy.toml")
+        # Root reads it first, which does so where root alone may replace it.
+        directory = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, directory)
+        directory.chmod(0o755)
+        policy = directory / "policy.toml"
         policy.write_text('[[allow]]\naccounts = ["alice@*"]\n')
         words = self.words("--policy", str(policy), "--workers", "2", "--allow", "nobody@*")
         with self.service(*words) as service:

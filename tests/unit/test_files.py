@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from unittest import SkipTest
 from uuid import uuid4
 
 import krb5
 from twisted.trial.unittest import SynchronousTestCase
 
+from mutauth_twisted import files
 from mutauth_twisted.core.context import StepFailed
 from mutauth_twisted.credentials import ClientCredentials, ServiceCredentials
 from mutauth_twisted.directory.guidcache import CacheError, GuidCache
@@ -89,6 +93,119 @@ class ReadTests(SynchronousTestCase):
                 self.assertEqual(read_file(self.path, private=True), b"secret")
             else:
                 self.assertRaises(PermissionError, read_file, self.path, private=True)
+
+
+class UnwritableTests(SynchronousTestCase):
+    """Files that decide who is let in."""
+
+    def setUp(self) -> None:
+        top = Path(self.mktemp()).absolute()
+        self.safe, self.public = top / "safe", top / "public"
+        for directory in (top, self.safe, self.public):
+            directory.mkdir(mode=0o755)
+        self.path = self.safe / "p.toml"
+        self.path.write_bytes(b"content")
+        self.path.chmod(0o644)
+
+    def accepted(self, path: Path) -> None:
+        self.assertEqual(read_file(path, unwritable=True), b"content")
+
+    def refused(self, path: Path, culprit: Path) -> PermissionError:
+        """It is refused for something that others may write to or replace."""
+        error: PermissionError = self.assertRaises(
+            PermissionError, read_file, path, unwritable=True
+        )
+        self.assertEqual((error.errno, error.filename), (errno.EPERM, str(culprit)))
+        self.assertEqual(read_file(path), b"content")
+        return error
+
+    def test_links(self) -> None:
+        """Whoever may replace a link on the way chooses the file; so may who can replace one that
+        the link leads over.
+        """
+        link, over = self.public / "p.toml", self.safe / "over"
+        link.symlink_to(self.path)
+        over.symlink_to("../public")
+        ways = (
+            link,
+            over / "p.toml",
+            self.public / ".." / "safe" / "p.toml",
+            self.safe / "." / "p.toml",
+        )
+        for mode in (0o755, 0o1777):
+            self.public.chmod(mode)
+            for path in ways:
+                self.accepted(path)
+        for mode in (0o777, 0o775, 0o757):
+            self.public.chmod(mode)
+            for path in ways[:3]:
+                self.refused(path, self.public)
+            self.accepted(ways[3])
+
+    def test_relative(self) -> None:
+        """The current directory leads to a relative path."""
+        self.addCleanup(os.chdir, Path.cwd())
+        os.chdir(self.public)
+        relative = Path("..", "safe", "p.toml")
+        self.accepted(relative)
+        self.public.chmod(0o777)
+        self.refused(relative, self.public)
+
+    def test_owners(self) -> None:
+        """A file of another user may change at any time, whatever its mode."""
+        link = self.public / "p.toml"
+        link.symlink_to(self.path)
+        self.safe.chmod(0o1755)
+        lstat, theirs = os.lstat, self.path
+
+        def owned(path: Any) -> os.stat_result:
+            found = lstat(path)
+            if os.fspath(path) != str(theirs):
+                return found
+            return os.stat_result([*found[:4], os.geteuid() + 1, *found[5:]])
+
+        self.accepted(link)
+        self.patch(os, "lstat", owned)
+        for theirs in (self.path, link, self.safe, self.public, Path("/")):
+            self.assertIn("another user's", str(self.refused(link, theirs)))
+        theirs = self.path / "x"
+        self.accepted(link)
+
+    def test_owned_by_nobody(self) -> None:
+        """The same with files that are really another user's."""
+        if os.geteuid() != 0:
+            raise SkipTest("only root gives files away")
+        link = self.public / "p.toml"
+        link.symlink_to(self.path)
+        for theirs in (self.path, link, self.safe, self.public):
+            os.chown(theirs, 65534, 65534, follow_symlinks=False)
+            for mode in (0o755, 0o1777):
+                self.public.chmod(mode)
+                self.refused(link, theirs)
+            os.chown(theirs, 0, 0, follow_symlinks=False)
+            self.public.chmod(0o755)
+            self.accepted(link)
+
+    def test_replaced(self) -> None:
+        """The file that was opened counts, and not the one that has come to its place."""
+        way = files._way_to
+
+        def replace(path: Any) -> Any:
+            other = self.safe / "other"
+            other.write_bytes(b"other")
+            other.rename(self.path)
+            return way(path)
+
+        self.patch(files, "_way_to", replace)
+        error: OSError = self.assertRaises(OSError, read_file, self.path, unwritable=True)
+        self.assertEqual(error.errno, errno.ESTALE)
+
+    def test_loop(self) -> None:
+        """Links that lead round are an error, and end."""
+        loop = self.safe / "loop"
+        loop.symlink_to("loop")
+        error: OSError = self.assertRaises(OSError, list, files._way_to(loop))
+        self.assertEqual(error.errno, errno.ELOOP)
 
 
 class UserTests(SynchronousTestCase):
