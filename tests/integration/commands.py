@@ -27,6 +27,8 @@ WAIT = 30.0  # only a broken command takes that long
 #: A stop has 5 s for the directory and 5 s for the connections; with the end of the process this is
 #: what a service manager sees at most.
 STOPPED = 15.0
+#: Before a command that is not to outlive a test run that is killed.
+TIED = ("setpriv", "--pdeathsig", "KILL")
 #: What the environment says of the directory; tests say it themselves, or mean to leave it out.
 DEFAULTS = ("MUTAUTH_NAMESERVER", "MUTAUTH_STATE_DIR")
 #: Before a command that a test interrupts: whoever runs the tests may ignore SIGINT, as nohup and
@@ -183,9 +185,8 @@ class CommandTestCase(TestCase):
         if self.preloaded and not prefix and environment["PYTHONPATH"] == _python_path():
             start = ("twistd", "-n", "--pidfile=") if name == "twistd" else ("mutauth",)
             return Preloaded([*start, *words], env=environment, cwd=self.state, **pipes)
-        return subprocess.Popen(
-            [*prefix, *self.program(name), *words], env=environment, cwd=self.state, **pipes
-        )
+        words = (*TIED, *prefix, *self.program(name), *words)
+        return subprocess.Popen(words, env=environment, cwd=self.state, **pipes)
 
     def mutauth(self, *words: str, **how: str) -> Ended:
         return self.command("mutauth", *words, **how)  # type: ignore[arg-type]

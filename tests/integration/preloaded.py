@@ -7,8 +7,10 @@ than that start need not pay for it each time.
 from __future__ import annotations
 
 import atexit
+import ctypes
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -32,6 +34,8 @@ _CONTEXT.set_forkserver_preload(
 
 def _run(words: Sequence[str], environment: dict[str, str], ends: Sequence[Connection]) -> None:
     """Be the command, in the new process."""
+    # Nothing outlives a test run that is killed; prctl(2), PR_SET_PDEATHSIG.
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
     assert "twisted.internet.reactor" not in sys.modules, "two processes cannot share a reactor"
     for number, end in enumerate(ends):
         os.dup2(end.fileno(), number)
