@@ -26,6 +26,7 @@ from mutauth_twisted.gateway.backend import Introduction
 from mutauth_twisted.gateway.forwarded import identity_not_forwardable
 from mutauth_twisted.identity import PeerIdentity
 from mutauth_twisted.log import LimitedLog, Log
+from mutauth_twisted.net.crowd import Crowd
 from mutauth_twisted.text import printable
 
 #: The port of RFC 1413, which servers ask at.
@@ -73,16 +74,27 @@ class _Query(LineOnlyReceiver, TimeoutMixin):
 
     MAX_LENGTH = 64
 
+    #: Any program of this machine may come from any address of loopback: all are one crowd.
+    network = ""
+
     def __init__(self, answers: IdentFactory) -> None:
         self._answers = answers
+        #: Whether the whole query has come.
+        self.has_asked = False
 
     def connectionMade(self) -> None:
         self.setTimeout(PATIENCE)
-        self._answers.queries += 1
+        self._answers.queries.add(self)
+
+    def drop(self) -> None:
+        """End it now."""
+        transport: Any = self.transport
+        transport.abortConnection()
 
     def lineReceived(self, line: bytes) -> None:
         transport: Any = self.transport
         if not transport.disconnecting:
+            self.has_asked = True
             if (match := _QUERY.fullmatch(line)) is not None:
                 own, backends = int(match[1]), int(match[2])
                 answer = self._answers.answer(transport.getPeer().host, own, backends)
@@ -91,7 +103,7 @@ class _Query(LineOnlyReceiver, TimeoutMixin):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.setTimeout(None)
-        self._answers.queries -= 1
+        self._answers.queries.discard(self)
 
 
 class _Registered(Introduction):
@@ -130,7 +142,7 @@ class IdentFactory(Factory):
     :param address: the loopback address that the backend is dialled from.
     :param place: the port at that address, or the name of the socket that systemd passes.
     :ivar endpoint: the server endpoint string to listen at.
-    :ivar queries: how many there are now.
+    :ivar queries: those that are under way.
     """
 
     noisy = False
@@ -138,7 +150,7 @@ class IdentFactory(Factory):
     def __init__(self, reactor: Any, address: str, place: int | str = PORT) -> None:
         self.address = address
         self.endpoint = ident_endpoint(address, place)
-        self.queries = 0
+        self.queries: Crowd[_Query] = Crowd(MOST_QUERIES)
         # By the backend's address, and the ports here and there.
         self._names: dict[tuple[str, int, int], str] = {}
         self._unknown = LimitedLog(reactor, _log, "ident queries about no connection")
@@ -147,9 +159,9 @@ class IdentFactory(Factory):
         """Answer at the place of another one, for its connections too as long as they last."""
         self._names = before._names
 
-    def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
-        """A query; while there are too many, the connection's end."""
-        return _Query(self) if self.queries < MOST_QUERIES else None
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+        """One query's connection; see IProtocolFactory."""
+        return _Query(self)
 
     def check(self, listening: IAddress) -> None:
         """See that the backend's questions come to the place where this listens.

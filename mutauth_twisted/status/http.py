@@ -9,7 +9,6 @@ connections, queues requests and takes bodies; bounding all that would be more c
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from ipaddress import ip_address
@@ -22,6 +21,7 @@ from twisted.python.failure import Failure
 
 from mutauth_twisted.findings import Finding
 from mutauth_twisted.log import Log
+from mutauth_twisted.net.crowd import Crowd
 from mutauth_twisted.net.limits import network_of
 from mutauth_twisted.net.protocol import describe
 
@@ -171,7 +171,7 @@ class _Watcher(Protocol):
 
     def connectionMade(self) -> None:
         self._deadline = self._factory.reactor.callLater(PATIENCE, self.drop)
-        self._factory.came(self)
+        self._factory.watchers.add(self)
 
     def drop(self) -> None:
         """End it now."""
@@ -206,14 +206,11 @@ class _Watcher(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._deadline is not None and self._deadline.active():
             self._deadline.cancel()
-        self._factory.left(self)
+        self._factory.watchers.discard(self)
 
 
 class StatusFactory(Factory):
     """Pages for a few watchers at once: none of them is authenticated.
-
-    One watcher too many takes the place of the oldest one that has not asked yet,
-    of the address with the most: whoever floods displaces its own.
 
     :param reactor: provides IReactorTime.
     :param pages: what there is to see, by path.
@@ -224,28 +221,9 @@ class StatusFactory(Factory):
     def __init__(self, reactor: Any, pages: Mapping[str, Page]) -> None:
         self.reactor = reactor
         self.pages = pages
-        # In the order in which they came.
-        self._watchers: dict[_Watcher, None] = {}
+        #: Who is there.
+        self.watchers: Crowd[_Watcher] = Crowd(AT_ONCE)
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
         """One watcher's connection; see IProtocolFactory."""
         return _Watcher(self, network_of(addr) if addr is not None else "")
-
-    def came(self, watcher: _Watcher) -> None:
-        """There is one more."""
-        if len(self._watchers) >= AT_ONCE:
-            oldest = self._oldest_of_most(watcher.network)
-            del self._watchers[oldest]
-            oldest.drop()
-        self._watchers[watcher] = None
-
-    def _oldest_of_most(self, newcomer: str) -> _Watcher:
-        counts = Counter(each.network for each in self._watchers)
-        counts[newcomer] += 1
-        most = max(counts.values())
-        crowd = [each for each in self._watchers if counts[each.network] == most]
-        return next((each for each in crowd if not each.has_asked), crowd[0])
-
-    def left(self, watcher: _Watcher) -> None:
-        """There is one less."""
-        self._watchers.pop(watcher, None)

@@ -133,15 +133,35 @@ class QueryTests(SynchronousTestCase):
         second.closed()
         self.assertIn(b"NO-USER", self.ask(b"40001,5432\r\n"))
 
-    def test_bounded(self) -> None:
-        """So many queries at once, and no more; those that ended make room."""
-        open_queries = []
-        for _ in range(MOST_QUERIES):
-            self.ask(b"")
-            open_queries.append(self.protocol)
-        self.assertIsNone(self.factory.buildProtocol(None))
-        open_queries[0].connectionLost()
-        self.assertIsNotNone(self.factory.buildProtocol(None))
+    def come(self, host: str) -> tuple[Any, StringTransport]:
+        """A connection from an address, that asks nothing yet."""
+        peer = IPv4Address("TCP", host, 50000)
+        protocol: Any = self.factory.buildProtocol(peer)
+        transport = StringTransport(hostAddress=IPv4Address("TCP", OWN, 113), peerAddress=peer)
+        protocol.callLater = self.clock.callLater
+        protocol.makeConnection(transport)
+        return protocol, transport
+
+    def test_silence(self) -> None:
+        """While others hold all that there may be and ask nothing, from the backend's address or
+        from many, the backend is answered, in the place of the oldest of theirs.
+        """
+        self.connect()
+        for hosts in ([BACKEND] * MOST_QUERIES, [f"127.0.1.{n}" for n in range(MOST_QUERIES)]):
+            idle = [self.come(host) for host in hosts]
+            asking, transport = self.come(BACKEND)
+            self.assertEqual(len(self.factory.queries), MOST_QUERIES)
+            self.assertEqual(
+                [gone.disconnected for _, gone in idle], [True] + [False] * (len(hosts) - 1)
+            )
+            asking.dataReceived(b"40000,5432\r\n")
+            self.assertIn(b"alice@EXAMPLE.COM", transport.value())
+            # Another that comes before it is gone displaces one that has not asked.
+            late, _ = self.come(BACKEND)
+            self.assertFalse(transport.disconnected)
+            for protocol in (late, asking, *(each for each, _ in idle)):
+                protocol.connectionLost()
+            self.assertEqual(len(self.factory.queries), 0)
 
     def test_log(self) -> None:
         """A query about no client's port is logged, but not as often as anyone likes."""

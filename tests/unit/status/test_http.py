@@ -329,7 +329,7 @@ class WatcherTests(StatusCase):
         flood += [self.come(9) for _ in range(500)]
         self.assertEqual([transport.aborted for _, transport in (*early, *late)], [False] * 4)
         self.assertEqual([transport.aborted for _, transport in flood].count(False), AT_ONCE - 4)
-        self.assertEqual(len(self.factory._watchers), AT_ONCE)
+        self.assertEqual(len(self.factory.watchers), AT_ONCE)
         for protocol, transport in (*early, *late):
             protocol.dataReceived(b"GET / HTTP/1.1\r\n\r\n")
             self.assertTrue(transport.value().startswith(b"HTTP/1.1 200 "))
