@@ -66,7 +66,8 @@ class FloodTests(ReliabilityTestCase):
             self.assertEqual(answers, questions)
             # The silent ones are there still, so nobody was served after their deadline only.
             count = self.silent_at_once
-            self.until(lambda: self.health(gateway.service)["handshakes"] == count)
+            # Garbage that looks like the beginning of a message is there as well.
+            self.until(lambda: count <= self.health(gateway.service)["handshakes"])
             strangers.close()
             self.until_idle(gateway)
             self.until(lambda: self.descriptors(gateway.service) <= before)
@@ -83,7 +84,7 @@ class FloodTests(ReliabilityTestCase):
         """Nor those of their own address, where one address may have as many handshakes, as a
         balancer in front needs it.
         """
-        options = ("--handshake-timeout", "120", "--max-handshakes-per-address", "200")
+        options = ("--handshake-timeout", "120", "--max-handshakes-per-address", "150")
         self.serve_honest(HOST, *options)
 
 
