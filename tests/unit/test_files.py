@@ -38,6 +38,7 @@ from mutauth_twisted.mechanisms.kerberos import ServiceKeys
 from mutauth_twisted.mechanisms.ntlm import NtlmCredentials, NtlmUsers
 from mutauth_twisted.net.tls import server_layer
 from mutauth_twisted.testing.forge import make_realm, set_environment
+from tests.support.directories import own_directory
 
 # Each of these tests would hang, and not fail, if a FIFO were opened as files usually are.
 
@@ -99,9 +100,9 @@ class UnwritableTests(SynchronousTestCase):
     """Files that decide who is let in."""
 
     def setUp(self) -> None:
-        top = Path(self.mktemp()).absolute()
+        top = own_directory(self)
         self.safe, self.public = top / "safe", top / "public"
-        for directory in (top, self.safe, self.public):
+        for directory in (self.safe, self.public):
             directory.mkdir(mode=0o755)
         self.path = self.safe / "p.toml"
         self.path.write_bytes(b"content")

@@ -25,6 +25,7 @@ from mutauth_twisted.settings.schema import Where, options
 from mutauth_twisted.settings.toml import TOML
 from mutauth_twisted.settings.twistd import options_class
 from mutauth_twisted.wire import NNS, WIRES
+from tests.support.directories import own_directory
 from tests.support.mechanism import FAKE
 from tests.unit.cli.cli_case import invoke
 
@@ -61,9 +62,7 @@ class EveryKeyTests(SynchronousTestCase):
 
     def read(self, text: str) -> list[str]:
         """Mistakes in a file of this text."""
-        directory = Path(self.mktemp())
-        directory.mkdir(mode=0o755)
-        path = directory.resolve() / "mutauth.toml"
+        path = own_directory(self) / "mutauth.toml"
         path.write_text(text)
         return [str(error) for error in parse_config(str(path))[1].errors]
 

@@ -10,6 +10,7 @@ from unittest import mock
 from mutauth_twisted.service.tap import makeService
 from mutauth_twisted.settings.twistd import Options
 from mutauth_twisted.testing.certificates import Certificates
+from tests.support.directories import own_directory
 from tests.unit.kerberos_case import Case
 
 
@@ -18,8 +19,7 @@ class CheckTests(Case):
 
     def setUp(self) -> None:
         super().setUp()
-        self.directory = Path(self.mktemp()).resolve()
-        self.directory.mkdir(mode=0o755)
+        self.directory = own_directory(self)
         self.path = self.directory / "mutauth.toml"
         self.state = self.directory / "state"
         self.state.mkdir(mode=0o700)

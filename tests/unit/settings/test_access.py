@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -17,6 +16,7 @@ from mutauth_twisted.settings.access import access_rules, read_policy
 from mutauth_twisted.settings.read import Values
 from mutauth_twisted.settings.schema import Where
 from mutauth_twisted.settings.toml import TOML
+from tests.support.directories import own_directory
 
 GROUP = "S-1-5-21-1-2-3-1104"
 SERVICE = {"service-class": "echoSvc", "echo": True}
@@ -26,9 +26,7 @@ class Case(SynchronousTestCase):
     """A policy file of one's own."""
 
     def setUp(self) -> None:
-        directory = Path(self.mktemp())
-        directory.mkdir(mode=0o755)
-        self.path = directory.resolve() / "policy.toml"
+        self.path = own_directory(self) / "policy.toml"
 
     def write(self, text: str | bytes) -> str:
         """Make it the file's content; its path."""

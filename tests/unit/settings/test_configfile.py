@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import sys
-from pathlib import Path
 from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -15,6 +14,7 @@ from mutauth_twisted.settings.configfile import parse_config, read_config
 from mutauth_twisted.settings.mistakes import Mistakes
 from mutauth_twisted.settings.process import ProcessSettings
 from mutauth_twisted.settings.twistd import Options
+from tests.support.directories import own_directory
 
 GOOD = """\
 status = "tcp:8080:interface=127.0.0.1"
@@ -41,9 +41,7 @@ class Case(SynchronousTestCase):
     """With a file of its own."""
 
     def setUp(self) -> None:
-        directory = Path(self.mktemp())
-        directory.mkdir(mode=0o755)
-        self.path = directory.resolve() / "mutauth.toml"
+        self.path = own_directory(self) / "mutauth.toml"
 
     def read(self, text: str | bytes) -> ProcessSettings:
         """Services that a file with this text describes."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -11,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mutauth_twisted.access import AccessPolicy, Logon, Rule, SessionLimits
 from mutauth_twisted.cli.commands import check_access as command
 from mutauth_twisted.settings.schema import Where, options
+from tests.support.directories import own_directory
 from tests.unit.cli.cli_case import invoke
 
 _LIMITED = Rule("allow", "p.toml:2 [[allow]]", ("al*@R",), limits=SessionLimits(5, session=90.5))
@@ -20,9 +20,7 @@ class UsageTests(SynchronousTestCase):
     """Wrong usage ends with one line and exit code 2, before anything is asked of a directory."""
 
     def setUp(self) -> None:
-        directory = Path(self.mktemp()).absolute()
-        directory.mkdir(mode=0o755)
-        self.path = directory / "policy.toml"
+        self.path = own_directory(self) / "policy.toml"
 
     def refused(self, *words: str) -> str:
         result = invoke("check-access", *words)
