@@ -57,7 +57,8 @@ def _own_file(values: Values) -> tuple[Rule, ...]:
     try:
         rules = read_policy(values["policy"])
     except UsageError as error:
-        if error.subject.startswith("policy file "):  # the whole of it, and no line in it
+        # The whole of it, and no line in it.
+        if error.subject == f"policy file {os.path.abspath(values['policy'])}":
             error.subject = values.front.origin("policy") + error.subject
         raise
     if Where.LISTENING & values.front.where and not values.package.identifies_groups:

@@ -482,15 +482,21 @@ class FailoverTests(CommandTestCase):
         ):
             talking.sendall(b"hello")
             self.assertEqual(read(talking, 5), b"hello")
-            for _ in range(200):
-                if backends[0].served == 2:
-                    break
-                threading.Event().wait(0.05)
-            self.assertEqual(backends[0].served, 2)
+            self.wait_until_served(backends[0], 2)
             first.process.send_signal(signal.SIGKILL)
             first.process.wait(WAIT)
             with self.assertRaises(ConnectionResetError):
                 talking.recv(1)
+            # Not before: what is said to a replica that has died is lost with it.
+            self.wait_until_served(backends[1], 1)
             waiting.sendall(b"first words")
             self.assertEqual(read(waiting, 11), b"first words")
             self.assertEqual(backends[1].served, 1)
+
+    def wait_until_served(self, backend: Backend, count: int) -> None:
+        """Wait until a backend has had so many connections."""
+        for _ in range(200):
+            if backend.served == count:
+                break
+            threading.Event().wait(0.05)
+        self.assertEqual(backend.served, count)
