@@ -99,7 +99,7 @@ def _asserted(text: str) -> list[bytes]:
 
 
 def check_dn(data: bytes) -> None:
-    """Whatever the name is, it stays one value in a DN and in a filter."""
+    """Any name stays one value in a DN and in a filter."""
     text = data.decode("utf-8", "replace")
     is_dn(text)
     domain_of(text)

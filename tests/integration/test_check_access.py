@@ -233,7 +233,7 @@ class CommandTests(CommandTestCase):
         return self.mutauth("check-access", *words, *self.where, **how)
 
     def test_by_directory(self) -> None:
-        """Whoever has a ticket asks the directory, with the rules of options and file together."""
+        """A user with a ticket asks the directory, with the rules of options and file together."""
         allowed = self.check("alice", "--policy", str(self.policy))
         self.assertEqual((allowed.code, allowed.errors), (0, ""), allowed)
         self.assertEqual(

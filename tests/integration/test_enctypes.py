@@ -86,7 +86,7 @@ class FloorTests(KerberosTestCase):
         self.assertEqual(self.servers, [])
 
     async def test_forged(self) -> None:
-        """Whoever has the account's RC4 key, which a guessed password gives, opens no session with
+        """An attacker with its RC4 key, which a guessed password gives, opens no session with
         what it forges.
 
         Its ticket is of RC4 and its session of AES; it hides behind another ticket, or asks for

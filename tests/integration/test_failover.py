@@ -177,7 +177,7 @@ class StuckKDCTests(DirectoryTestCase):
     """A KDC that takes connections and never answers."""
 
     async def test_others_go_on(self) -> None:
-        """Whoever waits for it holds up neither the reactor nor another directory."""
+        """A wait for it holds up neither the reactor nor another directory."""
         with socket.create_server((self.lab.nameserver, 0)) as silent:
             config = Path(self.mktemp())
             stuck = (

@@ -125,7 +125,7 @@ class RotationTests(CommandTestCase):
         self.assertEqual(self.version(), 3)
 
     def test_no_right(self) -> None:
-        """Whoever is no administrator is told so."""
+        """A user who is no administrator is told so."""
         ended = self.mutauth(*self.words("--set"), user="bob")
         self.assertEqual(ended.code, 4, ended)
         self.assertIn("[password-refused]", ended.errors)

@@ -118,7 +118,7 @@ class MiddleCase(HandshakeTestCase):
         return None if isinstance(reason, ConnectionDone) else reason
 
     def check(self, result: Attempt, security: SecurityOptions, what: str) -> None:
-        """Whatever happened: no peer was taken for another, and nothing wrong was delivered."""
+        """In any case no peer was taken for another, and nothing wrong was delivered."""
         alice = self.lab.principal("alice")
         check(self, result, what, spn=self.by_dn, principal=alice, protection=security.protection)
 

@@ -146,22 +146,8 @@ class ActivationTests(CommandTestCase):
             "NOTIFY_SOCKET": self.manager.path,
             "WATCHDOG_USEC": "2000000",
         }
-        process = subprocess.Popen(
-            [
-                "systemd-socket-activate",
-                *(f"--listen={self.address}:{each}" for each in (port, status)),
-                "--fdname=listen:status",
-                *(f"--setenv={name}={value}" for name, value in environment.items()),
-                *self.program("twistd"),
-                *(*words[:at], *words[at + 2 :]),
-            ],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=environment,
-            cwd=self.state,
-        )
-        with self._running(process, "Listening on") as service:
+        sockets = {"listen": (self.address, port), "status": (self.address, status)}
+        with self.activated(sockets, environment, *words[:at], *words[at + 2 :]) as service:
             service.read_on()
             # The first client is what it is started for.
             ended = self.mutauth("connect", self.endpoint_at(port), given="hello\n")
@@ -183,17 +169,27 @@ class ActivationTests(CommandTestCase):
         :param address: the one that it is told.
         """
         self.socket = (f"{self.lab.nameserver.rpartition('.')[0]}.115", self.free_port())
-        host, port = self.socket
         environment = self.environment("alice")
         words = ("--forward", "tcp:127.0.0.1:9", "--ident-address", f"{address}:ident")
+        sockets = {"ident": self.socket}
+        return self.activated(sockets, environment, *self.service_words(*words))
+
+    def activated(
+        self, sockets: dict[str, tuple[str, int]], environment: dict[str, str], *words: str
+    ) -> contextlib.AbstractContextManager[Running]:
+        """A service that systemd-socket-activate starts for the first client.
+
+        :param sockets: names and places of what is passed to it.
+        :param words: its command line.
+        """
         process = subprocess.Popen(
             [
                 "systemd-socket-activate",
-                f"--listen={host}:{port}",
-                "--fdname=ident",
+                *(f"--listen={host}:{port}" for host, port in sockets.values()),
+                f"--fdname={':'.join(sockets)}",
                 *(f"--setenv={name}={value}" for name, value in environment.items()),
                 *self.program("twistd"),
-                *self.service_words(*words),
+                *words,
             ],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -184,7 +184,7 @@ def check(
     protection: Protection = Protection.SEAL,
     question: bytes = QUESTION,
 ) -> None:
-    """Whatever happened: no peer was taken for another, no protection was lost, and nothing wrong
+    """In any case no peer was taken for another, no protection was lost, and nothing wrong
     was delivered.
     """
     answer = question.upper()

@@ -556,7 +556,7 @@ class HostileServerTests(SynchronousTestCase):
         self.refused(found, "does not answer")
 
     def test_cancelled(self) -> None:
-        """Whoever gives up is not answered by another server, and leaves no connection behind."""
+        """One that gives up is not answered by another server, and leaves no connection behind."""
         self.patch(dns_module, "system_nameservers", lambda: [("10.0.0.1", 53), ("10.0.0.2", 53)])
         self.resolver = Resolver(self.reactor)
         found, protocol, _ = self.ask()
@@ -579,7 +579,7 @@ class HostileServerTests(SynchronousTestCase):
             self.refused(found, "closed the connection without an answer")
 
     def test_junk(self) -> None:
-        """Whatever stands where records should be, the failure is one line."""
+        """With anything in the place of records, the failure is one line."""
         for junk in (
             b"",
             b"\xc0",

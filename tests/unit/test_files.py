@@ -121,7 +121,7 @@ class UnwritableTests(SynchronousTestCase):
         return error
 
     def test_links(self) -> None:
-        """Whoever may replace a link on the way chooses the file; so may who can replace one that
+        """A user who replaces a link on the way chooses the file; so may who can replace one that
         the link leads over.
         """
         link, over = self.public / "p.toml", self.safe / "over"

@@ -118,7 +118,7 @@ class TableTests(SynchronousTestCase):
     """The table of codes against the sources."""
 
     def test_every_error_has_a_code(self) -> None:
-        """Whoever raises an error of a class that stands for many causes gives its code."""
+        """A place that raises an error of a class that stands for many causes gives its code."""
         classes, without, seen = coded_classes(), [], 0
         self.assertGreater(len(classes), 25)
         for name, tree in trees():

@@ -90,7 +90,7 @@ class TextTests(SynchronousTestCase):
 
     @given(text=st.text(), most=st.integers(1, 60))
     def test_bounds(self, text: str, most: int) -> None:
-        """Whatever it holds, it is as long as it may be at most, printable, and the same when it is
+        """With any content, it is as long as it may be at most, printable, and the same when it is
         escaped again.
         """
         for shown in (short_name(text, most), one_line(text, most)):

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "mutauth_twisted"
 
-_QUESTION = re.compile(r"(?:What|Who|Whom|Whose|Whether|How)\b")
+_QUESTION = re.compile(r"(?:What|Whatever|Who|Whoever|Whom|Whose|Whether|How)\b")
 #: Words of our own, and the field's for them.
 _WORDS = {
     r"half-open exchange|exchange of tokens": "handshake",

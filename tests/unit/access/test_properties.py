@@ -105,7 +105,7 @@ class PropertyTests(SynchronousTestCase):
 
     @given(_rules, _clients)
     def test_allowed_by_a_rule(self, rules: list[Rule], client: tuple[str, Logon | None]) -> None:
-        """Whoever is allowed is allowed by one of the rules alone, and without any is not."""
+        """A client that is allowed is allowed by one of the rules alone, and without any is not."""
         decision = decide(rules, client)
         alone = [
             rule for rule in rules if rule.effect == "allow" and decide([rule], client).allowed
@@ -115,7 +115,7 @@ class PropertyTests(SynchronousTestCase):
 
     @given(_rules, _clients)
     def test_limits(self, rules: list[Rule], client: tuple[str, Logon | None]) -> None:
-        """Whoever is allowed has the limits of every rule that alone would allow it, and a limit
+        """An allowed client has the limits of every rule that alone would allow it, and a limit
         more never allows anybody.
         """
         decision = decide(rules, client)
@@ -134,7 +134,7 @@ class PropertyTests(SynchronousTestCase):
     def test_nothing_to_gain_without_a_pac(
         self, rules: list[Rule], client: tuple[str, Logon | None], logon: Logon
     ) -> None:
-        """Whoever is allowed without a PAC, or without groups, is allowed by the same limits
+        """A client that is allowed without a PAC, or without groups, is allowed by the same limits
         whatever the PAC would have said.
         """
         principal, _ = client

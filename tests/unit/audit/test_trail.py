@@ -154,7 +154,7 @@ class EventTests(TrailCase):
 
     @given(st.text(max_size=300), st.text(max_size=300), st.text(max_size=300))
     def test_hostile_names(self, principal: str, account: str, spn: str) -> None:
-        """Whatever the names are, a line is one line, not too long, and valid; what the client
+        """With any names, a line is one line, not too long, and valid; what the client
         claims is marked.
         """
         self.setUp()

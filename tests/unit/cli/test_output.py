@@ -51,7 +51,7 @@ class SafeTests(SynchronousTestCase):
 
     @given(st.text())
     def test_nothing_unprintable_is_left(self, text: str) -> None:
-        """Whatever goes in, only visible characters and blanks come out."""
+        """Of any text, only visible characters and blanks come out."""
         kinds = {unicodedata.category(each) for each in printable(text)}
         self.assertFalse(kinds & {"Cc", "Cf", "Cs", "Zl", "Zp"})
 

@@ -250,7 +250,7 @@ class ConfirmationTests(Case):
     @settings(deadline=None)
     @given(st.binary(max_size=200))
     def test_anything(self, token: bytes) -> None:
-        """Whatever comes, the step fails in an orderly way."""
+        """On any input, the step fails in an orderly way."""
         client = Confirmed(FakeContext(initiator=True), CHANNEL, "service")
         client.step(None)
         self.assertRaises(StepFailed, client.step, token)

@@ -313,7 +313,7 @@ class RefusalTests(Case):
         self.assertIsNone(side.next_event())
 
     def test_given_up(self) -> None:
-        """Whoever gives up says why; nothing is sent for it."""
+        """A side that gives up says why; nothing is sent for it."""
         for make, (give_up, text) in product(
             (client, service),
             (

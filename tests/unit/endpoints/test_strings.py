@@ -152,7 +152,7 @@ class ClientStringTests(SynchronousTestCase):
         self.assertEqual(made.call_args.args[4], SecurityOptions())
 
     def test_refused(self) -> None:
-        """Whatever cannot be is a UsageError, hence a ValueError, that names it."""
+        """An impossible value is a UsageError, hence a ValueError, that names it."""
         for text, word in (
             ("mutauth:", "spn"),
             ("mutauth:tcp\\:a\\:1", "spn"),

@@ -185,7 +185,7 @@ class QueryTests(SynchronousTestCase):
 
     @given(st.binary(max_size=80), st.integers(1, 79))
     def test_any_bytes(self, data: bytes, cut: int) -> None:
-        """Whatever comes: one line at most, and never a name that the asker did not name by its
+        """On any input: one line at most, and never a name that the asker did not name by its
         ports.
         """
         self.factory = IdentFactory(self.clock, OWN)
@@ -262,7 +262,7 @@ class UserIdTests(SynchronousTestCase):
 
     @given(st.text(max_size=40), st.text(max_size=20))
     def test_one_line(self, name: str, realm: str) -> None:
-        """Whatever the names: the answer is one line, whose last part is the account and its
+        """With any names: the answer is one line, whose last part is the account and its
         realm, whole.
         """
         who = identity("x@EXAMPLE.COM", Logon(name, "EXAMPLE"))

@@ -174,7 +174,7 @@ class ParsingTests(SynchronousTestCase):
         self.assertEqual(self.parsed(header.encode() + forged), (header, forged))
 
     def test_local(self) -> None:
-        """Whatever stands in the header of a connection of the sender's own does not count."""
+        """Everything in the header of a connection of the sender's own does not count."""
         for family, rest in ((0, b""), (0x11, ADDRESSES), (0x31, b"x"), (0xFF, b"\xe0\xff")):
             data = header_bytes(family, rest, command=0x20)
             self.assertEqual(self.parsed(data), (ProxyHeader(local=True), b""))

@@ -100,7 +100,7 @@ class NameTests(SynchronousTestCase):
         self.assertRaises(ValueError, ticket_label, b"")
 
     def test_hostile_labels(self) -> None:
-        """Whatever a stranger writes into a token, the refusal is one line in our words."""
+        """On any token of a stranger, the refusal is one line in our words."""
         token, keytab = first_token(self.realm, BY_DN), self.realm.keytab("svc-echo")
         keys = ServiceKeys(ServiceCredentials(keytab))
         refusal = GSSError(0xD0000, -1765328349 & 0xFFFFFFFF)

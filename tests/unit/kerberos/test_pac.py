@@ -105,7 +105,7 @@ class GroupTests(SynchronousTestCase):
         resource: tuple[str, list[tuple[int, int]]],
         name: str,
     ) -> None:
-        """Whatever was put in comes out."""
+        """Everything that was put in comes out."""
         wanted = [f"{domain}-{number}" for number, _ in groups] + [sid for sid, _ in others]
         wanted += [f"{resource[0]}-{number}" for number, _ in resource[1]]
         self.assertEqual(

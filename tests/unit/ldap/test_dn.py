@@ -35,7 +35,7 @@ class DNTests(SynchronousTestCase):
 
     @given(_VALUES)
     def test_a_value_never_leaves_its_place(self, value: str) -> None:
-        """Whatever the name is, the DN has one component more, below the parent."""
+        """With any name, the DN has one component more, below the parent."""
         dn = child_dn(value, _PARENT)
         self.assertEqual(parent_of(dn), _PARENT)
         self.assertEqual(domain_of(dn), "lab.example")

@@ -335,7 +335,7 @@ class RefusalTests(Case):
             self.step_fails(self.keys.acceptor("client"), token)
 
     def test_hostile_tokens(self) -> None:
-        """Whatever a stranger sends, a step fails in the one way it may."""
+        """On any token of a stranger, a step fails in the one way it may."""
         request = self.client().step(None).token
         for token in (
             b"",

@@ -809,7 +809,7 @@ class SecrecyTests(Case):
         self.assertTrue(text.isprintable(), text)
 
     def test_errors_are_one_line(self) -> None:
-        """Whatever ends a handshake is said in one line."""
+        """Any end of a handshake is said in one line."""
         for side, end in (
             (self.server(), lambda side: side.lose()),
             (self.server(), lambda side: side.receive(b"SSH-2.0")),

@@ -230,7 +230,7 @@ class LayerTests(SynchronousTestCase):
         self.assertTrue(IHandshakeListener.providedBy(handshake))
 
     def test_ends(self) -> None:
-        """Whatever ends a TLS handshake is one line."""
+        """Any end of a TLS handshake is one line."""
         layer = trusting_layer()
         for reason, kind, text in (
             (ConnectionDone(), NetworkError, "closed the connection during the TLS handshake"),

@@ -72,7 +72,7 @@ class WritingTests(Case):
         self.assertEqual(self.sent(), [EndOfStream()])
 
     def test_nothing_after_the_loss(self) -> None:
-        """Whatever an application does with a lost connection does nothing."""
+        """Any call on a lost connection does nothing."""
         self.lose(ConnectionLost())
         self.network.clear()
         self.transport.write(b"late")

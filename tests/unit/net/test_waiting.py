@@ -69,7 +69,7 @@ class QueueTests(SynchronousTestCase):
 
     @given(st.lists(_SOURCES, max_size=60), st.integers(1, 20), st.integers(1, 20))
     def test_fair(self, sources: list[str], most: int, most_of_one: int) -> None:
-        """Whatever comes: the bounds hold, nobody waits unknown, and no source is served twice
+        """In any order: the bounds hold, nobody waits unknown, and no source is served twice
         before another that waits.
         """
         queue: WaitingQueue[tuple[str, int]] = WaitingQueue(most, most_of_one)

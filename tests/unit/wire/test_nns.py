@@ -235,7 +235,7 @@ class ChunkingTests(SynchronousTestCase):
         | st.binary(max_size=50).map(lambda tail: b"\x16\x01\x00\x00\x20" + tail)
     )
     def test_anything(self, data: bytes) -> None:
-        """Whatever comes in, a reader returns a frame, waits, or raises a FrameError."""
+        """On any input, a reader returns a frame, waits, or raises a FrameError."""
         for read in ("next_frame", "next_record"):
             reader = NNS.reader()
             reader.feed(data)

@@ -148,7 +148,7 @@ class MessageTests(SynchronousTestCase):
         | st.binary(max_size=50).map(lambda tail: b"\x20\x00\x00\x00" + tail)
     )
     def test_anything(self, data: bytes) -> None:
-        """Whatever comes in, a reader returns a message, waits, or raises a FrameError."""
+        """On any input, a reader returns a message, waits, or raises a FrameError."""
         for kind in ("next_frame", "next_record"):
             reader = WINSOCK.reader()
             reader.feed(data)
